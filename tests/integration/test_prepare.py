@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -23,11 +24,12 @@ from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.label_space import MOST_CLASSES, read_own_classes
 from rib.data import prepare as preparation
-from rib.data.folders import pack
+from rib.data.folders import listing, listing_of, pack
 from rib.data.images import CorruptImageError, decode
 from rib.data.prepared import INDEX_COLUMNS, PreparedDataset
 from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from rib.data.view import DatasetFiles, load_proxy, load_whole
+from rib.records import provenance
 from tiny.changed import replace
 from tiny.photos import (
     GEOMETRY,
@@ -40,6 +42,7 @@ from tiny.photos import (
     space_of,
     tar,
 )
+from tiny.records import FACTS
 from tiny.training import VIEW
 
 BROKEN = jpeg(0)[:100]
@@ -544,6 +547,17 @@ def test_a_corrupt_photo_stops_the_job_and_is_named(tmp_path, storage):
         run_prepare(new_folder(tmp_path, "out"), "class_folders", archive, storage=storage)
 
 
+def test_a_corrupt_photo_of_a_users_folder_is_to_be_replaced_in_the_folder(tmp_path):
+    files = two_photos_of_each_class()
+    files[f"x/{WNIDS[2]}/1.jpg"] = BROKEN
+    archive = tar(tmp_path / "a.tar", files)
+    with pytest.raises(UserError, match=r"replace it in own/images/photos, or raise") as error:
+        run_prepare(
+            new_folder(tmp_path, "out"), "class_folders", archive, folders=("own/images/photos",)
+        )
+    assert "fetch" not in str(error.value)
+
+
 @STORAGES
 def test_so_many_corrupt_photos_may_be_left_out_and_are_listed(tmp_path, storage):
     files = two_photos_of_each_class()
@@ -768,6 +782,30 @@ def test_what_is_left_out_of_a_folder_is_logged(tmp_path, caplog, make):
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
 
 
+def test_of_a_folder_that_is_not_here_the_listing_is_that_of_its_archive(tmp_path):
+    """As in a clone, whose images are in the pulled archive alone."""
+    # given
+    folder = tmp_path / "own/images/photos"
+    folder.mkdir(parents=True)
+    (folder / "1.jpg").write_bytes(b"x")
+    source = {"kind": "folder", "path": str(folder)}
+    archive = tmp_path / "photos.tar"
+    listing_of_images = listing(folder)
+    # when it is here, its own counts, whatever a record says
+    record = tmp_path / "photos.tar.provenance.json"
+    cfg = {"source": {**source, "listing": "of before"}}
+    files = {"log": "x.log", "inputs": {}, "outputs": {}, "sizes": {}}
+    provenance.write(record, {**FACTS, **files, "cfg": cfg})
+    assert listing_of(source, archive) == listing_of_images
+    # and when it is not
+    shutil.rmtree(folder)
+    assert listing_of(source, archive) == "of before"
+    # without any, it is named
+    record.unlink()
+    with pytest.raises(UserError, match="own/images/photos does not exist"):
+        listing_of(source, archive)
+
+
 def five_photos_of_each_class(ending="", first_seed=0):
     """Files of five photos of each class, by path; those of another first seed are all others."""
     photos = {}
@@ -808,8 +846,24 @@ def test_the_pretraining_proxy_is_left_out_and_sets_that_name_its_images_otherwi
     assert len(load_whole(cartoon, replace(view, budget=4)).labels) == 4
     with pytest.raises(UserError, match="renamed: none.*source_group"):
         load_whole(renamed, view)
-    with pytest.raises(UserError, match=r"cartoon: all.*reference\.images_per_class"):
-        load_whole(cartoon, replace(view, images_per_class=5))
+    # and a dataset of the proxy's images alone is refused
+    photos_of_proxy = {
+        name: photo
+        for name, photo in cartoon_photos.items()
+        if any(name.endswith(f"{source.partition('/')[2]}.png") for source in sources_of_proxy)
+    }
+    of_proxy = prepared_beside_val(tmp_path, "of_proxy", photos_of_proxy)
+    with pytest.raises(UserError, match=r"of_proxy: all.*reference\.images_per_class"):
+        load_whole(of_proxy, view)
+
+
+@pytest.mark.parametrize("load", [load_proxy, load_whole])
+def test_a_pretraining_proxy_of_all_images_is_refused_wherever_it_is_read(tmp_path, load):
+    """Where the head is fitted on it, before anything is trained, and where it is left out."""
+    val = prepared_beside_val(tmp_path, "val", five_photos_of_each_class())
+    message = r"reference\.images_per_class is 50.* more than 5 images.*lower it"
+    with pytest.raises(UserError, match=message):
+        load(val, replace(VIEW, images_per_class=50))
 
 
 def test_a_photo_of_the_pretraining_proxy_is_left_out_under_another_name_too(tmp_path):

@@ -425,6 +425,14 @@ def test_a_method_is_added_to_what_is_there(to_change):
         assert name.removesuffix(".xor").endswith("bias"), name
 
 
+def test_adding_a_method_says_when_it_can_fit_its_images():
+    text = section("adding", "A method")
+    (entry,) = [example for example in files_of(text) if example.path == "own/methods.yaml"]
+    assert "can_fit" not in entry.content  # of biases alone
+    assert "`can_fit: true`" in text
+    assert "`fit_threshold`" in text
+
+
 def save_as(file, state):
     """Write a state dict in the format that the file's ending tells."""
     if file.suffix == ".pth":
@@ -614,6 +622,22 @@ AUTHOR = dict.fromkeys(
 )
 
 
+def test_git_takes_the_entries_of_a_family_of_ones_own_and_not_its_images(tmp_path):
+    # given a new project with the files and pictures of the page
+    project = Project(copy_project(tmp_path / "project"), family="tools")
+    entries = write(project, files_of(PAGES["your-own-family"]))
+    make_pictures(project.folder / "own/images")
+    project.git("init", "-q")
+    # when all is added, as docs/sharing.md says
+    (command,) = [
+        line for line in commands(section("sharing", "Publish")) if line.startswith("git add")
+    ]
+    add, *_ = command.split(" && ")
+    shell(project, add)
+    # then
+    assert set(project.git("ls-files", "own").split()) == entries
+
+
 @pytest.mark.slow
 def test_results_are_shared_as_shown(to_change, tmp_path):
     storage = tmp_path / "storage"
@@ -646,7 +670,8 @@ def test_results_are_shared_as_shown(to_change, tmp_path):
         lines_of_colleague.extend(commands(section("sharing", title)))
     printed = {line: run(colleague, line) for line in dict.fromkeys(lines_of_colleague)}
 
-    # then they have the same results, which Snakemake knows
+    # then they have the same results, which Snakemake knows, and no image in git
+    assert not list(colleague.folder.glob("own/images"))
     assert "Nothing to be done" in printed["snakemake -n"]
     assert "all files match" in printed["snakemake verify"]
     assert owner.products()

@@ -75,6 +75,7 @@ def _dataset(folder: Path, name: str, images_per_class: int) -> dict:
         "evaluation_group": "tiny",
         "licence": "none",
         "origin": "tests",
+        "publishable": True,
     }
     if name == REFERENCE:
         entry["role"] = "reference"

@@ -183,6 +183,7 @@ def prepare_into(
     exclude: tuple = (),
     only: tuple | None = None,
     geometry: Geometry = GEOMETRY,
+    folders: tuple = (),
     **settings,
 ) -> None:
     """Prepare archives with a layout into a folder.
@@ -192,6 +193,7 @@ def prepare_into(
         space: the classes; without it, those of INDICES.
         expected: number of images, which must be right.
         about: approximate number of images, to check the disk space.
+        folders: the user's folders that the archives were packed from.
         settings: of the layout, of which `photos` names another layout; all other arguments are as
             in a preparation's settings.
     """
@@ -221,6 +223,7 @@ def prepare_into(
         corrupt_allowed=corrupt_allowed,
         decode_workers=decode_workers,
         output=prepared_files(folder),
+        folders=folders,
     )
 
 

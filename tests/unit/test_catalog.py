@@ -266,7 +266,7 @@ def test_a_layouts_number_that_yaml_reads_as_text_is_a_number(with_entries):
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("a: {}\na: {}\n", "'a'.*line 1"),
+        ("a: {}\na: {}\n", "'a'.*line 2"),
         ("a:\n  label: 2020-13-45", ""),
         ("a: !!bool maybe", ""),
         ("a: !!map [1]", "line 1"),
@@ -305,10 +305,36 @@ def test_a_dataset_of_a_single_class_is_refused(with_entries, tmp_path):
         catalog.label_space(catalog.datasets["mine"])
 
 
-def test_a_class_file_that_is_missing_is_named(with_entries):
-    catalog = with_entries(families={"mine": {"classes": {"file": "none.csv", "format": "wnids"}}})
-    with pytest.raises(UserError, match="classes/none.csv"):
+MISSING_CLASSES = {"classes": {"file": "none.csv", "format": "own"}}
+
+
+def test_a_class_file_that_is_missing_is_named_with_the_family_that_wants_it(with_entries):
+    catalog = with_entries(families={"mine": MISSING_CLASSES})
+    with pytest.raises(UserError, match=r"^families/mine\.yaml: .*classes/none\.csv"):
         catalog.family_label_space("mine")
+
+
+@pytest.mark.parametrize("keys", [MISSING_CLASSES, {"icons_file": "none.csv"}], ids=str)
+def test_a_class_file_that_is_missing_is_named_with_the_dataset_that_wants_it(with_entries, keys):
+    catalog = with_entries(datasets={"mine": keys})
+    with pytest.raises(UserError, match=r"^datasets\.yaml, mine: .*classes/none\.csv"):
+        read = catalog.icons if "icons_file" in keys else catalog.label_space
+        read(catalog.datasets["mine"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"), [({}, False), ({"publishable": True}, True)], ids=["unsaid", "said"]
+)
+def test_images_of_a_users_dataset_are_shown_only_if_its_entry_says_so(
+    with_entries, keys, expected
+):
+    catalog = with_entries(datasets={"mine": keys})
+    assert catalog.datasets["mine"].publishable is expected
+
+
+def test_images_of_the_projects_datasets_are_shown_unless_their_entry_says_otherwise(catalog):
+    assert catalog.datasets["noto"].publishable
+    assert catalog.datasets["objectnet"].publishable is False
 
 
 PRETRAIN = {"dataset": "fashion_train", "test": "fashion", "batch_size": 8, "lr": 1}

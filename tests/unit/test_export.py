@@ -577,7 +577,7 @@ TERMS = (
     "Share-alike",
     "Non-commercial",
     "No licence is stated",
-    "must not be published",
+    "does not allow showing its images",
     "forbids tuning",
 )
 
@@ -589,7 +589,7 @@ TERMS = (
         ("ImageNet terms (non-commercial research and education)", {}, ["Non-commercial"]),
         ("CC-BY-NC-SA-4.0", {}, ["Share-alike", "Non-commercial"]),
         ("not stated for the images", {}, ["No licence is stated"]),
-        ("MIT", {"publishable": False}, ["must not be published"]),
+        ("MIT", {"publishable": False}, ["does not allow showing its images"]),
         ("MIT", {"tuning": {"accept": "x", "terms": "It forbids tuning."}}, ["forbids tuning"]),
         ("MIT", {}, []),
         ("the licences of Bitstream Vera, and of SAS", {}, []),

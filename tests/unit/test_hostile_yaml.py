@@ -81,12 +81,19 @@ def test_catalogues_are_refused_within_a_second(tmp_path, file, kind):
 
 
 @pytest.mark.parametrize("key", ["family", "label"])
-def test_the_key_that_is_given_twice_is_named_with_its_line(tmp_path, key):
+def test_the_key_that_is_given_twice_is_named_with_file_and_line(tmp_path, key):
     path = tmp_path / "config.yaml"
-    assert f"'{key}' is given twice" in refused(
-        lambda: read_yaml(path), path, f"a: 1\nb:\n  {key}: 1\n  {key}: 2\n"
-    )
-    assert "line 3" in refused(lambda: read_yaml(path), path, f"a: 1\nb:\n  {key}: 1\n  {key}: 2\n")
+    message = refused(lambda: read_yaml(path), path, f"a: 1\nb:\n  {key}: 1\n  {key}: 2\n")
+    place = f"the key '{key}' is given twice, the second time at line 4, column 3"
+    assert message == f"{path} is not valid YAML: {place}; correct it."
+
+
+def test_a_list_that_does_not_end_is_named_with_file_and_line(tmp_path):
+    path = tmp_path / "config.yaml"
+    message = refused(lambda: read_yaml(path), path, "a: [1\n")
+    assert message.startswith(f"{path} is not valid YAML")
+    assert "at line 1, column 4" in message
+    assert "unicode string" not in message
 
 
 def test_a_large_catalogue_with_a_shared_part_in_each_entry_is_read(tmp_path):

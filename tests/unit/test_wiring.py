@@ -416,7 +416,9 @@ def asked(script_module, monkeypatch):
             rule=job.rule,
             input=InputFiles(fromdict=inputs),
             output=OutputFiles(fromdict=job.outputs),
-            params=Params(fromdict={"cfg": job.settings, "source": {"kind": "http"}}),
+            params=Params(
+                fromdict={"cfg": job.settings, "source": {"kind": "http"}, "folders": []}
+            ),
             wildcards=Wildcards(fromdict=job.wildcards),
             log=Log(["logs/x.log"]),
             config={},

@@ -116,6 +116,7 @@ def test_the_limits_of_config_reach_the_jobs(project):
         target, "--cores", "1", config=("limits={photo_megapixels: 2}",), check=False
     )
     assert f"{large.name} " in printed and "1500 x 1400 is above limits.photo_megapixels" in printed
+    assert "replace it in mine/blue, or raise" in printed
     assert (
         "blue: left out: 1 hidden files or links, the first is" in printed
         and "blue/link.png" in printed

@@ -11,9 +11,11 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rib.base.files import file_hash, sha256
 from rib.records import provenance
@@ -43,6 +45,29 @@ def clone(project, folder):
     )
     colleague.snakemake("pull")
     return colleague
+
+
+@pytest.mark.thorough
+def test_images_of_an_own_folder_are_shared_as_an_archive_and_not_in_git(project):
+    # given a dataset that is a folder of images
+    images = project.folder / "mine/images"
+    with zipfile.ZipFile(project.folder / "mine/archives/blue.zip") as archive:
+        archive.extractall(images)
+    datasets = yaml.safe_load((project.folder / "mine/datasets.yaml").read_text())
+    datasets["blue"]["source"] = {"kind": "folder", "path": "images/blue"}
+    (project.folder / "mine/datasets.yaml").write_text(yaml.safe_dump(datasets))
+    prepared = "results/tiny/prepare/blue/160px-bicubic-crop1/manifest.json"
+    project.snakemake(prepared, "--cores", "1")
+    # when it is shared as docs/sharing.md says
+    project.git("init", "-q", "-b", "main")
+    project.dvc("remote", "add", "--local", "--default", "storage", "../storage")
+    share(project, "images")
+    colleague = clone(project, project.folder.parent / "colleague")
+    # then the clone has the entry and the archive, no image, and nothing to make again
+    assert (colleague.folder / "mine/datasets.yaml").exists()
+    assert (colleague.folder / "data/raw/blue/blue.tar").exists()
+    assert not (colleague.folder / "mine/images").exists()
+    assert "Nothing to be done" in colleague.snakemake("-n", prepared)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 # depend on the download code; later jobs watch the small manifest.
 
 from rib.config.sources import content_of
-from rib.data.folders import listing
+from rib.data.folders import listing_of
 from rib.data.settings import DownloadSettings
 from rib.records import provenance
 
@@ -24,7 +24,8 @@ def archive_source(name, archive):
         source["path"] = local(source["path"])
     if source["kind"] == "folder":
         try:
-            source["listing"] = listing(Path(source["path"]))
+            archive = Path("data/raw", wildcards.name, wildcards.archive)
+            source["listing"] = listing_of(source, archive)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
     return source

@@ -122,6 +122,9 @@ rule prepare:
         ),
     params:
         cfg=preparation_settings,
+        # For messages. With the argument `input`, another folder of the same images prepares
+        # nothing again.
+        folders=lambda wildcards, input: CATALOG.datasets[wildcards.dataset].folders,
     script:
         "../scripts/prepare.py"
 

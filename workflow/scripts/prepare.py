@@ -23,4 +23,5 @@ with run(snakemake, resumes="images.journal") as output:
             classes=output["classes"],
             manifest=output["manifest"],
         ),
+        folders=snakemake.params.folders,
     )

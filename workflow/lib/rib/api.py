@@ -866,6 +866,7 @@ class _Stages:
                     classes=folder / CLASSES,
                     manifest=folder / MANIFEST,
                 ),
+                folders=entry.folders,
             )
 
         made_with = {

@@ -588,6 +588,9 @@ class Catalog:
                 if content[name].keys() & {"source", "sources"}:
                     _locate_sources(name, entry, path)
                 self._hide_addresses(name, entry)
+                if kind == "datasets":
+                    # A user's licences are unknown here; the page shows no image by mistake.
+                    entry.setdefault("publishable", folder == self.folders[0])
                 _add_entry(entries, name, entry, path)
         if kind == "methods":
             for name, entry in self._external_methods().items():
@@ -661,7 +664,8 @@ class Catalog:
 
     def family_label_space(self, family: str) -> LabelSpace:
         """Label space of a family by its name: its classes, and their network outputs."""
-        return self._space(**self.families[family].classes)
+        where = f"families/{family}.yaml"
+        return self._space(**self.families[family].classes, where=where)
 
     def label_space(self, dataset: Dataset) -> LabelSpace:
         """Label space of a dataset (classes, and their network outputs): its own, or its family's.
@@ -677,10 +681,10 @@ class Catalog:
         if not dataset.classes:
             space = space_of_family
         elif dataset.classes["format"] == "own":
-            class_file = self._class_file(dataset.classes["file"])
+            class_file = self._class_file(dataset.classes["file"], where)
             space = read_own_classes(class_file, space_of_family)
         else:
-            space = self._space(**dataset.classes)
+            space = self._space(**dataset.classes, where=where)
         if space.num_classes != space_of_family.num_classes:
             raise UserError(f"{where}: its classes are not those of its family; use format own.")
         if len(space.keys) < 2:
@@ -695,17 +699,18 @@ class Catalog:
                 )
         return space
 
-    def _read_label_space(self, file: str, format: str) -> LabelSpace:
+    def _read_label_space(self, file: str, format: str, where: str) -> LabelSpace:
         """Label space (classes, and their network outputs) that an entry names under `classes`.
 
         Args:
             file: name of a class file in a catalogue folder, or of a list that timm has.
             format: `timm`, or how the class file is written, a key of `READERS`.
+            where: file and entry, for messages.
         """
         if format == "timm":
             return read_timm_list(file)
         read_classes = READERS[format]
-        return read_classes(self._class_file(file))
+        return read_classes(self._class_file(file, where))
 
     def table(
         self, name: str, columns: Iterable[str], numbers: Iterable[str]
@@ -737,7 +742,8 @@ class Catalog:
         """Icon name by codepoint, for datasets whose package has no such table; else empty."""
         if dataset.icons_file is None:
             return {}
-        table = read_csv_rows(self._class_file(dataset.icons_file), ("codepoint", "icon"))
+        icons_file = self._class_file(dataset.icons_file, f"datasets.yaml, {dataset.name}")
+        table = read_csv_rows(icons_file, ("codepoint", "icon"))
         return {row["codepoint"]: row["icon"] for _, row in table}
 
     def only(self, dataset: Dataset) -> tuple[str, ...] | None:
@@ -756,14 +762,14 @@ class Catalog:
             )
         return tuple(image_ids)
 
-    def _class_file(self, name: str) -> Path:
+    def _class_file(self, name: str, where: str) -> Path:
         """The class file of a name in the first catalogue folder that has one."""
         for folder in self.folders:
             path = folder / "classes" / name
             if path.is_file():
                 return path
         raise UserError(
-            f"the class file classes/{name} is not in any catalogue folder; add it to one."
+            f"{where}: no catalogue folder has the file classes/{name}; add it or correct its name."
         )
 
 

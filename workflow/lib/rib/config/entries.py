@@ -76,7 +76,7 @@ class Dataset:
     optional: bool
     adversarially_filtered: bool
     storage: str
-    publishable: bool
+    publishable: bool  # whether its images may be shown
     exclude: dict[str, Any]
     classes: dict[str, Any] | None = None
     images: int | None = None
@@ -100,6 +100,11 @@ class Dataset:
     groups: str | None = None  # column of the index with the group of each image
     crop: str = "model"  # `none` if models see whole photos, whatever their own crop
     parts: Parts | None = None  # None if one job evaluates it
+
+    @property
+    def folders(self) -> list[str]:
+        """The user's folders of images that its archives are packed from."""
+        return [source["path"] for source in self.sources if source["kind"] == "folder"]
 
 
 @dataclass(frozen=True)

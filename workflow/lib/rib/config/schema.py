@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +21,7 @@ SCHEMAS = shipped("schemas")
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
 # Slow to convert, or refused by Python with a message of its own.
 LONG_NUMBER = re.compile(r"[-+]?\d[\w.:]{1000}")
+TEXT = '"<unicode string>"'  # what PyYAML calls a text that it parses
 DEEPEST = 50  # levels of nesting in a YAML file
 REPEATED = 20_000  # values that aliases in a YAML file repeat, times their level
 
@@ -230,6 +230,7 @@ def read_yaml(path: Path) -> Any:
     # PyYAML raises various errors, for example a KeyError for `!!bool maybe`.
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:500]
+        reason = reason.replace(f"in {TEXT}, ", "at ")  # the message names the file instead
         raise UserError(f"{path} is not valid YAML: {reason}; correct it.") from error
 
 
@@ -239,8 +240,8 @@ class _OpenCollection:
 
     start: yaml.CollectionStartEvent
     nodes_before: float  # events, and values that aliases repeat, from the file's start to its own
-    # In a mapping keys and values take turns; scalars are their text, all others their event.
-    children: list[object] = field(default_factory=list)
+    # In a mapping keys and values take turns.
+    children: list[yaml.NodeEvent] = field(default_factory=list)
 
 
 def _refuse_hostile(text: str) -> None:
@@ -260,7 +261,7 @@ def _refuse_hostile(text: str) -> None:
         problem = None
         mark: Any = event.start_mark  # libyaml's, which the stubs of errors do not have
         if open_collections and isinstance(event, yaml.NodeEvent):
-            open_collections[-1].children.append(getattr(event, "value", event))
+            open_collections[-1].children.append(event)
         if isinstance(event, yaml.AliasEvent):
             # Times the level, which also limits levels that are made by aliases.
             repeated += len(open_collections) * size_by_anchor.get(event.anchor, 1)
@@ -273,8 +274,10 @@ def _refuse_hostile(text: str) -> None:
             # Its size is the number of events in it, and of values that aliases repeat in it.
             nodes_so_far = n_events + repeated
             size_by_anchor[collection.start.anchor] = nodes_so_far - collection.nodes_before
-            problem = _problem_with_keys(collection)
-            mark = collection.start.start_mark
+            repeated_key = _repeated_key(collection)
+            if repeated_key is not None:
+                problem = f"the key '{repeated_key.value}' is given twice, the second time"
+                mark = repeated_key.start_mark
         elif isinstance(event, yaml.ScalarEvent) and LONG_NUMBER.match(event.value):
             problem = "a number of more than 1000 digits"
         if len(open_collections) > DEEPEST or repeated > REPEATED:
@@ -283,14 +286,17 @@ def _refuse_hostile(text: str) -> None:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
-def _problem_with_keys(collection: _OpenCollection) -> str | None:
-    """A message about the first key that a mapping has twice; None if there is none."""
+def _repeated_key(collection: _OpenCollection) -> yaml.ScalarEvent | None:
+    """The first key that a mapping has already, such as the second `a` of {a: 1, a: 2}."""
     if not isinstance(collection.start, yaml.MappingStartEvent):
         return None
-    keys = collection.children[::2]  # a key, its value, the next key, its value and so on
-    for key, count in Counter(keys).items():
-        if count > 1:
-            return f"the key '{key}' is given twice"
+    texts = set()
+    for key in collection.children[::2]:  # a key, its value, the next key, its value and so on
+        if not isinstance(key, yaml.ScalarEvent):
+            continue
+        if key.value in texts:
+            return key
+        texts.add(key.value)
     return None
 
 

@@ -6,10 +6,13 @@ So it is stored, hashed and shared like a published archive.
 import hashlib
 import os
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.progress import Progress, log
+from rib.records import provenance
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -20,7 +23,8 @@ def files_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(
-            f"the folder {folder} does not exist; put the images there or correct the entry."
+            f"the folder {folder} does not exist; put the images there, correct the entry or, in a "
+            "clone with shared results, run `snakemake pull`."
         )
     root = folder.resolve()
     files = []
@@ -51,6 +55,27 @@ def listing(folder: Path) -> str:
         name = path.relative_to(folder).as_posix()
         digest.update(os.fsencode(f"{name}\0{path.stat().st_size}\0"))
     return digest.hexdigest()[:16]
+
+
+def listing_of(source: Mapping[str, Any], archive: Path) -> str:
+    """The listing of a source's folder, see `listing`.
+
+    A clone has no images of the folder, but the pulled archive. The listing is then the one with
+    which the archive was packed.
+
+    Args:
+        source: a source of kind folder, as in the catalogue.
+        archive: the folder's archive, such as data/raw/photos/photos.tar, which may be missing.
+
+    Raises:
+        UserError: the folder is missing or empty, and there is no archive of it with its record.
+    """
+    folder = Path(source["path"])
+    record = provenance.read(archive.with_name(f"{archive.name}.provenance.json"))
+    if folder.exists() or record is None or "listing" not in record["cfg"]["source"]:
+        return listing(folder)
+    listing_of_archive: str = record["cfg"]["source"]["listing"]
+    return listing_of_archive
 
 
 def pack(folder: Path, target: Path, name: str) -> Path:

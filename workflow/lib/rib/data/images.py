@@ -164,12 +164,12 @@ def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
         if isinstance(error, UnidentifiedImageError):
             reason = f"it is none of {', '.join(FORMATS)}"
         raise CorruptImageError(
-            f"the image {name} can't be decoded ({reason}); fetch its archive again or exclude it "
-            "in the dataset's entry."
+            f"the image {name} can't be decoded ({reason}); exclude it in the dataset's entry."
         ) from error
     if min(image.size) <= 2 * border:
         raise CorruptImageError(
-            f"the image {name} is smaller than its border of {border} px on each side."
+            f"the image {name} is smaller than its border of {border} px on each side; exclude it "
+            "in the dataset's entry."
         )
     if border:
         image = ImageOps.crop(image, border)

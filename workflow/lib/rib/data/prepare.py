@@ -79,6 +79,7 @@ def prepare(
     corrupt_allowed: int,
     decode_workers: int,
     output: PreparationOutput,
+    folders: Sequence[str] = (),
 ) -> None:
     """Write a prepared dataset. Memory use is bounded, and a killed job resumes where it stopped.
 
@@ -88,6 +89,8 @@ def prepare(
             files may be old.
         corrupt_allowed: maximum number of images left out because they can't be decoded.
         decode_workers: decoding threads; their number doesn't change the output.
+        folders: the user's folders that archives were packed from, such as `own/images/photos`; the
+            message about a corrupt image says that it is there.
 
     Raises:
         UserError: an archive is not the pinned file; the archives contain no image of the classes,
@@ -115,7 +118,9 @@ def prepare(
     if settings.only is not None:
         items = _only(items, settings.only, dataset)
     with Written(output.images, geometry) as written:
-        _write_images(written, items, dataset, settings.expected, corrupt_allowed, decode_workers)
+        _write_images(
+            written, items, dataset, settings.expected, corrupt_allowed, decode_workers, folders
+        )
         if settings.classes_per_dataset:
             labels = _labels_with_images(written, dataset)
             space = dataset.space.restricted(labels)
@@ -466,6 +471,7 @@ def _write_images(
     expected: int | None,
     corrupt_allowed: int,
     decode_workers: int,
+    folders: Sequence[str],
 ) -> None:
     """Append the images that aren't written yet, and check the number of all.
 
@@ -475,6 +481,7 @@ def _write_images(
         expected: number of images that the dataset must have; None for any.
         corrupt_allowed: most images that may be left out because they can't be decoded.
         decode_workers: threads that decode images.
+        folders: the user's folders that archives were packed from, for messages.
 
     Raises:
         UserError: more images are corrupt than allowed, there is none, or their number is not the
@@ -494,7 +501,7 @@ def _write_images(
         except (CorruptImageError, TooLargeError) as error:
             written.corrupt.append(item.image_id)
             if len(written.corrupt) > corrupt_allowed:
-                raise _too_many_corrupt(error, corrupt_allowed) from error
+                raise _too_many_corrupt(error, corrupt_allowed, folders) from error
             log.warning("%s: left out: %s", dataset, error)
         else:
             written.add(item, converted)
@@ -503,13 +510,16 @@ def _write_images(
     _check_number_of_images(written, dataset, expected)
 
 
-def _too_many_corrupt(error: UserError, corrupt_allowed: int) -> UserError:
+def _too_many_corrupt(error: UserError, corrupt_allowed: int, folders: Sequence[str]) -> UserError:
     """The error of the first corrupt image that may not be left out, with what the user can do."""
+    message = str(error).removesuffix(".")
+    if folders:
+        message += f", replace it in {' or '.join(folders)}"
     if corrupt_allowed:
-        hint = f" ({corrupt_allowed} may be left out)"
+        message += f" ({corrupt_allowed} may be left out)"
     else:
-        hint = "; or raise corrupt_images in config.yaml"
-    return UserError(f"{str(error).removesuffix('.')}{hint}.")
+        message += ", or raise corrupt_images in config.yaml"
+    return UserError(f"{message}.")
 
 
 def _check_number_of_images(written: Written, dataset: DatasetSource, expected: int | None) -> None:

@@ -93,6 +93,9 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
 
     It is a whole dataset, or a few source images of each class of one. Under protocol held_out a
     whole dataset has a train split, which is the proxy, since other datasets may share its sources.
+
+    Raises:
+        UserError: the proxy would be all images of the dataset that it is a part of.
     """
     if view.images_per_class is None:
         return _load_whole_proxy(files, view)
@@ -130,12 +133,23 @@ def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
     Args:
         index: Parquet file of the dataset that the proxy is a part of; one row per image.
         images_per_class: number of source images that the proxy has of each class.
+
+    Raises:
+        UserError: no class has more, so that no image is left to evaluate. Heads are fitted on the
+            proxy before anything is trained, so that this comes to light early.
     """
     images = pq.read_table(index, columns=["label", "source_id"])
     sources = images.group_by(["label", "source_id"]).aggregate([])  # each pair once
     source_ids = sources["source_id"].to_pylist()
     hashes = np.array([hashed("reference", source_id) for source_id in source_ids])
     rank_in_class = rank_within(sources["label"].to_numpy(), hashes)
+    largest_class = rank_in_class.max() + 1
+    if images_per_class >= largest_class:
+        raise UserError(
+            f"reference.images_per_class is {images_per_class}, but no class of the dataset has "
+            f"more than {largest_class} images, so that none is left to evaluate; lower it in the "
+            "family's file."
+        )
     proxy_sources = sources["source_id"].filter(rank_in_class < images_per_class)
     return frozenset(proxy_sources.to_pylist())
 
