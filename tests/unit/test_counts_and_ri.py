@@ -39,6 +39,7 @@ from tiny.states import columns_of_run, state_of
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]
+LEAK_FREE = ["leak_free", "leak_free_low", "leak_free_high"]
 ALL_IMAGES = DatasetView(geometry=None, budget="all", images_per_class=None)
 # By dataset, the first of the ten outputs that its five classes have.
 FIRST_OUTPUTS = {"a": 0, "b": 3, "c": 6, "val": 9, "outside": 4}
@@ -110,7 +111,15 @@ def datasets_in(folder):
     return [DatasetFiles(path.parent.name, path, pixels=False) for path in prepared_folders]
 
 
-def settings_of(*, in_distribution=(), compared=None, threshold=None, **statistics):
+def settings_of(
+    *,
+    in_distribution=(),
+    compared=None,
+    threshold=None,
+    sharing_targets=(),
+    leaking_groups=None,
+    **statistics,
+):
     """Settings of `grid_tables`, with these fields of `RIStatistics` in place of the usual ones."""
     usual_statistics = {
         "ood_datasets": DATASETS,
@@ -127,6 +136,8 @@ def settings_of(*, in_distribution=(), compared=None, threshold=None, **statisti
         excludes_proxy=[],
         split=[],
         compared=compared,
+        sharing_targets=sharing_targets,
+        leaking_groups=leaking_groups,
         conditions="protocol paper",
         code="",
     )
@@ -550,7 +561,7 @@ def test_written_ri_and_its_intervals_are_those_of_the_definitions(tables, boots
         assert written == pytest.approx(tuple(expected), abs=1e-6)
     of_seen_classes = ["ri_seen", "seen_low", "seen_high", "n_seen"]
     of_unseen_classes = ["ri_unseen", "unseen_low", "unseen_high", "n_unseen"]
-    columns = ["n", "ri", "ci_low", "ci_high", *of_seen_classes, *of_unseen_classes]
+    columns = ["n", "ri", "ci_low", "ci_high", *LEAK_FREE, *of_seen_classes, *of_unseen_classes]
     assert list(table) == columns
     assert (table["n_seen"].fillna(0) + table["n_unseen"].fillna(0) == table["n"]).all()
 
@@ -759,6 +770,62 @@ def test_written_tables_are_leak_free_where_groups_are_given(grid, tables, caplo
     )
     shared = accuracy[accuracy["role"] == "shared"]
     assert set(zip(shared["target"], shared["dataset"], strict=True)) == {("b", "c")}
+
+
+def numbers_of_runs(table, columns):
+    """Columns of a table as an array, in the order of the names of its runs."""
+    names = [column for column in RUN_COLUMNS if column in table]
+    return table.set_index(names)[columns].sort_index().to_numpy()
+
+
+def test_leak_free_numbers_beside_ri_are_those_of_a_leak_free_run(grid, tables):
+    # given
+    groups = {"b": "g", "c": "g", "a": "other"}
+    leak_free = write_grid_tables(grid.folder, "free", source_groups=groups)
+    # when
+    beside = write_grid_tables(
+        grid.folder, "beside", leaking_groups=groups, sharing_targets=["a", "b"]
+    )
+    # then
+    for name, number in (("ri", "ri"), ("mri", "mri")):
+        numbers = numbers_of_runs(beside[name], LEAK_FREE)
+        expected = numbers_of_runs(leak_free[name], [number, "ci_low", "ci_high"])
+        np.testing.assert_allclose(numbers, expected, atol=1e-6)
+        leaking = numbers_of_runs(beside[name], [number])
+        assert np.abs(numbers[:, :1] - leaking).max() > 1
+    runs_that_share = beside["ri"][beside["ri"]["target"].isin(["a", "b"])]
+    targets_of_group = runs_that_share.groupby(["model", "method", "size"])["target"].nunique()
+    assert set(targets_of_group) == {1, 2}
+    shown_numbers = numbers_of_runs(beside["mri"], "sharing_targets")
+    assert shown_numbers.tolist() == targets_of_group.sort_index().tolist()
+    # and all else is as without them
+    for name, table in tables.items():
+        new_columns = [*LEAK_FREE, "sharing_targets"]
+        without = [column for column in table if column not in new_columns]
+        pd.testing.assert_frame_equal(beside[name][without], table[without])
+    assert (grid.folder / "beside.npz").read_bytes() == (grid.folder / "plain.npz").read_bytes()
+    assert tables["ri"][LEAK_FREE].isna().all(axis=None)
+    assert tables["mri"][LEAK_FREE].isna().all(axis=None)
+    assert set(tables["mri"]["sharing_targets"]) == {0}
+
+
+def test_a_target_that_leaves_no_other_image_has_no_leak_free_number(tmp_path):
+    # given: all objects of a and c are among those of b
+    rows = grid_rows(3)
+    rows["object_id"] = "o0"
+    write_indexes(tmp_path, rows)
+    write_rows(tmp_path, scored(rows), "one")
+    for run_file in sorted(tmp_path.rglob("one.parquet")):
+        write_json(run_file.with_name("one.manifest.json"), {"device": "cpu", "fit": {}})
+    groups = {"a": "g", "b": "g", "c": "g"}
+    # when
+    written = write_grid_tables(
+        tmp_path, "t", leaking_groups=groups, sharing_targets=["a", "b"], replicates=5
+    )
+    # then
+    ri = written["ri"].set_index("target")
+    assert ri.loc[["a", "b"], LEAK_FREE].isna().all(axis=None)
+    assert written["mri"][LEAK_FREE].isna().all(axis=None)
 
 
 def test_a_dataset_with_an_image_that_is_identical_to_one_of_the_target_has_the_role_shared():

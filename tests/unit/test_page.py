@@ -118,6 +118,10 @@ def tables(tmp_path):
         "seed_high": None,
         "seeds": 1,
         "targets": 2,
+        "sharing_targets": 0,
+        "leak_free": None,
+        "leak_free_low": None,
+        "leak_free_high": None,
         "target_sd": 3.0,
         "target_low": -28.0,
         "target_high": 26.0,
@@ -127,6 +131,9 @@ def tables(tmp_path):
         "n": 2400,
         "ri": -0.04,
         **change,
+        "leak_free": None,
+        "leak_free_low": None,
+        "leak_free_high": None,
         "ri_seen": 3.0,
         "seen_low": 1.0,
         "seen_high": 4.0,
@@ -735,6 +742,29 @@ def test_the_page_begins_with_the_answer(tmp_path, tables):
     ) in beginning
     assert "from 40.0 to 90.0 % [88.0, 91.0]; its images include those trained on" in beginning
     assert "In brackets: 95 % confidence intervals" in beginning
+
+
+def test_the_page_says_at_once_how_much_remains_without_shared_source_images(tmp_path, tables):
+    # given
+    usual_page = page_of(tmp_path, tables)
+    for name in ("mri", "ri"):
+        leak_free = {"leak_free": -9.0, "leak_free_low": -9.5, "leak_free_high": -8.5}
+        table = pd.read_csv(tables[name], dtype={"size": str}).assign(**leak_free)
+        if name == "mri":
+            table = table.assign(sharing_targets=1)
+        write_table(tables[name], table)
+    # when
+    page = page_of(tmp_path, tables)
+    ri = shown_table(tables["ri"])
+    # then
+    answer = text_between('<p class="answer">', "</p>", page)
+    assert (
+        "1 of 2 targets shares source images with others; leak-free: "
+        f"{MINUS}9.0 [{MINUS}9.5, {MINUS}8.5]."
+    ) in answer
+    assert cell_of(ri, 0, "Leak-free") == (f"{MINUS}9.0", -9.0)
+    assert "source images" not in beginning_of(usual_page)
+    assert "Leak-free" not in usual_page
 
 
 def test_who_cites_is_told_a_commit_only_if_there_is_one(tmp_path, tables):

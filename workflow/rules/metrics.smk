@@ -59,6 +59,7 @@ def table_files(job, **tables):
 
 def metrics_settings(wildcards):
     """Settings of the job that computes the tables of the grid."""
+    leaking_groups = GRID.leaking_groups()
     settings = GridTableSettings(
         ri=RI_STATISTICS,
         fit=FIT_RULE,
@@ -67,6 +68,8 @@ def metrics_settings(wildcards):
         excludes_proxy=[name for name in GRID.datasets if GRID.excludes_proxy(name)],
         split=list(GRID.datasets) if GRID.split_fractions else [],
         compared=PREVIEW.compared if PREVIEW else None,
+        sharing_targets=GRID.sharing_targets() if leaking_groups else [],
+        leaking_groups=leaking_groups,
         conditions=CONDITIONS,
         code=digest("compute_metrics"),
     )

@@ -1,6 +1,7 @@
 """Tables of accuracy, RI and mRI with confidence intervals."""
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,75 @@ def seen_table(
         added_columns = ri_over_objects[[*RUN_COLUMNS, *new_names]].rename(columns=new_names)
         with_seen = with_seen.merge(added_columns, on=RUN_COLUMNS, how="left")
     return with_seen
+
+
+def leak_free_accuracies(
+    counts: Counts,
+    weights: np.ndarray,
+    ood_datasets: Collection[str],
+    source_groups: Mapping[str, str],
+) -> dict[ScoredState, Ood]:
+    """Leak-free `ood_accuracies`, without states whose target leaves no other image.
+
+    A state is a network that was scored. A target leaves none if all other datasets show its source
+    images only.
+
+    Args:
+        weights, ood_datasets, source_groups: see `ood_accuracies`.
+    """
+    accuracies: dict[ScoredState, Ood] = {}
+    targets = {state.run.target for state in counts.states if not state.is_pretrained}
+    for target in sorted(targets):
+        states_of_target = [
+            i
+            for i, state in enumerate(counts.states)
+            if state.is_pretrained or state.run.target == target
+        ]
+        counts_of_target = counts.select_states(states_of_target)
+        try:
+            accuracies.update(
+                ood_accuracies(counts_of_target, weights, ood_datasets, source_groups)
+            )
+        except UserError:
+            log.info("leak-free: for the target %s, no image of other datasets remains", target)
+    return accuracies
+
+
+def with_leak_free(table: pd.DataFrame, leak_free: pd.DataFrame, number: str) -> pd.DataFrame:
+    """A table of RI or mRI with the columns leak_free, leak_free_low and leak_free_high.
+
+    They are RI or mRI without images that share their source with one of the target, and its
+    interval. They are NaN where no other images are left, in an mRI for one of its targets.
+
+    Args:
+        table: an `ri_table` or the table mri of `mri_tables`.
+        leak_free: the same table of `leak_free_accuracies`, which may have fewer runs.
+        number: its column, `ri` or `mri`.
+    """
+    # A leak-free mean over fewer targets is not that of the row, so `targets` must agree.
+    columns_of_row = [column for column in (*RUN_COLUMNS, "targets") if column in table]
+    new_names = {
+        number: "leak_free",
+        "ci_low": "leak_free_low",
+        "ci_high": "leak_free_high",
+    }
+    added_columns = leak_free[[*columns_of_row, *new_names]].rename(columns=new_names)
+    return table.merge(added_columns, on=columns_of_row, how="left")
+
+
+def numbers_of_sharing_targets(
+    ood: Mapping[ScoredState, Ood], sharing_targets: Collection[str]
+) -> list[int]:
+    """Of each row of mRI, how many of its targets share source images with other datasets.
+
+    Args:
+        ood: accuracies before and after fine-tuning that the mRI are of.
+        sharing_targets: all targets that share source images.
+    """
+    return [
+        len(accuracies_by_target.keys() & set(sharing_targets))
+        for accuracies_by_target in accuracies_of_methods(ood).values()
+    ]
 
 
 def curve_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
@@ -368,11 +438,17 @@ def grid_tables(
     confidence = settings.ri.confidence
     fits = read_fits(manifests)
     rows = Progress(files.rows, desc="reading rows", unit="file")
-    counts = count(read_rows_of(rows), read_objects(files.indexes, source_groups))
+    groups_of_sources = source_groups
+    if groups_of_sources is None:
+        groups_of_sources = settings.leaking_groups
+    counts = count(read_rows_of(rows), read_objects(files.indexes, groups_of_sources))
     compared_counts = counts
     if settings.compared is not None:
         compared_counts = _counts_of_runs(counts, set(settings.compared))
-    write_counts(compared_counts, counts_file)
+    counts_to_write = compared_counts
+    if source_groups is None:  # other jobs count all images
+        counts_to_write = replace(compared_counts, shared={})
+    write_counts(counts_to_write, counts_file)
     weights = object_weights(counts.objects, settings.ri.replicates, settings.ri.seed)
     ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
     compared_ood = {state: ood[state] for state in compared_counts.states if state in ood}
@@ -385,6 +461,17 @@ def grid_tables(
     fits_of_runs = fit_table(fits, accuracy, settings.fit)
     classes = class_table(counts, label_spaces(datasets), source_groups)
     mri, mean_accuracies = mri_tables(compared_ood, confidence)
+    leak_free: dict[ScoredState, Ood] = {}
+    if settings.leaking_groups is not None:
+        leak_free = leak_free_accuracies(
+            counts.without_curves(), weights, ood_datasets, settings.leaking_groups
+        )
+    compared_leak_free = {state: leak_free[state] for state in compared_ood if state in leak_free}
+    leak_free_mri, _ = mri_tables(compared_leak_free, confidence)
+    ri = with_leak_free(ri, ri_table(leak_free, confidence), "ri")
+    mri = with_leak_free(mri, leak_free_mri, "mri").assign(
+        sharing_targets=numbers_of_sharing_targets(compared_ood, settings.sharing_targets)
+    )
     in_distribution = settings.in_distribution
     tables = {
         "accuracy": with_roles(accuracy, counts, ood_datasets, in_distribution, source_groups),

@@ -61,8 +61,8 @@ def write_figure(
     """Draw a figure and write its files.
 
     The same input gives the same bytes. Methods with an unfinished run among those shown are
-    marked, and the runs are named in a note. A figure that sets MARKS_RUNS names the methods of each
-    model by itself and marks a method where a run of that model is unfinished.
+    marked, and the runs are named in a note. A figure that sets MARKS_RUNS names the methods of
+    each model by itself and marks a method where a run of that model is unfinished.
 
     Args:
         inputs: path or list of paths for each input of `draw`.

@@ -100,6 +100,9 @@ def headline(tables: AnswerTables, names: AnswerNames, method: str) -> str:
     It is of the main method's finished runs; of all methods' where it has none, and of unfinished
     runs where none is finished. An example, without the names of the other datasets: `Full
     fine-tuning changed mean accuracy on ... by -3.1 [-4.0, -2.2] percentage points.`
+
+    Where targets share source images with other datasets, a second sentence has the leak-free
+    change: `2 of 4 targets share source images with others; leak-free: -4.0 [-5.1, -2.9].`
     """
     rows = finished_rows(tables.mri)
     training_is_unfinished = rows.empty
@@ -114,7 +117,23 @@ def headline(tables: AnswerTables, names: AnswerNames, method: str) -> str:
     sentence = f"{subject} changed mean accuracy on {OTHER_DATASETS} by {changes} percentage points"
     if training_is_unfinished:
         sentence += "; its training is unfinished"
-    return f"{sentence}."
+    return f"{sentence}.{_leaks(rows, tables.mri, names)}"
+
+
+def _leaks(rows: DataFrame, mri: DataFrame, names: AnswerNames) -> str:
+    """A sentence on targets that share source images with other datasets; empty without any."""
+    if "sharing_targets" not in rows or not rows["sharing_targets"].max() > 0:
+        return ""
+    sharing = round(rows["sharing_targets"].max())
+    targets = round(rows["targets"].max())
+    verb = "shares" if sharing == 1 else "share"
+    noun = "target" if targets == 1 else "targets"
+    sentence = f" {sharing} of {targets} {noun} {verb} source images with others"
+    leak_free_rows = rows.dropna(subset="leak_free")
+    if leak_free_rows.empty:
+        return f"{sentence}, and not every target leaves other images to test on."
+    ends = ("leak_free_low", "leak_free_high")
+    return f"{sentence}; leak-free: {_listed(leak_free_rows, 'leak_free', ends, mri, names)}."
 
 
 def finished_rows(mri: DataFrame) -> DataFrame:
