@@ -30,7 +30,7 @@ from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.label_space import LabelSpace
-from rib.config.run import RUN_COLUMNS
+from rib.config.run import MEAN, RUN_COLUMNS
 from rib.data.identity import PHOTO
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
@@ -39,6 +39,8 @@ from tiny.states import columns_of_run, state_of
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]
+GROUP = ["model", "method", "size"]
+MRI = ["mri", "ci_low", "ci_high"]
 LEAK_FREE = ["leak_free", "leak_free_low", "leak_free_high"]
 ALL_IMAGES = DatasetView(geometry=None, budget="all", images_per_class=None)
 # By dataset, the first of the ten outputs that its five classes have.
@@ -561,7 +563,7 @@ def test_written_ri_and_its_intervals_are_those_of_the_definitions(tables, boots
         assert written == pytest.approx(tuple(expected), abs=1e-6)
     of_seen_classes = ["ri_seen", "seen_low", "seen_high", "n_seen"]
     of_unseen_classes = ["ri_unseen", "unseen_low", "unseen_high", "n_unseen"]
-    columns = ["n", "ri", "ci_low", "ci_high", *LEAK_FREE, *of_seen_classes, *of_unseen_classes]
+    columns = ["n", "ri", "ci_low", "ci_high", *of_seen_classes, *of_unseen_classes]
     assert list(table) == columns
     assert (table["n_seen"].fillna(0) + table["n_unseen"].fillna(0) == table["n"]).all()
 
@@ -778,54 +780,55 @@ def numbers_of_runs(table, columns):
     return table.set_index(names)[columns].sort_index().to_numpy()
 
 
-def test_leak_free_numbers_beside_ri_are_those_of_a_leak_free_run(grid, tables):
+def test_the_table_leak_free_has_the_numbers_of_a_leak_free_run(grid, tables):
     # given
     groups = {"b": "g", "c": "g", "a": "other"}
-    leak_free = write_grid_tables(grid.folder, "free", source_groups=groups)
+    of_leak_free_run = write_grid_tables(grid.folder, "free", source_groups=groups)
     # when
-    beside = write_grid_tables(
-        grid.folder, "beside", leaking_groups=groups, sharing_targets=["a", "b"]
+    made = write_grid_tables(
+        grid.folder, "beside", leaking_groups=groups, sharing_targets=["b"], replicates=30
     )
     # then
-    for name, number in (("ri", "ri"), ("mri", "mri")):
-        numbers = numbers_of_runs(beside[name], LEAK_FREE)
-        expected = numbers_of_runs(leak_free[name], [number, "ci_low", "ci_high"])
-        np.testing.assert_allclose(numbers, expected, atol=1e-6)
-        leaking = numbers_of_runs(beside[name], [number])
-        assert np.abs(numbers[:, :1] - leaking).max() > 1
-    runs_that_share = beside["ri"][beside["ri"]["target"].isin(["a", "b"])]
-    targets_of_group = runs_that_share.groupby(["model", "method", "size"])["target"].nunique()
-    assert set(targets_of_group) == {1, 2}
-    shown_numbers = numbers_of_runs(beside["mri"], "sharing_targets")
-    assert shown_numbers.tolist() == targets_of_group.sort_index().tolist()
-    # and all else is as without them
+    leak_free = made.pop("leak_free")
+    means = leak_free[leak_free["target"] == MEAN]
+    assert set(leak_free["target"]) == {"b", MEAN}
+    mri = of_leak_free_run["mri"]
+    np.testing.assert_allclose(numbers_of_runs(means, LEAK_FREE), numbers_of_runs(mri, MRI))
+    np.testing.assert_allclose(
+        numbers_of_runs(means, ["ri", "ci_low", "ci_high"]), numbers_of_runs(tables["mri"], MRI)
+    )
+    assert (means["ri"] - means["leak_free"]).abs().max() > 1
+    # and of the target as means over seeds
+    ri = of_leak_free_run["ri"]
+    ri_of_b = ri[ri["target"] == "b"].groupby(GROUP)["ri"].mean()
+    of_b = leak_free[leak_free["target"] == "b"]
+    np.testing.assert_allclose(numbers_of_runs(of_b, "leak_free"), ri_of_b, atol=1e-6)
+    # and so are the numbers of targets
+    is_on_b = made["ri"].assign(share=made["ri"]["target"] == "b").groupby(GROUP)["share"].any()
+    assert numbers_of_runs(means, "sharing_targets").tolist() == is_on_b.astype(int).tolist()
+    assert set(of_b["targets"]) == set(of_b["sharing_targets"]) == {1}
+    # and all other tables are as without it
+    assert made.keys() == tables.keys()
     for name, table in tables.items():
-        new_columns = [*LEAK_FREE, "sharing_targets"]
-        without = [column for column in table if column not in new_columns]
-        pd.testing.assert_frame_equal(beside[name][without], table[without])
+        pd.testing.assert_frame_equal(made[name], table)
     assert (grid.folder / "beside.npz").read_bytes() == (grid.folder / "plain.npz").read_bytes()
-    assert tables["ri"][LEAK_FREE].isna().all(axis=None)
-    assert tables["mri"][LEAK_FREE].isna().all(axis=None)
-    assert set(tables["mri"]["sharing_targets"]) == {0}
 
 
 def test_a_target_that_leaves_no_other_image_has_no_leak_free_number(tmp_path):
-    # given: all objects of a and c are among those of b
+    # given: all images of all datasets show one object
     rows = grid_rows(3)
     rows["object_id"] = "o0"
     write_indexes(tmp_path, rows)
-    write_rows(tmp_path, scored(rows), "one")
-    for run_file in sorted(tmp_path.rglob("one.parquet")):
+    for run_file in write_rows(tmp_path, scored(rows), "one"):
         write_json(run_file.with_name("one.manifest.json"), {"device": "cpu", "fit": {}})
     groups = {"a": "g", "b": "g", "c": "g"}
     # when
-    written = write_grid_tables(
+    made = write_grid_tables(
         tmp_path, "t", leaking_groups=groups, sharing_targets=["a", "b"], replicates=5
     )
     # then
-    ri = written["ri"].set_index("target")
-    assert ri.loc[["a", "b"], LEAK_FREE].isna().all(axis=None)
-    assert written["mri"][LEAK_FREE].isna().all(axis=None)
+    assert set(made["leak_free"]["target"]) == {"a", "b", MEAN}
+    assert made["leak_free"][LEAK_FREE].isna().all(axis=None)
 
 
 def test_a_dataset_with_an_image_that_is_identical_to_one_of_the_target_has_the_role_shared():

@@ -44,7 +44,7 @@ class GridTableSettings(TableSettings):
     # all. A preview has runs that others don't have their like of.
     compared: list[str] | None = None
     # Where images that share their source with one of the target count in RI: targets with such
-    # images, and the source group of each dataset. The tables then have leak-free RI and mRI, too.
+    # images, and the source group of each dataset. There is then a table leak_free.
     sharing_targets: Texts = ()
     leaking_groups: dict[str, str] | None = None
 

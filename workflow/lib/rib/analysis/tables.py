@@ -32,7 +32,7 @@ from rib.analysis.settings import GridTableSettings
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.progress import Progress, log
-from rib.config.run import ALL, NO_TARGET, RUN_COLUMNS, Run, run_of
+from rib.config.run import ALL, MEAN, NO_TARGET, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles
 
 GROUP = ["model", "method", "size"]  # columns that identify what has an mRI
@@ -210,41 +210,50 @@ def leak_free_accuracies(
     return accuracies
 
 
-def with_leak_free(table: pd.DataFrame, leak_free: pd.DataFrame, number: str) -> pd.DataFrame:
-    """A table of RI or mRI with the columns leak_free, leak_free_low and leak_free_high.
-
-    They are RI or mRI without images that share their source with one of the target, and its
-    interval. They are NaN where no other images are left, in an mRI for one of its targets.
-
-    Args:
-        table: an `ri_table` or the table mri of `mri_tables`.
-        leak_free: the same table of `leak_free_accuracies`, which may have fewer runs.
-        number: its column, `ri` or `mri`.
-    """
-    # A leak-free mean over fewer targets is not that of the row, so `targets` must agree.
-    columns_of_row = [column for column in (*RUN_COLUMNS, "targets") if column in table]
-    new_names = {
-        number: "leak_free",
-        "ci_low": "leak_free_low",
-        "ci_high": "leak_free_high",
-    }
-    added_columns = leak_free[[*columns_of_row, *new_names]].rename(columns=new_names)
-    return table.merge(added_columns, on=columns_of_row, how="left")
-
-
-def numbers_of_sharing_targets(
-    ood: Mapping[ScoredState, Ood], sharing_targets: Collection[str]
-) -> list[int]:
-    """Of each row of mRI, how many of its targets share source images with other datasets.
+def leak_free_table(
+    ood: Mapping[ScoredState, Ood],
+    leak_free: Mapping[ScoredState, Ood],
+    sharing_targets: Collection[str],
+    confidence: float,
+) -> pd.DataFrame:
+    """RI of targets that share source images with other datasets, and mRI, with and without these.
 
     Args:
-        ood: accuracies before and after fine-tuning that the mRI are of.
-        sharing_targets: all targets that share source images.
+        ood: accuracies before and after fine-tuning, of states (scored networks) on all targets.
+        leak_free: the same of `leak_free_accuracies`, which may have fewer states.
+        sharing_targets: targets that share source images.
+        confidence: of the intervals, 0 to 1.
+
+    Returns:
+        A row for each model, method and size on each sharing target (means over seeds), and one
+        over all targets, whose target is `mean`. Columns: model, method, size, target, targets and
+        sharing_targets (numbers), ri and leak_free, each with its interval (percentage points).
+        leak_free is NaN where no other images are left, in a mean for one of its targets.
     """
-    return [
-        len(accuracies_by_target.keys() & set(sharing_targets))
-        for accuracies_by_target in accuracies_of_methods(ood).values()
-    ]
+    tables = []
+    for target in (*sharing_targets, MEAN):
+        states = [state for state in ood if target in (state.run.target, MEAN)]
+        rows, _ = mri_tables({state: ood[state] for state in states}, confidence)
+        leak_free_rows, _ = mri_tables(
+            {state: leak_free[state] for state in states if state in leak_free}, confidence
+        )
+        rows = rows.rename(columns={"mri": "ri"})
+        leak_free_rows = leak_free_rows.rename(
+            columns={"mri": "leak_free", "ci_low": "leak_free_low", "ci_high": "leak_free_high"}
+        )
+        # A leak-free mean over fewer targets is another mean: `targets` must agree.
+        columns_of_row = [*GROUP, "targets"]
+        table = rows[[*columns_of_row, "ri", "ci_low", "ci_high"]].merge(
+            leak_free_rows[[*columns_of_row, "leak_free", "leak_free_low", "leak_free_high"]],
+            on=columns_of_row,
+            how="left",
+        )
+        targets_of_rows = accuracies_of_methods({state: ood[state] for state in states}).values()
+        sharing = [len(targets.keys() & set(sharing_targets)) for targets in targets_of_rows]
+        table.insert(len(GROUP), "target", target)
+        table.insert(len(columns_of_row) + 1, "sharing_targets", sharing)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def curve_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
@@ -428,7 +437,8 @@ def grid_tables(
 
     Returns:
         accuracy, fit, ri, mri, ood, curves and worst_classes; with `with_classes`, classes; with
-        datasets in distribution, in_distribution, which is like mri with change, before and after.
+        datasets in distribution, in_distribution, which is like mri with change, before and after;
+        with leaking groups, leak_free (see `leak_free_table`).
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
@@ -461,17 +471,6 @@ def grid_tables(
     fits_of_runs = fit_table(fits, accuracy, settings.fit)
     classes = class_table(counts, label_spaces(datasets), source_groups)
     mri, mean_accuracies = mri_tables(compared_ood, confidence)
-    leak_free: dict[ScoredState, Ood] = {}
-    if settings.leaking_groups is not None:
-        leak_free = leak_free_accuracies(
-            counts.without_curves(), weights, ood_datasets, settings.leaking_groups
-        )
-    compared_leak_free = {state: leak_free[state] for state in compared_ood if state in leak_free}
-    leak_free_mri, _ = mri_tables(compared_leak_free, confidence)
-    ri = with_leak_free(ri, ri_table(leak_free, confidence), "ri")
-    mri = with_leak_free(mri, leak_free_mri, "mri").assign(
-        sharing_targets=numbers_of_sharing_targets(compared_ood, settings.sharing_targets)
-    )
     in_distribution = settings.in_distribution
     tables = {
         "accuracy": with_roles(accuracy, counts, ood_datasets, in_distribution, source_groups),
@@ -485,6 +484,13 @@ def grid_tables(
     if with_classes:
         # Marked here, since it is by far the largest table.
         tables["classes"] = marked(classes, fits_of_runs)
+    if settings.leaking_groups is not None:
+        leak_free = leak_free_accuracies(
+            compared_counts.without_curves(), weights, ood_datasets, settings.leaking_groups
+        )
+        tables["leak_free"] = leak_free_table(
+            compared_ood, leak_free, settings.sharing_targets, confidence
+        )
     if in_distribution:
         tables["in_distribution"] = _in_distribution_table(
             compared_counts, weights, in_distribution, confidence

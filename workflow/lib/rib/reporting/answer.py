@@ -12,6 +12,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from rib.base.rounding import MINUS, percent, points
+from rib.config.run import MEAN
 
 FULL_FINE_TUNING = "ft"
 MOST_LISTED = 3  # networks or differences of which each has its number in a sentence
@@ -31,6 +32,7 @@ class AnswerTables:
     ranking: DataFrame | None = None
     comparisons: DataFrame | None = None
     pretraining_sizes: DataFrame | None = None
+    leak_free: DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -117,15 +119,23 @@ def headline(tables: AnswerTables, names: AnswerNames, method: str) -> str:
     sentence = f"{subject} changed mean accuracy on {OTHER_DATASETS} by {changes} percentage points"
     if training_is_unfinished:
         sentence += "; its training is unfinished"
-    return f"{sentence}.{_leaks(rows, tables.mri, names)}"
+    return f"{sentence}.{_leaks(tables, names, rows)}"
 
 
-def _leaks(rows: DataFrame, mri: DataFrame, names: AnswerNames) -> str:
-    """A sentence on targets that share source images with other datasets; empty without any."""
-    if "sharing_targets" not in rows or not rows["sharing_targets"].max() > 0:
+def _leaks(tables: AnswerTables, names: AnswerNames, rows: DataFrame) -> str:
+    """A sentence on targets that share source images with other datasets; empty without any.
+
+    Args:
+        rows: of mRI, those whose changes the headline has.
+    """
+    if tables.leak_free is None:
         return ""
-    sharing = round(rows["sharing_targets"].max())
-    targets = round(rows["targets"].max())
+    means = tables.leak_free[tables.leak_free["target"] == MEAN]
+    rows = rows[["model", "method"]].merge(means, on=["model", "method"])
+    if rows.empty or rows["sharing_targets"].max() == 0:
+        return ""
+    sharing = rows["sharing_targets"].max()
+    targets = rows["targets"].max()
     verb = "shares" if sharing == 1 else "share"
     noun = "target" if targets == 1 else "targets"
     sentence = f" {sharing} of {targets} {noun} {verb} source images with others"
@@ -133,7 +143,8 @@ def _leaks(rows: DataFrame, mri: DataFrame, names: AnswerNames) -> str:
     if leak_free_rows.empty:
         return f"{sentence}, and not every target leaves other images to test on."
     ends = ("leak_free_low", "leak_free_high")
-    return f"{sentence}; leak-free: {_listed(leak_free_rows, 'leak_free', ends, mri, names)}."
+    changes = _listed(leak_free_rows, "leak_free", ends, tables.mri, names)
+    return f"{sentence}; leak-free: {changes}."
 
 
 def finished_rows(mri: DataFrame) -> DataFrame:

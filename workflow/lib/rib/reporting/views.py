@@ -567,7 +567,7 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
     base, parameters = _chart(table, choices)
     order_of_columns = list(dict.fromkeys(table[matrix.column]))
     order_of_rows = list(dict.fromkeys(table["row"]))
-    axis = alt.Axis(orient="top", labelAngle=-30)
+    axis = alt.Axis(orient="top", labelAngle=-30, titleAnchor="start")
     has_two_lines = any("\n" in name for name in order_of_rows)
     lines_of_name = alt.Axis(
         labelExpr=r"split(datum.label, '\n')",
