@@ -15,6 +15,8 @@ GRID = {
     "shown_size": "all",
     "conditions": ["protocol paper"],
     "fit_threshold": 0.95,
+    "source_groups": {},
+    "sharing_targets": [],
 }
 DATASET = {"label": "A", "licence": "MIT", "origin": "here"}
 ENTRIES = {

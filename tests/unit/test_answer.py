@@ -66,6 +66,58 @@ def test_the_headline_is_of_finished_runs_where_there_are_some():
     assert f"{MINUS}3.0" in headline and headline.endswith("; its training is unfinished.")
 
 
+def with_leak_free(table, sharing_targets, shift=-10.0):
+    """Tables of mRI over four targets, some of which share source images with other datasets.
+
+    Args:
+        table: of mRI.
+        shift: of the leak-free change from the change.
+    """
+    means = table.assign(
+        target="mean",
+        targets=4,
+        sharing_targets=sharing_targets,
+        leak_free=table["mri"] + shift,
+        leak_free_low=table["ci_low"] + shift,
+        leak_free_high=table["ci_high"] + shift,
+    )
+    of_a_target = means.assign(target="a", targets=1, leak_free=99.0)
+    return AnswerTables(table, leak_free=pd.concat([of_a_target, means]))
+
+
+def test_the_headline_says_what_remains_without_shared_source_images():
+    single = with_leak_free(mri(("small", "ft", 18.9), ("small", "lp", 1.0)), 2)
+    headline = sentences.headline(single, NAMES, "ft")
+    assert headline.endswith(
+        "by +18.9 [+17.9, +19.9] percentage points. 2 of 4 targets share source images with "
+        "others; leak-free: +8.9 [+7.9, +9.9]."
+    )
+    of_two_networks = with_leak_free(mri(("small", "ft", 1.0), ("large", "ft", 2.0)), 1)
+    headline = sentences.headline(of_two_networks, NAMES, "ft")
+    assert headline.endswith(
+        "1 of 4 targets shares source images with others; leak-free: "
+        f"{MINUS}9.0 [{MINUS}10.0, {MINUS}8.0] (Small) and "
+        f"{MINUS}8.0 [{MINUS}9.0, {MINUS}7.0] (Large)."
+    )
+
+
+def test_the_headline_is_silent_on_source_images_where_none_are_shared():
+    table = mri(("small", "ft", 1.0))
+    without_table = sentences.headline(AnswerTables(table), NAMES, "ft")
+    assert "source images" not in without_table
+    # not even by the targets that a preview has so far
+    assert sentences.headline(with_leak_free(table, 0), NAMES, "ft") == without_table
+
+
+def test_the_headline_says_where_no_other_image_is_left():
+    all_leaks = with_leak_free(mri(("small", "ft", 1.0)), 4, shift=float("nan"))
+    headline = sentences.headline(all_leaks, NAMES, "ft")
+    assert headline.endswith(
+        "4 of 4 targets share source images with others, and not every target leaves other images "
+        "to test on."
+    )
+
+
 def test_without_fine_tuned_runs_there_is_no_answer():
     assert sentences.answer(AnswerTables(mri()), NAMES) == sentences.Answer("", [])
 

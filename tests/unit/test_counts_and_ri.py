@@ -30,7 +30,7 @@ from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.label_space import LabelSpace
-from rib.config.run import RUN_COLUMNS
+from rib.config.run import MEAN, RUN_COLUMNS
 from rib.data.identity import PHOTO
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
@@ -39,6 +39,9 @@ from tiny.states import columns_of_run, state_of
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]
+GROUP = ["model", "method", "size"]
+MRI = ["mri", "ci_low", "ci_high"]
+LEAK_FREE = ["leak_free", "leak_free_low", "leak_free_high"]
 ALL_IMAGES = DatasetView(geometry=None, budget="all", images_per_class=None)
 # By dataset, the first of the ten outputs that its five classes have.
 FIRST_OUTPUTS = {"a": 0, "b": 3, "c": 6, "val": 9, "outside": 4}
@@ -110,7 +113,15 @@ def datasets_in(folder):
     return [DatasetFiles(path.parent.name, path, pixels=False) for path in prepared_folders]
 
 
-def settings_of(*, in_distribution=(), compared=None, threshold=None, **statistics):
+def settings_of(
+    *,
+    in_distribution=(),
+    compared=None,
+    threshold=None,
+    sharing_targets=(),
+    leaking_groups=None,
+    **statistics,
+):
     """Settings of `grid_tables`, with these fields of `RIStatistics` in place of the usual ones."""
     usual_statistics = {
         "ood_datasets": DATASETS,
@@ -127,6 +138,8 @@ def settings_of(*, in_distribution=(), compared=None, threshold=None, **statisti
         excludes_proxy=[],
         split=[],
         compared=compared,
+        sharing_targets=sharing_targets,
+        leaking_groups=leaking_groups,
         conditions="protocol paper",
         code="",
     )
@@ -759,6 +772,63 @@ def test_written_tables_are_leak_free_where_groups_are_given(grid, tables, caplo
     )
     shared = accuracy[accuracy["role"] == "shared"]
     assert set(zip(shared["target"], shared["dataset"], strict=True)) == {("b", "c")}
+
+
+def numbers_of_runs(table, columns):
+    """Columns of a table as an array, in the order of the names of its runs."""
+    names = [column for column in RUN_COLUMNS if column in table]
+    return table.set_index(names)[columns].sort_index().to_numpy()
+
+
+def test_the_table_leak_free_has_the_numbers_of_a_leak_free_run(grid, tables):
+    # given
+    groups = {"b": "g", "c": "g", "a": "other"}
+    of_leak_free_run = write_grid_tables(grid.folder, "free", source_groups=groups)
+    # when
+    made = write_grid_tables(
+        grid.folder, "beside", leaking_groups=groups, sharing_targets=["b"], replicates=30
+    )
+    # then
+    leak_free = made.pop("leak_free")
+    means = leak_free[leak_free["target"] == MEAN]
+    assert set(leak_free["target"]) == {"b", MEAN}
+    mri = of_leak_free_run["mri"]
+    np.testing.assert_allclose(numbers_of_runs(means, LEAK_FREE), numbers_of_runs(mri, MRI))
+    np.testing.assert_allclose(
+        numbers_of_runs(means, ["ri", "ci_low", "ci_high"]), numbers_of_runs(tables["mri"], MRI)
+    )
+    assert (means["ri"] - means["leak_free"]).abs().max() > 1
+    # and of the target as means over seeds
+    ri = of_leak_free_run["ri"]
+    ri_of_b = ri[ri["target"] == "b"].groupby(GROUP)["ri"].mean()
+    of_b = leak_free[leak_free["target"] == "b"]
+    np.testing.assert_allclose(numbers_of_runs(of_b, "leak_free"), ri_of_b, atol=1e-6)
+    # and so are the numbers of targets
+    is_on_b = made["ri"].assign(share=made["ri"]["target"] == "b").groupby(GROUP)["share"].any()
+    assert numbers_of_runs(means, "sharing_targets").tolist() == is_on_b.astype(int).tolist()
+    assert set(of_b["targets"]) == set(of_b["sharing_targets"]) == {1}
+    # and all other tables are as without it
+    assert made.keys() == tables.keys()
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(made[name], table)
+    assert (grid.folder / "beside.npz").read_bytes() == (grid.folder / "plain.npz").read_bytes()
+
+
+def test_a_target_that_leaves_no_other_image_has_no_leak_free_number(tmp_path):
+    # given: all images of all datasets show one object
+    rows = grid_rows(3)
+    rows["object_id"] = "o0"
+    write_indexes(tmp_path, rows)
+    for run_file in write_rows(tmp_path, scored(rows), "one"):
+        write_json(run_file.with_name("one.manifest.json"), {"device": "cpu", "fit": {}})
+    groups = {"a": "g", "b": "g", "c": "g"}
+    # when
+    made = write_grid_tables(
+        tmp_path, "t", leaking_groups=groups, sharing_targets=["a", "b"], replicates=5
+    )
+    # then
+    assert set(made["leak_free"]["target"]) == {"a", "b", MEAN}
+    assert made["leak_free"][LEAK_FREE].isna().all(axis=None)
 
 
 def test_a_dataset_with_an_image_that_is_identical_to_one_of_the_target_has_the_role_shared():

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.robustness import accuracy_matrix, protocol
+from rib.analyses.robustness import accuracy_matrix, protocol, radar
 from rib.figures import STYLE
 from rib.figures._panels import run_panels
 
@@ -105,6 +105,55 @@ def test_label_of_a_dataset_ends_before_its_numbers(label):
     assert len(numbers_of_row) == 3
     leftmost = min(text.get_window_extent().x0 for text in numbers_of_row)
     assert label_text.get_window_extent().x1 < leftmost
+
+
+LONG = "a name of very many letters " * 2
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["Noto", "Twemoji", "Fluent high contrast"],
+        ["photographs of tools", "cue-conflict images", "silhouettes of tools", "edges of tools"],
+        [LONG, "W" * 20, LONG, "W" * 20],
+    ],
+    ids=["of the catalogue", "of a family of one's own", "long"],
+)
+def test_no_text_of_the_radar_is_cut(labels):
+    # given
+    datasets = {f"set{number}": label for number, label in enumerate(labels)}
+    lines = [
+        (model, method, target, 0, dataset, 50.0)
+        for model in ("m", "n")
+        for method, target in [("pretrained", "none"), ("ft", "set1")]
+        for dataset in datasets
+    ]
+    columns = ["model", "method", "target", "seed", "dataset", "accuracy"]
+    look = {"colour": "#000000", "marker": "o"}
+    models = {
+        "m": {**look, "label": "EfficientNet-Lite0"},
+        "n": {**look, "label": "ResNet-18 (Places365)"},
+    }
+    # when
+    figure, _ = radar.draw(
+        pd.DataFrame(lines, columns=columns),
+        target="set1",
+        method="ft",
+        method_label="full fine-tuning at the rate of replay",
+        models=models,
+        datasets=datasets,
+    )
+    figure.draw_without_rendering()
+    # then
+    (axes,) = figure.axes
+    (legend,) = figure.legends
+    canvas = figure.bbox
+    for artist in (legend, *axes.get_xticklabels(), *axes.get_yticklabels()):
+        box = artist.get_window_extent()
+        assert canvas.x0 <= box.x0 and box.x1 <= canvas.x1
+        assert canvas.y0 <= box.y0 and box.y1 <= canvas.y1
+    circle = axes.get_window_extent()
+    assert circle.width > canvas.width / 6
 
 
 @pytest.mark.parametrize(

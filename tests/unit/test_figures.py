@@ -248,6 +248,64 @@ def test_ri_matrix_writes_each_value_with_its_interval_fit_and_marks(ri, mri):
     assert image.norm.vmax == 12.5
 
 
+TWO_MODELS = {"m": "M", "n": "N"}
+UNFINISHED = {("m", "ft")}
+
+
+def of_two_models(table):
+    """The rows of model m, and the same of a model n."""
+    return pd.concat([table, table.assign(model="n")])
+
+
+def visible_texts(figure):
+    """All texts of a figure with something in them, each in one line."""
+    figure.draw_without_rendering()
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    return [" ".join(text.get_text().split()) for text in shown]
+
+
+def test_rows_and_panels_are_marked_by_the_runs_of_their_own_model(accuracy, ri, mri):
+    # given
+    models_and_methods = {"models": TWO_MODELS, "methods": METHODS, "unfinished": UNFINISHED}
+    looks = {name: {**LOOK_OF_M, "label": label} for name, label in TWO_MODELS.items()}
+    matrix_settings = {**RI_MATRIX, **models_and_methods}
+    accuracies = of_two_models(accuracy)
+    # when
+    matrix, _ = ri_matrix.draw(of_two_models(ri), of_two_models(mri), **matrix_settings)
+    panels, _ = draw_accuracy(accuracies, **models_and_methods)
+    rings, _ = radar.draw(accuracies, **EXAMPLE, models=looks, unfinished=UNFINISHED)
+    # then
+    rows_of_m, rows_of_n = [labels_of(axes.get_yticklabels()) for axes in matrix.axes[:2]]
+    assert rows_of_m == ["FT †", "LwF"]
+    assert rows_of_n == ["FT", "LwF"]
+    titles = [axes.get_title() for axes in panels.axes if axes.get_title()]
+    assert titles == ["M, FT †", "M, LwF", "N, FT", "N, LwF"]
+    (legend,) = rings.legends
+    assert labels_of(legend.get_texts()) == [
+        "M, before",
+        "M, after FT †",
+        "N, before",
+        "N, after FT",
+    ]
+
+
+def test_costs_and_calibration_are_marked_by_the_runs_of_their_own_model():
+    # given
+    run = {"model": "m", "method": "ft", "size": "all"}
+    costs = of_two_models(pd.DataFrame([{**run, "device": "cpu", "seconds": 9.0}]))
+    means = of_two_models(pd.DataFrame([{**run, "mri": 1.0, "ci_low": 0.5, "ci_high": 1.5}]))
+    errors = of_two_models(calibration_errors())
+    settings = {"models": TWO_MODELS, "methods": {"ft": "FT"}, "unfinished": UNFINISHED}
+    # when
+    bars, _ = cost.draw(costs, means, **settings, confidence=0.95)
+    dumbbells, _ = calibration.draw(errors, **settings, datasets=DATASETS)
+    # then
+    for marked, unmarked, figure in (("FT †", "FT", bars), ("M, FT †", "N, FT", dumbbells)):
+        texts_of_figure = visible_texts(figure)
+        assert texts_of_figure.count(marked) == 1
+        assert texts_of_figure.count(unmarked) == 1
+
+
 def draw_accuracy(accuracy, **changes):
     """The matrix of accuracies of ft, with some settings changed, and what it shows."""
     settings = {

@@ -371,6 +371,17 @@ def test_labels_of_methods_with_an_unfinished_run_are_marked_and_the_runs_named(
     assert settings == FLIPS_SETTINGS, "settings are not changed in place"
 
 
+def test_a_method_is_marked_only_beside_the_model_whose_run_is_unfinished(monkeypatch, fit):
+    # given two models, of which the first has an unfinished run
+    settings = {**FLIPS_SETTINGS, "models": LABELS["models"], "methods": {"ft": "FT"}}
+    flips = pd.concat([FLIPS, FLIPS.assign(model="n")])
+    # when
+    texts = write_and_read_figure(monkeypatch, fit, "flips", {"flips": flips}, settings)
+    # then
+    # (an axis has each label twice)
+    assert texts.count("FT †") == texts.count("FT") > 0
+
+
 def test_a_figure_of_one_method_and_target_is_marked_if_that_run_is_unfinished(monkeypatch, fit):
     # given
     runs = [("pretrained", "none", 0), ("ft", "a", 0), ("ft", "b", 0)]

@@ -364,6 +364,21 @@ def test_leak_free_leaves_shared_sources_out_unless_they_were_held_out():
     assert held_out.leak_free_groups() is None
 
 
+def test_images_leak_where_a_target_shares_them_and_they_are_not_left_out():
+    chosen = {"datasets": ["noto", "noto_corrupted", "openmoji"], "targets": ["noto", "openmoji"]}
+    leaking = grid(**chosen)
+    alone = grid(datasets=["noto", "openmoji"], targets=["noto", "openmoji"])
+    assert leaking.sharing_targets() == ["noto"]
+    assert leaking.leaking_groups() == {"noto": "noto", "noto_corrupted": "noto"}
+    assert grid(**chosen, leak_free=True).leaking_groups() is None
+    held_out = grid(family="imagenet", protocol="held_out")
+    assert "imagenet_cartoon" in held_out.sharing_targets()
+    assert held_out.leaking_groups() is None
+    assert grid(family="imagenet").leaking_groups() is not None
+    assert alone.sharing_targets() == []
+    assert alone.leaking_groups() is None
+
+
 def test_a_dataset_is_split_after_those_before_it_that_share_its_sources():
     chosen = grid(family="imagenet", protocol="held_out")
     with_all = grid(family="imagenet", protocol="held_out", datasets="all")

@@ -458,7 +458,8 @@ def page_of(folder, tables, *, records=None, figures=(), about=ABOUT, questions=
         record_files.append(str(record_file))
     manifest = folder / "manifest.json"
     manifest.write_text('{"corrupt": ["x/1.jpg"]}')
-    analyses = {name: path for name, path in tables.items() if name == "in_distribution"}
+    of_analyses = ("in_distribution", "leak_free")
+    analyses = {name: path for name, path in tables.items() if name in of_analyses}
     inputs = PageInputs(
         mri=tables["mri"],
         ri=tables["ri"],
@@ -754,6 +755,28 @@ def test_the_page_begins_with_the_answer(tmp_path, tables):
     ) in beginning
     assert "from 40.0 to 90.0 % [88.0, 91.0]; its images include those trained on" in beginning
     assert "In brackets: 95 % confidence intervals" in beginning
+
+
+def test_the_page_says_at_once_how_much_remains_without_shared_source_images(tmp_path, tables):
+    # given
+    usual_page = page_of(tmp_path, tables)
+    row = {
+        **{"model": "net", "method": "ft", "size": "all", "target": "mean"},
+        **{"targets": 2, "sharing_targets": 1, "ri": -1.25, "ci_low": -2.0, "ci_high": 0.04},
+        **{"leak_free": -9.0, "leak_free_low": -9.5, "leak_free_high": -8.5},
+    }
+    leak_free = write_table(tmp_path / "leak_free.csv", [row])
+    # when
+    page = page_of(tmp_path, {**tables, "leak_free": leak_free})
+    table = shown_table(leak_free)
+    # then
+    answer = text_between('<p class="answer">', "</p>", page)
+    assert (
+        "1 of 2 targets shares source images with others; leak-free: "
+        f"{MINUS}9.0 [{MINUS}9.5, {MINUS}8.5]."
+    ) in answer
+    assert cell_of(table, 0, "Leak-free") == (f"{MINUS}9.0", -9.0)
+    assert "source images" not in beginning_of(usual_page)
 
 
 def test_who_cites_is_told_a_commit_only_if_there_is_one(tmp_path, tables):

@@ -24,7 +24,7 @@ IMAGES = 50  # of each dataset
 HOSTILE = "'; alert(1) //</script>\""
 
 
-def described(label="Net"):
+def described(label="Net", **about):
     """The description of a grid with this label of the first model."""
     return description(
         {
@@ -33,6 +33,7 @@ def described(label="Net"):
             "models": {"net": {"label": label}, "other": {"label": "Other"}},
             "methods": {"ft": {"label": "full, fine-tuning"}, "ewc": {"label": "EWC"}},
             "datasets": {"a": {"label": "A"}, "b": {"label": "B"}},
+            **about,
         }
     )
 
@@ -45,15 +46,15 @@ class Tables:
     ri: pd.DataFrame
     accuracy: pd.DataFrame
 
-    def views(self, label="Net", colours=None, in_distribution=None):
+    def views(self, label="Net", colours=None, in_distribution=None, **about):
         """The views of these tables.
 
         Args:
             label: of the first model.
+            about: more of the grid's description.
         """
-        return page_views(
-            self.mri, self.ri, self.accuracy, described(label), colours or {}, in_distribution
-        )
+        grid = described(label, **about)
+        return page_views(self.mri, self.ri, self.accuracy, grid, colours or {}, in_distribution)
 
 
 def random_ri(rng):
@@ -142,6 +143,71 @@ def test_each_number_is_shown_with_its_interval_if_it_is_no_mean_of_several(tabl
     assert len(unfinished) == 1
     assert {"ri", "dark"} <= set(numbers)
     assert not {"model", "method", "target", "shown"} & set(numbers)
+
+
+def columns_written_in_cells(view):
+    """The columns whose texts the layers of a matrix write, from the upper to the lower line."""
+    height_of_column = {}
+    for layer in view["layer"]:
+        if layer["mark"]["type"] == "text":
+            height_of_column[layer["encoding"]["text"]["field"]] = layer["mark"]["dy"]
+    return sorted(height_of_column, key=height_of_column.get)
+
+
+def title_of_columns(view):
+    """What stands above the columns of a matrix."""
+    return view["layer"][0]["encoding"]["x"]["title"]
+
+
+SHARED_SOURCES = {"sharing_targets": ["b"], "source_groups": {"b": "g", "c": "g"}}
+
+
+def test_cells_of_ri_have_what_those_of_the_figure_have(tables):
+    """RI with its marks, below it the interval and the fit; targets with shared sources have ‡."""
+    # given
+    ri = tables.ri[tables.ri["seed"] == 0]
+    first_is_unfinished = ri.assign(unfinished=[1, *[0] * (len(ri) - 1)])
+    # when
+    view = Tables(tables.mri, first_is_unfinished, tables.accuracy).views(**SHARED_SOURCES)[
+        "ri_matrix"
+    ]
+    # then
+    assert columns_written_in_cells(view) == ["text", "interval", "fit_line"]
+    rows, _ = data_of(view)
+    text_of_run = {row["run"]: row["text"] for row in rows}
+    for row in ri.to_dict("records"):
+        (cell,) = [
+            cell
+            for cell in rows
+            if cell["run"] == f"{row['model']}/{row['method']}/{row['target']}"
+        ]
+        assert cell["interval"] == f"{points(row['ci_low'])} to {points(row['ci_high'])}"
+        assert cell["fit_line"] == "fit 90.0"
+        assert cell["text"].startswith(points(row["ri"]))
+    marks_of_run = {run: text.lstrip("+-.0123456789") for run, text in text_of_run.items()}
+    assert marks_of_run["net/ewc/a"] == "†"
+    assert marks_of_run["net/ewc/b"] == marks_of_run["other/ft/b"] == "‡"
+    assert marks_of_run["other/ft/a"] == marks_of_run["other/ft/mRI"] == ""
+    assert "‡ other datasets share its source images" in title_of_columns(view)
+    assert "‡" not in title_of_columns(tables.views()["ri_matrix"])
+
+
+def test_cells_of_accuracy_have_the_marks_of_the_figure(tables):
+    # given
+    on_c = tables.accuracy[tables.accuracy["dataset"] == "a"].assign(dataset="c")
+    accuracy = pd.concat([tables.accuracy, on_c])
+    datasets = {name: {"label": name.upper()} for name in "abc"}
+    # when
+    with_c = Tables(tables.mri, tables.ri, accuracy)
+    view = with_c.views(**SHARED_SOURCES, datasets=datasets)["accuracy_matrix"]
+    # then
+    rows, _ = data_of(view)
+    marked = {(row["target"], row["dataset"]) for row in rows if row["text"].endswith("‡")}
+    outlined = {(row["target"], row["dataset"]) for row in rows if row["own"] == "1"}
+    assert marked == {("B", "C")}
+    assert outlined == {("A", "A"), ("B", "B")}
+    assert "‡ shares its source images" in title_of_columns(view)
+    assert "‡" not in title_of_columns(tables.views()["accuracy_matrix"])
 
 
 @pytest.mark.parametrize("correct", [0, 1, 25, 50])

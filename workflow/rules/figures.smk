@@ -152,11 +152,7 @@ REGISTRY.figure(
     inputs={"ri": TABLES["ri"], "mri": TABLES["mri"]},
     settings={
         **SHOWN_LABELS,
-        "shared": [
-            n
-            for n in SHOWN_GRID.targets
-            if list(SOURCE_GROUPS.values()).count(SOURCE_GROUPS.get(n)) > 1
-        ],
+        "shared": SHOWN_GRID.sharing_targets(),
         "confidence": CONFIDENCE,
     },
 )

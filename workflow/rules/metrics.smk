@@ -22,6 +22,14 @@ if IN_DISTRIBUTION_DATASETS:
         folder="robustness",
         tables={"in_distribution": TABLES["in_distribution"]},
     )
+LEAKING_GROUPS = GRID.leaking_groups()
+if LEAKING_GROUPS:
+    TABLES["leak_free"] = f"{METRICS}/tables/leak_free.csv"
+    REGISTRY.analysis(
+        "leak_free",
+        folder="robustness",
+        tables={"leak_free": TABLES["leak_free"]},
+    )
 REGISTRY.analysis(
     "classes",
     folder="robustness",
@@ -69,6 +77,8 @@ def metrics_settings(wildcards):
         excludes_proxy=[name for name in GRID.datasets if GRID.excludes_proxy(name)],
         split=list(GRID.datasets) if GRID.split_fractions else [],
         compared=PREVIEW.compared if PREVIEW else None,
+        sharing_targets=GRID.sharing_targets() if LEAKING_GROUPS else [],
+        leaking_groups=LEAKING_GROUPS,
         conditions=CONDITIONS,
         code=digest("compute_metrics"),
     )

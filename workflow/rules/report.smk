@@ -216,6 +216,8 @@ ABOUT = GridDescription(
     models={name: model_description(model) for name, model in WHOLE_GRID.models.items()},
     methods={name: method_description(method) for name, method in WHOLE_GRID.methods.items()},
     fit_threshold=WHOLE_GRID.family.fit_threshold,
+    source_groups=WHOLE_GRID.source_groups(),
+    sharing_targets=WHOLE_GRID.sharing_targets(),
     sweeps=sweep_descriptions(),
 )
 

@@ -8,8 +8,10 @@ several analyses share are in rib.analysis, and what figures share is in rib.fig
 
 A figure's `draw(<inputs by name>, *, <settings>)` returns the figure and the rows it shows. One
 that compares training subsets sets EVERY_SIZE, one without methods that have unfinished runs
-FINISHED_ONLY. These settings have the same meaning in all figures: `models`, `methods`, `targets`
-and `datasets` give labels, or label, colour and marker, in display order; `model`, `method` and
-`target` select an example, with labels `..._label`, or stand together in `example`; `confidence`
-is the coverage of confidence intervals, 0 to 1.
+FINISHED_ONLY. One that names the methods of each model by itself sets MARKS_RUNS; its `draw` has
+the argument `unfinished`, pairs of a model and a method with an unfinished run. These settings have
+the same meaning in all figures: `models`, `methods`, `targets` and `datasets` give labels, or
+label, colour and marker, in display order; `model`, `method` and `target` select an example, with
+labels `..._label`, or stand together in `example`; `confidence` is the coverage of confidence
+intervals, 0 to 1.
 """

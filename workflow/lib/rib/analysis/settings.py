@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from rib.base.settings import Settings
+from rib.base.settings import Settings, Texts
 from rib.data.settings import DatasetView
 
 
@@ -47,6 +47,10 @@ class GridTableSettings(TableSettings):
     # Names of the runs that means, curves and counts are of, pretrained models' among them; None:
     # all. A preview has runs that others don't have their like of.
     compared: list[str] | None = None
+    # Where images that share their source with one of the target count in RI: targets with such
+    # images, and the source group of each dataset. There is then a table leak_free.
+    sharing_targets: Texts = ()
+    leaking_groups: dict[str, str] | None = None
 
 
 class MethodComparisonSettings(TableSettings):

@@ -1,6 +1,7 @@
 """Tables of accuracy, RI and mRI with confidence intervals."""
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from rib.analysis.settings import GridTableSettings
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.progress import Progress, log
-from rib.config.run import ALL, NO_TARGET, RUN_COLUMNS, Run, run_of
+from rib.config.run import ALL, MEAN, NO_TARGET, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles
 
 GROUP = ["model", "method", "size"]  # columns that identify what has an mRI
@@ -175,6 +176,84 @@ def seen_table(
         added_columns = ri_over_objects[[*RUN_COLUMNS, *new_names]].rename(columns=new_names)
         with_seen = with_seen.merge(added_columns, on=RUN_COLUMNS, how="left")
     return with_seen
+
+
+def leak_free_accuracies(
+    counts: Counts,
+    weights: np.ndarray,
+    ood_datasets: Collection[str],
+    source_groups: Mapping[str, str],
+) -> dict[ScoredState, Ood]:
+    """Leak-free `ood_accuracies`, without states whose target leaves no other image.
+
+    A state is a network that was scored. A target leaves none if all other datasets show its source
+    images only.
+
+    Args:
+        weights, ood_datasets, source_groups: see `ood_accuracies`.
+    """
+    accuracies: dict[ScoredState, Ood] = {}
+    targets = {state.run.target for state in counts.states if not state.is_pretrained}
+    for target in sorted(targets):
+        states_of_target = [
+            i
+            for i, state in enumerate(counts.states)
+            if state.is_pretrained or state.run.target == target
+        ]
+        counts_of_target = counts.select_states(states_of_target)
+        try:
+            accuracies.update(
+                ood_accuracies(counts_of_target, weights, ood_datasets, source_groups)
+            )
+        except UserError:
+            log.info("leak-free: for the target %s, no image of other datasets remains", target)
+    return accuracies
+
+
+def leak_free_table(
+    ood: Mapping[ScoredState, Ood],
+    leak_free: Mapping[ScoredState, Ood],
+    sharing_targets: Collection[str],
+    confidence: float,
+) -> pd.DataFrame:
+    """RI of targets that share source images with other datasets, and mRI, with and without these.
+
+    Args:
+        ood: accuracies before and after fine-tuning, of states (scored networks) on all targets.
+        leak_free: the same of `leak_free_accuracies`, which may have fewer states.
+        sharing_targets: targets that share source images.
+        confidence: of the intervals, 0 to 1.
+
+    Returns:
+        A row for each model, method and size on each sharing target (means over seeds), and one
+        over all targets, whose target is `mean`. Columns: model, method, size, target, targets and
+        sharing_targets (numbers), ri and leak_free, each with its interval (percentage points).
+        leak_free is NaN where no other images are left, in a mean for one of its targets.
+    """
+    tables = []
+    for target in (*sharing_targets, MEAN):
+        states = [state for state in ood if target in (state.run.target, MEAN)]
+        rows, _ = mri_tables({state: ood[state] for state in states}, confidence)
+        leak_free_rows, _ = mri_tables(
+            {state: leak_free[state] for state in states if state in leak_free}, confidence
+        )
+        rows = rows.rename(columns={"mri": "ri"})
+        leak_free_rows = leak_free_rows.rename(
+            columns={"mri": "leak_free", "ci_low": "leak_free_low", "ci_high": "leak_free_high"}
+        )
+        # A leak-free mean over fewer targets is another mean: `targets` must agree.
+        columns_of_row = [*GROUP, "targets"]
+        table = rows[[*columns_of_row, "ri", "ci_low", "ci_high"]].merge(
+            leak_free_rows[[*columns_of_row, "leak_free", "leak_free_low", "leak_free_high"]],
+            on=columns_of_row,
+            how="left",
+        )
+        targets_of_rows = accuracies_of_methods({state: ood[state] for state in states}).values()
+        sharing = [len(targets.keys() & set(sharing_targets)) for targets in targets_of_rows]
+        table.insert(len(GROUP), "target", target)
+        table.insert(len(columns_of_row) + 1, "sharing_targets", sharing)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def curve_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
@@ -358,7 +437,8 @@ def grid_tables(
 
     Returns:
         accuracy, fit, ri, mri, ood, curves and worst_classes; with `with_classes`, classes; with
-        datasets in distribution, in_distribution, which is like mri with change, before and after.
+        datasets in distribution, in_distribution, which is like mri with change, before and after;
+        with leaking groups, leak_free (see `leak_free_table`).
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
@@ -368,11 +448,17 @@ def grid_tables(
     confidence = settings.ri.confidence
     fits = read_fits(manifests)
     rows = Progress(files.rows, desc="reading rows", unit="file")
-    counts = count(read_rows_of(rows), read_objects(files.indexes, source_groups))
+    groups_of_sources = source_groups
+    if groups_of_sources is None:
+        groups_of_sources = settings.leaking_groups
+    counts = count(read_rows_of(rows), read_objects(files.indexes, groups_of_sources))
     compared_counts = counts
     if settings.compared is not None:
         compared_counts = _counts_of_runs(counts, set(settings.compared))
-    write_counts(compared_counts, counts_file)
+    counts_to_write = compared_counts
+    if source_groups is None:  # other jobs count all images
+        counts_to_write = replace(compared_counts, shared={})
+    write_counts(counts_to_write, counts_file)
     weights = object_weights(counts.objects, settings.ri.replicates, settings.ri.seed)
     ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
     compared_ood = {state: ood[state] for state in compared_counts.states if state in ood}
@@ -398,6 +484,13 @@ def grid_tables(
     if with_classes:
         # Marked here, since it is by far the largest table.
         tables["classes"] = marked(classes, fits_of_runs)
+    if settings.leaking_groups is not None:
+        leak_free = leak_free_accuracies(
+            compared_counts.without_curves(), weights, ood_datasets, settings.leaking_groups
+        )
+        tables["leak_free"] = leak_free_table(
+            compared_ood, leak_free, settings.sharing_targets, confidence
+        )
     if in_distribution:
         tables["in_distribution"] = _in_distribution_table(
             compared_counts, weights, in_distribution, confidence

@@ -32,3 +32,4 @@ MODEL_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK, LIGHT_
 
 PRETRAINED_LABEL = "pretrained"  # label of the pretrained model among methods
 MRI_LABEL = "mRI"  # label of the mean RI among those of targets
+SHARED = "‡"  # mark of datasets that share source images

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -269,6 +270,16 @@ class Grid:
             name: entry.source_group for name, entry in self.datasets.items() if entry.source_group
         }
 
+    def sharing_targets(self) -> list[str]:
+        """Targets whose source images other evaluated datasets show too, by their entries."""
+        groups = self.source_groups()
+        datasets_by_group = Counter(groups.values())
+        return [
+            target
+            for target in self.targets
+            if target in groups and datasets_by_group[groups[target]] > 1
+        ]
+
     def leak_free_groups(self) -> dict[str, str] | None:
         """Source group by dataset, if images that share sources with the target don't count in RI.
 
@@ -278,6 +289,16 @@ class Grid:
         if self.config["leak_free"] and self.split_fractions is None:
             return self.source_groups()
         return None
+
+    def leaking_groups(self) -> dict[str, str] | None:
+        """Source group by dataset, if images that share sources with the target count in RI.
+
+        None if they don't count, or if no target shares its sources.
+        """
+        is_leak_free = self.config["leak_free"] or self.split_fractions is not None
+        if is_leak_free or not self.sharing_targets():
+            return None
+        return self.source_groups()
 
     def conditions(self) -> list[str]:
         """Conditions of all results that are not columns of the tables, as short phrases."""

@@ -27,7 +27,6 @@ from rib.data.prepared import PreparedDataset
 STYLE = Path(__file__).with_name("rib.mplstyle")
 CHANGES = "PuOr_r"  # colours of gains and losses in matrices, see rib.base.appearance
 ROWS = ["dataset", "row", "prediction", "rank"]  # columns of evaluation rows for figures
-SHARED = "‡"  # mark of datasets that share source images
 # Settings that choose what is shown, by column of the table of fits; the first that a figure has.
 CHOICES = {
     "model": ("models", "series", "model"),
@@ -38,6 +37,7 @@ LONGEST = 200  # characters of a note that names unfinished runs
 NOTE_CHARACTERS = 15  # of a line of a note, per inch of the figure's width
 Drawn = tuple[Figure, pd.DataFrame]  # a figure and the rows it shows
 Labels = Mapping[str, str]  # by name of a model, method or dataset
+ModelAndMethod = tuple[str, str]  # their names
 Style = Mapping[str, Any]  # label, colour and marker, and perhaps options of Matplotlib
 Styles = Mapping[str, Style]  # by name
 Input = pd.DataFrame | PreparedDataset  # what a file of a figure is read as
@@ -61,7 +61,8 @@ def write_figure(
     """Draw a figure and write its files.
 
     The same input gives the same bytes. Methods with an unfinished run among those shown are
-    marked, and the runs are named in a note.
+    marked, and the runs are named in a note. A figure that sets MARKS_RUNS names the methods of
+    each model by itself and marks a method where a run of that model is unfinished.
 
     Args:
         inputs: path or list of paths for each input of `draw`.
@@ -74,10 +75,13 @@ def write_figure(
     finished_only = getattr(module, "FINISHED_ONLY", False)
     shown_size = None if shows_every_size else settings.size
     runs = _shown_runs(fit, shown_size, settings.draw_settings)
-    unfinished_methods = runs.loc[runs["unfinished"] == "yes", "method"]
+    unfinished_runs = runs[runs["unfinished"] == "yes"]
     draw_settings = settings.draw_settings
-    if not finished_only:
-        draw_settings = _mark_methods(draw_settings, set(unfinished_methods))
+    if getattr(module, "MARKS_RUNS", False):
+        models_and_methods = unfinished_runs[["model", "method"]].itertuples(index=False, name=None)
+        draw_settings = {**draw_settings, "unfinished": set(models_and_methods)}
+    elif not finished_only:
+        draw_settings = _mark_methods(draw_settings, set(unfinished_runs["method"]))
     with plt.style.context(STYLE):
         tables = {}
         for name, paths in inputs.items():
@@ -88,7 +92,7 @@ def write_figure(
         if shown_size is not None and has_other_sizes and has_runs:
             _add_below(drawn, _size_note(shown_size, settings.sizes))
             shown_rows = _with_size(shown_rows, shown_size)
-        if len(unfinished_methods):
+        if len(unfinished_runs):
             assert settings.labels is not None  # the settings of figures of runs have them
             _add_wrapped_below(drawn, _unfinished_note(runs, settings.labels, finished_only))
         if settings.note:
@@ -141,7 +145,7 @@ def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any])
             `CHOICES`.
     """
     if fit is None:
-        return pd.DataFrame(columns=["method", "unfinished"])
+        return pd.DataFrame(columns=["model", "method", "unfinished"])
     runs = _of_size(read_table(fit), size)
     choices = {**settings, **settings.get("example", {})}
     for column, names_of_settings in CHOICES.items():
@@ -185,6 +189,19 @@ def _mark(label: str | Style) -> str | dict[str, Any]:
     style = dict(label)
     style["label"] = f"{style['label']} {UNFINISHED}"
     return style
+
+
+def label_of_run(
+    label: str, model_and_method: ModelAndMethod, unfinished: Collection[ModelAndMethod]
+) -> str:
+    """The label of a method beside the numbers of one model, marked if a run of it is unfinished.
+
+    With ("lite0", "lora") among the unfinished ones, `LoRA` becomes `LoRA †` there and stays `LoRA`
+    beside other models.
+    """
+    if model_and_method in unfinished:
+        return f"{label} {UNFINISHED}"
+    return label
 
 
 def _has_sizes(table: object) -> bool:

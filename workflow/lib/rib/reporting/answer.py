@@ -12,6 +12,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from rib.base.rounding import MINUS, percent, points
+from rib.config.run import MEAN
 
 FULL_FINE_TUNING = "ft"
 MOST_LISTED = 3  # networks or differences of which each has its number in a sentence
@@ -31,6 +32,7 @@ class AnswerTables:
     ranking: DataFrame | None = None
     comparisons: DataFrame | None = None
     pretraining_sizes: DataFrame | None = None
+    leak_free: DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ def headline(tables: AnswerTables, names: AnswerNames, method: str) -> str:
     It is of the main method's finished runs; of all methods' where it has none, and of unfinished
     runs where none is finished. An example, without the names of the other datasets: `Full
     fine-tuning changed mean accuracy on ... by -3.1 [-4.0, -2.2] percentage points.`
+
+    Where targets share source images with other datasets, a second sentence has the leak-free
+    change: `2 of 4 targets share source images with others; leak-free: -4.0 [-5.1, -2.9].`
     """
     rows = finished_rows(tables.mri)
     training_is_unfinished = rows.empty
@@ -114,7 +119,32 @@ def headline(tables: AnswerTables, names: AnswerNames, method: str) -> str:
     sentence = f"{subject} changed mean accuracy on {OTHER_DATASETS} by {changes} percentage points"
     if training_is_unfinished:
         sentence += "; its training is unfinished"
-    return f"{sentence}."
+    return f"{sentence}.{_leaks(tables, names, rows)}"
+
+
+def _leaks(tables: AnswerTables, names: AnswerNames, rows: DataFrame) -> str:
+    """A sentence on targets that share source images with other datasets; empty without any.
+
+    Args:
+        rows: of mRI, those whose changes the headline has.
+    """
+    if tables.leak_free is None:
+        return ""
+    means = tables.leak_free[tables.leak_free["target"] == MEAN]
+    rows = rows[["model", "method"]].merge(means, on=["model", "method"])
+    if rows.empty or rows["sharing_targets"].max() == 0:
+        return ""
+    sharing = rows["sharing_targets"].max()
+    targets = rows["targets"].max()
+    verb = "shares" if sharing == 1 else "share"
+    noun = "target" if targets == 1 else "targets"
+    sentence = f" {sharing} of {targets} {noun} {verb} source images with others"
+    leak_free_rows = rows.dropna(subset="leak_free")
+    if leak_free_rows.empty:
+        return f"{sentence}, and not every target leaves other images to test on."
+    ends = ("leak_free_low", "leak_free_high")
+    changes = _listed(leak_free_rows, "leak_free", ends, tables.mri, names)
+    return f"{sentence}; leak-free: {changes}."
 
 
 def finished_rows(mri: DataFrame) -> DataFrame:

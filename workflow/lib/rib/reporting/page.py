@@ -295,7 +295,8 @@ def _answer(mri: pd.DataFrame, analyses: Mapping[str, Path], settings: PageSetti
     about = settings.about
     means = with_choices(mri, analyses.get("selection"), about)
     more_tables = {}
-    for name in ("in_distribution", "ranking", "comparisons", "pretraining_sizes"):
+    optional = ("in_distribution", "ranking", "comparisons", "pretraining_sizes", "leak_free")
+    for name in optional:
         if name in analyses:
             more_tables[name] = _of_shown_size(analyses[name], about)
     tables = AnswerTables(mri=means[means["size"] == about.shown_size], **more_tables)

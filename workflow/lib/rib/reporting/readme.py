@@ -322,7 +322,8 @@ def _answer_lines(catalog: Catalog, size: str) -> list[str]:
         size: the training subset that it is of.
     """
     tables_of_size = {}
-    for name in ("mri", "in_distribution", "ranking", "comparisons", "pretraining_sizes"):
+    optional = ("in_distribution", "ranking", "comparisons", "pretraining_sizes", "leak_free")
+    for name in ("mri", *optional):
         path = EXAMPLE / f"{name}.csv"
         if path.is_file():
             table = read_table(path)

@@ -168,6 +168,8 @@ class GridDescription(Settings):
     methods: dict[str, MethodDescription]
     fit_threshold: float | None  # accuracy from which a training is finished, 0 to 1; None for no
     sweeps: dict[str, SweepDescription]  # those of which a variant is chosen
+    source_groups: dict[str, str]  # by dataset; those of a group share source images
+    sharing_targets: list[str]  # whose source images other evaluated datasets show, too
 
     @property
     def confidence(self) -> float:

@@ -16,7 +16,7 @@ from altair.utils.schemapi import UndefinedType
 from pandas import DataFrame
 
 from rib.analysis.fit import UNFINISHED
-from rib.base.appearance import GAIN, INK, LOSS, MRI_LABEL, PAGE_INK, PALE, UNCHANGED
+from rib.base.appearance import GAIN, INK, LOSS, MRI_LABEL, PAGE_INK, PALE, SHARED, UNCHANGED
 from rib.base.rounding import fit_percent, percent, points
 from rib.config.run import NO_TARGET, PRETRAINED
 from rib.reporting.settings import Entries, GridDescription
@@ -41,8 +41,11 @@ ENTRIES_OF_COLUMN: dict[str, Entries] = {
 MOST_ROWS = 30  # of a matrix; with more it begins with one model, and if need be with one method
 CHANGES = [LOSS, UNCHANGED, GAIN]
 # In pixels. On a wide page its script makes panels and cells wider.
-CELL_WIDTH = alt.Step(60)
-CELL_HEIGHT = alt.Step(34)
+CELL_WIDTH = 60
+CELL_HEIGHT = 34
+WIDTH_OF_INTERVAL = 88  # of a cell with an interval in it
+SMALL_FONT_SIZE = 10
+SMALL_LINE_HEIGHT = 13
 CHARACTER_WIDTH = 7.5  # at most, of labels
 LONGEST_LABEL = 340
 PANEL_HEIGHT = 340
@@ -228,12 +231,26 @@ def _numbers_with_intervals(
         columns: those of the number, and of the lower and the upper end; an end may be NaN.
         write: text of a number.
     """
+    number_column, *ends = columns
     texts = []
-    for number, low, high in table[list(columns)].itertuples(index=False):
+    for number, interval in zip(table[number_column], _intervals(table, ends, write), strict=True):
         text = write(number)
-        if not math.isnan(low):
-            text += f", {write(low)} to {write(high)}"
+        if interval:
+            text += f", {interval}"
         texts.append(text)
+    return texts
+
+
+def _intervals(table: DataFrame, ends: Sequence[str], write: Callable[[float], str]) -> list[str]:
+    """Interval of each row, `+0.3 to +2.1`; empty where there is none.
+
+    Args:
+        ends: columns of the lower and the upper end, NaN where there is no interval.
+        write: text of a number.
+    """
+    texts = []
+    for low, high in table[list(ends)].itertuples(index=False):
+        texts.append("" if math.isnan(low) else f"{write(low)} to {write(high)}")
     return texts
 
 
@@ -399,12 +416,17 @@ class Matrix:
     value: str  # column of the number that a cell's colour shows
     column: str  # that of the table which the matrix has its columns from
     title: str  # of the colours
+    marks: str  # what the columns are and what the marks in the cells mean
     colours: alt.Scale
     tips: Sequence[str | alt.Tooltip]  # what a hover shows
+    small_lines: Sequence[str] = ()  # columns of what stands in small letters below a cell's text
+    cell_width: int = CELL_WIDTH
 
 
 def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict[str, Any]:
     """RI by method and target, and mRI; a cell's colour shows its RI.
+
+    As in the figure, a cell has RI with its marks, the confidence interval and the fit.
 
     Args:
         changes: RI of each model, method and target, and mRI, as from `_changes`.
@@ -412,30 +434,42 @@ def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict[str, Any]:
     """
     limit = max(1.0, changes["ri"].abs().max())
     texts = []
-    for ri, unfinished in zip(changes["ri"], changes["unfinished"], strict=True):
-        text = points(ri)
-        if unfinished > 0:
+    for cell in changes.to_dict("records"):
+        text = points(cell["ri"])
+        if cell["target"] in about.sharing_targets:
+            text += SHARED
+        if cell["unfinished"] > 0:
             text += UNFINISHED
         texts.append(text)
+    intervals = _intervals(changes, ["ci_low", "ci_high"], points)
+    fits = changes["fit"].map(fit_percent)
     is_on_light_colour = changes["ri"].between(-0.65 * limit, 0.85 * limit)
     table = changes.assign(
         text=texts,
+        interval=intervals,
+        fitted=fits,
+        fit_line=[f"fit {fit}" if fit else "" for fit in fits],
         shown=_numbers_with_intervals(changes, ["ri", "ci_low", "ci_high"], points),
-        fitted=changes["fit"].map(fit_percent),
         dark=(~is_on_light_colour).astype(int),
     )
     table = _labelled(table, about)
     table["row"] = table["method"] + _model_lines(table)
+    marks = "target that was fine-tuned on"
+    if about.sharing_targets:
+        marks += f" ({SHARED} other datasets share its source images)"
     matrix = Matrix(
         value="ri",
         column="target",
         title="RI (points)",
+        marks=marks,
         colours=alt.Scale(domain=[-limit, 0, limit], range=CHANGES),
         tips=[
             *TIPS,
             alt.Tooltip("shown:N", title="RI"),
             alt.Tooltip("fitted:N", title="fit (%)"),
         ],
+        small_lines=["interval", "fit_line"],
+        cell_width=WIDTH_OF_INTERVAL,
     )
     choices = [Choice("model", _first(table, "model")), Choice("method"), Choice("target")]
     return _matrix_view(table, matrix, choices)
@@ -444,12 +478,29 @@ def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict[str, Any]:
 def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, Any]:
     """Accuracy by run and dataset; a cell's colour shows the accuracy.
 
+    As in the figure, the target's own cell is outlined, and cells of datasets that share its source
+    images are marked.
+
     Args:
         accuracy: of each model, method and target on each dataset, as from `with_intervals`.
         about: the choices of the run.
     """
+    texts = []
+    has_shared = False
+    for cell in accuracy.to_dict("records"):
+        text = percent(cell["accuracy"])
+        group = about.source_groups.get(cell["target"])
+        shares_group = group is not None and group == about.source_groups.get(cell["dataset"])
+        if shares_group and cell["target"] != cell["dataset"]:
+            text += SHARED
+            has_shared = True
+        texts.append(text)
+    marks = "evaluated on (outlined: the target itself"
+    if has_shared:
+        marks += f"; {SHARED} shares its source images"
     table = accuracy.assign(
-        text=accuracy["accuracy"].map(percent),
+        text=texts,
+        own=(accuracy["target"] == accuracy["dataset"]).astype(int),
         shown=_numbers_with_intervals(accuracy, ["accuracy", "low", "high"], percent),
         dark=(accuracy["accuracy"] > 70).astype(int),
     )
@@ -460,6 +511,7 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, A
         value="accuracy",
         column="dataset",
         title="accuracy (%)",
+        marks=f"{marks})",
         colours=alt.Scale(domain=[0, 100], scheme="blues"),
         tips=[
             *TIPS,
@@ -506,15 +558,16 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
     """Coloured cells with their text.
 
     Args:
-        table: a line for each cell, with the names of its row (`row`) and column, its text (`text`)
-            and whether its colour is dark (`dark`, 0 or 1).
+        table: a line for each cell, with the names of its row (`row`) and column, its text
+            (`text`), whether its colour is dark (`dark`, 0 or 1) and, if some are outlined, which
+            (`own`, 0 or 1).
         matrix: how it is drawn.
         choices: menus below the matrix.
     """
     base, parameters = _chart(table, choices)
     order_of_columns = list(dict.fromkeys(table[matrix.column]))
     order_of_rows = list(dict.fromkeys(table["row"]))
-    axis = alt.Axis(orient="top", labelAngle=-30)
+    axis = alt.Axis(orient="top", labelAngle=-30, titleAnchor="start")
     has_two_lines = any("\n" in name for name in order_of_rows)
     lines_of_name = alt.Axis(
         labelExpr=r"split(datum.label, '\n')",
@@ -522,7 +575,7 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
         labelOffset=-LINE_HEIGHT / 2 if has_two_lines else 0,  # the first line is at the middle
     )
     cells = base.encode(
-        x=alt.X(f"{matrix.column}:N", sort=order_of_columns, title=None, axis=axis),
+        x=alt.X(f"{matrix.column}:N", sort=order_of_columns, title=matrix.marks, axis=axis),
         y=alt.Y("row:N", sort=order_of_rows, title=None, axis=lines_of_name),
     )
     colour = alt.Color(
@@ -533,18 +586,29 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
     )
     tips = list(matrix.tips)
     text_colour = alt.condition("datum.dark > 0", alt.value("white"), alt.value(PAGE_INK))
-    texts = cells.mark_text(fontSize=FONT_SIZE + 1).encode(
-        text="text:N", color=text_colour, tooltip=tips
-    )
-    rectangles = cells.mark_rect(stroke="white").encode(colour, tooltip=tips)
+    height_of_small_lines = SMALL_LINE_HEIGHT * len(matrix.small_lines)
+    middle_of_text = -height_of_small_lines / 2
+    layers = [
+        cells.mark_rect(stroke="white").encode(colour, tooltip=tips),
+        cells.mark_text(fontSize=FONT_SIZE + 1, dy=middle_of_text).encode(
+            text="text:N", color=text_colour, tooltip=tips
+        ),
+    ]
+    for number, column in enumerate(matrix.small_lines, start=1):
+        middle_of_line = middle_of_text + 2 + SMALL_LINE_HEIGHT * number
+        small_text = cells.mark_text(fontSize=SMALL_FONT_SIZE, dy=middle_of_line)
+        layers.append(small_text.encode(text=f"{column}:N", color=text_colour, tooltip=tips))
+    if "own" in table:
+        outlined = cells.transform_filter("datum.own > 0")
+        layers.append(outlined.mark_rect(filled=False, stroke=INK, strokeWidth=2))
     longest_line = 0  # of the names of rows, in characters
     for name in order_of_rows:
         for line in name.split("\n"):
             longest_line = max(longest_line, len(line))
     labels_width = min(LONGEST_LABEL, CHARACTER_WIDTH * longest_line)
-    chart = alt.layer(rectangles, texts).properties(
-        width=CELL_WIDTH,
-        height=CELL_HEIGHT,
+    chart = alt.layer(*layers).properties(
+        width=alt.Step(matrix.cell_width),
+        height=alt.Step(CELL_HEIGHT + height_of_small_lines),
         usermeta={"labels_width": labels_width, "columns": len(order_of_columns)},
     )
     description = f"{matrix.title} by {matrix.column}; the tables have the numbers."

@@ -1,27 +1,37 @@
 """Cost of one mRI and the mRI itself for each method, one row of panels per model."""
 
+from collections.abc import Collection
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from rib.base.appearance import DARK_BLUE, DARKEST_BLUE, INK, LIGHT_BLUE
-from rib.figures import Drawn, Labels
+from rib.figures import Drawn, Labels, ModelAndMethod, label_of_run
 from rib.figures._panels import name_rows
 
+MARKS_RUNS = True
 WIDE = 20  # ratio of largest to smallest cost above which the axis is logarithmic
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 SECONDS_OF_UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
 
 
 def draw(
-    cost: pd.DataFrame, mri: pd.DataFrame, *, models: Labels, methods: Labels, confidence: float
+    cost: pd.DataFrame,
+    mri: pd.DataFrame,
+    *,
+    models: Labels,
+    methods: Labels,
+    confidence: float,
+    unfinished: Collection[ModelAndMethod] = (),
 ) -> Drawn:
     """Job time for one mRI, cheapest method on top, and mRI with its confidence interval.
 
     Args:
         cost: columns model, method, size, device, seconds.
         mri: columns model, method, size, mri, ci_low, ci_high.
+        unfinished: models and methods with an unfinished run; their rows are marked.
     """
     key = ["model", "method", "size"]
     with_mri = cost.merge(mri[[*key, "mri", "ci_low", "ci_high"]], on=key, validate="one_to_one")
@@ -37,7 +47,10 @@ def draw(
         rows = shown_rows[shown_rows["model"] == model].reset_index(drop=True)
         _draw_cost(cost_axes, rows["seconds"] / SECONDS_OF_UNITS[unit])
         _draw_mri(mri_axes, rows)
-        name_rows(cost_axes, [methods[method] for method in rows["method"]])
+        method_labels = [
+            label_of_run(methods[method], (model, method), unfinished) for method in rows["method"]
+        ]
+        name_rows(cost_axes, method_labels)
         name_rows(mri_axes, [""] * len(rows))
         cost_axes.set_title(models[model], loc="left")
     _scale_cost(panels[0, 0], shown_rows["seconds"])

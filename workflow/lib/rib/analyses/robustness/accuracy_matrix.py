@@ -3,6 +3,8 @@
 The first row is the pretrained model.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,11 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from rib.base.appearance import PRETRAINED_LABEL
+from rib.base.appearance import PRETRAINED_LABEL, SHARED
 from rib.base.rounding import whole_percent
 from rib.config.run import NO_TARGET, PRETRAINED
-from rib.figures import SHARED, Drawn, Labels, text_colour
+from rib.figures import Drawn, Labels, ModelAndMethod, label_of_run, text_colour
 from rib.figures._panels import run_panels
+
+MARKS_RUNS = True
 
 
 def draw(
@@ -25,6 +29,7 @@ def draw(
     targets: Labels,
     datasets: Labels,
     source_groups: Labels,
+    unfinished: Collection[ModelAndMethod] = (),
 ) -> Drawn:
     """Top-1 accuracy in percent, as colour and number, mean over seeds.
 
@@ -34,6 +39,7 @@ def draw(
         accuracy: columns model, method, target, seed, dataset, accuracy.
         source_groups: source group by dataset; cells whose target and dataset share a group are
             marked.
+        unfinished: models and methods with an unfinished run; their panels are marked.
     """
     runs = accuracy.groupby(["model", "method", "target", "dataset"], sort=False)
     shown_rows = runs["accuracy"].mean()
@@ -52,7 +58,8 @@ def draw(
                 _write_number(axes, image, row, column, grid[row, column], is_shared)
                 if target == dataset:
                     _outline(axes, row, column)
-        axes.set_title(f"{models[model]}, {methods[method]}", fontsize=8)
+        method_label = label_of_run(methods[method], (model, method), unfinished)
+        axes.set_title(f"{models[model]}, {method_label}", fontsize=8)
     figure.supylabel("fine-tuned on", fontsize=8)
     marks = "outlined: the target itself"
     if has_shared:

@@ -4,6 +4,8 @@ Source: arXiv 2410.21582, radar figure (two pretraining sources, fine-tuned on I
 solid, after dashed).
 """
 
+import textwrap
+from collections.abc import Collection
 from typing import Literal
 
 import matplotlib.pyplot as plt
@@ -12,7 +14,11 @@ import pandas as pd
 from matplotlib.projections.polar import PolarAxes
 
 from rib.config.run import PRETRAINED
-from rib.figures import Drawn, Labels, Style, Styles
+from rib.figures import Drawn, Labels, ModelAndMethod, Style, Styles, label_of_run
+
+MARKS_RUNS = True
+LABEL_CHARACTERS = 16  # of a line of a dataset's label
+LEGEND_CHARACTERS = 60  # of a line of the legend
 
 
 def draw(
@@ -23,11 +29,13 @@ def draw(
     method_label: str,
     models: Styles,
     datasets: Labels,
+    unfinished: Collection[ModelAndMethod] = (),
 ) -> Drawn:
     """Top-1 accuracy (percent) by dataset, mean over seeds.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
+        unfinished: models and methods whose run on the target is marked as unfinished.
     """
     of_models = accuracy[accuracy["model"].isin(list(models))]
     is_pretrained = of_models["method"] == PRETRAINED
@@ -36,27 +44,31 @@ def draw(
     means = runs.groupby(["model", "method", "dataset"], sort=False)["accuracy"].mean()
     shown_rows = means.reset_index()
     angles = np.linspace(0, 2 * np.pi, len(datasets), endpoint=False)
-    figure, axes = plt.subplots(figsize=(5.2, 4.6), subplot_kw={"projection": "polar"})
+    figure, axes = plt.subplots(figsize=(5.2, 5.2), subplot_kw={"projection": "polar"})
     assert isinstance(axes, PolarAxes)  # by its projection
     axes.set(theta_zero_location="N", theta_direction=-1)
     axes.grid(True, axis="both")
     for model, style in models.items():
         before = _accuracies(shown_rows, model, PRETRAINED, datasets)
         after = _accuracies(shown_rows, model, method, datasets)
-        label = style["label"]
-        _draw_ring(axes, angles, before, style, f"{label}, before", is_dashed=False)
-        _draw_ring(axes, angles, after, style, f"{label}, after {method_label}", is_dashed=True)
+        label_before = f"{style['label']}, before"
+        label_of_method = label_of_run(method_label, (model, method), unfinished)
+        label_after = f"{style['label']}, after {label_of_method}"
+        _draw_ring(axes, angles, before, style, label_before, is_dashed=False)
+        _draw_ring(axes, angles, after, style, label_after, is_dashed=True)
     _name_datasets(axes, angles, datasets, target)
     highest = max(10, 10 * np.ceil(shown_rows["accuracy"].max() / 10))
     axes.set(rlabel_position=180 / len(datasets), ylim=(0, highest))
     axes.yaxis.set_major_formatter("{x:.0f} %")
     axes.tick_params(axis="y", labelsize=7)
     axes.tick_params(axis="x", pad=2, labelsize=8)
-    axes.legend(
-        loc="upper center",
-        ncols=2,
-        bbox_to_anchor=(0.5, -0.1),
-        title=f"Top-1 accuracy; fine-tuned on {datasets[target]} (bold)",
+    title = f"Top-1 accuracy; fine-tuned on {datasets[target]} (bold)"
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        [textwrap.fill(label, LEGEND_CHARACTERS) for label in labels],
+        loc="outside upper center",
+        title=textwrap.fill(title, LEGEND_CHARACTERS),
         title_fontsize=8,
     )
     return figure, shown_rows
@@ -92,13 +104,15 @@ def _draw_ring(
 
 def _name_datasets(axes: PolarAxes, angles: np.ndarray, datasets: Labels, target: str) -> None:
     """Write the datasets around the circle, the target in bold."""
-    axes.set_xticks(angles, list(datasets.values()))
+    names = [textwrap.fill(label, LABEL_CHARACTERS) for label in datasets.values()]
+    axes.set_xticks(angles, names)
     for angle, name, text in zip(angles, datasets, axes.get_xticklabels(), strict=True):
-        text.set_horizontalalignment(_alignment(angle))
+        text.set_horizontalalignment(_horizontal_alignment(angle))
+        text.set_verticalalignment(_vertical_alignment(angle))
         text.set_fontweight("bold" if name == target else "normal")
 
 
-def _alignment(angle: float) -> Literal["left", "center", "right"]:
+def _horizontal_alignment(angle: float) -> Literal["left", "center", "right"]:
     """Horizontal alignment of a label beside a circle, so that its text extends outwards.
 
     Args:
@@ -108,3 +122,11 @@ def _alignment(angle: float) -> Literal["left", "center", "right"]:
     if abs(side) < 0.1:
         return "center"
     return "left" if side > 0 else "right"
+
+
+def _vertical_alignment(angle: float) -> Literal["bottom", "center", "top"]:
+    """Vertical alignment: a label of several lines above or below the circle must not reach it."""
+    height = np.cos(angle)  # 1 at the top, -1 at the bottom
+    if abs(height) < 0.9:
+        return "center"
+    return "bottom" if height > 0 else "top"

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
 from rib.analysis.fit import UNFINISHED
-from rib.base.appearance import MRI_LABEL
+from rib.base.appearance import MRI_LABEL, SHARED
 from rib.base.rounding import fit_percent, points
-from rib.figures import CHANGES, SHARED, Drawn, Labels, text_colour
+from rib.figures import CHANGES, Drawn, Labels, ModelAndMethod, label_of_run, text_colour
 
+MARKS_RUNS = True
 # By model, method and target (or the label of mRI): ri, ci_low, ci_high, fit, unfinished.
 Cells = dict[tuple[str, str, str], Mapping[Hashable, Any]]
 
@@ -28,6 +29,7 @@ def draw(
     targets: Labels,
     shared: Collection[str],
     confidence: float,
+    unfinished: Collection[ModelAndMethod] = (),
 ) -> Drawn:
     """RI of every method and target in percentage points, as colour and number.
 
@@ -38,6 +40,7 @@ def draw(
             averaged.
         mri: columns model, method, mri, ci_low, ci_high, fit, unfinished.
         shared: targets that share source images with other datasets; their cells are marked.
+        unfinished: models and methods with an unfinished run; their rows are marked.
     """
     runs = ri.groupby(["model", "method", "target"], sort=False)
     shown_rows = runs[["ri", "ci_low", "ci_high", "fit", "unfinished"]].mean().reset_index()
@@ -63,7 +66,10 @@ def draw(
                     cell = cells[model, method, target]
                     _write_cell(axes, image, row, column, cell, target in shared)
         _name_columns(axes, list(targets.values()))
-        method_labels = [methods[method] for method in methods_of_model]
+        method_labels = [
+            label_of_run(methods[method], (model, method), unfinished)
+            for method in methods_of_model
+        ]
         axes.set_yticks(range(len(methods_of_model)), method_labels)
         axes.tick_params(length=0, labelsize=7)
         axes.axvline(len(targets) - 0.5, color="black", linewidth=1.5)  # before mRI

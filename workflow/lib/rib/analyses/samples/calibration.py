@@ -4,6 +4,7 @@ There is one panel per model and method.
 """
 
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.markers import TICKDOWN, TICKUP
 
 from rib.base.appearance import DARK_BLUE, GREY, PRETRAINED_LABEL
-from rib.figures import NOTE_CHARACTERS, Drawn, Labels
+from rib.figures import NOTE_CHARACTERS, Drawn, Labels, ModelAndMethod, label_of_run
 from rib.figures._panels import name_rows, run_panels
 
+MARKS_RUNS = True
 MARKS: dict[str, dict[str, Any]] = {
     "ece_before": {
         "s": 18,
@@ -49,7 +51,14 @@ FLOOR = (
 )
 
 
-def draw(samples: pd.DataFrame, *, models: Labels, methods: Labels, datasets: Labels) -> Drawn:
+def draw(
+    samples: pd.DataFrame,
+    *,
+    models: Labels,
+    methods: Labels,
+    datasets: Labels,
+    unfinished: Collection[ModelAndMethod] = (),
+) -> Drawn:
     """Expected calibration error and its floor, in percent.
 
     They are means over seeds and the targets other than the dataset.
@@ -57,6 +66,7 @@ def draw(samples: pd.DataFrame, *, models: Labels, methods: Labels, datasets: La
     Args:
         samples: columns model, method, target, seed, dataset, ece_before, ece_after,
             ece_floor_before, ece_floor_after.
+        unfinished: models and methods with an unfinished run; their panels are marked.
     """
     on_other_datasets = samples[samples["target"] != samples["dataset"]]
     runs = on_other_datasets.groupby(["model", "method", "dataset"], sort=False)
@@ -69,7 +79,8 @@ def draw(samples: pd.DataFrame, *, models: Labels, methods: Labels, datasets: La
         is_shown_here = (shown_rows["model"] == model) & (shown_rows["method"] == method)
         errors_of_datasets = shown_rows[is_shown_here].set_index("dataset")
         _draw_dumbbells(axes, errors_of_datasets.reindex(list(datasets)))
-        axes.set_title(f"{models[model]},\n{methods[method]}", fontsize=8)
+        method_label = label_of_run(methods[method], (model, method), unfinished)
+        axes.set_title(f"{models[model]},\n{method_label}", fontsize=8)
         axes.tick_params(labelsize=7)
         name_rows(axes, list(datasets.values()))
     first_panel = figure.axes[0]

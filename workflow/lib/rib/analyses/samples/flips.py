@@ -1,5 +1,6 @@
 """Flips by fine-tuning: images that become wrong or right, and agreement of predictions."""
 
+from collections.abc import Collection
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -9,9 +10,10 @@ from matplotlib.axes import Axes
 
 from rib.base.appearance import GAIN, INK, LOSS
 from rib.base.rounding import percent, whole_percent
-from rib.figures import Drawn, Labels, Style
+from rib.figures import Drawn, Labels, ModelAndMethod, Style, label_of_run
 from rib.figures._panels import name_rows
 
+MARKS_RUNS = True
 # Distinguishable without colour by side and hatching.
 TO_WRONG: dict[str, Any] = {"color": LOSS, "hatch": None, "label": "right before, wrong after"}
 TO_RIGHT: dict[str, Any] = {"color": GAIN, "hatch": "///", "label": "wrong before, right after"}
@@ -32,7 +34,14 @@ DOT: dict[str, Any] = {
 }
 
 
-def draw(flips: pd.DataFrame, *, models: Labels, methods: Labels, confidence: float) -> Drawn:
+def draw(
+    flips: pd.DataFrame,
+    *,
+    models: Labels,
+    methods: Labels,
+    confidence: float,
+    unfinished: Collection[ModelAndMethod] = (),
+) -> Drawn:
     """Diverging bars of flips and dots of agreement with confidence intervals.
 
     They are percent of the other datasets' images.
@@ -40,6 +49,7 @@ def draw(flips: pd.DataFrame, *, models: Labels, methods: Labels, confidence: fl
     Args:
         flips: columns model, method, and agreement, right_to_wrong, wrong_to_right, each with _low
             and _high (percent).
+        unfinished: models and methods with an unfinished run; their rows are marked.
     """
     shown_rows = flips[flips["model"].isin(list(models)) & flips["method"].isin(list(methods))]
     size = (7.2, 1.1 + len(models) * (0.45 + 0.34 * len(methods)))
@@ -56,7 +66,11 @@ def draw(flips: pd.DataFrame, *, models: Labels, methods: Labels, confidence: fl
         flip_axes.axvline(0, color="black", linewidth=0.8)
         _draw_agreement(agreement_axes, rows)
         flip_axes.set_title(label, loc="left")
-        name_rows(flip_axes, [methods[method] for method in methods_of_model])
+        method_labels = [
+            label_of_run(methods[method], (model, method), unfinished)
+            for method in methods_of_model
+        ]
+        name_rows(flip_axes, method_labels)
         name_rows(agreement_axes, [""] * len(methods_of_model))
     _set_flip_limits(panels[0, 0], shown_rows)
     panels[0, 1].set_xlim(0, 109)
