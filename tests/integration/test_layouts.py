@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from rib.base.errors import UserError
-from rib.config.catalog import Catalog
-from rib.config.label_space import LabelSpace, read_timm_list
+from rib.config.label_space import LabelSpace, read_index_map, read_timm_list
 from rib.data import unzip
 from rib.data.archives import archive_members
 from tiny.photos import (
@@ -343,7 +342,7 @@ def bordered(index):
 
 
 def objectnet_space(pytestconfig, file="objectnet.csv"):
-    return Catalog([pytestconfig.rootpath / "workflow/catalog"])._space(file, "index_map")
+    return read_index_map(pytestconfig.rootpath / "workflow/catalog/classes" / file)
 
 
 def some_of(space, keys):
