@@ -15,6 +15,8 @@ from same_results import compare
 from tiny import clip, family
 from tiny.project import ROOT, Project, copy_project
 
+pytestmark = pytest.mark.slow
+
 GRID = "tiny_vit"
 
 
@@ -106,7 +108,6 @@ def before(tmp_path_factory):
     return project, exported(project, folder / "export")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("put_in", "line"), FAULTS)
 def test_a_fault_is_noticed(before, put_in, line, tmp_path):
     project, export_before = before
@@ -118,7 +119,6 @@ def test_a_fault_is_noticed(before, put_in, line, tmp_path):
     assert any(difference.startswith(line) for difference in differences), differences
 
 
-@pytest.mark.slow
 def test_the_same_code_gives_the_same_results(before, tmp_path):
     project, export_before = before
     anew = copy_project(tmp_path / "project").resolve()

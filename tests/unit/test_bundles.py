@@ -26,6 +26,8 @@ from tiny.bundles import forged, make
 from tiny.parquet import repeated_by_deltas, understated
 from tiny.tiers import examples
 
+pytestmark = pytest.mark.thorough
+
 STATISTICS = RankingStatistics(replicates=100, confidence=0.95, seed=0)
 ROWS = "results/tiny/paper/evaluate/m/red/ft/all/0/tiny.parquet"
 TABLES = "reports/tiny/tables"

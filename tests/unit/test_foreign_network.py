@@ -17,6 +17,8 @@ from rib.models.foreign_network import foreign_network_facts, network_facts
 from rib.models.records import describe
 from tiny.tiers import first
 
+pytestmark = pytest.mark.thorough
+
 MILLIONS_OF_LAYERS = 3_000_000  # on the meta device, more than an hour and 100 GB
 CLIP = {
     "embed_dim": 8,

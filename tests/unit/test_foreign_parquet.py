@@ -22,6 +22,8 @@ from rib.reporting.foreign_parquet import Expected, Size, checked_size
 from tiny.fuzz import fuzzed
 from tiny.parquet import repeated_by_deltas, understated, with_other_rows
 
+pytestmark = pytest.mark.thorough
+
 ROWS_OF_TEXT = 120
 LONG = "r" * (4 << 20)
 COLUMNS = Expected({"name": TEXT, "row": WHOLE, "score": NUMBER}, frozenset(["name", "row"]))

@@ -55,6 +55,8 @@ from tiny.training import (
     task_of,
 )
 
+pytestmark = pytest.mark.thorough
+
 EPOCHS = 3
 LONG = replace(TRAINING, epochs=EPOCHS)
 MEASURED = {"loss", "cross_entropy", "accuracy", "lr", "gradient_norm", "images_per_second"}

@@ -24,6 +24,8 @@ from rib.jobs.code_digest import closure
 from tiny import family
 from tiny.project import ROOT, Project, copy_project
 
+pytestmark = pytest.mark.thorough
+
 TARGETS = ["red", "green"]
 METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
 PRETRAINED = ("none", "pretrained")  # target and method of a run without training
