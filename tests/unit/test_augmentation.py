@@ -13,7 +13,7 @@ from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.ft import FullFineTuning
 from rib.methods.linear_probe import LinearProbing
 from rib.methods.lwf import LearningWithoutForgetting
-from rib.models.augmentation import Augmentation, Shifts
+from rib.models.augmentation import Augmentation, Shifts, recipe_transform
 from rib.models.inputs import Inputs
 from rib.training.finetune import train
 from tiny.changed import replace
@@ -43,7 +43,9 @@ def inputs_of(images, names=ALL, seed=0, epoch=0, rows=None):
         names: of the augmentations.
         rows: which of the images there are.
     """
-    inputs = Inputs(images, HALF, HALF, CPU, rows, Augmentation(names, SIDE, seed))
+    inputs = Inputs(
+        images, HALF, HALF, CPU, rows, Augmentation(recipe_transform(names, SIDE), seed)
+    )
     inputs.epoch = epoch
     return inputs
 
@@ -55,7 +57,7 @@ def all_inputs_of(images, names=ALL, seed=0, epoch=0):
 
 def augmented_pixels(images, names):
     """Images (n, H, W, 3) uint8 as augmented."""
-    augment = Augmentation(names, SIDE, 0)
+    augment = Augmentation(recipe_transform(names, SIDE), 0)
     batch = []
     for row, image in enumerate(images):
         augmented = augment(torch.from_numpy(image).permute(2, 0, 1), 0, row)
@@ -250,7 +252,7 @@ def augmented_task(network, target, names=ALL):
     """The task of fine-tuning a network on a target that is augmented, and that is its proxy."""
     task = task_of(copy.deepcopy(network), target, target)
     if names:
-        task.target.inputs.augmentation = Augmentation(names, SIDE, 0)
+        task.target.inputs.augmentation = Augmentation(recipe_transform(names, SIDE), 0)
     else:
         task.target.inputs.augmentation = None
     return task

@@ -340,9 +340,9 @@ def test_the_seed_of_pretraining_draws_the_augmentation(folders, tmp_path, monke
     seeds_of_augmentation = []
     make_augmentation = pretraining.Augmentation
 
-    def make_and_note_seed(names, side, seed):
+    def make_and_note_seed(transform, seed):
         seeds_of_augmentation.append(seed)
-        return make_augmentation(names, side, seed)
+        return make_augmentation(transform, seed)
 
     monkeypatch.setattr(pretraining, "Augmentation", make_and_note_seed)
     # when
