@@ -438,8 +438,8 @@ class Catalog:
             transforms = entry["transforms"]
             if most > len(transforms):
                 raise UserError(
-                    f"augmentations.yaml, {name}: most is {most}, but it has {len(transforms)} "
-                    "transforms; give a smaller number."
+                    f"augmentations.yaml, {name}: most is {most}; give {len(transforms)}, the "
+                    "number of its transforms, or less."
                 )
             augmentations[name] = {"most": most, "transforms": transforms}
         return augmentations

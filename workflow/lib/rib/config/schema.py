@@ -189,7 +189,7 @@ def _sentence(error: ValidationError) -> str:
         first_key = unknown_keys[0]
         return (
             f"unknown key {show(first_key)}{inside}{nearest(first_key, allowed)}; "
-            f"allowed are {', '.join(sorted(allowed))}."
+            f"allowed are {', '.join(sorted(allowed)) or 'none'}."
         )
     if error.validator == "required":
         required_keys: Any = error.validator_value
