@@ -21,6 +21,7 @@ COPIED = {
     "models": "efficientnet_lite0",
     "methods": "ft",
     "recipes": "paper",
+    "augmentations": "broad",
 }
 
 

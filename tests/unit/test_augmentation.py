@@ -3,6 +3,7 @@
 import copy
 import itertools
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.ft import FullFineTuning
 from rib.methods.linear_probe import LinearProbing
 from rib.methods.lwf import LearningWithoutForgetting
-from rib.models.augmentation import Augmentation, Shifts
+from rib.models.augmentation import Augmentation, Shifts, drawn_transforms, recipe_transform
 from rib.models.inputs import Inputs
 from rib.training.finetune import train
 from tiny.changed import replace
 from tiny.training import CPU, HALF, RUN, TRAINING, normalised, task_of
+from unit.conftest import published
 
 ALL = ["flip", "crop", "randaugment"]
 SIDE = 64  # of the pictures, in pixels
@@ -43,7 +45,9 @@ def inputs_of(images, names=ALL, seed=0, epoch=0, rows=None):
         names: of the augmentations.
         rows: which of the images there are.
     """
-    inputs = Inputs(images, HALF, HALF, CPU, rows, Augmentation(names, SIDE, seed))
+    inputs = Inputs(
+        images, HALF, HALF, CPU, rows, Augmentation(recipe_transform(names, SIDE), seed)
+    )
     inputs.epoch = epoch
     return inputs
 
@@ -55,7 +59,7 @@ def all_inputs_of(images, names=ALL, seed=0, epoch=0):
 
 def augmented_pixels(images, names):
     """Images (n, H, W, 3) uint8 as augmented."""
-    augment = Augmentation(names, SIDE, 0)
+    augment = Augmentation(recipe_transform(names, SIDE), 0)
     batch = []
     for row, image in enumerate(images):
         augmented = augment(torch.from_numpy(image).permute(2, 0, 1), 0, row)
@@ -243,6 +247,86 @@ def test_names_may_be_in_any_order_and_each_of_them_counts(pictures):
     assert len(results) == 5
 
 
+# Transforms of the catalogue
+
+# Of the entry `broad`, and every argument that it leaves out.
+BROAD = published("augmentations.yaml")["broad"]["transforms"]
+MORE_ARGUMENTS = {
+    "affine": {"degrees": 0, "shear": 30, "interpolation": "nearest", "fill": 255},
+    "colour_jitter": {"saturation": 0.9, "hue": 0.5},
+    "erasing": {**BROAD["erasing"], "value": 255},
+    "perspective": {**BROAD["perspective"], "interpolation": "nearest", "fill": 255},
+}
+
+
+def drawn_inputs_of(images, seed=0, epoch=0, most=2, transforms=BROAD):
+    """Inputs whose images get none to `most` of the transforms, in an epoch of a training."""
+    augmentation = Augmentation(drawn_transforms(most, transforms), seed)
+    inputs = Inputs(images, HALF, HALF, CPU, augmentation=augmentation)
+    inputs.epoch = epoch
+    return inputs
+
+
+@pytest.mark.parametrize(("name", "arguments"), [*BROAD.items(), *MORE_ARGUMENTS.items()], ids=str)
+def test_each_transform_changes_images_and_keeps_shape_and_type(pictures, name, arguments):
+    augment = Augmentation(drawn_transforms(1, {name: arguments}), 0)
+    changed = 0
+    for row, picture in enumerate(pictures):
+        image = torch.from_numpy(picture).permute(2, 0, 1)
+        original = image.clone()
+        augmented = augment(image, 0, row)
+        assert augmented.dtype == torch.uint8
+        assert augmented.shape == image.shape
+        assert torch.equal(image, original), "the stored image stays as it is"
+        changed += not torch.equal(augmented, image)
+    assert 4 <= changed <= 16, "none or one transform, each as likely"
+
+
+def test_drawn_transforms_depend_on_seed_epoch_and_row_alone(pictures):
+    inputs = drawn_inputs_of(pictures)[slice(None)]
+    for rows in ([7], [3, 11, 0], [19, 3]):
+        batch = drawn_inputs_of(pictures)[np.array(rows)]
+        assert torch.equal(batch, inputs[rows]), "not on the rest of a batch or its order"
+    assert torch.equal(drawn_inputs_of(pictures)[slice(None)], inputs), "the same bytes again"
+    for changes in ({"seed": 1}, {"epoch": 1}):
+        others = drawn_inputs_of(pictures, **changes)[slice(None)]
+        assert number_of_equal(others, inputs) < 8, changes
+    in_reverse_order = dict(reversed(BROAD.items()))
+    reordered = drawn_inputs_of(pictures, transforms=in_reverse_order)[slice(None)]
+    assert torch.equal(reordered, inputs), "nor on the order of the entry"
+
+
+def test_an_image_gets_none_to_most_of_the_transforms_each_number_and_order_as_likely():
+    """Three transforms of an image of one grey, 101, of which each leaves a trace of its own."""
+    # given
+    grey = torch.full((3, 16, 16), 101, dtype=torch.uint8)
+    transforms = {
+        "posterise": {"bits": 6},  # 101 becomes 100
+        "invert": {},  # 101 becomes 154
+        "erasing": {"scale": [0.1, 0.2], "ratio": [1, 1], "value": 7},
+    }
+    expected_by_greys = {
+        (101,): 300,  # none
+        (154,): 100,  # one
+        (100,): 100,
+        (7, 101): 100,
+        (152,): 50,  # inverted, then posterised
+        (155,): 50,  # and the other way round
+        (154, 248): 50,  # erased, then inverted
+        (7, 154): 50,
+        (4, 100): 50,  # erased, then posterised
+        (7, 100): 50,
+    }
+    # when
+    augment = Augmentation(drawn_transforms(2, transforms), 0)
+    images = sum(expected_by_greys.values())
+    counts = Counter(tuple(augment(grey, 0, row).unique().tolist()) for row in range(images))
+    # then
+    assert counts.keys() == expected_by_greys.keys()
+    for greys, expected in expected_by_greys.items():
+        assert abs(counts[greys] - expected) < 4 * expected**0.5, greys
+
+
 # Who sees augmented images
 
 
@@ -250,7 +334,7 @@ def augmented_task(network, target, names=ALL):
     """The task of fine-tuning a network on a target that is augmented, and that is its proxy."""
     task = task_of(copy.deepcopy(network), target, target)
     if names:
-        task.target.inputs.augmentation = Augmentation(names, SIDE, 0)
+        task.target.inputs.augmentation = Augmentation(recipe_transform(names, SIDE), 0)
     else:
         task.target.inputs.augmentation = None
     return task

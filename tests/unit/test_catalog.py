@@ -1,5 +1,6 @@
 """The catalogue's own entries, and how bad ones are refused."""
 
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -412,12 +413,87 @@ def test_a_list_of_images_that_is_missing_or_empty_is_refused(with_entries, tmp_
         ({"recipe": "adam"}, "mine, pretrain.recipe: .*'adam'.*'adamw'"),
         ({"recipe": "adamw", "momentum": 0.5}, "mine: pretrain.momentum .*'adamw'"),
         ({"recipe": "adamw", "weight_decay": 0.0}, "mine: pretrain.weight_decay .*'adamw'"),
+        ({"augmentation": "broader"}, "mine, pretrain.augmentation: .*'broader'.*'broad'"),
+        ({"recipe": "flips", "augmentation": "broad"}, "mine: pretrain.augmentation .*'flips'"),
     ],
 )
-def test_a_bad_recipe_of_a_pretraining_is_refused_with_its_key(with_entries, changes, place):
+def test_a_bad_recipe_or_augmentation_of_a_pretraining_is_refused_with_its_key(
+    with_entries, changes, place
+):
     pretrain = {**PRETRAIN, "steps": 10, **changes}
+    catalog = with_entries(
+        models={"mine": {"source": None, "pretrain": pretrain}},
+        recipes={"flips": {"augmentation": ["flip"]}},
+    )
     with pytest.raises(UserError, match=f"models.yaml, {place}"):
-        _ = with_entries(models={"mine": {"source": None, "pretrain": pretrain}}).models
+        _ = catalog.models
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"most": 0}, ": 'mine.most' is 0"),
+        ({"most": 1.5}, ": 'mine.most' is 1.5"),
+        ({"most": None}, ": .*'most'.*'mine'"),
+        ({"most": 10}, ", mine: most is 10; give 9, .*transforms"),
+        ({"probability": 0.5}, ": .*'probability' in 'mine'"),
+        ({"transforms": {}}, ": 'mine.transforms' is"),
+        ({"transforms": ["invert"]}, ": 'mine.transforms' is"),
+        ({"transforms": {"inverse": {}}}, ": .*'inverse' in 'mine.transforms'.*'invert'"),
+    ],
+)
+def test_a_bad_augmentation_is_refused_with_its_key(with_entries, changes, place):
+    with pytest.raises(UserError, match=f"augmentations.yaml{place}"):
+        _ = with_entries(augmentations={"mine": changes}).augmentations
+
+
+@pytest.mark.parametrize(
+    ("transform", "arguments", "place"),
+    [
+        ("affine", {}, "'degrees' .*affine'"),
+        ("affine", {"degrees": 181}, "affine.degrees' is 181"),
+        ("affine", {"degrees": 9, "translate": [0.1]}, "affine.translate' is"),
+        ("affine", {"degrees": 9, "scale": [1.1, 0.6]}, "affine.scale' is .*first .* larger"),
+        ("affine", {"degrees": 9, "shear": -1}, "affine.shear' is -1"),
+        ("affine", {"degrees": 9, "interpolation": "cubic"}, "affine.interpolation' is 'cubic'"),
+        ("affine", {"degrees": 9, "fill": 256}, "affine.fill' is 256"),
+        ("colour_jitter", {}, "colour_jitter' is"),
+        ("colour_jitter", {"hue": 0.6}, "colour_jitter.hue' is 0.6"),
+        ("colour_jitter", {"colour": 1}, "'colour' in .*colour_jitter'"),
+        ("invert", {"p": 1}, "'p' in .*invert'; allowed are none"),
+        ("invert", None, "invert' is"),
+        ("posterise", {"bits": 8}, "posterise.bits' is 8"),
+        ("solarise", {"threshold": "high"}, "solarise.threshold' is 'high'"),
+        ("blur", {"kernel_size": 4, "sigma": [1, 2]}, "blur.kernel_size' is 4"),
+        ("blur", {"kernel_size": 3, "sigma": 1}, "blur.sigma' is 1"),
+        ("noise", {"sigma": 0}, "noise.sigma' is 0"),
+        ("erasing", {"scale": [0.1, 1.1], "ratio": [1, 1]}, "erasing.scale.1' is 1.1"),
+        ("erasing", {"scale": [0.1, 0.2], "ratio": ["a", 0]}, "erasing.ratio.0' is 'a'"),
+        ("perspective", {"distortion_scale": 2}, "perspective.distortion_scale' is 2"),
+    ],
+)
+def test_a_bad_argument_of_a_transform_is_refused_with_its_key(
+    with_entries, transform, arguments, place
+):
+    entry = {"most": 1, "transforms": {transform: arguments}}
+    with pytest.raises(UserError, match=f"augmentations.yaml: .*{place}"):
+        _ = with_entries(augmentations={"mine": entry}).augmentations
+
+
+def test_the_pages_pretraining_with_augmentation_is_taken(tmp_path):
+    """The entries of docs/adding.md, of which one is a copy of another with some keys changed."""
+    page = (ROOT / "docs/adding.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", page, re.S | re.M)
+    (augmentation,) = (block for block in blocks if block.startswith("light:"))
+    networks = [block for block in blocks if block.startswith("my_cnn_1k")]
+    (tmp_path / "augmentations.yaml").write_text(augmentation)
+    (tmp_path / "models.yaml").write_text("".join(networks))
+    models = Catalog([CATALOG, tmp_path]).models
+    light = yaml.safe_load(augmentation)["light"]
+    augmentation_of_network = models["my_cnn_1k_light"].pretrain["augmentation"]
+    assert augmentation_of_network["most"] == light["most"]
+    assert augmentation_of_network["transforms"].keys() == light["transforms"].keys()
+    assert "augmentation" not in models["my_cnn_1k"].pretrain
 
 
 def test_only_a_pretraining_without_a_recipe_has_settings_of_sgd(with_entries):

@@ -27,7 +27,7 @@ from rib.methods.ft import FullFineTuning
 from rib.methods.l2_sp import L2StartingPoint
 from rib.methods.lwf import LearningWithoutForgetting
 from rib.models import device as devices
-from rib.models.augmentation import Augmentation
+from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.checkpoint import xor_compress, xor_decompress
 from rib.models.network import build
 from rib.training import finetune
@@ -899,7 +899,7 @@ def test_a_job_augments_by_the_seed_of_its_run(network, small, folders, tmp_path
     assert flipped.read_bytes() == flipped_again.read_bytes()
     assert flipped.read_bytes() != of_another_seed.read_bytes()
     assert flipped.read_bytes() != unflipped.read_bytes()
-    flip = Augmentation(["flip"], 32, SEED_OF_JOB)
+    flip = Augmentation(recipe_transform(["flip"], 32), SEED_OF_JOB)
     channels_first = torch.from_numpy(small.images).permute(0, 3, 1, 2)
     flipped_images = torch.stack([flip(channels_first[row], 0, row) for row in range(18)])
     images = flipped_images.permute(0, 2, 3, 1).numpy()

@@ -42,7 +42,7 @@ from tiny.fuzz import NAMES, ODD, PLAIN, POINTING, VALUES, fuzzed, mutated, outc
 pytestmark = pytest.mark.attack("fuzzing")
 
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"
-KINDS_OF_YAML = ("family", "datasets", "models", "methods", "recipes", "config")
+KINDS_OF_YAML = ("family", "datasets", "models", "methods", "recipes", "augmentations", "config")
 # Pieces that entries share, and a catalogue with every kind of source and of method, by file.
 OWN = yaml.safe_load("""
 parts:
@@ -95,6 +95,12 @@ recipes.yaml:
     augmentation: [flip, crop, randaugment]
     warmup_steps: 5
     source: tests
+augmentations.yaml:
+  some:
+    label: Some
+    most: 1
+    transforms: {invert: {}, blur: {kernel_size: 3, sigma: [0.1, 2]}, posterise: {bits: 2}}
+    source: tests
 datasets.yaml:
   red:
     {<<: *set, source: *folder, source_group: g, evaluation_group: own, images: 9,
@@ -130,7 +136,9 @@ models.yaml:
     <<: *model
     preprocessing: *seen
     style: *style
-    pretrain: {dataset: memory, size: 0.5, test: test, epochs: 1, batch_size: 8, lr: 0.1, seed: 3}
+    pretrain:
+      {dataset: memory, size: 0.5, test: test, epochs: 1, batch_size: 8, lr: 0.1, seed: 3,
+       augmentation: some}
   file:
     <<: *model
     preprocessing: *seen
@@ -475,7 +483,7 @@ def test_no_name_of_a_family_leads_out_of_the_projects_folders(any_name):
 
 @pytest.mark.thorough
 @fuzzed(64)
-@given(st.sampled_from(["datasets", "models", "methods", "recipes"]), ENTRY_NAMES)
+@given(st.sampled_from(["datasets", "models", "methods", "recipes", "augmentations"]), ENTRY_NAMES)
 def test_no_name_of_an_entry_leads_out_of_the_projects_folders(kind, name):
     # given
     entries = OWN[f"{kind}.yaml"]

@@ -1,5 +1,6 @@
 """What a config's choices come to, and how bad ones are refused."""
 
+import json
 import math
 
 import pyarrow as pa
@@ -12,9 +13,10 @@ from rib.base.settings import from_params
 from rib.config.entries import MERGES
 from rib.config.grid import resolve_grid
 from rib.config.run import Run
-from rib.config.schema import validated
+from rib.config.schema import load_schema, validated
 from rib.training.settings import TrainingSettings, learning_rates
 from tiny.grids import grid, project_catalog
+from unit.conftest import published
 
 
 def notices_on(chosen, *words):
@@ -805,6 +807,66 @@ def training_settings(catalog, model):
     """The settings with which a network of `fashion` is pretrained."""
     chosen = grid(catalog, family="fashion", models=[model])
     return from_params(TrainingSettings, chosen.pretraining(model))
+
+
+# Arguments of each transform, all of them, other than those of the entry `broad`.
+OTHER_ARGUMENTS = {
+    "affine": {
+        "degrees": 30,
+        "translate": [0.1, 0.2],
+        "scale": [0.7, 1.1],
+        "shear": 5,
+        "interpolation": "nearest",
+        "fill": 9,
+    },
+    "colour_jitter": {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1},
+    "invert": {},
+    "posterise": {"bits": 3},
+    "solarise": {"threshold": 99},
+    "blur": {"kernel_size": 3, "sigma": [0.3, 1.6]},
+    "noise": {"sigma": 0.2},
+    "erasing": {"scale": [0.1, 0.2], "ratio": [0.5, 2], "value": 9},
+    "perspective": {"distortion_scale": 0.5, "interpolation": "nearest", "fill": 9},
+}
+
+
+def test_each_field_of_an_augmentation_that_images_depend_on_is_in_the_settings_of_a_pretraining(
+    with_entries,
+):
+    """A label or a source is not, so that its change trains nothing again."""
+    # given all changes of one field
+    broad = published("augmentations.yaml")["broad"]
+    transforms = broad["transforms"]
+    changed_entries = [broad, {**broad, "most": 1}]
+    for name, other_arguments in OTHER_ARGUMENTS.items():
+        others = {other: transforms[other] for other in transforms if other != name}
+        changed_entries.append({**broad, "transforms": others})
+        for key, argument in other_arguments.items():
+            arguments = {**transforms[name], key: argument}
+            changed_entries.append({**broad, "transforms": {**others, name: arguments}})
+    entries = {f"changed{number}": entry for number, entry in enumerate(changed_entries)}
+    entries["renamed"] = {**broad, "label": "Other", "source": "another"}
+    _ = with_entries(augmentations=entries)
+    catalog = fashion_networks(
+        with_entries, **{f"by_{name}": {"augmentation": name} for name in entries}
+    )
+    # when
+    settings = {}
+    for name in entries:
+        chosen = grid(catalog, family="fashion", models=[f"by_{name}"])
+        settings[name] = chosen.conversion(f"by_{name}")["entry"]["pretrain"]["augmentation"]
+    # then
+    assert settings.pop("renamed") == settings["changed0"]
+    distinct_settings = {json.dumps(values, sort_keys=True) for values in settings.values()}
+    assert len(distinct_settings) == len(changed_entries)
+    # and these were all fields
+    schema = load_schema("augmentations")["additionalProperties"]["properties"]
+    assert set(schema) == {"label", "source", "most", "transforms"}
+    arguments_of_schema = {
+        name: set(transform["properties"])
+        for name, transform in schema["transforms"]["properties"].items()
+    }
+    assert arguments_of_schema == {name: set(keys) for name, keys in OTHER_ARGUMENTS.items()}
 
 
 def test_a_pretraining_has_the_settings_of_its_recipe_or_of_sgd(with_entries):

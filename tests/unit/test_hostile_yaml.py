@@ -71,7 +71,9 @@ def test_config_is_refused_within_a_second(tmp_path, text):
 
 
 @pytest.mark.attack("YAML")
-@pytest.mark.parametrize("file", ["datasets", "models", "methods", "recipes", "families"])
+@pytest.mark.parametrize(
+    "file", ["datasets", "models", "methods", "recipes", "augmentations", "families"]
+)
 @pytest.mark.parametrize(
     "kind", ["billion laughs by merging", "mapping in itself", "open lists", "nested mappings"]
 )

@@ -14,7 +14,7 @@ import torch
 from rib.methods import ldifs
 from rib.methods.ft import FullFineTuning
 from rib.methods.ldifs import FeatureDistance, with_unit_channels
-from rib.models.augmentation import Augmentation
+from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.token_features import token_features
 from tiny.architectures import ARCHITECTURES
 from tiny.changed import replace
@@ -270,7 +270,7 @@ def test_augmented_images_are_compared_with_the_pretrained_features_of_the_same_
     method = FeatureDistance(lr=LR, weight=WEIGHT)
     task = task_of(copy.deepcopy(network), target)
     inputs = task.target.inputs
-    inputs.augmentation = Augmentation(["flip", "crop"], 64, 0)
+    inputs.augmentation = Augmentation(recipe_transform(["flip", "crop"], 64), 0)
     inputs.epoch = 1
     method.setup(task)
     rows = np.arange(10)

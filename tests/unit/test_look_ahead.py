@@ -12,7 +12,7 @@ import torch
 
 from rib.data.stored_array import ArrayReader
 from rib.models import inputs as models_inputs
-from rib.models.augmentation import Augmentation
+from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.inputs import Inputs, in_batches, slices
 from tiny.training import CPU, HALF, random_images
 from tiny.waiting import wait_until
@@ -36,7 +36,7 @@ def test_pixels_do_not_depend_on_what_was_expected(stored, names):
     def inputs_of(array):
         inputs = Inputs(array, HALF, HALF, CPU)
         if names:
-            inputs.augmentation = Augmentation(names, 8, seed=3)
+            inputs.augmentation = Augmentation(recipe_transform(names, 8), seed=3)
             inputs.epoch = 1
         return inputs
 
@@ -52,7 +52,9 @@ def test_pixels_do_not_depend_on_what_was_expected(stored, names):
 
 def test_random_numbers_of_training_are_not_drawn_by_another_thread(stored):
     mapped, _ = stored
-    inputs = Inputs(mapped, HALF, HALF, CPU, augmentation=Augmentation(["crop"], 8, seed=3))
+    inputs = Inputs(
+        mapped, HALF, HALF, CPU, augmentation=Augmentation(recipe_transform(["crop"], 8), seed=3)
+    )
     inputs.epoch = 0
     inputs.expect(BATCHES)
     torch.manual_seed(1)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from rib.base.errors import UserError
 from rib.methods.ft import FullFineTuning
 from rib.methods.visual_prompt import VisualPrompting
-from rib.models.augmentation import Augmentation
+from rib.models.augmentation import Augmentation, recipe_transform
 from rib.training import finetune
 from rib.training.finetune import train
 from tiny.changed import replace
@@ -227,7 +227,7 @@ def test_lion_follows_its_equations(network, target):
 
 def test_training_sees_the_images_as_they_are_augmented_in_each_epoch(network, target):
     # given
-    augmentation = Augmentation(["flip", "crop"], 64, seed=5)
+    augmentation = Augmentation(recipe_transform(["flip", "crop"], 64), seed=5)
     sgd = steps_of_torch(torch.optim.SGD, momentum=0.9)
     sgd_without_augmentation = steps_of_torch(torch.optim.SGD, momentum=0.9)
     model = copy.deepcopy(network)

@@ -59,6 +59,9 @@ HOW = {
 }
 
 
+# An entry of augmentations.yaml.
+AUGMENTATION = {"most": 2, "transforms": {"invert": {}, "noise": {"sigma": 0.2}}}
+
 PHOTOS = 24  # of the dataset that is trained on
 OTHERS = 12  # of the dataset that is tested on
 STEPS_PER_EPOCH = 3  # batches of 8 photos
@@ -300,11 +303,13 @@ def test_a_recipe_trains_and_shifts_are_seen_in_training_alone(
     pretrain_into(tmp_path / "again", noisy, **usual)
     pretrain_into(tmp_path / "smaller shift", noisy, **{**usual, "shift": 1})
     pretrain_into(tmp_path / "sgd", noisy, **{**usual, "training": {}})
+    pretrain_into(tmp_path / "augmented", noisy, **usual, augmentation=AUGMENTATION)
     digest = digest_of_weights(tmp_path / "net")
     digest_of_smaller_shift = digest_of_weights(tmp_path / "smaller shift")
     digest_of_sgd = digest_of_weights(tmp_path / "sgd")
     assert digest_of_weights(tmp_path / "again") == digest
-    assert len({digest, digest_of_smaller_shift, digest_of_sgd}) == 3
+    digest_of_augmented = digest_of_weights(tmp_path / "augmented")
+    assert len({digest, digest_of_smaller_shift, digest_of_sgd, digest_of_augmented}) == 4
 
 
 def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
@@ -340,9 +345,9 @@ def test_the_seed_of_pretraining_draws_the_augmentation(folders, tmp_path, monke
     seeds_of_augmentation = []
     make_augmentation = pretraining.Augmentation
 
-    def make_and_note_seed(names, side, seed):
+    def make_and_note_seed(transform, seed):
         seeds_of_augmentation.append(seed)
-        return make_augmentation(names, side, seed)
+        return make_augmentation(transform, seed)
 
     monkeypatch.setattr(pretraining, "Augmentation", make_and_note_seed)
     # when
@@ -356,7 +361,8 @@ def test_the_seed_of_pretraining_draws_the_augmentation(folders, tmp_path, monke
 
 def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_path, monkeypatch):
     # given
-    pretrain_into(tmp_path / "whole", folders, shift=2)
+    how = {"shift": 2, "augmentation": AUGMENTATION}
+    pretrain_into(tmp_path / "whole", folders, **how)
     steps_to_be_killed_in = (1, 4, 9, 15)
     steps_begun = 0
     take_step = finetune._take_step
@@ -373,8 +379,8 @@ def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_
     # when
     for _ in steps_to_be_killed_in:
         with pytest.raises(KeyboardInterrupt):
-            pretrain_into(tmp_path / "killed", folders, shift=2)
-    pretrain_into(tmp_path / "killed", folders, shift=2)
+            pretrain_into(tmp_path / "killed", folders, **how)
+    pretrain_into(tmp_path / "killed", folders, **how)
     # then
     steps_of_training = HOW["epochs"] * STEPS_PER_EPOCH
     steps_not_finished = len(steps_to_be_killed_in)

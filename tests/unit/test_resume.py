@@ -23,7 +23,7 @@ from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
 from rib.methods import load_algorithm
 from rib.methods.base import Task
-from rib.models.augmentation import Augmentation
+from rib.models.augmentation import Augmentation, recipe_transform
 from rib.training import finetune, training_state
 from rib.training.training_state import TrainingState
 from tiny import training
@@ -129,7 +129,7 @@ def train(name, network, images, saved=None, schedule=SGD, **settings):
     target = images_of(images)
     reference = images_of(images)
     if schedule.augmentation:
-        target.inputs.augmentation = Augmentation(schedule.augmentation, SIDE, 0)
+        target.inputs.augmentation = Augmentation(recipe_transform(schedule.augmentation, SIDE), 0)
     algorithm.setup(Task(copy.deepcopy(network), target, reference, 0))
     history, changed = finetune.train(algorithm, network.state_dict(), schedule, RUN, CPU, saved)
     return Trained(history, changed)

@@ -57,6 +57,7 @@ KINDS = {
     "models": "label",
     "methods": "label",
     "recipes": "label",
+    "augmentations": "label",
     "family": "title",
 }
 MARKDOWN = {
@@ -114,6 +115,7 @@ PROSE = {
     "models": "pretraining",
     "methods": "source",
     "recipes": "source",
+    "augmentations": "source",
     "family": "limits",
 }
 

@@ -1,9 +1,9 @@
 """The catalogue: facts about families, datasets, models and methods, read from YAML. No torch.
 
 A catalogue folder contains families/<name>.yaml, datasets.yaml, models.yaml, methods.yaml,
-recipes.yaml, classes/ and, for custom algorithms, layouts/<layout>.py and methods/<algorithm>.py;
-all of them are optional. The project's folder comes first, followed by folders of the user. A name
-may be defined only once.
+recipes.yaml, augmentations.yaml, classes/ and, for custom algorithms, layouts/<layout>.py and
+methods/<algorithm>.py; all of them are optional. The project's folder comes first, followed by
+folders of the user. A name may be defined only once.
 """
 
 import itertools
@@ -317,20 +317,30 @@ class Catalog:
     def _pretraining(self, pretrain: dict[str, Any], where: str) -> dict[str, Any]:
         """How a model is pretrained here, with the defaults of SGD if it names no recipe.
 
-        A recipe states these itself, so an entry has either a recipe or settings of SGD.
+        A recipe states these itself, so an entry has either a recipe or settings of SGD. In place
+        of the name of an augmentation there is what its entry says of images, so that its change
+        trains again.
 
         Args:
             pretrain: `pretrain` of the model's entry.
             where: file and entry, for messages.
 
         Raises:
-            UserError: The recipe is unknown, or a key is given that is the recipe's.
+            UserError: The recipe or the augmentation is unknown, or a key is given that is the
+                recipe's.
         """
+        if "augmentation" in pretrain:
+            name = pretrain["augmentation"]
+            known_name(name, self.augmentations, "augmentation", f"{where}, pretrain.augmentation")
+            pretrain = {**pretrain, "augmentation": self.augmentations[name]}
         if "recipe" not in pretrain:
             return {**SGD_OF_PRETRAINING, **pretrain}
         recipe = pretrain["recipe"]
         known_name(recipe, self.recipes, "recipe", f"{where}, pretrain.recipe")
-        for key in SGD_OF_PRETRAINING:
+        keys_of_recipe = [*SGD_OF_PRETRAINING]
+        if self.recipes[recipe].training["augmentation"]:
+            keys_of_recipe.append("augmentation")
+        for key in keys_of_recipe:
             if key in pretrain:
                 raise UserError(
                     f"{where}: pretrain.{key} is set by the recipe '{recipe}'; leave out one of "
@@ -420,6 +430,28 @@ class Catalog:
             training = {key: entry[key] for key in keys_of_training}
             schedules[name] = Schedule(entry["label"], entry["source"], training)
         return schedules
+
+    @cached_property
+    def augmentations(self) -> dict[str, dict[str, Any]]:
+        """Random transforms of images in pretraining by name, from augmentations.yaml.
+
+        Each has the keys of its entry that images depend on, such as {"most": 1, "transforms":
+        {"invert": {}, "noise": {"sigma": 0.1}}}.
+
+        Raises:
+            UserError: An entry is not valid, or `most` is more than the number of its transforms.
+        """
+        augmentations = {}
+        for name, entry in self._entries("augmentations").items():
+            most = entry["most"]
+            transforms = entry["transforms"]
+            if most > len(transforms):
+                raise UserError(
+                    f"augmentations.yaml, {name}: most is {most}; give {len(transforms)}, the "
+                    "number of its transforms, or less."
+                )
+            augmentations[name] = {"most": most, "transforms": transforms}
+        return augmentations
 
     @cached_property
     def methods(self) -> dict[str, Method]:
@@ -565,8 +597,8 @@ class Catalog:
         """Entries of one kind of all catalogue folders by name, with defaults filled in.
 
         Args:
-            kind: name of a file in each folder and of its schema: datasets, models, methods or
-                recipes.
+            kind: name of a file in each folder and of its schema: datasets, models, methods,
+                recipes or augmentations.
 
         Raises:
             UserError: A file doesn't fit its schema, or two entries have one name.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
@@ -45,13 +45,22 @@ def _check_format(
     """Yield an error if a text can't be shown, for example because of invisible characters.
 
     Args:
-        text_format: `label`, or `prose`, which may have several lines.
+        text_format: `label`, or `prose`, which may have several lines; or `range`, for a list of
+            two numbers of which the first may not be the larger one.
     """
+    if text_format == "range":
+        if _is_pair(value) and value[0] > value[1]:
+            yield ValidationError("its first number is larger than its second")
+        return
     if not isinstance(value, str):
         return
     shown_text = value if text_format == "label" else " ".join(value.split())
     if not presentable(shown_text):
         yield ValidationError(WHY)
+
+
+def _is_pair(value: object) -> TypeGuard[list[float]]:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
 def _is_integer_of_schema(checker: object, value: object) -> bool:
@@ -180,7 +189,7 @@ def _sentence(error: ValidationError) -> str:
         first_key = unknown_keys[0]
         return (
             f"unknown key {show(first_key)}{inside}{nearest(first_key, allowed)}; "
-            f"allowed are {', '.join(sorted(allowed))}."
+            f"allowed are {', '.join(sorted(allowed)) or 'none'}."
         )
     if error.validator == "required":
         required_keys: Any = error.validator_value

@@ -36,7 +36,7 @@ from rib.evaluation.score import score
 from rib.methods import load_algorithm
 from rib.methods.base import BATCH_NORM, FineTuning, Images, Task
 from rib.models import device as devices
-from rib.models.augmentation import Augmentation
+from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.checkpoint import apply, xor_compress
 from rib.models.class_logits import class_logits
 from rib.models.inputs import Inputs
@@ -120,7 +120,8 @@ def finetune(
     training = settings.training
     if training is not None and training.augmentation:
         side = images_of_target.inputs.side
-        images_of_target.inputs.augmentation = Augmentation(training.augmentation, side, run.seed)
+        transform = recipe_transform(training.augmentation, side)
+        images_of_target.inputs.augmentation = Augmentation(transform, run.seed)
     task = Task(
         model=model,
         target=images_of_target,

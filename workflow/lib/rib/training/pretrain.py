@@ -4,8 +4,8 @@ It is for controlled comparisons of the size of the pretraining set.
 
 The training loop is that of fine-tuning (rib.training.finetune): linear warm-up then cosine to
 zero, the last step kept, with the optimiser of a recipe, or SGD with momentum. All weights train,
-and the BatchNorm statistics are updated. Images may be shifted at random, besides the recipe's
-augmentation.
+and the BatchNorm statistics are updated. Images may be shifted at random, then augmented as the
+recipe or an entry of augmentations.yaml says.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from rib.data.view import DatasetFiles, load_whole
 from rib.evaluation.score import correct
 from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
-from rib.models.augmentation import Augmentation, Shifts
+from rib.models.augmentation import Augmentation, Shifts, drawn_transforms, recipe_transform
 from rib.models.inputs import Images, Inputs
 from rib.models.network import build, write_model
 from rib.training.finetune import rescued, train, write_history
@@ -107,11 +107,15 @@ def _transform_at_random(
 
     Args:
         inputs: changed in place.
-        pretraining: `pretrain` of the entry, with `seed` and perhaps `shift`, in pixels.
+        pretraining: `pretrain` of the entry, with `seed` and perhaps `shift`, in pixels, and
+            `augmentation`, an entry of the catalogue (rib.config.catalog).
     """
     seed = pretraining["seed"]
     if training.augmentation:
-        inputs.augmentation = Augmentation(training.augmentation, inputs.side, seed)
+        transform = recipe_transform(training.augmentation, inputs.side)
+        inputs.augmentation = Augmentation(transform, seed)
+    if "augmentation" in pretraining:
+        inputs.augmentation = Augmentation(drawn_transforms(**pretraining["augmentation"]), seed)
     if "shift" in pretraining:
         inputs.shifts = Shifts(pretraining["shift"], len(inputs.images), seed)
 
