@@ -24,8 +24,7 @@ def archive_source(name, archive):
         source["path"] = local(source["path"])
     if source["kind"] == "folder":
         try:
-            archive = Path("data/raw", wildcards.name, wildcards.archive)
-            source["listing"] = listing_of(source, archive)
+            source["listing"] = listing_of(source, Path("data/raw", name, archive))
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
     return source
