@@ -78,7 +78,7 @@ def read_explanations(text: str) -> list[Explanation]:
 def unexplained(
     differences: Iterable[Difference], explanations: Iterable[Explanation]
 ) -> list[Difference]:
-    """What is moved or gone without an explanation; what is new needs none."""
+    """Differences that need an explanation and have none. New things need none."""
     known = list(explanations)
     return [
         difference

@@ -25,7 +25,7 @@ from tiny import clip, family
 # Columns of tables that a second run of the same commit gives other numbers: times and sizes.
 MEASURED = {"cost": ["finetune", "merge", "evaluate", "seconds", "megabytes"]}
 MINE = "mine"  # catalogue folder of the family `tiny`
-# Forms of methods that have several networks, of which rows alone are compared.
+# Methods whose runs have several networks: their rows are compared, not their tensors.
 SEVERAL_NETWORKS = ("wise_ft_curve", "output_ensemble", "dawin")
 
 
@@ -36,8 +36,8 @@ class SmallGrid:
     Attributes:
         name: in the neutral form.
         models: names of its models.
-        choices: what else is chosen, as after snakemake --config.
-        settings: keys of config.yaml that loading a network needs.
+        choices: other choices, as after snakemake --config.
+        image_size: side of the images in pixels; None for that of the family.
     """
 
     name: str
@@ -45,7 +45,7 @@ class SmallGrid:
     protocol: str
     models: tuple[str, ...]
     choices: tuple[str, ...]
-    settings: dict
+    image_size: int | None = None
 
 
 GRIDS = (
@@ -55,7 +55,6 @@ GRIDS = (
         protocol="paper",
         models=("fashion_cnn_1k", "fashion_cnn_50k"),
         choices=("targets=[fashion_edges,fashion_background]", "training={epochs: 10}"),
-        settings={},
     ),
     SmallGrid(
         name="held_out",
@@ -68,7 +67,6 @@ GRIDS = (
             "select=target",
             "training={epochs: 2}",
         ),
-        settings={},
     ),
     SmallGrid(
         name="emoji",
@@ -80,7 +78,6 @@ GRIDS = (
             "targets=[fluent_high_contrast]",
             "training={epochs: 2}",
         ),
-        settings={},
     ),
     SmallGrid(
         name="tiny",
@@ -93,7 +90,6 @@ GRIDS = (
             "seeds=[0,1]",
             "method_settings={ft: {lr: [0.0005, 0.001]}}",
         ),
-        settings={"catalog": MINE},
     ),
     SmallGrid(
         name="tiny_vit",
@@ -101,15 +97,14 @@ GRIDS = (
         protocol="paper",
         models=("tiny_vit",),
         choices=("methods=[ft,lora,lora_released,visual_prompt]", "targets=[red]"),
-        settings={"catalog": MINE},
     ),
     SmallGrid(
         name="tiny_texts",
         family="tiny",
         protocol="paper",
         models=("clip",),
-        choices=("methods=[flyp,lipsum_ft,carot]", "targets=[red]", "image_size=32"),
-        settings={"catalog": MINE, "image_size": 32},
+        choices=("methods=[flyp,lipsum_ft,carot]", "targets=[red]"),
+        image_size=32,
     ),
 )
 
@@ -139,11 +134,20 @@ def run(project: Path, grid: SmallGrid) -> None:
         f"models=[{','.join(grid.models)}]",
         *grid.choices,
     ]
-    if grid.family == "tiny":
-        config.append(f"catalog={MINE}")
+    config += [f"{key}={value}" for key, value in settings_of(project, grid).items()]
     command = [sys.executable, "-m", "snakemake", "tables", "--cores", "all", "--config", *config]
     environment = {**os.environ, "PYTHONPATH": str(project / "workflow/lib")}
     subprocess.run(command, cwd=project, env=environment, check=True)
+
+
+def settings_of(project: Path, grid: SmallGrid) -> dict[str, str | int]:
+    """Keys of config.yaml that a run of a grid and the loading of its networks have in common."""
+    settings: dict[str, str | int] = {}
+    if grid.family == "tiny":
+        settings["catalog"] = str(project / MINE)
+    if grid.image_size is not None:
+        settings["image_size"] = grid.image_size
+    return settings
 
 
 def files_of_rows(project: Path, grid: SmallGrid) -> list[Path]:
@@ -198,7 +202,7 @@ def _neutral_rows(
 
 
 def tables_of(project: Path, grid: SmallGrid) -> dict[str, pd.DataFrame]:
-    """Tables of a grid by name, with the text of each cell, without what is measured anew."""
+    """Tables of a grid by name, with the text of each cell, without times and sizes."""
     folder = project / f"reports/{grid.family}"
     if grid.protocol != "paper":
         folder /= grid.protocol
@@ -216,10 +220,8 @@ def networks_of(project: Path, grid: SmallGrid) -> Iterator[tuple[str, nn.Module
         if method.startswith(SEVERAL_NETWORKS):
             continue
         name = f"{model}/{target}/{method}/{size}/{seed}"
-        settings = dict(grid.settings)
-        if "catalog" in settings:
-            settings["catalog"] = str(project / settings["catalog"])
-        network, _ = rib.load_run(project, f"{grid.family}/{grid.protocol}/{name}", **settings)
+        run_in_project = f"{grid.family}/{grid.protocol}/{name}"
+        network, _ = rib.load_run(project, run_in_project, **settings_of(project, grid))
         yield name, network
 
 

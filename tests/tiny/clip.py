@@ -45,7 +45,7 @@ def add(folder: Path) -> None:
 
 
 def _entry(other: dict, weights: Path, tokenizer: list[Path]) -> dict:
-    """The model's entry, which takes from that of another model what isn't of open_clip."""
+    """The model's entry: keys that open_clip doesn't change are those of another model."""
     return {
         **other,
         "library": "open_clip",
