@@ -10,6 +10,8 @@ from rib.config.catalog import Catalog
 from rib.config.schema import read_yaml, validated
 from unit.conftest import CATALOG
 
+SECONDS = 5  # a tenth is usual; a slow machine takes one, and an attack that works takes minutes
+
 
 def powers(line):
     """Ten anchors, each of which has the one before nine times."""
@@ -49,14 +51,14 @@ FILES = {
 
 
 def refused(read, path, text):
-    """Refusal of a file within a second of processor time, as one line that names it."""
+    """Refusal of a file within seconds of processor time, as one line that names it."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     begun = time.process_time()
     with pytest.raises(UserError, match=path.name) as error:
         read()
     assert (
-        time.process_time() - begun < 1
+        time.process_time() - begun < SECONDS
         and len(str(error.value)) < 500
         and "\n" not in str(error.value)
     )
@@ -65,7 +67,7 @@ def refused(read, path, text):
 
 @pytest.mark.attack("YAML")
 @pytest.mark.parametrize("text", FILES.values(), ids=FILES)
-def test_config_is_refused_within_a_second(tmp_path, text):
+def test_config_is_refused_within_seconds(tmp_path, text):
     path = tmp_path / "config.yaml"
     refused(lambda: validated(read_yaml(path), "config", str(path)), path, text)
 

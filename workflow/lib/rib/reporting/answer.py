@@ -101,10 +101,11 @@ def headline(tables: AnswerTables, names: AnswerNames, method: str) -> str:
 
     It is of the main method's finished runs; of all methods' where it has none, and of unfinished
     runs where none is finished. An example, without the names of the other datasets: `Full
-    fine-tuning changed mean accuracy on ... by -3.1 [-4.0, -2.2] percentage points.`
+    fine-tuning changed mean accuracy on ... by -3.1 percentage points.` It has no interval: that of
+    the tables is for other images and these very networks, and other networks differ by more.
 
     Where targets share source images with other datasets, a second sentence has the leak-free
-    change: `2 of 4 targets share source images with others; leak-free: -4.0 [-5.1, -2.9].`
+    change: `2 of 4 targets share source images with others; leak-free: -4.0.`
     """
     rows = finished_rows(tables.mri)
     training_is_unfinished = rows.empty
@@ -115,7 +116,7 @@ def headline(tables: AnswerTables, names: AnswerNames, method: str) -> str:
     subject = "Fine-tuning"
     if rows["method"].nunique() == 1:
         subject = _capitalised(names.methods[rows["method"].iloc[0]])
-    changes = _listed(rows, "mri", ("ci_low", "ci_high"), tables.mri, names)
+    changes = _listed(rows, "mri", None, tables.mri, names)
     sentence = f"{subject} changed mean accuracy on {OTHER_DATASETS} by {changes} percentage points"
     if training_is_unfinished:
         sentence += "; its training is unfinished"
@@ -142,8 +143,7 @@ def _leaks(tables: AnswerTables, names: AnswerNames, rows: DataFrame) -> str:
     leak_free_rows = rows.dropna(subset="leak_free")
     if leak_free_rows.empty:
         return f"{sentence}, and not every target leaves other images to test on."
-    ends = ("leak_free_low", "leak_free_high")
-    changes = _listed(leak_free_rows, "leak_free", ends, tables.mri, names)
+    changes = _listed(leak_free_rows, "leak_free", None, tables.mri, names)
     return f"{sentence}; leak-free: {changes}."
 
 
@@ -353,7 +353,7 @@ def changes_in_distribution(table: DataFrame, methods: Mapping[str, str]) -> lis
 def _listed(
     rows: DataFrame,
     column: str,
-    ends: tuple[str, str],
+    ends: tuple[str, str] | None,
     mri: DataFrame,
     names: AnswerNames,
 ) -> str:
@@ -365,7 +365,7 @@ def _listed(
     Args:
         rows: model, method, and the columns of the change and of the ends of its interval.
         column: that of the change.
-        ends: columns of the lower and the upper end of its interval.
+        ends: columns of the lower and the upper end of its interval; None shows no interval.
         mri: table that has all models of the run.
     """
     changes = []
@@ -393,16 +393,18 @@ def _joined(texts: list[str], rows: DataFrame) -> str:
     return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def _change_of(row: Mapping[Hashable, Any], column: str, ends: tuple[str, str]) -> str:
+def _change_of(row: Mapping[Hashable, Any], column: str, ends: tuple[str, str] | None) -> str:
     """A change with its interval, if it has one: `-3.1 [-4.0, -2.2]`.
 
     Args:
         row: a line of a table.
         column: that of the change.
-        ends: columns of the lower and the upper end of its interval, which may be NaN.
+        ends: columns of the lower and the upper end of its interval, which may be NaN, or None.
     """
-    low_column, high_column = ends
     text = _signed(row[column])
+    if ends is None:
+        return text
+    low_column, high_column = ends
     has_interval = not math.isnan(row[low_column])
     if has_interval:
         text += f" [{_signed(row[low_column])}, {_signed(row[high_column])}]"
