@@ -24,7 +24,7 @@ def test_images_that_are_not_evaluated_are_counted_with_the_reason(numbers, said
     [
         ({"from": "published"}, "published"),
         ({"from": "zero_shot"}, "zero-shot"),
-        ({"from": "pretrained"}, "trained here"),
+        ({"from": "pretrained"}, "trained with the network"),
         ({"from": "fitted", "images": 200, "penalty": 1.0}, "fitted on 200 images"),
     ],
 )

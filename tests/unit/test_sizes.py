@@ -185,8 +185,6 @@ def test_pretraining_sizes_has_accuracies_whose_difference_is_mri(files):
     np.testing.assert_allclose(table["after"] - table["before"], table["mri"])
     assert (table["before_low"] == 48).all()
     assert (table["after_high"] == table["after"] + 1).all()
-    accuracies = table.groupby("model")["held_out"].agg(set).to_dict()
-    assert accuracies == {"m5": {80.5}, "m50": {85.0}}
 
 
 def test_published_models_have_the_number_that_they_state(files):
@@ -199,7 +197,6 @@ def test_published_models_have_the_number_that_they_state(files):
     assert len(table) == len(MODELS) * len(METHODS) * len(TRAIN_IMAGES)
     published = table[table["model"] == "published"]
     assert set(published["pretraining_images"]) == {20}
-    assert published["held_out"].isna().all()
     sizes_of_published = sizes[sizes["model"] == "published"]
     assert set(sizes_of_published["pretraining_images"]) == {20}
 
@@ -394,7 +391,7 @@ def test_models_of_one_number_stand_side_by_side_below_it():
     top, bottom = drawn_sizes(table, series={})
     # then
     (axis_of_numbers,) = top.child_axes
-    assert labels_of(axis_of_numbers.get_xticklabels()) == ["1.281", "11.8", "2,320"]
+    assert labels_of(axis_of_numbers.get_xticklabels()) == ["1.281 M", "11.8 M", "2,320 M"]
     positions = np.log2(bottom.get_xticks())
     first, second, third, fourth, fifth = positions
     assert np.diff(positions) == pytest.approx(np.ones(4))

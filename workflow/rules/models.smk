@@ -1,12 +1,12 @@
 # Convert each pretrained model to safetensors with its library's parameter names and a head for the
-# family's classes: the published head, one made from class names, or one fitted on the family's
-# reference dataset.
+# family's classes: the head that the weights have, one made from class names, or one fitted on the
+# family's reference dataset.
 
 from rib.models.settings import ConversionSettings
 
 MEGABYTES_OF_CONVERSION = 8000
 MEGABYTES_OF_FITTING_ON_ENCODED = 32000  # a head, on photos that are decoded when they are used
-TRAINED_HERE = [name for name, model in CATALOG.models.items() if model.pretrain]
+TRAINED_HERE = [name for name, model in CATALOG.models.items() if model.is_trained_here]
 
 
 def has_fitted_head(model):

@@ -1,7 +1,13 @@
 # Pretrain models here, from random weights on part of a dataset, as their catalogue entries
-# specify.
+# specify. Published models whose entries say how they were made are pretrained again on demand
+# (snakemake pretrain_again), into a folder of their own: no result depends on it.
 
 from rib.training.settings import PretrainingSettings, TrainingSettings
+
+PRETRAINED_AGAIN = f"results/{FAMILY}/pretrained_again/{{model}}"
+PUBLISHED_WITH_RECIPE = [
+    name for name, model in GRID.models.items() if model.pretrain and not model.is_trained_here
+]
 
 
 def pretraining_inputs(wildcards):
@@ -22,7 +28,7 @@ def pretraining_settings(wildcards):
     facts = GRID.conversion(wildcards.model)
     pretraining = CATALOG.models[wildcards.model].pretrain
     settings = PretrainingSettings(
-        entry=facts["entry"],
+        entry={**facts["entry"], "source": None, "tokenizer": [], "pretrain": pretraining},
         num_classes=facts["num_classes"],
         training=from_params(TrainingSettings, GRID.pretraining(wildcards.model)),
         view=view_of(wildcards.model, pretraining["dataset"], pretraining["test"]),
@@ -69,3 +75,23 @@ rule pretrain_model:
         cfg=pretraining_settings,
     script:
         "../scripts/pretrain_model.py"
+
+
+use rule pretrain_model as pretrain_model_again with:
+    output:
+        **job_files(
+            PRETRAINED_AGAIN,
+            inside=True,
+            weights="weights.safetensors",
+            description="model.json",
+            history="history.csv",
+        ),
+    log:
+        f"{LOGS}/pretrained_again/{{model}}.log",
+    wildcard_constraints:
+        model="|".join(map(re.escape, PUBLISHED_WITH_RECIPE)) or "(?!)",
+
+
+rule pretrain_again:
+    input:
+        expand(f"{PRETRAINED_AGAIN}/weights.safetensors", model=PUBLISHED_WITH_RECIPE),

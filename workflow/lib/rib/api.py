@@ -917,7 +917,7 @@ class _Stages:
 
     def model(self) -> Path:
         """Folder of the model, converted or trained here."""
-        if self.grid.models[self.name].pretrain:
+        if self.grid.models[self.name].is_trained_here:
             return self.pretrained()
         return self.converted()
 

@@ -35,7 +35,7 @@ if LARGEST_GROUP > 1 and HAS_FIGURES:
 
 def network_group_settings(wildcards):
     """Settings of the job that compares groups of networks."""
-    stated_images = {name: GRID.models[name].pretraining_images for name in GROUP_OF_NETWORK}
+    stated_images = {name: GRID.models[name].stated_pretraining_images for name in GROUP_OF_NETWORK}
     settings = NetworkGroupSettings(
         ri=RI_STATISTICS,
         groups=GROUP_OF_NETWORK,
@@ -54,7 +54,7 @@ rule compare_networks:
         descriptions=[
             f"{MODEL.format(model=name)}/model.json"
             for name in GROUP_OF_NETWORK
-            if GRID.models[name].pretrain
+            if GRID.models[name].is_trained_here
         ],
     output:
         **table_files("networks", **NETWORK_TABLES),

@@ -6,17 +6,18 @@
 from rib.analyses.sizes.settings import SizeSettings
 
 SIZES = {name: f"{METRICS}/tables/{name}.csv" for name in ("sizes", "pretraining_sizes")}
-# Models that differ only in the size of their pretraining data have the same architecture and
-# dataset.
+# Models that differ only in the size of their pretraining data have the same architecture, dataset
+# and augmentation.
 SERIES = {
-    name: f"{m.architecture} on {m.pretrain['dataset']}"
-    for name, m in GRID.models.items()
-    if m.pretrain
+    name: f"{model.architecture} on {model.pretrain['dataset']}"
+    + (", augmented" if "augmentation" in model.pretrain else "")
+    for name, model in GRID.models.items()
+    if model.pretrain
 }
 PRETRAINING_IMAGES = {
-    name: model.pretraining_images
+    name: model.stated_pretraining_images
     for name, model in GRID.models.items()
-    if model.pretraining_images
+    if model.stated_pretraining_images
 }
 # One fine-tuned run of each model, target and size, which records the number of images.
 COUNTED = list(
@@ -69,7 +70,11 @@ rule tabulate_sizes:
     input:
         **{name: TABLES[name] for name in ("ri", "mri", "ood", "fit")},
         manifests=[f"{CHECKPOINT}/manifest.json".format(**vars(run)) for run in COUNTED],
-        descriptions=expand(f"{MODEL}/model.json", model=SERIES),
+        descriptions=[
+            f"{MODEL}/model.json".format(model=name)
+            for name, model in GRID.models.items()
+            if model.is_trained_here
+        ],
     output:
         **table_files("sizes", **SIZES),
     log:

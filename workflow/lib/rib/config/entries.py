@@ -109,7 +109,10 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Model:
-    """One pretrained model: the source of published weights, or settings for training it here."""
+    """One pretrained model: the source of published weights, settings for training it, or both.
+
+    A model with both was published by this project: `pretrain` is the recipe that made the weights.
+    """
 
     name: str
     families: list[str]
@@ -133,12 +136,28 @@ class Model:
     source: dict[str, Any] | None = None
     pretrain: dict[str, Any] | None = None
     parameters: int | None = None
-    pretraining_images: int | None = None  # None if unknown or trained here
+    pretraining_images: int | None = None  # None if unknown, or if a recipe states its size
     group: str | None = None  # replicates have the same: they differ only in what chance decides
 
     @property
     def sources(self) -> tuple[dict[str, Any], ...]:
         return (self.source, *self.tokenizer) if self.source else ()
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether a run trains it from random weights, since it isn't published."""
+        return self.source is None
+
+    @property
+    def stated_pretraining_images(self) -> int | None:
+        """Number of pretraining images, as the entry or its recipe states it.
+
+        None if it is not known: a recipe may take a fraction of a dataset, or all of it.
+        """
+        if self.pretraining_images is None and self.pretrain:
+            size = self.pretrain["size"]
+            return size if isinstance(size, int) else None
+        return self.pretraining_images
 
     @property
     def raw(self) -> str:

@@ -126,7 +126,8 @@ class Grid:
             assert self.reference is not None  # it is the proxy
             names.append(self.reference.dataset.name)
         for model in self.models.values():
-            if model.pretrain:
+            if model.is_trained_here:
+                assert model.pretrain is not None
                 names += [model.pretrain["dataset"], model.pretrain["test"]]
         return [self.catalog.datasets[name] for name in dict.fromkeys(names)]
 
@@ -775,6 +776,7 @@ class Grid:
         facts = {key: getattr(entry, key) for key in MODEL_FACTS}
         facts["arguments"] = self.arguments(model)
         if entry.source:
+            facts["pretrain"] = None  # of what made published weights nothing here depends
             facts["source"] = without_addresses(entry.source)
             facts["tokenizer"] = [without_addresses(source) for source in entry.tokenizer]
         head = self.head(model)

@@ -198,6 +198,9 @@ def _sentence(error: ValidationError) -> str:
     if error.validator == "oneOf":
         keys = [key for choice in schema["oneOf"] for key in choice["required"]]
         return f"give exactly one of the keys {', '.join(keys)}{inside}."
+    if error.validator == "anyOf" and all("required" in choice for choice in schema["anyOf"]):
+        keys = [key for choice in schema["anyOf"] for key in choice["required"]]
+        return f"give at least one of the keys {', '.join(keys)}{inside}."
     subject = f"'{key_path}' is" if key_path else "the file is"
     return f"{subject} {shown}, which is not valid ({reason}){meaning}."
 

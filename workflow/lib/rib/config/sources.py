@@ -23,10 +23,10 @@ def content_of(source: Mapping[str, Any]) -> dict[str, Any]:
 def without_addresses(source: Mapping[str, Any]) -> dict[str, Any]:
     """What later jobs depend on: the content of a source, whichever address it is had from.
 
-    For example {"file": "photos.tar", "size": 1000, "digest": "sha256:..."} of a source with URLs.
-    A source without addresses, such as a package, is returned whole.
+    For example {"file": "photos.tar", "size": 1000, "digest": "sha256:..."} of a source with URLs,
+    and of a file of this machine. A source without addresses, such as a package, is returned whole.
     """
-    if any(key in source for key in ADDRESSES):
+    if source["kind"] == "file" or any(key in source for key in ADDRESSES):
         return content_of(source)
     return dict(source)
 

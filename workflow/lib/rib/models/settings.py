@@ -35,7 +35,8 @@ class ConversionSettings(Settings):
     """What a converted model depends on, besides its archives and the pretraining proxy."""
 
     entry: dict[str, JsonValue]  # facts of the model's catalogue entry (rib.config.grid)
-    head: Literal["published", "zero_shot", "fitted"]  # source of the head
+    # source of the head; `pretrained`: it was trained with the network, on the family's classes
+    head: Literal["published", "zero_shot", "fitted", "pretrained"]
     num_classes: int  # outputs of the network
     # the family's class names for a zero-shot head; None for ImageNet's
     class_names: Texts | None

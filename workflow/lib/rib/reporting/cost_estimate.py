@@ -181,7 +181,8 @@ def plan(grid: Grid, results: Path, full_run: FullRun, machine: Machine) -> Plan
     _add_weights(estimate, grid, runs)
     _add_rates(estimate, grid, results, used_images)
     for name, model in grid.models.items():
-        if model.pretrain:
+        if model.is_trained_here:
+            assert model.pretrain is not None
             estimate.add_passes(name, TRAIN, _images_seen_in_pretraining(model.pretrain, counts))
     for run in runs:
         _add_training(estimate, grid, run, used_images, TRAIN)

@@ -142,7 +142,7 @@ def head_of(facts: Mapping[str, object]) -> str:
     if facts["from"] == "zero_shot":
         return "zero-shot, from names of classes"
     if facts["from"] == "pretrained":
-        return "trained here with the network"
+        return "trained with the network"
     return "published with the weights"
 
 

@@ -64,7 +64,7 @@ def draw(
     image_axis(mri_axes, x_of_models)
     note = "Pretraining images (log scale); "
     if side_by_side:
-        note = "Models in the order of their pretraining images (above the panels, in millions); "
+        note = "Models in the order of their pretraining images (above the panels); "
         labels = [models[model] for model in x_of_models.index]
         mri_axes.set_xticks(x_of_models, labels, rotation=90, fontsize=7)
         _draw_numbers(accuracy_axes, mri_axes, images)
@@ -88,7 +88,7 @@ def _draw_numbers(accuracy_axes: Axes, mri_axes: Axes, images: pd.Series) -> Non
     middles = exponents_of_number.mean()
     above = accuracy_axes.secondary_xaxis("top")
     above.xaxis.set_minor_locator(NullLocator())
-    labels = [f"{number / 1e6:,.4g}" for number in middles.index]
+    labels = [_number_of_images(number) for number in middles.index]
     above.set_xticks(2.0**middles, labels, fontsize=7)
     above.tick_params(length=0)
     last_of_groups = exponents_of_number.max()
@@ -96,6 +96,11 @@ def _draw_numbers(accuracy_axes: Axes, mri_axes: Axes, images: pd.Series) -> Non
         between = 2.0 ** (last + 0.5)
         for axes in (accuracy_axes, mri_axes):
             axes.axvline(between, color="#bdbdbd", linewidth=0.8, linestyle=":")
+
+
+def _number_of_images(number: int) -> str:
+    """A number in the width of a few models: `50,000` and `400 M`, for millions."""
+    return f"{number / 1e6:,.4g} M" if number >= 1e6 else f"{number:,}"
 
 
 def _draw_series(

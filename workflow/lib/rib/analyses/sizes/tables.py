@@ -54,23 +54,18 @@ def size_tables(
         mRI the mean over targets), pretraining_images (empty if not known), ri, ci_low, ci_high in
         percentage points;
         pretraining_sizes, of models with a known number, sorted by it: model, method, size,
-        pretraining_images, held_out (accuracy on held-out in-distribution images; empty for
-        published models), before, before_low, before_high, after, after_low, after_high (mean OOD
+        pretraining_images, before, before_low, before_high, after, after_low, after_high (mean OOD
         accuracies), all in percent; mri, ci_low, ci_high in percentage points.
     """
     pretraining_images = dict(settings.pretraining_images)
-    held_out = {}  # accuracy in percent by model
     for description in descriptions:
-        model = description.parent.name
-        facts = read_json(description)["trained"]
-        pretraining_images[model] = facts["images"]
-        held_out[model] = facts["test"]["accuracy"]
+        pretraining_images[description.parent.name] = read_json(description)["trained"]["images"]
     ri = read_table(tables.ri)
     mri = read_table(tables.mri)
     ood = read_table(tables.ood)
     return {
         "sizes": _sizes(ri, mri, _train_images(manifests), pretraining_images),
-        "pretraining_sizes": _pretraining_sizes(mri, ood, pretraining_images, held_out),
+        "pretraining_sizes": _pretraining_sizes(mri, ood, pretraining_images),
     }
 
 
@@ -109,14 +104,13 @@ def _pretraining_sizes(
     mri: pd.DataFrame,
     ood: pd.DataFrame,
     pretraining_images: Mapping[str, int],
-    held_out: Mapping[str, float],
 ) -> pd.DataFrame:
     """The table pretraining_sizes of `size_tables`.
 
     Args:
         mri: model, method, size, mri, ci_low, ci_high.
         ood: model, method, size, when (before or after), accuracy, ci_low, ci_high.
-        pretraining_images, held_out: by model.
+        pretraining_images: by model.
     """
     is_known = mri["model"].isin(list(pretraining_images))
     table = mri[is_known][[*KEY, "mri", *INTERVAL]]
@@ -127,7 +121,5 @@ def _pretraining_sizes(
         table = table.merge(added_columns, on=KEY)
         accuracy_columns += new_names.values()
     table["pretraining_images"] = table["model"].map(pretraining_images)
-    table["held_out"] = table["model"].map(held_out)
     table = table.sort_values("pretraining_images", kind="stable")
-    facts_of_model = ["pretraining_images", "held_out"]
-    return table[[*KEY, *facts_of_model, *accuracy_columns, "mri", *INTERVAL]]
+    return table[[*KEY, "pretraining_images", *accuracy_columns, "mri", *INTERVAL]]
