@@ -25,7 +25,7 @@ TARGETS = FAMILY["defaults"]["targets"]
 ALPHAS = FAMILY["method_settings"]["wise_ft"]["alpha"]
 METHODS = ["ft", "linear_probe", *(f"wise_ft-alpha{alpha}" for alpha in ALPHAS)]
 IN_DISTRIBUTION = "fashion"
-REFERENCE = "fashion_train"  # which networks are pretrained on; it is not evaluated
+REFERENCE = "fashion_train"  # which networks were pretrained on; it is not prepared
 EVALUATED = set(DIGESTS) - {REFERENCE}
 CLASSES = 10
 RUN = ["model", "method", "target"]
@@ -99,7 +99,7 @@ def test_no_photo_is_in_two_images(images):
     assert images["source_id"].is_unique
 
 
-@pytest.mark.parametrize("name", DIGESTS)
+@pytest.mark.parametrize("name", sorted(EVALUATED))
 def test_prepared_pictures_have_the_bytes_that_they_have_everywhere(name):
     (path,) = (RESULTS / "prepare" / name).glob("*/images.npy")
     with open(path, "rb") as file:

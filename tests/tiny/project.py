@@ -64,6 +64,7 @@ COPIED = (
     "config.yaml",
     "CITATION.cff",
     "workflow",
+    "data/networks",
     "profiles",
     "envs",
     ".gitignore",

@@ -98,19 +98,20 @@ GRIDS = {
         },
     ),
     "clothes, held out": Grid(
-        targets=(*REPORTS, "learning_rates"),
+        targets=(*REPORTS, "learning_rates", "pretrain_again"),
         config={
             "family": "fashion",
             "protocol": "held_out",
-            "models": ["fashion_cnn_1k", "fashion_cnn_50k"],
+            # the second one is pretrained here
+            "models": ["fashion_cnn_50k", "fashion_cnn_7k"],
             "targets": ["fashion_edges"],
             "train_subset": ["all", 20],
-            # l2_sp has a rate of its own for one of the networks
             "methods": ["ft", "greedy_soup_sweep", "lp_ft", "l2_sp"],
             "method_settings": {
                 "ft": {"lr": [0.1, 0.2]},
                 "linear_probe": {"lr": [0.01, 0.015]},
                 "lp_ft": {"lr": 0.01},
+                "l2_sp": {"lr": {"fashion_cnn_50k": 0.003, "other": 0.001}},
             },
             "select": "target",
             "monitor": ["fashion_edges"],
@@ -162,15 +163,15 @@ GRIDS = {
         targets=("all",),
         config={
             "family": "fashion",
-            "models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1", "fashion_cnn_50k"],
+            "models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1", "fashion_cnn_7k"],
             "methods": ["ft"],
             "targets": ["fashion_edges"],
         },
     ),
 }
 THEIRS = """model,target,method,seed,size,file,label
-fashion_cnn_1k,fashion_edges,theirs,0,all,weights.pth,Theirs
-fashion_cnn_1k,fashion_edges,theirs,0,20,weights.pth,Theirs
+fashion_cnn_7k,fashion_edges,theirs,0,all,weights.pth,Theirs
+fashion_cnn_7k,fashion_edges,theirs,0,20,weights.pth,Theirs
 fashion_cnn_50k,fashion_edges,theirs,0,all,weights.pth,Theirs
 fashion_cnn_50k,fashion_edges,theirs,0,20,weights.pth,Theirs
 """

@@ -542,12 +542,13 @@ def test_the_job_is_given_the_groups_and_the_numbers_of_pretraining_images(wirin
     assert job.settings["groups"] == {
         "fashion_cnn_1k": "CNN on 1,000",
         "fashion_cnn_1k_seed1": "CNN on 1,000",
-        "fashion_cnn_50k": "CNN on 50,000",
+        "fashion_cnn_7k": "CNN on 7,000",
     }
     assert job.settings["in_distribution"] == ["fashion"]
-    assert job.settings["pretraining_images"] == {}
-    assert job.inputs["descriptions"] == [
-        "results/fashion/models/fashion_cnn_1k/model.json",
-        "results/fashion/models/fashion_cnn_1k_seed1/model.json",
-        "results/fashion/models/fashion_cnn_50k/model.json",
-    ]
+    assert job.settings["pretraining_images"] == {
+        "fashion_cnn_1k": 1000,
+        "fashion_cnn_1k_seed1": 1000,
+        "fashion_cnn_7k": 7000,
+    }
+    of_a_network_that_is_pretrained_here = ["results/fashion/models/fashion_cnn_7k/model.json"]
+    assert job.inputs["descriptions"] == of_a_network_that_is_pretrained_here

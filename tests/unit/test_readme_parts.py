@@ -31,57 +31,37 @@ def catalog():
 
 
 @pytest.fixture
-def example(tmp_path, monkeypatch):
-    """Tables of a run with three sizes."""
-    monkeypatch.setattr(readme, "EXAMPLE", tmp_path)
+def compared(tmp_path, monkeypatch):
+    """Tables of a comparison of three methods."""
     monkeypatch.setattr(readme, "COMPARED", tmp_path)
     lines = ["ft,1.04,0.5,2,99.9", "wise_ft-alpha0.5,3,2,4,50", "lwf,-1,-2.26,0,100"]
     lines = [f"efficientnet_lite0,all,protocol paper,{line}" for line in lines]
     head = "model,size,conditions,method,mri,ci_low,ci_high,fit"
     (tmp_path / "mri.csv").write_text("\n".join([head, *lines]))
     (tmp_path / "ranking.csv").write_text("method,size,letters\nft,all,ab\nlwf,all,b\n")
-    runs = [("all", -1.0), ("all", 2.04), ("all", 1.0), ("0.5", 30.0), ("10", -40.0)]
-    lines = [
-        f"efficientnet_lite0,ft,noto,{size},{seed},{ri},-3,3"
-        for seed, (size, ri) in enumerate(runs)
-    ]
-    (tmp_path / "ri.csv").write_text(
-        "\n".join(["model,method,target,size,seed,ri,ci_low,ci_high", *lines])
-    )
-    (tmp_path / "accuracy.csv").write_text("dataset,n\nnoto,200\ntwemoji,97\nnoto,200\n")
 
 
 @pytest.fixture
-def fashion_tables(tmp_path_factory, monkeypatch):
-    """Tables of a comparison of four methods, of which one is not finished and one not ranked."""
-    folder = tmp_path_factory.mktemp("fashion_methods")
-    tables = {
-        "mri": """method,mri,ci_low,ci_high,on_target,unfinished
-            ft,10,9,11,100,0
-            lwf,-2.5,-3,-2,61.25,0
-            spd,3,2,4,80,1
-            soup_seeds,12,11,13,99,0""",
-        "ranking": """model,method,reference,difference,diff_low,diff_high
-            fashion_cnn_50k,ft,ft,0,,
-            fashion_cnn_50k,lwf,ft,-12.5,-14,-11""",
-        "in_distribution": """method,change,ci_low,ci_high
-            ft,-20,-22,-18
-            lwf,-1,-2,0
-            spd,-2,-3,-1
-            soup_seeds,-15,-16,-14""",
-        "cost": """method,seconds
-            ft,40
-            lwf,44
-            spd,40
-            soup_seeds,124""",
-    }
-    for name, text in tables.items():
-        lines = [line.strip() for line in text.splitlines()]
-        (folder / f"{name}.csv").write_text("\n".join(lines))
-    monkeypatch.setattr(readme, "FASHION_METHODS", folder)
+def example(tmp_path, monkeypatch):
+    """Tables of a run of two methods on two networks."""
+    folder = tmp_path / "example"
+    folder.mkdir()
+    monkeypatch.setattr(readme, "EXAMPLE", folder)
+    (folder / "mri.csv").write_text(
+        "model,method,mri,ci_low,ci_high,ood_before,ood_after,on_target\n"
+        "fashion_cnn_1k,ft,20,19,21,26,46,100\n"
+        "fashion_cnn_1k,lp,1.04,0.5,2,26,27.04,60\n"
+        "fashion_cnn_broad,ft,-3.5,-4,-3,70,66.5,100\n"
+    )
+    (folder / "in_distribution.csv").write_text(
+        "model,method,change,ci_low,ci_high\n"
+        "fashion_cnn_broad,ft,-5,-6,-4\n"
+        "fashion_cnn_1k,lp,-2,-3,0\n"
+        "fashion_cnn_1k,ft,-10,-11,-9\n"
+    )
 
 
-def test_the_comparison_has_the_best_first(example):
+def test_the_comparison_has_the_best_first(compared):
     assert readme.comparison().splitlines()[2:] == [
         "| `wise_ft-alpha0.5` | +3.0 [+2.0, +4.0] | 50.0 | not ranked |",
         "| `ft` | +1.0 [+0.5, +2.0] | 99.9 | ab |",
@@ -89,67 +69,20 @@ def test_the_comparison_has_the_best_first(example):
     ]
 
 
-def test_methods_on_fashion_have_their_difference_from_full_fine_tuning_first(fashion_tables):
-    assert readme.fashion_methods().splitlines()[2:] == [
-        "| `soup_seeds` | not ranked | +12.0 [+11.0, +13.0] | -15.0 [-16.0, -14.0] | 99.0 | 3.1 |",
-        "| `ft` | reference | +10.0 [+9.0, +11.0] | -20.0 [-22.0, -18.0] | 100.0 | 1.0 |",
-        "| `spd` | unfinished | +3.0 [+2.0, +4.0] | -2.0 [-3.0, -1.0] | 80.0 | 1.0 |",
-        "| `lwf` | -12.5 [-14.0, -11.0] | -2.5 [-3.0, -2.0] | -1.0 [-2.0, +0.0] | 61.3 | 1.1 |",
+def test_networks_have_what_each_method_changes(example, catalog):
+    broad = "CNN on 50,000, broad"
+    assert readme.fashion_networks(catalog).splitlines()[2:] == [
+        "| CNN on 1,000 | `ft` | 26.0, 46.0 | +20.0 [+19.0, +21.0] | -10.0 [-11.0, -9.0] | 100.0 |",
+        "| CNN on 1,000 | `lp` | 26.0, 27.0 | +1.0 [+0.5, +2.0] | -2.0 [-3.0, +0.0] | 60.0 |",
+        f"| {broad} | `ft` | 70.0, 66.5 | -3.5 [-4.0, -3.0] | -5.0 [-6.0, -4.0] | 100.0 |",
     ]
 
 
-def test_networks_have_the_differences_of_methods_from_full_fine_tuning(
-    catalog, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(readme, "FASHION_SEEDS", tmp_path)
-    (tmp_path / "ranking.csv").write_text(
-        "model,method,reference,difference,diff_low,diff_high\n"
-        "fashion_vit_50k,ft,ft,0,,\n"
-        "fashion_vit_50k,lwf,ft,-12.5,-14,-11\n"
-        "fashion_cnn_1k,lwf,ft,1,0.5,2\n"
-        "fashion_cnn_1k,ewc,ft,2.25,1,3\n"
+def test_the_headline_is_of_full_fine_tuning_and_has_no_interval(example, catalog):
+    assert readme.headline(catalog) == (
+        "**Full fine-tuning changed mean accuracy on the other sets by +20.0 (CNN on 1,000) and "
+        "\N{MINUS SIGN}3.5 (CNN on 50,000, broad) percentage points, for these 2 networks.**"
     )
-    assert readme.fashion_networks(catalog).splitlines() == [
-        "| network | `ewc` | `lwf` |",
-        "| --- | --- | --- |",
-        "| CNN on 1,000 | +2.3 [+1.0, +3.0] | +1.0 [+0.5, +2.0] |",
-        "| ViT on 50,000 | not ranked | -12.5 [-14.0, -11.0] |",
-    ]
-
-
-def test_methods_that_were_run_on_further_networks_are_in_the_order_of_the_comparison(
-    catalog, tmp_path, monkeypatch
-):
-    # given a comparison on one network, and a run of two of its methods on another one
-    header = "model,method,reference,difference,diff_low,diff_high\n"
-    comparison = tmp_path / "comparison"
-    replication = tmp_path / "replication"
-    for folder in (comparison, replication):
-        folder.mkdir()
-    (comparison / "ranking.csv").write_text(
-        f"{header}"
-        "fashion_cnn_50k,replay,ft,3,2,4\n"
-        "fashion_cnn_50k,ldifs,ft,2,1,3\n"
-        "fashion_cnn_50k,ewc,ft,1,0.5,2\n"
-        "fashion_cnn_50k,ft,ft,0,,\n"
-    )
-    (replication / "ranking.csv").write_text(
-        f"{header}"
-        "fashion_cnn_50k_seed1,ewc,ft,1.5,1,2\n"
-        "fashion_cnn_50k_seed1,ft,ft,0,,\n"
-        "fashion_cnn_50k_seed1,replay,ft,-2,-3,-1\n"
-    )
-    monkeypatch.setattr(readme, "FASHION_METHODS", comparison)
-    monkeypatch.setattr(readme, "FASHION_REPLICATION", replication)
-    # when
-    table = readme.fashion_replication(catalog)
-    # then
-    assert table.splitlines() == [
-        "| method | CNN on 50,000 | CNN on 50,000, seed 1 |",
-        "| --- | --- | --- |",
-        "| `replay` | +3.0 [+2.0, +4.0] | -2.0 [-3.0, -1.0] |",
-        "| `ewc` | +1.0 [+0.5, +2.0] | +1.5 [+1.0, +2.0] |",
-    ]
 
 
 def test_every_key_of_config_has_a_line():
@@ -227,79 +160,6 @@ def test_recipes_say_what_differs_from_the_defaults(catalog):
     assert lines["| `adamw`"][2] == "optimizer adamw, weight_decay 0.1, clip_norm 1.0"
 
 
-def test_the_headline_is_of_the_largest_size(example, catalog):
-    answer, numbers = readme.headline(catalog).split("\n\n- ")
-    minus = "\N{MINUS SIGN}"
-    assert answer == (
-        "**Full fine-tuning changed mean accuracy on the out-of-distribution datasets other than "
-        "the target by +1.0 [+0.5, +2.0] percentage points.**"
-    )
-    statements, numbers = numbers.split("\n\n")
-    assert statements.splitlines() == [
-        "Averaging: Compared with full fine-tuning, averages of its weights and the pretrained "
-        "ones changed mean accuracy on the other datasets by +2.0 points.",
-        "- All methods: Of 3 finished pairs of model and method 2 have an interval above 0 and 0 "
-        f"below: +1.0 [+0.5, +2.0] (full fine-tuning), +3.0 [+2.0, +4.0] (WiSE-FT, alpha 0.5) "
-        f"and {minus}1.0 [{minus}2.3, +0.0] (LwF) points.",
-    ]
-    assert numbers == (
-        "1 methods on 1 targets; 2 datasets of 97 to 200 images. "
-        "Highest RI: +2.0 percentage points [-3.0, +3.0] "
-        "(EfficientNet-Lite0, full fine-tuning, Noto). "
-        "Lowest RI: -1.0 percentage points [-3.0, +3.0] "
-        "(EfficientNet-Lite0, full fine-tuning, Noto)."
-    )
-
-
-def test_the_headline_says_that_there_is_one_seed(example, catalog):
-    path = readme.EXAMPLE / "ri.csv"
-    path.write_text(
-        "model,method,target,size,seed,ri,ci_low,ci_high\nefficientnet_lite0,ft,noto,all,7,1,-3,3\n"
-    )
-    assert readme.headline(catalog).endswith(
-        ". One seed: the intervals are over objects, for these trained networks."
-    )
-
-
-def test_the_headline_says_if_its_runs_are_unfinished(example, catalog):
-    path = readme.EXAMPLE / "ri.csv"
-    header, *lines = path.read_text().splitlines()
-    path.write_text(
-        "\n".join([f"{header},unfinished", *(f"{line},{int('-1.0' in line)}" for line in lines)])
-    )
-    gained, lost = readme.headline(catalog).split(" Lowest RI: ")
-    assert lost.endswith("(EfficientNet-Lite0, full fine-tuning, Noto; training unfinished).")
-    assert "unfinished" not in gained
-
-
-@pytest.mark.parametrize(
-    ("parts", "said"),
-    [
-        (
-            "11.4,8,15,-13,-16,-9",
-            "; +11.4 on classes that the target has, -13.0 on those that it lacks",
-        ),
-        (
-            "-1,-3,1,-13,-16,-9",
-            "; -1.0 on classes that the target has, -13.0 on those that it lacks",
-        ),
-        ("-1,-3,1,-2,-4,-0.5", ""),
-        ("2,1,3,,,", ""),
-    ],
-    ids=["other sign", "apart", "alike", "one of them only"],
-)
-def test_the_headline_tells_classes_of_the_target_from_others_where_they_differ(
-    example, catalog, tmp_path, parts, said
-):
-    keys = "ri_seen,seen_low,seen_high,ri_unseen,unseen_low,unseen_high"
-    head = f"model,method,target,size,seed,ri,ci_low,ci_high,{keys}"
-    (tmp_path / "ri.csv").write_text(f"{head}\nefficientnet_lite0,ft,noto,all,0,-1,-3,3,{parts}\n")
-    assert (
-        f"Lowest RI: -1.0 percentage points [-3.0, +3.0] "
-        f"(EfficientNet-Lite0, full fine-tuning, Noto{said})." in (readme.headline(catalog))
-    )
-
-
 def test_the_graph_leaves_out_targets_and_what_can_be_inferred():
     lines = readme.graph(GRAPH).splitlines()
     assert lines == [
@@ -331,15 +191,13 @@ PARTS = (
     "methods",
     "recipes",
     "comparison",
-    "fashion_methods",
     "fashion_networks",
-    "fashion_replication",
     "paper",
     "headline",
 )
 
 
-def test_each_part_comes_to_its_place(tmp_path, example, fashion_tables, monkeypatch):
+def test_each_part_comes_to_its_place(tmp_path, compared, example, monkeypatch):
     # given two pages, of which the second has all parts but the graph
     monkeypatch.chdir(ROOT)
     first, second = pages(tmp_path, *PARTS)
@@ -365,7 +223,7 @@ def test_each_part_comes_to_its_place(tmp_path, example, fashion_tables, monkeyp
     [(), ("headline", "more"), ("headline", "headline")],
     ids=["missing", "unknown", "twice"],
 )
-def test_a_part_has_one_place(tmp_path, example, fashion_tables, monkeypatch, last_parts):
+def test_a_part_has_one_place(tmp_path, compared, example, monkeypatch, last_parts):
     # given places for all parts but the headline, and for the last ones
     monkeypatch.chdir(ROOT)
     *parts_but_headline, _headline = PARTS

@@ -18,17 +18,18 @@ def project(tmp_path):
 
 
 def test_the_default_grid(project):
-    models = 2
+    models = 3
     trained = 2  # methods
     merged = 3  # WiSE-FT at three alphas
     targets = 4
     datasets = 9
     archives = 4  # which all datasets share
+    networks = models  # a file of weights each
     assert project.planned() == {
-        "download": archives,
-        "prepare": datasets + 1,  # and the photos that the models are pretrained on
+        "download": archives + networks,
+        "prepare": datasets,
         "list_group": 1,
-        "pretrain_model": models,
+        "convert_model": models,
         "finetune": models * trained * targets,
         "merge_weights": models * merged * targets,
         "evaluate_run": models * (1 + (trained + merged) * targets),

@@ -1,4 +1,4 @@
-"""Generate parts of README.md and docs/ from schemas, catalogue, rules and the example run.
+"""Generate parts of README.md and docs/ from schemas, catalogue, rules and kept tables.
 
 `make docs` calls it. A generated part is enclosed by `<!-- made by make docs: NAME -->` and
 `<!-- end -->`.
@@ -7,20 +7,17 @@
 import json
 import re
 import sys
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from rib.analysis.fit import read_table
-from rib.base.rounding import fit_percent, percent, points, rounded
+from rib.base.rounding import MINUS, fit_percent, percent, points
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, SELECT, Method
-from rib.config.run import SEEDS, TARGETS, VARIANTS, largest
+from rib.config.run import SEEDS, TARGETS, VARIANTS
 from rib.config.schema import load_schema
-from rib.reporting.answer import AnswerNames, AnswerTables, answer
 
 # A generated part, of which `begin` and `end` stay.
 PART = re.compile(
@@ -28,18 +25,12 @@ PART = re.compile(
 )
 CATALOG = Path("workflow/catalog")
 ANALYSES = Path("workflow/lib/rib/analyses")
-EXAMPLE = Path("reports/default_run")  # files of a default run, copied by `make example`
+EXAMPLE = Path("reports/default_run")  # of `make run`, kept by `make example`
 COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
-FASHION_METHODS = Path("reports/fashion_methods")  # of a run of configs/fashion_methods.yaml
-FASHION_SEEDS = Path("reports/fashion_seeds")  # of a run of configs/fashion_seeds.yaml
-# Of a run of some methods of configs/fashion_methods.yaml with further networks.
-FASHION_REPLICATION = Path("reports/fashion_replication")
-REFERENCE = "ft"  # full fine-tuning, with which methods on fashion are compared
+REFERENCE = "ft"  # full fine-tuning
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
 COSTS = ("training", "storage")  # measured against full fine-tuning
-# Where the key of a setting ends and its value begins in the name of a variant: `alpha0.5`.
-SETTING_IN_NAME = re.compile(r"(?<=[a-z_])(?=\d)")
 PAGE = "write_page"  # the rule that reads the outputs of most other rules
 
 
@@ -130,121 +121,10 @@ def comparison() -> str:
     return _table(("method", "mRI", "fit (%)", "letters (same: not told apart)"), rows)
 
 
-def fashion_methods() -> str:
-    """Methods of the kept comparison on fashion, best first, with differences from a reference.
-
-    The reference is full fine-tuning. Differences come first, with simultaneous intervals, then
-    mRI, the change in distribution, accuracy on the target, and processor time as a multiple of
-    that of the reference.
-    """
-    ranking = read_table(FASHION_METHODS / "ranking.csv").set_index("method")
-    in_distribution = read_table(FASHION_METHODS / "in_distribution.csv").set_index("method")
-    seconds = read_table(FASHION_METHODS / "cost.csv").set_index("method")["seconds"]
-    assert set(ranking["reference"]) == {REFERENCE}
-    rows = []
-    for line in _best_first(FASHION_METHODS):
-        method = line["method"]
-        change = in_distribution.loc[method]
-        row = (
-            f"`{method}`",
-            _difference_from_reference(line, ranking),
-            _with_interval(line["mri"], line["ci_low"], line["ci_high"]),
-            _with_interval(change["change"], change["ci_low"], change["ci_high"]),
-            percent(line["on_target"]),
-            f"{rounded(seconds[method] / seconds[REFERENCE])}",
-        )
-        rows.append(row)
-    header = (
-        "method",
-        f"mRI minus that of `{REFERENCE}`",
-        "mRI",
-        "in distribution",
-        "on the target (%)",
-        f"processor time (x `{REFERENCE}`)",
-    )
-    return _table(header, rows)
-
-
-def fashion_networks(catalog: Catalog) -> str:
-    """Differences of methods from full fine-tuning in mRI, by network of the kept grid of seeds.
-
-    Intervals hold for all methods of a network at once.
-    """
-    ranking = read_table(FASHION_SEEDS / "ranking.csv")
-    methods = sorted(set(ranking["method"]) - {REFERENCE})
-    networks = [name for name in catalog.models if name in set(ranking["model"])]
-    rows = [
-        (markdown(catalog.models[network].label), *_differences(ranking, network, methods))
-        for network in networks
-    ]
-    return _table(("network", *(f"`{method}`" for method in methods)), rows)
-
-
-def fashion_replication(catalog: Catalog) -> str:
-    """Differences from full fine-tuning in mRI of the methods that were run on further networks.
-
-    The first network is that of the kept comparison of all methods, in whose order they are.
-    Intervals hold for all methods of a run on a network at once.
-    """
-    first_ranking = read_table(FASHION_METHODS / "ranking.csv")
-    further_ranking = read_table(FASHION_REPLICATION / "ranking.csv")
-    further_methods = set(further_ranking["method"]) - {REFERENCE}
-    methods = [method for method in first_ranking["method"] if method in further_methods]
-    columns = []
-    labels = []
-    for ranking in (first_ranking, further_ranking):
-        for network in sorted(set(ranking["model"])):
-            labels.append(markdown(catalog.models[network].label))
-            columns.append(_differences(ranking, network, methods))
-    rows = []
-    for number, method in enumerate(methods):
-        rows.append((f"`{method}`", *(column[number] for column in columns)))
-    return _table(("method", *labels), rows)
-
-
-def _differences(ranking: pd.DataFrame, network: str, methods: Iterable[str]) -> list[str]:
-    """Differences of methods from full fine-tuning in mRI on a network, with their intervals.
-
-    Args:
-        ranking: ranking.csv of a run that is compared to full fine-tuning.
-        network: name of the network's model.
-        methods: those of which the difference is given; one without a rank has none.
-    """
-    assert set(ranking["reference"]) == {REFERENCE}
-    rows_of_network = ranking[ranking["model"] == network].to_dict("records")
-    row_of_method = {row["method"]: row for row in rows_of_network}
-    differences = []
-    for method in methods:
-        if method not in row_of_method:
-            differences.append("not ranked")
-            continue
-        row = row_of_method[method]
-        differences.append(_with_interval(row["difference"], row["diff_low"], row["diff_high"]))
-    return differences
-
-
 def _best_first(comparison_folder: Path) -> list[dict[Hashable, Any]]:
     """Lines of mri.csv of a kept comparison of methods, that with the highest mRI first."""
     mri = read_table(comparison_folder / "mri.csv")
     return mri.sort_values("mri", ascending=False, kind="stable").to_dict("records")
-
-
-def _difference_from_reference(line: Mapping[Hashable, Any], ranking: pd.DataFrame) -> str:
-    """Difference of a method's mRI from that of the reference, or why there is none.
-
-    Args:
-        line: the method's line in mri.csv.
-        ranking: ranking.csv, by method.
-    """
-    method = line["method"]
-    if method == REFERENCE:
-        return "reference"
-    if line["unfinished"]:
-        return "unfinished"
-    if method not in ranking.index:
-        return "not ranked"  # a merge over seeds: one network for each target
-    ranked = ranking.loc[method]
-    return _with_interval(ranked["difference"], ranked["diff_low"], ranked["diff_high"])
 
 
 def _with_interval(value: float, low: float, high: float) -> str:
@@ -296,122 +176,45 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def headline(catalog: Catalog) -> str:
-    """Main result of the example run: the answer that its page begins with, and more numbers."""
-    ri = read_table(EXAMPLE / "ri.csv")
-    accuracy = read_table(EXAMPLE / "accuracy.csv")
-    largest_size = largest(set(ri["size"]))
-    shown = ri[ri["size"] == largest_size].sort_values("ri", kind="stable")
-    rows = shown.to_dict("records")  # the lowest RI first
-    images = accuracy.groupby("dataset")["n"].first()
-    sentences = [
-        f"{shown['method'].nunique()} methods on {shown['target'].nunique()} targets; "
-        f"{len(images)} datasets of {images.min()} to {images.max()} images.",
-        f"Highest RI: {_ri_of_run(catalog, rows[-1])}.",
-        f"Lowest RI: {_ri_of_run(catalog, rows[0])}.",
-    ]
-    if shown["seed"].nunique() == 1:
-        sentences.append("One seed: the intervals are over objects, for these trained networks.")
-    return "\n".join([*_answer_lines(catalog, largest_size), "", " ".join(sentences)])
-
-
-def _answer_lines(catalog: Catalog, size: str) -> list[str]:
-    """The answer of the example run in Markdown: its sentence, and a list of statements.
-
-    Args:
-        catalog: which has the labels of models and methods.
-        size: the training subset that it is of.
-    """
-    tables_of_size = {}
-    optional = ("in_distribution", "ranking", "comparisons", "pretraining_sizes", "leak_free")
-    for name in ("mri", *optional):
-        path = EXAMPLE / f"{name}.csv"
-        if path.is_file():
-            table = read_table(path)
-            tables_of_size[name] = table[table["size"] == size]
-    mri = tables_of_size["mri"]
-    methods = list(dict.fromkeys(mri["method"]))
-    is_paper_protocol = mri["conditions"].str.contains("protocol paper")
-    names = AnswerNames(
-        models={name: markdown(catalog.models[name].label) for name in set(mri["model"])},
-        methods={name: markdown(_method_label(catalog, name)) for name in methods},
-        averages=_averages(catalog, methods),
-        target_was_trained_on=bool(is_paper_protocol.all()),
-    )
-    answer_of_run = answer(AnswerTables(**tables_of_size), names)
-    lines = [f"**{answer_of_run.headline}**", ""]
-    for statement in answer_of_run.statements:
-        lines.append(f"- {statement.subject}: {statement.text}")
-    return lines
-
-
-def _method_label(catalog: Catalog, name: str) -> str:
-    """Label of a method, or of a variant with its settings.
-
-    That of `wise_ft-alpha0.5` is the label of `wise_ft` and `, alpha 0.5`.
-    """
-    base, *settings = name.split("-")
-    label = catalog.methods[base].label
-    for setting in settings:
-        label += f", {SETTING_IN_NAME.sub(' ', setting)}"
-    return label
-
-
-def _averages(catalog: Catalog, names: Iterable[str]) -> dict[str, str]:
-    """Parent of each of the methods that averages a parent's weights with the pretrained ones.
-
-    For example {"wise_ft-alpha0.5": "ft"}.
-
-    Args:
-        names: of methods or their variants.
-    """
-    parents = {}
-    for name in names:
-        entry, *_settings = name.split("-")
-        method = catalog.methods[entry]
-        is_average = method.form in MERGES and "alpha" in method.settings
-        if is_average and len(method.parents) == 1:
-            parents[name] = method.parents[0]
-    return parents
-
-
-def _ri_of_run(catalog: Catalog, row: Mapping[Hashable, Any]) -> str:
-    """RI of a run, its interval and its labels; a row of ri.csv.
-
-    An example is `+1.2 percentage points [+0.3, +2.1] (ResNet-50, full fine-tuning, Noto)`.
-    """
-    labels = [
-        catalog.models[row["model"]].label,
-        _method_label(catalog, row["method"]),
-        catalog.datasets[row["target"]].label,
-    ]
-    run = markdown(", ".join(labels))
-    if row.get("unfinished", 0):
-        run += "; training unfinished"
-    run += _by_coverage(row)
-    interval = f"[{points(row['ci_low'])}, {points(row['ci_high'])}]"
-    return f"{points(row['ri'])} percentage points {interval} ({run})"
-
-
-def _by_coverage(row: Mapping[Hashable, Any]) -> str:
-    """RI over classes that the target has and lacks, if they differ; a row without them has none.
-
-    They do if they have other signs, or their intervals don't overlap.
-
-    Args:
-        row: of ri.csv: ri_seen with the interval from seen_low to seen_high, over classes that the
-            target has, and ri_unseen, unseen_low and unseen_high, over those that it lacks.
-    """
-    missing = float("nan")  # compares as false with every number
-    seen = row.get("ri_seen", missing)
-    unseen = row.get("ri_unseen", missing)
-    have_other_signs = seen * unseen < 0
-    is_seen_above = row.get("seen_low", missing) > row.get("unseen_high", missing)
-    is_unseen_above = row.get("unseen_low", missing) > row.get("seen_high", missing)
-    if not (have_other_signs or is_seen_above or is_unseen_above):
-        return ""
+    """Main result of the example run in one sentence: what full fine-tuning changed."""
+    mri = read_table(EXAMPLE / "mri.csv")
+    rows = mri[mri["method"] == REFERENCE].to_dict("records")
+    changes = []
+    for row in rows:
+        change = points(row["mri"]).replace("-", MINUS)
+        changes.append(f"{change} ({markdown(catalog.models[row['model']].label)})")
     return (
-        f"; {points(seen)} on classes that the target has, {points(unseen)} on those that it lacks"
+        "**Full fine-tuning changed mean accuracy on the other sets by "
+        f"{', '.join(changes[:-1])} and {changes[-1]} percentage points, for these {len(rows)} "
+        "networks.**"
     )
+
+
+def fashion_networks(catalog: Catalog) -> str:
+    """What each method of the example run changes, by network, with intervals over images."""
+    mri = read_table(EXAMPLE / "mri.csv")
+    in_distribution = read_table(EXAMPLE / "in_distribution.csv").set_index(["model", "method"])
+    rows = []
+    for line in mri.to_dict("records"):
+        inside = in_distribution.loc[(line["model"], line["method"])]
+        row = (
+            markdown(catalog.models[line["model"]].label),
+            f"`{line['method']}`",
+            f"{percent(line['ood_before'])}, {percent(line['ood_after'])}",
+            _with_interval(line["mri"], line["ci_low"], line["ci_high"]),
+            _with_interval(inside["change"], inside["ci_low"], inside["ci_high"]),
+            percent(line["on_target"]),
+        )
+        rows.append(row)
+    header = (
+        "network",
+        "method",
+        "on the other sets, before and after (%)",
+        "mRI",
+        "in distribution",
+        "on the target (%)",
+    )
+    return _table(header, rows)
 
 
 def graph(rulegraph: str) -> str:
@@ -457,9 +260,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         "recipes": recipe_table(catalog),
         "headline": headline(catalog),
         "comparison": comparison(),
-        "fashion_methods": fashion_methods(),
         "fashion_networks": fashion_networks(catalog),
-        "fashion_replication": fashion_replication(catalog),
         "paper": paper_table(catalog),
     }
     texts = {page: page.read_text(encoding="utf-8") for page in pages}

@@ -1,0 +1,108 @@
+"""Networks that this project trained and published (data/networks), and their conversion."""
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from rib.base.errors import UserError
+from rib.base.files import sha256
+from rib.config.grid import Grid
+from rib.models.convert import ModelOutput, convert
+from rib.models.network import load
+from rib.models.settings import ConversionSettings
+from tiny.grids import grid, project_catalog
+from tiny.project import ROOT
+from tiny.training import CODE, COMPUTE
+
+FOLDER = ROOT / "data/networks"
+PUBLISHED = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+NAME = "fashion_cnn_1k"
+
+
+@pytest.fixture(scope="module")
+def fashion() -> Grid:
+    """A grid of all published networks of the fashion family."""
+    return grid(project_catalog(), family="fashion", models=PUBLISHED)
+
+
+def converted(grid_of_networks, name, file, folder):
+    """Convert a file as the network of a name; gives the folder with the model."""
+    settings = ConversionSettings(
+        **grid_of_networks.conversion(name), view=None, compute=COMPUTE, code=CODE
+    )
+    output = ModelOutput(folder / "weights.safetensors", folder / "model.json")
+    convert(archives=[file], reference=None, settings=settings, output=output)
+    return folder
+
+
+def test_every_file_is_the_pinned_one_of_an_entry_and_listed_in_the_readme(fashion):
+    readme = (FOLDER / "README.md").read_text()
+    entries = project_catalog().models.items()
+    assert set(PUBLISHED) == {name for name, model in entries if model.source and model.pretrain}
+    for name in PUBLISHED:
+        file = FOLDER / f"{name}.safetensors"
+        digest = sha256(file)
+        source = fashion.models[name].source
+        assert (source["file"], source["digest"]) == (file.name, f"sha256:{digest}")
+        assert f"\n| `{file.name}` |" in readme
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_network_is_what_is_in_the_file(fashion, tmp_path, name):
+    """Its floating-point tensors are in half precision, and it has one output for each class."""
+    file = FOLDER / f"{name}.safetensors"
+    network, facts = load(converted(fashion, name, file, tmp_path), torch.device("cpu"))
+    published = safetensors.torch.load_file(file)
+    assert network.state_dict().keys() == published.keys()
+    for key, tensor in network.state_dict().items():
+        assert published[key].dtype in (torch.float16, torch.int64)
+        assert torch.equal(tensor, published[key].to(tensor.dtype)), key
+    assert facts["head"] == {"from": "pretrained"} and facts["num_classes"] == 10
+    assert "path" not in facts["source"], "a moved project has the same description"
+
+
+@pytest.mark.parametrize("fault", ["changed", "cut"])
+def test_a_file_that_is_not_the_pinned_one_is_refused_with_a_sentence(fashion, tmp_path, fault):
+    content = bytearray((FOLDER / f"{NAME}.safetensors").read_bytes())
+    if fault == "changed":
+        content[-1] ^= 1
+    else:
+        content = content[:-1000]
+    file = tmp_path / f"{NAME}.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=NAME) as error:
+        converted(fashion, NAME, file, tmp_path)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_weights_of_another_architecture_with_a_pinned_digest_are_refused(fashion, tmp_path):
+    # given a network of another architecture, whose digest the entry pins
+    other = tmp_path / f"{NAME}.safetensors"
+    state = timm.create_model("test_efficientnet", num_classes=10).state_dict()
+    safetensors.torch.save_file(state, other)
+    conversion = fashion.conversion(NAME)
+    source = {**conversion["entry"]["source"], "digest": f"sha256:{sha256(other)}"}
+    settings = ConversionSettings(
+        **{**conversion, "entry": {**conversion["entry"], "source": source}},
+        view=None,
+        compute=COMPUTE,
+        code=CODE,
+    )
+    output = ModelOutput(tmp_path / "weights.safetensors", tmp_path / "model.json")
+    # when
+    with pytest.raises(UserError, match=f"{NAME}.*resnet10t") as error:
+        convert(archives=[other], reference=None, settings=settings, output=output)
+    # then
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_the_recipe_of_a_published_network_does_not_decide_what_is_converted(fashion):
+    """An edit of the recipe converts nothing again: the file is pinned by its digest."""
+    entry = fashion.conversion(NAME)["entry"]
+    assert entry["pretrain"] is None and set(entry["source"]) <= {"file", "size", "digest"}
+    assert fashion.head(NAME) == "pretrained"
+    assert fashion.models[NAME].stated_pretraining_images == 1000
+    assert "fashion_train" not in [dataset.name for dataset in fashion.datasets_read()]
