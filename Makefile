@@ -11,15 +11,14 @@ LOCKED := --require-hashes --no-deps
 TESTS := PYTHONDONTWRITEBYTECODE= python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 EXAMPLE ?= default_run
 CATALOG ?= workflow/catalog
-EVERY ?= 20
 DEVICE ?= cuda
 KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
-KEPT_IF_THERE = figures/pretraining_sizes.png $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes mri_without_filtered)
+KEPT_IF_THERE = figures/pretraining_sizes.png $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes)
 choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
 
-.PHONY: run watch test test-all test-slow torture security same-results bench gpu mutation fixture lint format environment docs site example lock records dataset-records clean help
+.PHONY: run test test-all test-slow torture same-results bench gpu lint format environment docs site example lock records dataset-records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -41,17 +40,8 @@ same-results: $(VENV)/test.done ## compare results with another commit's, for ex
 	@test -n "$(BEFORE)" || { echo "Say which commit to compare with: make same-results BEFORE=main"; exit 2; }
 	@PYTHONPATH=tests:workflow/lib python -m same_results "$(BEFORE)"
 
-torture: $(VENV)/test.done ## kill the default run 50 times, and pull, track and accept 20 times; nothing may differ from undisturbed runs
+torture: $(VENV)/test.done ## kill the default run 50 times, and pull and track 20 times; nothing may differ from undisturbed runs
 	@python -m pytest -s tests/torture
-
-security: $(VENV)/slow.done ## run all attacks on the project, kills included; writes reports/security.md (an hour)
-	@PYTHONPATH=workflow/lib:tests python tests/security/count.py
-
-mutation: $(VENV)/test.done ## mutation testing of the unit tests, for example MODULES="analysis/ri methods/ewc"
-	@python tests/mutation/mutate.py $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(DIGIT),--digit $(DIGIT))
-
-fixture: $(VENV)/test.done ## run a tiny grid again, and keep what tests check records and bundles of today on
-	@PYTHONPATH=workflow/lib:tests python tests/fixtures/make_finished_project.py
 
 lint: $(VENV)/test.done ## check style, types and layering
 	ruff check .
@@ -65,9 +55,6 @@ format: $(VENV)/test.done ## format the sources
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile workflow/rules
-
-watch: $(VENV)/run.done ## show how far the run is, again and again; for example EVERY=60 seconds
-	@while now="$$(snakemake status 2>&1)"; do clear; date; echo "$$now"; sleep $(EVERY); done; echo "$$now"
 
 environment: $(VENV)/run.done ## only create the environment
 

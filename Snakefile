@@ -43,14 +43,11 @@ STAGES = [
 if not PREVIEW:
     STAGES += [
         "export",
-        "status",
         "paper",
-        "bundles",
         "track",
         "pull",
         "plan",
         "verify",
-        "accept",
     ]
 for STAGE in STAGES:
 

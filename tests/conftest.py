@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tiny import family, forked, fuzz
+from tiny import family, forked
 from tiny.project import SECRETS, Project, copy_project
 
 RUNS = [
@@ -105,15 +105,6 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def count_inputs(record_property):
-    """Fuzz tests state how many inputs they tried."""
-    tried_before = fuzz.tried
-    yield
-    if fuzz.tried > tried_before:
-        record_property("inputs", fuzz.tried - tried_before)
-
-
 @pytest.fixture
 def peak():
     """A function that gives the peak of the bytes that Python allocates; each call starts again."""
@@ -126,18 +117,6 @@ def peak():
 
     yield peak_since_last_call
     tracemalloc.stop()
-
-
-@pytest.fixture
-def arrow_peak():
-    """A function that gives the most bytes that Arrow has had allocated since the test began."""
-    import pyarrow as pa
-
-    default_pool = pa.default_memory_pool()
-    counting_pool = pa.proxy_memory_pool(default_pool)
-    pa.set_memory_pool(counting_pool)
-    yield counting_pool.max_memory
-    pa.set_memory_pool(default_pool)
 
 
 @pytest.fixture

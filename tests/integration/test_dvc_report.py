@@ -16,7 +16,6 @@ FIXED = (
 
 
 @pytest.mark.slow
-@pytest.mark.attack("DVC storage")
 def test_plain_dvc_pull_still_writes_outside_the_project(tmp_path):
     """If it fails, nothing is wrong here: the docs, which warn of `dvc pull`, are out of date."""
     text = REPORT.read_text()

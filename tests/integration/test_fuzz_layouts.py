@@ -41,7 +41,7 @@ from tiny.photos import (
 from tiny.published import CATALOG
 
 # Pillow and SciPy warn of what they can read all the same.
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.attack("fuzzing")]
+pytestmark = [pytest.mark.filterwarnings("ignore")]
 
 TWO_CLASSES = INDICES[:2]
 OUTSIDE = "/tmp/rib_fuzz_outside"

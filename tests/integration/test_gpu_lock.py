@@ -190,7 +190,6 @@ TAKEN = pytest.mark.parametrize(
 
 
 @TAKEN
-@pytest.mark.attack("shared machines")
 def test_whoever_takes_the_folder_of_the_locks_blocks_nobody(tmp_path, plant):
     plant(tmp_path / FIRST)
     before = facts(tmp_path / FIRST)
@@ -200,7 +199,6 @@ def test_whoever_takes_the_folder_of_the_locks_blocks_nobody(tmp_path, plant):
     assert facts(tmp_path / FIRST) == before
 
 
-@pytest.mark.attack("shared machines")
 def test_all_processes_agree_when_the_first_choice_becomes_free(tmp_path):
     dangling_link(tmp_path / FIRST)
     with start(tmp_path, "0", hold=60) as before:
@@ -214,7 +212,6 @@ def test_all_processes_agree_when_the_first_choice_becomes_free(tmp_path):
 
 
 @TAKEN
-@pytest.mark.attack("shared machines")
 def test_without_a_folder_of_its_own_a_job_says_so(tmp_path, plant):
     (tmp_path / FIRST).touch()
     (tmp_path / SECOND).parent.mkdir(parents=True)
@@ -229,7 +226,6 @@ def test_without_a_folder_of_its_own_a_job_says_so(tmp_path, plant):
     )
 
 
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize("wide", [0o755, 0o775, 0o777], ids=lambda wide: f"mode_{wide:o}")
 def test_a_folder_of_an_earlier_version_is_closed(tmp_path, wide):
     (tmp_path / FIRST).mkdir()
@@ -240,7 +236,6 @@ def test_a_folder_of_an_earlier_version_is_closed(tmp_path, wide):
 
 
 @needs_root
-@pytest.mark.attack("shared machines")
 def test_a_lock_that_another_user_already_holds_in_it_blocks_nobody(tmp_path):
     (tmp_path / FIRST).mkdir()
     (tmp_path / FIRST).chmod(0o755)
@@ -256,7 +251,6 @@ def test_a_lock_that_another_user_already_holds_in_it_blocks_nobody(tmp_path):
 
 
 @needs_root
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize("mask", [0o000, 0o002], ids=lambda mask: f"umask_{mask:03o}")
 def test_another_user_cannot_hold_a_lock(tmp_path, mask):
     tmp_path.chmod(0o777)  # as /tmp
@@ -280,7 +274,6 @@ def folder_in_its_place(path):
     path.mkdir()
 
 
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize(
     "replace", [link_in_its_place, folder_in_its_place], ids=lambda replace: replace.__name__
 )
@@ -304,7 +297,6 @@ def test_a_lock_that_is_taken_looks_new_to_what_removes_old_files(tmp_path):
     assert time.time() - path.stat().st_mtime < 60
 
 
-@pytest.mark.attack("kills")
 def test_a_child_that_outlives_a_killed_job_does_not_keep_its_device(tmp_path):
     body = f"""
         import os, sys, time
@@ -333,7 +325,6 @@ def test_a_child_that_outlives_a_killed_job_does_not_keep_its_device(tmp_path):
         os.kill(child, signal.SIGKILL)
 
 
-@pytest.mark.attack("disks")
 def test_a_read_only_folder_is_named(tmp_path):
     """As root without the right to write everywhere."""
     (tmp_path / FIRST).mkdir(mode=0o500)
@@ -360,7 +351,6 @@ def full_disk(tmp_path):
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@pytest.mark.attack("disks")
 def test_on_a_full_disk_with_the_folder_of_the_locks_it_is_named(tmp_path, full_disk):
     """The next choice would be another folder than that of the jobs from before."""
     (full_disk / FIRST).mkdir(mode=0o700)
@@ -373,7 +363,6 @@ def test_on_a_full_disk_with_the_folder_of_the_locks_it_is_named(tmp_path, full_
     )
 
 
-@pytest.mark.attack("disks")
 def test_on_a_full_disk_without_the_folder_the_second_choice_is_taken(tmp_path, full_disk):
     (full_disk / "full").touch()
     assert (

@@ -158,7 +158,6 @@ def test_a_transfer_that_breaks_off_is_resumed(hub, tmp_path):
     assert path == "test/0.tar" and 10 << 20 <= start <= 11 << 20
 
 
-@pytest.mark.attack("archives")
 def test_a_file_with_another_digest_is_refused_and_named(hub, tmp_path):
     assert resolve(tmp_path, hub) == ""
     hub.repositories[REPOSITORY].sent["test/0.tar"] = LARGE[::-1]
@@ -171,7 +170,6 @@ def test_a_file_with_another_digest_is_refused_and_named(hub, tmp_path):
     assert fetch(tmp_path, hub) == "" and fetched(tmp_path) == FETCHED
 
 
-@pytest.mark.attack("archives")
 def test_a_truncated_file_is_refused(hub, tmp_path):
     assert resolve(tmp_path, hub) == ""
     hub.repositories[REPOSITORY].sent["test/0.tar"] = LARGE[:-1000]
@@ -181,7 +179,6 @@ def test_a_truncated_file_is_refused(hub, tmp_path):
     assert not list((tmp_path / "cache").glob("hub/*/blobs/*"))
 
 
-@pytest.mark.attack("archives")
 def test_another_small_file_is_refused(hub, tmp_path):
     assert resolve(tmp_path, hub) == ""
     hub.repositories[REPOSITORY].sent["test/1.tar"] = LITTLE[::-1]

@@ -183,7 +183,6 @@ def test_the_second_mirror_is_used_if_the_first_one_is_dead(server, form):
     assert len(server.seen) == 1
 
 
-@pytest.mark.attack("archives")
 @pytest.mark.parametrize(
     "first", ["other bytes", "other bytes in gzip", "a page", "a page for a package", "missing"]
 )
@@ -230,7 +229,6 @@ def test_an_address_without_an_answer_is_given_up(server, full_port, monkeypatch
     get(*without_answer, mirrors["as it is"])
 
 
-@pytest.mark.attack("archives")
 def test_no_more_is_fetched_than_the_content_can_be(server):
     mirrors = mirrors_on(server)
     assert "more bytes were sent than the file has" in refused(mirrors["endless"])
@@ -255,7 +253,6 @@ def test_contents_of_one_package_need_one_download(server):
     assert server.seen == ["/set.deb"]
 
 
-@pytest.mark.attack("archives")
 def test_a_kept_package_that_is_another_one_is_fetched_again(server):
     mirror = mirrors_on(server)["in a package"]
     get(mirror)

@@ -637,7 +637,6 @@ def archive_above_limits(tmp_path, monkeypatch):
     return tar(tmp_path / "a.tar", files)
 
 
-@pytest.mark.attack("memory")
 @STORAGES
 def test_photos_above_a_limit_count_as_corrupt(tmp_path, archive_above_limits, storage):
     def prepare_without(corrupt_allowed):
@@ -661,7 +660,6 @@ def test_photos_above_a_limit_count_as_corrupt(tmp_path, archive_above_limits, s
     assert len(index) == 10
 
 
-@pytest.mark.attack("memory")
 def test_an_encoded_photo_above_the_limit_is_refused_when_it_is_used(
     tmp_path, monkeypatch, archive_above_limits
 ):
@@ -685,7 +683,6 @@ SAME_ID = {
 }
 
 
-@pytest.mark.attack("data")
 @STORAGES
 @pytest.mark.parametrize("photos", SAME_ID.values(), ids=SAME_ID)
 def test_two_images_with_one_id_are_refused_after_a_kill_too(
@@ -715,7 +712,6 @@ def test_two_images_with_one_id_are_refused_after_a_kill_too(
         assert (folder / "images.journal").exists()
 
 
-@pytest.mark.attack("data")
 def test_two_images_with_one_id_in_two_classes_are_named_with_both(tmp_path, archive):
     layout = layout_with_slices(tmp_path, image_id="str(i % 39)")
     message = f"the id '0' .row 0, class '{WNIDS[2]}' and row 39, class '{WNIDS[999]}'"
@@ -760,7 +756,6 @@ LEFT_OUT = {
 }
 
 
-@pytest.mark.attack("data")
 @pytest.mark.parametrize("make", LEFT_OUT.values(), ids=LEFT_OUT)
 def test_what_is_left_out_of_a_folder_is_logged(tmp_path, caplog, make):
     # given

@@ -22,7 +22,6 @@ pytestmark = pytest.mark.thorough
 STORE = Path("../storage/files/md5")
 OUTSIDE = Path("../outside.txt")
 FILES = {"results/x/a.txt": "a", "results/x/sub/b.txt": "b", "results/y.txt": "y"}
-attack = pytest.mark.attack("DVC storage")
 
 
 def put(content: bytes, ending: str = "") -> str:
@@ -301,7 +300,6 @@ LISTINGS = {
 }
 
 
-@attack
 @pytest.mark.parametrize(
     ("key", "honest"),
     [
@@ -328,7 +326,6 @@ def test_a_hostile_listing_writes_nothing(shared, key, honest):
     pull("results/y.txt")
 
 
-@attack
 def test_a_listing_that_dvc_remembers_is_not_used(shared):
     """An interrupted `dvc fetch` has read a hostile one; the storage has an honest one again."""
     whole = (STORE / name_of("results/x")[:2] / name_of("results/x")[2:]).read_bytes()
@@ -342,7 +339,6 @@ def test_a_listing_that_dvc_remembers_is_not_used(shared):
     assert pulled() and OUTSIDE.read_text() == "precious"
 
 
-@attack
 def test_a_forged_listing_in_the_cache_is_not_used(shared):
     """As an earlier `dvc fetch` left it, read-only, which DVC takes for checked."""
     pull([])
@@ -356,7 +352,6 @@ def test_a_forged_listing_in_the_cache_is_not_used(shared):
     assert pulled() and OUTSIDE.read_text() == "precious"
 
 
-@attack
 def test_a_file_with_other_content_does_not_come(shared):
     path = STORE / GOOD[:2] / GOOD[2:]
     path.unlink()
@@ -388,7 +383,6 @@ DVC_FILES = {
 }
 
 
-@attack
 @pytest.mark.parametrize("key", DVC_FILES)
 def test_a_hostile_dvc_file_writes_nothing(shared, key):
     path, stage, out = DVC_FILES[key]
@@ -397,7 +391,6 @@ def test_a_hostile_dvc_file_writes_nothing(shared, key):
     refused(rf"{path}.dvc|'.*/\.(git|dvc)/config' is ignored|s3 is supported, but")
 
 
-@attack
 def test_a_pipeline_is_neither_run_nor_checked_out(shared):
     put(b"hostile")
     md5 = hashlib.md5(b"hostile").hexdigest()
@@ -414,7 +407,6 @@ def test_a_pipeline_is_neither_run_nor_checked_out(shared):
     refused("dvc.yaml")
 
 
-@attack
 @pytest.mark.parametrize(
     "place", ["results", "results/x", "results/x/sub", "results/x to .git", "a loop"]
 )

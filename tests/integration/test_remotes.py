@@ -109,7 +109,6 @@ def test_a_missing_object_is_named(owner, remote, tmp_path):
     assert owner.products() == colleague.products()
 
 
-@pytest.mark.attack("DVC storage")
 @pytest.mark.parametrize(
     "entry",
     [

@@ -92,7 +92,7 @@ def environment_of(project: Path) -> dict[str, str]:
     if not (tests / "same_results/export.py").is_file():
         tests = ROOT / "tests"
     path = os.pathsep.join([str(project / "workflow/lib"), str(tests)])
-    return {**os.environ, "PYTHONPATH": path, "RIB_CACHE": str(project / "cache")}
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def python_of(commit: str, project: Path) -> Path:

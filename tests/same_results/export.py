@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 from torch import nn
 
 import rib
@@ -111,6 +112,7 @@ GRIDS = (
 
 def export(project: Path, folder: Path, grids: Sequence[SmallGrid] = GRIDS) -> None:
     """Run grids in a project folder, and write each in neutral form as soon as it is done."""
+    torch.set_num_threads(1)  # as in jobs, on which merges depend that are computed on loading
     library = Path(rib.__file__)
     if not library.is_relative_to(project):
         raise SystemExit(f"rib is imported from {library}, which is not of {project}.")
@@ -141,7 +143,7 @@ def run(project: Path, grid: SmallGrid) -> None:
 
 
 def settings_of(project: Path, grid: SmallGrid) -> dict[str, str | int]:
-    """Keys of config.yaml that a run of a grid and the loading of its networks have in common."""
+    """Keys of config.yaml that the family of a grid needs."""
     settings: dict[str, str | int] = {}
     if grid.family == "tiny":
         settings["catalog"] = str(project / MINE)
@@ -221,8 +223,7 @@ def networks_of(project: Path, grid: SmallGrid) -> Iterator[tuple[str, nn.Module
             continue
         name = f"{model}/{target}/{method}/{size}/{seed}"
         run_in_project = f"{grid.family}/{grid.protocol}/{name}"
-        network, _ = rib.load_run(project, run_in_project, **settings_of(project, grid))
-        yield name, network
+        yield name, rib.load_network(project, run_in_project, catalog=MINE)
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ from rib.base.errors import UserError
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 LONGEST = 3000  # characters of a sentence, most of them known names
 SLOWEST = 2.0  # seconds of processor time that any input may take
-tried = 0  # inputs in this process so far
 # A part of a path that no file system, shell, format string or program's options reads as anything
 # else.
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
@@ -78,18 +77,16 @@ VALUES = st.recursive(
 )
 
 
-def fuzzed(examples: int, in_security: int | None = None) -> settings:
+def fuzzed(examples: int) -> settings:
     """Settings of a fuzz test.
 
     Args:
         examples: how many there are, the same every time. FUZZ_EXAMPLES gives another number, and
             then they are others every time.
-        in_security: the number in `make security`, likewise others every time.
     """
-    number = EXAMPLES or (in_security if os.environ.get("RIB_SECURITY") else None)
     return settings(
-        derandomize=number is None,
-        max_examples=int(number or examples),
+        derandomize=EXAMPLES is None,
+        max_examples=int(EXAMPLES or examples),
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
@@ -101,8 +98,6 @@ def outcome(call: Callable):
 
     All else that it raises, or a hang, is a defect.
     """
-    global tried
-    tried += 1
     started = time.process_time()
     try:
         return call()

@@ -4,8 +4,7 @@ It has the rows of tiny.large_grid and records of the jobs that made them.
 
     PYTHONPATH=workflow/lib:tests python tests/tiny/large_preview.py FOLDER [SHARE]
 
-writes it, with a share of the runs (1), into FOLDER/project; time `snakemake preview` and
-`snakemake status` there.
+writes it, with a share of the runs (1), into FOLDER/project; time `snakemake preview` there.
 """
 
 import os
@@ -52,7 +51,7 @@ METHOD = {"algorithm": "ft", "recipes": {"paper": {"lr": 0.001}}, "source": "non
 # Writes the record of each evaluation and training whose files are there, as its job would.
 RECORDS = """
 include: "Snakefile"
-from code_changes import settings_now
+from snakemake_internals.rules import settings_now
 from rib.base.files import sha256
 from tiny.records import FACTS
 for stage, rule in {"finetune": "finetune", "evaluate": "evaluate_run"}.items():

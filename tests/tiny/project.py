@@ -213,7 +213,7 @@ class Project:
     def products(self) -> dict[str, bytes]:
         """Bytes of every result that must be reproducible.
 
-        That is all but records, and what tells times: pages, crates and costs.
+        That is all but records, and what tells times: pages and costs.
         """
         files = [
             path
@@ -224,8 +224,7 @@ class Project:
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in files
-            if not path.name.endswith(("provenance.json", ".html", "ro-crate-metadata.json"))
-            and path.stem != "cost"
+            if not path.name.endswith(("provenance.json", ".html")) and path.stem != "cost"
         }
 
 

@@ -1,7 +1,5 @@
 """Finished jobs in the current folder: an output of each, and its provenance record."""
 
-import hashlib
-import json
 from pathlib import Path
 
 from rib.base.files import sha256
@@ -57,18 +55,5 @@ def make(
 
 
 def edit(name: str, **facts) -> None:
-    """Change facts of a job's record, and its digest."""
+    """Change facts of a job's record."""
     provenance.write(Path(record(name)), {**provenance.read(Path(record(name))), **facts})
-
-
-def set_version(path: Path, version: object) -> None:
-    """Give the record in a file another format version, or none at all, and a right digest."""
-    facts = json.loads(path.read_text())
-    del facts["sha256"]
-    del facts[provenance.FORMAT_KEY]
-    if version is not None:
-        facts = {provenance.FORMAT_KEY: version, **facts}
-    text = json.dumps(facts, indent=1)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    without_end = text.removesuffix("\n}")
-    path.write_text(f'{without_end},\n "sha256": "{digest}"\n}}\n')

@@ -67,17 +67,14 @@ class Job:
 
 
 # A few small grids that have jobs of all rules, and together something for every input.
-REPORTS = ("all", "bundle", "paper", "export")
+REPORTS = ("all", "paper", "export")
 GRIDS = {
     "drawings": Grid(
         targets=(
             *REPORTS,
             "learning_rates",
-            "accept",
-            "compare",
             "plan",
             "pull",
-            "status",
             "track",
             "verify",
         ),
@@ -256,10 +253,8 @@ def _loaded_workflow(config: Mapping):
 
     sys.path.insert(0, str(ROOT / "workflow/lib"))
     from rib.jobs import code_digest
-    from rib.jobs.parent_run import JOBS_AT_ONCE
 
     code_digest.digest = _files_of_code
-    os.environ[JOBS_AT_ONCE] = "1"  # which is known when jobs are chosen
     with SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api:
         loaded = api.workflow(
             resource_settings=ResourceSettings(cores=1),

@@ -1,9 +1,8 @@
-"""`snakemake pull`, `track` and `accept` on a tiny project, killed at random moments.
+"""`snakemake pull` and `track` on a tiny project, killed at random moments.
 
 All their processes are killed. RIB_KILLS says how often in all, 20 where it is not set.
 """
 
-import json
 import math
 import os
 import shutil
@@ -16,7 +15,6 @@ from tiny.kills import ordeal
 from tiny.project import Project, copy_project
 
 KILLS = int(os.environ.get("RIB_KILLS", "20"))
-SHARE_OF_KILLS = {"pull": 7 / 20, "track": 7 / 20, "accept": 6 / 20}
 WORDS = ("--config", "family=tiny", "catalog=mine")
 # What tools keep for themselves: records, logs and objects, whose names or bytes tell times.
 # What tools keep for themselves: records, logs and objects, whose names or bytes tell times.
@@ -26,8 +24,7 @@ FILES_OF_TOOLS = (".git", ".snakemake", "logs", "__pycache__", "printed.txt")
 def files_of(project: Project) -> dict[str, object]:
     """Bytes of every file, and that there is every folder.
 
-    Left out are those that tools keep, and DVC's records and caches. Provenance records are parsed,
-    without what differs from call to call.
+    Left out are those that tools keep, and DVC's records and caches.
     """
     files = {}
     for path in project.folder.rglob("*"):
@@ -39,34 +36,14 @@ def files_of(project: Project) -> dict[str, object]:
             files[name] = "a folder"
         elif name.startswith(".dvc/tmp/") and name.endswith(("btime", "lock")):
             files[name] = "tells a time or a process"
-        elif name.endswith("provenance.json"):
-            files[name] = without_choices(json.loads(path.read_bytes()))
-        elif name == "provenance.jsonl":
-            lines = path.read_bytes().splitlines()
-            files[name] = [without_choices(json.loads(line)) for line in lines]
         else:
             files[name] = path.read_bytes()
     return files
 
 
-def without_choices(record: dict) -> dict:
-    """A provenance record without what `accept` chooses anew in each call.
-
-    That is when it was called and the sample of jobs, which is of those that are left.
-    """
-    for accepted in record.get("accepted", ()):
-        del accepted["when"]
-        del accepted["sample"]
-        record["sha256"] = "of these, too"
-    return record
-
-
 @pytest.fixture(scope="module")
 def projects(tmp_path_factory):
-    """A finished project under git with a storage beside it, and two copies.
-
-    One is the same with its code changed, the other a clone of it, tracked.
-    """
+    """A finished project under git with a storage beside it, and a clone of it, tracked."""
     folder = tmp_path_factory.mktemp("shared")
     project = Project(folder / "finished")
     family.make(copy_project(project.folder) / "mine")
@@ -78,18 +55,11 @@ def projects(tmp_path_factory):
     tracked.dvc("push")
     tracked.git("clone", "-q", ".", "../clone")
     shutil.copy(project.folder / ".dvc/config.local", folder / "clone/.dvc/config.local")
-    changed = Project(shutil.copytree(tracked.folder, folder / "changed", symlinks=True))
-    lwf = ("self.weight * self.temperature**2", "self.temperature**2 * self.weight")
-    changed.edit("workflow/lib/rib/methods/lwf.py", *lwf)
-    return {"track": project.folder, "pull": folder / "clone", "accept": changed.folder}
+    return {"track": project.folder, "pull": folder / "clone"}
 
 
-@pytest.mark.attack("kills")
-@pytest.mark.parametrize("command", ["pull", "track", "accept"])
-def test_a_killed_call_is_made_up_for_by_the_next(
-    projects, command, monkeypatch, tmp_path, record_property
-):
-    monkeypatch.setenv("RIB_ACCEPT_SAMPLE", "1")
+@pytest.mark.parametrize("command", ["pull", "track"])
+def test_a_killed_call_is_made_up_for_by_the_next(projects, command, monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
 
     def copy_anew(project):
@@ -113,8 +83,7 @@ def test_a_killed_call_is_made_up_for_by_the_next(
     # when: calls are killed, and called again
     killed = Project(tmp_path / "killed")
     copy_anew(killed)
-    kills = math.ceil(KILLS * SHARE_OF_KILLS[command])
-    record_property("kills", kills)
+    kills = math.ceil(KILLS / 2)
     for completed in ordeal(killed, kills, 0.9 * seconds, 0, words, copy_anew, seconds / 3):
         # then: all files are the same, and nothing else is left
         files = files_of(killed)

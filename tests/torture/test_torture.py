@@ -7,8 +7,6 @@ at most.
 import os
 import time
 
-import pytest
-
 from tiny.kills import ordeal
 from tiny.project import Project, copy_project, use_make
 
@@ -23,8 +21,7 @@ def default_run(folder):
     return Project(folder, "fashion")
 
 
-@pytest.mark.attack("kills")
-def test_the_default_run_survives_kills_with_the_same_bytes(tmp_path, record_property):
+def test_the_default_run_survives_kills_with_the_same_bytes(tmp_path):
     undisturbed = default_run(tmp_path / "whole")
     begun = time.monotonic()
     run = undisturbed.start("make", "run")
@@ -32,7 +29,6 @@ def test_the_default_run_survives_kills_with_the_same_bytes(tmp_path, record_pro
     print(f"\nundisturbed: {time.monotonic() - begun:.0f} s", flush=True)
     expected_files = undisturbed.products()
     killed = default_run(tmp_path / "killed")
-    record_property("kills", KILLS)
     for completed in ordeal(killed, KILLS, LONGEST, seed=0):
         files = killed.products()
         differing = [

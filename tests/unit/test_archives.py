@@ -262,7 +262,6 @@ BOMBS = {
 }
 
 
-@pytest.mark.attack("memory")
 @pytest.mark.parametrize(
     "write_bomb",
     examples(
@@ -295,7 +294,6 @@ ZEROS = 80 << 20  # bytes, of which no archive may unpack as many for nothing
 COMPRESSIONS = ["gz", "bz2", "xz"]
 
 
-@pytest.mark.attack("memory")
 @pytest.mark.parametrize("kind", first(COMPRESSIONS))
 @pytest.mark.parametrize("members", [1, 10], ids=["a large one", "several"])
 def test_skipped_files_of_a_compressed_tar_count(tmp_path, monkeypatch, kind, members):
@@ -312,7 +310,6 @@ def test_skipped_files_of_a_compressed_tar_count(tmp_path, monkeypatch, kind, me
     assert read_contents(path, wanted=["last.jpg"]) == [b"x"]
 
 
-@pytest.mark.attack("memory")
 def test_files_of_a_zip_count_by_the_sizes_that_they_state_if_they_are_wanted(tmp_path):
     # given
     path = tmp_path / "a.zip"
@@ -366,7 +363,6 @@ def test_an_archive_of_texts_is_within_the_limit(tmp_path, monkeypatch):
     assert read_contents(path) == [table]
 
 
-@pytest.mark.attack("data")
 def test_a_tar_that_ends_in_a_zip_is_read_as_a_tar(tmp_path):
     inner_zip = zipped(tmp_path / "inner.zip", {"evil.png": b"x"}).read_bytes()
     path = tar(tmp_path / "a.tar", {"good.png": b"1", "extra.zip": inner_zip})
@@ -519,7 +515,6 @@ def set_stated_size(path, size):
         archive._didModify = True
 
 
-@pytest.mark.attack("memory")
 @pytest.mark.parametrize(
     "size", [2 << 30, 12 << 20, 10], ids=["far more", "more than it has", "less than it has"]
 )

@@ -366,7 +366,6 @@ STAGES = [
     ("compare_with_baselines", {}, {"analyses/effective_robustness/tables.py", "config/run.py"}),
     ("compare_published", {}, {"analyses/published/tables.py"}),
     ("tabulate_sizes", {}, {"analyses/sizes/tables.py"}),
-    ("leave_filtered_out", {}, ROWS | {"analyses/filtered/tables.py", "analysis/bootstrap.py"}),
     ("compare_networks", {}, ROWS | {"analyses/networks/tables.py", "analysis/bootstrap.py"}),
     ("associate_distances", {}, {"analyses/distances/association.py"}),
     ("compute_cka", {}, {"analysis/cka.py", "analyses/representations/tables.py"}),
@@ -374,7 +373,6 @@ STAGES = [
     ("compress_datasets", {}, {"analyses/distances/compression.py", "data/prepared.py"}),
     ("compute_stir", {}, {"analyses/stir/tables.py"}),
     ("count_costs", {}, {"analyses/cost/tables.py"}),
-    ("count_splits", {}, {"analyses/splits/tables.py"}),
     (
         "choose_rates_on_select_splits",
         {},

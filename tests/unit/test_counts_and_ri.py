@@ -120,6 +120,7 @@ def settings_of(
     threshold=None,
     sharing_targets=(),
     leaking_groups=None,
+    filtered=(),
     **statistics,
 ):
     """Settings of `grid_tables`, with these fields of `RIStatistics` in place of the usual ones."""
@@ -140,6 +141,7 @@ def settings_of(
         compared=compared,
         sharing_targets=sharing_targets,
         leaking_groups=leaking_groups,
+        filtered=list(filtered),
         conditions="protocol paper",
         code="",
     )
@@ -354,6 +356,17 @@ def write_grid_tables(folder, prefix, **choices):
     write_tables(made_tables, outputs, conditions="protocol paper")
     write_json(folder / f"{prefix}.json", json_by_method(made_tables["mri"]))
     return {name: pd.read_csv(path, dtype={"size": str}) for name, path in outputs.items()}
+
+
+def test_mri_without_filtered_datasets_is_that_of_the_others(grid):
+    filtered, *others = DATASETS
+    without = write_grid_tables(grid.folder, "others", ood_datasets=others)["mri"]
+    table = write_grid_tables(grid.folder, "filtered", filtered=[filtered])["mri"]
+    columns = {"mri": "", "ci_low": "_low", "ci_high": "_high"}
+    assert len(table) == len(without)
+    for column, end in columns.items():
+        np.testing.assert_allclose(table[f"without_filtered{end}"], without[column])
+    assert not np.allclose(table["without_filtered"], table["mri"])
 
 
 def test_the_table_of_datasets_in_distribution_has_means_over_targets_and_seeds(grid):

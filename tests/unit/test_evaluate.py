@@ -29,15 +29,12 @@ from rib.evaluation.evaluate import (
     _rows,
     evaluate,
     rows_of_networks,
-    write_rows,
 )
 from rib.evaluation.merge_files import NetworkState, RunNetworks
 from rib.evaluation.score import _summary, score
 from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
 from rib.models.inputs import Inputs
-from rib.reporting.bundle import ROWS
-from rib.reporting.foreign_parquet import Size, checked_size
 from tiny.changed import replace
 from tiny.training import (
     CODE,
@@ -717,13 +714,3 @@ def test_a_part_may_have_none_of_the_images_within_the_budget(files, tmp_path):
     rows_of_parts = pa.concat_tables([rows_of_noise, rows_of_fog])
     bytes_of_parts = bytes_of_rows(rows_of_parts, tmp_path / "together.parquet")
     assert bytes_of_parts == bytes_of_rows(rows_of_whole, tmp_path / "in_order.parquet")
-
-
-def test_a_file_without_rows_has_no_pages_and_passes_the_checks_of_bundles(files, tmp_path):
-    rows = job(files, tmp_path / "out")
-    empty_file = tmp_path / "none.parquet"
-    write_rows(rows.slice(0, 0), empty_file)
-    assert pq.read_metadata(empty_file).num_row_groups == 0
-    assert pq.read_schema(empty_file) == rows.schema
-    size = checked_size(empty_file, ROWS, Size(rows=0, size=10**6))
-    assert size.rows == 0

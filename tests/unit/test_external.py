@@ -541,7 +541,6 @@ def with_one_tensor_more(state):
     return {**state, "more": torch.zeros(2)}
 
 
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -575,7 +574,6 @@ def test_files_that_cannot_be_used_are_refused(tmp_path, monkeypatch, change, me
     assert not (tmp_path / "trap").exists()
 
 
-@pytest.mark.attack("weights")
 def test_a_pickle_is_never_unpickled(tmp_path, monkeypatch):
     # given
     monkeypatch.chdir(tmp_path)
@@ -591,7 +589,6 @@ def test_a_pickle_is_never_unpickled(tmp_path, monkeypatch):
     assert (tmp_path / "trap").exists(), "the trap works"
 
 
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize(
     "head",
     [
@@ -610,7 +607,6 @@ def test_a_head_that_does_not_fit_is_refused(tmp_path, clip_model, clip_network,
         state_with_weights_of(clip_network, TINY_CLIP, file_of_model, file_of_head)
 
 
-@pytest.mark.attack("weights")
 def test_a_tower_that_lacks_a_tensor_is_refused(tmp_path, clip_model, clip_network):
     tower = with_prefix("visual.", clip_model.visual.state_dict())
     del tower["visual.proj"]
@@ -619,7 +615,6 @@ def test_a_tower_that_lacks_a_tensor_is_refused(tmp_path, clip_model, clip_netwo
         state_with_weights_of(clip_network, TINY_CLIP, file)
 
 
-@pytest.mark.attack("weights")
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
     # given
     network = resnet()

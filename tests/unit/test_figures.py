@@ -375,10 +375,10 @@ def test_protocol_states_the_runs_numbers(accuracy, ri, mri):
 @pytest.mark.parametrize("size, images", [("all", 301), ("0.5", 150), ("1", 1)])
 def test_protocol_states_how_many_images_were_trained_on(accuracy, ri, mri, size, images):
     """Under held_out those are other images than the 50 that are tested."""
-    splits = pd.DataFrame(
+    data = pd.DataFrame(
         {"dataset": ["a", "b"], "train": [7, 301], "select": [2, 100], "test": [50, 50]}
     )
-    figure, _ = protocol.draw(accuracy, ri, mri, splits, **protocol_settings(size=size))
+    figure, _ = protocol.draw(accuracy, ri, mri, data, **protocol_settings(size=size))
     noun = "image" if images == 1 else "images"
     assert f"({images} {noun})" in " ".join(texts(figure))
 
@@ -777,7 +777,6 @@ MATHTEXT = {
 }
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize("text", MATHTEXT.values(), ids=MATHTEXT)
 def test_dollars_in_labels_of_figures_are_text(tmp_path, text):
     # then a figure is written

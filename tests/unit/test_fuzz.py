@@ -39,8 +39,6 @@ from rib.data.variables import ARCHIVES
 from rib.jobs import code_digest
 from tiny.fuzz import NAMES, ODD, PLAIN, POINTING, VALUES, fuzzed, mutated, outcome
 
-pytestmark = pytest.mark.attack("fuzzing")
-
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"
 KINDS_OF_YAML = ("family", "datasets", "models", "methods", "recipes", "augmentations", "config")
 # Pieces that entries share, and a catalogue with every kind of source and of method, by file.

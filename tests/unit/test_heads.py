@@ -445,7 +445,6 @@ def config_of_clip(**tokenizer_options):
     return {"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": text_config}}
 
 
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize(
     "kind",
     [

@@ -65,14 +65,12 @@ def refused(read, path, text):
     return str(error.value)
 
 
-@pytest.mark.attack("YAML")
 @pytest.mark.parametrize("text", FILES.values(), ids=FILES)
 def test_config_is_refused_within_seconds(tmp_path, text):
     path = tmp_path / "config.yaml"
     refused(lambda: validated(read_yaml(path), "config", str(path)), path, text)
 
 
-@pytest.mark.attack("YAML")
 @pytest.mark.parametrize(
     "file", ["datasets", "models", "methods", "recipes", "augmentations", "families"]
 )

@@ -222,7 +222,6 @@ def test_a_lock_of_another_version_is_a_sentence(text, sentence):
     assert str(raised.value).isprintable()
 
 
-@pytest.mark.attack("catalogue")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -355,7 +354,6 @@ def test_two_splits_of_a_repository_are_one_question_to_the_hub(monkeypatch):
     assert asked == [("owner/set", COMMIT)] and repository.licence == "not stated"
 
 
-@pytest.mark.attack("catalogue")
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [

@@ -168,7 +168,7 @@ def test_nothing_that_nobody_has_fetched_is_stated_as_exact(catalog, family):
         dataset.fetched for dataset in datasets_of(catalog, family).values()
     )
     for dataset in datasets_of(catalog, family).values():
-        assert not dataset.fetched and dataset.images is None and dataset.redistributable is None
+        assert not dataset.fetched and dataset.images is None
         source = source_of(catalog, dataset)
         assert not {"digest", "size"} & set(source)
 

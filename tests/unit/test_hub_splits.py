@@ -135,7 +135,6 @@ def test_what_is_not_there_is_a_sentence(arguments, sentence):
     assert str(raised.value).isprintable()
 
 
-@pytest.mark.attack("archives")
 @pytest.mark.parametrize(
     "configs",
     [

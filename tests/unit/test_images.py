@@ -113,7 +113,6 @@ def test_what_is_resized_for_a_crop_alone_differs_by_rounding_only(size, geometr
     assert np.abs(cropped_first - expected_pixels).max() <= 2  # each side is rounded once
 
 
-@pytest.mark.attack("memory")
 @pytest.mark.parametrize("size", [(1, 1000), (1000, 1), (2, 1999), (3000, 3)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_of_a_narrow_photo_only_what_the_crop_keeps_is_resized(monkeypatch, size, interpolation):
@@ -201,7 +200,6 @@ def bmp_of(width, height):
     return bytes(data)
 
 
-@pytest.mark.attack("memory")
 @pytest.mark.parametrize("image_of", [png_of, gif_of, bmp_of])
 @pytest.mark.parametrize(
     "size", [(20_000, 5_001), (65_000, 65_000)], ids=["just above", "far above"]
@@ -276,7 +274,6 @@ UNKNOWN_RANGES = {
 }
 
 
-@pytest.mark.attack("data")
 @pytest.mark.parametrize("why", UNKNOWN_RANGES)
 def test_a_tiff_whose_values_have_no_known_range_is_corrupt_and_not_black(why):
     """A TIFF from 0 to 255 or 65535 in a kind of numbers that has no range is refused.

@@ -256,7 +256,6 @@ def inputs():
     }
 
 
-@pytest.mark.attack("changed results")
 @WAYS_OF_EXCHANGE
 @pytest.mark.parametrize("which", ["listed", "plain"])
 def test_an_input_that_is_exchanged_while_a_job_reads_it_makes_no_result(
@@ -269,7 +268,6 @@ def test_an_input_that_is_exchanged_while_a_job_reads_it_makes_no_result(
     assert not Path("results").exists()
 
 
-@pytest.mark.attack("changed results")
 def test_a_job_that_fails_of_exchanged_bytes_names_the_file(inputs, capfd):
     with pytest.raises(SystemExit), running_job():
         exchange_for_another(inputs["listed"])
@@ -279,7 +277,6 @@ def test_a_job_that_fails_of_exchanged_bytes_names_the_file(inputs, capfd):
     assert "header" not in printed
 
 
-@pytest.mark.attack("changed results")
 def test_a_job_does_not_resume_from_a_state_with_bytes_of_an_exchanged_input(inputs):
     """The next call has the old bytes again, so its private folder has the same name."""
     # given
@@ -295,7 +292,6 @@ def test_a_job_does_not_resume_from_a_state_with_bytes_of_an_exchanged_input(inp
         write_outputs(output)
 
 
-@pytest.mark.attack("changed results")
 def test_an_input_that_is_exchanged_and_put_back_is_told(inputs):
     """The same bytes at another time are those of a link into DVC's cache, too."""
     listed = inputs["listed"]

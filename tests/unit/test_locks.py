@@ -58,7 +58,6 @@ def socket_in_its_place(path):
         listener.bind(str(path))
 
 
-@pytest.mark.attack("locks")
 @pytest.mark.parametrize(
     "plant",
     [folder_in_its_place, link_in_its_place, dangling_link_in_its_place, socket_in_its_place],
@@ -72,30 +71,26 @@ def test_what_is_no_file_is_named_and_a_link_is_not_followed(plant):
     assert not Path("nowhere").exists()
 
 
-@pytest.mark.attack("locks")
 @pytest.mark.usefixtures("without_locks")
 def test_without_locks_a_lock_is_refused_in_a_sentence_that_names_the_file():
     with pytest.raises(UserError, match=r"^a\.lock: .*no file locks"):
         acquire(Path("a.lock"))
 
 
-@pytest.mark.attack("locks")
 @pytest.mark.usefixtures("without_locks")
 def test_without_locks_a_run_is_refused_before_it_registers(monkeypatch):
     monkeypatch.setattr(parent_run, "_held", [])
     with pytest.raises(UserError, match=r"^\.snakemake/runs/.*no file locks"):
-        parent_run.announce(files_are_locked=False, jobs_at_once=1)
-    assert parent_run._held == [] and not list(parent_run.RUNS.glob("*.jobs"))
+        parent_run.announce(files_are_locked=False)
+    assert parent_run._held == []
 
 
-@pytest.mark.attack("locks")
 @pytest.mark.usefixtures("without_locks")
 def test_without_locks_what_may_be_in_use_counts_as_in_use():
     Path("a.lock").touch()
     assert parent_run.is_held(Path("a.lock")) and not parent_run.is_held(Path("none.lock"))
 
 
-@pytest.mark.attack("locks")
 @pytest.mark.usefixtures("without_locks")
 def test_without_locks_a_job_says_so_and_makes_nothing(capfd):
     with (
@@ -108,7 +103,6 @@ def test_without_locks_a_job_says_so_and_makes_nothing(capfd):
     assert "no file locks" in capfd.readouterr().err and not Path("out.x").exists()
 
 
-@pytest.mark.attack("locks")
 @pytest.mark.usefixtures("without_locks")
 def test_without_locks_no_gpu_is_taken(folder, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -119,7 +113,6 @@ def test_without_locks_no_gpu_is_taken(folder, monkeypatch):
         gpu_lock.lock_gpu()
 
 
-@pytest.mark.attack("locks")
 @pytest.mark.usefixtures("without_locks")
 def test_without_locks_no_name_of_a_model_is_resolved():
     with pytest.raises(UserError, match="no file locks"):

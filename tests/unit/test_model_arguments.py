@@ -131,7 +131,6 @@ def own_catalog(models):
     return Catalog([ROOT / "workflow/catalog", Path("own")])
 
 
-@pytest.mark.attack("weights")
 @every_argument
 def test_the_catalogue_refuses_an_argument_that_may_load_something(library, arguments, key):
     catalog = own_catalog({"net": entry(library, arguments)})
@@ -139,7 +138,6 @@ def test_the_catalogue_refuses_an_argument_that_may_load_something(library, argu
         _ = catalog.models
 
 
-@pytest.mark.attack("weights")
 @every_argument
 def test_the_lock_refuses_an_argument_that_may_load_something(library, arguments, key):
     name = "hf-hub:owner/net"
@@ -155,7 +153,6 @@ IN_FOLDERS = [
 ]
 
 
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize("name", ["local-dir:net", "hf-hub:owner/net"])
 @pytest.mark.parametrize(
     ("library", "arguments", "key"), IN_FOLDERS, ids=[key for *_, key in IN_FOLDERS]
@@ -177,7 +174,6 @@ def test_a_configuration_of_a_folder_or_the_hub_refuses_it(name, library, argume
     assert re.search(f"config.json: .*{key}|fetch from elsewhere", str(refusal.value))
 
 
-@pytest.mark.attack("weights")
 @every_argument
 def test_no_network_is_built_with_it_whatever_asks(library, arguments, key):
     """Also of a model.json or of a record that somebody changed."""
@@ -188,7 +184,6 @@ def test_no_network_is_built_with_it_whatever_asks(library, arguments, key):
         with_weights({"a": torch.zeros(1)}, library, architecture, arguments, "by_name", "net")
 
 
-@pytest.mark.attack("weights")
 def test_a_model_json_that_somebody_changed_is_named():
     facts = {"library": "timm", "architecture": "test_vit", "num_classes": 10}
     write_json(Path("model.json"), facts | {"arguments": {"checkpoint_path": "/tmp/other.pth"}})
@@ -247,7 +242,6 @@ def published_weights():
     return timm.create_model("test_resnet", num_classes=10).state_dict()
 
 
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize("library", ["timm", "open_clip"])
 def test_a_network_that_has_other_weights_after_loading_is_refused(monkeypatch, library):
     """Whatever replaced the weights is noticed.
@@ -275,7 +269,6 @@ def test_a_network_that_has_other_weights_after_loading_is_refused(monkeypatch, 
         with_weights(state, *of, "by_name", "net")
 
 
-@pytest.mark.attack("weights")
 def test_one_tensor_that_the_library_changes_before_it_loads_is_named(monkeypatch):
     state = published_weights()
     builder = importlib.import_module("timm.models._builder")
@@ -307,7 +300,6 @@ class Trap:
         return Path.touch, (Path("trap"),)
 
 
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize("kind", ["code", "damage", "text"])
 def test_a_saved_training_that_is_not_one_is_told_without_torchs_advice(kind):
     contents = {
@@ -328,7 +320,6 @@ def test_a_saved_training_that_is_not_one_is_told_without_torchs_advice(kind):
 HOSTILE_SIZES = {"crop_pct": [1e-9, 0.0, 0.2], "input_size": [10**9]}
 
 
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize(
     ("key", "value"), [(key, value) for key, values in HOSTILE_SIZES.items() for value in values]
 )
@@ -344,7 +335,6 @@ def test_images_of_absurd_sizes_are_refused_in_catalogue_and_lock(key, value):
 
 
 @pytest.mark.thorough
-@pytest.mark.attack("weights")
 def test_a_folder_whose_images_would_be_of_an_absurd_size_is_refused_and_leaves_no_lock():
     Path("net").mkdir()
     network = timm.create_model("test_vit", num_classes=1000)

@@ -159,7 +159,6 @@ HOSTILE = {
 
 
 @pytest.mark.thorough
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_folder_that_cannot_be_used_is_refused(tmp_path, kind):
     HOSTILE[kind](saved(tmp_path / "net"))
@@ -167,7 +166,6 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path, kind):
         describe(["local-dir:net"])
 
 
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize("input_size", [[], [224], "224", [3, "2", 2]])
 def test_a_record_with_another_input_size_is_refused_in_a_sentence(tmp_path, input_size):
     folder = saved(tmp_path / "net", "test_resnet")
@@ -186,7 +184,6 @@ CLIP = {
 
 
 @pytest.mark.thorough
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize(
     ("part", "changes"),
     [

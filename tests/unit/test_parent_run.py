@@ -32,28 +32,9 @@ def test_runs_of_a_folder_know_of_each_other_and_forget_dead_ones(tmp_path, monk
     dead.touch()
     with FileLock(alive):
         assert len(parent_run.other_active_runs(files_are_locked=True)) == 1 and dead.exists()
-        assert (
-            "process 1 " in parent_run.announce(True, 1)[0] and not dead.exists() and alive.exists()
-        )
+        assert "process 1 " in parent_run.announce(True)[0] and not dead.exists() and alive.exists()
 
 
-def test_an_active_run_tells_how_many_jobs_it_starts_at_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert parent_run.jobs_of_others() is None
-    alive, dead, odd = (
-        parent_run.RUNS / f"{socket.gethostname()}.{name}" for name in ("1.a", "2.b", "3.c")
-    )
-    parent_run.RUNS.mkdir(parents=True)
-    for registration, jobs in ((alive, "3"), (dead, "5"), (odd, "many")):
-        Path(f"{registration}.lock").touch()
-        Path(f"{registration}.jobs").write_text(jobs)
-    with FileLock(f"{alive}.lock"), FileLock(f"{odd}.lock"):
-        assert parent_run.jobs_of_others() == 3
-        assert len(parent_run.announce(True, 1)) == 2
-    assert not Path(f"{dead}.jobs").exists(), "it is removed with the registration"
-
-
-@pytest.mark.attack("shared machines")
 def test_a_named_pipe_in_place_of_a_lock_blocks_nobody(tmp_path):
     os.mkfifo(tmp_path / "a.lock")
     body = (
@@ -68,13 +49,12 @@ def test_a_named_pipe_in_place_of_a_lock_blocks_nobody(tmp_path):
     )
 
 
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize("name", ["a.lock", ".lock", "a.b.lock"])
 def test_files_among_the_registrations_that_are_none_are_ignored(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     parent_run.RUNS.mkdir(parents=True)
     (parent_run.RUNS / name).touch()
-    assert parent_run.announce(True, 1) == [] and (parent_run.RUNS / name).exists()
+    assert parent_run.announce(True) == [] and (parent_run.RUNS / name).exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The layout of Parquet files against files that pyarrow writes, and what it refuses."""
 
-import io
 import json
 import re
 import subprocess
@@ -16,13 +15,12 @@ from hypothesis import strategies as st
 from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace
 from rib.config.settings import LIBRARY, check_settings, signature_of
-from rib.data import parquet_rows
 from rib.data.images import DatasetSource
 from rib.data.layouts import parquet
 from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES
 from tiny.docs import settings_of_example
 from tiny.fuzz import fuzzed, mutated, outcome
-from tiny.parquet import PHOTO, repeated_by_deltas, understated, with_other_rows, write_photos
+from tiny.parquet import PHOTO, write_photos
 from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of
 from tiny.project import ROOT
 
@@ -32,7 +30,6 @@ DOMAINS = ["art", "art", "sketch", "sketch", "photo", "photo"]
 LABELS = [0, 1, 2, 0, 1, 2]
 KEYS = [NAMES[label] for label in LABELS]
 PHOTOS = [jpeg(SPACE.keys.index(key)) for key in KEYS]
-attack = pytest.mark.attack("memory")
 
 
 def items(*paths, space=SPACE, exclude=(), **settings):
@@ -151,14 +148,16 @@ def test_rows_are_selected_by_a_value_or_several_and_keep_their_numbers(file):
 
 
 def test_the_photos_of_a_group_without_a_selected_row_are_not_read(file, monkeypatch):
-    rows_of_group = parquet.rows_of_group
+    iter_batches = pq.ParquetFile.iter_batches
     reads = []
 
-    def rows_of_group_noted(parquet_file, group, columns):
-        reads.append((group, "image.bytes" in columns))
-        return rows_of_group(parquet_file, group, columns)
+    def iter_batches_noted(parquet_file, *arguments, row_groups, columns, **options):
+        reads.append((*row_groups, "image.bytes" in columns))
+        return iter_batches(
+            parquet_file, *arguments, row_groups=row_groups, columns=columns, **options
+        )
 
-    monkeypatch.setattr(parquet, "rows_of_group", rows_of_group_noted)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches_noted)
     items(file(), where={"domain": "sketch"}, partial=True)
     assert reads == [(0, False), (1, False), (1, True), (2, False)]
 
@@ -294,7 +293,6 @@ def test_what_does_not_suit_is_one_sentence(file, columns, settings, message):
     assert re.search(message, refused(file(**columns), **settings))
 
 
-@pytest.mark.attack("data")
 def test_the_values_that_exist_are_shown_printably_and_ten_of_them_at_most(tmp_path):
     domains = [f"\x1b[31m{number}\n" for number in range(20)]
     columns = {"image": [PHOTOS[0]] * 20, "label": ["cat"] * 20, "domain": domains}
@@ -304,7 +302,6 @@ def test_the_values_that_exist_are_shown_printably_and_ten_of_them_at_most(tmp_p
     assert ", ...)" in message
 
 
-@pytest.mark.attack("data")
 def test_texts_of_a_file_are_stored_printably(tmp_path):
     columns = {
         "image": PHOTOS[:3],
@@ -337,20 +334,19 @@ def test_a_file_without_rows_gives_no_photo(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        (b"", "does not begin and end as one"),
-        (b"PAR1", "can't be read"),
-        (b"PAR1" + b"\xff\xff\xff\x7fPAR1", "footer has 2.15GB"),
-        (b"PAR1" + bytes(100) + b"\x10\0\0\0PAR1", "can't be read"),
-        (b"PK\x03\x04" + bytes(100), "does not begin and end as one"),
+        b"",
+        b"PAR1",
+        b"PAR1" + b"\xff\xff\xff\x7fPAR1",
+        b"PAR1" + bytes(100) + b"\x10\0\0\0PAR1",
+        b"PK\x03\x04" + bytes(100),
     ],
 )
-@pytest.mark.attack("data")
-def test_another_file_is_refused_in_a_sentence(tmp_path, content, message):
+def test_another_file_is_refused_in_a_sentence(tmp_path, content):
     path = tmp_path / "a.parquet"
     path.write_bytes(content)
-    assert message in refused(path)
+    assert "can't be read as a Parquet file" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +358,6 @@ def test_another_file_is_refused_in_a_sentence(tmp_path, content, message):
         json.dumps({"info": {"features": {"label": {"names": [1, 2, 3]}}}}),
     ],
 )
-@pytest.mark.attack("data")
 def test_names_of_another_form_are_refused(tmp_path, metadata):
     columns = {"image": PHOTOS, "label": LABELS}
     path = write_photos(tmp_path / "a.parquet", columns)
@@ -383,85 +378,17 @@ def test_metadata_without_names_are_no_names(tmp_path):
         assert "nothing says which class" in refused(path)
 
 
-def bytes_of(table, **options):
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, **options)
-    return buffer.getvalue()
-
-
-LARGE = bytes(16 << 20)
-
-
-def photos_of(photo, number, **columns):
-    images = pa.array([{"bytes": photo, "path": None}] * number, PHOTO)
-    return pa.table({"image": images, "label": ["cat"] * number, **columns})
-
-
-BOMBS = {
-    "pages that unpack to a thousand times their size": lambda: bytes_of(
-        photos_of(LARGE, 10), compression="zstd", use_dictionary=False
-    ),
-    "the same, and the footer understates it": lambda: understated(
-        bytes_of(photos_of(LARGE, 10), compression="zstd", use_dictionary=False)
-    ),
-    "texts of which each repeats the one before": lambda: repeated_by_deltas(
-        photos_of(b"x", 100, domain=["x" * (1 << 20)] * 100), "domain"
-    ),
-}
-
-
-@attack
-@pytest.mark.parametrize("make", BOMBS.values(), ids=BOMBS)
-def test_a_small_file_takes_little_memory_before_it_is_refused(tmp_path, arrow_peak, make):
-    path = tmp_path / "a.parquet"
-    path.write_bytes(make())
-    before = arrow_peak()
-    message = refused(path, slices=["domain"] if "domain" in pq.read_schema(path).names else None)
-    assert "unpacks to more than" in message or "any size" in message
-    assert arrow_peak() <= max(before, 24 << 20)
-
-
-@attack
-def test_a_photo_that_is_stored_once_counts_as_often_as_it_is_shown(
-    tmp_path, monkeypatch, arrow_peak
-):
+def test_a_photo_that_is_stored_once_counts_as_often_as_it_is_shown(tmp_path, monkeypatch):
     """100 rows of a photo of 1 MB, in a dictionary."""
     monkeypatch.setenv(ARCHIVE_RATIO, "1")
     noise = np.random.default_rng(0).bytes(1 << 20)
     path = tmp_path / "a.parquet"
-    path.write_bytes(bytes_of(photos_of(noise, 100), dictionary_pagesize_limit=4 << 20))
+    columns = {"image": [noise] * 100, "label": ["cat"] * 100}
+    write_photos(path, columns, dictionary_pagesize_limit=4 << 20)
     assert path.stat().st_size < 2 << 20
-    before = arrow_peak()
     assert "unpacks to more than" in refused(path, partial=True)
-    assert arrow_peak() <= max(before, 16 << 20)
 
 
-@attack
-def test_a_group_of_rows_that_is_too_large_is_refused_before_it_is_read(file, monkeypatch):
-    monkeypatch.setattr(parquet_rows, "LARGEST_GROUP", 1000)
-
-    def iter_batches(*_arguments, **_options):
-        pytest.fail("rows were read")
-
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
-    assert "its group of rows 0 unpacks to" in refused(file())
-
-
-@attack
-def test_a_footer_with_other_numbers_of_rows_is_refused(tmp_path):
-    # given: a number of rows that takes three bytes in the footer, as those it is replaced by do
-    repeats = 1500
-    rows = repeats * len(LABELS)
-    columns = {"image": PHOTOS * repeats, "label": LABELS * repeats}
-    path = write_photos(tmp_path / "a.parquet", columns, {"label": NAMES})
-    data = path.read_bytes()
-    # then
-    for rows_in_footer, message in [(7, "several numbers of rows"), (10**6, "more than its bytes")]:
-        path.write_bytes(with_other_rows(data, rows, rows_in_footer))
-        assert message in refused(path)
-
-
-@attack
 def test_a_photo_that_is_too_large_may_be_left_out(tmp_path, monkeypatch):
     monkeypatch.setenv(PHOTO_MEGABYTES, "1")
     photos = [jpeg(0), jpeg(1) + bytes(1_100_000), jpeg(1), jpeg(2)]
@@ -473,7 +400,6 @@ def test_a_photo_that_is_too_large_may_be_left_out(tmp_path, monkeypatch):
     assert index["image_id"].tolist() == [f"a.parquet/{n}" for n in (0, 2, 3)]
 
 
-@pytest.mark.attack("fuzzing")
 @fuzzed(200)
 @given(st.booleans(), st.integers(0, 10**6), st.binary(min_size=1, max_size=6))
 def test_any_damage_is_read_or_refused(tmp_path_factory, at_end, position, noise):
@@ -487,7 +413,6 @@ def test_any_damage_is_read_or_refused(tmp_path_factory, at_end, position, noise
     outcome(lambda: bytes_of_photos(items(path, **settings)))
 
 
-@pytest.mark.attack("fuzzing")
 @fuzzed(100)
 @given(
     mutated(

@@ -1,14 +1,12 @@
 """Datasets that are evaluated in parts: which images a part has, and what it takes to be one."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rib import api
+import rib
 from rib.analysis.counts import count, read_objects, read_rows_of
 from rib.analysis.sample_rows import parts_together, read_rows
 from rib.base.errors import UserError
@@ -24,7 +22,6 @@ from rib.data.parts import (
 )
 from rib.data.prepared import PreparedDataset
 from rib.records.integrity import files_of_manifest
-from tiny.grids import grid
 from tiny.training import SPACE
 
 NOISE = DatasetPart(column="corruption", levels=["shot", "gauss"])
@@ -287,34 +284,32 @@ def test_rows_with_a_part_without_images_keep_their_types():
     pd.testing.assert_frame_equal(parts_together([rows, no_rows]), rows)
 
 
-# The Python interface.
+# Rows of a run that are loaded in Python.
 
 
-def test_rows_that_two_grids_have_left_count_once(run_folder):
+@pytest.fixture
+def evaluated(tmp_path):
+    """Writes files of rows, with their manifests, of the run tiny/paper/net/red/ft/all/0."""
+
+    def write(tables):
+        folder = tmp_path / "results/tiny/paper/evaluate/net/red/ft/all/0"
+        folder.mkdir(parents=True)
+        for path in write_tables(folder, tables):
+            write_json(path.with_suffix(".manifest.json"), {"files": {path.name: sha256(path)}})
+        return tmp_path
+
+    return write
+
+
+def test_rows_that_two_grids_have_left_count_once(evaluated):
     whole = rows_of([0, 1, 2])
-    files = write_tables(run_folder, {"c-noise": rows_of([0, 2]), "c": whole})
-    pd.testing.assert_frame_equal(api._rows_in_order(files), whole, check_dtype=False)
+    project = evaluated({"c-noise": rows_of([0, 2]), "c": whole})
+    rows = rib.load_rows(project, "tiny/paper/net/red/ft/all/0")
+    pd.testing.assert_frame_equal(rows, whole, check_dtype=False)
 
 
-def test_rows_of_another_checkpoint_are_refused(run_folder):
+def test_rows_of_another_checkpoint_are_refused(evaluated):
     outdated = rows_of([0, 2], ranks=[5, 5])
-    files = write_tables(run_folder, {"c-noise": outdated, "c": rows_of([0, 1, 2])})
+    project = evaluated({"c-noise": outdated, "c": rows_of([0, 1, 2])})
     with pytest.raises(UserError, match="rows of the same images of c differ"):
-        api._rows_in_order(files)
-
-
-def test_a_run_that_has_some_parts_alone_is_refused():
-    # given
-    grid_of_parts = grid(family="imagenet", datasets=["imagenet_r", "imagenet_c"])
-    group_of_r, *parts_of_c = grid_of_parts.evaluation_groups()
-    assert "imagenet_c-digital" in parts_of_c
-    folder = Path("net/none/pretrained/all/0")
-    files_of_c = {part: folder / f"{part}.parquet" for part in parts_of_c}
-    file_of_r = folder / f"{group_of_r}.parquet"
-    # then all parts are accepted, and none, as where C was not evaluated at all
-    api._refuse_missing_parts(grid_of_parts, [file_of_r, *files_of_c.values()])
-    api._refuse_missing_parts(grid_of_parts, [file_of_r])
-    # and some are not
-    del files_of_c["imagenet_c-digital"]
-    with pytest.raises(UserError, match="there are no rows of imagenet_c-digital"):
-        api._refuse_missing_parts(grid_of_parts, [file_of_r, *files_of_c.values()])
+        rib.load_rows(project, "tiny/paper/net/red/ft/all/0")

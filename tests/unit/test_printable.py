@@ -59,14 +59,12 @@ each_in_utf8 = pytest.mark.parametrize(("name", "shown"), IN_UTF8.values(), ids=
 each_hostile = pytest.mark.parametrize(("name", "shown"), HOSTILE.values(), ids=HOSTILE)
 
 
-@pytest.mark.attack("text")
 @each_hostile
 def test_what_commands_a_terminal_is_escaped_once(name, shown):
     assert printable(name) == shown
     assert printable(shown) == shown
 
 
-@pytest.mark.attack("text")
 @fuzzed(300)
 @given(st.text(ANY_CHARACTER | COMMAND_OR_HIDDEN, max_size=20))
 def test_any_text_is_one_printable_line_and_is_escaped_once(text):
@@ -84,14 +82,12 @@ def test_ordinary_text_stays(text):
     assert printable_cell(text) == text
 
 
-@pytest.mark.attack("text")
 @each_hostile
 def test_an_error_quotes_a_name_in_one_printable_line(name, shown):
     """Whoever shows the error: a job, the console, or Python in a session of a user."""
     assert str(UserError(f"'{name}' is wrong.")) == f"'{shown}' is wrong."
 
 
-@pytest.mark.attack("text")
 @each_hostile
 def test_a_log_record_is_one_printable_line_for_every_handler(name, shown):
     """Whether the name is an argument of the record or was put into its text before."""
@@ -112,7 +108,6 @@ def test_lines_for_those_who_look_for_a_fault_are_records_of_their_own(caplog):
     assert caplog.messages == ["Traceback:", "  here", FORGED]
 
 
-@pytest.mark.attack("text")
 @each_hostile
 def test_what_is_printed_is_as_many_lines_as_were_given(name, shown):
     written = io.StringIO()
@@ -142,7 +137,7 @@ print_lines("c")
 
 
 def test_where_nobody_reads_any_more_nothing_is_said_about_it():
-    """As after `snakemake status | head -1`, or where Ctrl-C has ended what reads."""
+    """As after `snakemake plan | head -1`, or where Ctrl-C has ended what reads."""
     # given a process that waits before it prints
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY.parent)}
     with subprocess.Popen(
@@ -167,7 +162,6 @@ def written_table(folder, columns):
     return path.read_bytes().decode()
 
 
-@pytest.mark.attack("text")
 @each_in_utf8
 def test_a_table_has_printable_cells_and_columns(tmp_path, name, shown):
     columns = {
@@ -197,10 +191,8 @@ FORMULAS = [
 NUMBERS = ["-1", "+1", "-1.5", "+.5", "-1e-05", "+2E3", "-inf", "7"]
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize("text", FORMULAS)
 def test_no_cell_of_a_table_is_a_formula(tmp_path, text):
-    """In the same sense in which bundles of others are refused that have one."""
     # given
     assert FORMULA.match(text)
     # when
@@ -231,7 +223,6 @@ def test_a_table_that_is_read_and_written_again_stays(tmp_path):
     assert once.read_bytes() == twice.read_bytes()
 
 
-@pytest.mark.attack("archives")
 @pytest.mark.parametrize("pack", [zipped, tar])
 @each_in_utf8
 def test_a_member_that_is_refused_is_named_printably(tmp_path, pack, name, shown):
@@ -250,7 +241,6 @@ ATTACK = f"\x1b]0;owned\x07\x1b[2J\r\n{FORGED}"
 SPACE_OF_A = 'space=LabelSpace(("a",), ((0,),), ("a",), 1)'
 
 
-@pytest.mark.attack("archives")
 def test_a_job_that_meets_a_hostile_member_tells_of_it_in_one_line(tmp_path):
     """An archive has a folder and an ending of such names.
 
@@ -272,10 +262,7 @@ def test_a_job_that_meets_a_hostile_member_tells_of_it_in_one_line(tmp_path):
 
 
 def test_a_log_has_ordinary_names_whatever_the_locale(tmp_path):
-    """In a locale of ASCII, the terminal has escapes.
-
-    The log, which `snakemake status` reads, has the name itself.
-    """
+    """In a locale of ASCII, the terminal has escapes, and the log has the name itself."""
     tar(tmp_path / "a.tar", {"日本/1.jpg": jpeg(2), "a/1.jpg": jpeg(2)})
     command = prepare_job("class_folders", SPACE_OF_A)
     ascii_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -285,7 +272,6 @@ def test_a_log_has_ordinary_names_whatever_the_locale(tmp_path):
     assert "日本" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
-@pytest.mark.attack("text")
 def test_a_job_that_fails_with_a_hostile_text_has_one_line_of_error(tmp_path, monkeypatch, capfd):
     """An error of a library quotes a name.
 

@@ -236,7 +236,6 @@ def test_a_part_has_one_place(tmp_path, compared, example, monkeypatch, last_par
         assert "stale" in page.read_text()
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize("kind", ["methods", "recipes"])
 def test_labels_and_sources_stay_text(with_entries, kind):
     text = "[x](javascript:alert(1)) | `b` **c**"

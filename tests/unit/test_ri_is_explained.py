@@ -23,7 +23,7 @@ PLACES = [
     f"{REPORT}/workflow.rst",
     *(str(caption_of(name)) for name in ("protocol", "ri_matrix", "tradeoff")),
     "workflow/lib/rib/reporting/model_card.md.jinja",
-    "workflow/lib/rib/api.py",
+    "workflow/lib/rib/project.py",
 ]
 # How RI was explained when datasets in distribution seemed to count.
 WRONG = ("all datasets except", "all other datasets *j*", "change of accuracy off the target")

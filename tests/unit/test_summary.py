@@ -535,7 +535,6 @@ def test_methods_whose_rate_was_not_chosen_for_the_network_are_marked(summary):
 # Labels
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize("where", LABELS)
 def test_labels_in_markdown_stay_text(summary, monkeypatch, where):
     # given

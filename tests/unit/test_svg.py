@@ -102,7 +102,6 @@ REFERENCES = {
 }
 
 
-@pytest.mark.attack("drawings")
 @pytest.mark.parametrize("body", REFERENCES.values(), ids=REFERENCES)
 def test_a_drawing_reads_nothing_outside_of_it(tmp_path, monkeypatch, body):
     monkeypatch.chdir(tmp_path)
@@ -114,7 +113,6 @@ def test_a_drawing_reads_nothing_outside_of_it(tmp_path, monkeypatch, body):
         drawn(body)
 
 
-@pytest.mark.attack("drawings")
 @pytest.mark.parametrize("name", ["#secret.png", "data:image/png;/../../secret.png"])
 def test_a_reference_within_a_drawing_is_no_name_of_a_file(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -166,7 +164,6 @@ EXHAUSTING = {
 }
 
 
-@pytest.mark.attack("drawings")
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
 def test_a_drawing_that_would_crash_the_renderer_is_refused_before(body):
     with pytest.raises(ValueError):
@@ -181,7 +178,6 @@ def processor_seconds_of_children():
     return usage.ru_utime + usage.ru_stime
 
 
-@pytest.mark.attack("drawings")
 @pytest.mark.parametrize("body", examples(EXHAUSTING, {"a huge blur", "a use of itself"}))
 def test_a_drawing_that_crashes_the_renderer_or_exceeds_a_limit_is_named(
     tmp_path, monkeypatch, body
@@ -199,7 +195,6 @@ def test_a_drawing_that_crashes_the_renderer_or_exceeds_a_limit_is_named(
     assert not list(tmp_path.iterdir()) and psutil.Process().children() == children
 
 
-@pytest.mark.attack("drawings")
 @pytest.mark.parametrize(
     ("limit", "value", "body", "why"),
     [
@@ -216,7 +211,6 @@ def test_each_limit_of_the_renderer_holds(monkeypatch, limit, value, body, why):
         drawn(body)
 
 
-@pytest.mark.attack("drawings")
 @pytest.mark.parametrize(
     ("body", "why"),
     [
@@ -301,7 +295,6 @@ def test_one_process_renders_many_drawings_and_no_script_is_run_again(tmp_path):
     assert made.stdout.split() == ["started", "1", "0"] and not made.stderr
 
 
-@pytest.mark.attack("drawings")
 @pytest.mark.parametrize("body", [None, BUSY], ids=["idle", "at work"])
 def test_the_renderer_ends_after_its_parent_is_killed(body):
     script = f"""
@@ -322,7 +315,6 @@ def test_the_renderer_ends_after_its_parent_is_killed(body):
     child.wait(timeout=100)
 
 
-@pytest.mark.attack("drawings")
 @pytest.mark.parametrize(
     "body",
     [REFERENCES["image, a path in the folder"], EXHAUSTING["a chain of 200 uses"]],

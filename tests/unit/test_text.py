@@ -88,7 +88,6 @@ def entry(kind, key, text):
     ]
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize("why", UNFIT)
 def test_labels_that_are_markup_hidden_or_blank_are_refused(why):
     with pytest.raises(UserError, match="label") as refused:
@@ -96,7 +95,6 @@ def test_labels_that_are_markup_hidden_or_blank_are_refused(why):
     assert str(refused.value).isprintable() and "secret" not in str(refused.value)
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "datasets"])
 def test_labels_of_all_kinds_are_checked(kind):
     for text in UNFIT.values():
@@ -120,7 +118,6 @@ PROSE = {
 }
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize("kind", PROSE)
 def test_prose_has_lines_but_no_markup(kind):
     assert entry(kind, PROSE[kind], "One line.\nAnother.\n")[PROSE[kind]] == "One line.\nAnother.\n"
@@ -160,7 +157,6 @@ def classes(tmp_path):
     return make
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
@@ -190,7 +186,6 @@ def shown(text):
     return "".join(part.content for part in table.children)
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize("text", MARKDOWN.values(), ids=MARKDOWN)
 def test_text_in_markdown_stays_text(text):
     escaped = markdown(text)
@@ -204,7 +199,6 @@ def test_text_in_markdown_stays_text(text):
 MARKDOWN_TEXTS = st.text(st.sampled_from("\\`*_[]()<>&#|~$!-+=1.:;/'\"ab "), max_size=20)
 
 
-@pytest.mark.attack("text")
 @fuzzed(300)
 @given(MARKDOWN_TEXTS)
 def test_any_text_in_markdown_stays_text(text):
@@ -235,7 +229,6 @@ URLS = {
 }
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize(("text", "expected"), URLS.values(), ids=URLS)
 def test_urls_lose_their_secrets(text, expected):
     assert redacted(text) == expected
@@ -245,7 +238,6 @@ SECRETS = st.text(st.sampled_from("ab1-._~:=&%+,;$!"), min_size=1, max_size=12)
 WORDS = st.text(st.sampled_from("abc 1.,()'"), max_size=12)
 
 
-@pytest.mark.attack("text")
 @fuzzed(300)
 @given(WORDS, SECRETS, SECRETS, WORDS)
 def test_any_url_in_a_sentence_loses_its_user_and_its_query(before, user, query, after):
@@ -259,7 +251,6 @@ MANUAL = {"kind": "manual", "file": "a.zip", "digest": "md5:" + 32 * "0", "terms
 WITH_USER = "https://user:secret@example.org/a.zip?x=secret"
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -285,7 +276,6 @@ def test_urls_with_user_names_are_refused_without_repeating_them(with_entries, c
     assert "secret" not in str(refused.value) and "own" in str(refused.value)
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize("key", ["catalog", "archives"])
 @pytest.mark.parametrize("listed", [False, True], ids=["one", "list"])
 def test_urls_in_config_are_refused_without_repeating_them(key, listed):
@@ -294,7 +284,6 @@ def test_urls_in_config_are_refused_without_repeating_them(key, listed):
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize(
     "url",
     [
@@ -317,7 +306,6 @@ def test_logs_of_failed_downloads_have_no_signatures(tmp_path, monkeypatch, caps
     assert "set: no mirror gave" in said and "?[redacted]" in said and "secret" not in said
 
 
-@pytest.mark.attack("text")
 def test_tracebacks_in_logs_have_no_signatures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with (

@@ -1,4 +1,4 @@
-"""The estimate of the time left, which the console and `snakemake status` share."""
+"""The estimate of the time left, which the console shows."""
 
 from rib.base.time_left import TimeLeft, time_left
 

@@ -45,7 +45,7 @@ def called(monkeypatch):
 
 
 def test_each_unit_is_added_once_after_its_records_were_gathered(called):
-    tracking.track(["results/*", "results/a", "nothing/*"], Path("reports/f"), {})
+    tracking.track(["results/*", "results/a", "nothing/*"], Path("reports/f"))
     assert called == [("results/a", "results/b", True)]
     assert list(load()) == ["results/a/provenance.json", "results/b/provenance.json"]
     assert not Path("reports/f/dvc.yaml").exists(), "there is no table that it could show"
@@ -53,7 +53,7 @@ def test_each_unit_is_added_once_after_its_records_were_gathered(called):
 
 def test_the_tables_of_a_family_are_named_for_dvc(called):
     Path("reports/f/tables/mri.json").write_text("{}")
-    tracking.track(["results/*"], Path("reports/f"), {})
+    tracking.track(["results/*"], Path("reports/f"))
     stated = yaml.safe_load(Path("reports/f/dvc.yaml").read_text())
     assert stated["metrics"] == ["tables/mri.json"]
     (plot,) = (facts for plot in stated["plots"] for facts in plot.values())
@@ -67,7 +67,7 @@ def test_the_tables_of_a_family_are_named_for_dvc(called):
 @pytest.mark.parametrize("units", [[], ["nothing/*"], ["results/*.dvc"]], ids=str)
 def test_with_nothing_to_track_nothing_is_called(called, units):
     with pytest.raises(UserError, match="make run"):
-        tracking.track(units, Path("reports/f"), {})
+        tracking.track(units, Path("reports/f"))
     assert called == [] and not FILE.exists()
 
 
@@ -76,7 +76,7 @@ def test_what_was_changed_after_its_record_is_not_added(called):
     later = Path("results/b/provenance.json").stat().st_mtime + 5
     os.utime("results/b/out.txt", (later, later))
     with pytest.raises(UserError, match="^results/b/out.txt: "):
-        tracking.track(["results/*"], Path("reports/f"), {})
+        tracking.track(["results/*"], Path("reports/f"))
     assert called == []
 
 
@@ -111,7 +111,7 @@ def test_errors_of_dvc_are_one_line_without_secrets(monkeypatch, error, line):
 def test_a_refusal_of_dvc_has_its_reason():
     """Nobody made this folder a DVC repository."""
     with pytest.raises(UserError, match="DVC repository"):
-        tracking.track(["results/a"], Path("reports/f"), {})
+        tracking.track(["results/a"], Path("reports/f"))
 
 
 def test_what_a_killed_dvc_left_is_removed_before_anything_is_added(tmp_path):
@@ -123,11 +123,10 @@ def test_what_a_killed_dvc_left_is_removed_before_anything_is_added(tmp_path):
         path.write_text("half a file")
     Path(".dvc/tmp/rwlock").write_text("")
     Path("results/a.dvc").write_text("")
-    tracking.track(["results/a"], Path("reports/f"), {})
+    tracking.track(["results/a"], Path("reports/f"))
     assert Path("results/a.dvc").read_text() == whole and not any(path.exists() for path in half)
 
 
-@pytest.mark.attack("DVC storage")
 @pytest.mark.parametrize("command", ["track", "pull"])
 def test_what_another_command_of_dvc_has_at_work_is_left_alone(command):
     """It holds DVC's lock, and has temporary files in the cache and beside results."""
@@ -140,7 +139,7 @@ def test_what_another_command_of_dvc_has_at_work_is_left_alone(command):
     for path in at_work:
         path.write_text("half a file")
     call = {
-        "track": lambda: tracking.track(["results/*"], Path("reports/f"), {}),
+        "track": lambda: tracking.track(["results/*"], Path("reports/f")),
         "pull": lambda: pull([]),
     }[command]
     with Repo() as other, other.lock, pytest.raises(UserError, match="at work in this folder"):

@@ -239,10 +239,10 @@ def test_jobs_that_have_nothing_here_are_counted(capsys):
 def test_records_that_a_result_depends_on_are_found_through_its_inputs_folders():
     """Nothing was gathered; makers are found beside the inputs."""
     # when
-    records_of_c, record_of_output = related([record("c")])
-    records_of_b, _ = related([record("b"), record("b")])
-    records_of_no_job, record_of_no_output = related([])
-    records_of_a_job_not_run, _ = related(["results/x/provenance.json"])
+    records_of_c, record_of_output = related([record("c")], {})
+    records_of_b, _ = related([record("b"), record("b")], {})
+    records_of_no_job, record_of_no_output = related([], {})
+    records_of_a_job_not_run, _ = related(["results/x/provenance.json"], {})
     # then
     number_of_records = {path: len(records) for path, records in records_of_c.items()}
     assert list(records_of_c) == [record("a"), record("b"), record("c")]
@@ -255,7 +255,7 @@ def test_records_that_a_result_depends_on_are_found_through_its_inputs_folders()
 
 
 def test_what_stands_before_a_record_that_was_asked_for_twice_is_found_too():
-    records_by_path, _ = related([record("c"), record("a"), record("a")])
+    records_by_path, _ = related([record("c"), record("a"), record("a")], {})
     assert set(records_by_path) == {record("a"), record("b"), record("c")}
 
 
@@ -265,7 +265,7 @@ def test_inputs_outside_of_what_jobs_make_are_not_looked_beside():
     shutil.copy(record("a"), "elsewhere/provenance.json")
     edit("c", inputs=hashes_of("elsewhere/out.txt"))
     # when
-    records_by_path, _ = related([record("c")])
+    records_by_path, _ = related([record("c")], {})
     # then
     assert list(records_by_path) == [record("c")]
     assert differences_of("c") == []

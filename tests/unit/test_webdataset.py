@@ -315,7 +315,6 @@ def test_two_samples_of_one_key_are_refused(tmp_path):
         run_prepare(tmp_path, "webdataset", path, space=SPACE, in_class_order=True)
 
 
-@pytest.mark.attack("data")
 def test_names_and_texts_of_a_tar_are_stored_and_shown_printably(tmp_path):
     # given
     files = {}
@@ -338,7 +337,6 @@ def test_names_and_texts_of_a_tar_are_stored_and_shown_printably(tmp_path):
     assert "\x1b" not in message
 
 
-@pytest.mark.attack("memory")
 @pytest.mark.parametrize(
     "content", [b"[" * 100_000, b'{"a":' * 100_000, b'{"label": ' + b"9" * 5000 + b"}"]
 )
@@ -347,7 +345,6 @@ def test_json_files_that_take_more_than_they_should_are_refused(tmp_path, conten
     assert "'a.json' can't be read" in refused(path, label="label")
 
 
-@pytest.mark.attack("memory")
 def test_a_long_json_file_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
     monkeypatch.setattr(json, "loads", lambda _: pytest.fail("it was parsed"))
     content = b"[" + b"0," * (1 << 20) + b"0]"
@@ -368,7 +365,6 @@ def tar_of_large_photos(path):
     return tar(path, files)
 
 
-@pytest.mark.attack("memory")
 def test_a_photo_that_is_too_large_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv(PHOTO_MEGABYTES, "2")
     path = tar_of_large_photos(tmp_path / "a.tar")
@@ -376,7 +372,6 @@ def test_a_photo_that_is_too_large_is_refused_by_name(tmp_path, monkeypatch):
         run_prepare(tmp_path, "webdataset", path, space=SPACE, in_class_order=True)
 
 
-@pytest.mark.attack("memory")
 def test_a_photo_that_is_too_large_may_be_left_out_and_one_sample_is_in_memory(
     tmp_path, monkeypatch, peak
 ):

@@ -419,7 +419,6 @@ def convert_packed(name, content):
     convert_archive(archive, member)
 
 
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize("kind", FILES)
 def test_weights_are_refused_with_a_sentence_that_names_file_and_key(
     tmp_path, monkeypatch, capfd, state, kind
@@ -449,7 +448,6 @@ def test_weights_are_refused_with_a_sentence_that_names_file_and_key(
     assert not Path("out").exists()
 
 
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize("kind", ["integers", "NaN"])
 def test_the_same_in_safetensors(tmp_path, monkeypatch, capfd, state, kind):
     monkeypatch.chdir(tmp_path)
@@ -518,7 +516,6 @@ READERS_OF_PICKLES = (
 )
 
 
-@pytest.mark.attack("weights")
 def test_nothing_in_the_project_unpickles_what_was_downloaded():
     called_anywhere = set()
     for path in (ROOT / "workflow").rglob("*.py"):
@@ -537,7 +534,6 @@ def test_the_trap_works(tmp_path, monkeypatch):
     assert Path("trap").is_dir()
 
 
-@pytest.mark.attack("weights")
 @pytest.mark.parametrize("missing", ["blocks.0.norm1.weight", "blocks.0.attn.qkv.weight"])
 def test_missing_tensors_are_named_where_timm_does_not_look(missing):
     """timm loads this architecture without a check.
@@ -571,7 +567,6 @@ def test_names_of_a_wrapped_network_are_those_of_the_network(tmp_path, state):
     assert read_state(path, None, "net").keys() == state.keys()
 
 
-@pytest.mark.attack("weights")
 def test_pickles_are_read_only_where_torchs_advice_is_restated():
     """torch's errors recommend weights_only=False.
 

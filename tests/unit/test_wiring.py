@@ -33,7 +33,6 @@ from rib.analyses.distances.settings import (
 )
 from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettings
 from rib.analyses.epochs.settings import EpochCkaSettings, EpochTradeoffSettings
-from rib.analyses.filtered.settings import FilteredSettings
 from rib.analyses.learning_rates.settings import HeldOutRateSettings, LearningRateSettings
 from rib.analyses.models.settings import ModelComparisonSettings
 from rib.analyses.networks.settings import NetworkGroupSettings
@@ -44,7 +43,6 @@ from rib.analyses.samples.settings import CellSettings, SampleSettings
 from rib.analyses.selection.settings import VariantChoiceSettings
 from rib.analyses.sizes.settings import SizeSettings
 from rib.analyses.slices.settings import SliceSettings
-from rib.analyses.splits.settings import SplitCountSettings
 from rib.analyses.stir.settings import StirSettings
 from rib.analysis.settings import (
     GridTableSettings,
@@ -74,16 +72,13 @@ from rib.evaluation.settings import (
 )
 from rib.jobs.script import UNRECORDED
 from rib.models.settings import ConversionSettings, TextSettings
-from rib.records.settings import AcceptSettings, PullSettings, TrackSettings, VerifySettings
+from rib.records.settings import PullSettings, TrackSettings, VerifySettings
 from rib.reporting.settings import (
-    BundleSettings,
-    ComparisonSettings,
     ExportSettings,
     PageSettings,
     PaperSettings,
     PlanSettings,
     PublicationSettings,
-    StatusSettings,
 )
 from rib.training.settings import FineTuningSettings, PretrainingSettings
 from tiny.wiring import ROOT
@@ -92,7 +87,7 @@ SCRIPTS = ROOT / "workflow/scripts"
 RULES = [*(ROOT / "workflow/rules").rglob("*.smk")]
 # Rules that write no results, or whose bytes are pinned by a digest: they have no digest of their
 # code.
-WITHOUT_CODE = {"accept", "compare", "download", "plan", "pull", "status", "track", "verify"}
+WITHOUT_CODE = {"download", "plan", "pull", "track", "verify"}
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +263,6 @@ STAGES = {
     "compute_cka": ("rib.analyses.representations.tables:cka_table", CkaSettings),
     "compare_models": ("rib.analyses.models.tables:model_tables", ModelComparisonSettings),
     "compare_networks": ("rib.analyses.networks.tables:network_tables", NetworkGroupSettings),
-    "leave_filtered_out": ("rib.analyses.filtered.tables:filtered_table", FilteredSettings),
     "compute_stir": ("rib.analyses.stir.tables:stir_table", StirSettings),
     "export_run": ("rib.evaluation.export:export_network", ExportSettings),
     "compare_samples": ("rib.analyses.samples.tables:sample_tables", SampleSettings),
@@ -280,7 +274,6 @@ STAGES = {
         OverTargetsSettings,
     ),
     "tabulate_sizes": ("rib.analyses.sizes.tables:size_tables", SizeSettings),
-    "count_splits": ("rib.analyses.splits.tables:split_table", SplitCountSettings),
     "gather_histories": ("rib.analyses.training.tables:training_table", TableSettings),
     "choose_learning_rates": (
         "rib.analyses.learning_rates.tables:choice_table",
@@ -295,11 +288,7 @@ STAGES = {
     "write_page": ("rib.reporting.page:write_page", PageSettings),
     "publish": ("rib.reporting.publication:publish", PublicationSettings),
     "paper": ("rib.reporting.paper:write_paper", PaperSettings),
-    "bundle": ("rib.reporting.bundle:write_bundle", BundleSettings),
-    "compare": ("rib.reporting.compare:compare", ComparisonSettings),
     "plan": ("rib.reporting.cost_estimate:print_plan", PlanSettings),
-    "status": ("rib.reporting.status:print_status", StatusSettings),
-    "accept": ("rib.records.accept:accept", AcceptSettings),
     "pull": ("rib.records.pull:pull", PullSettings),
     "track": ("rib.records.track:track", TrackSettings),
     "verify": ("rib.records.verify:verify", VerifySettings),
@@ -443,7 +432,7 @@ NOT_OF_RULES = {
 
 
 def test_every_stage_is_given_all_that_it_asks_for(wiring, asked, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)  # in which `accept` opens the records of Snakemake
+    monkeypatch.chdir(tmp_path)
     run_script, given_to = asked
     for jobs_of_grid in wiring.values():
         # given: the groups of datasets, which scripts read of files that are not there
@@ -572,7 +561,7 @@ def test_a_digest_has_all_of_reporting_that_makes_its_results(jobs):
         assert needed <= {*job.code}, job.rule
         if needed:
             made_by_reporting.add(job.rule)
-    assert {"bundle", "paper", "publish_grid", "published", "write_page"} <= made_by_reporting
+    assert {"paper", "publish_grid", "published", "write_page"} <= made_by_reporting
 
 
 def reporting_behind(job):

@@ -42,8 +42,6 @@ def test_a_run_keeps_its_locks_whatever_is_called_beside_it(long_run):
             job.suspend()
     before = project.state()
     assert [path for path in before if path.match(".snakemake/locks/*.lock")]
-    status = project.snakemake("status")
-    assert "red/ft" in status and "1 job\n" in status
     for words in (("plan",), ("-n",), ("--list-rules",), ("--summary",)):
         project.snakemake(*words, config=(LONG,))
     assert project.state() == before

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from tiny.project import Project
-from tiny.records import set_version
 from tiny.tiers import first
 from tiny.waiting import wait_until
 
@@ -29,7 +28,6 @@ WEIGHTS = "results/tiny/models/tiny_cnn/weights.safetensors"
 TABLE = "reports/tiny/tables/mri.csv"
 ARCHIVE = "data/raw/blue/blue.zip"
 WARNING = "Changed since made"
-ATTACK = pytest.mark.attack("changed results")
 
 
 def another_byte(path):
@@ -46,17 +44,11 @@ def a_byte_more_at_the_same_time(path):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def a_loop(path):
-    path.unlink()
-    path.symlink_to(path.name)
-
-
 def an_older_version(path):
     another_byte(path)
     os.utime(path, (1e9, 1e9))
 
 
-@ATTACK
 @pytest.mark.parametrize(
     ("path", "change"),
     first(
@@ -64,7 +56,6 @@ def an_older_version(path):
             *((path, another_byte) for path in (CHECKPOINT, ROWS, PIXELS, TABLE, ARCHIVE)),
             *((path, a_byte_more_at_the_same_time) for path in (CHECKPOINT, ARCHIVE)),
             (ROWS, an_older_version),
-            (ROWS, a_loop),
         ]
     ),
     ids=lambda value: value.rpartition("/")[2] if isinstance(value, str) else value.__name__,
@@ -78,7 +69,6 @@ def test_a_changed_file_is_named_at_the_start_with_ways_out(finished_copy, path,
 
 
 @pytest.mark.thorough
-@ATTACK
 def test_of_many_changed_files_the_first_are_named_and_the_others_counted_by_runs_too(
     finished_copy,
 ):
@@ -88,37 +78,6 @@ def test_of_many_changed_files_the_first_are_named_and_the_others_counted_by_run
         assert "and 1 more. If shared, delete them" in finished_copy.snakemake(*words)
 
 
-@pytest.mark.thorough
-@ATTACK
-def test_an_edited_record_is_named_at_the_start(finished_copy):
-    finished_copy.edit(f"{RUN}/provenance.json", '"started": "2', '"started": "1')
-    assert f"{WARNING}: {RUN}/provenance.json. " in finished_copy.snakemake("-n")
-
-
-def without_versions(project):
-    """Make records as they were before they had a version of their format."""
-    for path in project.folder.rglob("*provenance.json"):
-        stat = path.stat()
-        set_version(path, None)
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-
-@pytest.mark.thorough
-def test_results_of_an_earlier_version_are_named_and_stop_nothing(finished_copy):
-    without_versions(finished_copy)
-    printed = finished_copy.snakemake("--cores", "1")
-    assert "Nothing to be done" in printed and "and 49 more" in printed
-    finished_copy.snakemake(
-        f"{finished_copy.of_grid()}/figures/radar.png", "--cores", "1", "--force"
-    )
-    printed = finished_copy.snakemake("verify", "--cores", "1", check=False)
-    assert "has no format version" in printed and "Traceback" not in printed
-    printed = finished_copy.snakemake(
-        f"{finished_copy.of_grid()}/index.html", "--cores", "1", "--force"
-    )
-    assert "Traceback" not in printed
-
-
 def quiet(project, *words, **more) -> str:
     printed = project.snakemake(*words, **more)
     assert WARNING not in printed, printed
@@ -126,17 +85,11 @@ def quiet(project, *words, **more) -> str:
 
 
 @pytest.mark.slow
-def test_a_finished_a_touched_and_an_accepted_run_have_no_changed_files(finished_copy):
+def test_a_finished_and_a_touched_run_have_no_changed_files(finished_copy):
     quiet(finished_copy, "-n")
     quiet(finished_copy, "--touch")
     quiet(finished_copy, "-n")
     quiet(finished_copy, CHECKPOINT, "--touch", "--force")
-    finished_copy.edit(
-        "workflow/lib/rib/methods/lwf.py",
-        "self.weight * self.temperature**2",
-        "self.temperature**2 * self.weight",
-    )
-    quiet(finished_copy, "accept", "--cores", "2", RIB_ACCEPT_SAMPLE="1")
     assert "Nothing to be done" in quiet(finished_copy, "-n")
 
 
@@ -202,7 +155,6 @@ def test_a_run_that_was_killed_and_resumed_has_no_changed_files(finished_copy):
 
 
 @pytest.mark.slow
-@ATTACK
 @pytest.mark.parametrize(
     "path", [TARGET_PIXELS, TARGET_INDEX, WEIGHTS], ids=lambda path: path.rpartition("/")[2]
 )

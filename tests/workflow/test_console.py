@@ -118,11 +118,11 @@ def test_a_dry_run_is_a_table_of_rules_and_with_verbose_a_list_of_jobs(finished_
 
 
 @pytest.mark.parametrize("verbose", [(), ("--verbose",)])
-def test_after_a_change_accept_is_advised_and_not_to_wipe_metadata(finished_copy, verbose):
+def test_after_a_change_nothing_advises_to_wipe_metadata(finished_copy, verbose):
     """Without metadata a result would be kept that nobody compared."""
     finished_copy.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
     printed = finished_copy.snakemake("-n", *verbose)
-    assert "`snakemake accept`" in printed and "cleanup-metadata" not in printed
+    assert "finetune" in printed and "cleanup-metadata" not in printed
 
 
 def test_unfinished_files_are_named_without_the_advice_to_wipe_metadata(finished_copy):

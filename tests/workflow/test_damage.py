@@ -99,7 +99,6 @@ def test_nothing_is_built_on_a_damaged_file(finished_copy, path):
     assert not (finished_copy.folder / made).exists(), "Snakemake takes outputs away before a job"
 
 
-@pytest.mark.attack("memory")
 def test_the_limits_of_config_reach_the_jobs(project):
     """A folder of images in place of an archive, since that needs no digest."""
     folder = project.folder / "mine"

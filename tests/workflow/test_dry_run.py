@@ -35,7 +35,6 @@ def test_the_default_grid(project):
         "evaluate_run": models * (1 + (trained + merged) * targets),
         **TABLES,
         "compare_models": 1,
-        "leave_filtered_out": 1,
         "tabulate_sizes": 1,
         "plot_figure": 14,
         **PAGE,

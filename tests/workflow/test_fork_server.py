@@ -231,7 +231,6 @@ def folder_open_to_the_group(place):
     place.chmod(0o750)
 
 
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize(
     "plant",
     [
@@ -255,7 +254,6 @@ def test_a_socket_in_a_planted_folder_is_told_nothing(script, monkeypatch, plant
     assert received == []
 
 
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize("target", [None, "nowhere"], ids=["file", "dangling_link"])
 def test_a_job_whose_folder_is_no_folder_runs_by_itself(script, target, tmp_path):
     (tmp_path / "work").mkdir()
@@ -277,7 +275,6 @@ print(listener.accept()[0].recv(1 << 16), flush=True)
 
 
 @needs_root
-@pytest.mark.attack("shared machines")
 def test_a_server_of_another_user_is_told_nothing(script, tmp_path):
     (tmp_path / SOCKETS).mkdir(mode=0o700, parents=True)
     with subprocess.Popen(
@@ -290,7 +287,6 @@ def test_a_server_of_another_user_is_told_nothing(script, tmp_path):
 
 
 @needs_root
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize(
     "opened", [False, True], ids=["closed_folder", "folder_and_socket_without_modes"]
 )
@@ -322,7 +318,6 @@ def test_a_server_runs_nothing_for_another_user(script, tmp_path, opened):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize("mask", [0o000, 0o002, 0o077], ids=lambda mask: f"umask_{mask:03o}")
 def test_only_this_user_can_connect_whatever_the_umask(script, tmp_path, mask):
     before = os.umask(mask)
@@ -338,7 +333,6 @@ def test_only_this_user_can_connect_whatever_the_umask(script, tmp_path, mask):
     assert modes == {Path(SOCKETS).name: 0o700, "tables.sock": 0o600}
 
 
-@pytest.mark.attack("shared machines")
 def test_the_socket_of_a_killed_server_is_replaced(script, tmp_path):
     assert script(WHO).communicate(timeout=60)[0] == "worker\n"
     for server in servers():
@@ -368,7 +362,6 @@ def test_a_project_may_lie_deep(script, tmp_path, monkeypatch):
     assert script(WHO).communicate(timeout=60)[0] == "worker\n"
 
 
-@pytest.mark.attack("shared machines")
 def test_without_sockets_a_job_runs_by_itself_at_once(script, monkeypatch):
     monkeypatch.setenv(
         warm.WARM, f"work/{'w' * 120}"
@@ -445,7 +438,6 @@ GARBAGE = {
 }
 
 
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_a_request_that_is_none_runs_nothing_and_the_next_is_served(server, garbage):
     good = request_for("open('ran', 'a').write('once ')")
@@ -453,7 +445,6 @@ def test_a_request_that_is_none_runs_nothing_and_the_next_is_served(server, garb
     assert answer_to(good) == SUCCEEDED and Path("ran").read_text() == "once "
 
 
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize(
     "sent", [b"", b" ", b' {"script": "'], ids=["nothing", "a_byte", "half_a_request"]
 )
@@ -464,7 +455,6 @@ def test_a_worker_does_not_wait_forever_for_a_request(server, sent):
         assert wait_until(lambda: not server.children(), PROMPT)
 
 
-@pytest.mark.attack("memory")
 def test_an_endless_request_is_read_up_to_a_limit(server, monkeypatch):
     with connected() as connection, pytest.raises(ConnectionError):
         connection.sendall(b" ")
@@ -472,7 +462,6 @@ def test_an_endless_request_is_read_up_to_a_limit(server, monkeypatch):
             connection.sendall(bytes(1 << 20))
 
 
-@pytest.mark.attack("shared machines")
 def test_many_silent_connections_keep_no_job_from_its_worker(server):
     with contextlib.ExitStack() as stack:
         for _ in range(200):  # more than wait in the queue of a socket
@@ -481,7 +470,6 @@ def test_many_silent_connections_keep_no_job_from_its_worker(server):
     assert wait_until(lambda: not server.children(), PROMPT)
 
 
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize("number", [0, 1, 3, 250])
 def test_a_worker_takes_two_streams_and_no_more_descriptors(server, number):
     descriptors = number * [1]
@@ -498,7 +486,6 @@ def test_a_worker_takes_two_streams_and_no_more_descriptors(server, number):
     assert int(Path("count").read_text()) == usual
 
 
-@pytest.mark.attack("shared machines")
 @pytest.mark.parametrize("queue", ["open", "full"])
 def test_a_server_that_never_answers_does_not_keep_a_job(tmp_path, monkeypatch, caplog, queue):
     """As one that was stopped (SIGSTOP): the kernel takes connections for it."""
@@ -521,7 +508,6 @@ def test_a_server_that_never_answers_does_not_keep_a_job(tmp_path, monkeypatch, 
 
 
 @needs_root
-@pytest.mark.attack("shared machines")
 def test_a_folder_that_is_exchanged_after_its_check_is_told_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(SOCKETS).mkdir(mode=0o700, parents=True)
@@ -544,7 +530,6 @@ def test_a_folder_that_is_exchanged_after_its_check_is_told_nothing(tmp_path, mo
         assert theirs.communicate(timeout=PROMPT)[0] == "b''\n"
 
 
-@pytest.mark.attack("shared machines")
 def test_nothing_is_left_after_a_run(finished_copy):
     """Neither of this run, nor of one that was killed with its servers."""
     work, table = finished_copy.folder / "work", f"{finished_copy.of_grid()}/tables/training.csv"

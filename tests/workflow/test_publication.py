@@ -72,16 +72,6 @@ def test_every_file_of_the_wide_and_of_the_narrow_grids_is_what_its_record_says(
         assert "all files match their records" in looked_at.snakemake("verify", config=choices)
 
 
-def test_a_bundle_changes_nothing_that_is_published(looked_at):
-    before = published(looked_at)
-    looked_at.snakemake("--cores", "2", "bundle")
-    made = {"tiny.rib.zip", "bundle.provenance.json"}
-    assert {
-        name: digest for name, digest in published(looked_at).items() if name not in made
-    } == before
-    assert "all files match their records" in looked_at.snakemake("verify")
-
-
 def test_a_narrower_grid_is_published_as_a_whole(finished_copy):
     before = published(finished_copy)
     finished_copy.snakemake("--cores", "2", "figures", config=("targets=[red]", "methods=[ft]"))

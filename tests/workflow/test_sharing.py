@@ -242,19 +242,6 @@ def test_damage_of_every_kind_is_named_at_the_start_and_all_of_it_by_verify(coll
     )
 
 
-@pytest.mark.slow
-def test_an_accepted_refactoring_reaches_a_colleague(shared, tmp_path):
-    shared.edit(
-        "workflow/lib/rib/methods/lwf.py",
-        "self.weight * self.temperature**2",
-        "self.temperature**2 * self.weight",
-    )
-    shared.snakemake("accept", RIB_ACCEPT_SAMPLE="1")
-    share(shared, "LwF refactored")
-    printed = clone(shared, tmp_path / "other").snakemake("-n")
-    assert "Nothing to be done" in printed and "52 jobs match their records" in printed
-
-
 @pytest.mark.thorough
 def test_an_edited_result_is_not_tracked(finished_copy):
     finished_copy.git("init", "-q")
@@ -375,7 +362,6 @@ def test_a_re_run_does_not_write_through_into_the_cache(shared, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.attack("DVC storage")
 @pytest.mark.parametrize("missing", ["results", "results/tiny/paper/finetune", ".dvc/cache"])
 def test_pull_and_track_at_once_come_through_or_say_why_and_lose_nothing(
     shared, colleague, missing

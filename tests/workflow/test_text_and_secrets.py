@@ -34,7 +34,6 @@ CONFIGS = {
 }
 
 
-@pytest.mark.attack("YAML")
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_config_is_refused_before_snakemake_reads_it(project, kind):
     (project.folder / "config.yaml").write_text(CONFIGS[kind])
@@ -44,7 +43,6 @@ def test_config_is_refused_before_snakemake_reads_it(project, kind):
     assert not (project.folder / "trap").exists() and "Building DAG" not in printed
 
 
-@pytest.mark.attack("YAML")
 @pytest.mark.parametrize("kind", ["duplicate keys", "duplicate keys below"])
 def test_config_files_on_the_command_line_are_refused_too(project, kind):
     (project.folder / "more.yaml").write_text(CONFIGS[kind])
@@ -82,7 +80,6 @@ def relabelled(finished_copy):
     return make
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize(
     "label", ["</script><script>alert(1)</script>", "<!-- <script>"], ids=["script", "open comment"]
 )
@@ -91,7 +88,6 @@ def test_no_report_is_made_with_labels_that_are_markup(relabelled, label):
     assert report is None and "red.label" in printed and "Traceback" not in printed
 
 
-@pytest.mark.attack("text")
 def test_other_labels_are_text_in_the_report(relabelled, reported):
     label = "R&D \"d\" 'q' `b` {{ 7 * 7 }} {wildcards.figure} ${x} \\u003c"
     before = (reported.folder / "reports/tiny/report.html").read_text()
@@ -148,7 +144,6 @@ ESCAPED = (
 )
 
 
-@pytest.mark.attack("archives")
 def test_a_name_in_an_archive_neither_commands_the_terminal_nor_forges_a_line(project):
     """An archive has a photo in a folder of such a name.
 
@@ -168,7 +163,6 @@ def test_a_name_in_an_archive_neither_commands_the_terminal_nor_forges_a_line(pr
         assert not re.search(rf"^{FORGED}|\x1b", text, re.MULTILINE), text
 
 
-@pytest.mark.attack("text")
 def test_signatures_of_urls_are_in_no_record_and_do_not_count(signed):
     project, change = signed
     change("red.zip?X-Amz-Signature=first-secret")
@@ -180,7 +174,6 @@ def test_signatures_of_urls_are_in_no_record_and_do_not_count(signed):
     assert jobs(project.snakemake("-n", RED)) == {}, "another address is not another file"
 
 
-@pytest.mark.attack("text")
 def test_signatures_of_urls_that_fail_are_in_no_log(signed):
     project, change = signed
     change("none.zip?X-Amz-Signature=first-secret")
@@ -189,7 +182,6 @@ def test_signatures_of_urls_that_fail_are_in_no_log(signed):
     assert "first-secret" not in printed and leaked(project, "first-secret") == []
 
 
-@pytest.mark.attack("text")
 def test_urls_with_passwords_are_refused_at_start(signed):
     project, _ = signed
     catalogue = project.folder / "mine/datasets.yaml"
@@ -204,7 +196,6 @@ def test_urls_with_passwords_are_refused_at_start(signed):
     assert "password-of-me" not in printed
 
 
-@pytest.mark.attack("text")
 @pytest.mark.parametrize("variable", SECRETS)
 def test_secrets_of_the_environment_are_in_no_log_record_or_report(
     trained, evaluated, tabulated, drawn, finished, reported, variable

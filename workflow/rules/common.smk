@@ -36,7 +36,6 @@ from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.data.settings import DatasetView  # noqa: E402
 from rib.jobs.decode_workers import number_of_decode_workers  # noqa: E402
-from rib.jobs.parent_run import JOBS_AT_ONCE  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
 from rib.reporting.preview import settings_of_preview  # noqa: E402
 from rib.reporting.settings import PublicationSettings  # noqa: E402
@@ -235,7 +234,7 @@ def report_files(**files):
     """
     left_out = []
     if PREVIEW:
-        left_out = ["provenance", "pdf", "crate", *PREVIEW.too_slow]
+        left_out = ["provenance", "pdf", *PREVIEW.too_slow]
     return {name: path for name, path in files.items() if name not in left_out}
 
 

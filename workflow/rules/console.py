@@ -30,10 +30,6 @@ from rib.jobs.messages import message_of_os_error
 from rib.jobs.parent_run import end_jobs
 
 END_OF_DRY_RUN = "This was a dry-run; with --verbose it lists every job with its files."
-# Instead of advice to delete the metadata of files, which would keep results that nobody compared.
-ACCEPT_HINT = (
-    "If only code changed, and no result with it, `snakemake accept` checks a sample and keeps all."
-)
 INCOMPLETE_HINT = "These files are not finished; --rerun-incomplete makes them again: {}."
 NO_REASON = "it ended without a message; it may have been killed or run out of memory"
 STOPPED = "Stopped. Finished results are kept; run the same command again to continue."
@@ -121,7 +117,7 @@ class Console(logging.Formatter):
             if event == LogEvent.JOB_ERROR and self._progress:
                 self._progress.fail(record.jobid)
         if terminal.text_of(record).startswith(terminal.PROVENANCE_ADVICE):
-            return self._advice_after_a_change()
+            return ""
         unfinished_files = terminal.incomplete_files(record)
         if unfinished_files:
             return INCOMPLETE_HINT.format(", ".join(unfinished_files))
@@ -149,7 +145,7 @@ class Console(logging.Formatter):
     def _begin(self) -> str:
         """Begin to show progress and return the first line.
 
-        It is empty, and there is no progress, for calls such as `status`, which print their own.
+        It is empty, and there is no progress, for calls such as `plan`, which print their own.
         """
         jobs_to_run = jobs.jobs_to_run(self._workflow)
         if not any(job.outputs for job in jobs_to_run):
@@ -163,13 +159,6 @@ class Console(logging.Formatter):
             return ""
         self._has_shown_table = True
         return dry_run_table(jobs_by_rule, jobs.reasons_by_rule(self._workflow))
-
-    def _advice_after_a_change(self) -> str:
-        """What to do if jobs would run because code or settings changed; empty if none would."""
-        for reasons in jobs.reasons_by_rule(self._workflow).values():
-            if jobs.CODE_OR_SETTINGS_CHANGED in reasons:
-                return ACCEPT_HINT
-        return ""
 
     def _succeed(self) -> None:
         """Print what a run has made."""

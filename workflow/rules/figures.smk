@@ -131,7 +131,7 @@ REGISTRY.figure(
     question="trust",
     inputs={
         **{name: TABLES[name] for name in ("accuracy", "ri", "mri")},
-        **({"splits": f"{METRICS}/tables/splits.csv"} if GRID.split_fractions else {}),
+        **({"data": f"{METRICS}/tables/data.csv"} if GRID.split_fractions else {}),
     },
     settings={
         "example": {

@@ -15,7 +15,7 @@ from rib.records.hashing import differing
 
 NO_FINISHED_RUN = (
     "preview: no run is finished; it needs the rows of a pretrained model, and of all seeds of one "
-    "of its methods on a target. `snakemake status` says how far the grid is."
+    "of its methods on a target."
 )
 
 

@@ -67,6 +67,14 @@ def table_files(job, **tables):
     return report_files(**tables, provenance=f"{METRICS}/tables/{job}.provenance.json")
 
 
+# mRI without these needs another dataset that counts.
+FILTERED_DATASETS = [
+    name for name in RI_STATISTICS.ood_datasets if GRID.datasets[name].adversarially_filtered
+]
+if len(RI_STATISTICS.ood_datasets) <= len(FILTERED_DATASETS) + 1:
+    FILTERED_DATASETS = []
+
+
 def metrics_settings(wildcards):
     """Settings of the job that computes the tables of the grid."""
     settings = GridTableSettings(
@@ -79,6 +87,7 @@ def metrics_settings(wildcards):
         compared=PREVIEW.compared if PREVIEW else None,
         sharing_targets=GRID.sharing_targets() if LEAKING_GROUPS else [],
         leaking_groups=LEAKING_GROUPS,
+        filtered=FILTERED_DATASETS,
         conditions=CONDITIONS,
         code=digest("compute_metrics"),
     )

@@ -18,7 +18,6 @@ report: "../report/workflow.rst"
 
 
 PAGE = f"{METRICS}/index.html"
-CRATE = f"{METRICS}/ro-crate-metadata.json"
 PNGS = []
 ALL_FIGURES = []
 if HAS_FIGURES:
@@ -48,7 +47,7 @@ def files_of_analysis(analysis):
 
 # What `snakemake tables`, `snakemake figures` and a plain `snakemake` publish together, so that all
 # of it is of one grid.
-GRID_FILES = [*ALL_TABLES, COUNTS, *([CELLS] if HAS_FIGURES else []), *ALL_FIGURES, PAGE, CRATE]
+GRID_FILES = [*ALL_TABLES, COUNTS, *([CELLS] if HAS_FIGURES else []), *ALL_FIGURES, PAGE]
 PUBLICATION = copies(GRID_FILES, REPORTS)
 PUBLICATIONS = {"publish_grid": (GRID_FILES, REPORTS)}
 # `snakemake distances` and the like publish what an optional analysis adds to a run, in a folder of
@@ -226,7 +225,6 @@ PAGE_CODE = [
     *sorted(REPORTING.glob("page*")),
     REPORTING / "answer.py",
     REPORTING / "citation.jinja",
-    REPORTING / "crate.py",
     REPORTING / "questions.py",
     REPORTING / "settings.py",
     REPORTING / "views.py",
@@ -242,8 +240,8 @@ PAGE_SETTINGS = PageSettings(
     questions={Path(path).stem: REGISTRY.figures[Path(path).stem].question for path in PNGS},
     colours={name: style["colour"] for name, style in METHOD_STYLES.items()},
     averages={name: parent for name, (parent, _) in AVERAGES.items()},
+    coefficients={name: alpha for name, (_, alpha) in AVERAGES.items()},
     upstream=UPSTREAM,
-    published=GRID_FILES,
     partial=PREVIEW_DESCRIPTION,
     code=digest("write_page", *PAGE_CODE),
 )
@@ -266,7 +264,6 @@ rule write_page:
     output:
         **report_files(
             page=PAGE,
-            crate=CRATE,
             provenance=f"{METRICS}/index.provenance.json",
         ),
     log:

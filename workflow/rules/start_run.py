@@ -18,7 +18,7 @@ from rib.data import variables
 from rib.jobs import fork_server
 from rib.jobs.gpu_lock import JOBS_PER_GPU
 from rib.jobs.job import sweep
-from rib.jobs.parent_run import JOBS_AT_ONCE, PARENT_RUN, announce, end_with_parent
+from rib.jobs.parent_run import PARENT_RUN, announce, end_with_parent
 from rib.records import provenance
 
 NAMED_FILES = 3  # changed files that are named at the start; the others are counted
@@ -26,7 +26,7 @@ NAMED_FILES = 3  # changed files that are named at the start; the others are cou
 # cannot begin.
 WRITTEN_FOLDERS = (".", ".snakemake", "logs", "work")
 # Targets that only look at results, so that no outputs are adopted for them.
-LOOKING_TARGETS = {"status", "preview", "plan", "verify", "pull", "compare"}
+LOOKING_TARGETS = {"preview", "plan", "verify", "pull"}
 # Folder of this run's sockets; relative, since a socket's path may have 107 bytes at most.
 SOCKETS = Path(f"work/warm-{os.uname().nodename}-{os.getpid()}")
 
@@ -36,8 +36,8 @@ def start_run(workflow, config: Mapping, grid: Grid, is_preview: bool) -> None:
 
     Settings of the machine are passed to jobs in environment variables. The main process also
     checks that the folder is writable and prints notices. Right before the graph is built, it
-    registers the run, removes locks of killed runs and adopts pulled outputs. Calls that make no
-    files (dry-runs, `snakemake status`) treat outputs as adopted.
+    registers the run, removes locks of killed runs and adopts pulled outputs. Calls that start no
+    jobs, such as dry-runs, treat outputs as adopted.
 
     Args:
         is_preview: whether this process was started by a job of `snakemake preview`, with which it
@@ -62,7 +62,7 @@ def start_run(workflow, config: Mapping, grid: Grid, is_preview: bool) -> None:
         print_lines(notice, file=sys.stderr)
     os.environ[PARENT_RUN] = str(os.getpid())
     os.environ[fork_server.WARM] = str(SOCKETS) if config["compute"]["warm_start"] else ""
-    call.before_graph(workflow, lambda: _begin(workflow, config["compute"]))
+    call.before_graph(workflow, lambda: _begin(workflow))
 
 
 def _refuse_unwritable_folders() -> None:
@@ -75,20 +75,14 @@ def _refuse_unwritable_folders() -> None:
             )
 
 
-def _begin(workflow, compute: Mapping) -> None:
-    """Do what has to be done right before the graph is built, see `start_run`.
-
-    Args:
-        compute: the section of config.yaml.
-    """
-    at_once = jobs_at_once(workflow, compute)
-    os.environ[JOBS_AT_ONCE] = str(at_once)
+def _begin(workflow) -> None:
+    """Do what has to be done right before the graph is built, see `start_run`."""
     targets = call.targets_of(workflow)
     if targets and targets <= LOOKING_TARGETS:
         return
     if call.starts_jobs(workflow):
         call.lift_rate_limit(workflow)
-        _unlock_after_kill(at_once)
+        _unlock_after_kill()
         sweep()
         records = SnakemakeRecords()
         _adopt_pulled_outputs(records, "Adopted the outputs of {} jobs, which match their records.")
@@ -100,31 +94,13 @@ def _begin(workflow, compute: Mapping) -> None:
         records.apply_to_snakemake()
 
 
-def jobs_at_once(workflow, compute: Mapping) -> int:
-    """How many jobs with networks this call starts at once: as its cores, nodes and GPUs allow.
-
-    Args:
-        compute: the section of config.yaml.
-    """
-    if not call.runs_jobs_here(workflow):
-        return call.nodes_of(workflow)
-    at_once = call.cores_of(workflow) // compute["threads_per_job"]
-    gpus = call.gpus_of(workflow)
-    if gpus is not None and compute["device"] != "cpu":
-        at_once = min(at_once, gpus)
-    return max(1, at_once)
-
-
-def _unlock_after_kill(at_once: int) -> None:
+def _unlock_after_kill() -> None:
     """Register this run; if no other is active, remove what killed runs left.
 
     These are Snakemake's locks and the fork servers' sockets.
-
-    Args:
-        at_once: how many jobs this run starts at once.
     """
     records = SnakemakeRecords()
-    active_runs = announce(records.locked, at_once)
+    active_runs = announce(records.locked)
     if not active_runs:
         for folder in SOCKETS.parent.glob("warm-*"):
             if folder != SOCKETS:
@@ -163,46 +139,19 @@ def _adopt_pulled_outputs(records: SnakemakeRecords, message: str) -> None:
             for output in [*job_record["outputs"], path]:
                 records.adopt(output, job_record, ended)
         print_lines(message.format(len(pulled)), file=sys.stderr)
-    _warn_of_changed_files(provenance.changed(records.has_other_time, records.is_unfinished))
+    changed_files = provenance.changed(records.has_other_time, records.is_unfinished)
+    if changed_files:
+        _warn_of_changed_files(changed_files)
 
 
 def _warn_of_changed_files(changed_files: Sequence[str]) -> None:
-    """Warn about files that were changed since they were made, and about unreadable records.
-
-    Args:
-        changed_files: paths of outputs and of records. Those records that another version of the
-            code wrote have a warning of their own.
-    """
-    problem_of_records = {}  # of another version
-    for file in changed_files:
-        if file.endswith(provenance.ENDING):
-            problem = provenance.problem_of_version(Path(file))
-            if problem:
-                problem_of_records[file] = problem
-    files_of_this_version = [file for file in changed_files if file not in problem_of_records]
-    if files_of_this_version:
-        _warn("Changed since made", files_of_this_version, provenance.REMEDY)
-    if problem_of_records:
-        records_of_other_versions = list(problem_of_records)
-        first_problem = problem_of_records[records_of_other_versions[0]]
-        heading = f"Records of another version (the first {first_problem})"
-        _warn(heading, records_of_other_versions, provenance.REMEDY_OF_VERSION)
-
-
-def _warn(heading: str, files: Sequence[str], advice: str) -> None:
-    """Name the first of the files that a heading is about, and what to do about them.
-
-    Args:
-        heading: what is wrong with the files.
-        files: at least one.
-        advice: what to do (rib.records.provenance.remedy).
-    """
-    named_files = files[:NAMED_FILES]
+    """Name the first of some files that were changed since they were made, and what to do."""
+    named_files = changed_files[:NAMED_FILES]
     names = ", ".join(named_files)
-    if len(files) > NAMED_FILES:
-        names += f" and {len(files) - NAMED_FILES} more"
+    if len(changed_files) > NAMED_FILES:
+        names += f" and {len(changed_files) - NAMED_FILES} more"
     print_lines(
-        f"{heading}: {names}. {provenance.remedy(named_files, advice)} "
+        f"Changed since made: {names}. {provenance.remedy(named_files)} "
         "`snakemake verify` compares all files with their records.",
         file=sys.stderr,
     )

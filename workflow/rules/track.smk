@@ -1,7 +1,7 @@
 # `snakemake track` adds results to DVC for sharing, with one .dvc file per stage and model (or
 # dataset).
 
-from rib.records.settings import DescribedDataset, TrackSettings
+from rib.records.settings import TrackSettings
 
 TRACKED = [
     "data/raw/*",
@@ -20,27 +20,10 @@ TRACKED = [
         )
         + ("fisher", "metrics", "export")
     ),
-    *(
-        f"{REPORTS}/{name}"
-        for name in ("tables", "figures", "provenance.json", Path(PAGE).name, Path(CRATE).name)
-    ),
+    *(f"{REPORTS}/{name}" for name in ("tables", "figures", "provenance.json", Path(PAGE).name)),
     *(folder for _, folder in PUBLICATIONS.values() if folder != REPORTS),
     f"{REPORTS}/published",
 ]
-
-# Datasets of the family whose images may be passed on; each has its description in Croissant format.
-DESCRIBED = {
-    entry.name: DescribedDataset(
-        folder=f"results/{FAMILY}/prepare/{entry.name}",
-        label=entry.label,
-        family=GRID.family.description,
-        licence=entry.licence,
-        origin=entry.origin,
-        url=entry.redistributable,
-    )
-    for entry in DATASETS_READ
-    if entry.redistributable
-}
 
 
 rule track:
@@ -50,6 +33,6 @@ rule track:
     conda:
         "../../envs/share.yaml"
     params:
-        cfg=to_params(TrackSettings(units=TRACKED, report=Path(REPORTS), described=DESCRIBED)),
+        cfg=to_params(TrackSettings(units=TRACKED, report=Path(REPORTS))),
     script:
         "../scripts/track.py"

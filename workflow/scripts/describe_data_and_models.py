@@ -22,8 +22,9 @@ with run(snakemake, warm="tables") as output:
         indexes=paths(snakemake.input.indexes),
         classes=paths(snakemake.input.classes),
     )
+    splits = dict(zip(settings.split, paths(snakemake.input.splits), strict=True))
     tables = {
-        "data": data_table(settings.datasets, files, Path(snakemake.input.accuracy)),
+        "data": data_table(settings.datasets, files, Path(snakemake.input.accuracy), splits),
         "models": model_table(settings.models, paths(snakemake.input.descriptions)),
     }
     if snakemake.input.verdicts:

@@ -8,4 +8,4 @@ with run(snakemake):
     from rib.records.track import track
 
     settings = from_params(TrackSettings, snakemake.params.cfg)
-    track(settings.units, settings.report, settings.described)
+    track(settings.units, settings.report)

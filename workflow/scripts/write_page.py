@@ -6,13 +6,11 @@ from _run import run
 
 with run(snakemake, warm="tables") as output:
     from rib.base.settings import from_params
-    from rib.reporting.crate import write_crate
     from rib.reporting.page import PageInputs, write_page
     from rib.reporting.settings import PageSettings
 
     settings = from_params(PageSettings, snakemake.params.cfg)
     files = snakemake.input
-    records = [*settings.upstream, *files.records]
     inputs = PageInputs(
         mri=Path(files.mri),
         ri=Path(files.ri),
@@ -23,15 +21,7 @@ with run(snakemake, warm="tables") as output:
         figures=[Path(file) for file in files.figures],
         captions=[Path(file) for file in files.captions],
         citation=Path(files.citation),
-        records=records,
+        records=[*settings.upstream, *files.records],
         cells=Path(files.cells[0]) if files.cells else None,
     )
     write_page(inputs, settings, output["page"])
-    if "crate" in output:  # a preview has none
-        write_crate(
-            records=records,
-            about=settings.about,
-            published=settings.published,
-            folder=Path(snakemake.output.page).parent,
-            crate=output["crate"],
-        )

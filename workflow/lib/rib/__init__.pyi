@@ -1,1 +1,1 @@
-from rib.api import *  # noqa: F403
+from rib.project import *  # noqa: F403

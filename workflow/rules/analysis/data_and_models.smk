@@ -1,7 +1,7 @@
 # What a reader needs to know of the datasets and models: images, objects, identical images, roles,
 # heads, resolutions.
 
-# Uses LABEL_VERDICTS of labels.smk and TABLES of metrics.smk.
+# Uses LABEL_VERDICTS of labels.smk, splits_of of split.smk and TABLES of metrics.smk.
 
 from rib.analyses.data_and_models.settings import (
     DataAndModelsSettings,
@@ -85,6 +85,7 @@ def description_settings(wildcards):
     settings = DataAndModelsSettings(
         datasets={entry.name: facts_of_dataset(entry) for entry in DATASETS_READ},
         models={name: facts_of_model(name, model) for name, model in GRID.models.items()},
+        split=list(GRID.datasets) if GRID.split_fractions else [],
         conditions=CONDITIONS,
         code=digest("describe_data_and_models"),
     )
@@ -99,6 +100,7 @@ rule describe_data_and_models:
         classes=ancient(described("classes.json")),
         descriptions=expand(f"{MODEL}/model.json", model=GRID.models),
         verdicts=SHOWN_VERDICTS,
+        splits=splits_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
     output:
         **table_files("data_and_models", **TRUST_TABLES),
     log:

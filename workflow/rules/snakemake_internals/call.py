@@ -1,9 +1,9 @@
 """What the user asked of this call of Snakemake, and where to act before its graph is built.
 
 Snakemake passes an object `workflow` to Snakefiles, of which only a few attributes are documented.
-The others that are used here are noticed by tests/workflow/test_status.py (cores, GPUs),
-test_beside.py and test_changed_results.py (before the graph, dry-run, targets), test_fork_server.py
-(limit of jobs per second) and tests/integration/test_slurm.py (nodes).
+The others that are used here are noticed by tests/workflow/test_beside.py and
+test_changed_results.py (cores, GPUs, before the graph, dry-run, targets), and test_fork_server.py
+(limit of jobs per second).
 """
 
 from collections.abc import Callable
@@ -52,19 +52,6 @@ def goes_on_after_a_failure(workflow) -> bool:
 def targets_of(workflow) -> set[str]:
     """Rules and files that the user asked for; none stands for all results (`dag_settings`)."""
     return set(workflow.dag_settings.targets)
-
-
-def cores_of(workflow) -> int:
-    """Cores that this call may use (`_cores`); 1 where none are set, as for `--list-rules`.
-
-    The documented attribute `cores` then raises an error.
-    """
-    return workflow._cores or 1
-
-
-def nodes_of(workflow) -> int:
-    """How many jobs may be queued or running on a cluster (`nodes`)."""
-    return workflow.nodes
 
 
 def gpus_of(workflow) -> int | None:

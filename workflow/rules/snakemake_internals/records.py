@@ -1,8 +1,8 @@
-"""Snakemake's metadata of outputs, also of those that were pulled with DVC or accepted; its locks.
+"""Snakemake's metadata of outputs, also of those that were pulled with DVC; its locks.
 
 Snakemake has no interface for outputs that another machine made. So this writes and reads what
 Snakemake's class `FilePersistence` does, by its private functions. tests/workflow/test_sharing.py,
-test_beside.py, test_changed_results.py and test_refactoring.py notice a change of these.
+test_beside.py and test_changed_results.py notice a change of these.
 envs/requirements.in has the oldest version with this format.
 """
 
@@ -85,18 +85,6 @@ class SnakemakeRecords:
         self._persistence._write_record(path, metadata)
         self._persistence._unmark_incomplete(path)
         os.utime(path, (metadata.endtime, metadata.endtime), follow_symlinks=False)
-
-    def accept(self, path: str, job_record: Mapping) -> None:
-        """Register a job whose code changed but not its outputs.
-
-        Args:
-            path: of the job's provenance record, which was rewritten.
-            job_record: what is written there.
-        """
-        for output in job_record["outputs"]:
-            self.adopt(output, job_record, ended_at(job_record))
-        # The record itself is new, so that jobs that read records are re-run.
-        self.adopt(path, job_record, os.lstat(path).st_mtime)
 
 
 class SeenRecords(SnakemakeRecords):

@@ -1,6 +1,6 @@
 """Rules by the files that they make.
 
-tests/workflow/test_refactoring.py and test_preview.py notice a change of what is used here.
+tests/workflow/test_preview.py notices a change of what is used here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,11 +28,6 @@ def settings_now(rule, path: str) -> Mapping | None:
 def rule_named(workflow, name: str):
     """A rule by its name; None if the workflow has no such rule (`is_rule`, `get_rule`)."""
     return workflow.get_rule(name) if workflow.is_rule(name) else None
-
-
-def wildcards_of(rule, path: str) -> Mapping[str, str]:
-    """Wildcards of the job of a rule that makes a file (`get_wildcards`)."""
-    return rule.get_wildcards(path)
 
 
 def rule_that_makes(rules: Iterable, path: str):

@@ -35,7 +35,7 @@ the RI of any target), and a note if it is below FEWEST_OBJECTS.
 
 import itertools
 import string
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,8 +87,8 @@ class Column:
 class Effects:
     """Values that are compared in pairs: of methods, RI of each target and, last, their mean, mRI.
 
-    What is compared has a name: a method, a model, or a method of a bundle. If methods are
-    compared, the last name is that of the pretrained model, whose RI is 0.
+    What is compared has a name: a method or a model. If methods are compared, the last name is that
+    of the pretrained model, whose RI is 0.
     """
 
     names: list[Hashable]
@@ -151,34 +151,27 @@ class Effects:
         return values - other_values
 
 
-def method_of(state: ScoredState) -> str:
-    """The method of a scored network: the name by which methods of one model are compared."""
-    return state.run.method
-
-
 def effects_of(
     ood: Mapping[ScoredState, Ood],
     contributions: Mapping[ScoredState, np.ndarray],
     size: str,
     unfinished: Collection[Hashable] = (),
-    name_of: Callable[[ScoredState], Hashable] = method_of,
 ) -> Effects:
-    """Collect the effects of runs with the same training subset.
+    """Collect the effects of methods, from runs with the same training subset.
 
     Args:
-        ood: accuracies of one model's runs, or of those of several that `name_of` tells apart.
+        ood: accuracies of one model's runs.
         contributions: of each object to the RI of a run, (objects,) percentage points.
         size: of the training subset.
-        unfinished: names that are not tested.
-        name_of: what is compared; names are sorted as text.
+        unfinished: methods that are not tested.
     """
     states = [state for state in ood if state.run.size == size]
-    names = sorted({name_of(state) for state in states}, key=str)
+    names = sorted({state.run.method for state in states})
     targets = sorted({state.run.target for state in states})
     seeds = sorted({state.run.seed for state in states})
-    state_of_run = {(name_of(state), state.run.target, state.run.seed): state for state in states}
+    state_of_run = {(state.run.method, state.run.target, state.run.seed): state for state in states}
     # A merge over seeds has one run, of one seed, which stands for those of all seeds.
-    single_seed = _single_seeds(states, name_of)
+    single_seed = _single_seeds(states)
 
     def array_of_runs(arrays: Mapping[ScoredState, np.ndarray]) -> np.ndarray:
         """Arrays (k,) of states as one: (names and the pretrained model, targets, seeds, k).
@@ -213,24 +206,20 @@ def effects_of(
     )
 
 
-def _single_seeds(
-    states: Sequence[ScoredState], name_of: Callable[[ScoredState], Hashable]
-) -> dict[Hashable, int]:
-    """The seed of those names that have one run for all seeds, as a merge over seeds does.
+def _single_seeds(states: Sequence[ScoredState]) -> dict[str, int]:
+    """The seed of those methods that have one run for all seeds, as a merge over seeds does.
 
-    For example {"soup": 0} if `soup` merges the runs of all seeds; names with a run for each seed
+    For example {"soup": 0} if `soup` merges the runs of all seeds; methods with a run for each seed
     are left out.
-
-    Args:
-        states: scored networks.
-        name_of: what is compared, such as the method of a network.
     """
-    seeds_of_name: dict[Hashable, set[int]] = {}
+    seeds_of_method: dict[str, set[int]] = {}
     for state in states:
-        seeds_of_name.setdefault(name_of(state), set()).add(state.run.seed)
+        seeds_of_method.setdefault(state.run.method, set()).add(state.run.seed)
     all_seeds = {state.run.seed for state in states}
     return {
-        name: min(seeds) for name, seeds in seeds_of_name.items() if len(seeds) < len(all_seeds)
+        method: min(seeds)
+        for method, seeds in seeds_of_method.items()
+        if len(seeds) < len(all_seeds)
     }
 
 

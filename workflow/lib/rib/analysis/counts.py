@@ -416,16 +416,6 @@ def read_objects(
             `SOURCE`.
         columns: `object_id`, and others as they are.
     """
-    index_of_path = read_joined_objects(paths, source_groups, columns)
-    return {path.parts[-3]: index for path, index in index_of_path.items()}
-
-
-def read_joined_objects(
-    paths: Iterable[Path],
-    source_groups: Mapping[str, str] | None = None,
-    columns: Sequence[str] = INDEX_COLUMNS,
-) -> dict[Path, pd.DataFrame]:
-    """`read_objects` by path, for indexes of which several are of one dataset."""
     paths = list(paths)
     identities = pa.concat_arrays([read_identities(path) for path in paths])
     columns_in_file = list(columns)
@@ -439,7 +429,7 @@ def read_joined_objects(
     ]
     if source_groups is not None:
         indexes = _with_sources(paths, indexes, source_groups, identities)
-    return dict(zip(paths, indexes, strict=True))
+    return {path.parts[-3]: index for path, index in zip(paths, indexes, strict=True)}
 
 
 def _with_sources(

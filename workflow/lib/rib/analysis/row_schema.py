@@ -15,7 +15,7 @@ from rib.config.values import show
 TEXT = "a text"
 WHOLE = "a whole number"
 NUMBER = "a number"
-AGAIN = "take the rows as rib.evaluate returns them"
+AGAIN = "take the rows as rib.load_rows returns them"
 LARGEST = 2**31 - 1  # of whole numbers in rows
 
 
@@ -62,10 +62,10 @@ def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
     if not isinstance(rows, pd.DataFrame):
         type_name = type(rows).__name__
         raise UserError(
-            f"the rows are a {type_name}; give a pandas.DataFrame, as rib.evaluate returns."
+            f"the rows are a {type_name}; give a pandas.DataFrame, as rib.load_rows returns."
         )
     if not len(rows):
-        raise UserError("the table of rows is empty; give those that rib.evaluate returns.")
+        raise UserError("the table of rows is empty; give those that rib.load_rows returns.")
     _check_columns(rows)
     present = {name: column for name, column in COLUMNS.items() if name in rows.columns}
     rows = rows[list(present)].reset_index(drop=True)

@@ -15,20 +15,19 @@ STATE_COLUMNS = [*RUN_COLUMNS, "alpha"]  # table columns that identify a state
 class ScoredState:
     """A network whose predictions are counted.
 
-    States are sorted by bundle and then by `STATE_COLUMNS`, of which a missing alpha comes first.
+    States are sorted by `STATE_COLUMNS`, of which a missing alpha comes first.
     """
 
     run: Run
     alpha: float | None = None  # position on a curve, 0 to 1; None for a run with one network
-    bundle: str = ""  # where it is from, if bundles are compared
 
     def __lt__(self, other: "ScoredState") -> bool:
         return self._sort_key() < other._sort_key()
 
     def _sort_key(self) -> tuple[Any, ...]:
-        """Bundle, model, method, target, size, seed and alpha, -1 for a run with one network."""
+        """Model, method, target, size, seed and alpha, -1 for a run with one network."""
         alpha = -1.0 if self.alpha is None else self.alpha
-        return (self.bundle, *self.run.values(RUN_COLUMNS), alpha)
+        return (*self.run.values(RUN_COLUMNS), alpha)
 
     @property
     def is_pretrained(self) -> bool:
@@ -47,7 +46,7 @@ class ScoredState:
     def before_fine_tuning(self) -> "ScoredState":
         """The pretrained model that a fine-tuned network started from, as it is named in tables."""
         pretrained_run = Run(self.run.model, NO_TARGET, PRETRAINED, ALL, 0)
-        return ScoredState(pretrained_run, bundle=self.bundle)
+        return ScoredState(pretrained_run)
 
 
 def run_of_row(row: Mapping[Any, Any]) -> Run:

@@ -51,6 +51,7 @@ class GridTableSettings(TableSettings):
     # images, and the source group of each dataset. There is then a table leak_free.
     sharing_targets: Texts = ()
     leaking_groups: dict[str, str] | None = None
+    filtered: Texts = ()  # adversarially filtered datasets; mRI is also shown without them
 
 
 class MethodComparisonSettings(TableSettings):

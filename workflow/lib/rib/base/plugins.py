@@ -6,17 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 LIBRARY = Path(__file__).resolve().parents[1]
-
-
-def shipped(name: str) -> Path:
-    """The folder `catalog` or `schemas`.
-
-    It is inside of an installed library, and beside the library in a checkout.
-    """
-    in_library = LIBRARY / name
-    if in_library.is_dir():
-        return in_library
-    return LIBRARY.parents[1] / name
+WORKFLOW = LIBRARY.parents[1]
 
 
 def load_module(path: str | Path) -> ModuleType:

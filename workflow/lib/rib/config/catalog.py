@@ -18,7 +18,7 @@ from typing import Any
 from rib.base.appearance import BLACK
 from rib.base.errors import UserError
 from rib.base.files import from_home
-from rib.base.plugins import LIBRARY, shipped
+from rib.base.plugins import LIBRARY, WORKFLOW
 from rib.base.text import WHY, presentable
 from rib.config import hub_datasets
 from rib.config.entries import (
@@ -64,7 +64,7 @@ from rib.config.settings import (
 from rib.config.sources import ADDRESSES, redacted_addresses
 from rib.config.values import is_number, show
 
-PROJECT_CATALOG = shipped("catalog")
+PROJECT_CATALOG = WORKFLOW / "catalog"
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
 # Settings of layouts that list all levels of a slice, by the slice's column of the index.
 LISTS_LEVELS = {"corruption": "corruptions", "severity": "severities"}

@@ -96,7 +96,6 @@ class Dataset:
     # and the licences that their uploaders state.
     gated_repositories: tuple[str, ...] = ()
     licences_on_hub: tuple[str, ...] = ()
-    redistributable: str | None = None  # page with a licence that lets images be passed on
     groups: str | None = None  # column of the index with the group of each image
     crop: str = "model"  # `none` if models see whole photos, whatever their own crop
     parts: Parts | None = None  # None if one job evaluates it

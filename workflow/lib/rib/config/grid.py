@@ -26,7 +26,7 @@ from rib.config.sources import without_addresses
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
 # Keys of config that are no settings of results.
-UNRECORDED = ("catalog", "archives", "external", "bundles", "monitor")
+UNRECORDED = ("catalog", "archives", "external", "monitor")
 # Settings of the machine, on which results do not depend. `deterministic` is one: with `warn` a
 # training on CUDA may give other numbers each time, which no digest could tell apart.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "gpu_memory_gb", "decode_workers", "deterministic")
@@ -34,7 +34,7 @@ OF_MACHINE = ("warm_start", "jobs_per_gpu", "gpu_memory_gb", "decode_workers", "
 # what is pulled, and settings of analyses that have tables of their own.
 NOT_OF_GRID = ("analyses", "pull", "select", "representations", "distances", "slices", "stir")
 # Keys of config that are about a call, not about the grid.
-OF_CALL = ("archives", "bundles", "pull", "monitor")
+OF_CALL = ("archives", "pull", "monitor")
 # What a model is, without its label and style.
 MODEL_FACTS = (
     "name",

@@ -13,11 +13,11 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
 from rib.base.errors import UserError
-from rib.base.plugins import shipped
+from rib.base.plugins import WORKFLOW
 from rib.base.text import WHY, presentable
 from rib.config.values import is_number, is_whole, nearest, show
 
-SCHEMAS = shipped("schemas")
+SCHEMAS = WORKFLOW / "schemas"
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
 # Slow to convert, or refused by Python with a message of its own.
 LONG_NUMBER = re.compile(r"[-+]?\d[\w.:]{1000}")

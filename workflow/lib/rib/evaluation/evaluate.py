@@ -106,7 +106,7 @@ def evaluate(
         inputs = Inputs.of(passed, preprocessing, device)
         rows_of_batches = rows_of_networks(run, alphas, models, [passed], [inputs], batch_size)
         table = rows_of_batches.filter(is_in_part[rows_of_batches["row"]])
-    write_rows(table, output.rows)
+    pq.write_table(table, output.rows, **ENCODING)
     facts_of_datasets = {
         dataset.name: {"n": number_of_images, "label_space": dataset.space.digest}
         for dataset, number_of_images in zip(prepared_datasets, images_of_datasets, strict=True)
@@ -117,17 +117,6 @@ def evaluate(
         "fit": _fit_of_checkpoints(networks.checkpoints, manifests),
     }
     write_json(output.manifest, manifest)
-
-
-def write_rows(table: pa.Table, path: Path) -> None:
-    """Write rows as Parquet.
-
-    A file without rows has no group of rows, since an empty one has no pages, and who receives the
-    file in a bundle checks them.
-    """
-    with pq.ParquetWriter(path, table.schema, **ENCODING) as writer:
-        if table.num_rows > 0:
-            writer.write_table(table)
 
 
 def _fit_of_checkpoints(

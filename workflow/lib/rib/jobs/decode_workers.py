@@ -49,10 +49,3 @@ def cores_of_slurm() -> int | None:
         if stated_cores.isdecimal() and int(stated_cores) > 0:
             return int(stated_cores)
     return None
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # on Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -168,7 +168,7 @@ def private(
 
     It is empty at first, unless the job may resume; see `job` for when it is kept. A process of a
     killed run that still runs the same job is waited for, and stale folders of other jobs (see
-    `begun`) are removed.
+    `sweep`) are removed.
 
     Args:
         name: name of the folder.
@@ -262,22 +262,21 @@ def _peak_memory() -> int:
 
 
 def sweep() -> None:
-    """Remove stale private folders (see `begun`)."""
-    _, stale_folders = begun()
-    for folder in stale_folders:
+    """Remove stale private folders of jobs.
+
+    A folder is stale if its process is gone, and the same job has since finished or is running in
+    another folder. The other folders are of jobs that are running, or were stopped and can resume.
+    """
+    for folder in _stale_folders():
         shutil.rmtree(folder, ignore_errors=True)
         _lock(folder).unlink(missing_ok=True)
 
 
-def begun() -> tuple[dict[Path, str], set[Path]]:
-    """Private folders of jobs that have started but not ended.
+def _stale_folders() -> set[Path]:
+    """The folders that `sweep` removes.
 
-    These jobs are running, or were stopped and can resume. A folder has a file MARK with the log
-    file and the outputs of its job, and is locked while the job runs.
-
-    Returns:
-        The log file of each job that makes files, by private folder; and the stale folders: their
-        process is gone, and the same job has since finished or is running in another folder.
+    A folder has a file MARK with the log file and the outputs of its job, and is locked while the
+    job runs.
     """
     logs = {}
     running_folders = set()
@@ -287,8 +286,7 @@ def begun() -> tuple[dict[Path, str], set[Path]]:
         folder = mark.parent
         with contextlib.suppress(FileNotFoundError):  # other jobs may end meanwhile
             log_file, *outputs = mark.read_text(encoding="utf-8").splitlines()
-            if outputs:  # `status` and `plan` make none
-                logs[folder] = log_file
+            logs[folder] = log_file
             if is_held(_lock(folder)):
                 running_folders.add(folder)
                 logs_of_running.add(log_file)
@@ -299,7 +297,7 @@ def begun() -> tuple[dict[Path, str], set[Path]]:
         runs_elsewhere = log_file in logs_of_running
         if folder not in running_folders and runs_elsewhere:
             stale_folders.add(folder)
-    return logs, stale_folders
+    return stale_folders
 
 
 def _lock(folder: Path) -> Path:

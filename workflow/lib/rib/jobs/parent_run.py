@@ -21,13 +21,11 @@ from filelock import FileLock
 
 from rib.base.locks import WITHOUT_LOCKS, acquire
 
-# Environment variables of jobs.
-PARENT_RUN = "RIB_PARENT_RUN"  # process id of the Snakemake process that a job belongs to
-JOBS_AT_ONCE = "RIB_JOBS_AT_ONCE"  # how many jobs this call starts at once
+# Environment variable of jobs: process id of the Snakemake process that a job belongs to.
+PARENT_RUN = "RIB_PARENT_RUN"
 
 RUNS = Path(".snakemake/runs")  # next to Snakemake's own locks, so that both are deleted together
 REGISTRATIONS = "*.*.*.lock"  # pattern of the files in RUNS: host, process id and a random number
-LOCKED_FILES = Path(".snakemake/locks")
 POLL = 0.5  # seconds between checks that the owner is alive
 GRACE = 5.0  # seconds that a job has to clean up
 SECONDS_TO_LOCK = 3600.0  # after its start, within which every run has locked its outputs
@@ -92,12 +90,11 @@ def end_jobs(is_running: Callable[[], object]) -> None:
             return
 
 
-def announce(files_are_locked: bool, jobs_at_once: int) -> list[str]:
+def announce(files_are_locked: bool) -> list[str]:
     """Register this process as a run of the current folder until it ends.
 
     Args:
         files_are_locked: see `other_active_runs`.
-        jobs_at_once: how many jobs the run starts at once, which `snakemake status` tells.
 
     Returns:
         Descriptions of the other active runs.
@@ -108,40 +105,13 @@ def announce(files_are_locked: bool, jobs_at_once: int) -> list[str]:
     """
     RUNS.mkdir(parents=True, exist_ok=True)
     registration = RUNS / f"{socket.gethostname()}.{os.getpid()}.{token_hex(4)}.lock"
-    atexit.register(_remove, registration)
+    atexit.register(registration.unlink, missing_ok=True)
     _held.append(acquire(registration))
-    _jobs_file(registration).write_text(str(jobs_at_once), encoding="utf-8")
     active_runs = other_active_runs(files_are_locked)
     for path in sorted(RUNS.glob(REGISTRATIONS)):
         if path != registration and path not in active_runs:
-            _remove(path)
+            path.unlink(missing_ok=True)
     return list(active_runs.values())
-
-
-def _jobs_file(registration: Path) -> Path:
-    """File with the number of jobs of a run.
-
-    Not its lock, which a write to the file may release.
-    """
-    return registration.with_suffix(".jobs")
-
-
-def _remove(registration: Path) -> None:
-    """Remove the registration of a run that has ended."""
-    registration.unlink(missing_ok=True)
-    _jobs_file(registration).unlink(missing_ok=True)
-
-
-def jobs_of_others() -> int | None:
-    """How many jobs the other active runs of the current folder start at once; None without one."""
-    files_are_locked = LOCKED_FILES.is_dir() and any(LOCKED_FILES.iterdir())
-    jobs = 0
-    for registration in other_active_runs(files_are_locked):
-        file = _jobs_file(registration)
-        with contextlib.suppress(OSError, ValueError):
-            if file.is_file():  # not a pipe, which would be waited for
-                jobs += int(file.read_text(encoding="utf-8"))
-    return jobs or None
 
 
 def other_active_runs(files_are_locked: bool) -> dict[Path, str]:

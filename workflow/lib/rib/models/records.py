@@ -41,6 +41,8 @@ WEIGHTS = {
 }
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 UNKNOWN = "not stated"
+# Attributes of a self-attention layer in timm and open_clip: projections of its own.
+ATTENTION_PROJECTIONS = ("qkv", "q_proj", "out_proj")
 HUB_REQUESTS = 8  # at the same time
 
 
@@ -347,16 +349,30 @@ def _preprocessing(record: Mapping, side: int | None, crop_pct: float, crop_mode
 def _network_facts(library: str, architecture: str, arguments: Mapping) -> dict:
     """How a network is built, its type (`vit` or `cnn`) and number of parameters.
 
-    The network is built for this, without memory for its weights. If others say how (`arguments`),
-    that is done in a process with limits.
+    The network is built for this, without memory for its weights.
     """
-    from rib.models.foreign_network import foreign_network_facts, network_facts
+    import torch
 
-    if arguments:
-        facts = foreign_network_facts(library, architecture, arguments)
-    else:  # the network is the library's own
-        facts = network_facts(library, architecture, arguments)
-    return {"library": library, "architecture": architecture, "arguments": dict(arguments), **facts}
+    from rib.models.network import build
+
+    with torch.device("meta"):
+        network = build(library, architecture, PUBLISHED_CLASSES, arguments=arguments)
+    has_attention = any(map(_is_self_attention, network.modules()))
+    return {
+        "library": library,
+        "architecture": architecture,
+        "arguments": dict(arguments),
+        "type": "vit" if has_attention else "cnn",
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
+
+
+def _is_self_attention(layer: object) -> bool:
+    """Whether a layer is self-attention; attention that only pools features is not."""
+    class_name = type(layer).__name__
+    if "Attention" not in class_name or "Pool" in class_name:
+        return False
+    return any(hasattr(layer, projection) for projection in ATTENTION_PROJECTIONS)
 
 
 def _folder_facts(name: Name) -> dict:

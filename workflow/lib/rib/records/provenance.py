@@ -3,13 +3,8 @@
 Each job writes a record next to its outputs (rib/jobs/job.py). `provenance.jsonl` contains one line
 per job, sorted by path of the record, and is shared through git. Files shared through DVC are
 accepted if their hashes match a record.
-
-A record and a line begin with the version of their format, and end with a digest of their text, so
-that any change of either is noticed.
 """
 
-import errno
-import hashlib
 import json
 import os
 import re
@@ -25,24 +20,12 @@ from rib.base.files import write_text
 from rib.base.progress import log
 from rib.records.hashing import differing
 
-FORMAT_VERSION = 1
-"""Version of the format of records: of their entries, and of the settings (`cfg`) in them.
-
-Raise it when an entry gets another name, type or meaning, or when a setting does that is read from
-records (rib.reporting.bundle). Records of every other version then count as unreadable: they are
-named with both versions, nothing is taken from them, and their jobs have to run again. Settings
-that are only compared need no new version, since a job with other settings runs again anyway.
-
-Records of before there were versions have none.
-"""
-FORMAT_KEY = "format_version"  # the entry with it
 FILE = Path("provenance.jsonl")
 ENDING = "provenance.json"
-RAW = "data/raw/"
-MADE = (RAW, "results/", "reports/")  # every file here was made by a job
+MADE = ("data/raw/", "results/", "reports/")  # every file here was made by a job
 HASH = re.compile("[0-9a-f]{64}")
 LARGEST = 1e15  # far more than the seconds or bytes of any job
-# Types of the entries of a record, of which only `accepted` may be missing.
+# Types of the entries of a record.
 TYPES = {
     "rule": str,
     "log": str,
@@ -54,7 +37,6 @@ TYPES = {
     "sizes": dict,
     "versions": dict,
     "machine": dict,
-    "accepted": list,
 }
 # Errors of reading something that is no record.
 INVALID = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -63,14 +45,6 @@ REMEDY = (
     "If shared, delete {it} and run `snakemake pull`; otherwise delete {it} and run "
     "`snakemake {files}`."
 )
-REMEDY_OF_VERSION = (
-    "Use the code that wrote {it}, or delete {it} and run `snakemake {files}` to make {it} again."
-)
-DVC_OBJECT = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
-
-
-class OtherVersionError(ValueError):
-    """A record has another format version; the message continues a sentence about the record."""
 
 
 def remedy(files: Collection[str], advice: str = REMEDY) -> str:
@@ -88,36 +62,18 @@ def load() -> dict[str, list[dict[str, Any]]]:
     There are several of a job if merged branches ran the same job.
 
     Raises:
-        UserError: A line is damaged, of another format version, or not a record, for example after
-            a merge conflict.
+        UserError: A line is damaged, or not a record, for example after a merge conflict.
     """
     if not FILE.is_file():
         return {}
-    try:
-        return from_lines(FILE.read_text(encoding="utf-8", errors="replace"))
-    except OtherVersionError as error:
-        raise UserError(
-            f"{FILE}, {error}. Use the code that wrote it, or delete {FILE}, make the results "
-            "again and run `snakemake track`."
-        ) from None
-
-
-def from_lines(text: str) -> dict[str, list[dict[str, Any]]]:
-    """Records in the lines that `as_lines` made, by path.
-
-    Raises:
-        OtherVersionError: A line has another format version.
-        UserError: A line is damaged, or not a record.
-    """
     records: dict[str, list[dict[str, Any]]] = {}
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
+    text = FILE.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
         try:
-            record = _parsed(line, "")
+            record = json.loads(line)
             path = record.pop("path")
-            if not (_is_made(path) and path.endswith(ENDING)):
+            if not (_is_made(path) and path.endswith(ENDING) and _is_valid(record)):
                 raise ValueError
-        except OtherVersionError as error:
-            raise OtherVersionError(f"line {number} {error}") from None
         except INVALID:
             raise UserError(
                 f"{FILE}, line {number} {DAMAGED}: {line[:40]!r}. After a merge conflict keep the "
@@ -129,17 +85,12 @@ def from_lines(text: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def save(records: Mapping[str, Iterable[dict[str, Any]]]) -> None:
-    """Write gathered records."""
-    write_text(FILE, as_lines(records))
-
-
-def as_lines(records: Mapping[str, Iterable[dict[str, Any]]]) -> str:
-    """Records by path in lines, sorted, so that equal records give equal bytes."""
+    """Write gathered records in lines, sorted, so that equal records give equal bytes."""
     lines = []
     for path in sorted(records):
         for record in records[path]:
-            lines.append(_with_digest({"path": path, **record}, ""))
-    return "".join(lines)
+            lines.append(json.dumps({"path": path, **record}) + "\n")
+    write_text(FILE, "".join(lines))
 
 
 def of_jobs(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -161,109 +112,21 @@ def of_jobs(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
     """Write a job's own record. Keys keep their order: Snakemake compares settings as text."""
-    write_text(path, _with_digest(record, "\n"))
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A job's own record, without its digest.
-
-    None if it is missing, was edited or damaged, or has no digest or another format version.
-    """
+    """A job's own record; None if it is missing or damaged."""
     try:
-        return _read(path)
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record if _is_valid(record) else None
     except INVALID:
         return None
 
 
-def problem_of_version(path: Path) -> str:
-    """What is wrong with the format version of a job's own record, to continue a sentence about it.
-
-    Empty if nothing is, or if the record is missing or so damaged that its version is unknown.
-    """
-    try:
-        _read(path)
-    except OtherVersionError as error:
-        return str(error)
-    except INVALID:
-        return ""
-    return ""
-
-
 def explain_unreadable(path: Path) -> str:
     """What is wrong with a job's own record that is there but can't be read, and what to do."""
-    problem = problem_of_version(path)
-    if problem:
-        return f"{problem}. {remedy([str(path)], REMEDY_OF_VERSION)}"
     return f"{DAMAGED}. {remedy([str(path)])}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A job's own record, without its digest; raises one of INVALID if there is none."""
-    if not path.is_file():  # what is no regular file is not opened, since that may wait forever
-        raise FileNotFoundError(path)
-    return _parsed(path.read_text(encoding="utf-8"), "\n")
-
-
-def _with_digest(record: Mapping[str, Any], newline: str) -> str:
-    """A record as JSON: its format version, its entries, and the SHA-256 of all that text.
-
-    In one line, the record {"rule": "finetune"} of version 1 is
-    `{"format_version": 1, "rule": "finetune", "sha256": "<64 hex digits>"}`, in which the hash is
-    that of `{"format_version": 1, "rule": "finetune"}`.
-
-    Args:
-        record: entries of the record.
-        newline: what ends a line within the text; empty if all shall be in one line.
-    """
-    versioned_record = {FORMAT_KEY: FORMAT_VERSION, **record}
-    text = json.dumps(versioned_record, indent=1 if newline else None)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    without_end = text.removesuffix(newline + "}")
-    return f'{without_end},{newline} "sha256": "{digest}"{newline}}}\n'
-
-
-def _parsed(text: str, newline: str) -> dict[str, Any]:
-    """The record in a text that `_with_digest` wrote, without digest and format version.
-
-    Args:
-        text: for example `{"format_version": 1, "rule": "finetune", "sha256": "<64 hex digits>"}`.
-        newline: what ends a line within the text; empty if all is in one line.
-
-    Raises:
-        OtherVersionError: The text is JSON with another format version, or with none.
-        Exception: one of INVALID, for any other text.
-    """
-    without_digest, _, ending = text.rpartition(f',{newline} "sha256": ')
-    text_of_record = without_digest + newline + "}"
-    digest = hashlib.sha256(text_of_record.encode()).hexdigest()
-    expected_ending = f'"{digest}"{newline}}}\n'
-    if ending != expected_ending:
-        _refuse_other_version(json.loads(text))  # which may have no digest, or another kind of it
-        raise ValueError("another digest")
-    record: dict[str, Any] = json.loads(text_of_record)
-    _refuse_other_version(record)
-    del record[FORMAT_KEY]
-    if not _is_valid(record):
-        raise ValueError("an entry is missing, or has another type or range")
-    return record
-
-
-def _refuse_other_version(record: Mapping[str, Any]) -> None:
-    """Raise an OtherVersionError if a record has another format version than is read here.
-
-    The message goes on from the path of the record.
-    """
-    version = record.get(FORMAT_KEY)
-    if version is None:
-        raise OtherVersionError(
-            "has no format version, so that an earlier version of the code wrote it, and this "
-            f"checkout reads version {FORMAT_VERSION}"
-        )
-    # `True` and 1.0 equal 1, and are none.
-    if type(version) is not int or version != FORMAT_VERSION:
-        raise OtherVersionError(
-            f"has format version {version!r:.20}, and this checkout reads version {FORMAT_VERSION}"
-        )
 
 
 def _is_valid(record: dict[str, Any]) -> bool:
@@ -322,7 +185,6 @@ def _has_valid_numbers(record: Mapping[str, Any]) -> bool:
 def _has_valid_times(record: Mapping[str, Any]) -> bool:
     """Whether all times of a record are dates with a time zone, not before 1970."""
     times = [record["started"], record["ended"]]
-    times += [entry["when"] for entry in record.get("accepted", [])]
     epoch = datetime.fromtimestamp(0, UTC)
     return all(datetime.fromisoformat(time) >= epoch for time in times)
 
@@ -358,12 +220,9 @@ def match(
         is_unfinished: whether a path may differ because its job was killed; such jobs are skipped.
 
     Raises:
-        UserError: An output does not match its record, the record is damaged or of another format
-            version, or one of them is not a regular file in the folders that jobs write to.
+        UserError: An output does not match its record, or the record is damaged.
     """
     files_of_jobs = _files_of_new_jobs(records, is_known)
-    for files in files_of_jobs.values():
-        _refuse_elsewhere(files)
     own_records = {path: read(Path(path)) for path in files_of_jobs}
     record_of_mismatch = _mismatches(own_records, records)
     unfinished = set()  # records of jobs that were killed
@@ -436,51 +295,13 @@ def _raise_mismatch(wrong_files: list[str], path: str, is_unreadable: bool) -> N
     raise UserError(f"{file}{count_of_others}: {problem}. {remedy(files_to_delete)}")
 
 
-def _refuse_elsewhere(files: Iterable[str]) -> None:
-    """Refuse folders, devices and links that lead out of the folders of results.
-
-    Archives may be links to the user's folders (rib.data.download), and other files links into
-    DVC's cache. Nothing is opened.
-
-    Args:
-        files: paths in the folders of MADE that exist, at least as a link.
-    """
-    for file in files:
-        path = Path(file)
-        root = _folder_of_jobs(file)
-        root_target = os.path.realpath(root)
-        target = os.path.realpath(path)
-        target_is_allowed = (
-            root == RAW
-            or DVC_OBJECT.search(target) is not None
-            or Path(target).is_relative_to(root_target)
-        )
-        lies_in_root = path.parent.resolve().is_relative_to(root_target)
-        is_something_else = path.exists() and not path.is_file()
-        if not target_is_allowed or not lies_in_root or is_something_else:
-            raise UserError(
-                f"{file}, which a record names, is not a regular file, or leads to one outside of "
-                f"{root}; move it here (only {root} itself may be a link), or remove it, or its "
-                f"line in {FILE} if you do not know it."
-            )
-
-
-def _folder_of_jobs(file: str) -> str:
-    """The folder of MADE that a path starts with."""
-    for folder in MADE:
-        if file.startswith(folder):
-            return folder
-    raise ValueError(f"{file} is in none of {MADE}")
-
-
 def changed(
     has_other_time: Callable[[str], bool], is_unfinished: Callable[[str], bool]
 ) -> list[str]:
     """Outputs whose time or size is not that of their job, and records that can't be read.
 
-    Only the records are read. A link that leads back to itself in place of an output counts as
-    changed, unlike an output that is missing. If all files of a job have another time, they were
-    copied as a whole, and only sizes count.
+    Only the records are read. If all files of a job have another time, they were copied as a whole,
+    and only sizes count.
     """
     changed_files = []
     for path in below(map(Path, MADE)):
@@ -502,14 +323,10 @@ def _changed_outputs(
         record: the job's record.
         has_other_time: whether a file has another time than when its job ended.
     """
-    loops = []
     present = []
     with_other_time = set()
     with_other_size = set()
     for file in record["outputs"]:
-        if _is_loop(file):
-            loops.append(file)
-            continue
         with suppress(OSError):  # it is missing, or another run is making it
             other_time = has_other_time(file)
             other_size = Path(file).stat().st_size != record["sizes"].get(file)
@@ -525,16 +342,7 @@ def _changed_outputs(
         time_counts = file in with_other_time and not was_copied
         if file in with_other_size or time_counts:
             changed_outputs.append(file)
-    return loops + changed_outputs
-
-
-def _is_loop(file: str) -> bool:
-    """Whether a path is a link that leads back to itself, which nothing can read."""
-    try:
-        Path(file).stat()
-    except OSError as error:
-        return error.errno == errno.ELOOP
-    return False
+    return changed_outputs
 
 
 def made_from_others(records: Iterable[str]) -> set[str]:
@@ -651,17 +459,7 @@ def contradicts(record: dict[str, Any], shared: list[dict[str, Any]]) -> bool:
     """
     # As text, as Snakemake compares settings.
     is_shared = repr(record) in map(repr, shared)
-    newest_shared = max(map(_written, shared))
-    return not is_shared and _written(record) <= newest_shared
-
-
-def _written(record: Mapping[str, Any]) -> str:
-    """When a record was written: at the end of the job, or when it was last accepted.
-
-    A time such as 2025-06-01T12:00:00.000+00:00; as texts, later times are greater.
-    """
+    # Times such as 2025-06-01T12:00:00.000+00:00; as texts, later times are greater.
+    newest_shared: str = max(shared_record["ended"] for shared_record in shared)
     ended: str = record["ended"]
-    times = [ended]
-    for acceptance in record.get("accepted", []):
-        times.append(acceptance["when"])
-    return max(times)
+    return not is_shared and ended <= newest_shared

@@ -1,7 +1,7 @@
 """Sharing results through DVC: one .dvc file per stage and model, and the gathered records."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,7 @@ from rib.base.errors import UserError
 from rib.base.files import write_text
 from rib.base.progress import log
 from rib.base.text import redacted
-from rib.records.croissant import describe_datasets
 from rib.records.provenance import FILE, gather
-from rib.records.settings import DescribedDataset
 
 # Written next to each family's tables, where `dvc metrics` and `dvc plots` find it.
 DVC_YAML = """\
@@ -39,9 +37,7 @@ LONGEST_MESSAGE = 1000  # characters
 TEMPORARY = f".{'?' * 22}.tmp"  # pattern of the names of DVC's temporary files
 
 
-def track(
-    patterns: Iterable[str], report: str | Path, described: Mapping[str, DescribedDataset]
-) -> None:
+def track(patterns: Iterable[str], report: str | Path) -> None:
     """Add the results to DVC, so that colleagues can pull them in place of running their jobs.
 
     Each job has written a provenance record. The records of all jobs are gathered in one file for
@@ -52,7 +48,6 @@ def track(
         patterns: glob patterns of the folders and files to track. Each of these gets a .dvc file
             next to it.
         report: folder with the report of the grid, whose tables are in `tables/`.
-        described: datasets of which a description is written there, since they may be passed on.
 
     Raises:
         UserError: There are no results yet, an output does not match its record, or DVC fails.
@@ -69,10 +64,6 @@ def track(
         # tables/mri.json, which only exists if the grid's tables are made.
         if Path(report, "tables/mri.json").is_file():
             write_text(Path(report, "dvc.yaml"), DVC_YAML)
-        # Records are right, so that digests of them can be published.
-        descriptions = describe_datasets(described, Path(report))
-        if descriptions:
-            log.info("%d datasets described in %s", len(descriptions), descriptions[0].parent)
         log.info(
             "%d records in %s; adding %d folders and files to DVC", n_records, FILE, len(tracked)
         )

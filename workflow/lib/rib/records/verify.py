@@ -18,17 +18,12 @@ from rib.records.integrity import files_of_manifest
 SHOWN = 10  # printed files per kind; the log lists all
 # Kinds of findings.
 CHANGED = "changed"
-OTHER_VERSION = "other version"
 MISSING = "missing"
 STALE = "stale"
 UNRECORDED = "unrecorded"
 # Description of each kind, and advice (rib.records.provenance.remedy).
 ADVICE = {
     CHANGED: ("edited or damaged after it was made", provenance.REMEDY),
-    OTHER_VERSION: (
-        "record of another format version than this checkout reads",
-        provenance.REMEDY_OF_VERSION,
-    ),
     MISSING: ("missing", "If shared, run `snakemake pull`; otherwise run `snakemake {files}`."),
     STALE: (
         "made from other inputs than the current ones",
@@ -66,7 +61,7 @@ class Examination:
 
 
 def related(
-    records: Iterable[str], gathered: Mapping[str, list[dict[str, Any]]] | None = None
+    records: Iterable[str], gathered: Mapping[str, list[dict[str, Any]]]
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     """Records of jobs and of all jobs that they depend on.
 
@@ -76,14 +71,12 @@ def related(
     Args:
         records: paths of the jobs' own records, such as
             results/emoji/paper/finetune/net/noto/ft/all/0/provenance.json.
-        gathered: the gathered records (rib.records.provenance.load), if they are loaded already.
+        gathered: the gathered records (rib.records.provenance.load).
 
     Returns:
         By path, the job's own record, or else the gathered ones, possibly none; and, by output
         file, the path of the record of the job that made it.
     """
-    if gathered is None:
-        gathered = provenance.load()
     record_of_output: dict[str, str] = {}
     for path, gathered_records in gathered.items():
         for record in gathered_records:
@@ -221,9 +214,6 @@ def _finding_on_record(path: str, gathered: list[dict[str, Any]] | None) -> Find
     """What is wrong with a job's own record, which is there; None if nothing is."""
     record = provenance.read(Path(path))
     if record is None:
-        problem = provenance.problem_of_version(Path(path))
-        if problem:
-            return Finding(OTHER_VERSION, path, path, f"it {problem}")
         return Finding(CHANGED, path, path, f"it {provenance.DAMAGED}")
     folder = Path(path).parent
     if not all(Path(file).is_relative_to(folder) for file in record["outputs"]):

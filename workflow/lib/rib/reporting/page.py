@@ -42,7 +42,6 @@ from rib.reporting.answer import (
     AnswerNames,
     AnswerTables,
     answer,
-    changes_in_distribution,
 )
 from rib.reporting.questions import QUESTIONS
 from rib.reporting.settings import GridDescription, PageSettings
@@ -127,7 +126,6 @@ class RunFacts:
     machines: list[tuple[str, int]]
     versions: list[tuple[str, int]]
     mixed: list[str]  # differences between jobs
-    accepted: int  # jobs that were kept after a change of code (rib.records.accept)
 
 
 def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
@@ -150,10 +148,6 @@ def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
     fits = read_table(inputs.fit)
     run = run_facts(records)
     views = _views(inputs, settings) if inputs.figures else {}
-    changes = []
-    if "in_distribution" in inputs.analyses:
-        of_shown_size = _of_shown_size(inputs.analyses["in_distribution"], about)
-        changes = changes_in_distribution(of_shown_size, about.labels("methods"))
     text = _template().render(
         appearance=appearance,
         about=about,
@@ -173,7 +167,6 @@ def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
         other_rates=name_other_rates(fits, _labels_of_runs(about)),
         fitted=_number_of_fitted(fits, about),
         fewest_seeds=FEWEST_SEEDS,
-        changes_in_distribution=changes,
         files=settings.more_files,
         run=run,
         commits=[commit for commit, _ in run.commits if commit != NO_COMMIT],
@@ -295,8 +288,7 @@ def _answer(mri: pd.DataFrame, analyses: Mapping[str, Path], settings: PageSetti
     about = settings.about
     means = with_choices(mri, analyses.get("selection"), about)
     more_tables = {}
-    optional = ("in_distribution", "ranking", "comparisons", "pretraining_sizes", "leak_free")
-    for name in optional:
+    for name in ("in_distribution", "ranking", "leak_free"):
         if name in analyses:
             more_tables[name] = _of_shown_size(analyses[name], about)
     tables = AnswerTables(mri=means[means["size"] == about.shown_size], **more_tables)
@@ -304,7 +296,7 @@ def _answer(mri: pd.DataFrame, analyses: Mapping[str, Path], settings: PageSetti
         models=about.labels("models"),
         methods={**about.labels("sweeps"), **about.labels("methods")},
         averages=settings.averages,
-        target_was_trained_on=about.config["protocol"] == "paper",
+        coefficients=settings.coefficients,
     )
     return answer(tables, names)
 
@@ -366,6 +358,7 @@ class Column:
     value: str  # name of the column of the CSV file
     form: str | None = None  # key of `FORMS`; by the type of the value if None
     interval: Sequence[str] | None = None  # columns of the ends of the confidence interval
+    optional: bool = False  # whether some runs have no such column
     # A column of which this one says what another column says already, unless it has numbers.
     repeats_without: str | None = None
 
@@ -391,7 +384,10 @@ def page_tables(
     for name, path in paths.items():
         description = descriptions[name]
         table = read_table(path)
-        shown_columns = _described_columns(description["columns"])
+        described_columns = _described_columns(description["columns"])
+        shown_columns = [
+            column for column in described_columns if column.value in table or not column.optional
+        ]
         if name == "accuracy":
             table = _with_column_per_dataset(table)
             shown_columns += _dataset_columns(table, about)
@@ -644,7 +640,6 @@ def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
         machines=machines.most_common(),
         versions=versions.most_common(),
         mixed=_mixed(records),
-        accepted=sum("accepted" in record for record in records),
     )
 
 

@@ -40,14 +40,6 @@ class PaperSettings(Settings):
     code: str  # digest of the code that copies and lists
 
 
-class StatusSettings(Settings):
-    """Whose progress is shown."""
-
-    records: dict[str, list[str]]  # paths of the records of jobs, by stage
-    jobs_at_once: int  # that this call would start
-    logs: Path  # folder with the logs of reports
-
-
 class FeatureJob(Settings):
     """A job that computes features of a run on a dataset."""
 
@@ -74,31 +66,6 @@ class PlanSettings(Settings):
     full_run: FullRun
     cores: int | None  # of the call, which all jobs share; None if they run elsewhere
     gpus: int | None  # jobs that may use a GPU at the same time; None if not stated
-
-
-class BundleSettings(Settings):
-    """What a bundle says about its run, besides its files."""
-
-    records: list[str]  # paths of the provenance records of the run's jobs
-    config: dict[str, Any]  # resolved configuration
-    code: str  # digest of the code that writes bundles
-
-
-class RankingStatistics(Settings):
-    """How the methods of several bundles are ranked (config, statistics)."""
-
-    replicates: int  # of the bootstrap
-    confidence: float  # coverage of intervals, 0 to 1
-    seed: int  # of the resampling
-
-
-class ComparisonSettings(Settings):
-    """Which bundles are compared, how, and where the comparison is written."""
-
-    bundles: list[str]  # paths, in which ~ is the home folder
-    statistics: RankingStatistics
-    folder: Path  # of the comparison
-    log_file: str
 
 
 class FamilyDescription(Settings):
@@ -265,9 +232,10 @@ class PageSettings(Settings):
     prepared: dict[str, Path]  # manifests of datasets by label; one that exists lists lost images
     questions: dict[str, str]  # question of each figure (rib.reporting.questions)
     colours: dict[str, str]  # of methods, #rrggbb, for the interactive views
-    # Parent of each method that averages the parent's weights with the pretrained ones.
+    # Of each method that averages its parent's weights with the pretrained ones: the parent, and
+    # the coefficient of its weights.
     averages: dict[str, str]
+    coefficients: dict[str, float]
     upstream: list[str]  # paths of the records of jobs behind the page that are no inputs
-    published: list[str]  # files that are published with the page
     partial: PreviewDescription | None = None
     code: str  # digest of the code that writes the page

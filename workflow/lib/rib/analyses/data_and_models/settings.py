@@ -29,3 +29,4 @@ class DataAndModelsSettings(TableSettings):
 
     datasets: dict[str, DatasetFacts]
     models: dict[str, ModelFacts]
+    split: list[str]  # datasets that are split; empty under protocol paper

@@ -16,10 +16,12 @@ from rib.base.files import read_json
 from rib.base.progress import log
 from rib.config.label_space import LabelSpace
 from rib.data.identity import identical_images, identical_to, of_other_classes, read_identities
+from rib.data.splits import SELECT, TEST, TRAIN
 
 IDENTICAL = ["identical", "shared", "shared_with", "other_class"]
 DATA = ["dataset", "label", "role", "images", "evaluated", "left_out", "objects", "classes"]
 LICENCE = ["licence", "origin"]
+SPLITS = [TRAIN, SELECT, TEST]
 LABELS = [
     *("model", "dataset", "label", "verdict", "images", "accuracy", "median_accuracy"),
     *("mapping", "mapping_accuracy", "p_holm"),
@@ -37,14 +39,21 @@ class PreparedFiles:
 
 
 def data_table(
-    datasets: Mapping[str, DatasetFacts], files: PreparedFiles, accuracy: Path
+    datasets: Mapping[str, DatasetFacts],
+    files: PreparedFiles,
+    accuracy: Path,
+    splits: Mapping[str, Path],
 ) -> pd.DataFrame:
     """Role, licence and numbers of images, objects and classes of each dataset.
+
+    With splits there are also the numbers of images for training, selection and testing: train,
+    select and test.
 
     Args:
         datasets: facts by name.
         files: of the prepared datasets.
         accuracy: table of accuracies, which says how many images of each dataset were evaluated.
+        splits: files of rib.data.split_dataset, by dataset; empty under protocol paper.
     """
     evaluated_images = pd.read_csv(accuracy).groupby("dataset")["n"].max()
     objects = read_objects(files.indexes)
@@ -70,7 +79,21 @@ def data_table(
     labels = {name: facts.label for name, facts in datasets.items()}
     identical = identical_table(labels, files.indexes, files.classes)
     table = pd.DataFrame(rows, columns=[*DATA, *LICENCE]).merge(identical, on="dataset")
-    return table[[*DATA, *IDENTICAL, *LICENCE]]
+    if not splits:
+        return table[[*DATA, *IDENTICAL, *LICENCE]]
+    table = table.merge(_images_of_splits(splits), on="dataset", how="left")
+    return table[[*DATA, *SPLITS, *IDENTICAL, *LICENCE]]
+
+
+def _images_of_splits(splits: Mapping[str, Path]) -> pd.DataFrame:
+    """Number of images of each dataset in each split: dataset, train, select, test."""
+    rows = []
+    for dataset, path in splits.items():
+        split = pd.read_parquet(path, columns=["part", "images"])
+        images_of_parts = split.groupby("part")["images"].sum()
+        images = {part: int(images_of_parts.get(part, 0)) for part in SPLITS}
+        rows.append({"dataset": dataset, **images})
+    return pd.DataFrame(rows).astype(dict.fromkeys(SPLITS, "Int64"))
 
 
 def model_table(models: Mapping[str, ModelFacts], descriptions: Sequence[Path]) -> pd.DataFrame:

@@ -33,7 +33,7 @@ def draw(
     accuracy: pd.DataFrame,
     ri: pd.DataFrame,
     mri: pd.DataFrame,
-    splits: pd.DataFrame | None = None,
+    data: pd.DataFrame | None = None,
     *,
     example: Mapping[str, str],
     left_out: Mapping[str, str],
@@ -46,7 +46,7 @@ def draw(
         accuracy: columns model, method, target, seed, dataset, n, accuracy.
         ri: columns model, method, target, seed, ri.
         mri: columns model, method, mri, ci_low, ci_high.
-        splits: columns dataset, train; None if the whole target is used for training.
+        data: columns dataset, train (images); None if the whole target is used for training.
         example: fields of rib.config.figure_settings.ExampleRun.
         left_out: reason by dataset, for datasets other than the target that don't count in RI.
     """
@@ -54,7 +54,7 @@ def draw(
     target = run.target
     of_model = accuracy[accuracy["model"] == run.model]
     shown_rows = _changes(of_model, run.method, target, datasets)
-    images_of_target = _training_images(of_model, splits, target)
+    images_of_target = _training_images(of_model, data, target)
     n = images_of(run.size, images_of_target)
     ri_of_method = ri[(ri["model"] == run.model) & (ri["method"] == run.method)]
     ri_of_target = ri_of_method.groupby("target")["ri"].mean()[target]
@@ -85,16 +85,16 @@ def draw(
     return figure, shown_rows
 
 
-def _training_images(accuracy: pd.DataFrame, splits: pd.DataFrame | None, target: str) -> int:
+def _training_images(accuracy: pd.DataFrame, data: pd.DataFrame | None, target: str) -> int:
     """Number of images of a target that runs of the whole target train on.
 
     Args:
         accuracy: columns dataset and n (images).
-        splits: columns dataset and train (images); None if the whole target is used for training.
+        data: columns dataset and train (images); None if the whole target is used for training.
     """
-    if splits is None:
+    if data is None:
         return int(accuracy.loc[accuracy["dataset"] == target, "n"].iloc[0])
-    return int(splits.loc[splits["dataset"] == target, "train"].iloc[0])
+    return int(data.loc[data["dataset"] == target, "train"].iloc[0])
 
 
 def _changes(accuracy: pd.DataFrame, method: str, target: str, datasets: Labels) -> pd.DataFrame:

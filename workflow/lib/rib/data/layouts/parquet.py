@@ -1,10 +1,10 @@
 """Parquet files with one photo per row, as datasets of the Hugging Face hub have them.
 
-They have an encoded photo in one column and its class in another, in any order of columns. Files
-are read row by row, and memory is that of a page: its bytes in the file, unpacked and, if it is a
-dictionary, once more. `datasets` writes pages of 100 photos, pyarrow by itself of up to 1,024.
+They have an encoded photo in one column and its class in another, in any order of columns. A few
+rows are in memory at a time.
 """
 
+import contextlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,21 +17,16 @@ import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
 from rib.base.text import printable
-from rib.config.values import is_whole, show
-from rib.data.archives import TooLargeError, Unpacked
+from rib.config.values import is_whole, nearest, show
+from rib.data.archives import CHUNK, TooLargeError, Unpacked
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 from rib.data.layouts._labels import Classes, slice_level
 from rib.data.layouts._selection import Selection
-from rib.data.parquet_rows import (
-    opened_parquet,
-    refuse_large_parquet,
-    rows_of_group,
-    stored_column,
-)
 from rib.data.variables import PHOTO_MEGABYTES, photo_limit
 
 BYTES = "bytes"  # field of a structure with an encoded photo; beside it is `path`
 HUGGING_FACE = b"huggingface"  # key of the hub's facts, as JSON, in the schema's metadata
+ROWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -78,9 +73,10 @@ def items(
     file has any.
 
     Raises:
-        UserError: a file is damaged or unpacks to too much, a column is missing or of another type,
-            a label is a number without a name or, in a dataset with all classes of its family, none
-            of the classes, no row is selected, or a class has no image (unless partial).
+        UserError: a file is damaged, its photos have too many bytes for a file of its size, a
+            column is missing or of another type, a label is a number without a name or, in a
+            dataset with all classes of its family, none of the classes, no row is selected, or a
+            class has no image (unless partial).
     """
     classes = Classes(dataset, names=names, in_class_order=in_class_order, partial=partial)
     selection = Selection(where or {}, dataset)
@@ -93,7 +89,7 @@ def items(
         where=selection.columns,
     )
     for archive in dataset.archives:
-        with opened_parquet(archive) as parquet:
+        with _opened(archive) as parquet:
             file = PhotoFile(parquet, archive, columns, dataset)
             for row in file.rows(selection):
                 item = _item_of_row(row, columns, classes, dataset)
@@ -101,6 +97,23 @@ def items(
                     yield item
     selection.refuse_nothing()
     classes.refuse_mismatch()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file; a UserError explains any error of reading it."""
+    try:
+        # Without this buffer all of a column in a group of rows would be read at once.
+        with pq.ParquetFile(path, buffer_size=CHUNK, pre_buffer=False) as parquet:
+            yield parquet
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # Arrow raises many types on damaged input
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path} can't be read as a Parquet file ({reason[:300]}); it is damaged or written in "
+            "an unusual way: fetch it again, or write it with pyarrow's defaults."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -139,7 +152,7 @@ def _item_of_row(
 
 
 class PhotoFile:
-    """A Parquet file of photos. Its columns, and the sizes to which they unpack, are checked.
+    """A Parquet file of photos, whose columns are checked.
 
     Args:
         parquet: the open file.
@@ -148,8 +161,7 @@ class PhotoFile:
         dataset: for messages.
 
     Raises:
-        UserError: A column is missing or of another type, or unpacks to too many bytes.
-        ValueError: The pages are not what the footer says, or may take any amount of memory.
+        UserError: A column is missing or of another type.
     """
 
     def __init__(
@@ -161,14 +173,13 @@ class PhotoFile:
         self._dataset = dataset
         facts = [*columns.slices, columns.source, columns.objects, *columns.where]
         self._fact_columns = list(dict.fromkeys(column for column in facts if column is not None))
-        self._stored_image = _stored_image_column(parquet, columns.image, path)
-        stored_columns = [stored_column(parquet, self._stored_image, path)]
+        stored_image = _stored_image_column(parquet, columns.image, path)
+        _refuse_missing_or_nested(parquet, stored_image, path)
         text_columns = dict.fromkeys([columns.label, *self._fact_columns])
         for column in text_columns:
-            stored_columns.append(stored_column(parquet, column, path))
+            _refuse_missing_or_nested(parquet, column, path)
             _refuse_other_type(parquet, column, path)
-        self._columns_to_read = list(dict.fromkeys([self._stored_image, *text_columns]))
-        refuse_large_parquet(parquet, set(stored_columns), path)
+        self._columns_to_read = list(dict.fromkeys([stored_image, *text_columns]))
         self._names_of_column = _names_of_each_column(parquet, text_columns)
 
     def rows(self, selection: Selection) -> Iterator[Row]:
@@ -184,24 +195,32 @@ class PhotoFile:
             if not self._has_selected_row(group, selection):
                 number_of_row += self._parquet.metadata.row_group(group).num_rows
                 continue
-            for batch in rows_of_group(self._parquet, group, self._columns_to_read):
+            for cells in self._cells_of_group(group, self._columns_to_read):
                 number_of_row += 1
-                facts = self._facts_of(batch, self._fact_columns)
+                facts = self._facts_of(cells, self._fact_columns)
                 if not selection.includes(facts):
                     continue
                 image_id = f"{self._path.name}/{number_of_row}"
-                cell = self._photo_cell(batch, image_id)
-                unpacked.add(cell.as_buffer().size)
+                encoded = self._encoded_photo(cells[self._columns.image], image_id)
+                unpacked.add(len(encoded))
                 yield Row(
                     image_id=image_id,
                     photo=Photo(
-                        partially(_photo_bytes, cell, image_id, self._path),
+                        partially(_refuse_large_photo, encoded, image_id, self._path),
                         f"{self._dataset}, row {number_of_row} ({self._path.name})",
                     ),
-                    label=_only_cell(batch, self._columns.label).as_py(),
+                    label=cells[self._columns.label],
                     label_names=self._names_of_column.get(self._columns.label),
                     facts=facts,
                 )
+
+    def _cells_of_group(self, group: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The rows of a group, by column: {"image": {"bytes": b"..."}, "label": 3}."""
+        batches = self._parquet.iter_batches(
+            ROWS_AT_ONCE, row_groups=[group], columns=columns, use_threads=False
+        )
+        for batch in batches:
+            yield from batch.to_pylist()
 
     def _has_selected_row(self, group: int, selection: Selection) -> bool:
         """Whether a group has a selected row, by columns without photos.
@@ -210,18 +229,18 @@ class PhotoFile:
         """
         if not selection.columns:
             return True
-        for batch in rows_of_group(self._parquet, group, selection.columns):
-            if selection.includes(self._facts_of(batch, selection.columns)):
+        for cells in self._cells_of_group(group, selection.columns):
+            if selection.includes(self._facts_of(cells, selection.columns)):
                 return True
         return False
 
     def _facts_of(
-        self, batch: pa.RecordBatch, columns: Sequence[str]
+        self, cells: Mapping[str, Any], columns: Sequence[str]
     ) -> dict[str, str | int | None]:
         """What a row has in some columns; a number that has a name is replaced by it."""
         facts: dict[str, str | int | None] = {}
         for column in columns:
-            fact = _only_cell(batch, column).as_py()
+            fact = cells[column]
             names = self._names_of_column.get(column)
             if names is not None and is_whole(fact):
                 fact = names[fact] if 0 <= fact < len(names) else None
@@ -230,33 +249,52 @@ class PhotoFile:
             facts[column] = fact
         return facts
 
-    def _photo_cell(self, batch: pa.RecordBatch, image_id: str) -> pa.Scalar:
+    def _encoded_photo(self, cell: bytes | Mapping[str, bytes] | None, image_id: str) -> bytes:
         """The encoded photo of a row; a UserError if there is none."""
-        array = batch.column(batch.schema.get_field_index(self._columns.image))
-        if pa.types.is_struct(array.type):
-            array = array.field(BYTES)
-        if not array[0].is_valid:
+        encoded = cell.get(BYTES) if isinstance(cell, Mapping) else cell
+        if encoded is None:
             raise UserError(
                 f"{self._dataset}: {image_id} has no bytes in the column "
                 f"{show(self._columns.image)}; photos that lie outside of the file are not read: "
                 "exclude the row in the dataset's entry, or use files that contain their photos."
             )
-        return array[0]
+        return encoded
 
 
-def _only_cell(batch: pa.RecordBatch, column: str) -> pa.Scalar:
-    """The cell of a row, which is a batch of its own, in a column."""
-    return batch.column(batch.schema.get_field_index(column))[0]
-
-
-def _photo_bytes(cell: pa.Scalar, image_id: str, path: Path) -> bytes:
-    """An encoded photo; a TooLargeError if it has more bytes than photos may have."""
+def _refuse_large_photo(encoded: bytes, image_id: str, path: Path) -> bytes:
+    """The encoded photo; a TooLargeError if it has more bytes than photos may have."""
     largest = photo_limit(PHOTO_MEGABYTES)
-    buffer = cell.as_buffer()
-    if buffer.size > largest:
+    if len(encoded) > largest:
         raise TooLargeError(path, image_id, largest)
-    encoded: bytes = buffer.to_pybytes()
     return encoded
+
+
+def _refuse_missing_or_nested(parquet: pq.ParquetFile, column: str, path: Path) -> None:
+    """Raise a UserError unless one stored column has a name, and is no list or structure.
+
+    Args:
+        column: a name, or that of a structure and of one of its fields, joined by a point.
+    """
+    schema = parquet.metadata.schema
+    stored_paths = [schema.column(number).path for number in range(len(schema))]
+    numbers = []
+    for number, stored_path in enumerate(stored_paths):
+        # pyarrow reads all columns with this beginning if it is asked for one.
+        if stored_path == column or stored_path.startswith(f"{column}."):
+            numbers.append(number)
+    if not numbers:
+        names = list(dict.fromkeys(parquet.schema_arrow.names))
+        shown_names = ", ".join(map(show, names[:10]))
+        raise UserError(
+            f"{path} has no column {show(column)}{nearest(column, names)}; its columns are "
+            f"{shown_names}: correct the dataset's settings."
+        )
+    is_list = schema.column(numbers[0]).max_repetition_level > 0
+    if len(numbers) > 1 or stored_paths[numbers[0]] != column or is_list:
+        raise UserError(
+            f"{path}: the column {show(column)} is a list or structure, or one of several of this "
+            "name; name another in the dataset's settings."
+        )
 
 
 def _stored_image_column(parquet: pq.ParquetFile, image: str, path: Path) -> str:

@@ -1,14 +1,9 @@
-"""Records, manifests and gathered lines that somebody edited.
-
-Edits are noticed, and never taken for the truth.
-"""
+"""Records, manifests and gathered lines that somebody edited or damaged."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -21,11 +16,7 @@ from rib.records.verify import CHANGED, Finding, examine, report_lines
 from tiny.records import edit, make, output, record
 
 OWN = Path(record("a"))
-OUTSIDE = "outside"  # a file that is no result
 ZEROS = "0" * 64  # in place of a hash
-RECORDS = pytest.mark.attack("records")
-ADOPTION = pytest.mark.attack("adoption")
-CHANGES = pytest.mark.attack("changed results")
 # Another value of each part, and of parts of a part.
 EDITS = {
     "rule": {"rule": "other"},
@@ -50,32 +41,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def ten_seconds():
-    """Longer hangs are failures."""
-
-    def fail(*_):
-        pytest.fail("it hangs")
-
-    usual_handler = signal.signal(signal.SIGALRM, fail)
-    signal.alarm(10)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, usual_handler)
-
-
 def gather_records() -> None:
     """Gather the records of all results, as after a run."""
     provenance.gather([Path("results")])
-
-
-def flip_each_bit(content: bytes):
-    """Content with each bit flipped in turn, of which there is at least one."""
-    assert content
-    for place in range(8 * len(content)):
-        flipped_content = bytearray(content)
-        flipped_content[place // 8] ^= 1 << place % 8
-        yield bytes(flipped_content)
 
 
 def examine_record() -> list[tuple[str, str]]:
@@ -87,134 +55,8 @@ def examine_record() -> list[tuple[str, str]]:
 RECORD_IS_CHANGED = [(CHANGED, str(OWN))]  # what is then found about it
 
 
-@pytest.mark.thorough
-@RECORDS
-def test_each_bit_of_a_record_counts(record_property):
-    """Here one with a number that has another spelling, and with a letter that is escaped."""
-    # given
-    edit("a", cfg={"lr": 1e-05, "name": "ä"})
-    assert examine_record() == []
-    content = OWN.read_bytes()
-    for flipped_content in flip_each_bit(content):
-        # when
-        OWN.write_bytes(flipped_content)
-        # then
-        assert provenance.read(OWN) is None, flipped_content
-    assert examine_record() == RECORD_IS_CHANGED
-    record_property("flipped bits", 8 * len(content))
-
-
-@pytest.mark.thorough
-@RECORDS
-def test_each_bit_of_a_gathered_line_counts(record_property):
-    # given
-    gather_records()
-    content = provenance.FILE.read_bytes()
-    for flipped_content in flip_each_bit(content):
-        # when
-        provenance.FILE.write_bytes(flipped_content)
-        # then
-        with pytest.raises(UserError, match=r"^provenance\.jsonl, line \d"):
-            provenance.load()
-    record_property("flipped bits", 8 * len(content))
-
-
-def without_digest(text: str) -> str:
-    """A record or a line without its digest."""
-    return re.sub(r',\s+"sha256": "\w+"', "", text)
-
-
-def edited(text: str) -> str:
-    """A record or a line that states other seconds, and the digest of before."""
-    return text.replace('"seconds": 1.0', '"seconds": 2.0')
-
-
-def with_another_spelling_of_a_number(text: str) -> str:
-    """A record with zeros more at the end of its numbers."""
-    return text.replace("1.0", "1.00")
-
-
-def with_a_part_twice(text: str) -> str:
-    """A record that has two rules, of which JSON readers take the second."""
-    return text.replace('"rule": "r"', '"rule": "x", "rule": "r"')
-
-
-def in_one_line(text: str) -> str:
-    """A record without its line breaks."""
-    return json.dumps(json.loads(text))
-
-
-def with_another_kind_of_digest(text: str) -> str:
-    """A record whose digest is said to be of MD5."""
-    return text.replace("sha256", "md5")
-
-
-def with_a_blank_more(text: str) -> str:
-    """A record with a blank after its end."""
-    return text + " "
-
-
-def nesting(text: str) -> str:
-    """What no parser takes, in place of a record."""
-    return "[" * 100_000
-
-
-def with_zeroed_hashes(line: str) -> str:
-    """A line with zeros in place of its hashes."""
-    return re.sub(r"\b[0-9a-f]{64}", ZEROS, line)
-
-
 @pytest.mark.parametrize("change", EDITS.values(), ids=list(EDITS))
-@RECORDS
-def test_an_edited_record_is_damaged(change):
-    # given a record that was edited, and the digest of before
-    end_with_digest = re.compile('"sha256".*')
-    usual_end = end_with_digest.search(OWN.read_text())[0]
-    edit("a", **change)
-    edited_record = OWN.read_text()
-    OWN.write_text(end_with_digest.sub(usual_end, edited_record))
-    assert OWN.read_text() != edited_record
-    # then
-    assert examine_record() == RECORD_IS_CHANGED
-    assert provenance.read(OWN) is None
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        without_digest,
-        with_another_spelling_of_a_number,
-        with_a_part_twice,
-        in_one_line,
-        with_another_kind_of_digest,
-        with_a_blank_more,
-        nesting,
-    ],
-    ids=[
-        "no digest",
-        "spelling of a number",
-        "a part twice",
-        "one line",
-        "no SHA-256",
-        "a blank more",
-        "nesting",
-    ],
-)
-@RECORDS
-def test_a_record_in_another_form_is_damaged(change):
-    # given
-    text = OWN.read_text()
-    changed_text = change(text)
-    assert changed_text != text
-    # when
-    OWN.write_text(changed_text)
-    # then
-    assert examine_record() == RECORD_IS_CHANGED
-
-
-@pytest.mark.parametrize("change", EDITS.values(), ids=list(EDITS))
-@RECORDS
-def test_an_edited_record_with_a_right_digest_contradicts_the_gathered_line(change):
+def test_an_edited_record_contradicts_the_gathered_line(change):
     # given
     gather_records()
     # when
@@ -228,40 +70,17 @@ def test_an_edited_record_with_a_right_digest_contradicts_the_gathered_line(chan
             track.gather([Path("results")])
 
 
-def test_a_newer_record_and_one_that_was_accepted_since_contradict_nothing():
+def test_a_newer_record_contradicts_nothing():
     # given
     gather_records()
-    newer = {"ended": "2026-01-02T10:00:00.000+00:00"}
-    accepted_since = {"accepted": [{"when": "2026-02-02T10:00:00+00:00"}]}
-    for change in (newer, accepted_since):
-        # when
-        make("a", **change)
-        # then
-        assert examine_record() == []
-        assert provenance.gather([Path("results")]) == 1
-
-
-@pytest.mark.parametrize(
-    "change",
-    [with_zeroed_hashes, edited, without_digest],
-    ids=["zeroed hashes", "seconds", "no digest"],
-)
-@RECORDS
-def test_an_edited_gathered_line_is_named_by_its_number(change):
-    # given
-    gather_records()
-    line = provenance.FILE.read_text()
-    changed_line = change(line)
-    assert changed_line != line
     # when
-    provenance.FILE.write_text(changed_line)
+    make("a", ended="2026-01-02T10:00:00.000+00:00")
     # then
-    with pytest.raises(UserError, match=r"^provenance\.jsonl, line 1 "):
-        examine([str(OWN)])
+    assert examine_record() == []
+    assert provenance.gather([Path("results")]) == 1
 
 
-@RECORDS
-def test_zeroed_hashes_of_a_line_with_a_right_digest_differ_from_the_record():
+def test_zeroed_hashes_of_a_line_differ_from_the_record():
     facts = provenance.read(OWN)
     zeroed_outputs = dict.fromkeys(facts["outputs"], ZEROS)
     provenance.save({str(OWN): [{**facts, "outputs": zeroed_outputs}]})
@@ -313,7 +132,6 @@ def leave_alone(manifest: Path) -> None:
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "not recorded"])
 @pytest.mark.parametrize("change", [wrong_digit, wrong_digit_of_a_lost_file, other_file_too])
-@RECORDS
 def test_no_job_takes_over_what_an_edited_manifest_states(change, recorded):
     """Even where the record agrees with the manifest, and the manifest with the file."""
     # given
@@ -328,7 +146,6 @@ def test_no_job_takes_over_what_an_edited_manifest_states(change, recorded):
     assert not Path("x").exists()
 
 
-@RECORDS
 def test_a_manifest_that_states_another_hash_than_the_record_is_named_by_verify():
     manifest = write_edited_manifest(wrong_digit)
     (finding,) = examine([str(OWN)]).findings
@@ -358,9 +175,8 @@ def test_a_job_records_hashes_of_bytes():
     }
 
 
-@RECORDS
-def test_accept_and_track_leave_a_damaged_record_out(caplog):
-    OWN.write_text(edited(OWN.read_text()))
+def test_track_leaves_a_damaged_record_out(caplog):
+    OWN.write_text(OWN.read_text()[:-9])
     assert provenance.gather([Path("results")]) == 0
     assert str(OWN) in caplog.text
     assert provenance.DAMAGED in caplog.text
@@ -371,7 +187,7 @@ def test_accept_and_track_leave_a_damaged_record_out(caplog):
 
 
 def save_line(**change) -> None:
-    """Save the job's record as the only gathered line, with a right digest.
+    """Save the job's record as the only gathered line.
 
     Args:
         change: facts of the record, and `path`, its path.
@@ -420,7 +236,6 @@ OTHER_WRONG_PARTS = {
     "end: long ago": {"ended": "0001-01-01T00:00:00"},
     "start: number": {"started": 5},
     "versions: list": {"versions": ["torch"]},
-    "accepted: text": {"accepted": "yes"},
 }
 
 
@@ -446,7 +261,6 @@ WRONG = wrong_parts()
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=list(WRONG))
-@ADOPTION
 def test_a_gathered_line_with_a_wrong_part_is_named_by_its_number(change):
     # given
     save_line()
@@ -465,7 +279,6 @@ def test_a_gathered_line_with_a_wrong_part_is_named_by_its_number(change):
 @pytest.mark.parametrize(
     "line", ["[" * 100_000, "1" * 5000, '{"a": ' * 10_000], ids=["lists", "digits", "objects"]
 )
-@ADOPTION
 def test_a_line_that_no_parser_takes_is_named_by_its_number(line):
     provenance.FILE.write_text(line + "\n")
     with pytest.raises(UserError, match=r"^provenance\.jsonl, line 1 "):
@@ -477,50 +290,7 @@ def adopt() -> dict:
     return provenance.match(provenance.load(), lambda file: False, lambda file: False)
 
 
-def plant_folder(path: Path) -> None:
-    """A folder in place of a file."""
-    path.mkdir()
-
-
-def plant_link_to_a_device(path: Path) -> None:
-    """A link to a device without an end in place of a file."""
-    path.symlink_to("/dev/zero")
-
-
-def plant_link_out(path: Path) -> None:
-    """A link to a file that is no result in place of a file."""
-    Path(OUTSIDE).write_text("secret")
-    path.symlink_to(Path(OUTSIDE).resolve())
-
-
-def plant_loop(path: Path) -> None:
-    """A link to itself in place of a file."""
-    path.symlink_to(path.name)
-
-
-@pytest.mark.usefixtures("ten_seconds")
-@pytest.mark.parametrize("file", [output("a"), str(OWN)], ids=["output", "record"])
-@pytest.mark.parametrize(
-    "plant",
-    [plant_folder, os.mkfifo, plant_link_to_a_device, plant_link_out, plant_loop],
-    ids=["a_folder", "mkfifo", "a_link_to_a_device", "a_link_out", "a_loop"],
-)
-@ADOPTION
-def test_what_is_no_regular_file_in_the_folders_of_results_is_not_opened(plant, file):
-    # given
-    save_line()
-    Path(file).unlink()
-    plant(Path(file))
-    # when
-    with pytest.raises(UserError, match=f"^{re.escape(file)}"):
-        adopt()
-    # then
-    if plant is plant_link_out:
-        assert Path(OUTSIDE).read_text() == "secret"
-
-
 @pytest.mark.parametrize("name", ["results/", "results/.", "results/a", "reports//"])
-@ADOPTION
 def test_a_folder_is_no_output(name):
     Path("reports").mkdir()
     save_line(outputs={name: ZEROS})
@@ -532,7 +302,6 @@ def test_a_folder_is_no_output(name):
     "name", ["results/a//out.txt", "results/./a/out.txt", "results/a/out.txt/", "results/a/.."]
 )
 @pytest.mark.parametrize("part", ["outputs", "inputs"])
-@ADOPTION
 def test_a_name_that_is_not_normal_is_refused(name, part):
     """But inputs may lie anywhere, and so in a folder above that of a job, too."""
     save_line(**{part: {name: ZEROS}})
@@ -561,7 +330,6 @@ MACHINE = {"system": "Linux", "processor": "one", "python": "3.11"}
     ],
     ids=str,
 )
-@RECORDS
 def test_a_record_that_the_page_could_not_show_is_damaged(facts):
     edit("a", **facts)
     assert provenance.read(OWN) is None
@@ -585,50 +353,11 @@ def test_a_record_that_the_page_could_not_show_is_damaged(facts):
     ],
     ids=str,
 )
-@RECORDS
 def test_a_manifest_in_another_form_is_damaged(manifest):
     path = Path("results/a/manifest.json")
     path.write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=f"^{re.escape(str(path))} was edited or damaged"):
         integrity.refuse_changed([path])
-
-
-@pytest.mark.usefixtures("ten_seconds")
-@ADOPTION
-def test_a_record_that_is_a_pipe_is_not_opened_by_verify():
-    OWN.unlink()
-    os.mkfifo(OWN)
-    assert provenance.read(OWN) is None
-    assert examine([str(OWN)]).records == {}
-
-
-@ADOPTION
-def test_a_folder_that_is_a_link_out_is_refused(tmp_path_factory):
-    """Adoption would set the times of files there."""
-    # given
-    save_line()
-    folder_elsewhere = tmp_path_factory.mktemp("elsewhere") / "a"
-    shutil.move("results/a", folder_elsewhere)
-    Path("results/a").symlink_to(folder_elsewhere)
-    # then
-    with pytest.raises(UserError, match=f"^{re.escape(output('a'))}"):
-        adopt()
-
-
-@ADOPTION
-def test_a_folder_of_archives_that_is_a_link_out_is_refused(tmp_path_factory):
-    """Though an archive itself may be a link."""
-    # given
-    folder_elsewhere = tmp_path_factory.mktemp("elsewhere")
-    archive = folder_elsewhere / "a.zip"
-    archive.write_text("archive")
-    Path("data/raw").mkdir(parents=True)
-    Path("data/raw/a").symlink_to(folder_elsewhere)
-    edit("a", outputs={"data/raw/a/a.zip": sha256(archive)})
-    save_line()
-    # then
-    with pytest.raises(UserError, match=r"^data/raw/a/a\.zip"):
-        adopt()
 
 
 def link_results(elsewhere: Path) -> None:
@@ -709,7 +438,6 @@ def last_command_in(advice: str) -> str:
     ids=["of_adoption", "of_a_job", "of_verify"],
 )
 @pytest.mark.parametrize("name", NASTY)
-@ADOPTION
 def test_a_command_in_advice_has_the_files_as_words(name, source):
     command = last_command_in(source(name))
     program, file, *_ = shlex.split(command)
@@ -743,7 +471,6 @@ def make_second_output() -> str:
     return second_output
 
 
-@CHANGES
 def test_a_file_with_another_time_or_size_is_named():
     # given
     first = output("a")
@@ -760,9 +487,8 @@ def test_a_file_with_another_time_or_size_is_named():
     assert list_changed([first], unfinished=[first, second]) == []
 
 
-@CHANGES
 def test_a_damaged_record_is_named_with_the_changed_files():
-    OWN.write_text(edited(OWN.read_text()))
+    OWN.write_text(OWN.read_text()[:-9])
     assert list_changed() == [str(OWN)]
 
 
@@ -772,20 +498,6 @@ def test_where_all_files_have_another_time_only_sizes_count():
     assert list_changed(all_files) == []
     Path(first).write_text("other size")
     assert list_changed(all_files) == [first]
-
-
-@CHANGES
-def test_a_link_in_a_loop_is_named_though_it_has_no_size():
-    """Snakemake takes it for a file that nobody asked for, and has nothing to do."""
-    # given
-    first = output("a")
-    all_files = [first, make_second_output(), str(OWN)]
-    Path(first).unlink()
-    plant_loop(Path(first))
-    # then
-    assert list_changed([first]) == [first]
-    assert list_changed(all_files) == [first]
-    assert list_changed([first], unfinished=[first]) == []
 
 
 def test_files_that_are_not_here_are_not_changed():

@@ -1,1 +1,0 @@
-"""mRI with and without adversarially filtered datasets."""

@@ -1,1 +1,0 @@
-"""Number of images in the splits of protocol held_out."""

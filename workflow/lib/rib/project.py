@@ -1,0 +1,276 @@
+"""A project folder in Python: networks, rows and tables of finished runs, RI and mRI of rows.
+
+RI is the mean change of accuracy over the out-of-distribution datasets other than the target;
+datasets in distribution do not count. mRI is the mean of RI over targets and seeds.
+
+Nothing is run, fetched or written. All functions raise a UserError if a file is missing or was
+changed, or a name is unknown.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from rib.analysis import bootstrap, counts, row_schema, tables
+from rib.analysis.ri import Ood, ood_accuracies
+from rib.analysis.sample_rows import parts_together
+from rib.analysis.scored_state import ScoredState
+from rib.base.errors import UserError
+from rib.base.files import read_json
+from rib.config.catalog import PROJECT_CATALOG, Catalog
+from rib.config.grid import BEFORE_PART, Grid, resolve_grid
+from rib.config.hub_datasets import LOCK as DATASET_LOCK
+from rib.config.hub_datasets import read_dataset_lock
+from rib.config.label_space import LabelSpace
+from rib.config.model_names import LOCK as MODEL_LOCK
+from rib.config.model_names import read_lock
+from rib.config.run import PRETRAINED, Run, parent_of
+from rib.config.schema import validated
+from rib.config.settings import takes_fisher
+from rib.evaluation.merge_files import run_states
+from rib.models import checkpoint
+from rib.models.merge import Merge, Weights
+from rib.models.network import load
+from rib.records.hashing import differing
+from rib.records.integrity import files_of_manifest
+
+__all__ = ["UserError", "load_network", "load_rows", "load_tables", "mri", "ri"]
+RUN_PATH = "<family>/<protocol>/<model>/<target>/<method>/<size>/<seed>"
+CPU = torch.device("cpu")
+
+
+def load_network(
+    project: str | Path, run: str, catalog: str | Path | Sequence[str | Path] = ()
+) -> nn.Module:
+    """The network of a finished run, on the CPU in evaluation mode.
+
+    It takes images (N, 3, size, size) float32, normalised by its attribute `preprocessing` (mean
+    and std of each RGB channel, in 0..1), and returns logits (N, outputs).
+
+    Args:
+        project: folder of the project.
+        run: as in the paths of results, `<family>/<protocol>/<model>/<target>/<method>/<size>/
+            <seed>`.
+        catalog: as in config.yaml; needed for merges whose algorithm is your own.
+
+    Example: `rib.load_network(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
+    """
+    stages, name = _stages_and_run(project, run)
+    merge_file = stages / f"merge/{name}/merge.json"
+    states = run_states(name.method, merge_file if merge_file.is_file() else None)
+    if len(states) > 1:
+        raise UserError(
+            f"{run} is a curve of {len(states)} networks; name the run of a method with one."
+        )
+    weights = states[0].weights
+    parents = {key: _run_of_parent(name, key) for key in weights if key != PRETRAINED}
+    checkpoints = {
+        key: stages / f"finetune/{parent}/checkpoint.safetensors" for key, parent in parents.items()
+    }
+    model_folder = stages.parent / "models" / name.model
+    _refuse_changed(
+        model_folder / "manifest.json",
+        *(path.with_name("manifest.json") for path in checkpoints.values()),
+    )
+    if isinstance(weights, Merge):
+        algorithms = _catalog(Path(project), catalog)
+        weights = _with_files(weights, parents, stages / "fisher", algorithms)
+    pretrained, facts = load(model_folder, CPU)
+    network = checkpoint.apply(pretrained, weights, checkpoints).eval()
+    preprocessing: Any = {key: facts["preprocessing"][key] for key in ("mean", "std")}
+    network.preprocessing = preprocessing
+    return network
+
+
+def load_rows(project: str | Path, run: str) -> pd.DataFrame:
+    """Rows of a finished run: one for each image and network, on all datasets that are scored.
+
+    For the columns see rib.evaluation.evaluate, for the arguments `load_network`. A curve has
+    several networks, whose rows differ in `alpha`.
+    Example: `rib.load_rows(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
+    """
+    stages, name = _stages_and_run(project, run)
+    files = _files_of_rows(stages, name)
+    _refuse_changed(*(path.with_suffix(".manifest.json") for path in files))
+    tables_of_groups = []
+    # Files are sorted, so that the parts of a dataset come one after the other.
+    for _, parts in itertools.groupby(files, key=_group_without_part):
+        tables_of_groups.append(parts_together([pd.read_parquet(path) for path in parts]))
+    # Grids with other evaluation groups, or without parts, may have left the same rows again.
+    rows = pd.concat(tables_of_groups).drop_duplicates(ignore_index=True)
+    is_twice = rows.duplicated(["dataset", "alpha", "row"])
+    if is_twice.any():
+        dataset = rows["dataset"][is_twice].iloc[0]
+        raise UserError(
+            f"{files[0].parent}: rows of the same images of {dataset} differ between files; delete "
+            "those that are out of date, and run the workflow again."
+        )
+    return rows
+
+
+def load_tables(
+    project: str | Path, family: str, protocol: str = "paper"
+) -> dict[str, pd.DataFrame]:
+    """Tables of the page of a family, by name, such as "ri" and "mri".
+
+    Example: `rib.load_tables(".", "emoji")["mri"]`.
+    """
+    folder = Path(project).expanduser() / "reports" / family
+    if protocol != "paper":
+        folder /= protocol
+    files = sorted(folder.glob("tables/*.csv"))
+    if not files:
+        raise UserError(f"{folder} has no tables; run the workflow, or correct the family.")
+    return {path.stem: pd.read_csv(path) for path in files}
+
+
+def ri(
+    before: pd.DataFrame, after: pd.DataFrame, project: str | Path, family: str, **settings: Any
+) -> pd.DataFrame:
+    """RI of each run, with its confidence interval, in percentage points, as in ri.csv.
+
+    Args:
+        before: rows of the pretrained networks, as `load_rows` gives them.
+        after: rows of fine-tuned networks on the same images.
+        project: folder whose prepared datasets the rows are of.
+        family: of these datasets.
+        settings: keys of config.yaml that differ from the defaults, such as `catalog`, `leak_free`
+            and `statistics`.
+
+    Example: `rib.ri(before, after, ".", "emoji")[["target", "ri", "ci_low", "ci_high"]]`.
+    """
+    accuracies, confidence = _accuracies(before, after, project, family, settings)
+    return tables.ri_table(accuracies, confidence)
+
+
+def mri(
+    before: pd.DataFrame, after: pd.DataFrame, project: str | Path, family: str, **settings: Any
+) -> pd.DataFrame:
+    """mRI of each model and method, with its confidence interval, as in mri.csv; see `ri`.
+
+    Example: `rib.mri(before, after, ".", "emoji")[["method", "mri", "ci_low", "ci_high"]]`.
+    """
+    accuracies, confidence = _accuracies(before, after, project, family, settings)
+    table, _ = tables.mri_tables(accuracies, confidence)
+    return table
+
+
+def _accuracies(
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    project: str | Path,
+    family: str,
+    settings: Mapping[str, Any],
+) -> tuple[dict[ScoredState, Ood], float]:
+    """Resampled accuracies on other datasets, and the confidence of the intervals; see `ri`."""
+    rows = row_schema.checked_rows(pd.concat([before, after], ignore_index=True))
+    datasets = sorted(rows["dataset"].unique())
+    grid = _grid(Path(project), family, datasets, settings)
+    folder_of = {name: _prepared_folder(Path(project), family, name) for name in datasets}
+    source_groups = grid.leak_free_groups()
+    index_paths = [folder / "index.parquet" for folder in folder_of.values()]
+    objects_of = counts.read_objects(index_paths, source_groups)
+    classes_of = {
+        name: len(LabelSpace.from_json(read_json(folder / "classes.json")).keys)
+        for name, folder in folder_of.items()
+    }
+    images_of = {name: len(objects) for name, objects in objects_of.items()}
+    row_schema.check_upper_limits(rows, images_of, classes_of)
+    counts_of_runs = counts.count(counts.rows_of(rows), objects_of)
+    statistics = grid.config["statistics"]
+    weights = bootstrap.object_weights(
+        counts_of_runs.objects, statistics["replicates"], statistics["seed"]
+    )
+    accuracies = ood_accuracies(counts_of_runs, weights, grid.ood, source_groups)
+    return accuracies, statistics["confidence"]
+
+
+def _grid(project: Path, family: str, datasets: Sequence[str], settings: Mapping[str, Any]) -> Grid:
+    choices = {**settings, "family": family, "datasets": list(datasets)}
+    config = validated(choices, "config", "settings")
+    catalog = _catalog(project, config["catalog"])
+    # What was resolved for this project; nothing is asked of the hub.
+    catalog.records.update(read_lock(project / MODEL_LOCK))
+    catalog.hub_repositories.update(read_dataset_lock(project / DATASET_LOCK))
+    return resolve_grid(config, catalog)
+
+
+def _catalog(project: Path, folders: str | Path | Sequence[str | Path]) -> Catalog:
+    own_folders = [folders] if isinstance(folders, str | Path) else folders
+    # Relative ones are the project's, as in its config.yaml.
+    in_project = [project / Path(folder).expanduser() for folder in own_folders]
+    return Catalog([PROJECT_CATALOG, *in_project])
+
+
+def _prepared_folder(project: Path, family: str, dataset: str) -> Path:
+    # Labels and objects are the same at all geometries.
+    folders = sorted(project.glob(f"results/{family}/prepare/{dataset}/*/index.parquet"))
+    if not folders:
+        raise UserError(f"{project} has no prepared images of {dataset}; run the workflow.")
+    return folders[0].parent
+
+
+def _stages_and_run(project: str | Path, run: str) -> tuple[Path, Run]:
+    """Folder such as results/emoji/paper, and the run; a UserError unless it has rows."""
+    project = Path(project).expanduser()
+    missing = UserError(f"{project} has no finished run {run}; name it as {RUN_PATH}, or run it.")
+    try:
+        family, protocol, run_of_model = run.split("/", maxsplit=2)
+        name = Run.parse(run_of_model)
+    except ValueError as error:
+        raise missing from error
+    stages = project / "results" / family / protocol
+    if not _files_of_rows(stages, name):
+        raise missing
+    return stages, name
+
+
+def _files_of_rows(stages: Path, run: Run) -> list[Path]:
+    """Files of a run's rows, one for each evaluation group, sorted."""
+    files: list[Path] = []
+    # Merges over targets are in a folder of their own.
+    for stage in ("evaluate", "evaluate_over_targets"):
+        files += sorted((stages / stage / str(run)).glob("*.parquet"))
+    return files
+
+
+def _group_without_part(rows: Path) -> str:
+    return rows.stem.partition(BEFORE_PART)[0]
+
+
+def _run_of_parent(run: Run, key: str) -> Run:
+    """Of the merge net/red/soup/all/0, the parent `ft, seed 1` is the run net/red/ft/all/1."""
+    differences: dict[str, Any] = {**parent_of(key)}  # texts, and the number of a seed
+    return replace(run, **differences)
+
+
+def _with_files(
+    merge: Merge, parents: Mapping[str, Run], fisher_folder: Path, catalog: Catalog
+) -> Weights:
+    """A merge with the file of its algorithm and, if it takes them, of Fisher information.
+
+    The merge's own file has the algorithm's name only, since it may come from others.
+    """
+    algorithm = catalog.algorithm_file(str(merge.algorithm))
+    fisher = {}
+    if takes_fisher(algorithm):
+        file = f"{merge.settings['fisher_images']}.safetensors"
+        fisher = {key: fisher_folder / str(parent) / file for key, parent in parents.items()}
+    _refuse_changed(*(path.with_suffix(".manifest.json") for path in fisher.values()))
+    return replace(merge, algorithm=algorithm, fisher=fisher)
+
+
+def _refuse_changed(*manifests: Path) -> None:
+    """Raise a UserError if a manifest is missing, or a file that it lists is missing or changed."""
+    for manifest in manifests:
+        changed: Iterable[Path] = [manifest]
+        if manifest.is_file():
+            changed = differing(files_of_manifest(manifest), "checking files")
+        for file in changed:
+            raise UserError(f"{file} is missing or was changed; pull it, or run the workflow.")
