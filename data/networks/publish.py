@@ -35,7 +35,7 @@ INTRODUCTION = """\
 # Networks of the fashion family
 
 Small networks that this project pretrained on photos of Fashion-MNIST, from random initial weights.
-Licence: MIT, as the photos have. What is in a file, in half precision, *is* the network.
+Licence: MIT, as the photos have. The tensors of a file, in half precision, are the network.
 `publish.py` wrote the files and this page.
 
 All were pretrained with AdamW (recipe `adamw` of `workflow/catalog/recipes.yaml`), a batch size of

@@ -112,7 +112,7 @@ GRIDS = (
 
 def export(project: Path, folder: Path, grids: Sequence[SmallGrid] = GRIDS) -> None:
     """Run grids in a project folder, and write each in neutral form as soon as it is done."""
-    torch.set_num_threads(1)  # as in jobs, on which merges depend that are computed on loading
+    torch.set_num_threads(1)  # as in jobs: merges are computed on loading, and depend on it
     library = Path(rib.__file__)
     if not library.is_relative_to(project):
         raise SystemExit(f"rib is imported from {library}, which is not of {project}.")

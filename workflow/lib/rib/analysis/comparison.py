@@ -87,8 +87,8 @@ class Column:
 class Effects:
     """Values that are compared in pairs: of methods, RI of each target and, last, their mean, mRI.
 
-    What is compared has a name: a method or a model. If methods are compared, the last name is that
-    of the pretrained model, whose RI is 0.
+    Each name is a method or a model. If methods are compared, the pretrained model is the last
+    name; its RI is 0.
     """
 
     names: list[Hashable]

@@ -776,7 +776,7 @@ class Grid:
         facts = {key: getattr(entry, key) for key in MODEL_FACTS}
         facts["arguments"] = self.arguments(model)
         if entry.source:
-            facts["pretrain"] = None  # of what made published weights nothing here depends
+            facts["pretrain"] = None  # results depend on the weights, not on how they were made
             facts["source"] = without_addresses(entry.source)
             facts["tokenizer"] = [without_addresses(source) for source in entry.tokenizer]
         head = self.head(model)
