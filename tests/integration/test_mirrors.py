@@ -218,6 +218,7 @@ def test_an_address_that_can_not_be_reached_costs_at_most_ten_seconds(server, fu
     assert 5 < time.monotonic() - started < 11
 
 
+@pytest.mark.thorough
 def test_an_address_without_an_answer_is_given_up(server, full_port, monkeypatch):
     monkeypatch.setattr(fetching_mirrors, "SECONDS_TO_ANSWER", 0.2)
     address = f"http://127.0.0.1:{full_port}/a.idx"
@@ -308,6 +309,7 @@ def test_without_apt_the_next_mirror_is_used(server, apt):
     get(APT, mirrors_on(server)["in gzip"])
 
 
+@pytest.mark.thorough
 def test_an_apt_without_an_answer_is_ended(server, apt, monkeypatch):
     monkeypatch.setattr(fetching_mirrors, "SECONDS_TO_ANSWER", 0.2)
     apt(HANGS)

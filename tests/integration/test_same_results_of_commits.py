@@ -152,11 +152,13 @@ def repository(tmp_path):
     return project
 
 
+@pytest.mark.thorough
 def test_an_unknown_commit_is_one_sentence(repository):
     said = called(repository, "nothing", status=2)
     assert said == "BEFORE=nothing: git knows no such commit; see git log."
 
 
+@pytest.mark.thorough
 def test_an_environment_that_cannot_be_made_is_one_sentence(repository):
     requirements = repository.folder / "envs/requirements-torch.txt"
     requirements.write_text("imagenet-rib-nothing @ file:///nothing\n")

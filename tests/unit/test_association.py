@@ -89,6 +89,7 @@ def test_p_is_uniform_where_there_is_no_association(ranks):
         assert np.mean(p) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ranks", [False, True])
 def test_intervals_cover_the_true_correlation(ranks):
     """Of normal pairs with correlation 0.5; Spearman's is then 6/pi arcsin(1/4)."""

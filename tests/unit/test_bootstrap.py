@@ -42,6 +42,7 @@ def drawn_runs(rng, targets, seeds, effects, replicates=300, objects=120):
     return value_of_objects @ weights.T
 
 
+@pytest.mark.thorough
 # Shares of the variance as measured on emoji (seeds half as much as objects), each of them
 # dominating, and a paired difference, of which objects cancel.
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ def test_each_value_without_a_group_equals_computing_it_again_without_its_images
         assert value == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.thorough
 def test_unbiased_hsic_of_independent_features_is_0_on_average(rng):
     draws = []
     for _ in range(4000):

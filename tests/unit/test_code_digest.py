@@ -391,6 +391,7 @@ STAGES = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("rule", "wildcards", "wanted"),
     STAGES,

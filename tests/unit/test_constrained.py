@@ -500,6 +500,7 @@ ACTIVE = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("optimizer", "how"),
     examples(

@@ -614,6 +614,7 @@ def changes_from_pretrained(rows, weights):
     return {state: means[state] - means[pretrained_key(state.model)] for state in states}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("classes", ["seen", "unseen"])
 def test_ri_of_seen_and_unseen_classes_is_that_of_their_images_alone(grid, tables, classes):
     table = tables["ri"]

@@ -134,6 +134,7 @@ def test_what_is_no_whole_package_is_refused(tmp_path, data, words):
     assert [path.name for path in tmp_path.iterdir()] == ["set.deb"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("compression", ["xz", "zst"])
 def test_a_package_that_unpacks_to_too_much_is_refused(tmp_path, compression):
     data = package({"zeros": bytes(2 * FREE), "a.idx": DATA}, compression)

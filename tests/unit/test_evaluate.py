@@ -571,6 +571,7 @@ def test_the_same_scores_give_the_same_bytes(files, tmp_path):
     assert (tmp_path / "one/rows.parquet").read_bytes() == bytes_of_other
 
 
+@pytest.mark.thorough
 def test_the_rows_of_imagenet_c_need_at_most_40_megabytes(tmp_path):
     """One in 50 of its images, of 1000 classes in the order of an archive; half are right."""
     # given

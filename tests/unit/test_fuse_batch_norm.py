@@ -28,6 +28,7 @@ def noise(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name", ["test_efficientnet", "test_resnet", "tf_efficientnet_lite0", "test_vit"]
 )

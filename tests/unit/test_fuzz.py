@@ -685,6 +685,7 @@ def assert_label_space_is_sound(space):
     assert LabelSpace.from_json(json.loads(stored)) == space
 
 
+@pytest.mark.thorough
 @fuzzed(230)
 @given(readers_and_files())
 def test_any_table_of_classes_is_taken_or_refused_with_its_file(reader_and_file):

@@ -171,6 +171,7 @@ def renderers():
         shared_renderers.stack.close()
 
 
+@pytest.mark.thorough
 @fuzzed(150)
 @given(st.lists(DRAWINGS, max_size=4).map("".join))
 def test_any_drawing_is_drawn_or_refused(renderers, body):

@@ -144,6 +144,7 @@ def test_sixteen_steps_on_a_cnn_descend_the_authors_distance_of_feature_maps(net
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "features"), first([("vit", features_of_vit), ("clip_vit", features_of_clip)])
 )

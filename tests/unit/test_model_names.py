@@ -95,6 +95,7 @@ def test_a_folder_that_timm_wrote_is_described(tmp_path):
     )
 
 
+@pytest.mark.thorough
 def test_a_model_of_the_hub_has_the_configuration_of_its_own_commit(tmp_path, monkeypatch):
     """The branch main may have gone on to another architecture since."""
     # given: a hub with two commits of a repository, for networks of 64 and of 32 pixels

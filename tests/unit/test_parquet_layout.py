@@ -400,6 +400,7 @@ def test_a_photo_that_is_too_large_may_be_left_out(tmp_path, monkeypatch):
     assert index["image_id"].tolist() == [f"a.parquet/{n}" for n in (0, 2, 3)]
 
 
+@pytest.mark.thorough
 @fuzzed(200)
 @given(st.booleans(), st.integers(0, 10**6), st.binary(min_size=1, max_size=6))
 def test_any_damage_is_read_or_refused(tmp_path_factory, at_end, position, noise):

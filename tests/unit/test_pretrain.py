@@ -359,6 +359,7 @@ def test_the_seed_of_pretraining_draws_the_augmentation(folders, tmp_path, monke
     assert digest_of_weights(tmp_path / "again") == digest_of_weights(tmp_path / "first")
 
 
+@pytest.mark.thorough
 def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_path, monkeypatch):
     # given
     how = {"shift": 2, "augmentation": AUGMENTATION}

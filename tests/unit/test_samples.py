@@ -275,6 +275,7 @@ def test_means_differ_by_mri_and_their_intervals_by_the_same_draws(grid, case):
     np.testing.assert_allclose(gained, flips_and_mri["mri"], atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_intervals_equal_those_of_a_bootstrap_by_hand(grid):
     """Rows repeated as often as their object was drawn, shares recomputed from scratch."""
     _, flips = grid.sample_tables()

@@ -389,6 +389,7 @@ def test_macro_f1_and_worst_group_are_those_of_plain_loops(grid):
         assert means[f"{score}_change_low"].isna().all(), "no interval, since no family asks for it"
 
 
+@pytest.mark.thorough
 def test_ri_of_scores_has_the_intervals_of_the_draws_of_objects(grid):
     # given
     images_before = grid.images_of_run(PRETRAINED, "many")

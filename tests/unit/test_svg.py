@@ -295,6 +295,7 @@ def test_one_process_renders_many_drawings_and_no_script_is_run_again(tmp_path):
     assert made.stdout.split() == ["started", "1", "0"] and not made.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("body", [None, BUSY], ids=["idle", "at work"])
 def test_the_renderer_ends_after_its_parent_is_killed(body):
     script = f"""

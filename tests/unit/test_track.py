@@ -127,6 +127,7 @@ def test_what_a_killed_dvc_left_is_removed_before_anything_is_added(tmp_path):
     assert Path("results/a.dvc").read_text() == whole and not any(path.exists() for path in half)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["track", "pull"])
 def test_what_another_command_of_dvc_has_at_work_is_left_alone(command):
     """It holds DVC's lock, and has temporary files in the cache and beside results."""

@@ -71,6 +71,7 @@ def rows(project, run, protocol="held_out"):
     return rows_of(project.folder / f"results/tiny/{protocol}/evaluate/{run}/tiny.parquet")
 
 
+@pytest.mark.thorough
 def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_out_rows):
     scored = rows(held_out_rows, "tiny_vit/red/ft/all/0")
     red, copy, green = (parts_of(held_out_rows, name) for name in ("red", "copy", "green"))

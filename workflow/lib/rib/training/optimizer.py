@@ -39,9 +39,10 @@ def make_optimizer(
             )
         # timm tells the parts by the network; it takes those parameters that require gradients.
         model_or_parameters = method.model
-    options: dict[str, Any] = {}
+    # Many small tensors at once: the same values as one by one, with fewer calls.
+    options: dict[str, Any] = {"foreach": True}
     if device.type == "cuda" and training.optimizer in FUSED:
-        options["fused"] = True
+        options = {"fused": True}
     return create_optimizer_v2(
         model_or_parameters,
         OPTIMIZERS[training.optimizer],
