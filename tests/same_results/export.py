@@ -153,7 +153,7 @@ def settings_of(project: Path, grid: SmallGrid) -> dict[str, str | int]:
 
 
 def files_of_rows(project: Path, grid: SmallGrid) -> list[Path]:
-    """Files of the rows of a grid's runs: .../{model}/{target}/{method}/{size}/{seed}/{file}."""
+    """Files of the rows of a grid's runs: .../{model}/{target}/{entry}/{size}/{seed}/{file}."""
     stages = project / f"results/{grid.family}/{grid.protocol}"
     files = []
     for stage in ("evaluate", "evaluate_over_targets"):
@@ -217,7 +217,11 @@ def tables_of(project: Path, grid: SmallGrid) -> dict[str, pd.DataFrame]:
 
 def networks_of(project: Path, grid: SmallGrid) -> Iterator[tuple[str, nn.Module]]:
     """Each run of a grid that has one network, by name, with that network."""
-    runs = {path.parent.parts[-5:] for path in files_of_rows(project, grid)}
+    runs = set()
+    for path in files_of_rows(project, grid):
+        methods = pd.read_parquet(path, columns=["method"])["method"].unique()
+        model, target, _, size, seed = path.parent.parts[-5:]
+        runs.update((model, target, method, size, seed) for method in methods)
     for model, target, method, size, seed in sorted(runs):
         if method.startswith(SEVERAL_NETWORKS):
             continue

@@ -128,7 +128,10 @@ wildcard_constraints:
     target="[A-Za-z0-9_]+",
     size="[A-Za-z0-9_.]+",
     seed="[0-9]+",
-    evaluation_group="|".join(EVALUATION_GROUPS),
+    group="|".join(EVALUATION_GROUPS),
+    family=re.escape(FAMILY),
+    protocol=re.escape(CONFIG["protocol"]),
+    entry="[A-Za-z0-9_.-]+",
     geometry="[A-Za-z0-9_.-]+",
     figure="[a-z0-9_]+",
 

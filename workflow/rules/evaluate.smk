@@ -1,199 +1,205 @@
-# Evaluate one run on one evaluation group: one row per image, from which all results are computed.
+# Evaluate networks on a group of datasets: one row per network and image, from which all results
+# are computed. A job reads each image once for all networks of an entry: of WiSE-FT, for all alphas
+# that its family states.
 
-from rib.evaluation.settings import EvaluationSettings
-from snakemake_internals.call import before_graph
+from rib.config.entries import CURVE, SELECT, WEIGHTS
+from rib.data.dataset_part import DatasetPart
+from rib.evaluation.settings import EvaluationSettings, MergeSettings
 
-# Limits of time of jobs that score a run; the long one is for very large datasets.
+# Limits of time of jobs that score networks; the long one is for very large datasets.
 MINUTES_OF_EVALUATION = 120
 MINUTES_OF_LONG_EVALUATION = 720
 
-# Rows of a run on the select split of its target, by which variants and learning rates are chosen.
-SELECT_SPLIT = f"{RUNS}/select/{RUN_PATH}/{{evaluation_group}}"
-
-
-def rows_on_select_splits(runs):
-    """Files with the rows of the given runs on the select splits of their targets."""
-    files = []
-    for run in runs:
-        for group in GRID.groups_of(run.target):
-            files.append(f"{SELECT_SPLIT}.parquet".format(**vars(run), evaluation_group=group))
-    return files
+ROW_FILE = "results/{family}/{protocol}/{stage}/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet"
+# A method of each entry; all methods of an entry are made of the same files.
+METHOD_OF_ENTRY = {GRID.evaluation_of(name): name for name in (PRETRAINED, *GRID.methods)}
 
 
 def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
-    """Files with the rows of the given runs, for all evaluation groups or the given ones.
+    """Files with the rows of runs on evaluation groups, each once.
 
     One of them is results/emoji/paper/evaluate/net/noto/ft/all/0/emoji.parquet.
     """
-    path = f"{RUNS}/{stage}/{RUN_PATH}/{{group}}.parquet"
-    return [path.format(**vars(run), group=group) for run in runs for group in groups]
+    files = []
+    for run in runs:
+        for group in groups:
+            file = ROW_FILE.format(
+                family=FAMILY,
+                protocol=CONFIG["protocol"],
+                stage=stage,
+                entry=GRID.evaluation_of(run.method),
+                group=group,
+                **vars(run),
+            )
+            files.append(file)
+    return list(dict.fromkeys(files))
 
 
-def state_inputs(wildcards):
-    """Inputs from which a run's weights are made, by name.
+def rows_on_select_splits(runs):
+    """Files with the rows of runs on the select splits of their targets, each once.
 
-    They are the pretrained model, the checkpoints of the parents, and of a merge its file and,
-    if it needs it, the Fisher information of its parents. Large files are `ancient`, since jobs
-    watch their manifests instead.
+    Variants and learning rates are chosen by them.
     """
-    method = wildcards.method
-    is_merge = method != PRETRAINED and GRID.methods[method].form in MERGES
-    parents = PARENTS[method]
+    files = []
+    for run in runs:
+        files.extend(rows_of([run], "select", GRID.groups_of(run.target)))
+    return list(dict.fromkeys(files))
+
+
+def methods_of(runs):
+    """Methods of runs, each once. Files may also have rows of methods that config leaves out."""
+    return list(dict.fromkeys(run.method for run in runs))
+
+
+def evaluated_run(wildcards):
+    """A run of the entry that a job evaluates."""
+    return Run(
+        wildcards.model,
+        wildcards.target,
+        METHOD_OF_ENTRY[wildcards.entry],
+        wildcards.size,
+        int(wildcards.seed),
+    )
+
+
+def network_files(run):
+    """Inputs of which a run's network is made, by name.
+
+    Large files are `ancient`, since jobs watch their manifests instead. `run` is a run or the
+    wildcards of one.
+    """
+    parents = PARENTS[run.method]
+    is_selected = run.method != PRETRAINED and GRID.methods[run.method].form == SELECT
     return {
-        "model": f"{MODEL}/manifest.json".format(model=wildcards.model),
-        "weights": ancient(MODEL_WEIGHTS.format(model=wildcards.model)),
-        "merge": f"{MERGE}/merge.json".format(**wildcards) if is_merge else [],
-        "manifests": checkpoint_files("manifest.json", wildcards, parents),
-        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", wildcards, parents)),
-        "fisher_manifests": fisher_files("manifest.json", wildcards),
-        "fisher": ancient(fisher_files("safetensors", wildcards)),
+        "model": f"{MODEL}/manifest.json".format(model=run.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=run.model)),
+        "selection": SELECTED_WEIGHTS.format(**columns_of(run)) if is_selected else [],
+        "manifests": checkpoint_files("manifest.json", run, parents),
+        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", run, parents)),
+        "fisher_manifests": fisher_files("manifest.json", run),
+        "fisher": ancient(fisher_files("safetensors", run)),
     }
+
+
+def merge_of(method, settings_of_networks):
+    """How the networks of a method are merged; None if they aren't, or were selected.
+
+    `settings_of_networks` are the settings of each network's method, by name.
+    """
+    entry = GRID.methods.get(method)  # None for the pretrained model
+    if entry is None or entry.form not in (WEIGHTS, CURVE, *LOADED):
+        return None
+    return MergeSettings(
+        form=entry.form,
+        algorithm=local(CATALOG.algorithm_file(entry.algorithm)),
+        settings=settings_of_networks,
+    )
 
 
 def evaluation_inputs(wildcards, datasets):
-    """Inputs of a job that scores a run on datasets of an evaluation group, by name.
-
-    It is one function, since every input function slows down large dry-runs.
-    """
+    """Inputs of a job that evaluates an entry on datasets, by name."""
+    geometry = GEOMETRY_OF[wildcards.model]
     return {
-        **state_inputs(wildcards),
-        **inputs_of_group(
-            GEOMETRY_OF[wildcards.model], wildcards.evaluation_group, tuple(datasets)
-        ),
-    }
-
-
-@cache
-def inputs_of_group(geometry, evaluation_group, datasets):
-    """Inputs of a job that reads datasets of an evaluation group at a geometry, by name."""
-    group = GROUP.format(evaluation_group=evaluation_group, geometry=geometry)
-    return {
-        "evaluation_group": f"{group}/manifest.json",
+        **network_files(evaluated_run(wildcards)),
+        "datasets": [prepared("manifest.json", name, geometry) for name in datasets],
+        "watched": ancient(files_at(geometry, datasets)),
         "proxy": proxy_of(geometry, datasets),
         "splits": splits_of(geometry, datasets),
     }
 
 
 def evaluation_settings(wildcards, datasets, **changes):
-    """Settings of a job that scores a run on datasets of an evaluation group.
+    """Settings of a job that evaluates an entry on datasets.
 
-    `changes` are those fields of EvaluationSettings that some rules set.
+    `changes` are fields of EvaluationSettings that some rules set.
     """
+    method = METHOD_OF_ENTRY[wildcards.entry]
+    evaluated = GRID.methods[method].evaluated if method != PRETRAINED else {}
+    part = GRID.part_of_group(wildcards.group)
     fields = {
-        "parents": PARENTS[wildcards.method],
-        "algorithm": algorithm_on_loading(wildcards.method),
+        "parents": PARENTS[method],
+        "merge": merge_of(method, evaluated),
         "view": view_of(wildcards.model, *datasets),
         "evaluation_batch_size": EVALUATION_BATCH_SIZE,
         "compute": COMPUTE,
+        "datasets": datasets,
         "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
-        "split": datasets if GRID.split_fractions else [],
-        "code": digest_with_loading("evaluate_run", wildcards.method),
+        "part": None if part is None else DatasetPart(**part),
+        "other_levels": () if part is None else GRID.levels_of_other_parts(wildcards.group),
+        "code": digest_with_merge("evaluate", method),
     }
     return to_params(EvaluationSettings(**{**fields, **changes}))
 
 
-@signed
-def evaluated_datasets_inputs(wildcards):
-    """Inputs of an evaluate_run job, by name."""
-    return evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.evaluation_group])
-
-
-@signed
-def priority_of_evaluation(wildcards):
-    """Scores of pretrained models come first, since trainings wait for them (labels.smk)."""
-    return 2 if wildcards.method == PRETRAINED else 1
-
-
-@signed
 def shared_job(wildcards):
-    """Group of evaluate_run jobs that may share a cluster job, if the profile defines its size.
+    """Group of evaluations that may share a cluster job, if the profile defines its size.
 
     Scores of pretrained models are not in it: trainings wait for them (labels.smk), so a cluster job
     with them and with scores of what is trained would wait for itself.
     """
-    is_long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.evaluation_group])
-    is_awaited = wildcards.method == PRETRAINED
+    is_long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.group])
+    is_awaited = wildcards.entry == PRETRAINED
     if is_long or is_awaited:
         return None
     return "scores"
 
 
-def leave_out_unused_groups():
-    """Let no job be in the group of `shared_job` if the profile does not define its size.
-
-    Snakemake asks for the group of each job three times.
-    """
-    if "scores" not in workflow.group_settings.group_components:
-        for grouped_rule in workflow.rules:
-            grouped_rule.group = None
+def memory_of_entry(wildcards, attempt):
+    """Megabytes of a job that evaluates an entry; a repeated job asks for more."""
+    run = evaluated_run(wildcards)
+    return memory_of_evaluation(run, EVALUATION_GROUPS[wildcards.group], attempt)
 
 
-before_graph(workflow, leave_out_unused_groups)
-
-
-@signed
-def threads_of_evaluation(wildcards):
-    """Threads of a job that scores a run on an evaluation group."""
-    return threads_for(EVALUATION_GROUPS[wildcards.evaluation_group])
-
-
-@signed
-def memory_of_group(wildcards, attempt):
-    """Megabytes of a job that scores a run on an evaluation group."""
-    datasets = EVALUATION_GROUPS[wildcards.evaluation_group]
-    return memory_of_evaluation(wildcards, datasets, attempt)
-
-
-@signed
 def minutes_of_evaluation(wildcards):
-    """Limit of time of a job that scores a run on an evaluation group."""
-    if LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.evaluation_group]):
+    """Limit of time of a job that evaluates an entry."""
+    if LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.group]):
         return MINUTES_OF_LONG_EVALUATION
     return MINUTES_OF_EVALUATION
 
 
-@signed
-def settings_of_evaluation(wildcards):
-    """Settings of an evaluate_run job."""
-    return evaluation_settings(wildcards, EVALUATION_GROUPS[wildcards.evaluation_group])
-
-
 # The rules that score the select split and snapshots inherit from this one.
-rule evaluate_run:
+rule evaluate:
     input:
-        unpack(evaluated_datasets_inputs),
+        unpack(
+            lambda wildcards: evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.group])
+        ),
     output:
-        **job_files(f"{RUNS}/evaluate/{RUN_PATH}/{{evaluation_group}}", rows="parquet"),
+        rows="results/{family}/{protocol}/evaluate/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet",
+        manifest="results/{family}/{protocol}/evaluate/{model}/{target}/{entry}/{size}/{seed}/{group}.manifest.json",
+        provenance="results/{family}/{protocol}/evaluate/{model}/{target}/{entry}/{size}/{seed}/{group}.provenance.json",
     log:
-        f"{RUN_LOGS}/evaluate/{RUN_PATH}/{{evaluation_group}}.log",
-    priority: priority_of_evaluation
+        "logs/{family}/{protocol}/evaluate/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
+    # Scores of pretrained models come first, since trainings wait for them (labels.smk).
+    priority: lambda wildcards: 2 if wildcards.entry == PRETRAINED else 1
     group:
         shared_job
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
-    threads: threads_of_evaluation
+    threads: lambda wildcards: threads_for(EVALUATION_GROUPS[wildcards.group])
     resources:
         gpu=GPU,
         # evaluations that share a cluster job run one at a time
         turn=1,
-        mem_mb=memory_of_group,
+        mem_mb=memory_of_entry,
         runtime=minutes_of_evaluation,
     params:
-        cfg=settings_of_evaluation,
+        cfg=lambda wildcards: evaluation_settings(wildcards, EVALUATION_GROUPS[wildcards.group]),
     script:
-        str(WORKFLOW / "scripts/evaluate_run.py")
+        str(WORKFLOW / "scripts/evaluate.py")
 
 
 if GRID.split_fractions:
 
-    use rule evaluate_run as score_select_split with:
+    use rule evaluate as evaluate_select_split with:
         input:
             unpack(lambda wildcards: evaluation_inputs(wildcards, [wildcards.target])),
         output:
-            **job_files(SELECT_SPLIT, rows="parquet"),
+            rows="results/{family}/{protocol}/select/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet",
+            manifest="results/{family}/{protocol}/select/{model}/{target}/{entry}/{size}/{seed}/{group}.manifest.json",
+            provenance="results/{family}/{protocol}/select/{model}/{target}/{entry}/{size}/{seed}/{group}.provenance.json",
         log:
-            f"{RUN_LOGS}/select/{RUN_PATH}/{{evaluation_group}}.log",
+            "logs/{family}/{protocol}/select/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
         params:
             cfg=lambda wildcards: evaluation_settings(
-                wildcards, [wildcards.target], only=[wildcards.target], part="select"
+                wildcards, [wildcards.target], split="select"
             ),

@@ -26,8 +26,8 @@ def export_inputs(wildcards):
     network = network_inputs(wildcards)
     model = GRID.models[wildcards.model]
     files_of_weights = [network["model"], *network["manifests"]]
-    if network["merge"]:
-        files_of_weights.append(network["merge"])
+    if network["selection"]:
+        files_of_weights.append(network["selection"])
     return {
         **network,
         "archive": ancient(archive_files(model)[0]) if model.library == "open_clip" else [],
@@ -75,7 +75,8 @@ def card_description(wildcards):
 
 def export_settings(wildcards):
     """Settings of an export job."""
-    algorithms = [ON_LOADING[wildcards.method]] if wildcards.method in ON_LOADING else []
+    method = GRID.methods[wildcards.method]
+    algorithms = [CATALOG.algorithm_file(method.algorithm)] if method.form in MERGES else []
     settings = ExportSettings(
         **network_settings(wildcards),
         published=GRID.models[wildcards.model].weights,

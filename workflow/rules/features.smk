@@ -93,11 +93,18 @@ def network_inputs(wildcards):
     They are images of its dataset, or of the target if it has none.
     """
     return {
-        **state_inputs(wildcards),
+        **network_files(wildcards),
         **dataset_inputs(
             "dataset", wildcards.get("dataset", wildcards.target), GEOMETRY_OF[wildcards.model]
         ),
     }
+
+
+def merge_of_run(method):
+    """How the network of a method's run is merged; None if it isn't, or was selected."""
+    if method == PRETRAINED:
+        return None
+    return merge_of(method, {method: GRID.methods[method].settings})
 
 
 def network_settings(wildcards):
@@ -111,7 +118,7 @@ def network_settings(wildcards):
         dataset = GRID.reference.dataset.name
     return {
         "parents": PARENTS[wildcards.method],
-        "algorithm": algorithm_on_loading(wildcards.method),
+        "merge": merge_of_run(wildcards.method),
         "view": view_of(wildcards.model, dataset),
         "evaluation_batch_size": EVALUATION_BATCH_SIZE,
         "compute": COMPUTE,
@@ -124,7 +131,7 @@ def feature_settings(wildcards):
         **network_settings(wildcards),
         layers=CONFIG["representations"]["layers"],
         limit=CONFIG["representations"]["images"],
-        code=digest_with_loading("compute_features", wildcards.method),
+        code=digest_with_merge("compute_features", wildcards.method),
     )
     return to_params(settings)
 
@@ -156,7 +163,7 @@ rule compute_features:
 def fisher_inputs(wildcards):
     """Inputs of a job that computes Fisher information, by name."""
     if wildcards.method == PRETRAINED:
-        return {**state_inputs(wildcards), **reference_inputs("dataset", wildcards.model)}
+        return {**network_files(wildcards), **reference_inputs("dataset", wildcards.model)}
     return network_inputs(wildcards)
 
 
@@ -178,7 +185,7 @@ def fisher_settings(wildcards):
         **network_settings(wildcards),
         fisher_images=int(images),
         kind=kind if kind else SAMPLED,
-        code=digest_with_loading("compute_fisher", wildcards.method),
+        code=digest_with_merge("compute_fisher", wildcards.method),
     )
     return to_params(settings)
 

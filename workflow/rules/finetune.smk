@@ -27,15 +27,20 @@ for NAME, METHOD in GRID.methods.items():
     PARENTS[NAME] = GRID.parents_of(NAME) if METHOD.form in MERGES else [NAME]
 
 
-def checkpoint_files(file, wildcards, parents):
+def columns_of(run):
+    """Model, method, target, size and seed of a run, or of the wildcards of one, by name."""
+    return {column: getattr(run, column) for column in RUN_COLUMNS}
+
+
+def checkpoint_files(file, run, parents):
     """A file of each parent's checkpoint.
 
     It is that of the model, target, size and seed of a run unless the parent's key says otherwise:
-    of the parent `ft, seed 1` it is that of seed 1.
+    of the parent `ft, seed 1` it is that of seed 1. `run` is a run or the wildcards of one.
     """
     files = []
     for key in parents:
-        parent = {**wildcards, **parent_of(key)}
+        parent = {**columns_of(run), **parent_of(key)}
         files.append(f"{CHECKPOINT}/{file}".format(**parent))
     return files
 

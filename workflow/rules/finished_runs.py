@@ -9,7 +9,7 @@ from typing import NamedTuple
 from snakemake_internals.rules import rule_named, settings_now
 
 from rib.base.errors import UserError
-from rib.config.run import PRETRAINED, Run, run_of
+from rib.config.run import PRETRAINED, Run
 from rib.records import provenance
 from rib.records.hashing import differing
 
@@ -61,7 +61,7 @@ def finished_runs(
     workflow,
     runs: Sequence[Run],
     rows_of: Callable[[Sequence[Run]], list[str]],
-    select_rows: Sequence[str],
+    select_rows: Mapping[Run, Sequence[str]],
     records: Iterable[str],
 ) -> FinishedRuns:
     """The finished ones of a grid's runs; a UserError if there are none.
@@ -70,12 +70,12 @@ def finished_runs(
         workflow: Snakemake's.
         runs: all runs of the grid.
         rows_of: gives the files with the rows of some runs.
-        select_rows: files with rows of the select split, of the runs among which a variant is
-            chosen by them.
+        select_rows: files with rows of the select split, by run, of the runs among which a variant
+            is chosen by them.
         records: provenance records of all jobs of the grid, in the order of stages.
     """
     rows_of_run = {run: list(map(Path, rows_of([run]))) for run in runs}
-    files = [Path(file) for file in select_rows]
+    files = [Path(file) for files_of_run in select_rows.values() for file in files_of_run]
     for rows in rows_of_run.values():
         files.extend(rows)
     valid_files = _valid_files(files, _current_outputs(workflow, records))
@@ -95,8 +95,11 @@ def finished_runs(
         compared.update(cells[cell])
         compared.add(pretrained_runs[cell.variant.model])
 
-    missing_select_rows = [file for file in select_rows if Path(file) not in valid_files]
-    without_choice = _variants_without_choice(missing_select_rows, compared)
+    without_choice = {
+        variant_of(run)
+        for run, files_of_run in select_rows.items()
+        if run in compared and not valid_files.issuperset(map(Path, files_of_run))
+    }
     runs_with_rows = [run for run, rows in rows_of_run.items() if all(map(Path.is_file, rows))]
     compared_in_order = [run for run in runs if run in compared]
     return FinishedRuns(
@@ -106,23 +109,6 @@ def finished_runs(
         targets=targets,
         outdated=len(runs_with_rows) - len(evaluated),
     )
-
-
-def _variants_without_choice(
-    missing_select_rows: Iterable[str], compared: Collection[Run]
-) -> set[Variant]:
-    """Compared variants that can't be chosen, since rows of the select split are missing.
-
-    Args:
-        missing_select_rows: files that are missing or outdated.
-        compared: runs that are compared.
-    """
-    variants = set()
-    for file in missing_select_rows:
-        run = run_of(Path(file))
-        if run in compared:
-            variants.add(variant_of(run))
-    return variants
 
 
 def variant_of(run: Run) -> Variant:

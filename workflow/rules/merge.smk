@@ -1,37 +1,24 @@
-# The file of a merge says how its weights are made of checkpoints, which is done on loading.
+# Merges: what they need, and those that are selected on held-out images. How the networks of other
+# merges are made is computed by the jobs that use them (evaluate.smk).
 
 from rib.config.settings import constant, takes_fisher
-from rib.evaluation.settings import MergeSettings, SelectionSettings
+from rib.evaluation.settings import SelectionSettings
 
 FEWEST_PARENTS = 1  # of a merge whose algorithm doesn't say
-MERGE = f"{RUNS}/merge/{RUN_PATH}"
-MERGE_FILES = {name: f"{MERGE}/{name}.json" for name in ("merge", "provenance")}
+SELECTED_WEIGHTS = f"{RUNS}/merge/{RUN_PATH}/selection.json"
 MERGED_RUNS = [
     run
     for run in GRID.runs()
     if run.method != PRETRAINED and GRID.methods[run.method].form in MERGES
 ]
 MERGED_RUNS += GRID.runs_over_targets()
-# File of the algorithm of methods whose network it makes when a run is loaded.
-ON_LOADING = {
-    name: CATALOG.algorithm_file(method.algorithm)
-    for name, method in GRID.methods.items()
-    if method.form in LOADED
-}
 
 
-def algorithm_on_loading(method):
-    """File of the algorithm that makes the network of a method's run on loading, if any."""
-    if method not in ON_LOADING:
-        return None
-    return local(ON_LOADING[method])
-
-
-def digest_with_loading(script, method):
-    """Digest of the code of a script that loads a method's run."""
-    if method not in ON_LOADING:
+def digest_with_merge(script, method):
+    """Digest of the code of a script that makes a method's network, which may be merged."""
+    if method == PRETRAINED or GRID.methods[method].form not in MERGES:
         return digest(script)
-    return digest(script, ON_LOADING[method])
+    return digest(script, CATALOG.algorithm_file(GRID.methods[method].algorithm))
 
 
 def fisher_files(ending, run):
@@ -40,10 +27,12 @@ def fisher_files(ending, run):
     `run` is a run or the wildcards of one. The file is named after the number of images, such as
     1000.safetensors.
     """
-    if run.method not in ON_LOADING or not takes_fisher(ON_LOADING[run.method]):
+    method = GRID.methods.get(run.method)  # None for the pretrained model
+    if method is None or method.form not in LOADED:
         return []
-    columns = {column: getattr(run, column) for column in RUN_COLUMNS}
-    columns["fisher_images"] = GRID.methods[run.method].settings["fisher_images"]
+    if not takes_fisher(CATALOG.algorithm_file(method.algorithm)):
+        return []
+    columns = {**columns_of(run), "fisher_images": method.settings["fisher_images"]}
     files = []
     for key in PARENTS[run.method]:
         parent = {**columns, **parent_of(key)}
@@ -77,52 +66,13 @@ def refuse_parents():
 refuse_parents()
 
 
-def merge_settings(wildcards):
-    """Settings of a job that writes the file of a merge."""
-    method = GRID.methods[wildcards.method]
-    algorithm = CATALOG.algorithm_file(method.algorithm)
-    if wildcards.method in ON_LOADING:
-        # The file of what is computed on loading doesn't depend on the algorithm's code.
-        code = digest("merge_weights")
-    else:
-        code = digest("merge_weights", algorithm)
-    settings = MergeSettings(
-        algorithm=local(algorithm),
-        settings=method.settings,
-        parents=GRID.parents_of(wildcards.method),
-        form=method.form,
-        code=code,
-    )
-    return to_params(settings)
-
-
-rule merge_weights:
-    input:
-        manifests=lambda wildcards: checkpoint_files(
-            "manifest.json", wildcards, PARENTS[wildcards.method]
-        ),
-    output:
-        **MERGE_FILES,
-    log:
-        f"{RUN_LOGS}/merge/{RUN_PATH}.log",
-    wildcard_constraints:
-        method=of_form("weights", "curve", "merge", "ensemble"),
-    localrule: True
-    conda:
-        "../../envs/fetch.yaml"
-    params:
-        cfg=merge_settings,
-    script:
-        "../scripts/merge_weights.py"
-
-
 def selection_inputs(wildcards):
     """Inputs of a job that chooses weights, by name."""
     return {
-        **state_inputs(wildcards),
+        **network_files(wildcards),
         **dataset_inputs("target", wildcards.target, GEOMETRY_OF[wildcards.model]),
         "watched": ancient(prepared("images.npy", wildcards.target, GEOMETRY_OF[wildcards.model])),
-        "merge": [],  # which this job writes
+        "selection": [],  # which this job writes
     }
 
 
@@ -147,7 +97,8 @@ rule select_weights:
     input:
         unpack(selection_inputs),
     output:
-        **MERGE_FILES,
+        selection=SELECTED_WEIGHTS,
+        provenance=f"{RUNS}/merge/{RUN_PATH}/provenance.json",
     log:
         f"{RUN_LOGS}/merge/{RUN_PATH}.log",
     wildcard_constraints:

@@ -116,5 +116,6 @@ rule compute_metrics:
         **TABLES_OF_ROWS,
     params:
         cfg=metrics_settings,
+        methods=methods_of(SHOWN_GRID.runs()),
     script:
         "../scripts/compute_metrics.py"

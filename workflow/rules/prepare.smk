@@ -1,15 +1,10 @@
 # Decode and resize, or draw, each image once per geometry; photos of very large datasets are
 # checked and kept encoded.
 
-from rib.data.dataset_part import DatasetPart, PartSettings
-from rib.data.settings import GroupSettings, PreparationSettings
+from rib.data.settings import PreparationSettings
 
 PREPARED = f"results/{FAMILY}/prepare/{{dataset}}/{{geometry}}"
 PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
-GROUP = f"results/{FAMILY}/prepare/group_{{evaluation_group}}/{{geometry}}"
-# Groups that are whole datasets, and groups that are a part of one.
-GROUPS_OF_PARTS = [name for name in EVALUATION_GROUPS if GRID.part_of_group(name) is not None]
-GROUPS_OF_DATASETS = [name for name in EVALUATION_GROUPS if name not in GROUPS_OF_PARTS]
 FEW_IMAGES = 5000  # at most so many are decoded by one thread
 MINUTES_OF_FEW_IMAGES = 60
 MINUTES_OF_MANY_IMAGES = 720
@@ -76,26 +71,6 @@ def preparation_settings(wildcards):
     return to_params(PreparationSettings(**fields))
 
 
-def group_settings(wildcards):
-    """Settings of a job that lists an evaluation group."""
-    settings = GroupSettings(
-        datasets=EVALUATION_GROUPS[wildcards.evaluation_group], code=digest("list_group")
-    )
-    return to_params(settings)
-
-
-def part_settings(wildcards):
-    """Settings of a job that lists a part of a dataset."""
-    (dataset,) = EVALUATION_GROUPS[wildcards.evaluation_group]
-    settings = PartSettings(
-        dataset=dataset,
-        part=from_params(DatasetPart, GRID.part_of_group(wildcards.evaluation_group)),
-        other_levels=tuple(GRID.levels_of_other_parts(wildcards.evaluation_group)),
-        code=digest("list_part"),
-    )
-    return to_params(settings)
-
-
 rule prepare:
     input:
         manifests=lambda wildcards: [
@@ -127,63 +102,3 @@ rule prepare:
         folders=lambda wildcards, input: CATALOG.datasets[wildcards.dataset].folders,
     script:
         "../scripts/prepare.py"
-
-
-# List the datasets of a group in one file, which jobs watch as a single input: inputs dominate the
-# time of a dry-run.
-rule list_group:
-    input:
-        manifests=lambda wildcards: [
-            prepared("manifest.json", name, wildcards.geometry)
-            for name in EVALUATION_GROUPS[wildcards.evaluation_group]
-        ],
-        files=lambda wildcards: ancient(
-            files_at(wildcards.geometry, EVALUATION_GROUPS[wildcards.evaluation_group])
-        ),
-    output:
-        **job_files(GROUP, inside=True),
-    log:
-        f"{LOGS}/prepare/group_{{evaluation_group}}/{{geometry}}.log",
-    wildcard_constraints:
-        evaluation_group=any_of(GROUPS_OF_DATASETS),
-    localrule: True
-    conda:
-        "../../envs/fetch.yaml"
-    params:
-        cfg=group_settings,
-    script:
-        "../scripts/list_group.py"
-
-
-# The same for a group that is a part of a dataset. It checks the parts, which it can as soon as the
-# dataset is prepared. They are no settings of `prepare`, so that a change of them prepares nothing.
-if GROUPS_OF_PARTS:
-
-    rule list_part:
-        input:
-            manifest=lambda wildcards: prepared(
-                "manifest.json", *EVALUATION_GROUPS[wildcards.evaluation_group], wildcards.geometry
-            ),
-            index=lambda wildcards: ancient(
-                prepared(
-                    "index.parquet",
-                    *EVALUATION_GROUPS[wildcards.evaluation_group],
-                    wildcards.geometry,
-                )
-            ),
-            files=lambda wildcards: ancient(
-                files_at(wildcards.geometry, EVALUATION_GROUPS[wildcards.evaluation_group])
-            ),
-        output:
-            **job_files(GROUP, inside=True),
-        log:
-            f"{LOGS}/prepare/group_{{evaluation_group}}/{{geometry}}.log",
-        wildcard_constraints:
-            evaluation_group=any_of(GROUPS_OF_PARTS),
-        localrule: True
-        conda:
-            "../../envs/images.yaml"
-        params:
-            cfg=part_settings,
-        script:
-            "../scripts/list_part.py"

@@ -37,7 +37,8 @@ def finished_shares(finished):
 
 def preview_of_now():
     """What a preview shows that is made now: which runs are finished, and how far the grid is."""
-    finished = finished_runs(workflow, GRID.runs(), rows_of, SELECT_ROWS, UPSTREAM)
+    select_rows = {run: rows_on_select_splits([run]) for run in RUNS_ON_SELECT_SPLIT}
+    finished = finished_runs(workflow, GRID.runs(), rows_of, select_rows, UPSTREAM)
     description = PreviewDescription(
         finished=len(finished.runs),
         runs=len(GRID.runs()),

@@ -131,7 +131,11 @@ def records_by_stage():
     fisher_records = all_fisher_records()
     if fisher_records:
         records["fisher"] = fisher_records
-    records["merge"] = [f"{MERGE}/provenance.json".format(**vars(run)) for run in MERGED_RUNS]
+    selected = [run for run in MERGED_RUNS if GRID.methods[run.method].form == SELECT]
+    if selected:
+        records["merge"] = [
+            f"{RUNS}/merge/{RUN_PATH}/provenance.json".format(**vars(run)) for run in selected
+        ]
     records["evaluate"] = beside("provenance", rows_of(WHOLE_GRID.runs()))
     if OVER_TARGETS_ROWS:
         records["evaluate_over_targets"] = beside("provenance", OVER_TARGETS_ROWS)

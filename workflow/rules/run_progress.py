@@ -97,5 +97,5 @@ def _kind(job: Job) -> tuple[str | None, ...]:
         job.rule,
         job.wildcards.get("model"),
         job.wildcards.get("method"),
-        job.wildcards.get("evaluation_group"),
+        job.wildcards.get("group"),
     )

@@ -15,7 +15,7 @@ NAMED_FILES = 3  # of a folder with more files, the number is shown
 
 
 def opening_line(jobs: Sequence[Job]) -> str:
-    """Number of jobs by rule, before a run: `3 jobs: 2 finetune, 1 evaluate_run`."""
+    """Number of jobs by rule, before a run: `3 jobs: 2 finetune, 1 evaluate`."""
     jobs_by_rule = Counter(job.rule for job in jobs if not job.only_names_targets)
     counts = ", ".join(f"{number} {rule}" for rule, number in jobs_by_rule.items())
     return f"{jobs_by_rule.total()} jobs: {counts}"

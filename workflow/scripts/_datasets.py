@@ -10,9 +10,9 @@ from rib.analysis.counts import RowFiles
 from rib.data.view import DatasetFiles
 
 
-def row_files(files) -> RowFiles:
-    """Rows of runs, from inputs of a job of which `rows` and `indexes` are lists of files."""
-    return RowFiles(rows=paths(files.rows), indexes=paths(files.indexes))
+def row_files(files, methods: Sequence[str]) -> RowFiles:
+    """Rows of the methods, from inputs of a job of which `rows` and `indexes` are lists of files."""
+    return RowFiles(rows=paths(files.rows), indexes=paths(files.indexes), methods=methods)
 
 
 def dataset_group(

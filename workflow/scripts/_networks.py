@@ -3,28 +3,36 @@
 It is imported after the job has begun (see rib.jobs.script.run), since it imports torch.
 """
 
+from collections.abc import Sequence
+
 from _inputs import checkpoints_of, folder_of, optional_folder, optional_path, paths
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
-from rib.evaluation.merge_files import RunNetworks, run_states
+from rib.evaluation.networks import NetworkState, RunNetworks, merged_states, selected_state
 from rib.evaluation.run_on_dataset import RunOnDataset
-from rib.evaluation.settings import NetworkSettings
+from rib.evaluation.settings import NetworkSettings, SnapshotState
 
 
-def networks_of_run(files, method: str, settings: NetworkSettings) -> RunNetworks:
-    """What the networks of a run of a method are made of.
+def networks_of_job(
+    files, run: Run, settings: NetworkSettings, snapshots: Sequence[SnapshotState] = ()
+) -> RunNetworks:
+    """The networks of a job: of one run, of variants that are evaluated together, or snapshots.
 
     Args:
-        files: inputs of the job, of which `model` is the manifest of the pretrained model,
-            `checkpoints` are those of the settings' parents, and `merge` and `fisher` those of a
-            merge, empty for other runs.
+        files: inputs of the job: `model`, the manifest of the pretrained model; `checkpoints` of
+            the settings' parents; `selection` and `fisher` of some merges, else empty.
+        run: its method names a network that is no merge.
     """
-    states = run_states(
-        method=method,
-        merge_file=optional_path(files.merge),
-        algorithm=settings.algorithm,
-        fisher=paths(files.fisher),
-    )
+    if snapshots:
+        states = [
+            NetworkState(run.method, snapshot.alpha, snapshot.weights) for snapshot in snapshots
+        ]
+    elif settings.merge is not None:
+        states = merged_states(run, settings.parents, settings.merge, paths(files.fisher))
+    elif files.selection:
+        states = [selected_state(run.method, optional_path(files.selection))]
+    else:
+        states = [NetworkState(run.method, None, {run.method: 1.0})]
     return RunNetworks(
         model_folder=folder_of(files.model),
         states=states,
@@ -53,8 +61,8 @@ def dataset_of(files, name: str, decode_workers: int) -> DatasetFiles:
 def run_on_dataset(
     files, run: Run, dataset: DatasetFiles, settings: NetworkSettings
 ) -> RunOnDataset:
-    """The network of a run and the images of a dataset; for `files` see `networks_of_run`."""
-    networks = networks_of_run(files, run.method, settings)
+    """The network of a run and the images of a dataset; for `files` see `networks_of_job`."""
+    networks = networks_of_job(files, run, settings)
     return RunOnDataset(
         run=run,
         states=networks.states,

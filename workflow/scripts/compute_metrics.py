@@ -13,7 +13,7 @@ with run(snakemake, warm="tables") as output:
 
     settings = from_params(GridTableSettings, snakemake.params.cfg)
     tables = grid_tables(
-        files=row_files(snakemake.input),
+        files=row_files(snakemake.input, snakemake.params.methods),
         manifests=paths(snakemake.input.manifests),
         datasets=dataset_group(
             snakemake.input, settings.excludes_proxy, settings.split, snakemake.threads

@@ -10,7 +10,7 @@ with run(snakemake, warm="tables") as output:
     from rib.base.settings import from_params
 
     write_cells(
-        files=row_files(snakemake.input),
+        files=row_files(snakemake.input, snakemake.params.methods),
         classes=paths(snakemake.input.classes),
         settings=from_params(CellSettings, snakemake.params.cfg),
         cells=output["cells"],

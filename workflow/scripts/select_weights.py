@@ -1,9 +1,9 @@
-"""Select one merge on held-out images and write its file."""
+"""Select one merge by its accuracy on held-out images of the target."""
 
 from _run import run
 
 with run(snakemake, warm="networks") as output:
-    from _inputs import checkpoints_of, folder_of, optional_folder, optional_path, paths
+    from _inputs import checkpoints_of, folder_of, optional_folder, optional_path
     from rib.base.settings import from_params
     from rib.data.view import DatasetFiles
     from rib.evaluation.select_weights import select_weights
@@ -21,7 +21,6 @@ with run(snakemake, warm="networks") as output:
             decode_workers=snakemake.threads,
         ),
         checkpoints=checkpoints_of(settings.parents, files.checkpoints),
-        manifests=paths(files.manifests),
         settings=settings,
-        merge_file=output["merge"],
+        selection=output["selection"],
     )

@@ -33,7 +33,7 @@ from rib.config.model_names import read_lock
 from rib.config.run import PRETRAINED, Run, parent_of
 from rib.config.schema import validated
 from rib.config.settings import takes_fisher
-from rib.evaluation.merge_files import run_states
+from rib.evaluation.networks import NetworkState, states_from_json
 from rib.models import checkpoint
 from rib.models.merge import Merge, Weights
 from rib.models.network import load
@@ -62,8 +62,7 @@ def load_network(
     Example: `rib.load_network(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
     """
     stages, name = _stages_and_run(project, run)
-    merge_file = stages / f"merge/{name}/merge.json"
-    states = run_states(name.method, merge_file if merge_file.is_file() else None)
+    states = _states_of(_files_of_rows(stages, name)[0], name.method)
     if len(states) > 1:
         raise UserError(
             f"{run} is a curve of {len(states)} networks; name the run of a method with one."
@@ -101,7 +100,11 @@ def load_rows(project: str | Path, run: str) -> pd.DataFrame:
     tables_of_groups = []
     # Files are sorted, so that the parts of a dataset come one after the other.
     for _, parts in itertools.groupby(files, key=_group_without_part):
-        tables_of_groups.append(parts_together([pd.read_parquet(path) for path in parts]))
+        tables_of_parts = []
+        for path in parts:
+            table = pd.read_parquet(path)
+            tables_of_parts.append(table[table["method"] == name.method])
+        tables_of_groups.append(parts_together(tables_of_parts))
     # Grids with other evaluation groups, or without parts, may have left the same rows again.
     rows = pd.concat(tables_of_groups).drop_duplicates(ignore_index=True)
     is_twice = rows.duplicated(["dataset", "alpha", "row"])
@@ -232,12 +235,28 @@ def _stages_and_run(project: str | Path, run: str) -> tuple[Path, Run]:
 
 
 def _files_of_rows(stages: Path, run: Run) -> list[Path]:
-    """Files of a run's rows, one for each evaluation group, sorted."""
+    """Files with a run's rows, one for each evaluation group, sorted.
+
+    They are in the folder of an entry, which may have several methods: rows of wise_ft-alpha0.5 are
+    in wise_ft-alpha.
+    """
     files: list[Path] = []
     # Merges over targets are in a folder of their own.
     for stage in ("evaluate", "evaluate_over_targets"):
-        files += sorted((stages / stage / str(run)).glob("*.parquet"))
+        folder = stages / stage / run.model / run.target
+        for path in sorted(folder.glob(f"*/{run.size}/{run.seed}/*.parquet")):
+            if _states_of(path, run.method):
+                files.append(path)
     return files
+
+
+def _states_of(rows: Path, method: str) -> list[NetworkState]:
+    """What the networks of a method are made of, by the manifest beside its rows."""
+    manifest = rows.with_suffix(".manifest.json")
+    if not manifest.is_file():
+        return []
+    states = states_from_json(read_json(manifest)["networks"])
+    return [state for state in states if state.method == method]
 
 
 def _group_without_part(rows: Path) -> str:

@@ -27,9 +27,13 @@ def cost_settings(wildcards):
     """Settings of the job that sums up costs."""
     records = []
     for stage in ("finetune", "merge", "evaluate"):
-        records.extend(RECORDS_BY_STAGE[stage])
+        records.extend(RECORDS_BY_STAGE.get(stage, []))
+    evaluated = {PRETRAINED: [PRETRAINED]}
+    for method in WHOLE_GRID.methods.values():
+        evaluated[method.evaluation] = list(method.evaluated)
     settings = CostSettings(
         records=records,
+        evaluated=evaluated,
         fisher={name: paths for name, paths in FISHER_RECORDS.items() if name in COSTED},
         shared_fisher=SHARED_FISHER_RECORDS,
         parents=COSTED,

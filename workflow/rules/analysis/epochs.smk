@@ -20,7 +20,6 @@ EPOCH_FILES = [
     for run in EPOCH_RUNS
     for n in GRID.ood
 ]
-EPOCH_SCORES = f"{RUNS}/evaluate_snapshots/{RUN_PATH}/{{evaluation_group}}"
 EPOCH_ROWS = rows_of(EPOCH_RUNS, "evaluate_snapshots")
 TRAINED = {
     name: style for name, style in COMPARED_SETTINGS["methods"].items() if GRID.methods[name].trains
@@ -140,40 +139,43 @@ STATES_OF_SNAPSHOTS = tuple(
 
 
 def snapshot_inputs(wildcards):
-    """Inputs of a job that evaluates snapshots, like those of evaluate_run."""
-    snapshots = [f"{SNAPSHOTS}/{name}.safetensors".format(**wildcards) for name in KEPT]
+    """Inputs of a job that evaluates snapshots, as `evaluate` has them."""
+    run = columns_of(evaluated_run(wildcards))
+    snapshots = [f"{SNAPSHOTS}/{name}.safetensors".format(**run) for name in KEPT]
     return {
-        **evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.evaluation_group]),
-        "trained": f"{SNAPSHOTS}/manifest.json".format(**wildcards),
+        **evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.group]),
+        "trained": f"{SNAPSHOTS}/manifest.json".format(**run),
         "manifests": [],
         "checkpoints": ancient(snapshots),
     }
 
 
-use rule evaluate_run as evaluate_snapshots with:
+use rule evaluate as evaluate_snapshots with:
     input:
         unpack(snapshot_inputs),
     output:
-        **job_files(EPOCH_SCORES, rows="parquet"),
+        rows="results/{family}/{protocol}/evaluate_snapshots/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet",
+        manifest="results/{family}/{protocol}/evaluate_snapshots/{model}/{target}/{entry}/{size}/{seed}/{group}.manifest.json",
+        provenance="results/{family}/{protocol}/evaluate_snapshots/{model}/{target}/{entry}/{size}/{seed}/{group}.provenance.json",
     log:
-        f"{RUN_LOGS}/evaluate_snapshots/{RUN_PATH}/{{evaluation_group}}.log",
+        "logs/{family}/{protocol}/evaluate_snapshots/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
     wildcard_constraints:
-        method=of_form("finetune"),
+        entry=of_form("finetune"),
     resources:
         gpu=GPU,
         turn=1,
         mem_mb=lambda wildcards, attempt: attempt
         * memory_of(
-            EVALUATION_GROUPS[wildcards.evaluation_group],
+            EVALUATION_GROUPS[wildcards.group],
             MEMORY.evaluation_on_host(wildcards.model, networks=len(KEPT)),
         ),
         runtime=720,
     params:
         cfg=lambda wildcards: evaluation_settings(
             wildcards,
-            EVALUATION_GROUPS[wildcards.evaluation_group],
+            EVALUATION_GROUPS[wildcards.group],
             parents=KEPT,
-            states=STATES_OF_SNAPSHOTS,
+            snapshots=STATES_OF_SNAPSHOTS,
         ),
 
 
@@ -203,5 +205,6 @@ rule tabulate_tradeoff_epochs:
         **TABLES_OF_ROWS,
     params:
         cfg=epoch_tradeoff_settings,
+        methods=[PRETRAINED, *methods_of(EPOCH_RUNS)],
     script:
         "../../scripts/tabulate_tradeoff_epochs.py"

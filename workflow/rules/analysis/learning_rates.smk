@@ -119,5 +119,6 @@ if ALL_RATED_RUNS and GRID.split_fractions:
             **TABLES_OF_ROWS,
         params:
             cfg=held_out_rate_settings,
+            methods=methods_of(RATED_RUNS),
         script:
             "../../scripts/choose_rates_on_select_splits.py"

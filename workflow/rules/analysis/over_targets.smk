@@ -1,12 +1,11 @@
 # Merges over targets have no target and no RI: accuracy on the datasets that none of their parents
 # was trained on.
-# Uses evaluate_run and its functions of evaluate.smk, and FIT_RULE, INDEXED, TABLES_OF_ROWS and
+# Uses evaluate and its functions of evaluate.smk, and FIT_RULE, INDEXED, TABLES_OF_ROWS and
 # table_files of metrics.smk.
 
 from rib.analyses.over_targets.settings import OverTargetsSettings
 
 OVER_TARGETS = f"{METRICS}/tables/merges_over_targets.csv"
-SCORED_OVER_TARGETS = f"{RUNS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}"
 # The datasets by evaluation group, and rows of the merges and of the pretrained models on them.
 LEFT = {
     group: [name for name in names if name in GRID.not_trained_on]
@@ -19,7 +18,7 @@ BEFORE_ROWS = rows_of(PRETRAINED_RUNS.values(), groups=LEFT_GROUPS)
 
 def inputs_on_datasets_left(wildcards):
     """Inputs of a job that scores a merge over targets on datasets that it was not trained on."""
-    return evaluation_inputs(wildcards, LEFT[wildcards.evaluation_group])
+    return evaluation_inputs(wildcards, LEFT[wildcards.group])
 
 
 def over_targets_settings(wildcards):
@@ -38,17 +37,17 @@ if GRID.over_targets:
 
     REGISTRY.analysis("over_targets", tables={"merges_over_targets": OVER_TARGETS})
 
-    use rule evaluate_run as score_over_targets with:
+    use rule evaluate as evaluate_over_targets with:
         input:
             unpack(inputs_on_datasets_left),
         output:
-            **job_files(SCORED_OVER_TARGETS, rows="parquet"),
+            rows="results/{family}/{protocol}/evaluate_over_targets/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet",
+            manifest="results/{family}/{protocol}/evaluate_over_targets/{model}/{target}/{entry}/{size}/{seed}/{group}.manifest.json",
+            provenance="results/{family}/{protocol}/evaluate_over_targets/{model}/{target}/{entry}/{size}/{seed}/{group}.provenance.json",
         log:
-            f"{RUN_LOGS}/evaluate_over_targets/{RUN_PATH}/{{evaluation_group}}.log",
+            "logs/{family}/{protocol}/evaluate_over_targets/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
         params:
-            cfg=lambda wildcards: evaluation_settings(
-                wildcards, LEFT[wildcards.evaluation_group], only=LEFT[wildcards.evaluation_group]
-            ),
+            cfg=lambda wildcards: evaluation_settings(wildcards, LEFT[wildcards.group]),
 
     rule tabulate_over_targets:
         input:
@@ -65,5 +64,6 @@ if GRID.over_targets:
             **TABLES_OF_ROWS,
         params:
             cfg=over_targets_settings,
+            methods=[PRETRAINED, *GRID.over_targets],
         script:
             "../../scripts/tabulate_over_targets.py"

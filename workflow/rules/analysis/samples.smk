@@ -6,8 +6,10 @@
 
 from rib.analyses.samples.settings import CellSettings, SampleSettings
 
-SAMPLE_ROWS = rows_of([run for run in GRID.runs() if run.method not in CURVES])
-CELL_ROWS = rows_of([run for run in SHOWN_GRID.runs() if run.method not in CURVES])
+SAMPLE_RUNS = [run for run in GRID.runs() if run.method not in CURVES]
+SAMPLE_ROWS = rows_of(SAMPLE_RUNS)
+CELL_RUNS = [run for run in SHOWN_GRID.runs() if run.method not in CURVES]
+CELL_ROWS = rows_of(CELL_RUNS)
 SAMPLE_TABLES = {
     name: f"{METRICS}/tables/{name}.csv" for name in ("samples", "flips", "scores", "mean_scores")
 }
@@ -74,6 +76,7 @@ rule compare_samples:
         **TABLES_OF_ROWS,
     params:
         cfg=sample_settings,
+        methods=methods_of(SAMPLE_RUNS),
     script:
         "../../scripts/compare_samples.py"
 
@@ -110,5 +113,6 @@ rule explain_cells:
         **TABLES_OF_ROWS,
     params:
         cfg=cell_settings,
+        methods=methods_of(CELL_RUNS),
     script:
         "../../scripts/explain_cells.py"

@@ -21,7 +21,8 @@ def runs_on_select_split():
     return [run for run in SELECTABLE_RUNS if run.method in variants]
 
 
-SELECT_ROWS = rows_on_select_splits(runs_on_select_split())
+RUNS_ON_SELECT_SPLIT = runs_on_select_split()
+SELECT_ROWS = rows_on_select_splits(RUNS_ON_SELECT_SPLIT)
 
 
 def variant_choice_settings(wildcards):
@@ -58,5 +59,6 @@ if GRID.selection:
             **TABLES_OF_ROWS,
         params:
             cfg=variant_choice_settings,
+            methods=methods_of(RUNS_ON_SELECT_SPLIT),
         script:
             "../../scripts/select_variants.py"

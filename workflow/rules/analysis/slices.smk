@@ -67,5 +67,6 @@ rule compare_slices:
         **TABLES_OF_ROWS,
     params:
         cfg=slice_settings,
+        methods=methods_of(SAMPLE_RUNS),
     script:
         "../../scripts/compare_slices.py"

@@ -24,7 +24,7 @@ def inversion_settings(script, wildcards):
     settings = InversionJobSettings(
         **network_settings(wildcards),
         inversion=INVERSION,
-        code=digest_with_loading(script, wildcards.method),
+        code=digest_with_merge(script, wildcards.method),
     )
     return to_params(settings)
 

@@ -6,7 +6,7 @@ class. Identical images are of one object, also if they are of different dataset
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
@@ -23,7 +23,7 @@ from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, run_of
 from rib.data.identity import joined_ids, read_identities
 
-COLUMNS = ["alpha", "dataset", "row", "rank"]  # of rows
+COLUMNS = ["method", "alpha", "dataset", "row", "rank"]  # of rows
 FILES_AHEAD = 8  # files whose rows are in memory at once
 INDEX_COLUMNS = ["object_id", "label"]
 SOURCE = "source"  # a further column, for leak-free results: a number of each image's source image
@@ -35,10 +35,25 @@ SharedObjects = Mapping[tuple[str, str], np.ndarray]  # by target and dataset
 
 @dataclass(frozen=True)
 class RowFiles:
-    """Files with the rows of runs, whose folders name the run and the dataset."""
+    """Files with the rows of runs, and the indexes of the datasets that the rows are of."""
 
+    # .../{model}/{target}/{entry}/{size}/{seed}/{evaluation group}.parquet, each with the rows of
+    # all methods that are evaluated together
     rows: Sequence[Path]
     indexes: Sequence[Path]  # one of each dataset
+    methods: Collection[str] | None = None  # whose rows are read; None for all
+
+    def of_runs(self) -> dict[Run, list[Path]]:
+        """Files with the rows of each run, in their order; of parts of datasets some may have none.
+
+        An example is {Run("net", "noto", "ft", "all", 0): [Path(".../ft/all/0/emoji.parquet")]}.
+        """
+        files: dict[Run, list[Path]] = {}
+        for path in self.rows:
+            for method in ParquetFile(path).read(columns=["method"])["method"].unique().to_pylist():
+                if self.methods is None or method in self.methods:
+                    files.setdefault(replace(run_of(path), method=method), []).append(path)
+        return files
 
 
 @dataclass(frozen=True)
@@ -123,21 +138,30 @@ NO_ROWS = Rows(
 )
 
 
-def read_rows_of(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
-    """The run and the rows of each file of evaluation rows (see `run_of`), in their order.
+def read_rows_of(files: RowFiles) -> Iterator[tuple[Run, Rows]]:
+    """The runs and their rows, in the order of the files.
 
     Files of the parts of a dataset, which come one after the other, count as one file.
     """
-    for (run, _), rows_of_parts in groupby(_read_files(paths), key=_run_and_datasets):
-        rows_of_files = [rows for _, rows in rows_of_parts]
-        rows_of_run = rows_of_files[0]
-        if len(rows_of_files) > 1:
-            rows_of_run = _rows_together(rows_of_files)
-        yield run, rows_of_run
+    for _, files_of_parts in groupby(_read_files(files.rows), key=_entry_and_datasets):
+        read_files = list(files_of_parts)
+        methods = np.concatenate([file.methods for file in read_files])
+        rows = _rows_together([file.rows for file in read_files])
+        for method in dict.fromkeys(methods.tolist()):
+            if files.methods is None or method in files.methods:
+                yield replace(read_files[0].run, method=method), _rows_at(rows, methods == method)
 
 
-def _read_files(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
-    """The run and the rows of each file that has any, in their order.
+class FileRows(NamedTuple):
+    """The rows of a file."""
+
+    run: Run  # as its folders name it
+    methods: np.ndarray  # (n,) names
+    rows: Rows
+
+
+def _read_files(paths: Iterable[Path]) -> Iterator[FileRows]:
+    """The rows of each file that has any, in their order.
 
     Two threads read; no more than `FILES_AHEAD` files are in memory at once.
     """
@@ -145,20 +169,21 @@ def _read_files(paths: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
     with ThreadPoolExecutor(2) as pool:
         next_paths = list(islice(remaining_paths, FILES_AHEAD))
         while next_paths:
-            for run, rows in pool.map(_read_rows, next_paths):
-                if rows is not NO_ROWS:  # a part of a dataset may have none within the budget
-                    yield run, rows
+            for file in pool.map(_read_rows, next_paths):
+                if len(file.methods):  # a part of a dataset may have none within the budget
+                    yield file
             next_paths = list(islice(remaining_paths, FILES_AHEAD))
 
 
-def _run_and_datasets(run_and_rows: tuple[Run, Rows]) -> tuple[Run, list[str]]:
-    """Run and datasets of a file's rows, which files of the parts of a dataset have in common."""
-    run, rows = run_and_rows
-    return run, rows.dataset_names
+def _entry_and_datasets(file: FileRows) -> tuple[Run, list[str]]:
+    """What files of the parts of a dataset have in common."""
+    return file.run, file.rows.dataset_names
 
 
 def _rows_together(rows_of_parts: Sequence[Rows]) -> Rows:
     """The rows of the parts of a dataset together."""
+    if len(rows_of_parts) == 1:
+        return rows_of_parts[0]
     return Rows(
         alpha=np.concatenate([rows.alpha for rows in rows_of_parts]),
         dataset=np.concatenate([rows.dataset for rows in rows_of_parts]),
@@ -168,11 +193,25 @@ def _rows_together(rows_of_parts: Sequence[Rows]) -> Rows:
     )
 
 
-def _read_rows(path: Path) -> tuple[Run, Rows]:
-    """The run and the rows of a Parquet file .../{run}/{file} with the columns `COLUMNS`."""
+def _rows_at(rows: Rows, is_chosen: np.ndarray) -> Rows:
+    """Some of the rows; `is_chosen` is (n,) bool."""
+    if is_chosen.all():
+        return rows
+    return Rows(
+        alpha=rows.alpha[is_chosen],
+        dataset=rows.dataset[is_chosen],
+        dataset_names=rows.dataset_names,
+        row=rows.row[is_chosen],
+        rank=rows.rank[is_chosen],
+    )
+
+
+def _read_rows(path: Path) -> FileRows:
+    """The rows of a Parquet file with the columns `COLUMNS`."""
     table = ParquetFile(path).read(columns=COLUMNS, use_threads=False)
+    methods = table["method"].to_numpy()
     if table.num_rows == 0:
-        return run_of(path), NO_ROWS
+        return FileRows(run_of(path), methods, NO_ROWS)
     datasets = table["dataset"].dictionary_encode().combine_chunks()
     rows = Rows(
         alpha=table["alpha"].to_numpy(),
@@ -181,7 +220,7 @@ def _read_rows(path: Path) -> tuple[Run, Rows]:
         row=table["row"].to_numpy(),
         rank=table["rank"].to_numpy(),
     )
-    return run_of(path), rows
+    return FileRows(run_of(path), methods, rows)
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:

@@ -26,6 +26,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import log
 from rib.config.label_space import LabelSpace
+from rib.config.run import PRETRAINED
 from rib.data.identity import joined_ids, read_identities
 
 NO_CLASS = -1  # in a mapping, of labels that stand for none of the dataset's classes
@@ -294,7 +295,7 @@ def _read_rows(
     """
     index = pd.read_parquet(files.index, columns=["label", "object_id"])
     index["object_id"] = _joined_objects(index["object_id"], read_identities(files.index))
-    rows_of_datasets = read_rows(files.rows, ["row", "prediction", "rank"])
+    rows_of_datasets = read_rows(PRETRAINED, files.rows, ["row", "prediction", "rank"])
     if dataset not in rows_of_datasets:
         raise UserError(f"{dataset}: the rows in {files.rows[0]} have none of it; delete the file.")
     accuracy_of_dataset = {

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from rib.analysis.counts import different_images
 from rib.config.run import Run
@@ -12,15 +15,21 @@ from rib.config.run import Run
 SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
 
 
-def read_rows(paths: Iterable[Path], columns: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """A run's rows by dataset, in the order of its index, from the files of all evaluation groups.
+def read_rows(
+    method: str, paths: Iterable[Path], columns: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """A run's rows by dataset, in the order of its index.
 
     Args:
-        columns: those that are read, besides dataset, among them `row`.
+        method: of the run; files may have rows of others.
+        paths: files of all evaluation groups.
+        columns: that are read, besides dataset, among them `row`.
     """
     rows_of_parts: dict[str, list[pd.DataFrame]] = {}
     for path in paths:
-        rows = pd.read_parquet(path, columns=["dataset", *columns])
+        table = pq.read_table(path, columns=["method", "dataset", *columns])
+        is_of_method = pc.equal(table["method"].cast(pa.string()), method)
+        rows = table.filter(is_of_method).drop_columns("method").to_pandas()
         for dataset, group in rows.groupby("dataset", observed=True, sort=False):
             rows_of_parts.setdefault(str(dataset), []).append(group)
     rows_of_dataset = {}

@@ -3,9 +3,8 @@
 No torch.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from rib.analysis.counts import Counts, RowFiles, Rows, count, read_objects, read_rows_of
 from rib.config.run import NO_TARGET, Run
@@ -23,10 +22,10 @@ def count_on_select_splits(files: RowFiles) -> Counts:
     Raises:
         UserError: two runs were scored on different images of a target.
     """
-    return count(_as_one_target(files.rows), read_objects(files.indexes))
+    return count(_as_one_target(files), read_objects(files.indexes))
 
 
-def _as_one_target(rows: Iterable[Path]) -> Iterator[tuple[Run, Rows]]:
+def _as_one_target(files: RowFiles) -> Iterator[tuple[Run, Rows]]:
     """Runs and rows, in which the runs of all targets are one run that is scored on all of them."""
-    for run, rows_of_run in read_rows_of(rows):
+    for run, rows_of_run in read_rows_of(files):
         yield replace(run, target=NO_TARGET), rows_of_run

@@ -418,8 +418,15 @@ def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple[float, f
     return mean_after, low, high, mean_before
 
 
-def read_fits(manifests: Iterable[Path]) -> dict[Run, dict[str, float]]:
-    """Fit of the checkpoints of each run, by key, from the manifests of its evaluations.
+def read_fits(
+    manifests: Iterable[Path], methods: Collection[str] | None = None
+) -> dict[Run, dict[str, float]]:
+    """Fit of the checkpoints of each run, from the manifests of its evaluations.
+
+    The fit is accuracy on the training images, 0 to 1, by key of the checkpoint: {"ft": 0.99}.
+
+    Args:
+        methods: whose runs are read; None for all.
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
@@ -431,7 +438,12 @@ def read_fits(manifests: Iterable[Path]) -> dict[Run, dict[str, float]]:
             f"the grid mixes evaluations on {' and '.join(sorted(devices))}, whose precision "
             "differs; set compute.device in config.yaml to one of them and run again."
         )
-    return {run_of(path): facts["fit"] for path, facts in facts_of_evaluations.items()}
+    fits = {}
+    for path, facts in facts_of_evaluations.items():
+        for network in facts["networks"]:
+            if methods is None or network["method"] in methods:
+                fits[replace(run_of(path), method=network["method"])] = facts["fit"]
+    return fits
 
 
 def grid_tables(
@@ -465,12 +477,12 @@ def grid_tables(
     ood_datasets = settings.ri.ood_datasets
     source_groups = settings.ri.source_groups
     confidence = settings.ri.confidence
-    fits = read_fits(manifests)
+    fits = read_fits(manifests, files.methods)
     rows = Progress(files.rows, desc="reading rows", unit="file")
     groups_of_sources = source_groups
     if groups_of_sources is None:
         groups_of_sources = settings.leaking_groups
-    counts = count(read_rows_of(rows), read_objects(files.indexes, groups_of_sources))
+    counts = count(read_rows_of(replace(files, rows=rows)), read_objects(files.indexes, groups_of_sources))
     compared_counts = counts
     if settings.compared is not None:
         compared_counts = _counts_of_runs(counts, set(settings.compared))

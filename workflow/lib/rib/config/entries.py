@@ -207,13 +207,18 @@ class Method:
     over: str = METHODS
     # settings by schedule, which override `settings`
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    # Only variants have the next four.
+    # Only variants have the next six.
     base: str | None = None  # name of the entry that it is a variant of
     # name without a swept rate of its own, which all rates of its sweep share: `lora-rank4` of
     # `lora-lr0.01-rank4`
     without_rate: str | None = None
     schedule: str | None = None  # schedule with which it, or its parents, are trained
     length: dict[str, int] = field(default_factory=dict)  # its `epochs` or `steps`, if it trains
+    # Name of the job that evaluates it: its own, or `wise_ft-alpha` for wise_ft-alpha0.5.
+    evaluation: str = ""
+    # Settings of each variant that this job evaluates, by name:
+    # {"wise_ft-alpha0.25": {"alpha": 0.25}, "wise_ft-alpha0.5": {"alpha": 0.5}}
+    evaluated: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def trains(self) -> bool:

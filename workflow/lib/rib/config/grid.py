@@ -472,6 +472,12 @@ class Grid:
         pairs = itertools.product(method_entry.parents, merged_over)
         return [f"{parent}, {column} {seed_or_target}" for parent, seed_or_target in pairs]
 
+    def evaluation_of(self, method: str) -> str:
+        """Name of the job that evaluates a method's runs: `wise_ft-alpha` of wise_ft-alpha0.5."""
+        if method == PRETRAINED:
+            return PRETRAINED
+        return self.methods[method].evaluation
+
     def shared_fisher(self, method: str) -> tuple[int, str] | None:
         """Which Fisher information is the same for all targets, so that it is computed once.
 

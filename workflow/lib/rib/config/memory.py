@@ -121,18 +121,21 @@ class NetworkMemory:
         return self._on_host(weights, images * self._bytes_of_image(model))
 
     def networks_of(self, method: str) -> int:
-        """How many networks of a run of a method are in memory at once when it is evaluated.
+        """How many networks are in memory at once when a method is evaluated.
 
         A curve has one at each of its steps and one at its start, and an ensemble the pretrained
-        one and those of its parents. Other merges are averaged tensor by tensor.
+        one and those of its parents. Variants that are evaluated together have one each. Merges are
+        averaged tensor by tensor.
         """
         entry = self.grid.methods.get(method)  # None for the pretrained model
-        if entry is not None and entry.form == CURVE:
+        if entry is None:
+            return 1
+        if entry.form == CURVE:
             steps: int = entry.settings["steps"]
             return steps + 1
-        if entry is not None and entry.form == ENSEMBLE:
+        if entry.form == ENSEMBLE:
             return 1 + len(self.grid.parents_of(method))
-        return 1
+        return len(entry.evaluated)
 
     def evaluation_on_host(self, model: str, networks: int = 1) -> int:
         """Megabytes of memory of a job that passes images through networks of a model.

@@ -15,7 +15,7 @@ from typing import Any
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.choices import as_list
-from rib.config.entries import MERGES, Family, Method
+from rib.config.entries import MERGES, WEIGHTS, Family, Method
 from rib.config.run import VARIANTS
 from rib.config.schema import known_name
 from rib.config.settings import LENGTH, OTHER, RATE, SCHEDULE, Setting, check_settings
@@ -286,7 +286,42 @@ class Variants:
             if RATE in value_of_setting:  # otherwise a rate in the name is that of a parent
                 del in_name_without_rate[RATE]
             without_rate = self._named(variant, in_name_without_rate).name
-            yield Variant(replace(named, without_rate=without_rate), settings_in_name)
+            evaluation, evaluated = self._evaluation_of(named, variant, parents)
+            yield Variant(
+                replace(
+                    named, without_rate=without_rate, evaluation=evaluation, evaluated=evaluated
+                ),
+                settings_in_name,
+            )
+
+    def _evaluation_of(
+        self, named: Method, variant: Method, parents: Sequence[Variant]
+    ) -> tuple[str, dict[str, dict[str, Any]]]:
+        """Name of the job that evaluates a variant, and settings of all variants in that job.
+
+        Averages whose settings entry or family list are evaluated together, whichever of them
+        config names: wise_ft-alpha0.25, wise_ft-alpha0.5 and wise_ft-alpha0.75 by the job
+        `wise_ft-alpha`. Every other variant has a job of its own.
+
+        Args:
+            named: the variant.
+            variant: the same with the name of its entry.
+        """
+        alone = named.name, {named.name: named.settings}
+        if variant.form != WEIGHTS:
+            return alone
+        entry = self.catalog.methods[variant.name]
+        stated = {**entry.settings, **self.settings_of_family.get(variant.name, {})}
+        listed = _swept_settings(stated, self.catalog.settings_of(variant))
+        evaluated = {}
+        for values in itertools.product(*listed.values()):
+            value_of_setting = dict(zip(listed, values, strict=True))
+            name = self._named(variant, _settings_in_name(value_of_setting, parents)).name
+            evaluated[name] = stated | value_of_setting
+        if evaluated.get(named.name) != named.settings:
+            return alone
+        settings_in_name = _settings_in_name(dict.fromkeys(listed, ""), parents)
+        return self._named(variant, settings_in_name).name, evaluated
 
     def _combinations_of_parents(self, method: Method) -> Iterator[Sequence[Variant]]:
         """The lists of parents that variants of a method have, each in a variant of its own.

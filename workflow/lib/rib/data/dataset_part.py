@@ -14,12 +14,3 @@ class DatasetPart(Settings):
 
     column: str  # of the dataset's index, with the slice
     levels: Levels  # of the part
-
-
-class PartSettings(Settings):
-    """What the manifest of a part of a dataset depends on, besides the prepared dataset."""
-
-    dataset: str  # its name
-    part: DatasetPart
-    other_levels: Levels  # of all other parts
-    code: str  # digest of the source code

@@ -9,50 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
-from rib.base.files import read_json, write_json
-from rib.base.settings import from_params, to_params
 from rib.data.dataset_part import DatasetPart, Levels
-from rib.data.groups import group_of
 from rib.data.prepared import INDEX_COLUMNS, PreparedDataset
-
-PART = "part"  # key of the manifest of an evaluation group that is a part of a dataset
-
-
-def write_part(
-    *,
-    dataset: str,
-    part: DatasetPart,
-    other_levels: Levels,
-    dataset_manifest: Path,
-    index: Path,
-    manifest: Path,
-) -> None:
-    """Write the manifest of an evaluation group that is a part of a dataset.
-
-    Args:
-        dataset: name of the dataset.
-        part: the part that is evaluated.
-        other_levels: of all other parts; they are checked, and not in the manifest, so that a
-            change of other parts evaluates nothing again.
-        dataset_manifest: that of the prepared dataset.
-        index: of the prepared dataset, Parquet with one row per image.
-        manifest: the file that is written, see `group_of`; it also has the part.
-
-    Raises:
-        UserError: the index lacks the column of the slice, no image has one of the part's levels,
-            or an image has a level that is in no part.
-    """
-    check_part(index, part, other_levels, f"datasets.yaml, {dataset}, parts")
-    group = group_of([dataset], [dataset_manifest])
-    write_json(manifest, {**group, PART: to_params(part)})
-
-
-def read_part(manifest: Path) -> DatasetPart | None:
-    """The part of a dataset that an evaluation group is; None if it is whole datasets."""
-    group = read_json(manifest)
-    if PART not in group:
-        return None
-    return from_params(DatasetPart, group[PART])
 
 
 def check_part(index: Path, part: DatasetPart, other_levels: Levels, where: str) -> None:
@@ -64,7 +22,8 @@ def check_part(index: Path, part: DatasetPart, other_levels: Levels, where: str)
         where: file, entry and key, for messages.
 
     Raises:
-        UserError: see `write_part`.
+        UserError: the index lacks the column of the slice, no image has one of the part's levels,
+            or an image has a level that is in no part.
     """
     slices = [name for name in pq.read_schema(index).names if name not in INDEX_COLUMNS]
     if part.column not in slices:

@@ -71,13 +71,6 @@ class PreparationSettings(Settings):
     code: str  # digest of the source code
 
 
-class GroupSettings(Settings):
-    """What the list of an evaluation group depends on, besides the datasets' manifests."""
-
-    datasets: Texts  # names, in the order of the manifests
-    code: str  # digest of the source code
-
-
 class SplitSettings(Settings):
     """What the split of a dataset depends on, besides its input files."""
 

@@ -1,10 +1,10 @@
-"""Evaluation of one run on one evaluation group: one row per image.
+"""Evaluation of networks on datasets: one row per network and image.
 
 All results are computed from these rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,10 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.config.run import Run
-from rib.data.dataset_part import DatasetPart
-from rib.data.parts import batches_with_part, images_of_part
+from rib.data.parts import batches_with_part, check_part, images_of_part
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles, load_dataset
-from rib.evaluation.merge_files import RunNetworks
+from rib.evaluation.networks import NetworkState, RunNetworks, states_as_json
 from rib.evaluation.score import score
 from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
@@ -42,49 +41,40 @@ ENCODING = {
 }
 
 
-@dataclass(frozen=True)
-class EvaluationOutput:
-    """Files that an evaluation writes."""
-
-    # Parquet, one row per state and image: the run's five columns, alpha (null unless the run is a
-    # curve), dataset, row (position in the prepared dataset's index, which has ids and labels),
-    # and the results of `score`: prediction and rank as int16, the others as float16, clipped to
-    # its largest finite values
-    rows: Path
-    # JSON: the device, n and label space digest of each dataset, and the fit of each of the
-    # checkpoints (see rib.training.finetune)
-    manifest: Path
-
-
 def evaluate(
     *,
     run: Run,
     networks: RunNetworks,
     manifests: Sequence[Path],
     datasets: Sequence[DatasetFiles],
-    part: DatasetPart | None,
     settings: EvaluationSettings,
-    output: EvaluationOutput,
+    rows: Path,
+    manifest: Path,
 ) -> None:
-    """Score a run on an evaluation group; each image is read once for all states.
+    """Score the networks of a job on its datasets; each image is read once for all networks.
 
     Args:
-        networks: one is scored for each state.
+        run: its model, target, size and seed are those of all networks.
+        networks: each is scored.
         manifests: of the checkpoints, in their order; none for snapshots.
-        datasets: the evaluation group, or some of it.
-        part: of the only dataset, which is scored; its rows are then the same as among those of the
-            whole dataset. None for whole datasets.
+        datasets: that are scored. Rows of a part of one (`settings.part`) are the same as among
+            the rows of the whole dataset.
+        rows: Parquet file that is written, one row per network and image: the run's five columns,
+            alpha (null unless the run is a curve), dataset, row (position in the prepared dataset's
+            index, which has ids and labels), and the results of `score`: prediction and rank as
+            int16, the others as float16, clipped to its largest finite values.
+        manifest: JSON file that is written: the device, n and label space digest of each dataset,
+            the fit of each checkpoint, and what each network is made of (see `states_as_json`).
 
     Raises:
-        UserError: a logit is not finite.
+        UserError: a logit is not finite, or the part is none of the dataset.
     """
     device = devices.start(settings.compute)
     preprocessing = read_json(networks.model_folder / "model.json")["preprocessing"]
-    prepared_datasets = [load_dataset(files, settings.view, settings.part) for files in datasets]
+    prepared_datasets = [load_dataset(files, settings.view, settings.split) for files in datasets]
     inputs_of_datasets = [
         Inputs.of(dataset, preprocessing, device) for dataset in prepared_datasets
     ]
-    alphas = [state.alpha for state in networks.states]
     models = [
         network_in_state(
             networks.model_folder, state.weights, networks.checkpoints, inputs_of_datasets[0]
@@ -92,31 +82,36 @@ def evaluate(
         for state in networks.states
     ]
     batch_size = settings.evaluation_batch_size
-    if part is None:
+    if settings.part is None:
         images_of_datasets = [len(dataset.labels) for dataset in prepared_datasets]
         table = rows_of_networks(
-            run, alphas, models, prepared_datasets, inputs_of_datasets, batch_size
+            run, networks.states, models, prepared_datasets, inputs_of_datasets, batch_size
         )
     else:
         (files,) = datasets
         (dataset,) = prepared_datasets
-        is_in_part = images_of_part(files.folder / "index.parquet", part)
+        index = files.folder / "index.parquet"
+        check_part(index, settings.part, settings.other_levels, f"datasets.yaml, {dataset.name}")
+        is_in_part = images_of_part(index, settings.part)
         images_of_datasets = [int(is_in_part[dataset.index["row"]].sum())]
         passed = batches_with_part(dataset, is_in_part, batch_size)
         inputs = Inputs.of(passed, preprocessing, device)
-        rows_of_batches = rows_of_networks(run, alphas, models, [passed], [inputs], batch_size)
+        rows_of_batches = rows_of_networks(
+            run, networks.states, models, [passed], [inputs], batch_size
+        )
         table = rows_of_batches.filter(is_in_part[rows_of_batches["row"]])
-    pq.write_table(table, output.rows, **ENCODING)
+    pq.write_table(table, rows, **ENCODING)
     facts_of_datasets = {
         dataset.name: {"n": number_of_images, "label_space": dataset.space.digest}
         for dataset, number_of_images in zip(prepared_datasets, images_of_datasets, strict=True)
     }
-    manifest = {
+    facts = {
         "device": device.type,
         "datasets": facts_of_datasets,
         "fit": _fit_of_checkpoints(networks.checkpoints, manifests),
+        "networks": states_as_json(networks.states),
     }
-    write_json(output.manifest, manifest)
+    write_json(manifest, facts)
 
 
 def _fit_of_checkpoints(
@@ -140,17 +135,17 @@ def _fit_of_checkpoints(
 
 def rows_of_networks(
     run: Run,
-    alphas: Sequence[float | None],
+    states: Sequence[NetworkState],
     networks: Sequence[Callable[[Tensor], Tensor]],
     datasets: Sequence[PreparedDataset],
     inputs_of_datasets: Sequence[Inputs],
     evaluation_batch_size: int,
 ) -> pa.Table:
-    """Rows of the networks of a run, one per network and image, as `evaluate` writes them.
+    """Rows of the networks of a job, one per network and image, as `evaluate` writes them.
 
     Args:
-        run: what the rows are called.
-        alphas: one for each network, None unless the run is a curve.
+        run: its model, target, size and seed are those of all networks.
+        states: one for each network, with its method and alpha.
         networks: in evaluation mode; they return logits (N, outputs) of images (N, 3, H, W).
         datasets: those that are scored.
         inputs_of_datasets: the images of each dataset as inputs of the networks.
@@ -164,13 +159,14 @@ def rows_of_networks(
     tables = []
     for dataset, inputs in zip(datasets, inputs_of_datasets, strict=True):
         scores_of_networks = score(networks, inputs, dataset, evaluation_batch_size, progress)
-        for alpha, scores in zip(alphas, scores_of_networks, strict=True):
+        for state, scores in zip(states, scores_of_networks, strict=True):
+            scored_run = replace(run, method=state.method)
             if not scores["energy"].isfinite().all():
                 raise UserError(
-                    f"evaluating {run} on {dataset.name}: a logit is not finite; "
+                    f"evaluating {scored_run} on {dataset.name}: a logit is not finite; "
                     "don't use these weights."
                 )
-            tables.append(_rows(dataset, scores, run, alpha))
+            tables.append(_rows(dataset, scores, scored_run, state.alpha))
     progress.close()
     return pa.concat_tables(tables).unify_dictionaries()
 

@@ -14,7 +14,7 @@ from rib.data.settings import DatasetView
 from rib.data.splits import TEST
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset
-from rib.evaluation.merge_files import NetworkState
+from rib.evaluation.networks import NetworkState
 from rib.models.merge import Merge, Weights
 from rib.models.settings import ComputeSettings
 

@@ -3,17 +3,18 @@
 Examples are WiSE-FT's alpha and the ingredients of a greedy soup.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from rib.base.files import write_json
 from rib.base.plugins import load_module
 from rib.base.progress import log
 from rib.data.prepared import PreparedDataset
 from rib.data.splits import SELECT
 from rib.data.view import DatasetFiles, load_dataset
-from rib.evaluation.merge_files import NetworkState, store_merge
+from rib.evaluation.networks import check_weights
 from rib.evaluation.score import correct
 from rib.evaluation.settings import SelectionSettings
 from rib.models import device as devices
@@ -27,19 +28,20 @@ def select_weights(
     model_folder: Path,
     target: DatasetFiles,
     checkpoints: Mapping[str, Path],
-    manifests: Sequence[Path],
     settings: SelectionSettings,
-    merge_file: Path,
+    selection: Path,
 ) -> None:
-    """Choose a merge by its accuracy on the select split of the target, and write its file.
-
-    The candidates in the file (see `store_merge`) are all weights that the algorithm scored.
+    """Choose a merge by its accuracy on the select split of the target.
 
     Args:
-        model_folder: that of the pretrained model.
+        model_folder: of the pretrained model.
         checkpoints: by the keys of the parents.
-        manifests: those of the checkpoints, in the order of the parents.
-        merge_file: written as JSON.
+        selection: JSON file that is written: `weights`, such as {"pretrained": 0.5, "ft": 0.5}, and
+            `candidates`, all weights that the algorithm scored, each with its accuracy (0 to 1) and
+            number of images.
+
+    Raises:
+        UserError: the weights don't add up to 1, or are of something else than the parents.
     """
     device = devices.start(settings.compute)
     candidates = Candidates(
@@ -52,7 +54,8 @@ def select_weights(
     algorithm = load_module(settings.algorithm)
     parents = list(settings.parents)
     selected = algorithm.select(parents, candidates.accuracy, **settings.settings)
-    store_merge(merge_file, [NetworkState(None, selected)], parents, manifests, candidates.scored())
+    check_weights(selected, parents, Path(settings.algorithm).name)
+    write_json(selection, {"weights": dict(selected), "candidates": candidates.scored()})
 
 
 class Candidates:

@@ -3,19 +3,19 @@
 from typing import Literal
 
 from rib.base.settings import FreeSettings, Settings, Texts
+from rib.data.dataset_part import DatasetPart, Levels
 from rib.data.settings import DatasetView
 from rib.models.settings import ComputeSettings
 
 
 class MergeSettings(Settings):
-    """What the file of a merge depends on, besides the checkpoints that it merges."""
+    """How an algorithm merges checkpoints into the networks of a job."""
 
-    algorithm: str  # file of the method's algorithm
-    settings: FreeSettings  # of the algorithm
-    parents: Texts  # keys of the checkpoints that are merged (see rib.config.run.parent_of)
-    # `merge` and `ensemble` are computed on loading (see rib.methods)
+    # `merge` and `ensemble` need tensors (see rib.methods)
     form: Literal["weights", "curve", "merge", "ensemble"]
-    code: str  # digest of the source code
+    algorithm: str  # its file
+    # of the algorithm, by method: {"wise_ft-alpha0.25": {"alpha": 0.25}, ...}
+    settings: dict[str, FreeSettings]
 
 
 class SelectionSettings(Settings):
@@ -33,8 +33,9 @@ class SelectionSettings(Settings):
 class NetworkSettings(Settings):
     """How the networks of a run are loaded and given the images of datasets."""
 
-    parents: Texts = ()  # keys of the checkpoints that the run's weights are made of
-    algorithm: str | None = None  # file of the algorithm that makes the network, on loading, if any
+    parents: Texts = ()  # keys of the checkpoints that the networks are made of
+    # None for checkpoints as they are, and for merges that were selected
+    merge: MergeSettings | None = None
     view: DatasetView  # the part of each dataset that is used
     evaluation_batch_size: int  # images per forward pass
     compute: ComputeSettings
@@ -49,15 +50,15 @@ class SnapshotState(Settings):
 
 
 class EvaluationSettings(NetworkSettings):
-    """What the rows of a run depend on, besides its input files."""
+    """What the rows of an evaluation depend on, besides its input files."""
 
+    datasets: Texts  # that are scored, in the order of their manifests
     excludes_proxy: Texts  # datasets without those images that belong to the pretraining proxy
-    split: Texts  # datasets that are split, in the order of their splits
-    # datasets of the evaluation group that are scored; None for all
-    only: Texts | None = None
-    # snapshots that are scored, instead of the states of the run's recipe
-    states: tuple[SnapshotState, ...] | None = None
-    part: Literal["train", "select", "test"] = "test"  # the split that is scored where there is one
+    split: Literal["train", "select", "test"] = "test"  # that is scored where datasets are split
+    # the part of the only dataset that is scored, and the levels of all its other parts
+    part: DatasetPart | None = None
+    other_levels: Levels = ()
+    snapshots: tuple[SnapshotState, ...] = ()  # that are scored in place of the run's network
 
 
 class FeatureSettings(NetworkSettings):

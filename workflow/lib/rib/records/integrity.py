@@ -31,7 +31,7 @@ class CheckedFile:
 
 
 def files_of_manifest(manifest: Path) -> dict[Path, str]:
-    """Files that a manifest lists, directly or through other manifests, with their hashes.
+    """Files that a manifest lists, with their hashes.
 
     Raises:
         UserError: The manifest is not as a job writes it.
@@ -41,12 +41,6 @@ def files_of_manifest(manifest: Path) -> dict[Path, str]:
         digests = {}
         for name, digest in facts.get("files", {}).items():
             digests[manifest.with_name(name)] = digest
-        if "order" in facts:  # the manifest of a group of datasets (rib.data.groups)
-            for entry in facts["datasets"].values():
-                manifest_of_dataset = Path(entry["manifest"])
-                digests[manifest_of_dataset] = entry["sha256"]
-                if manifest_of_dataset.is_file():
-                    digests |= files_of_manifest(manifest_of_dataset)
         if all(map(provenance.HASH.fullmatch, digests.values())):
             return digests
     raise UserError(

@@ -8,7 +8,7 @@ No torch.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -444,6 +444,12 @@ def _evaluated_images(
     return round(_networks_of(grid, run) * _test_share(grid) * images)
 
 
+def _evaluated_together(grid: Grid, run: Run) -> int:
+    """How many methods the job that evaluates a run scores."""
+    method = grid.methods.get(run.method)  # None for the pretrained model
+    return 1 if method is None else len(method.evaluated)
+
+
 def _test_share(grid: Grid) -> float:
     """The share of a dataset's images that is in its test split; all without splits."""
     if not grid.split_fractions:
@@ -733,7 +739,7 @@ def _recorded(
             for record in _records_of_evaluation(grid, run, group, folder, gathered):
                 images_of_group = _evaluated_images(grid, run, used_images, datasets)
                 images[EVALUATE] += round(grid.share_of_group(group) * images_of_group)
-                seconds[EVALUATE] += record["seconds"]
+                seconds[EVALUATE] += record["seconds"] / _evaluated_together(grid, run)
     rates = {}
     for kind, images_of_kind in images.items():
         if images_of_kind and seconds[kind]:
@@ -774,7 +780,8 @@ def _records_of_evaluation(
     """
     names = grid.evaluation_groups()[group]
     view = to_params(from_params(DatasetView, grid.view_of(run.model, names)))
-    path = f"{folder}/evaluate/{run}/{group}.{provenance.ENDING}"
+    evaluation = replace(run, method=grid.evaluation_of(run.method))
+    path = f"{folder}/evaluate/{evaluation}/{group}.{provenance.ENDING}"
     return [record for record in gathered.get(path, ()) if record["cfg"].get("view") == view]
 
 

@@ -156,10 +156,12 @@ def cost_of(settings: CostSettings) -> pd.DataFrame:
     """`cost_table` of the jobs whose records the settings name (see `jobs_of`).
 
     Jobs that compute Fisher information count as merges of the methods that need it or, where
-    trainings on all targets share it, as trainings, once for each size.
+    trainings on all targets share it, as trainings, once for each size. Methods that are evaluated
+    together share the seconds.
     """
     jobs = jobs_of(settings.records)
-    tables = [jobs]
+    is_evaluation = jobs["stage"] == "evaluate"
+    tables = [jobs[~is_evaluation], _by_method(jobs[is_evaluation], settings.evaluated)]
     for method, paths in settings.fisher.items():
         tables.append(jobs_of(paths).assign(method=method, stage="merge"))
     for method, paths in settings.shared_fisher.items():
@@ -167,3 +169,10 @@ def cost_of(settings: CostSettings) -> pd.DataFrame:
         for size in sizes:
             tables.append(jobs_of(paths).assign(method=method, stage="finetune", size=size))
     return cost_table(pd.concat(tables, ignore_index=True), settings.parents)
+
+
+def _by_method(evaluations: pd.DataFrame, evaluated: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """One row for each method that an evaluation scores, with its share of the seconds."""
+    methods = evaluations["method"].map(evaluated)
+    seconds = evaluations["seconds"] / methods.map(len)
+    return evaluations.assign(method=methods, seconds=seconds).explode("method")

@@ -61,7 +61,7 @@ def tradeoff_table(
     Raises:
         UserError: there are no snapshots, since no fine-tuned run is chosen.
     """
-    counts = count(read_rows_of(files.rows), read_objects(files.indexes, source_groups))
+    counts = count(read_rows_of(files), read_objects(files.indexes, source_groups))
     # One replicate, which counts each object once; its index is 0 below.
     weights = object_weights(counts.objects, replicates=0, seed=0)
     accuracies_of_snapshots = ood_accuracies(counts, weights, ood_datasets, source_groups)

@@ -38,13 +38,13 @@ def over_targets_table(
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
     """
-    fits = read_fits(manifests)
+    fits = read_fits(manifests, files.methods)
     objects_of_dataset = {
         name: objects
         for name, objects in read_objects(files.indexes).items()
         if name in settings.datasets
     }
-    counts = count(read_rows_of(files.rows), objects_of_dataset)
+    counts = count(read_rows_of(files), objects_of_dataset)
     weights = object_weights(counts.objects, settings.replicates, settings.seed)
     lines = []
     for state, accuracies in ood_accuracies(counts, weights).items():

@@ -25,7 +25,7 @@ from rib.base.files import read_json, write_text
 from rib.base.progress import Progress
 from rib.config.geometry import geometry_of
 from rib.config.label_space import LabelSpace
-from rib.config.run import PRETRAINED, Run, by_run
+from rib.config.run import PRETRAINED, Run
 from rib.data.prepared import PreparedDataset
 
 CLASSES = 5  # of a cell
@@ -82,7 +82,7 @@ def write_cells(
             `flips` (number of an image in `images`, lost or gained, the wrong prediction); `images`
             are dataset, class and WebP picture as base64.
     """
-    files_of_run = by_run(files.rows)
+    files_of_run = files.of_runs()
     pretrained_runs = {run.model: run for run in files_of_run if run.method == PRETRAINED}
     explainer = _explainer(files.indexes, classes, settings)
     explained = {}
@@ -93,8 +93,8 @@ def write_cells(
         pretrained_run = pretrained_runs[run.model]
         if pretrained_run != run_before:  # the runs of the next model begin
             run_before = pretrained_run
-            rows_before = read_rows(files_of_run[pretrained_run].values(), ROW_COLUMNS)
-        rows_after = read_rows(files_of_run[run].values(), ROW_COLUMNS)
+            rows_before = read_rows(PRETRAINED, files_of_run[pretrained_run], ROW_COLUMNS)
+        rows_after = read_rows(run.method, files_of_run[run], ROW_COLUMNS)
         explained[cell] = explainer.explain(rows_before, rows_after, (pretrained_run, run))
     facts = {"images": explainer.shown_images(), "cells": explained}
     write_text(cells, json.dumps(facts, ensure_ascii=False, separators=(",", ":")))

@@ -58,7 +58,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.progress import Progress
 from rib.config.label_space import LabelSpace, read_real_labels
-from rib.config.run import MEAN, PRETRAINED, RUN_COLUMNS, Run, by_run
+from rib.config.run import MEAN, PRETRAINED, RUN_COLUMNS, Run
 from rib.data.prepared import INDEX_COLUMNS
 
 CALIBRATION = ("ece_before", "ece_floor_before", "ece_after", "ece_floor_after")
@@ -99,13 +99,13 @@ def sample_tables(
         UserError: the ReaL labels don't have an image of a dataset in `real_labels`, two runs
             were scored on different images, or a dataset lacks the column with its groups.
     """
-    files_of_run = by_run(files.rows)
+    files_of_run = files.of_runs()
     pretrained_runs = {run.model: run for run in files_of_run if run.method == PRETRAINED}
     fine_tuned_runs = [run for run in files_of_run if run.method != PRETRAINED]
     fine_tuned_runs.sort(key=_group_of)
     first_model = min(pretrained_runs)
     first_run = pretrained_runs[first_model]
-    first_rows = read_rows(files_of_run[first_run].values(), COLUMNS)
+    first_rows = read_rows(PRETRAINED, files_of_run[first_run], COLUMNS)
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
     targets = {run.target for run in fine_tuned_runs}
     resampling = _resampled_objects(files.indexes, first_rows, targets, settings)
@@ -122,14 +122,14 @@ def sample_tables(
     progress = Progress(fine_tuned_runs, desc="comparing runs", unit="run")
     for model, runs_of_model in itertools.groupby(progress, key=_model_of):
         pretrained_run = pretrained_runs[model]
-        before = _ScoredRun.read(pretrained_run, files_of_run[pretrained_run].values(), categories)
+        before = _ScoredRun.read(pretrained_run, files_of_run[pretrained_run], categories)
         for dataset, rows in before.rows.items():
             # All models must share the images of the first one.
             compare_predictions(first_rows[dataset], rows, dataset, (first_run, pretrained_run))
         for group, runs_of_group in itertools.groupby(runs_of_model, key=_group_of):
             sums_of_group = _GroupSums(comparer.resampling, settings)
             for run in runs_of_group:
-                after = _ScoredRun.read(run, files_of_run[run].values(), categories)
+                after = _ScoredRun.read(run, files_of_run[run], categories)
                 lines, sums = comparer.compare(before, after)
                 lines_of_runs += lines
                 sums_of_group.add(before, after, sums)
@@ -282,7 +282,7 @@ class _ScoredRun:
         Args:
             categories: of the images of each dataset.
         """
-        rows = read_rows(paths, COLUMNS)
+        rows = read_rows(run.method, paths, COLUMNS)
         calibration = {
             dataset: calibration_error_and_floor(
                 rows_of_dataset["confidence"].to_numpy(), is_right(rows_of_dataset)

@@ -22,7 +22,7 @@ from rib.analysis.counts import RowFiles, different_images, read_indexes
 from rib.analysis.sample_rows import is_right, read_rows
 from rib.base.errors import UserError
 from rib.base.progress import Progress, log
-from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
+from rib.config.run import PRETRAINED, RUN_COLUMNS, Run
 from rib.data.prepared import INDEX_COLUMNS
 
 ACCURACIES = ["n", "before", "after", "change"]
@@ -84,7 +84,7 @@ def slice_tables(files: RowFiles, settings: SliceSettings) -> dict[str, pd.DataF
     splittings = _splittings(files.indexes, settings.columns)
     by_slice_lines = []
     corruption_lines = []
-    for run, image_slice, before, after in _compare_runs(files.rows, splittings):
+    for run, image_slice, before, after in _compare_runs(files, splittings):
         run_and_dataset = (*run.values(RUN_COLUMNS), image_slice.dataset)
         accuracies = (image_slice.images, before, after, after - before)
         if image_slice.columns == tuple(CORRUPTION):
@@ -216,7 +216,7 @@ def _missing_corruptions(table: pd.DataFrame, alexnet: Mapping[str, float]) -> l
 
 
 def _compare_runs(
-    row_files: Iterable[Path], splittings: Sequence[Splitting]
+    row_files: RowFiles, splittings: Sequence[Splitting]
 ) -> Iterator[tuple[Run, Slice, float, float]]:
     """Each fine-tuned run, slice, and accuracies (percent) before and after.
 
@@ -225,14 +225,14 @@ def _compare_runs(
     Raises:
         UserError: two runs were scored on different images.
     """
-    files = by_run(row_files)
+    files = row_files.of_runs()
     pretrained_runs = [run for run in files if run.method == PRETRAINED]
     fine_tuned_runs = [run for run in files if run.method != PRETRAINED]
     pretrained_run_of: dict[str, Run] = {}  # by model
     accuracies_before_of: dict[str, list[tuple[Slice, float]]] = {}  # by model
     runs = [*pretrained_runs, *fine_tuned_runs]
     for run in Progress(runs, desc="reading rows", unit="run"):
-        accuracies = list(_accuracies(files[run].values(), splittings))
+        accuracies = list(_accuracies(run.method, files[run], splittings))
         if run.method == PRETRAINED:
             pretrained_run_of[run.model] = run
             accuracies_before_of[run.model] = accuracies
@@ -260,14 +260,15 @@ def _refuse_different_slices(
 
 
 def _accuracies(
-    paths: Iterable[Path], splittings: Iterable[Splitting]
+    method: str, paths: Iterable[Path], splittings: Iterable[Splitting]
 ) -> Iterator[tuple[Slice, float]]:
     """The slices of a run's rows that have images, and accuracies on them in percent.
 
     Args:
-        paths: Parquet files with the rows of the run.
+        method: of the run.
+        paths: Parquet files with its rows.
     """
-    rows = read_rows(paths, ["row", "rank"])
+    rows = read_rows(method, paths, ["row", "rank"])
     for splitting in splittings:
         rows_of_dataset = rows[splitting.dataset]
         slices = len(splitting.values_of_slices)

@@ -1,0 +1,123 @@
+"""What the networks of runs are made of. No torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rib.base.errors import UserError
+from rib.base.files import read_json
+from rib.config.entries import CURVE
+from rib.config.run import LOADED, PRETRAINED, Run
+from rib.evaluation.settings import MergeSettings
+from rib.models.merge import Merge, Weights
+
+LARGEST_ROUNDING_ERROR = 1e-9  # of the sum of weights
+
+
+class NetworkState(NamedTuple):
+    """One network and what it is made of."""
+
+    method: str  # of its run, such as `wise_ft-alpha0.5`
+    alpha: float | None  # None unless the run is a curve; of a snapshot, the share of training
+    weights: Weights  # of averaged methods, which add up to 1; or what an algorithm makes of them
+
+
+@dataclass(frozen=True)
+class RunNetworks:
+    """The networks of a job and the files that they are made of."""
+
+    model_folder: Path  # of the pretrained model
+    states: Sequence[NetworkState]
+    checkpoints: Mapping[str, Path]  # by the names that the states weigh
+
+
+def merged_states(
+    run: Run, parents: Sequence[str], merge: MergeSettings, fisher: Sequence[Path] = ()
+) -> list[NetworkState]:
+    """The networks that an algorithm merges: one for each variant, or for each alpha of a curve.
+
+    Of WiSE-FT with alpha 0.5 it is NetworkState("wise_ft-alpha0.5", None, {"pretrained": 0.5,
+    "ft": 0.5}). What needs tensors is a `Merge`, which is computed when the network is made.
+
+    Args:
+        run: its model, target, size and seed count.
+        parents: keys of the merged checkpoints.
+        fisher: files of the parents' Fisher information, in their order, if the algorithm takes it.
+
+    Raises:
+        UserError: the method's entry is wrong, or its weights don't add up to 1.
+    """
+    states = []
+    for method, settings in merge.settings.items():
+        run_of_method = str(replace(run, method=method))
+        algorithm = Merge(merge.form, merge.algorithm, settings, list(parents), run_of_method)
+        if merge.form in LOADED:
+            if fisher:
+                algorithm = replace(algorithm, fisher=dict(zip(parents, fisher, strict=True)))
+            states.append(NetworkState(method, None, algorithm))
+        elif merge.form == CURVE:
+            for alpha, weights in algorithm.call(merge.form, list(parents)).items():
+                states.append(NetworkState(method, alpha, weights))
+        else:
+            weights = algorithm.call(merge.form, list(parents))
+            states.append(NetworkState(method, None, weights))
+    for state in states:
+        check_weights(state.weights, parents, Path(merge.algorithm).name)
+    return states
+
+
+def check_weights(weights: Weights, parents: Sequence[str], algorithm: str) -> None:
+    """Raise a UserError unless an average is of the parents, with weights that add up to 1.
+
+    Args:
+        weights: such as {"pretrained": 0.5, "ft": 0.5}. What an algorithm computes later passes.
+        algorithm: name of its file, for the message.
+    """
+    if isinstance(weights, Merge):
+        return
+    unknown_names = weights.keys() - {PRETRAINED, *parents}
+    if unknown_names:
+        allowed_names = ", ".join((*parents, PRETRAINED))
+        raise UserError(
+            f"{algorithm} weighs '{min(unknown_names)}', which is not merged; "
+            f"name only {allowed_names}."
+        )
+    total = sum(weights.values())
+    if abs(total - 1) > LARGEST_ROUNDING_ERROR:
+        raise UserError(f"{algorithm}: the weights add up to {total}, not 1; correct it.")
+
+
+def selected_state(method: str, selection: Path) -> NetworkState:
+    """The network that `select_weights` has chosen, from the file that it wrote."""
+    return NetworkState(method, None, read_json(selection)["weights"])
+
+
+def states_as_json(states: Sequence[NetworkState]) -> list[dict[str, Any]]:
+    """States as a manifest of rows has them.
+
+    An example is {"method": "wise_ft-alpha0.5", "alpha": None, "weights": {"pretrained": 0.5, "ft":
+    0.5}}. What an algorithm computes has its name, settings and parents as `merge`, not its file,
+    since files may come from others.
+    """
+    entries = []
+    for state in states:
+        entry: dict[str, Any] = {"method": state.method, "alpha": state.alpha}
+        if isinstance(state.weights, Merge):
+            fields_of_merge = dict(vars(state.weights))
+            del fields_of_merge["fisher"]
+            fields_of_merge["algorithm"] = Path(state.weights.algorithm).stem
+            entry["merge"] = fields_of_merge
+        else:
+            entry["weights"] = dict(state.weights)
+        entries.append(entry)
+    return entries
+
+
+def states_from_json(entries: Sequence[Mapping[str, Any]]) -> list[NetworkState]:
+    """The states that `states_as_json` wrote; those of algorithms have only the name of its file."""
+    states = []
+    for entry in entries:
+        weights = Merge(**entry["merge"]) if "merge" in entry else entry["weights"]
+        states.append(NetworkState(entry["method"], entry["alpha"], weights))
+    return states

@@ -1,0 +1,44 @@
+"""Score the networks of a job on its datasets: one row per network and image."""
+
+from _run import run
+
+with run(snakemake, warm="networks") as output:
+    from _inputs import dataset_of_manifest, folder_of, paths
+    from _networks import networks_of_job
+    from rib.base.settings import from_params
+    from rib.config.run import Run
+    from rib.data.view import DatasetFiles
+    from rib.evaluation.evaluate import evaluate
+    from rib.evaluation.settings import EvaluationSettings
+
+    files = snakemake.input
+    wildcards = snakemake.wildcards
+    settings = from_params(EvaluationSettings, snakemake.params.cfg)
+    splits = paths(files.splits)  # one for each dataset, or none
+    datasets = []
+    for number, (name, manifest) in enumerate(zip(settings.datasets, files.datasets, strict=True)):
+        datasets.append(
+            DatasetFiles(
+                name=name,
+                folder=folder_of(manifest),
+                proxy=folder_of(files.proxy) if name in settings.excludes_proxy else None,
+                split=splits[number] if splits else None,
+                decode_workers=snakemake.threads,
+            )
+        )
+    scored_run = Run(
+        model=wildcards.model,
+        target=wildcards.target,
+        method=wildcards.entry,
+        size=wildcards.size,
+        seed=int(wildcards.seed),
+    )
+    evaluate(
+        run=scored_run,
+        networks=networks_of_job(files, scored_run, settings, settings.snapshots),
+        manifests=paths(files.manifests),
+        datasets=datasets,
+        settings=settings,
+        rows=output["rows"],
+        manifest=output["manifest"],
+    )
