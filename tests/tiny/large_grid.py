@@ -89,7 +89,10 @@ def write_rows(folder: Path) -> None:
         }
         table = pd.DataFrame(columns)
         table.to_parquet(path / "all.parquet", compression="zstd")
-        write_json(path / "all.manifest.json", {"device": "cpu", "fit": {run.method: 1.0}})
+        write_json(
+            path / "all.manifest.json",
+            {"device": "cpu", "fit": {run.method: 1.0}, "networks": [{"method": run.method}]},
+        )
 
 
 def write_tables(folder: Path) -> None:

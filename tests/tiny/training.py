@@ -22,7 +22,7 @@ from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, Run
 from rib.data.identity import PHOTO
 from rib.data.view import DatasetView
-from rib.evaluation.merge_files import NetworkState
+from rib.evaluation.networks import NetworkState
 from rib.methods.base import Images, Task
 from rib.models.class_logits import class_members
 from rib.models.device import ComputeSettings
@@ -48,7 +48,7 @@ MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 VIEW = DatasetView(geometry=Geometry(32, 1.0, "bicubic"), budget=ALL, images_per_class=None)
 COMPUTE = ComputeSettings(device="cpu", threads_per_job=1)
 CODE = "of no rule"  # in place of the digest of a stage's code
-FINE_TUNED = (NetworkState(None, {"ft": 1.0}),)  # the states of a run of method ft
+FINE_TUNED = (NetworkState("ft", None, {"ft": 1.0}),)  # the states of a run of method ft
 
 
 def resnet(num_classes: int = 1000) -> torch.nn.Module:

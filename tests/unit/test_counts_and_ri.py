@@ -194,7 +194,7 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
     manifests = []
     for device in ("cpu", "cuda"):
         manifest = tmp_path / f"{device}.json"
-        manifest.write_text(f'{{"device": "{device}", "fit": {{}}}}')
+        write_json(manifest, {"device": device, "fit": {}, "networks": []})
         manifests.append(manifest)
     write_indexes(tmp_path, rows)
     with pytest.raises(UserError, match="cpu and cuda.*compute.device"):
@@ -326,7 +326,11 @@ def grid(tmp_path_factory):
         for state in states_of_grid(model):
             run_folder = folder / model / state.target / state.method / state.size / str(state.seed)
             run_folder.mkdir(parents=True, exist_ok=True)
-            manifest = {"device": "cpu", "fit": fit_in_manifest(state.method, state.target)}
+            manifest = {
+                "device": "cpu",
+                "fit": fit_in_manifest(state.method, state.target),
+                "networks": [{"method": state.method}],
+            }
             (run_folder / "set.manifest.json").write_text(json.dumps(manifest))
     return EvaluatedGrid(folder, rows)
 
@@ -834,7 +838,8 @@ def test_a_target_that_leaves_no_other_image_has_no_leak_free_number(tmp_path):
     rows["object_id"] = "o0"
     write_indexes(tmp_path, rows)
     for run_file in write_rows(tmp_path, scored(rows), "one"):
-        write_json(run_file.with_name("one.manifest.json"), {"device": "cpu", "fit": {}})
+        manifest = {"device": "cpu", "fit": {}, "networks": [{"method": run_file.parts[-4]}]}
+        write_json(run_file.with_name("one.manifest.json"), manifest)
     groups = {"a": "g", "b": "g", "c": "g"}
     # when
     made = write_grid_tables(

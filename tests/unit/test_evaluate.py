@@ -25,12 +25,11 @@ from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles
 from rib.evaluation.evaluate import (
     ENCODING,
-    EvaluationOutput,
     _rows,
     evaluate,
     rows_of_networks,
 )
-from rib.evaluation.merge_files import NetworkState, RunNetworks
+from rib.evaluation.networks import NetworkState, RunNetworks
 from rib.evaluation.score import _summary, score
 from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
@@ -360,14 +359,14 @@ def files(network, datasets, tmp_path_factory):
     )
 
 
-def job(files, out, *, run=RUN, states=FINE_TUNED, view=VIEW, part=None, proxies=None, splits=None):
+def job(files, out, *, run=RUN, states=FINE_TUNED, view=VIEW, proxies=None, splits=None, **part):
     """Evaluate a run, and return the rows that are written.
 
     Args:
         files: a `JobFiles`.
         out: the folder into which rows and manifest are written.
-        part: the part of the datasets that is evaluated; all of it by default.
         proxies, splits: the folder of the proxy and the file of the split, by dataset.
+        part: `part` and `other_levels` of the settings; all images by default.
     """
     out.mkdir(exist_ok=True)
     proxies = proxies or {}
@@ -382,16 +381,17 @@ def job(files, out, *, run=RUN, states=FINE_TUNED, view=VIEW, part=None, proxies
             DatasetFiles(name, folder, proxy=proxies.get(name), split=splits.get(name))
             for name, folder in files.prepared_folders.items()
         ],
-        part=part,
         settings=EvaluationSettings(
             view=view,
             evaluation_batch_size=4,
             compute=COMPUTE,
+            datasets=list(files.prepared_folders),
             excludes_proxy=[],
-            split=[],
             code=CODE,
+            **part,
         ),
-        output=EvaluationOutput(rows=out / "rows.parquet", manifest=out / "manifest.json"),
+        rows=out / "rows.parquet",
+        manifest=out / "manifest.json",
     )
     return pq.read_table(out / "rows.parquet")
 
@@ -444,6 +444,7 @@ def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(
             "second": {"n": 7, "label_space": SPACE.digest},
         },
         "fit": {"ft": 0.75},
+        "networks": [{"method": "ft", "alpha": None, "weights": {"ft": 1.0}}],
     }
 
 
@@ -473,19 +474,20 @@ def test_rows_hold_labels_and_ranks_of_as_many_classes_as_a_class_file_may_have(
     inputs = Inputs(dataset.images, [0.0] * 3, [1 / 255] * 3, CPU)
     logits = np.arange(MOST_CLASSES, dtype=np.float32)[np.newaxis]
     # when
-    rows = rows_of_networks(RUN, [None], [Stated(logits)], [dataset], [inputs], 1)
+    rows = rows_of_networks(RUN, FINE_TUNED, [Stated(logits)], [dataset], [inputs], 1)
     # then
     assert rows["prediction"].to_pylist() == rows["rank"].to_pylist() == [32_767]
 
 
 def curve(*alphas):
     """States on the line from the pretrained network (alpha 0) to the fine-tuned one (1)."""
-    return [NetworkState(alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in alphas]
+    return [
+        NetworkState("curve", alpha, {"pretrained": 1 - alpha, "ft": alpha}) for alpha in alphas
+    ]
 
 
 def test_a_curve_has_the_rows_of_each_alpha(network, files, datasets, tmp_path):
     # given
-    run_of_curve = replace(RUN, method="wise_ft_curve")
     middle = copy.deepcopy(network)
     with torch.no_grad():
         for name, parameter in middle.named_parameters():
@@ -493,11 +495,11 @@ def test_a_curve_has_the_rows_of_each_alpha(network, files, datasets, tmp_path):
             parameter.copy_((parameter + tuned) / 2)
     network_of_alpha = {0.0: network, 0.5: middle, 1.0: files.tuned_network}
     # when
-    rows = job(files, tmp_path / "curve", run=run_of_curve, states=curve(0.0, 0.5, 1.0))
+    rows = job(files, tmp_path / "curve", states=curve(0.0, 0.5, 1.0))
     # then
     table = rows.to_pandas()
     assert len(table) == 3 * (9 + 7)
-    assert set(table["method"]) == {"wise_ft_curve"}
+    assert set(table["method"]) == {"curve"}
     assert set(table["seed"]) == {3}
     for alpha, network_of_state in network_of_alpha.items():
         rows_of_state = table[table["alpha"] == alpha]
@@ -637,7 +639,8 @@ def job_of_part(files, out, corruption, **choices):
         The rows, and the number of images that the manifest states.
     """
     part = DatasetPart(column="corruption", levels=[corruption])
-    rows = job(files, out / corruption, part=part, **choices)
+    others = {"noise", "fog"} - {corruption}
+    rows = job(files, out / corruption, part=part, other_levels=others, **choices)
     manifest = read_json(out / corruption / "manifest.json")
     return rows, manifest["datasets"]["first"]["n"]
 

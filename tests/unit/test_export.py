@@ -26,7 +26,7 @@ from rib.config.geometry import Geometry
 from rib.config.run import ALL, Run
 from rib.data.view import DatasetFiles
 from rib.evaluation.export import ExportFiles, PublishedModel, export_network
-from rib.evaluation.merge_files import NetworkState
+from rib.evaluation.networks import NetworkState
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.methods import load_algorithm
 from rib.models.checkpoint import apply
@@ -191,7 +191,7 @@ class Exported:
         geometry = Geometry(self.architecture.size, 0.9, "bilinear", crop_mode)
         return RunOnDataset(
             run=Run("net", "target", "ft", ALL, 0),
-            states=[NetworkState(None, weights)],
+            states=[NetworkState("ft", None, weights)],
             checkpoints=self.checkpoints,
             model_folder=self.model_folder,
             dataset=DatasetFiles("target", self.folder / "target"),

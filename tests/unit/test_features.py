@@ -27,7 +27,7 @@ from rib.base.files import read_json
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
 from rib.evaluation.features import compute_epoch_features, compute_features, features_of, layers_of
-from rib.evaluation.merge_files import NetworkState
+from rib.evaluation.networks import NetworkState
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
 from rib.models.inputs import Inputs
@@ -415,7 +415,7 @@ def test_a_job_takes_the_test_split_and_no_more_images_than_its_limit(run, tmp_p
 
 def test_a_curve_has_no_features_of_its_own_and_what_is_not_finite_is_refused(run, tmp_path):
     # given
-    curve = [NetworkState(0.0, {"pretrained": 1.0}), NetworkState(1.0, {"ft": 1.0})]
+    curve = [NetworkState("ft", 0.0, {"pretrained": 1.0}), NetworkState("ft", 1.0, {"ft": 1.0})]
     weight = run.network.layer4[0].conv1.weight
     broken_checkpoint = tmp_path / "broken.safetensors"
     safetensors.torch.save_file(

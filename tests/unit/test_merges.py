@@ -17,7 +17,6 @@ from peft.utils import merge_utils
 from torch import nn
 
 from rib.base.errors import UserError
-from rib.base.files import read_json, write_json
 from rib.config.catalog import Catalog
 from rib.config.grid import resolve_grid
 from rib.config.run import Run
@@ -25,7 +24,12 @@ from rib.config.schema import validated
 from rib.config.settings import LIBRARY, constant, takes_fisher
 from rib.data.view import DatasetFiles
 from rib.evaluation.fisher import compute_fisher
-from rib.evaluation.merge_files import NetworkState, run_states, write_merge
+from rib.evaluation.networks import (
+    NetworkState,
+    merged_states,
+    states_as_json,
+    states_from_json,
+)
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.evaluation.settings import MergeSettings
 from rib.methods import dare, dawin, task_arithmetic, ties
@@ -41,7 +45,6 @@ from rib.models.state import network_in_state
 from rib.training.finetune import train
 from tiny.changed import replace
 from tiny.training import (
-    CODE,
     COMPUTE,
     CPU,
     MEAN,
@@ -608,34 +611,21 @@ def test_an_algorithm_says_what_it_needs():
 
 
 @pytest.mark.parametrize("form", ["merge", "ensemble"])
-def test_the_file_of_a_merge_names_the_algorithm_and_no_file_or_weights(tmp_path, form):
-    manifest = tmp_path / "manifest.json"
-    merge_file = tmp_path / "merge.json"
-    write_json(manifest, {"files": {"checkpoint.safetensors": "hash"}})
-    settings_and_parents = {"settings": {"density": 0.5}, "parents": ["ft, seed 1"]}
+def test_a_manifest_names_the_algorithm_of_a_merge_and_no_file(tmp_path, form):
+    settings = {"density": 0.5}
+    parents = ["ft, seed 1"]
+    merge = MergeSettings(form=form, algorithm="any/where/mine.py", settings={"x": settings})
+    run = Run("m", "t", "x", "all", 3)
 
-    write_merge(
-        run=Run("m", "t", "x", "all", 3),
-        manifests=[manifest],
-        settings=MergeSettings(
-            algorithm="any/where/mine.py", form=form, code=CODE, **settings_and_parents
-        ),
-        merge_file=merge_file,
+    (state,) = merged_states(run, parents, merge, [tmp_path / "f"])
+
+    made_of = {"form": form, "settings": settings, "parents": parents, "run": str(run)}
+    assert state.weights == Merge(
+        algorithm="any/where/mine.py", fisher={"ft, seed 1": tmp_path / "f"}, **made_of
     )
-
-    merge = {"form": form, "algorithm": "mine", "run": "m/t/x/all/3", **settings_and_parents}
-    written = read_json(merge_file)
-    assert written["states"] == [{"alpha": None, "merge": merge}]
-    assert written["checkpoints"] == {"ft, seed 1": "hash"}
-
-    (state,) = run_states("x", merge_file, "there/mine.py", [tmp_path / "f"])
-    merge_with_files = Merge(
-        **{**merge, "algorithm": "there/mine.py"}, fisher={"ft, seed 1": tmp_path / "f"}
-    )
-    assert state == (None, merge_with_files)
-    assert list(state.weights) == ["ft, seed 1"]
-    (state_without_files,) = run_states("x", merge_file)
-    assert state_without_files.weights.algorithm == "mine"
+    stored = states_as_json([state])
+    assert stored == [{"method": "x", "alpha": None, "merge": {**made_of, "algorithm": "mine"}}]
+    assert states_from_json(stored) == [("x", None, Merge(algorithm="mine", **made_of))]
 
 
 def source_of(model, images, states, checkpoints, tmp_path):
@@ -664,7 +654,7 @@ def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
     source = source_of(
         model_folder(tmp_path / "model", network),
         prepared_folder(tmp_path / "set", dataset),
-        [NetworkState(None, {"ft": 1.0})],
+        [NetworkState("ft", None, {"ft": 1.0})],
         {"ft": checkpoint},
         tmp_path,
     )
@@ -713,7 +703,16 @@ def test_ewc_with_fisher_information_from_a_job_of_its_own_trains_to_the_same_by
     target = random_images(10, 32, seed=2)
     files = DatasetFiles("reference", prepared_folder(tmp_path / "proxy", proxy))
     run = Run("m", "none", "pretrained", "all", 4)
-    source = RunOnDataset(run, run_states("pretrained", None), {}, folder, files, VIEW, 4, COMPUTE)
+    source = RunOnDataset(
+        run,
+        [NetworkState("pretrained", None, {"pretrained": 1.0})],
+        {},
+        folder,
+        files,
+        VIEW,
+        4,
+        COMPUTE,
+    )
     stored = tmp_path / "fisher.safetensors"
     compute_fisher(
         source=source,
@@ -765,8 +764,12 @@ def test_a_merge_is_fused_for_evaluation_and_an_ensemble_is_not_and_has_no_singl
     assert not networks.training
     assert batch_norms(networks)
 
-    of_merge = source_of(folder, tmp_path, [NetworkState(None, merge)], checkpoints, tmp_path)
-    of_ensemble = source_of(folder, tmp_path, [NetworkState(None, ensemble)], checkpoints, tmp_path)
+    of_merge = source_of(
+        folder, tmp_path, [NetworkState("ties", None, merge)], checkpoints, tmp_path
+    )
+    of_ensemble = source_of(
+        folder, tmp_path, [NetworkState("dawin", None, ensemble)], checkpoints, tmp_path
+    )
     assert of_merge.weights is merge
     with pytest.raises(
         UserError, match=r"an ensemble has several networks; choose a method with one\.$"

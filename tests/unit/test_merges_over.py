@@ -20,12 +20,12 @@ from rib.analysis.fit import fit_table
 from rib.analysis.settings import FitRule
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, parent_of
-from rib.evaluation.merge_files import NetworkState, store_merge, write_merge
+from rib.evaluation.networks import merged_states
 from rib.evaluation.settings import MergeSettings
 from rib.methods import greedy_soup, soup
 from tiny.grids import grid, project_catalog
 from tiny.tables import write
-from tiny.training import CODE, RUN
+from tiny.training import RUN
 
 SOUP = {"algorithm": "soup", "recipes": None, "settings": {}}  # an entry of the catalogue
 # Choices of config.
@@ -344,34 +344,18 @@ def test_recipe_1_is_that_of_the_paper():
     assert weights == {"b": 1 / 3, "c": 1 / 3, "a": 1 / 3}
 
 
-def write_users_merge(folder, source, **settings):
+def users_merge(folder, source, **settings):
     """Write the file of a merge over KEYS as its job does, and give what is in it.
 
     Args:
         source: of the user's algorithm.
         settings: of the merge.
     """
-    manifests = []
-    for i in range(len(KEYS)):
-        manifest = folder / f"{i}.json"
-        manifest.write_text(json.dumps({"files": {"checkpoint.safetensors": f"hash{i}"}}))
-        manifests.append(manifest)
     algorithm = folder / "mine.py"
     algorithm.write_text(source)
-    merge_file = folder / "merge.json"
-    write_merge(
-        run=RUN,
-        manifests=manifests,
-        settings=MergeSettings(
-            algorithm=str(algorithm),
-            settings=settings,
-            parents=KEYS,
-            form="weights",
-            code=CODE,
-        ),
-        merge_file=merge_file,
-    )
-    return json.loads(merge_file.read_text())
+    merge = MergeSettings(form="weights", algorithm=str(algorithm), settings={"mine": settings})
+    (state,) = merged_states(RUN, KEYS, merge)
+    return state.weights
 
 
 # Algorithms of users: their source.
@@ -385,15 +369,9 @@ STRICT = (
 OF_ANOTHER_METHOD = "def weights(parents, *, weights):\n    return {'ft': 1.0}\n"
 
 
-def test_weights_of_a_users_merge_are_stored_by_key(tmp_path):
-    merge = write_users_merge(tmp_path, STRICT, weights=[0.5, 0.25, 0.25])
-    weights = {"ft, seed 0": 0.5, "ft, seed 1": 0.25, "ft, seed 2": 0.25}
-    assert merge["states"] == [{"alpha": None, "weights": weights}]
-    assert merge["checkpoints"] == {
-        "ft, seed 0": "hash0",
-        "ft, seed 1": "hash1",
-        "ft, seed 2": "hash2",
-    }
+def test_weights_of_a_users_merge_are_by_key(tmp_path):
+    weights = users_merge(tmp_path, STRICT, weights=[0.5, 0.25, 0.25])
+    assert weights == {"ft, seed 0": 0.5, "ft, seed 1": 0.25, "ft, seed 2": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -405,7 +383,7 @@ def test_weights_of_a_users_merge_are_stored_by_key(tmp_path):
         (
             OF_ANOTHER_METHOD,
             [],
-            "the merge weighs 'ft', which is not merged; "
+            "mine.py weighs 'ft', which is not merged; "
             "name only ft, seed 0, ft, seed 1, ft, seed 2, pretrained.",
         ),
     ],
@@ -413,16 +391,7 @@ def test_weights_of_a_users_merge_are_stored_by_key(tmp_path):
 )
 def test_what_is_wrong_with_a_users_merge_is_one_sentence(tmp_path, source, weights, message):
     with pytest.raises(UserError, match=f"^{message}$"):
-        write_users_merge(tmp_path, source, weights=weights)
-    assert not (tmp_path / "merge.json").exists()
-
-
-def test_a_selection_of_what_is_not_merged_is_refused(tmp_path):
-    merge_file = tmp_path / "merge.json"
-    state = NetworkState(None, {"a": 0.5, "b": 0.5})
-    with pytest.raises(UserError, match="^the merge weighs 'b', which is not merged"):
-        store_merge(merge_file, [state], parents=["a"], manifests=[], candidates=[])
-    assert not merge_file.exists()
+        users_merge(tmp_path, source, weights=weights)
 
 
 # What is made of the runs
@@ -539,7 +508,9 @@ def over_targets(tmp_path):
         random_rows(run, datasets, rng).to_parquet(row_file)
         row_files.append(row_file)
         manifest = folder / "g.manifest.json"
-        manifest.write_text(json.dumps({"device": "cpu", "fit": fit_of_parents}))
+        networks = [{"method": run.method}]
+        facts = {"device": "cpu", "fit": fit_of_parents, "networks": networks}
+        manifest.write_text(json.dumps(facts))
         manifests.append(manifest)
     settings = OverTargetsSettings(
         datasets=["b", "c"],

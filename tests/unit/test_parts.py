@@ -7,27 +7,20 @@ import pyarrow.parquet as pq
 import pytest
 
 import rib
-from rib.analysis.counts import count, read_objects, read_rows_of
+from rib.analysis.counts import RowFiles, count, read_objects, read_rows_of
 from rib.analysis.sample_rows import parts_together, read_rows
 from rib.base.errors import UserError
 from rib.base.files import sha256, write_json
 from rib.data.dataset_part import DatasetPart
-from rib.data.groups import read_group, write_group
-from rib.data.parts import (
-    batches_with_part,
-    check_part,
-    images_of_part,
-    read_part,
-    write_part,
-)
+from rib.data.parts import batches_with_part, check_part, images_of_part
 from rib.data.prepared import PreparedDataset
-from rib.records.integrity import files_of_manifest
 from tiny.training import SPACE
 
 NOISE = DatasetPart(column="corruption", levels=["shot", "gauss"])
 WEATHER = DatasetPart(column="corruption", levels=["fog", "snow"])
 CORRUPTIONS = ["shot", "fog", "gauss", "gauss", "snow", "shot"]
 WHERE = "datasets.yaml, c, parts"
+FINE_TUNED = {"method": "ft", "alpha": None, "weights": {"ft": 1.0}}  # as a manifest names it
 
 
 @pytest.fixture
@@ -108,38 +101,6 @@ def test_a_dataset_without_slices_can_have_no_parts(tmp_path):
         check_part(index, NOISE, WEATHER.levels, WHERE)
 
 
-def test_the_manifest_of_a_part_lists_its_dataset_like_that_of_a_group(index, tmp_path):
-    # given
-    dataset_manifest = tmp_path / "manifest.json"
-    write_json(dataset_manifest, {"files": {"index.parquet": sha256(index)}})
-    manifest = tmp_path / "group.json"
-    # when
-    write_part(
-        dataset="c",
-        part=NOISE,
-        other_levels=WEATHER.levels,
-        dataset_manifest=dataset_manifest,
-        index=index,
-        manifest=manifest,
-    )
-    # then
-    assert read_group(manifest) == {"c": tmp_path}
-    assert read_part(manifest) == NOISE
-    text = manifest.read_text()
-    for level in WEATHER.levels:
-        assert level not in text, "another part may change without evaluating this again"
-    files_that_a_job_verifies = set(files_of_manifest(manifest))
-    assert files_that_a_job_verifies == {dataset_manifest, index}
-
-
-def test_a_group_of_whole_datasets_is_no_part(index, tmp_path):
-    dataset_manifest = tmp_path / "manifest.json"
-    write_json(dataset_manifest, {"files": {"index.parquet": sha256(index)}})
-    manifest = tmp_path / "group.json"
-    write_group(datasets=["c"], manifests=[dataset_manifest], manifest=manifest)
-    assert read_part(manifest) is None
-
-
 # Which batches it takes.
 
 
@@ -174,7 +135,7 @@ def test_a_part_without_images_takes_one_batch_so_that_there_is_something_to_sco
 # Its rows, together with those of the others.
 
 
-def rows_of(numbers, dataset="c", alphas=(None,), ranks=None):
+def rows_of(numbers, dataset="c", alphas=(None,), ranks=None, method="pretrained"):
     """Rows of a run, with these numbers of images, one after the other for each alpha.
 
     Args:
@@ -185,7 +146,7 @@ def rows_of(numbers, dataset="c", alphas=(None,), ranks=None):
     tables = []
     for alpha in alphas:
         table = pd.DataFrame({"row": numbers, "rank": ranks})
-        tables.append(table.assign(alpha=alpha, dataset=dataset))
+        tables.append(table.assign(method=method, alpha=alpha, dataset=dataset))
     table = pd.concat(tables, ignore_index=True)
     return table.astype({"alpha": float, "dataset": "category", "row": "int32", "rank": "int16"})
 
@@ -225,8 +186,8 @@ def test_the_rows_of_parts_are_those_of_the_dataset_in_the_order_of_its_index(ru
     other = write_tables(run_folder, {"other": rows_of([0, 1], "other")})
     # when
     columns = ["row", "rank"]
-    rows_of_whole = read_rows([*whole, *other], columns)
-    rows_of_parts = read_rows([*parts, *other], columns)
+    rows_of_whole = read_rows("pretrained", [*whole, *other], columns)
+    rows_of_parts = read_rows("pretrained", [*parts, *other], columns)
     # then
     assert list(rows_of_parts) == ["c", "other"]
     assert list(rows_of_whole) == ["c", "other"]
@@ -254,8 +215,8 @@ def test_correct_predictions_are_counted_over_all_parts(run_folder, objects):
     whole = write_tables(run_folder, {"c": rows_of(range(6))})
     parts = write_tables(run_folder, tables_of_parts)
     # when
-    counts_of_whole = count(read_rows_of(whole), objects)
-    counts_of_parts = count(read_rows_of(parts), objects)
+    counts_of_whole = count(read_rows_of(RowFiles(whole, [])), objects)
+    counts_of_parts = count(read_rows_of(RowFiles(parts, [])), objects)
     # then
     assert len(counts_of_parts.states) == 1
     assert counts_of_parts.states == counts_of_whole.states
@@ -275,7 +236,7 @@ def test_a_missing_part_is_noticed(run_folder, tmp_path, objects):
     without_weather = write_tables(other_run, {"noise": noise})
     # then
     with pytest.raises(UserError, match="were scored on different images of c;"):
-        count(read_rows_of([*complete, *without_weather]), objects)
+        count(read_rows_of(RowFiles([*complete, *without_weather], [])), objects)
 
 
 def test_rows_with_a_part_without_images_keep_their_types():
@@ -295,21 +256,22 @@ def evaluated(tmp_path):
         folder = tmp_path / "results/tiny/paper/evaluate/net/red/ft/all/0"
         folder.mkdir(parents=True)
         for path in write_tables(folder, tables):
-            write_json(path.with_suffix(".manifest.json"), {"files": {path.name: sha256(path)}})
+            facts = {"files": {path.name: sha256(path)}, "networks": [FINE_TUNED]}
+            write_json(path.with_suffix(".manifest.json"), facts)
         return tmp_path
 
     return write
 
 
 def test_rows_that_two_grids_have_left_count_once(evaluated):
-    whole = rows_of([0, 1, 2])
-    project = evaluated({"c-noise": rows_of([0, 2]), "c": whole})
+    whole = rows_of([0, 1, 2], method="ft")
+    project = evaluated({"c-noise": rows_of([0, 2], method="ft"), "c": whole})
     rows = rib.load_rows(project, "tiny/paper/net/red/ft/all/0")
     pd.testing.assert_frame_equal(rows, whole, check_dtype=False)
 
 
 def test_rows_of_another_checkpoint_are_refused(evaluated):
-    outdated = rows_of([0, 2], ranks=[5, 5])
-    project = evaluated({"c-noise": outdated, "c": rows_of([0, 1, 2])})
+    outdated = rows_of([0, 2], ranks=[5, 5], method="ft")
+    project = evaluated({"c-noise": outdated, "c": rows_of([0, 1, 2], method="ft")})
     with pytest.raises(UserError, match="rows of the same images of c differ"):
         rib.load_rows(project, "tiny/paper/net/red/ft/all/0")

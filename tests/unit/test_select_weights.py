@@ -1,4 +1,4 @@
-"""Recipes of merges: which states, with which weights, chosen how."""
+"""Averages of weights: which networks, with which weights, chosen how."""
 
 import copy
 import logging
@@ -13,10 +13,10 @@ import safetensors.torch
 import torch
 
 from rib.base.errors import UserError
-from rib.base.files import read_json, write_json
+from rib.base.files import read_json
 from rib.config.settings import LIBRARY, algorithm_settings
 from rib.data.view import DatasetFiles
-from rib.evaluation.merge_files import run_states, write_merge
+from rib.evaluation.networks import merged_states
 from rib.evaluation.select_weights import select_weights
 from rib.evaluation.settings import MergeSettings, SelectionSettings
 from tiny.training import (
@@ -46,71 +46,41 @@ def algorithm_file(algorithm):
     return LIBRARY / f"methods/{algorithm}.py"
 
 
-@pytest.fixture
-def manifests(tmp_path):
-    """Manifests of the checkpoints of ft and lwf, by method."""
-    manifest_of = {}
-    for method in ("ft", "lwf"):
-        manifest_of[method] = tmp_path / f"{method}.json"
-        files = {"checkpoint.safetensors": f"hash of {method}", "history.csv": "other"}
-        write_json(manifest_of[method], {"files": files})
-    return manifest_of
-
-
-def write_merge_file(folder, algorithm, parents, manifests, **settings):
-    """Write the file of a merge as its job does, and return its path.
+def states_of(algorithm, parents, settings):
+    """The networks of a merge.
 
     Args:
         algorithm: its file.
         parents: methods that are merged.
-        settings: of the merge.
+        settings: of each merge, by the name of its method.
     """
-    merge_file = folder / "merge.json"
     form, _ = algorithm_settings(algorithm)
-    write_merge(
-        run=RUN,
-        manifests=[manifests[method] for method in parents],
-        settings=MergeSettings(
-            algorithm=str(algorithm), settings=settings, parents=parents, form=form, code=CODE
-        ),
-        merge_file=merge_file,
-    )
-    return merge_file
+    merge = MergeSettings(form=form, algorithm=str(algorithm), settings=settings)
+    return merged_states(RUN, parents, merge)
 
 
 # Merges of given weights
 
 
-def test_a_merge_names_states_weights_and_the_checkpoints_they_are_made_from(tmp_path, manifests):
-    merge_file = write_merge_file(tmp_path, algorithm_file("soup"), ["ft", "lwf"], manifests)
-    weights = {"pretrained": 1 / 3, "ft": 1 / 3, "lwf": 1 / 3}
-    assert read_json(merge_file) == {
-        "states": [{"alpha": None, "weights": weights}],
-        "checkpoints": {"ft": "hash of ft", "lwf": "hash of lwf"},
-        "candidates": [],
-    }
-    assert run_states("soup", merge_file) == [(None, weights)]
+def test_a_soup_weighs_the_pretrained_network_and_each_parent_alike():
+    (state,) = states_of(algorithm_file("soup"), ["ft", "lwf"], {"soup": {}})
+    assert state == ("soup", None, {"pretrained": 1 / 3, "ft": 1 / 3, "lwf": 1 / 3})
 
 
-def test_the_settings_of_a_merge_are_those_of_its_algorithm(tmp_path, manifests):
-    algorithm = algorithm_file("wise_ft")
-    merge_file = write_merge_file(tmp_path, algorithm, ["ft"], manifests, alpha=0.25)
-    assert run_states("wise_ft", merge_file) == [(None, {"pretrained": 0.75, "ft": 0.25})]
-
-
-def test_the_merge_of_a_curve_has_a_state_per_alpha_in_order(tmp_path, manifests):
-    algorithm = algorithm_file("wise_ft_curve")
-    merge_file = write_merge_file(tmp_path, algorithm, ["ft"], manifests, steps=2)
-    assert run_states("curve", merge_file) == [
-        (0.0, {"pretrained": 1.0, "ft": 0.0}),
-        (0.5, {"pretrained": 0.5, "ft": 0.5}),
-        (1.0, {"pretrained": 0.0, "ft": 1.0}),
+def test_variants_that_are_evaluated_together_have_a_network_each_with_its_own_setting():
+    settings = {"wise_ft-alpha0.25": {"alpha": 0.25}, "wise_ft-alpha0.5": {"alpha": 0.5}}
+    assert states_of(algorithm_file("wise_ft"), ["ft"], settings) == [
+        ("wise_ft-alpha0.25", None, {"pretrained": 0.75, "ft": 0.25}),
+        ("wise_ft-alpha0.5", None, {"pretrained": 0.5, "ft": 0.5}),
     ]
-    assert read_json(merge_file)["checkpoints"] == {"ft": "hash of ft"}
 
 
-def test_a_run_that_is_no_merge_has_its_own_state():
-    assert run_states("lwf", None) == [(None, {"lwf": 1.0})]
+def test_a_curve_has_a_network_per_alpha_in_order():
+    assert states_of(algorithm_file("wise_ft_curve"), ["ft"], {"curve": {"steps": 2}}) == [
+        ("curve", 0.0, {"pretrained": 1.0, "ft": 0.0}),
+        ("curve", 0.5, {"pretrained": 0.5, "ft": 0.5}),
+        ("curve", 1.0, {"pretrained": 0.0, "ft": 1.0}),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -122,12 +92,11 @@ def test_a_run_that_is_no_merge_has_its_own_state():
         ("def curve(parents): return {0: {'ft': 1}, 1: {'ft': 2}}", " 2, "),
     ],
 )
-def test_weights_that_do_not_add_up_to_one_are_refused(tmp_path, manifests, source, message):
+def test_weights_that_do_not_add_up_to_one_are_refused(tmp_path, source, message):
     algorithm = tmp_path / "mine.py"
     algorithm.write_text(source + "\n")
     with pytest.raises(UserError, match=message):
-        write_merge_file(tmp_path, algorithm, ["ft", "lwf"], manifests)
-    assert not (tmp_path / "merge.json").exists()
+        states_of(algorithm, ["ft", "lwf"], {"mine": {}})
 
 
 # Merges whose weights are chosen on the select split
@@ -181,7 +150,7 @@ def parents(tmp_path_factory):
     )
 
 
-def select(parents, methods, manifests, algorithm, folder, **settings):
+def select(parents, methods, algorithm, folder, **settings):
     """What a merge chooses, as its job writes it.
 
     Args:
@@ -189,12 +158,11 @@ def select(parents, methods, manifests, algorithm, folder, **settings):
         algorithm: its file.
         settings: of the merge.
     """
-    merge_file = folder / "merge.json"
+    selection = folder / "selection.json"
     select_weights(
         model_folder=parents.model_folder,
         target=parents.target,
         checkpoints=parents.checkpoints,
-        manifests=[manifests[method] for method in methods],
         settings=SelectionSettings(
             algorithm=str(algorithm),
             settings=settings,
@@ -204,9 +172,9 @@ def select(parents, methods, manifests, algorithm, folder, **settings):
             compute=COMPUTE,
             code=CODE,
         ),
-        merge_file=merge_file,
+        selection=selection,
     )
-    return read_json(merge_file)
+    return read_json(selection)
 
 
 def accuracy_of_average(parents, weights):
@@ -233,9 +201,7 @@ def equal_weights(methods):
     return dict.fromkeys(methods, 1 / len(methods))
 
 
-def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(
-    parents, manifests, tmp_path, progress, caplog
-):
+def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(parents, tmp_path, progress, caplog):
     # given
     caplog.set_level(logging.INFO, "rib")
     alphas = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -244,7 +210,7 @@ def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(
     assert len(set(accuracies)) > 1
     # when
     algorithm = algorithm_file("wise_ft_selected")
-    merge = select(parents, ["ft"], manifests, algorithm, tmp_path, steps=4)
+    merge = select(parents, ["ft"], algorithm, tmp_path, steps=4)
     # then each alpha was scored
     expected_candidates = []
     for weights, accuracy in zip(weights_of_alphas, accuracies, strict=True):
@@ -257,14 +223,13 @@ def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(
     assert f"{percent_of_half:.1f} % of {SELECT_IMAGES} select images" in caplog.text
     # and the first of the best was chosen
     best_weights = weights_of_alphas[int(np.argmax(accuracies))]
-    assert merge["states"] == [{"alpha": None, "weights": best_weights}]
-    assert merge["checkpoints"] == {"ft": "hash of ft"}
+    assert merge["weights"] == best_weights
 
 
-def test_a_greedy_soup_is_chosen_by_the_accuracy_on_the_select_split(parents, manifests, tmp_path):
+def test_a_greedy_soup_is_chosen_by_the_accuracy_on_the_select_split(parents, tmp_path):
     # when
     algorithm = algorithm_file("greedy_soup")
-    merge = select(parents, ["ft", "lwf"], manifests, algorithm, tmp_path)
+    merge = select(parents, ["ft", "lwf"], algorithm, tmp_path)
     # then candidates have their accuracy
     assert merge["candidates"]
     for candidate in merge["candidates"]:
@@ -280,11 +245,10 @@ def test_a_greedy_soup_is_chosen_by_the_accuracy_on_the_select_split(parents, ma
         larger_soup = [*soup, method]
         if accuracy_of_soup(parents, larger_soup) >= accuracy_of_soup(parents, soup):
             soup = larger_soup
-    (state,) = merge["states"]
-    assert state["weights"] == equal_weights(soup)
+    assert merge["weights"] == equal_weights(soup)
 
 
-def test_a_state_that_is_asked_for_again_is_scored_once(parents, manifests, tmp_path):
+def test_a_state_that_is_asked_for_again_is_scored_once(parents, tmp_path):
     algorithm = tmp_path / "mine.py"
     algorithm.write_text(
         "def select(parents, score):\n"
@@ -292,6 +256,14 @@ def test_a_state_that_is_asked_for_again_is_scored_once(parents, manifests, tmp_
         "    assert score({'ft': 0.5, 'pretrained': 0.5}) == first\n"
         "    return {'ft': 1.0}\n"
     )
-    merge = select(parents, ["ft"], manifests, algorithm, tmp_path)
+    merge = select(parents, ["ft"], algorithm, tmp_path)
     assert len(merge["candidates"]) == 1
-    assert merge["states"] == [{"alpha": None, "weights": {"ft": 1.0}}]
+    assert merge["weights"] == {"ft": 1.0}
+
+
+def test_a_selection_of_what_is_not_merged_is_refused(parents, tmp_path):
+    algorithm = tmp_path / "mine.py"
+    algorithm.write_text("def select(parents, score):\n    return {'ft': 0.5, 'lwf': 0.5}\n")
+    with pytest.raises(UserError, match="^mine.py weighs 'lwf', which is not merged"):
+        select(parents, ["ft"], algorithm, tmp_path)
+    assert not (tmp_path / "selection.json").exists()

@@ -225,7 +225,7 @@ STAGES = {
     "store_text": ("rib.models.convert:store_text", TextSettings),
     "pretrain_model": ("rib.training.pretrain:pretrain", PretrainingSettings),
     "finetune": ("rib.training.finetune:finetune", FineTuningSettings),
-    "merge_weights": ("rib.evaluation.merge_files:write_merge", MergeSettings),
+    "merge_weights": ("rib.evaluation.networks:write_merge", MergeSettings),
     "select_weights": ("rib.evaluation.select_weights:select_weights", SelectionSettings),
     "evaluate_run": ("rib.evaluation.evaluate:evaluate", EvaluationSettings),
     "check_labels": ("rib.analysis.label_check:check_labels", LabelCheckSettings),
@@ -342,7 +342,7 @@ def script_module(monkeypatch):
         spec.loader.exec_module(module)
         shared.append(module)
     # what scripts read of files that are not there
-    monkeypatch.setattr("rib.evaluation.merge_files.run_states", lambda *_: [])
+    monkeypatch.setattr("rib.evaluation.networks.run_states", lambda *_: [])
     monkeypatch.setattr(sys.modules["_networks"], "run_states", lambda **_: [])
     return shared[0]
 

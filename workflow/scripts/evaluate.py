@@ -3,7 +3,7 @@
 from _run import run
 
 with run(snakemake, warm="networks") as output:
-    from _inputs import dataset_of_manifest, folder_of, paths
+    from _inputs import folder_of, paths
     from _networks import networks_of_job
     from rib.base.settings import from_params
     from rib.config.run import Run

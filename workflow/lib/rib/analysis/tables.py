@@ -482,7 +482,9 @@ def grid_tables(
     groups_of_sources = source_groups
     if groups_of_sources is None:
         groups_of_sources = settings.leaking_groups
-    counts = count(read_rows_of(replace(files, rows=rows)), read_objects(files.indexes, groups_of_sources))
+    counts = count(
+        read_rows_of(replace(files, rows=rows)), read_objects(files.indexes, groups_of_sources)
+    )
     compared_counts = counts
     if settings.compared is not None:
         compared_counts = _counts_of_runs(counts, set(settings.compared))
