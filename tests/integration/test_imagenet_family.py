@@ -398,7 +398,7 @@ def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_depends_on_
     assert planned["finetune"] == 4
     pretrained, methods_and_targets = 1, 2 * 2
     groups = 1 + len(PARTS_OF_C)
-    assert planned["evaluate_run"] == (pretrained + methods_and_targets) * groups
+    assert planned["evaluate"] == (pretrained + methods_and_targets) * groups
     accuracy = imagenet.table("accuracy")
     assert set(accuracy["n"]) == {75, 100}
     assert "at most 100 images per dataset" in accuracy["conditions"].iloc[0]

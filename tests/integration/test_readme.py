@@ -370,7 +370,7 @@ def test_another_picture_makes_what_depends_on_it_again(to_change):
     jobs = planned(to_change)
     assert jobs["download"] == 1
     assert jobs["prepare"] == 1
-    assert jobs["evaluate_run"] == RUNS
+    assert jobs["evaluate"] == RUNS
     assert "finetune" not in jobs
 
 
@@ -495,7 +495,7 @@ def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):
     # then every run is evaluated on it, and none is trained again
     jobs = planned(to_change)
     assert jobs["prepare"] == 1
-    assert jobs["evaluate_run"] == RUNS
+    assert jobs["evaluate"] == RUNS
     assert "finetune" not in jobs
     # when
     shell(to_change, f"snakemake {PRETRAINED_ROWS}")

@@ -139,7 +139,7 @@ def test_each_job_gets_what_its_rule_asks_for(finished_on_slurm):
             ("8500M", "gpu", "04:00:00", "1", "gpu:1"),
             ("17000M", "gpu", "04:00:00", "1", "gpu:1"),
         },
-        "evaluate_run": {
+        "evaluate": {
             # of the pretrained model, for which trainings wait
             ("5500M", "gpu", "02:00:00", "1", "gpu:1"),
             # of what was trained, two one after the other
@@ -167,7 +167,7 @@ def test_scripts_run_once_per_job_and_small_ones_are_not_submitted(finished_on_s
         stages[call.slurm_job].append(call.stage)
     assert set(stages.pop("None")) == {"download", "list_group", "check_labels"}
     assert sorted(stages) == sorted(finished_on_slurm.jobs), "SLURM ran nothing else"
-    assert [found for found in stages.values() if len(found) > 1] == [["evaluate_run"] * 2]
+    assert [found for found in stages.values() if len(found) > 1] == [["evaluate"] * 2]
 
 
 def test_a_job_that_the_scheduler_kills_is_submitted_again(finished_on_slurm):

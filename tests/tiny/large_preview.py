@@ -54,7 +54,7 @@ include: "Snakefile"
 from snakemake_internals.rules import settings_now
 from rib.base.files import sha256
 from tiny.records import FACTS
-for stage, rule in {"finetune": "finetune", "evaluate": "evaluate_run"}.items():
+for stage, rule in {"finetune": "finetune", "evaluate": "evaluate"}.items():
     for path in map(Path, RECORDS_BY_STAGE[stage]):
         rows = path.with_name(path.name.replace("provenance.json", "parquet"))
         files = [rows, rows.with_suffix(".manifest.json")] if stage == "evaluate" else []

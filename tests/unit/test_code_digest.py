@@ -324,11 +324,11 @@ STAGES = [
         SCORING | {"evaluation/select_weights.py", "methods/greedy_soup.py"},
     ),
     (
-        "evaluate_run",
+        "evaluate",
         {"method": "pretrained"},
         EVALUATION | {"models/padding_prompt.py", "data/groups.py"},
     ),
-    ("evaluate_run", {"method": "fisher"}, EVALUATION | {"methods/fisher.py"}),
+    ("evaluate", {"method": "fisher"}, EVALUATION | {"methods/fisher.py"}),
     (
         "compute_features",
         {"method": "ft"},
@@ -413,7 +413,7 @@ def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others
     assert wanted <= found, f"{sorted(wanted - found)} may change and {rule} would not notice"
     assert not any(name.startswith(("jobs/", "records/", "reporting/")) for name in found)
     assert not found & {"config/catalog.py", "config/grid.py", "config/schema.py"}
-    assert ("evaluation/evaluate.py" in found) == (rule == "evaluate_run"), (
+    assert ("evaluation/evaluate.py" in found) == (rule == "evaluate"), (
         "a change of the rows would train again"
     )
     assert {name for name in found if name.startswith("figures/")} <= {*modules, *wanted}

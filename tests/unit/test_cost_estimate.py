@@ -34,7 +34,7 @@ MACHINE = Machine(
     forks_others=True,
 )
 FULL_RUN = FullRun(
-    jobs={"finetune": 3, "evaluate_run": 2, "prepare": 4, "publish_grid": 1},
+    jobs={"finetune": 3, "evaluate": 2, "prepare": 4, "publish_grid": 1},
     snapshots=[],
     features=[],
 )

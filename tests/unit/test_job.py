@@ -340,7 +340,7 @@ def test_where_a_gpu_is_too_small_a_setting_that_there_is_is_named(pytestconfig)
     config = yaml.safe_load((pytestconfig.rootpath / "config.yaml").read_text())
     rule_files = list((pytestconfig.rootpath / "workflow/rules").rglob("*.smk"))
     text_of_rules = "\n".join(path.read_text() for path in rule_files)
-    for rule in (*MEMORY_SETTING, "evaluate_run"):
+    for rule in (*MEMORY_SETTING, "evaluate"):
         assert f" {rule}" in text_of_rules
         # when
         message = message_of(OutOfMemoryError(), rule, "log")

@@ -17,6 +17,7 @@ from peft.utils import merge_utils
 from torch import nn
 
 from rib.base.errors import UserError
+from rib.base.files import read_json
 from rib.config.catalog import Catalog
 from rib.config.grid import resolve_grid
 from rib.config.run import Run

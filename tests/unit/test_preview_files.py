@@ -56,7 +56,7 @@ RANKING = Rule("compare_methods", TABLES.output, ["preview/tables/ranking.csv"])
 PLOT = Rule("plot_figure", RANKING.output, ["preview/figures/ranking.png"])
 SAMPLES = Rule("compare_samples", ["rows"], ["preview/tables/flips.csv"])
 FEATURES = Rule("compute_cka", ["features"], ["preview/tables/cka.csv"])
-OTHER = Rule("evaluate_run", [], ["rows"])
+OTHER = Rule("evaluate", [], ["rows"])
 WORKFLOW = SimpleNamespace(rules=[TABLES, RANKING, PLOT, SAMPLES, FEATURES, OTHER])
 
 

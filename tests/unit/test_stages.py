@@ -68,7 +68,7 @@ def test_a_machine_is_what_the_call_and_the_config_say():
 
 
 def test_rules_belong_to_stages():
-    rules = ["prepare", "finetune", "compute_fisher", "evaluate_run", "score_select_split", "paper"]
+    rules = ["prepare", "finetune", "compute_fisher", "evaluate", "evaluate_select_split", "paper"]
     assert [stage_of(rule) for rule in rules] == [
         PREPARATION,
         TRAINING,

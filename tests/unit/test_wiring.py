@@ -119,8 +119,8 @@ NEVER_GIVEN = {
     # have no proxy here
     "select_weights": NO_MERGE | {"target_proxy"},
     # the merges that these grids score so need no Fisher information
-    "score_select_split": NO_MERGE | {"proxy"},
-    "score_over_targets": {"fisher", "fisher_manifests", "proxy"},
+    "evaluate_select_split": NO_MERGE | {"proxy"},
+    "evaluate_over_targets": {"fisher", "fisher_manifests", "proxy"},
     "export_open_clip_run": NO_MERGE | {"dataset_split"},
     # the tokenizer of the model alone
     "export_run": {"archive"},
@@ -227,7 +227,7 @@ STAGES = {
     "finetune": ("rib.training.finetune:finetune", FineTuningSettings),
     "merge_weights": ("rib.evaluation.networks:write_merge", MergeSettings),
     "select_weights": ("rib.evaluation.select_weights:select_weights", SelectionSettings),
-    "evaluate_run": ("rib.evaluation.evaluate:evaluate", EvaluationSettings),
+    "evaluate": ("rib.evaluation.evaluate:evaluate", EvaluationSettings),
     "check_labels": ("rib.analysis.label_check:check_labels", LabelCheckSettings),
     "compute_features": ("rib.evaluation.features:compute_features", FeatureSettings),
     "compute_epoch_features": (
@@ -466,7 +466,7 @@ def test_evaluations_start_before_trainings_and_trainings_on_many_images_before_
         priority_of_size.setdefault(job.wildcards["size"], set()).add(job.priority)
     assert priority_of_size.keys() == {"20", "all"}
     assert max(priority_of_size["20"]) < min(priority_of_size["all"]) < 1
-    assert min(job.priority for job in jobs_of(jobs_of_grid, "evaluate_run")) >= 1
+    assert min(job.priority for job in jobs_of(jobs_of_grid, "evaluate")) >= 1
 
 
 def test_a_part_of_a_large_target_is_trained_for_the_steps_of_the_familys_ceiling(wiring):
@@ -515,7 +515,7 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
             ("select_weights", "algorithm"),
             ("merge_weights", "algorithm"),
         ),
-        *(("evaluate_run", "algorithm"), ("export_run", "algorithm")),
+        *(("evaluate", "algorithm"), ("export_run", "algorithm")),
         *(
             ("compute_features", "algorithm"),
             ("invert_representation", "algorithm"),

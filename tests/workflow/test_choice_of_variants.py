@@ -83,7 +83,7 @@ def test_rows_of_the_select_split_are_an_evaluation_of_their_own(selected):
     assert (
         selected.planned("tables", config=SWEEP)
         .keys()
-        .isdisjoint({"evaluate_run", "score_select_split", "finetune"})
+        .isdisjoint({"evaluate", "evaluate_select_split", "finetune"})
     )
 
 

@@ -35,7 +35,7 @@ def groups(project, *config):
     """Sizes of the groups of evaluations that a dry-run lists."""
     printed = project.listed(*ON_SLURM, config=config)
     blocks = re.split(r"Group job scores", printed)[1:]
-    return [len(re.findall(r"^    rule evaluate_run:", block, re.M)) for block in blocks]
+    return [len(re.findall(r"^    rule evaluate:", block, re.M)) for block in blocks]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_every_submitted_job_states_its_memory_and_time(project):
 
 def test_networks_ask_for_a_gpu_and_on_a_cpu_nothing_does(project):
     gpus = {rule: {int(job.get("gpu", 0)) for job in jobs} for rule, jobs in asked(project).items()}
-    assert {rule for rule, asking in gpus.items() if asking == {1}} == {"finetune", "evaluate_run"}
+    assert {rule for rule, asking in gpus.items() if asking == {1}} == {"finetune", "evaluate"}
     on_cpu = asked(project, "compute={device: cpu}")
     assert {int(job.get("gpu", 0)) for jobs in on_cpu.values() for job in jobs} == {0}
 
@@ -68,7 +68,7 @@ def test_short_evaluations_share_jobs_and_long_ones_do_not(project, imagenet):
         "methods=[ft]",
         "targets=[imagenet_a,imagenet_r]",
     )
-    jobs = asked(imagenet, *some, "reference=none")["evaluate_run"]
+    jobs = asked(imagenet, *some, "reference=none")["evaluate"]
     long = [job for job in jobs if job["runtime"] == "720"]
     of_pretrained_model = 1  # besides its long one
     sharing = sum(groups(imagenet, *some, "reference=none"))

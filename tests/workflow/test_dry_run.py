@@ -32,7 +32,7 @@ def test_the_default_grid(project):
         "convert_model": models,
         "finetune": models * trained * targets,
         "merge_weights": models * merged * targets,
-        "evaluate_run": models * (1 + (trained + merged) * targets),
+        "evaluate": models * (1 + (trained + merged) * targets),
         **TABLES,
         "compare_models": 1,
         "tabulate_sizes": 1,

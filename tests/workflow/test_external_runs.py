@@ -151,7 +151,7 @@ def test_a_changed_file_re_runs_its_run_alone(to_change):
     (to_change.folder / "x").replace(to_change.folder / "theirs/red.pth")
     printed = to_change.listed(config=CHOICES)
     assert listed(printed, "import_checkpoint") == {("red", "theirs")}
-    assert listed(printed, "evaluate_run") == {("red", "theirs"), ("red", "half")}
+    assert listed(printed, "evaluate") == {("red", "theirs"), ("red", "half")}
     rows = RUN.format(stage="evaluate", target="red", method="theirs", file="tiny.parquet")
     before = (to_change.folder / rows).read_bytes()
     to_change.snakemake(rows, "--cores", "1", config=CHOICES)
@@ -166,7 +166,7 @@ def test_a_second_table_runs_only_what_is_new(to_change):
         config=(CHOICES[0], "external=[theirs/weights.csv,theirs/more.csv]", CHOICES[2])
     )
     new = {("red", "others"), ("green", "others")}
-    assert listed(printed, "import_checkpoint") == listed(printed, "evaluate_run") == new
+    assert listed(printed, "import_checkpoint") == listed(printed, "evaluate") == new
 
 
 def test_pulled_checkpoints_need_no_files(to_change):

@@ -36,7 +36,7 @@ def test_the_papers_grid_is_planned_without_data(printed):
     assert planned["merge_weights"] == MODELS * MERGED * TARGETS * SIZES
     assert planned["check_labels"] == MODELS * TARGETS
     assert (
-        planned["evaluate_run"]
+        planned["evaluate"]
         == MODELS * (1 + (TRAINED + MERGED) * TARGETS * SIZES) * EVALUATION_GROUPS
     )
     assert (
@@ -86,7 +86,7 @@ def test_published_numbers_need_the_pretrained_models_alone(imagenet):
     assert "model 'vit_base_patch16_224.mae' is left out: it has no head for the classes" in printed
     planned = jobs(printed)
     assert (
-        planned["evaluate_run"] == 30
+        planned["evaluate"] == 30
         and "finetune" not in planned
         and planned["compare_published"] == 1
     )
@@ -107,7 +107,7 @@ def test_a_dataset_of_fewer_classes_has_a_line_where_val_is_scored_among_them(im
     config = ("targets=[imagenet_a]", "methods=[ft]")
     names = "imagenet_val,imagenet_val_r,imagenet_a,imagenet_r"
     planned = imagenet.planned(config=(*config, f"datasets=[{names}]"))
-    assert planned["prepare"] == 3 * 4 and planned["evaluate_run"] == MODELS * (1 + 2 * SIZES) * 2
+    assert planned["prepare"] == 3 * 4 and planned["evaluate"] == MODELS * (1 + 2 * SIZES) * 2
     assert planned["compare_with_baselines"] == 1
     planned = imagenet.planned(
         config=(*config, f"datasets=[{names.replace('imagenet_val_r,', '')}]")

@@ -52,7 +52,7 @@ def test_merges_are_evaluated_from_their_parents_and_an_edit_makes_only_their_ow
 ):
     names = ("mine_ties", "mine_fisher", "mine_dawin")
     planned = merging.planned("tables", config=chosen(*names))
-    jobs = {"merge_weights": 3, "compute_fisher": 2, "evaluate_run": 3}
+    jobs = {"merge_weights": 3, "compute_fisher": 2, "evaluate": 3}
     assert {rule: planned.get(rule) for rule in jobs} == jobs and "finetune" not in planned
     files = [f"{RUNS}/evaluate/tiny_cnn/red/{name}/all/0/tiny.parquet" for name in names]
     merging.snakemake(*files, "--cores", "2", config=chosen(*names))
@@ -71,9 +71,9 @@ def test_merges_are_evaluated_from_their_parents_and_an_edit_makes_only_their_ow
     assert scores[2] not in scores[:2] and len(set(map(len, scores))) == 1
     merging.edit(TIES, "+ scaling * tau", "+ tau * scaling")
     printed = merging.listed(*files, config=chosen(*names))
-    assert methods(printed, "evaluate_run") == {"mine_ties"} and merging.planned(
+    assert methods(printed, "evaluate") == {"mine_ties"} and merging.planned(
         *files, config=chosen(*names)
-    ) == {"evaluate_run": 1}
+    ) == {"evaluate": 1}
 
 
 def test_what_cannot_be_merged_or_exported_is_refused_before_anything_runs(merging):

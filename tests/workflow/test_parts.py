@@ -98,7 +98,7 @@ def test_a_run_in_parts_goes_on_where_it_was_killed_to_the_same_results(project)
     set_parts(project, PARTS)
     planned = project.planned(*TARGETS, config=CHOICES)
     assert planned["list_part"] == len(PARTS)
-    assert planned["evaluate_run"] == len(RUNS) * len(PARTS), "other datasets keep their rows"
+    assert planned["evaluate"] == len(RUNS) * len(PARTS), "other datasets keep their rows"
     assert not {"prepare", "list_group", "finetune", "merge_weights"} & planned.keys()
 
     # when: a run is killed after its second part, in the third
@@ -113,7 +113,7 @@ def test_a_run_in_parts_goes_on_where_it_was_killed_to_the_same_results(project)
     assert wait_until(lambda: not project.processes(), 20)
     assert len(list(folder.glob("green-*.provenance.json"))) == 2
     # then: the next one makes the other two
-    assert project.planned(*ROWS_OF_PARTS, config=CHOICES) == {"evaluate_run": 2}
+    assert project.planned(*ROWS_OF_PARTS, config=CHOICES) == {"evaluate": 2}
     project.snakemake(*TARGETS, "--cores", "2", config=CHOICES)
     in_parts = outcome(project)
     assert in_parts.results == whole.results

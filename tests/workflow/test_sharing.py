@@ -164,8 +164,8 @@ def test_git_holds_records_and_dvc_files_only(shared):
 def test_one_setting_or_module_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     printed = colleague.listed()
-    assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 12, **PAGE}
-    assert methods(printed, "finetune") == methods(printed, "evaluate_run") == {"lwf"}
+    assert jobs(printed) == {"finetune": 2, "evaluate": 2, **TABLES, "plot_figure": 12, **PAGE}
+    assert methods(printed, "finetune") == methods(printed, "evaluate") == {"lwf"}
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 3.0", "temperature: 2.0")
     assert colleague.planned() == {}
     colleague.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
@@ -322,7 +322,7 @@ def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(col
     for name in ("history.csv", "manifest.json"):
         record["outputs"][str((run / name).relative_to(colleague.folder))] = sha256(run / name)
     provenance.write(run / "provenance.json", record)
-    assert methods(colleague.listed(), "evaluate_run") == {"ft", "wise_ft"}
+    assert methods(colleague.listed(), "evaluate") == {"ft", "wise_ft"}
 
 
 @pytest.mark.thorough

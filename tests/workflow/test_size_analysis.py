@@ -106,7 +106,7 @@ def test_models_are_pretrained_benchmarked_and_compared_by_size(own):
     own.edit("own/models.yaml", "lr: 0.01", "lr: 0.02")
     planned = own.planned(config=(*CONFIG, SIZES))
     assert (
-        planned["pretrain_model"] == 1 and planned["finetune"] == 4 and planned["evaluate_run"] == 5
+        planned["pretrain_model"] == 1 and planned["finetune"] == 4 and planned["evaluate"] == 5
     )
 
 

@@ -312,7 +312,7 @@ def test_an_edit_of_how_runs_are_scored_scores_all_of_them_again(finished_copy):
     finished_copy.edit(f"{LIBRARY}/evaluation/evaluate.py", "tables = []", "tables = [*()]")
     planned = finished_copy.planned()
     pretrained, methods_and_targets = 1, len(METHODS) * len(TARGETS)
-    assert planned["evaluate_run"] == pretrained + methods_and_targets
+    assert planned["evaluate"] == pretrained + methods_and_targets
     assert "finetune" not in planned
 
 
@@ -328,7 +328,7 @@ def test_an_edit_of_a_layout_prepares_its_datasets_again(finished_copy):
 def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_copy):
     finished_copy.edit("workflow/scripts/_networks.py", "states=states,", "states=(states),")
     planned = finished_copy.planned()
-    assert set(planned) - MADE_OF_ROWS == {"evaluate_run", "check_labels", *PAGE}
+    assert set(planned) - MADE_OF_ROWS == {"evaluate", "check_labels", *PAGE}
 
 
 @pytest.mark.thorough
@@ -370,20 +370,20 @@ def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_th
 def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy):
     finished_copy.edit(f"{LIBRARY}/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
     printed = finished_copy.listed()
-    assert jobs(printed) == {"finetune": 2, "evaluate_run": 2, **TABLES, "plot_figure": 11, **PAGE}
-    assert methods(printed, "finetune") == methods(printed, "evaluate_run") == {"lwf"}
+    assert jobs(printed) == {"finetune": 2, "evaluate": 2, **TABLES, "plot_figure": 11, **PAGE}
+    assert methods(printed, "finetune") == methods(printed, "evaluate") == {"lwf"}
 
 
 def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
     finished_copy.edit("workflow/catalog/methods.yaml", "{lr: 0.001}", "{lr: 0.002}")
     printed = finished_copy.listed()
     assert methods(printed, "finetune") == {"ft"}
-    assert methods(printed, "evaluate_run") == {"ft", "wise_ft"}
+    assert methods(printed, "evaluate") == {"ft", "wise_ft"}
 
 
 def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     planned = finished_copy.planned(config=("targets=[red,green,blue]",))
-    of_new_target = {"check_labels": 1, "finetune": 3, "merge_weights": 1, "evaluate_run": 4}
+    of_new_target = {"check_labels": 1, "finetune": 3, "merge_weights": 1, "evaluate": 4}
     # All tables and figures too, since what is made of a grid has a folder of its own.
     assert planned == {**of_new_target, **TABLES, "plot_figure": 12, **PAGE}
 
@@ -395,7 +395,7 @@ def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_
     assert planned["download"] == 1
     assert planned["prepare"] == 1
     assert planned["finetune"] == 3
-    assert planned["evaluate_run"] == 9
+    assert planned["evaluate"] == 9
 
 
 @pytest.mark.thorough
@@ -452,7 +452,7 @@ def test_the_batch_size_of_evaluation_changes_no_prediction(finished, project):
 @pytest.mark.thorough
 def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project):
     planned = project.planned(config=("methods=[pretrained]",))
-    assert planned["evaluate_run"] == 1
+    assert planned["evaluate"] == 1
     assert planned["compute_metrics"] == 1
     assert "plot_figure" not in planned
 

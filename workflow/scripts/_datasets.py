@@ -11,7 +11,7 @@ from rib.data.view import DatasetFiles
 
 
 def row_files(files, methods: Sequence[str]) -> RowFiles:
-    """Rows of the methods, from inputs of a job of which `rows` and `indexes` are lists of files."""
+    """Rows of methods, from inputs of a job that has lists of `rows` and `indexes`."""
     return RowFiles(rows=paths(files.rows), indexes=paths(files.indexes), methods=methods)
 
 

@@ -115,7 +115,7 @@ def states_as_json(states: Sequence[NetworkState]) -> list[dict[str, Any]]:
 
 
 def states_from_json(entries: Sequence[Mapping[str, Any]]) -> list[NetworkState]:
-    """The states that `states_as_json` wrote; those of algorithms have only the name of its file."""
+    """The states that `states_as_json` wrote. A `Merge` has its algorithm's name, not its file."""
     states = []
     for entry in entries:
         weights = Merge(**entry["merge"]) if "merge" in entry else entry["weights"]
