@@ -284,7 +284,7 @@ TRAINING = SCORING | {
 }
 EVALUATION = SCORING | {
     "evaluation/evaluate.py",
-    "evaluation/merge_files.py",
+    "evaluation/networks.py",
     "models/fuse_batch_norm.py",
     "models/state.py",
 }
@@ -292,7 +292,7 @@ FEATURES = NETWORK | {
     "models/layers.py",
     "models/state.py",
     "models/fuse_batch_norm.py",
-    "evaluation/merge_files.py",
+    "evaluation/networks.py",
 }
 ROWS = {"analysis/counts.py", "analysis/ri.py", "config/run.py", "base/files.py"}
 # What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. The
@@ -309,26 +309,17 @@ STAGES = [
     ("split_dataset", {}, {"data/split_dataset.py", "data/splits.py", "data/subsets.py"}),
     ("finetune", {"method": "lwf"}, TRAINING | {"methods/lwf.py", "models/padding_prompt.py"}),
     (
-        "merge_weights",
-        {"method": "wise_ft_curve"},
-        {
-            "evaluation/merge_files.py",
-            "methods/wise_ft_curve.py",
-            "methods/wise_ft.py",
-            "base/plugins.py",
-        },
-    ),
-    (
         "select_weights",
         {"method": "greedy_soup_sweep"},
         SCORING | {"evaluation/select_weights.py", "methods/greedy_soup.py"},
     ),
+    ("evaluate", {"entry": "pretrained"}, EVALUATION | {"models/padding_prompt.py"}),
+    ("evaluate", {"entry": "fisher"}, EVALUATION | {"methods/fisher.py"}),
     (
         "evaluate",
-        {"method": "pretrained"},
-        EVALUATION | {"models/padding_prompt.py", "data/groups.py"},
+        {"entry": "wise_ft_curve"},
+        EVALUATION | {"methods/wise_ft_curve.py", "methods/wise_ft.py", "base/plugins.py"},
     ),
-    ("evaluate", {"method": "fisher"}, EVALUATION | {"methods/fisher.py"}),
     (
         "compute_features",
         {"method": "ft"},

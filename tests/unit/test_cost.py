@@ -44,10 +44,11 @@ def texts_by_name(paths_by_name):
     return {name: [str(path) for path in paths] for name, paths in paths_by_name.items()}
 
 
-def settings_of(records, fisher=None, shared_fisher=None, parents=PARENTS):
-    """Settings of the job that sums up costs."""
+def settings_of(records, fisher=None, shared_fisher=None, parents=PARENTS, evaluated=None):
+    """Settings of the job that sums up costs; every method is evaluated alone by default."""
     return CostSettings(
         records=[str(path) for path in records],
+        evaluated=evaluated or {name: [name] for name in ("pretrained", *PARENTS)},
         fisher=texts_by_name(fisher or {}),
         shared_fisher=texts_by_name(shared_fisher or {}),
         parents=parents,
@@ -370,6 +371,26 @@ def test_fisher_information_that_trainings_share_counts_once_for_all_targets_and
     assert costs.loc["ft", "jobs"] == 2 * 3 + 1 + 1
     assert costs.loc["ft", "images"] == 2 * TRAINING_IMAGES
     assert costs.loc["wise", "merge"] == MERGE
+
+
+def test_methods_that_are_evaluated_together_share_the_seconds_of_the_job(records):
+    # given the evaluations of `wise`, now as those of two variants
+    parents = {"ft": [], "wise-alpha0.25": ["ft"], "wise-alpha0.5": ["ft"]}
+    evaluated = {name: [name] for name in ("pretrained", "ft", "probe", "lp_ft")}
+    evaluated["wise"] = ["wise-alpha0.25", "wise-alpha0.5"]
+    # when
+    costs = cost_of(settings_of(records, parents=parents, evaluated=evaluated))
+    # then
+    of_targets = EVALUATION - PRETRAINED_SECONDS
+    evaluation_of_variant = of_targets / 2 + PRETRAINED_SECONDS
+    assert costs.set_index("method")["evaluate"].to_dict() == {
+        "ft": EVALUATION,
+        "wise-alpha0.25": evaluation_of_variant,
+        "wise-alpha0.5": evaluation_of_variant,
+    }
+    # and each counts the training of ft and two evaluations, for two targets, and the pretrained
+    # model's evaluation
+    assert set(costs["jobs"]) == {2 * 3 + 1}
 
 
 def test_histories_are_gathered_with_their_run_every_epoch_and_eight_digits(tmp_path):

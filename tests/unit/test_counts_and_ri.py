@@ -43,6 +43,8 @@ GROUP = ["model", "method", "size"]
 MRI = ["mri", "ci_low", "ci_high"]
 LEAK_FREE = ["leak_free", "leak_free_low", "leak_free_high"]
 ALL_IMAGES = DatasetView(geometry=None, budget="all", images_per_class=None)
+# of evaluation rows
+ROW_COLUMNS = list(dict.fromkeys([*RUN_COLUMNS, *COLUMNS]))
 # By dataset, the first of the ten outputs that its five classes have.
 FIRST_OUTPUTS = {"a": 0, "b": 3, "c": 6, "val": 9, "outside": 4}
 
@@ -51,7 +53,7 @@ def scored(rows):
     """Evaluation rows: in place of labels and predictions, rows of the index and ranks."""
     image_groups = rows.groupby([*STATE_COLUMNS, "dataset"], dropna=False, observed=True)
     rank = (rows["label"] != rows["prediction"]).astype("int16")
-    return rows.assign(row=image_groups.cumcount(), rank=rank)[[*RUN_COLUMNS, *COLUMNS]]
+    return rows.assign(row=image_groups.cumcount(), rank=rank)[ROW_COLUMNS]
 
 
 def indexes_of(rows):

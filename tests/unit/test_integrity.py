@@ -98,23 +98,6 @@ def test_what_a_watched_manifest_lists_is_read_again(file, manifest):
         integrity.refuse_changed([Path(manifest)])
 
 
-def test_datasets_behind_an_evaluation_group_are_checked():
-    # given
-    images = write_listed_file("a/images.npy", "pixels", "a/manifest.json")
-    manifest = Path("a/manifest.json")
-    dataset = {"manifest": str(manifest), "sha256": sha256(manifest)}
-    group = write_manifest("group_g/manifest.json", datasets={"a": dataset}, order=["a"])
-    integrity.refuse_changed([group])
-    for path in (manifest, images):
-        # when
-        bytes_before = path.read_bytes()
-        path.write_bytes(bytes_before + b" ")
-        # then
-        with pytest.raises(UserError, match=f"^{path}: "):
-            integrity.refuse_changed([group])
-        path.write_bytes(bytes_before)
-
-
 def test_a_table_that_was_edited_is_no_input():
     table = write_file("reports/tables/mri.csv", "1.0")
     write_record("reports/tables/provenance.json", "reports/tables/mri.csv")
@@ -174,31 +157,11 @@ def test_what_inputs_should_be_is_gathered_from_records_and_manifests():
     assert integrity.claims([table]) == {}
 
 
-def test_a_manifest_lists_its_files_beside_it_and_those_of_its_datasets():
-    # given
-    images_of_a = write_listed_file("p/a/images.npy", "a", "p/a/manifest.json")
-    images_of_b = write_listed_file("p/b/images.npy", "b", "p/b/manifest.json")
-    datasets = {
-        "a": {"manifest": "p/a/manifest.json", "sha256": sha256_of_text("a")},
-        "b": {"manifest": "p/b/manifest.json", "sha256": sha256_of_text("b")},
-        "gone": {"manifest": "p/gone/manifest.json", "sha256": sha256_of_text("gone")},
-    }
+def test_a_manifest_lists_its_files_beside_it_and_not_the_datasets_that_it_states():
+    datasets = {"a": {"manifest": "p/a/manifest.json", "sha256": "0" * 64}}
     rows = write_file("s/rows.parquet", "rows")
-    # when datasets are stated that another manifest lists, then
-    manifest_of_rows = write_manifest("s/rows.manifest.json", rows, datasets=datasets)
-    assert integrity.files_of_manifest(manifest_of_rows) == {rows: sha256(rows)}
-    # when the manifest is that of a group of datasets, then
-    manifest_of_group = write_manifest(
-        "s/manifest.json", rows, datasets=datasets, order=["a", "b", "gone"]
-    )
-    assert integrity.files_of_manifest(manifest_of_group) == {
-        rows: sha256(rows),
-        Path("p/a/manifest.json"): sha256_of_text("a"),
-        Path("p/b/manifest.json"): sha256_of_text("b"),
-        Path("p/gone/manifest.json"): sha256_of_text("gone"),
-        images_of_a: sha256(images_of_a),
-        images_of_b: sha256(images_of_b),
-    }
+    manifest = write_manifest("s/rows.manifest.json", rows, datasets=datasets)
+    assert integrity.files_of_manifest(manifest) == {rows: sha256(rows)}
 
 
 # Inputs while a job runs

@@ -448,6 +448,8 @@ def test_the_cost_of_a_merge_over_seeds_is_that_of_all_its_trainings():
     assert soup_cost["jobs"] == 2 * 3 + 2 + 2 + 1
 
 
+# of evaluation rows
+ROW_COLUMNS = list(dict.fromkeys([*RUN_COLUMNS, *COLUMNS]))
 # Objects of datasets. On dataset a the merge was trained; there is one image of each object and a
 # second one of the first.
 OBJECTS = {"a": 9, "b": 6, "c": 8}
@@ -482,7 +484,7 @@ def random_rows(run, datasets, rng):
         is_wrong = rng.random(images) > EXPECTED_ACCURACY[run.method]
         rows = pd.DataFrame({"row": np.arange(images), "rank": is_wrong.astype(int)})
         rows = rows.assign(**vars(run), alpha=np.nan, dataset=dataset)
-        rows_of_datasets.append(rows[[*RUN_COLUMNS, *COLUMNS]])
+        rows_of_datasets.append(rows[ROW_COLUMNS])
     return pd.concat(rows_of_datasets)
 
 

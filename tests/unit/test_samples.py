@@ -92,7 +92,7 @@ def random_rows(run, rng):
     return rows.assign(rank=(rows["prediction"] - rows["label"]) % 3)
 
 
-STORED = ["dataset", "row", "prediction", "rank", "confidence", "log_prob", "brier"]
+STORED = ["method", "dataset", "row", "prediction", "rank", "confidence", "log_prob", "brier"]
 
 
 @dataclass(frozen=True)
@@ -314,10 +314,10 @@ def test_means_are_right_of_objects_with_more_images_than_16_bits_can_count(imag
 def test_what_all_objects_share_has_no_spread(grid):
     """A run that repeats the pretrained one agrees on every image, whatever is drawn."""
     row_files = []
-    for run_folder in ("none/pretrained", "a/ft"):
-        path = grid.folder / f"same/m/{run_folder}/all/0/group.parquet"
+    for target, method in (("none", "pretrained"), ("a", "ft")):
+        path = grid.folder / f"same/m/{target}/{method}/all/0/group.parquet"
         path.parent.mkdir(parents=True)
-        grid.pretrained.to_parquet(path)
+        grid.pretrained.assign(method=method).to_parquet(path)
         row_files.append(path)
     _, flips = grid.sample_tables(row_files=row_files)
     line = flips.iloc[0]

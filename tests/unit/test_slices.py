@@ -64,11 +64,12 @@ def write_index(folder, dataset, index):
     return path
 
 
-def random_rows(dataset, rng):
+def random_rows(method, dataset, rng):
     """Rows of the scored images of a dataset, of which about half are right."""
     scored_images = np.flatnonzero(np.arange(IMAGES[dataset]) % 5)
     ranks = rng.integers(0, 2, len(scored_images))
-    return pd.DataFrame({"dataset": dataset, "row": scored_images, "rank": ranks})
+    columns = {"method": method, "dataset": dataset, "row": scored_images, "rank": ranks}
+    return pd.DataFrame(columns)
 
 
 @pytest.fixture
@@ -84,12 +85,10 @@ def grid(tmp_path):
         for group in EVALUATION_GROUPS:
             rows_of_datasets = []
             for dataset in group:
-                rows = random_rows(dataset, rng)
+                rows = random_rows(run.method, dataset, rng)
                 rows_of_datasets.append(rows)
                 rows_with_index = rows.merge(pd.read_parquet(indexes[dataset]), on="row")
-                joined.append(
-                    rows_with_index.assign(model=run.model, target=run.target, method=run.method)
-                )
+                joined.append(rows_with_index.assign(model=run.model, target=run.target))
             first_dataset, *_ = group
             path = tmp_path / str(run) / f"{first_dataset}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -364,7 +363,8 @@ def test_only_models_that_saw_whole_photos_have_an_mce_like_published_ones(tmp_p
     for run in RUNS:
         path = tmp_path / str(run) / "c.parquet"
         path.parent.mkdir(parents=True)
-        pd.DataFrame({"dataset": "c", "row": range(images), "rank": 1}).to_parquet(path)
+        columns = {"method": run.method, "dataset": "c", "row": range(images), "rank": 1}
+        pd.DataFrame(columns).to_parquet(path)
         row_files.append(path)
     # when `m` alone is comparable on this dataset
     mce = write_slice_tables(

@@ -54,10 +54,8 @@ from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params
 from rib.config.figure_settings import FigureSettings
-from rib.data.dataset_part import PartSettings
 from rib.data.settings import (
     DownloadSettings,
-    GroupSettings,
     PreparationSettings,
     SplitSettings,
 )
@@ -67,7 +65,6 @@ from rib.evaluation.settings import (
     FeatureSettings,
     FisherSettings,
     InversionJobSettings,
-    MergeSettings,
     SelectionSettings,
 )
 from rib.jobs.script import UNRECORDED
@@ -110,7 +107,7 @@ def test_the_grids_of_these_tests_have_jobs_of_every_rule(jobs):
 
 # Inputs that rules have from a function that they share with others, and to which these jobs give
 # nothing.
-NO_MERGE = {"merge", "fisher", "fisher_manifests"}
+NO_MERGE = {"selection", "fisher", "fisher_manifests"}
 NEVER_GIVEN = {
     # of pretrained models and of what was trained, not of merges
     "compute_fisher": NO_MERGE | {"dataset_proxy"},
@@ -118,9 +115,9 @@ NEVER_GIVEN = {
     # they choose the weights, from weights without Fisher information; both protocols of `select`
     # have no proxy here
     "select_weights": NO_MERGE | {"target_proxy"},
-    # the merges that these grids score so need no Fisher information
+    # the merges that these grids score so need no Fisher information and are not selected
     "evaluate_select_split": NO_MERGE | {"proxy"},
-    "evaluate_over_targets": {"fisher", "fisher_manifests", "proxy"},
+    "evaluate_over_targets": NO_MERGE | {"proxy"},
     "export_open_clip_run": NO_MERGE | {"dataset_split"},
     # the tokenizer of the model alone
     "export_run": {"archive"},
@@ -218,14 +215,11 @@ class StageReachedError(Exception):
 STAGES = {
     "download": ("rib.data.download:download", DownloadSettings),
     "prepare": ("rib.data.prepare:prepare", PreparationSettings),
-    "list_group": ("rib.data.groups:write_group", GroupSettings),
-    "list_part": ("rib.data.parts:write_part", PartSettings),
     "split_dataset": ("rib.data.split_dataset:split_dataset", SplitSettings),
     "convert_model": ("rib.models.convert:convert", ConversionSettings),
     "store_text": ("rib.models.convert:store_text", TextSettings),
     "pretrain_model": ("rib.training.pretrain:pretrain", PretrainingSettings),
     "finetune": ("rib.training.finetune:finetune", FineTuningSettings),
-    "merge_weights": ("rib.evaluation.networks:write_merge", MergeSettings),
     "select_weights": ("rib.evaluation.select_weights:select_weights", SelectionSettings),
     "evaluate": ("rib.evaluation.evaluate:evaluate", EvaluationSettings),
     "check_labels": ("rib.analysis.label_check:check_labels", LabelCheckSettings),
@@ -341,9 +335,8 @@ def script_module(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
         shared.append(module)
-    # what scripts read of files that are not there
-    monkeypatch.setattr("rib.evaluation.networks.run_states", lambda *_: [])
-    monkeypatch.setattr(sys.modules["_networks"], "run_states", lambda **_: [])
+    # what scripts read of a file that is not there
+    monkeypatch.setattr(sys.modules["_networks"], "selected_state", lambda *_: None)
     return shared[0]
 
 
@@ -406,7 +399,12 @@ def asked(script_module, monkeypatch):
             input=InputFiles(fromdict=inputs),
             output=OutputFiles(fromdict=job.outputs),
             params=Params(
-                fromdict={"cfg": job.settings, "source": {"kind": "http"}, "folders": []}
+                fromdict={
+                    "cfg": job.settings,
+                    "source": {"kind": "http"},
+                    "folders": [],
+                    "methods": [],
+                }
             ),
             wildcards=Wildcards(fromdict=job.wildcards),
             log=Log(["logs/x.log"]),
@@ -435,18 +433,6 @@ def test_every_stage_is_given_all_that_it_asks_for(wiring, asked, monkeypatch, t
     monkeypatch.chdir(tmp_path)
     run_script, given_to = asked
     for jobs_of_grid in wiring.values():
-        # given: the groups of datasets, which scripts read of files that are not there
-        groups = {
-            job.outputs["manifest"]: job.settings["datasets"]
-            for job in jobs_of(jobs_of_grid, "list_group")
-        }
-        for job in jobs_of(jobs_of_grid, "list_part"):
-            groups[job.outputs["manifest"]] = [job.settings["dataset"]]
-        monkeypatch.setattr(
-            "rib.data.groups.read_group",
-            lambda manifest, groups=groups: {name: Path(name) for name in groups[str(manifest)]},
-        )
-        monkeypatch.setattr("rib.data.parts.read_part", lambda manifest: None)
         # when: scripts run up to the call of their stage
         for job in jobs_of_grid:
             if job.script:
@@ -513,7 +499,6 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
         *(
             ("finetune", "algorithm"),
             ("select_weights", "algorithm"),
-            ("merge_weights", "algorithm"),
         ),
         *(("evaluate", "algorithm"), ("export_run", "algorithm")),
         *(
@@ -528,13 +513,11 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
 def named_code(job):
     """Files of code that a job's settings name, by the setting."""
     named = {}
-    # The file of a merge that is computed on loading does not depend on the algorithm's code.
-    is_computed_on_loading = job.rule == "merge_weights" and job.settings["form"] in (
-        "merge",
-        "ensemble",
-    )
-    if job.settings.get("algorithm") and not is_computed_on_loading:
-        named["algorithm"] = str(Path(job.settings["algorithm"]).relative_to(LIBRARY))
+    algorithm = job.settings.get("algorithm")
+    if job.settings.get("merge"):
+        algorithm = job.settings["merge"]["algorithm"]
+    if algorithm:
+        named["algorithm"] = str(Path(algorithm).relative_to(LIBRARY))
     if "layout" in job.settings and job.script == "prepare":
         named["layout"] = str(Path(job.settings["layout"]).relative_to(LIBRARY))
     if job.script == "plot_figure":
