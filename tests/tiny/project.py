@@ -258,9 +258,9 @@ def jobs_of_run(printed: str) -> dict[str, int]:
 
 
 def methods(printed: str, rule: str) -> set[str]:
-    """Methods of the jobs of one rule in what Project.listed printed."""
+    """Methods, or entries that are evaluated, of one rule's jobs in what Project.listed printed."""
     blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
-    return {re.search(r"method=(\w+)", block)[1] for block in blocks}
+    return {re.search(r"(?:method|entry)=(\w+)", block)[1] for block in blocks}
 
 
 def copy_project(folder: Path) -> Path:

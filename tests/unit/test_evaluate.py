@@ -629,6 +629,14 @@ def with_corruptions(files, folder, corruptions):
     return replace(files, prepared_folders={"first": folder})
 
 
+def test_a_part_that_leaves_images_in_no_part_is_refused(files, tmp_path):
+    files_of_first = with_corruptions(files, tmp_path / "first", IN_TURN)
+    part = DatasetPart(column="corruption", levels=["fog"])
+    with pytest.raises(UserError, match="^datasets.yaml, first, parts: images with .*'noise' are"):
+        job(files_of_first, tmp_path / "fog", part=part, other_levels=[])
+    assert list((tmp_path / "fog").iterdir()) == []
+
+
 def job_of_part(files, out, corruption, **choices):
     """Evaluate the images of one corruption.
 

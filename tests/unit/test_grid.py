@@ -451,6 +451,62 @@ def parents_of_methods(*args, **choices):
     return {name: method.parents for name, method in methods.items()}
 
 
+def evaluations(**choices):
+    """Of each method of a grid, the job that evaluates it, and all methods in that job."""
+    methods = grid(**choices).methods
+    return {name: (method.evaluation, [*method.evaluated]) for name, method in methods.items()}
+
+
+LISTED = ["wise_ft-alpha0.25", "wise_ft-alpha0.5", "wise_ft-alpha0.75"]  # by the family
+
+
+@pytest.mark.parametrize("alphas", [None, [0.25, 0.5, 0.75], [0.5], [0.75, 0.25]])
+def test_averages_that_the_family_lists_are_evaluated_together_whichever_config_names(alphas):
+    # given
+    settings = {} if alphas is None else {"wise_ft": {"alpha": alphas}}
+    # when
+    chosen = grid(methods=["ft", "linear_probe", "wise_ft"], method_settings=settings)
+    # then
+    averages = {name for name in chosen.methods if name.startswith("wise_ft")}
+    assert averages == {f"wise_ft-alpha{alpha}" for alpha in alphas or [0.25, 0.5, 0.75]}
+    for name in averages:
+        assert chosen.evaluation_of(name) == "wise_ft-alpha"
+        assert chosen.methods[name].evaluated == {
+            "wise_ft-alpha0.25": {"alpha": 0.25},
+            "wise_ft-alpha0.5": {"alpha": 0.5},
+            "wise_ft-alpha0.75": {"alpha": 0.75},
+        }
+    # and what is trained has a job of its own
+    for name in ("pretrained", "ft", "linear_probe"):
+        assert chosen.evaluation_of(name) == name
+    assert list(chosen.methods["ft"].evaluated) == ["ft"]
+
+
+def test_an_average_that_only_config_names_is_evaluated_alone():
+    in_a_list = evaluations(methods=["wise_ft"], method_settings={"wise_ft": {"alpha": [0.5, 0.9]}})
+    assert in_a_list["wise_ft-alpha0.5"] == ("wise_ft-alpha", LISTED)
+    assert in_a_list["wise_ft-alpha0.9"] == ("wise_ft-alpha0.9", ["wise_ft-alpha0.9"])
+    # even if the family lists the same alpha, since its name has none
+    without_a_list = evaluations(methods=["wise_ft"], method_settings={"wise_ft": {"alpha": 0.5}})
+    assert without_a_list["wise_ft"] == ("wise_ft", ["wise_ft"])
+
+
+def test_averages_of_a_swept_parent_are_evaluated_by_a_job_for_each_of_its_variants():
+    of_methods = evaluations(methods=["wise_ft"], method_settings={"ft": {"lr": [0.1, 0.2]}})
+    for rate in (0.1, 0.2):
+        averages = [f"{name}-lr{rate}" for name in LISTED]
+        for name in averages:
+            assert of_methods[name] == (f"wise_ft-alpha-lr{rate}", averages)
+
+
+def test_merges_that_are_no_averages_are_evaluated_alone():
+    of_methods = evaluations(
+        methods=["wise_ft_curve", "ties"], method_settings={"ties": {"density": [0.1, 0.2]}}
+    )
+    assert of_methods["wise_ft_curve"] == ("wise_ft_curve", ["wise_ft_curve"])
+    assert of_methods["ties-density0.2"] == ("ties-density0.2", ["ties-density0.2"])
+
+
 def test_a_method_that_depends_on_a_swept_one_is_swept_with_it():
     # given
     settings = {"ft": {"lr": [0.1, 0.2]}, "linear_probe": {"lr": [1, 2]}, "wise_ft": {"alpha": 0.5}}

@@ -19,7 +19,7 @@ ARRAY = "results/tiny/prepare/green/160px-bicubic-crop1/images.npy"
 WEIGHTS = "results/tiny/models/tiny_cnn/weights.safetensors"
 CHECKPOINT = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
 ROWS = "results/tiny/paper/evaluate/tiny_cnn/red/lwf/all/0/tiny.parquet"
-MERGE_FILE = "results/tiny/paper/merge/tiny_cnn/green/wise_ft/all/0/merge.json"
+OTHER_ROWS = "results/tiny/paper/evaluate/tiny_cnn/green/wise_ft/all/0/tiny.parquet"
 # What is made from each.
 MADE_FROM = {
     ARCHIVE: ARRAY.replace("green", "blue"),
@@ -41,7 +41,7 @@ def damage(path):
 def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
     before = finished_copy.state()
     printed = finished_copy.snakemake("verify", "--cores", "1")
-    assert "verified 52 jobs" in printed and "all files match their records" in printed
+    assert "verified 49 jobs" in printed and "all files match their records" in printed
     assert finished_copy.state() == before
 
     folder = finished_copy.folder
@@ -50,7 +50,7 @@ def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
         file.write(b"edited")
     os.truncate(folder / ROWS, 100)
     (folder / ARRAY).unlink()
-    (folder / MERGE_FILE).with_name("provenance.json").unlink()
+    (folder / OTHER_ROWS).with_suffix(".provenance.json").unlink()
     before = finished_copy.state()
     printed = finished_copy.snakemake("verify", "--cores", "1", check=False)
     assert (
@@ -59,7 +59,7 @@ def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
     )
     assert (
         f"missing: 1\n  {ARRAY}\n" in printed
-        and f"without a provenance record: 1\n  {MERGE_FILE}" in printed
+        and f"without a provenance record: 1\n  {OTHER_ROWS}" in printed
     )
     assert (
         "verify: 5 differences from the records in 5 jobs; logs/verify.log lists all of them."

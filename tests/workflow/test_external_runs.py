@@ -133,10 +133,10 @@ def test_nothing_is_left_to_do_and_all_files_match_their_records(scored):
 
 
 def listed(printed, rule):
-    """Target and method of the jobs of a rule in what Project.listed printed."""
+    """Target and method or entry of a rule's jobs in what Project.listed printed."""
     blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
     return {
-        (re.search(r"target=(\w+)", block)[1], re.search(r"method=(\w+)", block)[1])
+        (re.search(r"target=(\w+)", block)[1], re.search(r"(?:method|entry)=(\w+)", block)[1])
         for block in blocks
     }
 

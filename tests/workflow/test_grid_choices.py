@@ -109,22 +109,21 @@ MERGES = "results/tiny/held_out/merge/tiny_vit/red"
 
 
 def test_selection_keeps_the_score_of_every_candidate_and_takes_the_best(held_out_rows):
-    merge = json.loads(
-        (held_out_rows.folder / MERGES / "wise_ft_selected/all/0/merge.json").read_text()
-    )
-    candidates = merge["candidates"]
+    selection_file = held_out_rows.folder / MERGES / "wise_ft_selected/all/0/selection.json"
+    selection = json.loads(selection_file.read_text())
+    candidates = selection["candidates"]
     assert len(candidates) == 11
     first_candidate, *_ = candidates
     assert first_candidate["images"] > 0
     best_accuracy = max(candidate["accuracy"] for candidate in candidates)
-    (state,) = merge["states"]
-    chosen = next(candidate for candidate in candidates if candidate["weights"] == state["weights"])
+    weights = selection["weights"]
+    chosen = next(candidate for candidate in candidates if candidate["weights"] == weights)
     assert chosen["accuracy"] == best_accuracy
 
 
 @pytest.mark.thorough
 def test_a_soup_chooses_among_the_methods_that_it_names(held_out):
-    soup = json.loads((held_out.folder / MERGES / "greedy_soup/all/0/merge.json").read_text())
+    soup = json.loads((held_out.folder / MERGES / "greedy_soup/all/0/selection.json").read_text())
     assert {"pretrained", "ft", "ewc", "lwf"} == {
         name for c in soup["candidates"] for name in c["weights"]
     }

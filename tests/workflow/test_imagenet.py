@@ -33,7 +33,6 @@ def printed(imagenet):
 def test_the_papers_grid_is_planned_without_data(printed):
     planned = jobs(printed)
     assert planned["finetune"] == MODELS * TRAINED * TARGETS * SIZES
-    assert planned["merge_weights"] == MODELS * MERGED * TARGETS * SIZES
     assert planned["check_labels"] == MODELS * TARGETS
     assert (
         planned["evaluate"]
@@ -50,7 +49,6 @@ def test_the_papers_grid_is_planned_without_data(printed):
     assert planned["download"] == 7 + 2 + 4 + MODELS
     # three geometries, and C in one form for all
     assert planned["prepare"] == 3 * 8 + 1
-    assert planned["list_group"] == 3 and planned["list_part"] == 3 * PARTS
 
 
 def test_plan_says_what_the_dry_run_says(imagenet, printed):

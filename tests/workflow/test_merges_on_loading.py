@@ -52,16 +52,15 @@ def test_merges_are_evaluated_from_their_parents_and_an_edit_makes_only_their_ow
 ):
     names = ("mine_ties", "mine_fisher", "mine_dawin")
     planned = merging.planned("tables", config=chosen(*names))
-    jobs = {"merge_weights": 3, "compute_fisher": 2, "evaluate": 3}
+    jobs = {"compute_fisher": 2, "evaluate": 3}
     assert {rule: planned.get(rule) for rule in jobs} == jobs and "finetune" not in planned
     files = [f"{RUNS}/evaluate/tiny_cnn/red/{name}/all/0/tiny.parquet" for name in names]
     merging.snakemake(*files, "--cores", "2", config=chosen(*names))
-    merge = json.loads(
-        (merging.folder / f"{RUNS}/merge/tiny_cnn/red/mine_ties/all/0/merge.json").read_text()
-    )
+    manifest_of_ties = (merging.folder / files[0]).with_suffix(".manifest.json")
+    networks = json.loads(manifest_of_ties.read_text())["networks"]
     made = {"form": "merge", "algorithm": "ties", "run": "tiny_cnn/red/mine_ties/all/0"}
     made |= {"parents": ["ft", "lwf"], "settings": SETTINGS["mine_ties"]}
-    assert merge["states"] == [{"alpha": None, "merge": made}]
+    assert networks == [{"method": "mine_ties", "alpha": None, "merge": made}]
     for parent in ("ft", "lwf"):
         path = merging.folder / f"{RUNS}/fisher/tiny_cnn/red/{parent}/all/0/7.safetensors"
         found = safetensors.torch.load_file(path)

@@ -30,39 +30,42 @@ CONFIG = (*CHOICES, "method_settings={ft: {lr: [0.001, 0.003]}}")
 TABLES = "reports/tiny/held_out/tables"
 
 
-def parents(printed, rule, run):
-    """The runs whose checkpoints' manifests are inputs of a job that a dry-run lists."""
+def parents(printed, rule, output):
+    """The runs whose checkpoints' manifests are inputs of a job that a dry-run lists.
+
+    Args:
+        output: the first one of the job, without the folder of the results.
+    """
     blocks = re.findall(rf"^rule {rule}:\n((?:    .*\n)+)", printed, re.M)
-    (block,) = (
-        block
-        for block in blocks
-        if f"output: results/tiny/held_out/merge/{run}/merge.json" in block
-    )
+    (block,) = (block for block in blocks if f"output: results/tiny/held_out/{output}" in block)
     inputs = re.search("input: (.*)", block)[1]
     return re.findall(r"results/tiny/held_out/finetune/tiny_vit/(\S+)/manifest\.json", inputs)
 
 
 def test_each_merge_waits_for_the_checkpoints_of_its_parents(project):
     printed = project.listed(config=CONFIG)
-    seeds = parents(printed, "merge_weights", "tiny_vit/red/soup_seeds-lr0.003/all/1")
+    of_seeds = "evaluate/tiny_vit/red/soup_seeds-lr0.003/all/1/tiny.parquet"
+    seeds = parents(printed, "evaluate", of_seeds)
     assert seeds == ["red/ft-lr0.003/all/1", "red/ft-lr0.003/all/0"]
-    for rule, name in (("merge_weights", "soup_sweep"), ("select_weights", "greedy_soup_sweep")):
-        assert parents(printed, rule, f"tiny_vit/green/{name}/all/0") == [
+    for rule, output in (
+        ("evaluate", "evaluate/tiny_vit/green/soup_sweep/all/0/tiny.parquet"),
+        ("select_weights", "merge/tiny_vit/green/greedy_soup_sweep/all/0/selection.json"),
+    ):
+        assert parents(printed, rule, output) == [
             "green/ft-lr0.001/all/0",
             "green/ft-lr0.003/all/0",
         ]
-    targets = parents(printed, "merge_weights", "tiny_vit/none/soup_targets-lr0.001/all/0")
+    of_targets = "evaluate_over_targets/tiny_vit/none/soup_targets-lr0.001/all/0/tiny.parquet"
+    targets = parents(printed, "evaluate_over_targets", of_targets)
     assert targets == ["red/ft-lr0.001/all/0", "green/ft-lr0.001/all/0"]
     planned = jobs(printed)
     assert planned["finetune"] == 2 * 2 * 2 and planned["select_weights"] == 2 * 2
-    over_seeds, over_sweep, over_targets = (
-        2 * 2,
-        2 * 2,
-        2 * 2,
-    )  # targets or seeds, and variants or seeds
-    assert planned["merge_weights"] == over_seeds + over_sweep + over_targets
+    over_seeds = 2 * 2  # targets and variants
+    over_sweep = 2 * 2  # targets and seeds
+    over_targets = 2 * 2  # variants and seeds
     assert planned["evaluate"] == 1 + 8 + over_seeds + 2 * over_sweep
-    assert planned["evaluate_over_targets"] == over_targets and planned["tabulate_over_targets"] == 1
+    assert planned["evaluate_over_targets"] == over_targets
+    assert planned["tabulate_over_targets"] == 1
 
 
 def test_without_parents_there_is_no_merge(project):
@@ -100,28 +103,35 @@ def test_merges_name_parents_by_what_they_differ_in(merged):
     runs = merged.folder / "results/tiny/held_out"
     # By merge, the runs of which it has the checkpoints, by the names that it has for them.
     expected_parents = {
-        "red/soup_seeds-lr0.001/all/1": {
+        "evaluate/tiny_vit/red/soup_seeds-lr0.001/all/1": {
             f"ft-lr0.001, seed {seed}": f"red/ft-lr0.001/all/{seed}" for seed in (1, 0)
         },
-        "green/soup_sweep/all/0": {f"ft-lr{lr}": f"green/ft-lr{lr}/all/0" for lr in (0.001, 0.003)},
-        "none/soup_targets-lr0.003/all/0": {
+        "evaluate/tiny_vit/green/soup_sweep/all/0": {
+            f"ft-lr{lr}": f"green/ft-lr{lr}/all/0" for lr in (0.001, 0.003)
+        },
+        "evaluate_over_targets/tiny_vit/none/soup_targets-lr0.003/all/0": {
             f"ft-lr0.003, target {target}": f"{target}/ft-lr0.003/all/0"
             for target in ("red", "green")
         },
     }
     for run, run_of_parent in expected_parents.items():
-        merge = json.loads((runs / f"merge/tiny_vit/{run}/merge.json").read_text())
-        assert merge["states"] == [{"alpha": None, "weights": dict.fromkeys(run_of_parent, 0.5)}]
-        hash_of_parent = {}
-        for name, parent_run in run_of_parent.items():
-            manifest_file = runs / f"finetune/tiny_vit/{parent_run}/manifest.json"
-            manifest = json.loads(manifest_file.read_text())
-            hash_of_parent[name] = manifest["files"]["checkpoint.safetensors"]
-        assert merge["checkpoints"] == hash_of_parent
-        assert len(set(hash_of_parent.values())) == 2
-    greedy = json.loads(
-        (runs / "merge/tiny_vit/red/greedy_soup_sweep/all/0/merge.json").read_text()
-    )
+        manifest = json.loads((runs / run / "tiny.manifest.json").read_text())
+        (network,) = manifest["networks"]
+        assert network["weights"] == dict.fromkeys(run_of_parent, 0.5)
+        assert list(manifest["fit"]) == list(run_of_parent)
+        record = json.loads((runs / run / "tiny.provenance.json").read_text())
+        hash_of_checkpoint = {
+            path: digest
+            for path, digest in record["inputs"].items()
+            if path.endswith("/checkpoint.safetensors")
+        }
+        assert list(hash_of_checkpoint) == [
+            f"results/tiny/held_out/finetune/tiny_vit/{parent_run}/checkpoint.safetensors"
+            for parent_run in run_of_parent.values()
+        ]
+        assert len(set(hash_of_checkpoint.values())) == 2
+    selection_file = runs / "merge/tiny_vit/red/greedy_soup_sweep/all/0/selection.json"
+    greedy = json.loads(selection_file.read_text())
     assert {name for found in greedy["candidates"] for name in found["weights"]} == {
         "ft-lr0.001",
         "ft-lr0.003",

@@ -54,9 +54,7 @@ def set_parts(project, parts):
 def results_of(project):
     """Bytes of all tables, figures and other results that do not tell times or files of rows."""
     return {
-        path: content
-        for path, content in project.products().items()
-        if "/evaluate/" not in path and "/group_" not in path
+        path: content for path, content in project.products().items() if "/evaluate/" not in path
     }
 
 
@@ -97,9 +95,8 @@ def test_a_run_in_parts_goes_on_where_it_was_killed_to_the_same_results(project)
     whole = outcome(project)
     set_parts(project, PARTS)
     planned = project.planned(*TARGETS, config=CHOICES)
-    assert planned["list_part"] == len(PARTS)
     assert planned["evaluate"] == len(RUNS) * len(PARTS), "other datasets keep their rows"
-    assert not {"prepare", "list_group", "finetune", "merge_weights"} & planned.keys()
+    assert not {"prepare", "finetune"} & planned.keys()
 
     # when: a run is killed after its second part, in the third
     run = project.start(*SNAKEMAKE, *ROWS_OF_PARTS, "--cores", "1", *CONFIG)
@@ -123,7 +120,8 @@ def test_a_run_in_parts_goes_on_where_it_was_killed_to_the_same_results(project)
 
     # and: what looks at results knows the parts
     project.snakemake("verify", config=CHOICES)
-    assert "list_part" in project.snakemake("plan", config=CHOICES)
+    evaluations = len(RUNS) * (1 + len(PARTS))
+    assert f"{evaluations} evaluate" in project.snakemake("plan", config=CHOICES)
     project.git("init", "--quiet")
     project.snakemake("track", config=CHOICES)
     tracked = yaml.safe_load((project.folder / f"{EVALUATED}.dvc").read_text())
@@ -131,7 +129,7 @@ def test_a_run_in_parts_goes_on_where_it_was_killed_to_the_same_results(project)
     assert tracked["outs"][0]["nfiles"] == len(files)
 
 
-def test_what_no_part_has_is_told_before_anything_is_evaluated(project):
+def test_what_no_part_has_is_one_sentence(project):
     set_parts(project, {"calm": [1, 2], "windy": [3, 4]})
     printed = project.snakemake(*TARGETS, "--cores", "1", config=CHOICES, check=False)
     assert "datasets.yaml, green, parts: images with the level 5 are in no part" in printed

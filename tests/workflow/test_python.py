@@ -99,6 +99,7 @@ def test_rows_that_no_ri_can_be_of_are_refused(folder, before, after):
     "run",
     [
         f"{OF_MODEL}/*/ft/all/0",
+        f"{OF_MODEL}/red/ft/*/0",
         f"{OF_MODEL}/red/ft/all/one",
         f"{OF_MODEL}/red/ft/all/1",
         f"{OF_MODEL}/red/ft/all",

@@ -105,9 +105,7 @@ def test_models_are_pretrained_benchmarked_and_compared_by_size(own):
     # another rate pretrains one model anew, and what depends on it
     own.edit("own/models.yaml", "lr: 0.01", "lr: 0.02")
     planned = own.planned(config=(*CONFIG, SIZES))
-    assert (
-        planned["pretrain_model"] == 1 and planned["finetune"] == 4 and planned["evaluate"] == 5
-    )
+    assert planned["pretrain_model"] == 1 and planned["finetune"] == 4 and planned["evaluate"] == 5
 
 
 def test_a_grid_of_one_size_and_published_models_has_no_such_analysis(project):

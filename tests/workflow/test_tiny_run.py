@@ -383,7 +383,7 @@ def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
 
 def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     planned = finished_copy.planned(config=("targets=[red,green,blue]",))
-    of_new_target = {"check_labels": 1, "finetune": 3, "merge_weights": 1, "evaluate": 4}
+    of_new_target = {"check_labels": 1, "finetune": 3, "evaluate": 4}
     # All tables and figures too, since what is made of a grid has a folder of its own.
     assert planned == {**of_new_target, **TABLES, "plot_figure": 12, **PAGE}
 

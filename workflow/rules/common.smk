@@ -3,7 +3,6 @@
 # makes them.
 
 import gc
-import inspect
 import os
 import re
 import sys
@@ -98,16 +97,6 @@ MEMORY = NetworkMemory(GRID)
 MEMORY.refuse_what_does_not_fit()
 GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
 REGISTRY = Registry(WORKFLOW, CONFIG["analyses"])
-
-
-def signed(function):
-    """A function of a rule, with its signature noted on it.
-
-    Snakemake asks for it several times for each job, and to find it out anew takes a tenth of a
-    large dry-run.
-    """
-    function.__signature__ = inspect.signature(function)
-    return function
 
 
 @cache

@@ -10,7 +10,9 @@ from rib.evaluation.settings import EvaluationSettings, MergeSettings
 MINUTES_OF_EVALUATION = 120
 MINUTES_OF_LONG_EVALUATION = 720
 
-ROW_FILE = "results/{family}/{protocol}/{stage}/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet"
+ROW_FILE = (
+    "results/{family}/{protocol}/{stage}/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet"
+)
 # A method of each entry; all methods of an entry are made of the same files.
 METHOD_OF_ENTRY = {GRID.evaluation_of(name): name for name in (PRETRAINED, *GRID.methods)}
 
@@ -160,9 +162,7 @@ def minutes_of_evaluation(wildcards):
 # The rules that score the select split and snapshots inherit from this one.
 rule evaluate:
     input:
-        unpack(
-            lambda wildcards: evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.group])
-        ),
+        unpack(lambda wildcards: evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.group])),
     output:
         rows="results/{family}/{protocol}/evaluate/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet",
         manifest="results/{family}/{protocol}/evaluate/{model}/{target}/{entry}/{size}/{seed}/{group}.manifest.json",
@@ -200,6 +200,4 @@ if GRID.split_fractions:
         log:
             "logs/{family}/{protocol}/select/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
         params:
-            cfg=lambda wildcards: evaluation_settings(
-                wildcards, [wildcards.target], split="select"
-            ),
+            cfg=lambda wildcards: evaluation_settings(wildcards, [wildcards.target], split="select"),

@@ -96,6 +96,6 @@ def _kind(job: Job) -> tuple[str | None, ...]:
     return (
         job.rule,
         job.wildcards.get("model"),
-        job.wildcards.get("method"),
+        job.wildcards.get("entry", job.wildcards.get("method")),
         job.wildcards.get("group"),
     )

@@ -243,10 +243,11 @@ def _files_of_rows(stages: Path, run: Run) -> list[Path]:
     files: list[Path] = []
     # Merges over targets are in a folder of their own.
     for stage in ("evaluate", "evaluate_over_targets"):
-        folder = stages / stage / run.model / run.target
-        for path in sorted(folder.glob(f"*/{run.size}/{run.seed}/*.parquet")):
-            if _states_of(path, run.method):
-                files.append(path)
+        entries = (stages / stage / run.model / run.target).glob("*")
+        for entry in sorted(entries):
+            for path in sorted((entry / run.size / str(run.seed)).glob("*.parquet")):
+                if _states_of(path, run.method):
+                    files.append(path)
     return files
 
 
@@ -255,7 +256,8 @@ def _states_of(rows: Path, method: str) -> list[NetworkState]:
     manifest = rows.with_suffix(".manifest.json")
     if not manifest.is_file():
         return []
-    states = states_from_json(read_json(manifest)["networks"])
+    # Manifests of earlier versions don't name networks.
+    states = states_from_json(read_json(manifest).get("networks", []))
     return [state for state in states if state.method == method]
 
 

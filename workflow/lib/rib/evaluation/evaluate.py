@@ -69,6 +69,11 @@ def evaluate(
     Raises:
         UserError: a logit is not finite, or the part is none of the dataset.
     """
+    if settings.part is not None:
+        (files,) = datasets
+        index = files.folder / "index.parquet"
+        where = f"datasets.yaml, {files.name}, parts"
+        check_part(index, settings.part, settings.other_levels, where)
     device = devices.start(settings.compute)
     preprocessing = read_json(networks.model_folder / "model.json")["preprocessing"]
     prepared_datasets = [load_dataset(files, settings.view, settings.split) for files in datasets]
@@ -88,10 +93,7 @@ def evaluate(
             run, networks.states, models, prepared_datasets, inputs_of_datasets, batch_size
         )
     else:
-        (files,) = datasets
         (dataset,) = prepared_datasets
-        index = files.folder / "index.parquet"
-        check_part(index, settings.part, settings.other_levels, f"datasets.yaml, {dataset.name}")
         is_in_part = images_of_part(index, settings.part)
         images_of_datasets = [int(is_in_part[dataset.index["row"]].sum())]
         passed = batches_with_part(dataset, is_in_part, batch_size)
