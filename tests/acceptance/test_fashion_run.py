@@ -53,10 +53,9 @@ def predictions(images):
     """What each network predicted for each image, with the image's label."""
     rows = []
     for path in (RESULTS / "paper/evaluate").glob("*/*/*/all/0/fashion.parquet"):
-        model, target, method = path.parts[-6:-3]
-        rows_of_run = pd.read_parquet(path, columns=["dataset", "row", "prediction"])
-        rows_of_run["dataset"] = rows_of_run["dataset"].astype(str)
-        rows.append(rows_of_run.assign(model=model, method=method, target=target))
+        columns = [*RUN, "dataset", "row", "prediction"]
+        texts = dict.fromkeys([*RUN, "dataset"], str)
+        rows.append(pd.read_parquet(path, columns=columns).astype(texts))
     of_all_runs = pd.concat(rows, ignore_index=True)
     labelled = of_all_runs.merge(images, on=["dataset", "row"], validate="many_to_one")
     assert len(labelled) == len(of_all_runs)

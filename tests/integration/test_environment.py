@@ -91,7 +91,7 @@ def test_a_run_has_the_library_of_its_own_clone(clone):
     errors = other / "workflow/lib/rib/base/errors.py"
     errors.write_text(f"{errors.read_text()}\n\nprint('the library of the other clone')\n")
 
-    words = ("-m", "snakemake", "-n", "list_group", "--config", "family=tiny", "catalog=mine")
+    words = ("-m", "snakemake", "-n", "all", "--config", "family=tiny", "catalog=mine")
     assert "the library of the other clone" in run(python_of(clone), *words, cwd=other, check=False)
 
     script = (

@@ -20,17 +20,19 @@ from rib.analysis.counts import (
     read_counts,
     read_indexes,
     read_objects,
+    read_rows_of,
     write_counts,
 )
 from rib.analysis.ri import on_other_datasets, ood_accuracies, ood_parts
+from rib.analysis.sample_rows import read_rows
 from rib.analysis.scored_state import STATE_COLUMNS
 from rib.analysis.settings import FitRule, GridTableSettings, RIStatistics
-from rib.analysis.tables import grid_tables, json_by_method, ri_table, roles_of
+from rib.analysis.tables import grid_tables, json_by_method, read_fits, ri_table, roles_of
 from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.label_space import LabelSpace
-from rib.config.run import MEAN, RUN_COLUMNS
+from rib.config.run import MEAN, RUN_COLUMNS, Run, run_of
 from rib.data.identity import PHOTO
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
@@ -207,6 +209,68 @@ def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
             settings=settings_of(),
             counts_file=tmp_path / "counts.npz",
         )
+
+
+def write_together(folder, rows):
+    """Write a file with the rows of all methods for each target and seed; gives the paths."""
+    paths = []
+    for (target, seed), rows_of_file in scored(rows).groupby(["target", "seed"]):
+        path = folder / f"m/{target}/both/all/{seed}/rows.parquet"
+        path.parent.mkdir(parents=True)
+        rows_of_file.to_parquet(path)
+        paths.append(path)
+    return paths
+
+
+def accuracies_of_files(row_files, rows):
+    """Accuracies of the states that files of rows have, by state."""
+    counts = count(read_rows_of(row_files), indexes_of(rows))
+    weights = object_weights(counts.objects, replicates=20, seed=0)
+    return ood_accuracies(counts, weights)
+
+
+def test_rows_of_methods_in_one_file_count_as_in_files_of_their_own(tmp_path, rows):
+    # given
+    alone = accuracies_of_files(RowFiles(write_rows(tmp_path / "alone", scored(rows)), []), rows)
+    paths = write_together(tmp_path / "together", rows)
+    # when
+    together = accuracies_of_files(RowFiles(paths, []), rows)
+    # then
+    assert set(together) == set(alone)
+    for state, accuracies in alone.items():
+        np.testing.assert_array_equal(together[state].after, accuracies.after)
+    # and of the methods that are asked for alone
+    of_some = accuracies_of_files(RowFiles(paths, [], methods=["pretrained", "lwf"]), rows)
+    assert {state.run.method for state in of_some} == {"lwf"}
+    for state, accuracies in of_some.items():
+        np.testing.assert_array_equal(accuracies.after, alone[state].after)
+
+
+def test_files_of_a_run_are_those_that_have_its_rows(tmp_path, rows):
+    paths = write_together(tmp_path, rows)
+    files_of_run = RowFiles(paths, []).of_runs()
+    assert set(files_of_run) == {run_of(path) for path in write_rows(tmp_path / "alone", rows)}
+    for method in ("ft", "lwf"):
+        run = Run("m", "a", method, "all", 1)
+        assert files_of_run[run] == [tmp_path / "m/a/both/all/1/rows.parquet"]
+        table = read_rows(method, files_of_run[run], ["row", "rank"])["a"]
+        rows_of_run = rows.query("method == @method and target == 'a' and seed == 1")
+        is_right = rows_of_run["label"] == rows_of_run["prediction"]
+        assert ((table["rank"] == 0) == is_right[rows_of_run["dataset"] == "a"].to_numpy()).all()
+    of_lwf = RowFiles(paths, [], methods=["lwf"]).of_runs()
+    assert {run.method for run in of_lwf} == {"lwf"}
+
+
+def test_the_fit_of_methods_in_one_manifest_is_that_of_each(tmp_path):
+    # given
+    manifest = tmp_path / "m/a/wise-alpha/all/0/rows.manifest.json"
+    manifest.parent.mkdir(parents=True)
+    networks = [{"method": "wise-alpha0.25"}, {"method": "wise-alpha0.5"}]
+    write_json(manifest, {"device": "cpu", "fit": {"ft": 0.9}, "networks": networks})
+    # then
+    runs = [Run("m", "a", network["method"], "all", 0) for network in networks]
+    assert read_fits([manifest]) == {run: {"ft": 0.9} for run in runs}
+    assert read_fits([manifest], ["wise-alpha0.5"]) == {runs[1]: {"ft": 0.9}}
 
 
 def test_leak_free_drops_a_dataset_of_which_nothing_is_left(rows):

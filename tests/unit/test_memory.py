@@ -96,6 +96,18 @@ def test_a_curve_and_an_ensemble_have_several_networks_in_memory(memory_of):
     assert networks.networks_of("soup") == networks.networks_of("pretrained") == 1
 
 
+def test_each_average_that_is_evaluated_with_others_is_in_memory(memory_of):
+    listed_by_the_family = 3
+    networks = memory_of(
+        family="fashion",
+        models=["fashion_cnn_1k"],
+        methods=["wise_ft"],
+        method_settings={"wise_ft": {"alpha": [0.5, 0.9]}},
+    )
+    assert networks.networks_of("wise_ft-alpha0.5") == listed_by_the_family
+    assert networks.networks_of("wise_ft-alpha0.9") == 1
+
+
 @pytest.mark.parametrize(
     ("gigabytes", "settings", "remedies"),
     [
