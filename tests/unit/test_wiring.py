@@ -118,6 +118,9 @@ NEVER_GIVEN = {
     # the merges that these grids score so need no Fisher information and are not selected
     "evaluate_select_split": NO_MERGE | {"proxy"},
     "evaluate_over_targets": NO_MERGE | {"proxy"},
+    # no merge of the grids with inversions is selected
+    "invert_representation": {"selection"},
+    "cross_inversions": {"selection"},
     "export_open_clip_run": NO_MERGE | {"dataset_split"},
     # the tokenizer of the model alone
     "export_run": {"archive"},
