@@ -19,7 +19,8 @@ ARRAY = "results/tiny/prepare/green/160px-bicubic-crop1/images.npy"
 WEIGHTS = "results/tiny/models/tiny_cnn/weights.safetensors"
 CHECKPOINT = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
 ROWS = "results/tiny/paper/evaluate/tiny_cnn/red/lwf/all/0/tiny.parquet"
-OTHER_ROWS = "results/tiny/paper/evaluate/tiny_cnn/green/wise_ft/all/0/tiny.parquet"
+# of WiSE-FT on `green`
+MERGED = "results/tiny/paper/evaluate/tiny_cnn/green/wise_ft/all/0"
 # What is made from each.
 MADE_FROM = {
     ARCHIVE: ARRAY.replace("green", "blue"),
@@ -50,19 +51,18 @@ def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
         file.write(b"edited")
     os.truncate(folder / ROWS, 100)
     (folder / ARRAY).unlink()
-    (folder / OTHER_ROWS).with_suffix(".provenance.json").unlink()
+    (folder / MERGED / "tiny.provenance.json").unlink()
     before = finished_copy.state()
     printed = finished_copy.snakemake("verify", "--cores", "1", check=False)
     assert (
         f"edited or damaged after it was made: 3\n  {ARCHIVE}\n  {ROWS}\n  {CHECKPOINT}\n"
         in printed
     )
+    assert f"missing: 1\n  {ARRAY}\n" in printed
+    unrecorded = f"  {MERGED}/tiny.manifest.json\n  {MERGED}/tiny.parquet\n"
+    assert f"without a provenance record: 2\n{unrecorded}" in printed
     assert (
-        f"missing: 1\n  {ARRAY}\n" in printed
-        and f"without a provenance record: 1\n  {OTHER_ROWS}" in printed
-    )
-    assert (
-        "verify: 5 differences from the records in 5 jobs; logs/verify.log lists all of them."
+        "verify: 6 differences from the records in 6 jobs; logs/verify.log lists all of them."
         in printed
     )
     assert "made from other inputs" not in printed and "Traceback" not in printed

@@ -39,7 +39,7 @@ class RowFiles:
 
     # .../{model}/{target}/{entry}/{size}/{seed}/{evaluation group}.parquet, each with the rows of
     # all methods that are evaluated together
-    rows: Sequence[Path]
+    rows: Iterable[Path]
     indexes: Sequence[Path]  # one of each dataset
     methods: Collection[str] | None = None  # whose rows are read; None for all
 
