@@ -13,10 +13,10 @@ import safetensors.torch
 import torch
 
 from rib.base.errors import UserError
-from rib.base.files import read_json
+from rib.base.files import read_json, write_json
 from rib.config.settings import LIBRARY, algorithm_settings
 from rib.data.view import DatasetFiles
-from rib.evaluation.networks import merged_states
+from rib.evaluation.networks import merged_states, states_as_json, states_from_json
 from rib.evaluation.select_weights import select_weights
 from rib.evaluation.settings import MergeSettings, SelectionSettings
 from tiny.training import (
@@ -73,6 +73,15 @@ def test_variants_that_are_evaluated_together_have_a_network_each_with_its_own_s
         ("wise_ft-alpha0.25", None, {"pretrained": 0.75, "ft": 0.25}),
         ("wise_ft-alpha0.5", None, {"pretrained": 0.5, "ft": 0.5}),
     ]
+
+
+def test_weights_are_in_the_order_in_which_a_manifest_has_them(tmp_path):
+    """A network that is loaded later is the same to the last bit."""
+    states = states_of(algorithm_file("soup"), ["lwf", "ewc", "ft"], {"soup": {}})
+    write_json(tmp_path / "manifest.json", states_as_json(states))
+    (stored_state,) = states_from_json(read_json(tmp_path / "manifest.json"))
+    (state,) = states
+    assert list(state.weights) == list(stored_state.weights) == ["ewc", "ft", "lwf", "pretrained"]
 
 
 def test_a_curve_has_a_network_per_alpha_in_order():

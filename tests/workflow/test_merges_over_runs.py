@@ -118,17 +118,17 @@ def test_merges_name_parents_by_what_they_differ_in(merged):
         manifest = json.loads((runs / run / "tiny.manifest.json").read_text())
         (network,) = manifest["networks"]
         assert network["weights"] == dict.fromkeys(run_of_parent, 0.5)
-        assert list(manifest["fit"]) == list(run_of_parent)
+        assert manifest["fit"].keys() == run_of_parent.keys()
         record = json.loads((runs / run / "tiny.provenance.json").read_text())
         hash_of_checkpoint = {
             path: digest
             for path, digest in record["inputs"].items()
             if path.endswith("/checkpoint.safetensors")
         }
-        assert list(hash_of_checkpoint) == [
+        assert set(hash_of_checkpoint) == {
             f"results/tiny/held_out/finetune/tiny_vit/{parent_run}/checkpoint.safetensors"
             for parent_run in run_of_parent.values()
-        ]
+        }
         assert len(set(hash_of_checkpoint.values())) == 2
     selection_file = runs / "merge/tiny_vit/red/greedy_soup_sweep/all/0/selection.json"
     greedy = json.loads(selection_file.read_text())

@@ -58,13 +58,18 @@ def merged_states(
             states.append(NetworkState(method, None, algorithm))
         elif merge.form == CURVE:
             for alpha, weights in algorithm.call(merge.form, list(parents)).items():
-                states.append(NetworkState(method, alpha, weights))
+                states.append(NetworkState(method, alpha, _sorted(weights)))
         else:
             weights = algorithm.call(merge.form, list(parents))
-            states.append(NetworkState(method, None, weights))
+            states.append(NetworkState(method, None, _sorted(weights)))
     for state in states:
         check_weights(state.weights, parents, Path(merge.algorithm).name)
     return states
+
+
+def _sorted(weights: Mapping[str, float]) -> dict[str, float]:
+    """Weights in the order that a manifest has them, so that sums are equal to the last bit."""
+    return dict(sorted(weights.items()))
 
 
 def check_weights(weights: Weights, parents: Sequence[str], algorithm: str) -> None:
