@@ -524,6 +524,7 @@ def test_a_method_without_finished_networks_is_drawn_nowhere(tmp_path):
 # The rules
 
 
+@pytest.mark.thorough
 def test_only_a_grid_with_replicates_has_the_analysis(wiring):
     with_analysis = set()
     for name, jobs in wiring.items():
