@@ -182,7 +182,7 @@ def headline(catalog: Catalog) -> str:
     for model, lines in mri.groupby("model", sort=False):
         mri_of_method = lines.set_index("method")["mri"]
         row = (
-            markdown(catalog.models[model].label),
+            markdown(catalog.models[str(model)].label),
             percent(lines["ood_before"].iloc[0]),
             *(points(mri_of_method[method]) for method in HEADLINE_METHODS),
         )
