@@ -11,6 +11,7 @@ include_patterns = [
     "*.md",
     "docs/*.md",
     "data/README.md",
+    "data/networks/README.md",
     "tests/benchmarks/README.md",
     "reports/*.md",
 ]

@@ -676,5 +676,3 @@ def test_results_are_shared_as_shown(to_change, tmp_path):
     assert "all files match" in printed["snakemake verify"]
     assert owner.products()
     assert owner.products() == colleague.products()
-    for line in commands(section("sharing", "After a change of code")):
-        run(colleague, line)

@@ -99,8 +99,8 @@ GRIDS = {
         config={
             "family": "fashion",
             "protocol": "held_out",
-            # the second one is pretrained here
-            "models": ["fashion_cnn_50k", "fashion_cnn_7k"],
+            "catalog": "mine",
+            "models": ["fashion_cnn_50k", "own_cnn"],
             "targets": ["fashion_edges"],
             "train_subset": ["all", 20],
             "methods": ["ft", "greedy_soup_sweep", "lp_ft", "l2_sp"],
@@ -160,19 +160,38 @@ GRIDS = {
         targets=("all",),
         config={
             "family": "fashion",
-            "models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1", "fashion_cnn_7k"],
+            "catalog": "mine",
+            "models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1", "own_cnn"],
             "methods": ["ft"],
             "targets": ["fashion_edges"],
         },
     ),
 }
 THEIRS = """model,target,method,seed,size,file,label
-fashion_cnn_7k,fashion_edges,theirs,0,all,weights.pth,Theirs
-fashion_cnn_7k,fashion_edges,theirs,0,20,weights.pth,Theirs
+own_cnn,fashion_edges,theirs,0,all,weights.pth,Theirs
+own_cnn,fashion_edges,theirs,0,20,weights.pth,Theirs
 fashion_cnn_50k,fashion_edges,theirs,0,all,weights.pth,Theirs
 fashion_cnn_50k,fashion_edges,theirs,0,20,weights.pth,Theirs
 """
-FILES = {"theirs.csv": THEIRS, "weights.pth": ""}
+# A network that is pretrained here.
+OWN_CNN = """own_cnn:
+  families: [fashion]
+  label: Own CNN
+  group: Own CNNs
+  type: cnn
+  pretraining: Fashion-MNIST, 7,000 photos
+  library: timm
+  architecture: resnet10t
+  pretrain:
+    {dataset: fashion_train, size: 7000, test: fashion, recipe: adamw, lr: 0.002, steps: 9,
+    batch_size: 8}
+  preprocessing:
+    {input_size: 32, crop_pct: 1.0, interpolation: bicubic, mean: [0.5, 0.5, 0.5],
+    std: [0.5, 0.5, 0.5]}
+  licence: MIT
+  style: {colour: "#009E73", marker: d}
+"""
+FILES = {"theirs.csv": THEIRS, "weights.pth": "", "mine/models.yaml": OWN_CNN}
 
 
 def read_jobs(

@@ -10,12 +10,15 @@ import yaml
 
 from rib.base.errors import UserError
 from rib.base.settings import from_params
+from rib.config.catalog import Catalog
 from rib.config.entries import MERGES
 from rib.config.grid import resolve_grid
 from rib.config.run import Run
 from rib.config.schema import load_schema, validated
 from rib.training.settings import TrainingSettings, learning_rates
 from tiny.grids import grid, project_catalog
+from tiny.project import ROOT
+from tiny.wiring import OWN_CNN
 from unit.conftest import published
 
 
@@ -814,16 +817,19 @@ def test_a_dataset_in_distribution_is_evaluated_and_is_neither_target_nor_part_o
         grid(catalog, targets=["mine"])
 
 
-def test_a_model_pretrained_here_is_for_its_own_family():
+def test_a_model_pretrained_here_is_for_its_own_family(tmp_path):
+    # given
+    (tmp_path / "models.yaml").write_text(OWN_CNN)
+    catalog = Catalog([ROOT / "workflow/catalog", tmp_path])
     # when
-    chosen = grid(family="fashion", models=["fashion_cnn_7k"])
+    chosen = grid(catalog, family="fashion", models=["own_cnn"])
     # then
-    assert chosen.head("fashion_cnn_7k") == "pretrained"
+    assert chosen.head("own_cnn") == "pretrained"
     *_, last_dataset_read = chosen.datasets_read()
     assert last_dataset_read.name == "fashion_train"
     assert "fashion_train" not in chosen.datasets
-    with pytest.raises(UserError, match="config, models: 'fashion_cnn_7k'.*fashion.*emoji"):
-        grid(models=["fashion_cnn_7k"])
+    with pytest.raises(UserError, match="config, models: 'own_cnn'.*fashion.*emoji"):
+        grid(catalog, models=["own_cnn"])
 
 
 FASHION_TRAINING = {

@@ -524,6 +524,7 @@ def test_a_method_without_finished_networks_is_drawn_nowhere(tmp_path):
 # The rules
 
 
+@pytest.mark.thorough
 def test_only_a_grid_with_replicates_has_the_analysis(wiring):
     with_analysis = set()
     for name, jobs in wiring.items():
@@ -542,13 +543,13 @@ def test_the_job_is_given_the_groups_and_the_numbers_of_pretraining_images(wirin
     assert job.settings["groups"] == {
         "fashion_cnn_1k": "CNN on 1,000",
         "fashion_cnn_1k_seed1": "CNN on 1,000",
-        "fashion_cnn_7k": "CNN on 7,000",
+        "own_cnn": "Own CNNs",
     }
     assert job.settings["in_distribution"] == ["fashion"]
     assert job.settings["pretraining_images"] == {
         "fashion_cnn_1k": 1000,
         "fashion_cnn_1k_seed1": 1000,
-        "fashion_cnn_7k": 7000,
+        "own_cnn": 7000,
     }
-    of_a_network_that_is_pretrained_here = ["results/fashion/models/fashion_cnn_7k/model.json"]
+    of_a_network_that_is_pretrained_here = ["results/fashion/models/own_cnn/model.json"]
     assert job.inputs["descriptions"] == of_a_network_that_is_pretrained_here

@@ -43,20 +43,26 @@ def compared(tmp_path, monkeypatch):
 
 @pytest.fixture
 def example(tmp_path, monkeypatch):
-    """Tables of a run of two methods on two networks."""
+    """Tables of a run of three methods on two networks."""
     folder = tmp_path / "example"
     folder.mkdir()
     monkeypatch.setattr(readme, "EXAMPLE", folder)
     (folder / "mri.csv").write_text(
         "model,method,mri,ci_low,ci_high,ood_before,ood_after,on_target\n"
         "fashion_cnn_1k,ft,20,19,21,26,46,100\n"
-        "fashion_cnn_1k,lp,1.04,0.5,2,26,27.04,60\n"
+        "fashion_cnn_1k,linear_probe,1.04,0.5,2,26,27.04,60\n"
+        "fashion_cnn_1k,wise_ft-alpha0.5,12,11,13,26,38,90\n"
         "fashion_cnn_broad,ft,-3.5,-4,-3,70,66.5,100\n"
+        "fashion_cnn_broad,linear_probe,-0.5,-1,0,70,69.5,80\n"
+        "fashion_cnn_broad,wise_ft-alpha0.5,0.5,0,1,70,70.5,90\n"
     )
     (folder / "in_distribution.csv").write_text(
         "model,method,change,ci_low,ci_high\n"
         "fashion_cnn_broad,ft,-5,-6,-4\n"
-        "fashion_cnn_1k,lp,-2,-3,0\n"
+        "fashion_cnn_broad,linear_probe,0,-1,1\n"
+        "fashion_cnn_broad,wise_ft-alpha0.5,-1,-2,0\n"
+        "fashion_cnn_1k,linear_probe,-2,-3,0\n"
+        "fashion_cnn_1k,wise_ft-alpha0.5,-4,-5,-3\n"
         "fashion_cnn_1k,ft,-10,-11,-9\n"
     )
 
@@ -70,19 +76,24 @@ def test_the_comparison_has_the_best_first(compared):
 
 
 def test_networks_have_what_each_method_changes(example, catalog):
-    broad = "CNN on 50,000, broad"
+    few, broad, half_way = "CNN on 1,000", "CNN on 50,000, broad", "`wise_ft-alpha0.5`"
     assert readme.fashion_networks(catalog).splitlines()[2:] == [
-        "| CNN on 1,000 | `ft` | 26.0, 46.0 | +20.0 [+19.0, +21.0] | -10.0 [-11.0, -9.0] | 100.0 |",
-        "| CNN on 1,000 | `lp` | 26.0, 27.0 | +1.0 [+0.5, +2.0] | -2.0 [-3.0, +0.0] | 60.0 |",
+        f"| {few} | `ft` | 26.0, 46.0 | +20.0 [+19.0, +21.0] | -10.0 [-11.0, -9.0] | 100.0 |",
+        f"| {few} | `linear_probe` | 26.0, 27.0 | +1.0 [+0.5, +2.0] | -2.0 [-3.0, +0.0] | 60.0 |",
+        f"| {few} | {half_way} | 26.0, 38.0 | +12.0 [+11.0, +13.0] | -4.0 [-5.0, -3.0] | 90.0 |",
         f"| {broad} | `ft` | 70.0, 66.5 | -3.5 [-4.0, -3.0] | -5.0 [-6.0, -4.0] | 100.0 |",
+        f"| {broad} | `linear_probe` | 70.0, 69.5 | -0.5 [-1.0, +0.0] | +0.0 [-1.0, +1.0] | 80.0 |",
+        f"| {broad} | {half_way} | 70.0, 70.5 | +0.5 [+0.0, +1.0] | -1.0 [-2.0, +0.0] | 90.0 |",
     ]
 
 
-def test_the_headline_is_of_full_fine_tuning_and_has_no_interval(example, catalog):
-    assert readme.headline(catalog) == (
-        "**Full fine-tuning changed mean accuracy on the other sets by +20.0 (CNN on 1,000) and "
-        "\N{MINUS SIGN}3.5 (CNN on 50,000, broad) percentage points, for these 2 networks.**"
-    )
+def test_the_headline_has_mri_of_a_few_methods_by_network(example, catalog):
+    assert readme.headline(catalog).splitlines() == [
+        "| network | before (%) | `ft` | `wise_ft-alpha0.5` | `linear_probe` |",
+        "| --- | --- | --- | --- | --- |",
+        "| CNN on 1,000 | 26.0 | +20.0 | +12.0 | +1.0 |",
+        "| CNN on 50,000, broad | 70.0 | -3.5 | +0.5 | -0.5 |",
+    ]
 
 
 def test_every_key_of_config_has_a_line():

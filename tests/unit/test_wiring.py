@@ -479,7 +479,7 @@ def test_a_choice_of_rates_takes_only_a_methods_own_rate_out_of_its_name(wiring)
 def test_tables_know_which_rates_were_not_chosen_for_a_network(wiring):
     (metrics,) = jobs_of(wiring["clothes, held out"], "compute_metrics")
     (metrics_of_drawings,) = jobs_of(wiring["drawings"], "compute_metrics")
-    assert metrics.settings["fit"]["other_rates"] == {"fashion_cnn_7k": ["l2_sp"]}
+    assert metrics.settings["fit"]["other_rates"] == {"own_cnn": ["l2_sp"]}
     assert metrics_of_drawings.settings["fit"]["other_rates"] == {}
 
 

@@ -22,6 +22,8 @@ from rib.models.checkpoint import xor_decompress
 from tiny import family
 from tiny.project import Project, copy_project, methods, rows_of
 
+pytestmark = pytest.mark.thorough
+
 HELD_OUT = (
     "protocol=held_out",
     "targets=[red]",
@@ -71,7 +73,6 @@ def rows(project, run, protocol="held_out"):
     return rows_of(project.folder / f"results/tiny/{protocol}/evaluate/{run}/tiny.parquet")
 
 
-@pytest.mark.thorough
 def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_out_rows):
     scored = rows(held_out_rows, "tiny_vit/red/ft/all/0")
     red, copy, green = (parts_of(held_out_rows, name) for name in ("red", "copy", "green"))
@@ -93,7 +94,6 @@ def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_
     assert manifest["images"] == 2 * sum(which == "train" for which in red.values())
 
 
-@pytest.mark.thorough
 def test_held_out_splits_every_class_alike_and_the_report_has_the_counts(held_out):
     """Of 12 images per class 7.2, 2.4 and 2.4, of the 60 of a dataset 36, 12 and 12."""
     table = pd.read_csv(held_out.folder / "reports/tiny/held_out/tables/data.csv")
@@ -121,7 +121,6 @@ def test_selection_keeps_the_score_of_every_candidate_and_takes_the_best(held_ou
     assert chosen["accuracy"] == best_accuracy
 
 
-@pytest.mark.thorough
 def test_a_soup_chooses_among_the_methods_that_it_names(held_out):
     soup = json.loads((held_out.folder / MERGES / "greedy_soup/all/0/selection.json").read_text())
     assert {"pretrained", "ft", "ewc", "lwf"} == {
@@ -139,7 +138,6 @@ def test_a_curve_is_one_run_with_a_state_per_alpha(held_out_rows):
         np.testing.assert_allclose(end["confidence"], whole["confidence"], atol=1e-3)
 
 
-@pytest.mark.thorough
 def test_a_curve_has_a_table_from_the_pretrained_network_to_the_fine_tuned_one(held_out):
     tables = held_out.folder / "reports/tiny/held_out/tables"
     curves, ri = (
@@ -152,7 +150,6 @@ def test_a_curve_has_a_table_from_the_pretrained_network_to_the_fine_tuned_one(h
     assert (held_out.folder / "reports/tiny/held_out/figures/tradeoff.png").stat().st_size > 100
 
 
-@pytest.mark.thorough
 def test_the_reference_dataset_is_used_and_not_evaluated(held_out):
     record = json.loads(
         (
@@ -169,7 +166,6 @@ def test_the_reference_dataset_is_used_and_not_evaluated(held_out):
     assert not any("/prepare/memory/" in path for path in other["inputs"])
 
 
-@pytest.mark.thorough
 def test_a_family_that_cannot_be_split_says_so_when_it_is_trained(project):
     config = ("protocol=held_out", "split={train: 0.02}", "methods=[ft]", "targets=[red]")
     run = checkpoint("tiny_cnn/red/ft/all/0", "held_out")
@@ -215,7 +211,6 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
     ]
 
 
-@pytest.mark.thorough
 def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finished_copy):
     """What the rule hands on; one more fine-tuning."""
     config = ("train_subset=[5,all]", "targets=[red]", "methods=[linear_probe]")
@@ -229,7 +224,6 @@ def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finishe
     assert set(ood["size"]) == {"5", "all"}
 
 
-@pytest.mark.thorough
 def test_the_tables_of_a_leak_free_run_agree(finished_copy):
     """Jobs of four rules leave out the same images.
 
@@ -254,7 +248,6 @@ def test_the_tables_of_a_leak_free_run_agree(finished_copy):
         assert found[mri.index].tolist() == pytest.approx(mri.tolist(), abs=0.006)
 
 
-@pytest.mark.thorough
 def test_held_out_is_free_of_leaks_so_that_leak_free_leaves_nothing_more_out(held_out, tmp_path):
     shutil.copytree(held_out.folder, tmp_path / "copy", symlinks=True)
     copy, config = Project(tmp_path / "copy"), (*HELD_OUT, "leak_free=true")
@@ -266,7 +259,6 @@ def test_held_out_is_free_of_leaks_so_that_leak_free_leaves_nothing_more_out(hel
     assert set(plain["n"]) == {3 * 12}
 
 
-@pytest.mark.thorough
 def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
     config = (
         "methods=[lp_ft]",
@@ -299,7 +291,6 @@ def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
     assert history["cross_entropy"].iloc[0] == pytest.approx(expected.item(), rel=1e-4)
 
 
-@pytest.mark.thorough
 def test_a_changed_probe_re_runs_what_starts_from_it(project):
     config = ("methods=[lp_ft,ft]", "targets=[red]", "models=[tiny_vit]")
     project.snakemake(
@@ -350,7 +341,6 @@ def test_the_state_after_the_last_good_epoch_is_kept(project):
     }
 
 
-@pytest.mark.thorough
 def test_a_dataset_does_not_replace_the_archive_of_another_familys_dataset(project):
     # given: a prepared dataset, and another catalogue folder, whose family has one of its name
     prepared = "results/{}/prepare/red/160px-bicubic-crop1/manifest.json"

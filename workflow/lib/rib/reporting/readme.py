@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rib.analysis.fit import read_table
-from rib.base.rounding import MINUS, fit_percent, percent, points
+from rib.base.rounding import fit_percent, percent, points
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, SELECT, Method
@@ -27,7 +27,7 @@ CATALOG = Path("workflow/catalog")
 ANALYSES = Path("workflow/lib/rib/analyses")
 EXAMPLE = Path("reports/default_run")  # of `make run`, kept by `make example`
 COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
-REFERENCE = "ft"  # full fine-tuning
+HEADLINE_METHODS = ("ft", "wise_ft-alpha0.5", "linear_probe")
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
 COSTS = ("training", "storage")  # measured against full fine-tuning
@@ -176,18 +176,19 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def headline(catalog: Catalog) -> str:
-    """Main result of the example run in one sentence: what full fine-tuning changed."""
+    """Main result of the example run: mRI of a few methods by network, without intervals."""
     mri = read_table(EXAMPLE / "mri.csv")
-    rows = mri[mri["method"] == REFERENCE].to_dict("records")
-    changes = []
-    for row in rows:
-        change = points(row["mri"]).replace("-", MINUS)
-        changes.append(f"{change} ({markdown(catalog.models[row['model']].label)})")
-    return (
-        "**Full fine-tuning changed mean accuracy on the other sets by "
-        f"{', '.join(changes[:-1])} and {changes[-1]} percentage points, for these {len(rows)} "
-        "networks.**"
-    )
+    rows = []
+    for model, lines in mri.groupby("model", sort=False):
+        mri_of_method = lines.set_index("method")["mri"]
+        row = (
+            markdown(catalog.models[str(model)].label),
+            percent(lines["ood_before"].iloc[0]),
+            *(points(mri_of_method[method]) for method in HEADLINE_METHODS),
+        )
+        rows.append(row)
+    header = ("network", "before (%)", *(f"`{method}`" for method in HEADLINE_METHODS))
+    return _table(header, rows)
 
 
 def fashion_networks(catalog: Catalog) -> str:
