@@ -1,4 +1,4 @@
-"""`snakemake pull` and `track` on a tiny project, killed at random moments.
+"""`rib pull` and `track` on a tiny project, killed at random moments.
 
 All their processes are killed. RIB_KILLS says how often in all, 20 where it is not set.
 """

@@ -1,6 +1,6 @@
 """Damage and edits of what was made.
 
-All are named by `snakemake verify`, and nothing is built on them.
+All are named by `rib verify`, and nothing is built on them.
 """
 
 import os
@@ -40,7 +40,7 @@ def damage(path):
 
 def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
     before = finished_copy.state()
-    printed = finished_copy.snakemake("verify", "--cores", "1")
+    printed = finished_copy.rib("verify")
     assert "verified 52 jobs" in printed and "all files match their records" in printed
     assert finished_copy.state() == before
 
@@ -52,7 +52,7 @@ def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
     (folder / ARRAY).unlink()
     (folder / MERGE_FILE).with_name("provenance.json").unlink()
     before = finished_copy.state()
-    printed = finished_copy.snakemake("verify", "--cores", "1", check=False)
+    printed = finished_copy.rib("verify", check=False)
     assert (
         f"edited or damaged after it was made: 3\n  {ARCHIVE}\n  {ROWS}\n  {CHECKPOINT}\n"
         in printed
@@ -70,7 +70,7 @@ def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
 
 
 def test_of_a_grid_that_was_never_run_nothing_differs(project):
-    printed = project.snakemake("verify", "--cores", "1")
+    printed = project.rib("verify")
     assert (
         "jobs have no files here: not run yet, or not pulled" in printed
         and "verified 0 jobs" in printed

@@ -189,7 +189,7 @@ def test_a_second_export_has_the_same_bytes_in_another_folder(exported, tmp_path
 
 def test_exports_are_verified_tracked_and_adopted(exported, tmp_path):
     project = copy_of(exported.project, tmp_path / "copy")
-    assert "all files match their records" in project.snakemake("verify")
+    assert "all files match their records" in project.rib("verify")
 
     project.git("init", "-q", "-b", "main")
     project.commit("results")
@@ -201,7 +201,7 @@ def test_exports_are_verified_tracked_and_adopted(exported, tmp_path):
     changed = f"{export_of('ft')}/model.safetensors"
     (project.folder / changed).unlink()
     (project.folder / changed).write_bytes(b"other")
-    assert changed in project.snakemake("verify", check=False)
+    assert changed in project.rib("verify", check=False)
 
 
 OPEN_CLIP_CONFIG = {

@@ -43,7 +43,7 @@ def clone(project, folder):
         "storage",
         os.path.relpath(project.folder.parent / "storage", folder),
     )
-    colleague.snakemake("pull")
+    colleague.rib("pull")
     return colleague
 
 
@@ -178,7 +178,7 @@ def test_what_a_colleague_made_again_comes_back_without_work(shared, colleague):
     colleague.snakemake()
     share(colleague, "a softer teacher")
     shared.git("pull", "-q", str(colleague.folder), "main")
-    shared.snakemake("pull")
+    shared.rib("pull")
     printed = shared.snakemake("-n")
     assert "Nothing to be done" in printed and "match their records" in printed
     for name in (
@@ -236,7 +236,7 @@ def test_damage_of_every_kind_is_named_at_the_start_and_all_of_it_by_verify(coll
         (colleague.folder / path).write_bytes(whole)
     for path in paths:
         (colleague.folder / path).write_bytes(b"damaged")
-    printed = colleague.snakemake("verify", check=False)
+    printed = colleague.rib("verify", check=False)
     assert "edited or damaged after it was made: 5\n" in printed and all(
         f"  {path}\n" in printed for path in paths
     )
@@ -247,20 +247,20 @@ def test_an_edited_result_is_not_tracked(finished_copy):
     finished_copy.git("init", "-q")
     table = finished_copy.folder / "reports/tiny/tables/mri.csv"
     table.write_text(table.read_text().replace("tiny_cnn", "better"))
-    printed = finished_copy.snakemake("track", check=False)
+    printed = finished_copy.rib("track", check=False)
     assert "reports/tiny/tables/mri.csv: does not match its provenance record" in printed
     assert not (finished_copy.folder / "provenance.jsonl").exists()
 
 
 @pytest.mark.thorough
 def test_tracking_before_anything_was_made_is_one_sentence(project):
-    printed = project.snakemake("track", check=False)
+    printed = project.rib("track", check=False)
     assert "there is nothing to track yet" in printed and "Traceback" not in printed
 
 
 @pytest.mark.thorough
 def test_tracking_twice_changes_nothing(shared):
-    shared.snakemake("track")
+    shared.rib("track")
     assert shared.git("status", "--short") == ""
 
 
@@ -286,7 +286,7 @@ def test_tracking_a_part_does_not_take_the_rest_away(shared, tmp_path):
         shared.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft",
         partly.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft",
     )
-    printed = partly.snakemake("track", check=False)
+    printed = partly.rib("track", check=False)
     assert "results that are missing here" in printed and partly.git("status", "--short") == ""
 
 
@@ -297,7 +297,7 @@ def test_with_what_is_made_of_a_grid_alone_figures_and_page_can_be_made_again(sh
     reader.dvc(
         "remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage")
     )
-    reader.snakemake("pull", config=("pull=[results/tiny/paper/metrics,reports]",))
+    reader.rib("pull", config=("pull=[results/tiny/paper/metrics,reports]",))
     assert "Nothing to be done" in reader.snakemake("-n")
     reader.edit("workflow/lib/rib/analyses/robustness/radar.py", "markersize=4.5", "markersize=5.5")
     assert reader.planned() == {"plot_figure": 1, **PAGE}
@@ -383,11 +383,11 @@ def test_pull_and_track_at_once_come_through_or_say_why_and_lose_nothing(
         assert call.returncode == 0 or re.search(
             "at work in this folder|missing here|match its", printed
         ), printed
-    colleague.snakemake("pull")
-    colleague.snakemake("track")
+    colleague.rib("pull")
+    colleague.rib("track")
     assert (
         colleague.products() == expected
         and (colleague.folder / provenance.FILE).read_bytes() == records
     )
     assert colleague.git("status", "--porcelain") == ""
-    assert "all files match their records" in colleague.snakemake("verify", "--cores", "1")
+    assert "all files match their records" in colleague.rib("verify")

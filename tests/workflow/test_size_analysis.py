@@ -59,7 +59,7 @@ def own(project):
 def test_models_are_pretrained_benchmarked_and_compared_by_size(own):
     planned, said = (
         own.planned(config=(*CONFIG, SIZES)),
-        own.snakemake("plan", config=(*CONFIG, SIZES)),
+        own.rib("plan", config=(*CONFIG, SIZES)),
     )
     assert (
         planned["pretrain_model"] == 2
