@@ -98,13 +98,19 @@ class Project:
         return self.fork("snakemake", *words, check=check, **environment)
 
     def rib(
-        self, command: str, *arguments: str, config: tuple[str, ...] = (), check: bool = True
+        self,
+        command: str,
+        *arguments: str,
+        config: tuple[str, ...] = (),
+        check: bool = True,
+        **environment: str,
     ) -> str:
         """Run a command of `rib` and return all it printed; as `snakemake` otherwise."""
         words = [sys.executable, "-m", "rib.commands", command, *arguments]
         if command != "pull":  # it has no config
             words += ["--config", *self.choices(*config)]
-        return self.run(*words, check=check, PYTHONPATH=str(self.folder / "workflow/lib"))
+        library = str(self.folder / "workflow/lib")
+        return self.run(*words, check=check, PYTHONPATH=library, **environment)
 
     def choices(self, *config: str) -> list[str]:
         """What follows --config: the family, its catalogue, and extra key=value choices."""

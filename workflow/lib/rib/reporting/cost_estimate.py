@@ -265,8 +265,9 @@ def _feature_jobs(grid: Grid) -> set[FeatureJob]:
         for run, dataset in product(_runs_with_snapshots(grid), grid.ood):
             jobs.add(FeatureJob(run, dataset, networks=KEPT_SNAPSHOTS))
     if _is_chosen(grid, "distances"):
-        for run, dataset in product(pretrained, grid.datasets_read()):
-            jobs.add(FeatureJob(run, dataset.name, networks=1))
+        names = [dataset.name for dataset in grid.datasets_read()]
+        for run, name in product(pretrained, names):
+            jobs.add(FeatureJob(run, name, networks=1))
     return jobs
 
 
