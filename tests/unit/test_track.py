@@ -205,6 +205,28 @@ def test_a_line_stays_as_it_is_where_snakemake_knows_nothing(called):
     assert track_a(called) == line
 
 
+def test_an_edit_that_is_taken_back_is_no_longer_accepted(called):
+    store({"b": 2}, inputs=[], ended=ENDED + 100)
+    assert "accepted" in track_a(called)
+    store(FACTS["cfg"], inputs=[], ended=ENDED + 200)
+    assert track_a(called) == provenance.read(Path(record("a")))
+
+
+def test_results_of_changed_inputs_that_were_accepted_are_newer_than_these(called):
+    # given
+    make("a", "made", "b")
+    make("b", "made again", ended="2026-01-01T10:00:30.000+00:00")
+    now = {output("b"): provenance.read(Path(record("b")))["outputs"][output("b")]}
+    store(FACTS["cfg"], inputs=[output("b")], ended=ENDED + 100, checksums=now)
+    tracking.track(["results/*"], Path("reports/f"))
+    Path(".snakemake").rename("lost")
+    # when
+    assert restore_metadata() == 2
+    # then
+    times = [Path(output(name)).stat().st_mtime for name in ("b", "a")]
+    assert times == [ENDED + 30, ENDED + 100]
+
+
 def test_what_was_accepted_reaches_the_snakemake_of_whoever_pulls_and_comes_back(called):
     # given results that were accepted, and a clone without Snakemake's metadata
     store({"b": 2}, inputs=["x"], ended=ENDED + 100)
@@ -216,7 +238,7 @@ def test_what_was_accepted_reaches_the_snakemake_of_whoever_pulls_and_comes_back
     # then
     stored = SnakemakeMetadata().read(output("a"))
     assert (stored.settings, stored.inputs) == ("{'b': 2}", ["x"])
-    assert stored.ended == Path(output("a")).stat().st_mtime == ENDED + 100
+    assert stored.ended == Path(output("a")).stat().st_mtime == ENDED, "others don't look older"
     assert restore_metadata() == 0, "it is known"
     assert track_a(called) == line and FILE.read_bytes() == before
 

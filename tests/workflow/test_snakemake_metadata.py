@@ -99,9 +99,9 @@ def test_what_snakemake_wrote_is_read(made):
     assert found.settings == "{'lr': 0.1, 'names': ['a', 'b'], 'none': None}"
     assert found.inputs == ["in.txt", "in.txt", "more.txt"]
     assert found.checksums == {path: sha256(Path(path)) for path in ("in.txt", "more.txt")}
-    assert metadata.time_of(OUTPUTS[0]) == found.ended
+    assert metadata.is_of_this_version(OUTPUTS[0], found)
     os.utime(OUTPUTS[0])
-    assert metadata.time_of(OUTPUTS[0]) is None
+    assert not metadata.is_of_this_version(OUTPUTS[0], found)
     assert metadata.read("in.txt") is None
 
 

@@ -331,6 +331,21 @@ def made_from_others(records: Iterable[str]) -> set[str]:
     return records_with_other_inputs
 
 
+def started_at(record: Mapping[str, Any]) -> float:
+    """When the job of a record started, in seconds since 1970."""
+    return datetime.fromisoformat(record["started"]).timestamp()
+
+
+def ended_at(record: Mapping[str, Any]) -> float:
+    """When the job of a record ended, in seconds since 1970."""
+    return datetime.fromisoformat(record["ended"]).timestamp()
+
+
+def accepted_at(accepted: Mapping[str, Any]) -> float:
+    """When settings were accepted, in seconds since 1970; see ADDED."""
+    return datetime.fromisoformat(accepted["date"]).timestamp()
+
+
 def is_line_of(record: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
     """Whether a gathered line has the facts of a job's own record."""
     facts = {key: value for key, value in line.items() if key not in ADDED}

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 
 from rib.base.errors import UserError
@@ -119,35 +118,54 @@ def md5_in(dvc_file: Path) -> str:
 def _tracked_files(cache: Path, md5_of_tracked: Mapping[Path, str]) -> dict[Path, dict[Path, str]]:
     """MD5 of each tracked file, by the file or folder that a .dvc file tracks.
 
-    Listings that the cache lacks are fetched, several at a time.
-    """
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        files = pool.map(
-            lambda tracked: _files_of(cache, tracked, md5_of_tracked[tracked]), md5_of_tracked
-        )
-        return dict(zip(md5_of_tracked, files, strict=True))
-
-
-def _files_of(cache: Path, tracked: Path, md5: str) -> dict[Path, str]:
-    """MD5 of a tracked file, or of each file in a tracked folder by its listing.
+    The files of a folder are in a listing. Listings that the cache lacks are fetched, several at a
+    time.
 
     Raises:
-        UserError: The listing is missing, damaged or hostile.
+        UserError: A listing is missing, damaged or hostile.
     """
-    if not md5.endswith(FOLDER):
-        return {tracked: md5}
-    listing = _object(cache, md5)
-    try:
-        if not (listing.is_file() and _has_md5(listing, md5)):
-            _fetch_listing(listing, md5)
-        return files_in_listing(listing, tracked)
-    except (*provenance.INVALID, UserError) as error:
-        listing.unlink(missing_ok=True)  # not to be left for a later `dvc checkout`
+    listings = {
+        tracked: _object(cache, md5)
+        for tracked, md5 in md5_of_tracked.items()
+        if md5.endswith(FOLDER)
+    }
+    missing = [
+        tracked
+        for tracked, listing in listings.items()
+        if not (listing.is_file() and _has_md5(listing, md5_of_tracked[tracked]))
+    ]
+    storage = _default_storage() if missing else ""
+    files = {tracked: {tracked: md5} for tracked, md5 in md5_of_tracked.items()}
+
+    def read_listing(tracked: Path) -> None:
+        """Add the files of a tracked folder."""
+        listing = listings[tracked]
+        md5 = md5_of_tracked[tracked]
+        try:
+            if tracked in missing:
+                _fetch_listing(storage, listing, md5)
+            files[tracked] = files_in_listing(listing, tracked)
+        except (*provenance.INVALID, UserError) as error:
+            listing.unlink(missing_ok=True)  # not to be left for a later `dvc checkout`
+            raise UserError(
+                f"{tracked}.dvc: nothing was pulled, because its listing {md5} is missing, damaged "
+                f"or hostile, or a link leads out of {tracked} ({error}). Run it again, or ask who "
+                "shared it."
+            ) from None
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(read_listing, listings))  # raises the first error
+    return files
+
+
+def _default_storage() -> str:
+    """DVC's address of the storage, `remote://<name>`."""
+    name = run_dvc("config", "core.remote").strip()
+    if not name:
         raise UserError(
-            f"{tracked}.dvc: nothing was pulled, because its listing {md5} is missing, damaged or "
-            f"hostile, or a link leads out of {tracked} ({error}). Run it again, or ask who shared "
-            "it."
-        ) from None
+            "nothing was pulled: no storage is set up; add it with `dvc remote add --default`."
+        )
+    return f"remote://{name}"
 
 
 def _object(folder: Path, md5: str) -> Path:
@@ -159,18 +177,19 @@ def _has_md5(path: Path, md5: str) -> bool:
     return file_hash(path, "md5").hex() == md5.removesuffix(FOLDER)
 
 
-def _fetch_listing(listing: Path, md5: str) -> None:
+def _fetch_listing(storage: str, listing: Path, md5: str) -> None:
     """Fetch the listing of a folder into the cache, if its bytes have the MD5 that git states.
 
     DVC itself would read it from the storage without this comparison.
+
+    Args:
+        storage: DVC's address of the storage, `remote://<name>`.
+        listing: where the cache keeps it.
+        md5: of its bytes, and .dir.
     """
-    storage = run_dvc("config", "core.remote").strip()
-    if not storage:
-        raise UserError("no storage is set up; add it with `dvc remote add --default`")
     fetched = TEMPORARY / md5
     try:
-        address = _object(Path("files/md5"), md5)
-        run_dvc("get-url", "--force", f"remote://{storage}/{address}", str(fetched))
+        run_dvc("get-url", "--force", f"{storage}/{_object(Path('files/md5'), md5)}", str(fetched))
         if not _has_md5(fetched, md5):
             raise ValueError(f"its MD5 is {file_hash(fetched, 'md5').hex()}")
         listing.parent.mkdir(parents=True, exist_ok=True)
@@ -271,33 +290,38 @@ def restore_metadata() -> int:
     """
     shared = provenance.load()
     metadata = SnakemakeMetadata()
-    accepted_at = {}  # time of the last acceptance, by output
+    accepted_of_output = {}
     for lines in shared.values():
         for line in lines:
             if "accepted" in line:
-                accepted_at.update(dict.fromkeys(line["outputs"], _seconds(line["accepted"])))
+                accepted_of_output.update(dict.fromkeys(line["outputs"], line["accepted"]))
 
     def is_known(path: str) -> bool:
         """Whether Snakemake knows this version of a file, and what was accepted of it."""
-        time = metadata.time_of(path)
-        return time is not None and time >= accepted_at.get(path, 0)
+        stored = metadata.read(path)
+        if stored is None or not metadata.is_of_this_version(path, stored):
+            return False
+        accepted = accepted_of_output.get(path)
+        if accepted is None:
+            return True
+        was_touched_later = stored.ended > provenance.accepted_at(accepted)
+        return stored.settings == repr(accepted["cfg"]) or was_touched_later
 
     jobs = provenance.match(shared, is_known, metadata.is_unfinished)
     made_from_others = provenance.made_from_others(shared)
     for path, record in jobs.items():
         added = provenance.added_by_track(record, shared[path])
-        settings = record["cfg"]
-        ended = datetime.fromisoformat(record["ended"]).timestamp()
-        if "accepted" in added:
-            settings = added["accepted"]["cfg"]
-            ended = _seconds(added["accepted"])
-        elif path in made_from_others:
-            ended = LONG_AGO  # so that Snakemake compares the inputs' checksums
+        accepted = added.get("accepted")
+        ended = provenance.ended_at(record)
+        if path in made_from_others:
+            # Accepted ones are newer than the other inputs; of the rest, which are older than
+            # everything, Snakemake compares the inputs' checksums.
+            ended = LONG_AGO if accepted is None else provenance.accepted_at(accepted)
         for output in [*record["outputs"], path]:
             metadata.write(
                 output,
                 rule=record["rule"],
-                settings=settings,
+                settings=record["cfg"] if accepted is None else accepted["cfg"],
                 inputs=added.get("listed_inputs", sorted(record["inputs"])),
                 checksums=record["inputs"],
                 log_file=record["log"],
@@ -305,8 +329,3 @@ def restore_metadata() -> int:
                 ended=ended,
             )
     return len(jobs)
-
-
-def _seconds(accepted: Mapping[str, str]) -> float:
-    """When settings were accepted, in seconds since 1970."""
-    return datetime.fromisoformat(accepted["date"]).timestamp()

@@ -43,12 +43,9 @@ class SnakemakeMetadata:
         }
         return Stored(record.params[0], record.input or [], checksums, record.endtime)
 
-    def time_of(self, output: str) -> float | None:
-        """When the job of an output ended; None if Snakemake doesn't know this version of it."""
-        stored = self.read(output)
-        if stored is None or abs(stored.ended - os.lstat(output).st_mtime) >= SAME_TIME:
-            return None
-        return stored.ended
+    def is_of_this_version(self, output: str, stored: Stored) -> bool:
+        """Whether an output is still the file that its job wrote, by its time."""
+        return abs(stored.ended - os.lstat(output).st_mtime) < SAME_TIME
 
     def is_unfinished(self, output: str) -> bool:
         """Whether a job that makes this file has started but not ended."""

@@ -82,28 +82,30 @@ def added_to_line(
     """
     earlier = provenance.added_by_track(record, lines)
     stored = metadata.read(next(iter(record["outputs"]), ""))
-    if stored is None or stored.ended < datetime.fromisoformat(record["started"]).timestamp():
-        return earlier  # it is of an earlier job
+    if stored is None or stored.ended < provenance.started_at(record):
+        return earlier  # what is stored is of an earlier job
     added: dict[str, Any] = {}
-    if _was_accepted(record, stored):
-        accepted = {
-            "cfg": ast.literal_eval(stored.settings),
-            "commit": present_commit,
-            "date": datetime.fromtimestamp(stored.ended, UTC).isoformat(),
-        }
-        earlier_date = earlier.get("accepted", {}).get("date")
-        is_new = accepted["date"] != earlier_date
-        added["accepted"] = accepted if is_new else earlier["accepted"]
+    accepted = earlier.get("accepted")
+    known_until = provenance.ended_at(record)
+    if accepted is not None:
+        known_until = provenance.accepted_at(accepted)
+    if stored.ended > known_until + SAME_TIME:  # `snakemake --touch` came after it
+        accepted = None
+        if _is_other(record, stored):
+            accepted = {
+                "cfg": ast.literal_eval(stored.settings),
+                "commit": present_commit,
+                "date": datetime.fromtimestamp(stored.ended, UTC).isoformat(),
+            }
+    if accepted is not None:
+        added["accepted"] = accepted
     if stored.inputs != sorted(record["inputs"]):
         added["listed_inputs"] = stored.inputs
     return added
 
 
-def _was_accepted(record: Mapping[str, Any], stored: Stored) -> bool:
-    """Whether outputs were kept by `snakemake --touch`, with other settings or changed inputs."""
-    was_touched = stored.ended > datetime.fromisoformat(record["ended"]).timestamp() + SAME_TIME
-    has_other_settings = stored.settings != repr(record["cfg"])
-    has_other_inputs = any(
+def _is_other(record: Mapping[str, Any], stored: Stored) -> bool:
+    """Whether Snakemake knows a job with other settings or changed inputs than its record."""
+    return stored.settings != repr(record["cfg"]) or any(
         stored.checksums.get(path, digest) != digest for path, digest in record["inputs"].items()
     )
-    return was_touched and (has_other_settings or has_other_inputs)
