@@ -48,19 +48,19 @@ def pull(wanted: Sequence[str]) -> int:
         if targets:
             md5_of_tracked[tracked] = md5_in(dvc_file)
             targets_of_tracked[tracked] = targets
-    if not md5_of_tracked:
-        raise UserError(
-            f"no .dvc file tracks anything in {', '.join(map(str, requested))}; nothing was pulled."
-        )
     cache = Path(run_dvc("cache", "dir").strip()) / "files/md5"
     files = _tracked_files(cache, md5_of_tracked)
     wanted_files = {}
-    words = []
+    words = []  # by which DVC is told of them
     for tracked, targets in targets_of_tracked.items():
         for file, md5 in files[tracked].items():
             if any(map(file.is_relative_to, targets)):
                 wanted_files[file] = md5
         words += [f"{path}.dvc" if path == tracked else str(path) for path in targets]
+    if not wanted_files:
+        raise UserError(
+            f"no .dvc file tracks anything in {', '.join(map(str, requested))}; nothing was pulled."
+        )
     _fetch(cache, wanted_files, words)
     run_dvc("checkout", *words)
     return len(wanted_files)
