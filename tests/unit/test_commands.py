@@ -45,9 +45,10 @@ def test_the_command_line_wins_over_files_and_later_files_over_earlier_ones():
 
 
 def test_choices_are_read_as_snakemake_reads_them():
-    grid = grid_of("--config", "seeds=[0,1]", "methods=ft", "budget={max_images_per_dataset: 9000}")
+    grid = grid_of("--config", "seeds=[0,1]", "methods=ft", "limits={photo_megabytes: 9}")
     assert (grid.seeds, list(grid.methods)) == ([0, 1], ["ft"])
-    assert grid.config["budget"]["max_images_per_dataset"] == 9000
+    limits = grid.config["limits"]
+    assert limits["photo_megabytes"] == 9 and len(limits) > 1, "the others stay"
 
 
 @pytest.mark.parametrize(
