@@ -61,20 +61,13 @@ def test_all_that_differs_is_named_and_nothing_is_made(finished_copy):
         f"missing: 1\n  {ARRAY}\n" in printed
         and f"without a provenance record: 1\n  {MERGE_FILE}" in printed
     )
-    assert (
-        "verify: 5 differences from the records in 5 jobs; logs/verify.log lists all of them."
-        in printed
-    )
+    assert "5 differences from the records in 5 jobs; logs/verify.log lists all of them." in printed
     assert "made from other inputs" not in printed and "Traceback" not in printed
     assert finished_copy.state() == before
 
 
 def test_of_a_grid_that_was_never_run_nothing_differs(project):
-    printed = project.rib("verify")
-    assert (
-        "jobs have no files here: not run yet, or not pulled" in printed
-        and "verified 0 jobs" in printed
-    )
+    assert "verified 0 jobs" in project.rib("verify")
 
 
 def test_nothing_is_built_on_an_edited_table(finished_copy):
