@@ -48,6 +48,11 @@ def pull(wanted: Sequence[str]) -> int:
         if targets:
             md5_of_tracked[tracked] = md5_in(dvc_file)
             targets_of_tracked[tracked] = targets
+    nothing_tracked = UserError(
+        f"no .dvc file tracks anything in {', '.join(map(str, requested))}; nothing was pulled."
+    )
+    if not md5_of_tracked:
+        raise nothing_tracked
     cache = Path(run_dvc("cache", "dir").strip()) / "files/md5"
     files = _tracked_files(cache, md5_of_tracked)
     wanted_files = {}
@@ -58,9 +63,7 @@ def pull(wanted: Sequence[str]) -> int:
                 wanted_files[file] = md5
         words += [f"{path}.dvc" if path == tracked else str(path) for path in targets]
     if not wanted_files:
-        raise UserError(
-            f"no .dvc file tracks anything in {', '.join(map(str, requested))}; nothing was pulled."
-        )
+        raise nothing_tracked
     _fetch(cache, wanted_files, words)
     run_dvc("checkout", *words)
     return len(wanted_files)
@@ -230,7 +233,10 @@ def _stays_inside(path: str) -> bool:
 
     Neither the names in the path nor links may lead elsewhere.
     """
-    real_path = os.path.relpath(Path(path).parent.resolve() / "file", Path.cwd())
+    try:
+        real_path = os.path.relpath(Path(path).parent.resolve() / "file", Path.cwd())
+    except (OSError, RuntimeError):  # links that lead to one another
+        return False
     names = f"{path}/{real_path}".lower().split("/")
     has_windows_form = re.search(r"\\|/.:", path) is not None  # backslashes and drives
     return FORBIDDEN_NAMES.isdisjoint(names) and path.isprintable() and not has_windows_form
