@@ -44,10 +44,7 @@ if not PREVIEW:
     STAGES += [
         "export",
         "paper",
-        "track",
-        "pull",
-        "plan",
-        "verify",
+        "commands",
     ]
 for STAGE in STAGES:
 

@@ -547,65 +547,6 @@ def b12(folder: Path) -> str:
     )
 
 
-# Prints how many files there are, and the seconds of looking for changes and of the bare loop.
-CHANGED_RESULTS = """
-import os, sys, time
-from pathlib import Path
-from rib.base.files import read_json
-from rib.records import provenance
-from snakemake_internals.records import SnakemakeRecords
-from tiny.records import make
-
-known_to_snakemake = SnakemakeRecords()
-records, files = [], []
-for number in range(10_000):
-    record, facts = make(f"paper/evaluate/efficientnet_lite0/{number % 100}/ft/all/{number}")
-    records.append(record)
-    for file in (*facts["outputs"], record):
-        files.append(file)
-        known_to_snakemake.adopt(file, facts, os.lstat(file).st_mtime)
-
-
-def look_for_changes():
-    changed = provenance.changed(
-        known_to_snakemake.has_other_time, known_to_snakemake.is_unfinished
-    )
-    assert changed == [], changed
-
-
-def bare_loop():
-    for file in files:
-        os.lstat(file)
-    for record in records:
-        read_json(record)
-
-
-seconds = {}
-for function in (look_for_changes, bare_loop):
-    times = []
-    for _ in range(3):
-        begun = time.process_time()
-        function()
-        times.append(time.process_time() - begun)
-    seconds[function] = min(times)
-print(len(files), seconds[look_for_changes], seconds[bare_loop])
-"""
-
-
-def b13(folder: Path) -> str:
-    """changes looked for in 20,000 result files that Snakemake knows:
-    over reading times and records"""
-    paths = [ROOT / "workflow/rules", ROOT / "workflow/lib", ROOT / "tests"]
-    # In a process of its own, since Snakemake's records are changed.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    command = [sys.executable, "-c", CHANGED_RESULTS]
-    printed = subprocess.check_output(command, cwd=folder, env=environment, text=True)
-    files, seconds, seconds_of_bare_loop = printed.split()
-    real = float(seconds)
-    bare = float(seconds_of_bare_loop)
-    return f"{real / bare:.2f} ({real:.2f} against {bare:.2f} s, {int(files):,} files)"
-
-
 # Each with its mark.
 BENCHMARKS = {
     "B1": (b1, "at least 0.95"),
@@ -619,7 +560,6 @@ BENCHMARKS = {
     "B10": (b10, "at most 180 s and 4 GB"),
     "B11": (b11, "at most 0.01"),
     "B12": (b12, "at most 1.15"),
-    "B13": (b13, "at most 5"),
 }
 
 

@@ -7,7 +7,7 @@
 - Each of these trainings is made twice, and must give the same bytes.
 - Training, evaluation and evaluation of encoded photos with ViT-B/16: images per second, over the
   bare loop and the loader, and the share of the time in which the GPU computes.
-- The peak of the GPU's memory against the estimate of `snakemake plan`.
+- The peak of the GPU's memory against the estimate of `rib plan`.
 
 The last line says what fell short. The report is reports/gpu.md. With `--device cpu` a small
 network takes the place of ViT-B/16, what needs a GPU is not checked, and the report is
@@ -368,7 +368,7 @@ def check_memory(subject: Subject) -> list[Check]:
 
 
 def estimated_bytes(batch_size: int, device: torch.device) -> dict[str, float]:
-    """What `snakemake plan` says of the memory of a GPU for MODEL, by kind of work."""
+    """What `rib plan` says of the memory of a GPU for MODEL, by kind of work."""
     precision = "bf16" if devices._in_bf16(device) else "fp32"
     config = {
         "family": "imagenet",

@@ -55,6 +55,15 @@ def library_of(folder):
     return folder / "workflow/lib/rib/__init__.py"
 
 
+def test_the_command_is_that_of_the_clone(clone, elsewhere):
+    """The environment has no packages here, so that it ends with an error of an import."""
+    for folder in (clone, clone.with_name("moved")):
+        clone.rename(folder)
+        printed = run(folder / ".venv/bin/rib", "plan", cwd=elsewhere, check=False)
+        assert str(folder / "workflow/lib/rib/commands.py") in printed
+        clone = folder
+
+
 def test_the_library_is_imported_in_any_folder_and_where_the_clone_is_moved_to(clone, elsewhere):
     for folder in (clone, elsewhere):
         assert run(python_of(clone), "-c", WHERE, cwd=folder).strip() == str(library_of(clone))

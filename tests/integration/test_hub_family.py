@@ -102,7 +102,7 @@ def finished(clone, hub, tmp_path_factory):
     """The project after a run with the hub, and the cache of the hub's client."""
     cache = tmp_path_factory.mktemp("cache")
     variables = {**environment(hub, cache), "HF_TOKEN": TOKEN}
-    plan = snakemake(clone, "plan", **variables)
+    plan = clone.rib("plan", config=CHOICES, **variables)
     repository = read_dataset_lock(clone.folder / LOCK)[NAME]
     (hub_split,) = repository.splits
     archives = [f"data/raw/photos/{file_name(file.path)}" for file in hub_split.files]

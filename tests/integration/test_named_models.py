@@ -129,7 +129,7 @@ def test_ten_names_are_resolved_once_and_then_need_no_hub(project, repositories,
         NAMES[3],
         "hf-hub:owner/net",
     }
-    plan = project.snakemake("plan", config=chosen, **OFFLINE)
+    plan = project.rib("plan", config=chosen, **OFFLINE)
     assert "vit_small_patch16_dinov3.lvd1689m: 350MB, dinov3-license, gated" in plan
     assert "ViT-B-16-SigLIP2.webli: 1.50GB, apache-2.0" in plan
     git = subprocess.run(["git", "check-ignore", "models.lock.json"], cwd=ROOT)

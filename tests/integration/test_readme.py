@@ -39,8 +39,7 @@ PRETRAINED_ROWS = RESULTS.format(stage="evaluate", run="none/pretrained") + "too
 RUNS = 7  # pretrained, and three methods on two targets
 # Pages of which other tests run the commands.
 RUN_FOR_REAL = {"your-own-family", "families", "adding", "sharing", "cluster"}
-PROGRAMS = ("snakemake", "dvc", "git", "make", "pip", "sha256sum")
-LOOKS = {"plan"}  # targets of Snakemake that make nothing
+PROGRAMS = ("snakemake", "rib", "dvc", "git", "make", "pip", "sha256sum")
 CLUSTER = "envs/requirements-cluster.txt"
 INSTALL = f"pip install --require-hashes --no-deps -r {CLUSTER}"
 
@@ -82,7 +81,7 @@ def commands(text):
     for block in examples(text):
         if not block.language:
             lines.extend(block.content.splitlines())
-    lines.extend(re.findall(r"`((?:snakemake|dvc|make|sha256sum) [^`]+)`", text))
+    lines.extend(re.findall(r"`((?:snakemake|rib|dvc|make|sha256sum) [^`]+)`", text))
     without_comments = [re.sub(r"\s+# .*", "", line) for line in lines]
     calls = [line for line in without_comments if re.match(rf"({'|'.join(PROGRAMS)})\b", line)]
     return list(dict.fromkeys(calls))
@@ -126,6 +125,9 @@ def shell(project, command, **environment):
     program, *words = shlex.split(command)
     if program in forked.IMPORTED:
         return project.fork(program, *words, **environment)
+    if program == "rib":
+        command = f"python -m rib.commands {shlex.join(words)}"
+        environment["PYTHONPATH"] = str(project.folder / "workflow/lib")
     return project.run("bash", "-c", command, **environment)
 
 
@@ -251,8 +253,10 @@ def test_commands_plan_a_run(bare, paper):
     assert snakemake_commands
     for command in snakemake_commands:
         project = paper if "family=imagenet" in command else bare
-        makes_nothing = LOOKS & set(shlex.split(command))
-        shell(project, command if makes_nothing else f"{command} -n")
+        shell(project, f"{command} -n")
+    for command in PLANNED:
+        if command.startswith("rib"):  # they only look
+            shell(paper if "family=imagenet" in command else bare, command)
 
 
 @pytest.mark.thorough
@@ -301,7 +305,7 @@ def test_no_command_is_left_out():
     """Besides one that needs a network; what it installs is a file of the project."""
     assert PLANNED
     for line in PLANNED:
-        assert line.startswith(("snakemake", "make")), line
+        assert line.startswith(("snakemake", "make", "rib")), line
     installing = set()
     for lines in COMMANDS_OF_PAGES.values():
         installing.update(line for line in lines if line.startswith("pip"))
@@ -673,6 +677,8 @@ def test_results_are_shared_as_shown(to_change, tmp_path):
     # then they have the same results, which Snakemake knows, and no image in git
     assert not list(colleague.folder.glob("own/images"))
     assert "Nothing to be done" in printed["snakemake -n"]
-    assert "all files match" in printed["snakemake verify"]
+    assert "all files match" in printed["rib verify"]
     assert owner.products()
     assert owner.products() == colleague.products()
+    for line in commands(section("sharing", "After an edit")):
+        run(colleague, line)

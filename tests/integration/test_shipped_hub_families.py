@@ -67,7 +67,8 @@ def test_a_family_is_resolved_once_and_planned_without_the_hub(family, hub, tmp_
     without_lock = snakemake(project, "-n", check=False, **OFFLINE)
     assert "(not yet fetched by us)" in without_lock and "`make dataset-records`" in without_lock
     assert not (project.folder / LOCK).exists()
-    plan = snakemake(project, "plan", **environment(hub, tmp_path / "cache"))
+    choices = ("catalog=mine", "models=[tiny_cnn]")
+    plan = project.rib("plan", config=choices, **environment(hub, tmp_path / "cache"))
     hub_family = HUB_FAMILIES[family]
     (repository,) = read_dataset_lock(project.folder / LOCK).values()
     assert repository.commit == hub_family.commit

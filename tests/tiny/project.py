@@ -94,10 +94,30 @@ class Project:
 
         Without `check` it must fail.
         """
-        words = [*arguments, "--config", f"family={self.family}", *config]
+        words = [*arguments, "--config", *self.choices(*config)]
+        return self.fork("snakemake", *words, check=check, **environment)
+
+    def rib(
+        self,
+        command: str,
+        *arguments: str,
+        config: tuple[str, ...] = (),
+        check: bool = True,
+        **environment: str,
+    ) -> str:
+        """Run a command of `rib` and return all it printed; as `snakemake` otherwise."""
+        words = [sys.executable, "-m", "rib.commands", command, *arguments]
+        if command != "pull":  # it has no config
+            words += ["--config", *self.choices(*config)]
+        library = str(self.folder / "workflow/lib")
+        return self.run(*words, check=check, PYTHONPATH=library, **environment)
+
+    def choices(self, *config: str) -> list[str]:
+        """What follows --config: the family, its catalogue, and extra key=value choices."""
+        words = [f"family={self.family}", *config]
         if self.family == "tiny" and not any(choice.startswith("catalog=") for choice in config):
             words.append("catalog=mine")
-        return self.fork("snakemake", *words, check=check, **environment)
+        return words
 
     def of_grid(self, *config: str) -> str:
         """Folder of what is made of a grid, relative to the project's.
@@ -141,7 +161,7 @@ class Project:
 
     def commit(self, message: str) -> str:
         """Track what runs made and commit it, as a user does; gives what tracking printed."""
-        printed = self.snakemake("track")
+        printed = self.rib("track")
         self.git("add", "--all")
         self.git("commit", "-qm", message)
         return printed

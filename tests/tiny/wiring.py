@@ -73,10 +73,6 @@ GRIDS = {
         targets=(
             *REPORTS,
             "learning_rates",
-            "plan",
-            "pull",
-            "track",
-            "verify",
         ),
         config={
             "family": "emoji",

@@ -18,10 +18,8 @@ from rib.config.schema import validated
 from rib.data.settings import DatasetView
 from rib.records import provenance
 from rib.reporting.cost_estimate import _line_of_dataset, lines, plan
-from rib.reporting.settings import FeatureJob, FullRun
 from rib.reporting.stages import Machine
 from rib.training.settings import TrainingSettings
-from tiny.changed import replace
 from tiny.records import FACTS
 
 MACHINE = Machine(
@@ -32,11 +30,6 @@ MACHINE = Machine(
     decode_workers=7,
     forks_networks=False,
     forks_others=True,
-)
-FULL_RUN = FullRun(
-    jobs={"finetune": 3, "evaluate": 2, "prepare": 4, "publish_grid": 1},
-    snapshots=[],
-    features=[],
 )
 HOUR = 3600
 BYTES_OF_WEIGHTS = 4000  # of 1,000 parameters
@@ -114,10 +107,10 @@ def estimate(tmp_path, with_entries, monkeypatch):
         families={"f": FAMILY}, datasets=DATASETS, methods=METHODS, models={"net": MODEL}
     )
 
-    def plan_grid(full_run=FULL_RUN, **choices):
+    def plan_grid(**choices):
         config = validated({"family": "f", **choices}, "config", "config.yaml")
         grid = resolve_grid(config, catalog)
-        return plan(grid, Path("results/f"), full_run, MACHINE), grid
+        return plan(grid, Path("results/f"), MACHINE), grid
 
     return plan_grid
 
@@ -271,7 +264,7 @@ def test_what_is_not_known_is_listed_in_place_of_a_number(estimate, tmp_path):
     text = "\n".join(lines(plan_without_rates, grid, MACHINE))
     assert "9,000 images, hours unknown" in text
     assert "net: no jobs have run" in text
-    assert "3 finetune" in text
+    assert "Jobs       6 (3 preparation, 1 training, 2 evaluation)" in text
 
 
 @pytest.mark.usefixtures("nothing_stated")
@@ -426,10 +419,9 @@ def test_jobs_with_networks_take_longer_to_start_than_others(estimate):
     whole_plan, _ = estimate()
     # then
     works = whole_plan.stages.work
-    assert works["training"].starts == pytest.approx(3 * START_WITH_NETWORK / HOUR)
+    assert works["training"].starts == pytest.approx(1 * START_WITH_NETWORK / HOUR)
     assert works["evaluation"].starts == pytest.approx(2 * START_WITH_NETWORK / HOUR)
-    assert works["preparation"].starts == pytest.approx(4 * START_WITHOUT_NETWORK / HOUR)
-    assert works["other jobs"].starts == pytest.approx(START_WITHOUT_NETWORK / HOUR)
+    assert works["preparation"].starts == pytest.approx(3 * START_WITHOUT_NETWORK / HOUR)
 
 
 @pytest.mark.usefixtures("nothing_stated")
@@ -450,24 +442,6 @@ def test_rates_that_were_measured_of_whole_jobs_have_starts_and_decoding_in_them
 # Optional analyses
 
 
-PRETRAINED_RUN = "net/none/pretrained/all/0"
-
-
-def with_jobs(snapshots=(), features=()):
-    """A full run with other jobs besides the usual ones.
-
-    Args:
-        snapshots: runs that are trained once more.
-        features: jobs that compute features.
-    """
-    return replace(FULL_RUN, snapshots=[*snapshots], features=[*features])
-
-
-def features_of(dataset, networks=1):
-    """A job that computes features on a dataset."""
-    return FeatureJob(run=PRETRAINED_RUN, dataset=dataset, networks=networks)
-
-
 def test_a_plan_without_optional_analyses_has_no_lines_of_them(estimate):
     usual_plan, grid = estimate()
     text = "\n".join(lines(usual_plan, grid, MACHINE))
@@ -476,72 +450,89 @@ def test_a_plan_without_optional_analyses_has_no_lines_of_them(estimate):
 
 
 def test_trainings_that_keep_snapshots_take_as_long_as_those_of_their_runs(estimate):
-    # given a grid of two trainings, on `a` and on the photos of `c`, which also keep snapshots
-    choices = {"targets": ["a", "c"], "reference": "none"}
-    trained_runs = ["net/a/ft/all/0", "net/c/ft/all/0"]
+    # given a grid of two trainings, on `a` and on the photos of `c`
+    choices = {
+        "targets": ["a", "c"],
+        "reference": "none",
+        "representations": {"targets": "all"},
+    }
     usual_plan, _ = estimate(**choices)
-    # when
-    plan_with_snapshots, grid = estimate(with_jobs(snapshots=trained_runs), **choices)
+    # when both also keep snapshots
+    plan_with_snapshots, grid = estimate(**choices, analyses=["epochs"])
     # then
-    assert plan_with_snapshots.images == {**usual_plan.images, "snapshots": 10 * (1000 + 3000)}
+    assert plan_with_snapshots.jobs["snapshots"] == 2
+    assert plan_with_snapshots.images["train"] == usual_plan.images["train"]
+    assert plan_with_snapshots.images["snapshots"] == 10 * (1000 + 3000)
     assert plan_with_snapshots.hours["snapshots"] == usual_plan.hours["train"] > 0
     works = plan_with_snapshots.stages.work
-    assert works["snapshots"] == replace(works["training"], starts=0.0)
-    assert works["training"] == usual_plan.stages.work["training"]
+    assert works["snapshots"] == works["training"] == usual_plan.stages.work["training"]
     text = "\n".join(lines(plan_with_snapshots, grid, MACHINE))
     assert "Snapshots  40,000 images, 0.0 hours of one device" in text
     assert "  snapshots: " in text
 
 
 def test_the_snapshots_of_one_run_are_counted_with_its_own_target(estimate):
-    choices = {"targets": ["a", "c"], "reference": "none"}
-    of_a, _ = estimate(with_jobs(snapshots=["net/a/ft/all/0"]), **choices)
+    choices = {"targets": ["a", "c"], "reference": "none", "analyses": ["epochs"]}
+    of_a, _ = estimate(**choices, representations={"targets": ["a"]})
     assert of_a.images["snapshots"] == 10 * 1000
     assert of_a.stages.work["snapshots"].photos == 0
 
 
 def test_features_are_of_at_most_as_many_images_as_config_says(estimate):
-    # given features of `b`, and those of all ten snapshots of a run on `c`, which has photos
-    jobs = [features_of("b"), features_of("c", networks=10)]
-    choices = {"reference": "none", "representations": {"images": 2500}}
-    usual_plan, _ = estimate(**choices)
-    # when
-    plan_with_features, grid = estimate(with_jobs(features=jobs), **choices)
+    # when features of the pretrained and of one fine-tuned network are computed
+    usual_plan, _ = estimate(reference="none")
+    plan_with_features, grid = estimate(
+        reference="none", analyses=["representations"], representations={"images": 2500}
+    )
     # then
-    images = {"b": 2000, "c": 10 * 2500}
-    assert plan_with_features.images == {**usual_plan.images, "features": 2000 + 10 * 2500}
-    rate_at_112_pixels = 4 * 1000
+    networks = 2
+    images_of_arrays = networks * (IMAGES["a"] + IMAGES["b"])
+    photos = networks * 2500
+    assert plan_with_features.jobs["features"] == networks * 3
+    assert plan_with_features.images == {
+        **usual_plan.images,
+        "features": images_of_arrays + photos,
+    }
     work = plan_with_features.stages.work["features"]
-    assert work.of_arrays == pytest.approx(images["b"] / rate_at_112_pixels / 3600)
-    assert work.of_photos == pytest.approx(images["c"] / rate_at_112_pixels / 3600)
+    assert work.of_arrays == pytest.approx(images_of_arrays / EVALUATION_RATE / HOUR)
+    assert work.of_photos == pytest.approx(photos / EVALUATION_RATE / HOUR)
     assert plan_with_features.hours["features"] == pytest.approx(work.of_arrays + work.of_photos)
-    assert work.photos == images["c"]
+    assert work.photos == photos
+    assert work.starts == pytest.approx(networks * 3 * START_WITH_NETWORK / HOUR)
     text = "\n".join(lines(plan_with_features, grid, MACHINE))
-    assert "Features   27,000 images, 0.0 hours of one device" in text
+    assert "Features   11,000 images, 0.0 hours of one device" in text
     assert "  features: " in text
 
 
+def test_features_of_snapshots_are_of_all_their_networks(estimate):
+    plan_of_epochs, _ = estimate(
+        reference="none", analyses=["epochs"], representations={"images": 500}
+    )
+    networks = 1 + 10  # the pretrained one, and the snapshots
+    assert plan_of_epochs.images["features"] == networks * 3 * 500
+    assert plan_of_epochs.jobs["features"] == 2 * 3
+
+
+def test_distances_need_features_of_the_pretrained_models_alone(estimate):
+    plan_of_distances, _ = estimate(analyses=["distances"], representations={"images": 500})
+    assert plan_of_distances.jobs["features"] == 3
+    assert plan_of_distances.images["features"] == 3 * 500
+
+
 def test_features_are_of_the_test_split_within_the_budget(estimate):
-    choices = {"reference": "none", "protocol": "held_out"}
-    budget = {"max_images_per_dataset": {"b": 500}}
-    split_plan, grid = estimate(with_jobs(features=[features_of("b")]), **choices, budget=budget)
+    split_plan, grid = estimate(
+        reference="none",
+        protocol="held_out",
+        analyses=["distances"],
+        budget={"max_images_per_dataset": {"a": 100, "b": 500, "c": 1000}},
+    )
     test_share = 1 - sum(grid.split_fractions.values())
-    assert split_plan.images["features"] == round(test_share * 500)
+    assert split_plan.images["features"] == round(test_share * 1600)
 
 
 @pytest.mark.usefixtures("nothing_stated")
 def test_snapshots_and_features_without_a_rate_are_said_to_be_unknown(estimate):
-    full_run = with_jobs(snapshots=["net/a/ft/all/0"], features=[features_of("b")])
-    text = "\n".join(lines(*estimate(full_run), MACHINE))
+    text = "\n".join(lines(*estimate(analyses=["epochs"]), MACHINE))
     assert "Snapshots  9,000 images, hours unknown" in text
     assert "  snapshots: not known" in text
     assert "  features: not known" in text
-
-
-def test_jobs_of_optional_analyses_start_with_a_network(estimate):
-    jobs = {"keep_snapshots": 2, "compute_features": 3, "compute_epoch_features": 1}
-    works = estimate(replace(FULL_RUN, jobs=jobs))[0].stages.work
-    with_network = 4.5 + 4000 * 2.2e-9
-    assert works["snapshots"].starts == pytest.approx(2 * with_network / 3600)
-    assert works["features"].starts == pytest.approx(4 * with_network / 3600)
-    assert works["other jobs"].starts == 0

@@ -11,7 +11,7 @@ import pytest
 from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.jobs.job import job
-from rib.records import integrity, provenance, track
+from rib.records import integrity, provenance
 from rib.records.verify import CHANGED, Finding, examine, report_lines
 from tiny.records import edit, make, output, record
 
@@ -67,7 +67,7 @@ def test_an_edited_record_contradicts_the_gathered_line(change):
     states_the_outputs_that_are_here = "outputs" not in change
     if states_the_outputs_that_are_here:
         with pytest.raises(UserError, match=re.escape(str(OWN))):
-            track.gather([Path("results")])
+            provenance.gather([Path("results")])
 
 
 def test_a_newer_record_contradicts_nothing():
@@ -180,10 +180,10 @@ def test_track_leaves_a_damaged_record_out(caplog):
     assert provenance.gather([Path("results")]) == 0
     assert str(OWN) in caplog.text
     assert provenance.DAMAGED in caplog.text
-    assert "`snakemake pull`" in caplog.text
+    assert "`rib pull`" in caplog.text
 
 
-# Adoption
+# Files that were pulled
 
 
 def save_line(**change) -> None:
@@ -197,6 +197,7 @@ def save_line(**change) -> None:
     provenance.save({path: [facts]})
 
 
+LATER = "2026-01-02T10:00:00+00:00"
 # Values that are wrong in a record, by what is wrong about them.
 NUMBERS = {
     "huge": 10**400,
@@ -236,6 +237,13 @@ OTHER_WRONG_PARTS = {
     "end: long ago": {"ended": "0001-01-01T00:00:00"},
     "start: number": {"started": 5},
     "versions: list": {"versions": ["torch"]},
+    "accepted: text": {"accepted": "x"},
+    "accepted: nothing": {"accepted": {}},
+    "accepted: no settings": {"accepted": {"cfg": None, "commit": None, "date": LATER}},
+    "accepted: no time": {"accepted": {"cfg": {}, "commit": None, "date": "now"}},
+    "accepted: escape": {"accepted": {"cfg": {}, "commit": "\x1b[2J", "date": LATER}},
+    "listed inputs: text": {"listed_inputs": "x"},
+    "listed inputs: numbers": {"listed_inputs": [1]},
 }
 
 
@@ -285,7 +293,7 @@ def test_a_line_that_no_parser_takes_is_named_by_its_number(line):
         provenance.load()
 
 
-def adopt() -> dict:
+def match() -> dict:
     """The gathered records whose results are here, by path of the record."""
     return provenance.match(provenance.load(), lambda file: False, lambda file: False)
 
@@ -295,7 +303,7 @@ def test_a_folder_is_no_output(name):
     Path("reports").mkdir()
     save_line(outputs={name: ZEROS})
     with pytest.raises(UserError, match=f"^{re.escape(name)}|line 1"):
-        adopt()
+        match()
 
 
 @pytest.mark.parametrize(
@@ -311,7 +319,7 @@ def test_a_name_that_is_not_normal_is_refused(name, part):
         assert line["inputs"] == {name: ZEROS}
     else:
         with pytest.raises(UserError, match="line 1"):
-            adopt()
+            match()
 
 
 MACHINE = {"system": "Linux", "processor": "one", "python": "3.11"}
@@ -390,23 +398,23 @@ def link_to_archive(elsewhere: Path) -> None:
     [link_results, link_to_dvc_cache, link_to_archive],
     ids=["moved_results", "dvc_link", "archive_link"],
 )
-def test_links_that_users_have_are_adopted(arrange, tmp_path_factory):
+def test_links_that_users_have_match(arrange, tmp_path_factory):
     arrange(tmp_path_factory.mktemp("elsewhere"))
     save_line()
-    assert list(adopt()) == [str(OWN)]
+    assert list(match()) == [str(OWN)]
 
 
 # Names of jobs that a shell would take apart or carry out.
 NASTY = ["a b", "it's", 'say "x"', "a;touch owned", "$(touch owned)", "`touch owned`", "-x", "*"]
 
 
-def advice_of_adoption(name: str) -> str:
-    """What adoption says about a job whose output was changed."""
+def advice_after_a_pull(name: str) -> str:
+    """What `rib pull` says about a job whose output was changed."""
     path, facts = make(name)
     Path(output(name)).write_text("changed")
     provenance.save({path: [facts]})
     with pytest.raises(UserError) as error:
-        adopt()
+        match()
     return str(error.value)
 
 
@@ -434,8 +442,8 @@ def last_command_in(advice: str) -> str:
 
 @pytest.mark.parametrize(
     "source",
-    [advice_of_adoption, advice_of_a_job, advice_of_verify],
-    ids=["of_adoption", "of_a_job", "of_verify"],
+    [advice_after_a_pull, advice_of_a_job, advice_of_verify],
+    ids=["after_a_pull", "of_a_job", "of_verify"],
 )
 @pytest.mark.parametrize("name", NASTY)
 def test_a_command_in_advice_has_the_files_as_words(name, source):
@@ -443,71 +451,3 @@ def test_a_command_in_advice_has_the_files_as_words(name, source):
     program, file, *_ = shlex.split(command)
     assert program == "snakemake"
     assert file == output(name)
-
-
-# Changed results
-
-
-def list_changed(other_time=(), unfinished=()) -> list[str]:
-    """Files that count as changed.
-
-    Args:
-        other_time: files that have another time than when their job ended.
-        unfinished: files of which Snakemake says that their job did not end.
-    """
-    return provenance.changed(set(other_time).__contains__, set(unfinished).__contains__)
-
-
-def make_second_output() -> str:
-    """Give the job one more output, after its first one; gives its path."""
-    second_output = "results/a/more.txt"
-    Path(second_output).write_text("more")
-    hashes = {}
-    sizes = {}
-    for file in (output("a"), second_output):
-        hashes[file] = sha256(Path(file))
-        sizes[file] = Path(file).stat().st_size
-    edit("a", outputs=hashes, sizes=sizes)
-    return second_output
-
-
-def test_a_file_with_another_time_or_size_is_named():
-    # given
-    first = output("a")
-    second = make_second_output()
-    # another time
-    assert list_changed() == []
-    assert list_changed([first]) == [first]
-    assert list_changed([first, second]) == [first, second]
-    # another size
-    Path(second).write_text("more than before")
-    assert list_changed() == [second]
-    assert list_changed([first]) == [first, second]
-    # a job that did not end
-    assert list_changed([first], unfinished=[first, second]) == []
-
-
-def test_a_damaged_record_is_named_with_the_changed_files():
-    OWN.write_text(OWN.read_text()[:-9])
-    assert list_changed() == [str(OWN)]
-
-
-def test_where_all_files_have_another_time_only_sizes_count():
-    first = output("a")
-    all_files = [first, make_second_output(), str(OWN)]
-    assert list_changed(all_files) == []
-    Path(first).write_text("other size")
-    assert list_changed(all_files) == [first]
-
-
-def test_files_that_are_not_here_are_not_changed():
-    # given
-    first = output("a")
-    make_second_output()
-    Path(first).unlink()
-    # a link that leads nowhere
-    Path(first).symlink_to("nowhere")
-    assert list_changed([first]) == []
-    # and no file at all
-    Path(first).unlink()
-    assert list_changed() == []

@@ -171,7 +171,6 @@ def test_the_digest_of_a_grid_follows_each_choice_that_moves_a_table(choices):
         {"analyses": ["distances"]},
         {"distances": {"compressed_megabytes": 1}},
         {"monitor": ["noto"]},
-        {"pull": ["reports"]},
         {"archives": ["shelf"]},
         {"compute": {"warm_start": False, "jobs_per_gpu": 2, "decode_workers": 8}},
         {"targets": list(grid().targets)},  # what `default` means

@@ -7,7 +7,6 @@ from rib.reporting.stages import (
     EPOCH_ENDS,
     EVALUATION,
     GPUS,
-    OTHER_JOBS,
     PREPARATION,
     STARTS,
     TRAINING,
@@ -15,7 +14,6 @@ from rib.reporting.stages import (
     hours_by_resource,
     machine_of,
     stage_lines,
-    stage_of,
 )
 from tiny.changed import replace
 
@@ -52,7 +50,7 @@ def test_starts_and_ends_of_epochs_hold_the_device_of_their_job():
     work = Work(starts=8.0, epoch_ends=2.0)
     of_training = hours_by_resource(work, TRAINING, machine(16, 2))
     assert of_training[STARTS] == 4.0 and of_training[EPOCH_ENDS] == 1.0
-    assert hours_by_resource(work, OTHER_JOBS, machine(16, 2))[STARTS] == 0.5
+    assert hours_by_resource(work, PREPARATION, machine(16, 2))[STARTS] == 0.5
 
 
 def test_a_machine_is_what_the_call_and_the_config_say():
@@ -67,18 +65,6 @@ def test_a_machine_is_what_the_call_and_the_config_say():
     assert expected.gpus == 1 and expected.cores == expected.decode_workers == 4
 
 
-def test_rules_belong_to_stages():
-    rules = ["prepare", "finetune", "compute_fisher", "evaluate", "evaluate_select_split", "paper"]
-    assert [stage_of(rule) for rule in rules] == [
-        PREPARATION,
-        TRAINING,
-        TRAINING,
-        EVALUATION,
-        EVALUATION,
-        OTHER_JOBS,
-    ]
-
-
 @pytest.mark.parametrize(
     ("change", "binding"),
     [
@@ -91,7 +77,7 @@ def test_rules_belong_to_stages():
 )
 def test_a_line_names_the_resource_that_takes_the_longest(change, binding):
     work = Work(of_arrays=3.0, of_photos=1.0, decoding=1.0, starts=1.0, photos=5000, epochs=1)
-    works = {TRAINING: replace(work, **change), OTHER_JOBS: Work()}
+    works = {TRAINING: replace(work, **change), PREPARATION: Work()}
     head, line = stage_lines(works, machine(8, 1), unknown=[])
     assert "8 cores and 1 GPU" in head
     assert line.startswith("  training: ") and binding in line

@@ -69,12 +69,10 @@ from rib.evaluation.settings import (
 )
 from rib.jobs.script import UNRECORDED
 from rib.models.settings import ConversionSettings, TextSettings
-from rib.records.settings import PullSettings, TrackSettings, VerifySettings
 from rib.reporting.settings import (
     ExportSettings,
     PageSettings,
     PaperSettings,
-    PlanSettings,
     PublicationSettings,
 )
 from rib.training.settings import FineTuningSettings, PretrainingSettings
@@ -84,7 +82,7 @@ SCRIPTS = ROOT / "workflow/scripts"
 RULES = [*(ROOT / "workflow/rules").rglob("*.smk")]
 # Rules that write no results, or whose bytes are pinned by a digest: they have no digest of their
 # code.
-WITHOUT_CODE = {"download", "plan", "pull", "track", "verify"}
+WITHOUT_CODE = {"download"}
 
 
 @pytest.fixture(scope="module")
@@ -285,10 +283,6 @@ STAGES = {
     "write_page": ("rib.reporting.page:write_page", PageSettings),
     "publish": ("rib.reporting.publication:publish", PublicationSettings),
     "paper": ("rib.reporting.paper:write_paper", PaperSettings),
-    "plan": ("rib.reporting.cost_estimate:print_plan", PlanSettings),
-    "pull": ("rib.records.pull:pull", PullSettings),
-    "track": ("rib.records.track:track", TrackSettings),
-    "verify": ("rib.records.verify:verify", VerifySettings),
 }
 
 

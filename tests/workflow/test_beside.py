@@ -42,8 +42,10 @@ def test_a_run_keeps_its_locks_whatever_is_called_beside_it(long_run):
             job.suspend()
     before = project.state()
     assert [path for path in before if path.match(".snakemake/locks/*.lock")]
-    for words in (("plan",), ("-n",), ("--list-rules",), ("--summary",)):
+    for words in (("-n",), ("--list-rules",), ("--summary",)):
         project.snakemake(*words, config=(LONG,))
+    project.rib("plan", config=(LONG,))
+    project.rib("track", config=(LONG,), check=False)
     assert project.state() == before
 
     for words in ((CHECKPOINT, "--cores", "1"), ("--unlock",)):

@@ -215,7 +215,7 @@ def test_ctrl_c_again_and_again_is_as_quiet_as_once(project):
 @pytest.mark.parametrize(
     ("words", "config", "named"),
     [
-        (["plan", "--quiet", "all"], ("family=tinyy",), "'tinyy'"),
+        (["-n", "--quiet", "all"], ("family=tinyy",), "'tinyy'"),
         (["--quiet", "all"], ("catalog=nowhere",), "nowhere"),
         (["-n"], ("catalog=nowhere",), "nowhere"),
         (["statsu", "--quiet", "all"], (), "statsu"),

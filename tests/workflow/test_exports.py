@@ -187,21 +187,22 @@ def test_a_second_export_has_the_same_bytes_in_another_folder(exported, tmp_path
         assert again == first, file
 
 
-def test_exports_are_verified_tracked_and_adopted(exported, tmp_path):
+def test_exports_are_verified_tracked_and_pulled(exported, tmp_path):
     project = copy_of(exported.project, tmp_path / "copy")
-    assert "all files match their records" in project.snakemake("verify")
+    assert "all files match their records" in project.rib("verify")
 
     project.git("init", "-q", "-b", "main")
     project.commit("results")
     assert f"{EXPORTS}/tiny_cnn.dvc" in project.git("ls-files")
 
-    shutil.rmtree(project.folder / ".snakemake")  # as for a colleague who pulled
+    shutil.rmtree(project.folder / ".snakemake")  # as for a colleague who pulls
+    project.rib("pull")
     assert "Nothing to be done" in project.snakemake("export", "--cores", "1")
 
     changed = f"{export_of('ft')}/model.safetensors"
     (project.folder / changed).unlink()
     (project.folder / changed).write_bytes(b"other")
-    assert changed in project.snakemake("verify", check=False)
+    assert changed in project.rib("verify", check=False)
 
 
 OPEN_CLIP_CONFIG = {

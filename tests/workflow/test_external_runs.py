@@ -125,11 +125,9 @@ def test_weights_of_others_are_exported_like_ones_own(scored):
 
 def test_nothing_is_left_to_do_and_all_files_match_their_records(scored):
     assert "Nothing to be done" in scored.snakemake("-n", config=CHOICES)
-    assert "all files match their records" in scored.snakemake("verify", config=CHOICES)
-    planned = scored.snakemake("plan", config=CHOICES)
-    assert "2 import_checkpoint" in planned and "Training   80 images" in planned, (
-        "of the two runs of ft"
-    )
+    assert "all files match their records" in scored.rib("verify", config=CHOICES)
+    planned = scored.rib("plan", config=CHOICES)
+    assert "Training   80 images" in planned, "of the two runs of ft"
 
 
 def listed(printed, rule):

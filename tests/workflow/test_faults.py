@@ -156,7 +156,7 @@ def test_results_may_be_a_link_to_another_disk(project, another_disk):
     network = "results/tiny/models/tiny_cnn/manifest.json"
     project.snakemake(network, "--cores", "1")
     assert "Nothing to be done" in project.snakemake(network, "-n")
-    assert "all files match their records" in project.snakemake("verify", "--cores", "1")
+    assert "all files match their records" in project.rib("verify")
     assert not [path for path in another_disk.rglob("*") if path.name.startswith(".")], (
         "copies are renamed"
     )
@@ -262,7 +262,7 @@ def test_a_folder_that_the_user_may_not_write_to_is_named_and_nothing_is_lost(
     assert folder in printed and "change its permissions" in printed and "Traceback" not in printed
     assert project.products().items() >= before.items()
     project.snakemake(MODEL, "--cores", "1")
-    assert "all files match their records" in project.snakemake("verify", "--cores", "1")
+    assert "all files match their records" in project.rib("verify")
 
 
 WITHOUT_FLOCK = """

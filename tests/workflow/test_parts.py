@@ -119,11 +119,11 @@ def test_a_run_in_parts_goes_on_where_it_was_killed_to_the_same_results(project)
     assert "Nothing to be done" in project.snakemake(*TARGETS, "--cores", "1", config=CHOICES)
 
     # and: what looks at results knows the parts
-    project.snakemake("verify", config=CHOICES)
+    project.rib("verify", config=CHOICES)
     evaluations = len(RUNS) * (1 + len(PARTS))
-    assert f"{evaluations} evaluate" in project.snakemake("plan", config=CHOICES)
+    assert f"{evaluations} evaluations" in project.rib("plan", config=CHOICES)
     project.git("init", "--quiet")
-    project.snakemake("track", config=CHOICES)
+    project.rib("track", config=CHOICES)
     tracked = yaml.safe_load((project.folder / f"{EVALUATED}.dvc").read_text())
     files = [path for path in (project.folder / EVALUATED).rglob("*") if path.is_file()]
     assert tracked["outs"][0]["nfiles"] == len(files)

@@ -69,7 +69,7 @@ def test_a_target_of_a_narrower_grid_changes_nothing_that_is_published(looked_at
 def test_every_file_of_the_wide_and_of_the_narrow_grids_is_what_its_record_says(looked_at):
     """After the targets above were made of narrower grids."""
     for choices in [(), NARROW, HELD_OUT]:
-        assert "all files match their records" in looked_at.snakemake("verify", config=choices)
+        assert "all files match their records" in looked_at.rib("verify", config=choices)
 
 
 def test_a_narrower_grid_is_published_as_a_whole(finished_copy):

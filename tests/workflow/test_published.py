@@ -53,7 +53,7 @@ def test_without_published_numbers_it_says_so(finished_copy):
 
 
 def test_plan_uses_what_was_measured_here(finished_copy):
-    printed = finished_copy.snakemake("plan", "--cores", "1")
+    printed = finished_copy.rib("plan")
     assert "tiny_cnn: train " in printed and "(measured here)" in printed
     # ft, lwf and the probe pass all 20 images in 2 epochs, on two targets
     assert "Training   240 images" in printed

@@ -12,14 +12,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 import yaml
 
 from rib.base.files import file_hash, sha256
 from rib.records import provenance
-from tiny.project import PAGE, TABLES, Project, jobs, methods
+from rib.records.pull import restore_metadata
+from tiny.project import NOISE, PAGE, TABLES, Project, jobs, methods
 
 CHECKPOINT_RECORD = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/provenance.json"
 
@@ -43,7 +43,7 @@ def clone(project, folder):
         "storage",
         os.path.relpath(project.folder.parent / "storage", folder),
     )
-    colleague.snakemake("pull")
+    colleague.rib("pull")
     return colleague
 
 
@@ -108,17 +108,30 @@ def test_a_colleague_has_all_bytes_and_nothing_to_do(shared, colleague):
         assert (shared.folder / name).read_bytes() == (colleague.folder / name).read_bytes()
     before = colleague.state()
     printed = colleague.snakemake("-n")
-    assert "49 jobs match their records" in printed and "Nothing to be done" in printed
-    assert "missing provenance" not in printed and "update pending" not in printed
+    assert "Nothing to be done" in printed and "missing provenance" not in printed
     assert colleague.state() == before, "a look writes nothing"
-    printed = colleague.snakemake("--cores", "1")
-    assert "Nothing to be done" in printed and "Adopted the outputs of 49 jobs" in printed
+    assert "Nothing to be done" in colleague.snakemake("--cores", "1")
 
 
 @pytest.mark.thorough
-def test_jobs_that_read_a_file_in_two_roles_are_adopted(project):
+def test_after_plain_dvc_pull_rib_pull_fetches_nothing_and_writes_the_metadata(colleague):
+    # given what `dvc pull` leaves: files with the time of the pull, which Snakemake doesn't know
+    shutil.rmtree(colleague.folder / ".snakemake")
+    for path in (colleague.folder / "results").rglob("*"):
+        os.utime(path)
+    shutil.rmtree(colleague.folder.with_name("storage"))
+    # when
+    printed = colleague.rib("pull")
+    # then
+    assert "Snakemake knows the outputs of 52 more jobs" in printed and "fetching" not in printed
+    assert "Nothing to be done" in colleague.snakemake("-n")
+    assert "Snakemake knows the outputs of 0 more jobs" in colleague.rib("pull")
+
+
+@pytest.mark.thorough
+def test_jobs_that_read_a_file_in_two_roles_are_known_after_a_pull(project):
     """Trainings and tables read the manifest of `green` as that of the target and of the proxy."""
-    # given: records without Snakemake's metadata, as after a pull
+    # given
     project.edit(
         "mine/families/tiny.yaml",
         "reference: memory",
@@ -127,29 +140,56 @@ def test_jobs_that_read_a_file_in_two_roles_are_adopted(project):
     config = ("datasets=[red,green]", "targets=[green]", "methods=[replay]")
     tables = f"{project.of_grid(*config)}/tables/mri.csv"
     project.snakemake(tables, "--cores", "1", config=config)
-    with contextlib.chdir(project.folder):
-        provenance.gather([Path(folder) for folder in provenance.MADE])
-        shutil.rmtree(".snakemake/metadata")
+    project.git("init", "-q", "-b", "main")
+    project.dvc("remote", "add", "--local", "--default", "storage", "../storage")
+    share(project, "results")
     # when
-    printed = project.snakemake(tables, "-n", config=config)
+    colleague = clone(project, project.folder.parent / "colleague")
     # then
-    assert "jobs match their records" in printed and "Nothing to be done" in printed
+    assert "Nothing to be done" in colleague.snakemake(tables, "-n", config=config)
 
 
 @pytest.mark.thorough
-def test_a_summary_of_what_was_pulled_writes_nothing(colleague):
-    before = colleague.state()
-    printed = colleague.snakemake("--summary")
-    assert "49 jobs match their records" in printed and "no update" in printed
-    assert "missing provenance" not in printed and "update pending" not in printed
-    assert colleague.state() == before
+def test_a_colleague_of_whoever_accepts_an_edit_has_nothing_to_do(shared, colleague):
+    """An edit of a program that moves no number: docs/sharing.md, After an edit."""
+    # given
+    shared.edit("workflow/lib/rib/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
+    assert methods(shared.listed(), "finetune") == {"lwf"}
+    record = shared.folder / "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/provenance.json"
+    before = record.read_bytes()
+    # when
+    shared.snakemake("--touch")
+    assert "Nothing to be done" in shared.snakemake("-n")
+    share(shared, "an edit that moves nothing")
+    colleague.git("pull", "-q", str(shared.folder), "main")
+    printed = colleague.rib("pull")
+    # then
+    assert "Nothing to be done" in colleague.snakemake("-n")
+    assert "Snakemake knows the outputs of 0 more jobs" not in printed
+    assert record.read_bytes() == before, "it says what made the file"
+    colleague.rib("track")
+    assert colleague.git("status", "--short") == ""
+    colleague.edit("workflow/lib/rib/methods/lwf.py", "1.0 * self.weight * ", "self.weight * ")
+    assert methods(colleague.listed(), "finetune") == {"lwf"}
 
 
 @pytest.mark.thorough
-def test_what_was_adopted_is_not_checked_again(colleague):
-    assert "Adopted the outputs of 49 jobs" in colleague.snakemake("--cores", "1")
-    printed = colleague.snakemake("-n")
-    assert "Nothing to be done" in printed and "49 jobs" not in printed
+@pytest.mark.parametrize("command", ["track", "pull"])
+def test_what_changes_files_refuses_beside_a_run_and_what_looks_does_not(finished_copy, command):
+    locks = finished_copy.folder / ".snakemake/locks"
+    locks.mkdir(exist_ok=True)
+    (locks / "0.output.lock").write_text("reports/tiny/index.html")
+    printed = finished_copy.rib(command, check=False)
+    assert printed.startswith("Snakemake is at work in this folder") and printed.count("\n") == 1
+    assert "all files match their records" in finished_copy.rib("verify")
+    assert "Jobs " in finished_copy.rib("plan")
+
+
+@pytest.mark.parametrize("command", ["plan", "verify", "track", "pull"])
+def test_a_command_that_is_taken_for_a_target_is_named(finished_copy, command):
+    printed = finished_copy.snakemake(command, check=False)
+    assert f"run `rib {command}` in place of `snakemake {command}`" in printed
+    assert not [word for word in NOISE if word in printed]
 
 
 def test_git_holds_records_and_dvc_files_only(shared):
@@ -178,9 +218,8 @@ def test_what_a_colleague_made_again_comes_back_without_work(shared, colleague):
     colleague.snakemake()
     share(colleague, "a softer teacher")
     shared.git("pull", "-q", str(colleague.folder), "main")
-    shared.snakemake("pull")
-    printed = shared.snakemake("-n")
-    assert "Nothing to be done" in printed and "match their records" in printed
+    shared.rib("pull")
+    assert "Nothing to be done" in shared.snakemake("-n")
     for name in (
         "reports/tiny/tables/mri.csv",
         "results/tiny/paper/finetune/tiny_cnn/red/lwf/all/0/history.csv",
@@ -191,34 +230,40 @@ def test_what_a_colleague_made_again_comes_back_without_work(shared, colleague):
 @pytest.mark.thorough
 def test_a_lost_record_of_snakemake_is_restored(shared):
     shared.run("rm", "-r", ".snakemake")
-    assert "Nothing to be done" in shared.snakemake("-n")
-
-
-@pytest.mark.slow
-def test_work_that_went_on_after_tracking_is_kept_when_snakemake_loses_its_record(shared):
-    shared.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
-    shared.snakemake()
-    shared.run("rm", "-r", ".snakemake")
+    shared.rib("pull")
     assert "Nothing to be done" in shared.snakemake("-n")
 
 
 @pytest.mark.thorough
-def test_a_damaged_file_is_named_before_anything_is_built_on_it(colleague):
+def test_a_pulled_file_that_is_damaged_is_named_and_nothing_is_marked_as_done(colleague):
+    """It is damaged in DVC's cache, which DVC takes for checked."""
+    # given
+    shutil.rmtree(colleague.folder / ".snakemake")
     path = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
-    damaged = bytearray((colleague.folder / path).read_bytes())
-    damaged[-1] ^= 1
-    (colleague.folder / path).write_bytes(damaged)
-    printed = colleague.snakemake("-n", check=False)
+    whole = (colleague.folder / path).read_bytes()
+    digest = file_hash(colleague.folder / path, "md5").hex()
+    cached = colleague.folder / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    (colleague.folder / path).unlink()
+    cached.unlink()
+    cached.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    cached.chmod(0o444)
+    # when
+    printed = colleague.rib("pull", check=False)
+    # then
     assert f"{path}: does not match its provenance record" in printed
     assert "Traceback" not in printed
-    assert "`snakemake pull`" in printed and f"`snakemake {path} {CHECKPOINT_RECORD}`" in printed
-    (colleague.folder / path).unlink()
-    colleague.dvc("pull", path)
+    assert "`rib pull`" in printed and f"`snakemake {path} {CHECKPOINT_RECORD}`" in printed
+    metadata = colleague.folder / ".snakemake/metadata"
+    assert not metadata.exists() or not list(metadata.iterdir())
+    # when what the advice says is done
+    for file in (colleague.folder / path, colleague.folder / CHECKPOINT_RECORD, cached):
+        file.unlink()
+    colleague.rib("pull")
     assert "Nothing to be done" in colleague.snakemake("-n")
 
 
-@pytest.mark.slow
-def test_damage_of_every_kind_is_named_at_the_start_and_all_of_it_by_verify(colleague):
+@pytest.mark.thorough
+def test_damage_of_every_kind_is_named_by_verify(colleague):
     paths = [
         "data/raw/blue/blue.zip",
         "results/tiny/prepare/green/160px-bicubic-crop1/images.npy",
@@ -227,16 +272,9 @@ def test_damage_of_every_kind_is_named_at_the_start_and_all_of_it_by_verify(coll
         "results/tiny/paper/evaluate/tiny_cnn/red/lwf/all/0/tiny.parquet",
     ]
     for path in paths:
-        whole = (colleague.folder / path).read_bytes()
         (colleague.folder / path).unlink()  # which may be a link into DVC's cache
-        (colleague.folder / path).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert f"{path}: does not match its provenance record" in colleague.snakemake(
-            "-n", check=False
-        )
-        (colleague.folder / path).write_bytes(whole)
-    for path in paths:
         (colleague.folder / path).write_bytes(b"damaged")
-    printed = colleague.snakemake("verify", check=False)
+    printed = colleague.rib("verify", check=False)
     assert "edited or damaged after it was made: 5\n" in printed and all(
         f"  {path}\n" in printed for path in paths
     )
@@ -247,20 +285,20 @@ def test_an_edited_result_is_not_tracked(finished_copy):
     finished_copy.git("init", "-q")
     table = finished_copy.folder / "reports/tiny/tables/mri.csv"
     table.write_text(table.read_text().replace("tiny_cnn", "better"))
-    printed = finished_copy.snakemake("track", check=False)
+    printed = finished_copy.rib("track", check=False)
     assert "reports/tiny/tables/mri.csv: does not match its provenance record" in printed
     assert not (finished_copy.folder / "provenance.jsonl").exists()
 
 
 @pytest.mark.thorough
 def test_tracking_before_anything_was_made_is_one_sentence(project):
-    printed = project.snakemake("track", check=False)
+    printed = project.rib("track", check=False)
     assert "there is nothing to track yet" in printed and "Traceback" not in printed
 
 
 @pytest.mark.thorough
 def test_tracking_twice_changes_nothing(shared):
-    shared.snakemake("track")
+    shared.rib("track")
     assert shared.git("status", "--short") == ""
 
 
@@ -286,7 +324,7 @@ def test_tracking_a_part_does_not_take_the_rest_away(shared, tmp_path):
         shared.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft",
         partly.folder / "results/tiny/paper/finetune/tiny_cnn/red/ft",
     )
-    printed = partly.snakemake("track", check=False)
+    printed = partly.rib("track", check=False)
     assert "results that are missing here" in printed and partly.git("status", "--short") == ""
 
 
@@ -297,7 +335,7 @@ def test_with_what_is_made_of_a_grid_alone_figures_and_page_can_be_made_again(sh
     reader.dvc(
         "remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage")
     )
-    reader.snakemake("pull", config=("pull=[results/tiny/paper/metrics,reports]",))
+    reader.rib("pull", "results/tiny/paper/metrics", "reports")
     assert "Nothing to be done" in reader.snakemake("-n")
     reader.edit("workflow/lib/rib/analyses/robustness/radar.py", "markersize=4.5", "markersize=5.5")
     assert reader.planned() == {"plot_figure": 1, **PAGE}
@@ -322,17 +360,22 @@ def test_rows_of_a_colleague_are_not_taken_for_those_of_ones_own_checkpoints(col
     for name in ("history.csv", "manifest.json"):
         record["outputs"][str((run / name).relative_to(colleague.folder))] = sha256(run / name)
     provenance.write(run / "provenance.json", record)
+    shutil.rmtree(colleague.folder / ".snakemake")
+    with contextlib.chdir(colleague.folder):
+        restore_metadata()
     assert methods(colleague.listed(), "evaluate") == {"ft", "wise_ft"}
 
 
 @pytest.mark.thorough
-def test_what_was_pulled_over_a_killed_run_is_adopted(colleague):
+def test_what_was_pulled_over_a_killed_run_is_finished(colleague):
     marker = colleague.folder / ".snakemake/incomplete"
     marker.mkdir(parents=True, exist_ok=True)
     name = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     (marker / base64.urlsafe_b64encode(name.encode()).decode()).write_text(
         '{"external_jobid": null}'
     )
+    os.utime(colleague.folder / name)
+    colleague.rib("pull")
     assert "Nothing to be done" in colleague.snakemake("-n")
 
 
@@ -369,11 +412,15 @@ def test_pull_and_track_at_once_come_through_or_say_why_and_lose_nothing(
     expected, records = colleague.products(), (colleague.folder / provenance.FILE).read_bytes()
     shutil.rmtree(colleague.folder / missing)
     colleague.git("checkout", "--", ".")  # .dvc files are in git
-    words = ("--config", "family=tiny", "catalog=mine")
+    config = {"pull": (), "track": ("--config", *colleague.choices())}
+    library = str(colleague.folder / "workflow/lib")
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     calls = [
         subprocess.Popen(
-            [sys.executable, "-m", "snakemake", name, *words], cwd=colleague.folder, **streams
+            [sys.executable, "-m", "rib.commands", name, *config[name]],
+            cwd=colleague.folder,
+            env={**os.environ, "PYTHONPATH": library},
+            **streams,
         )
         for name in ("pull", "track")
     ]
@@ -383,11 +430,11 @@ def test_pull_and_track_at_once_come_through_or_say_why_and_lose_nothing(
         assert call.returncode == 0 or re.search(
             "at work in this folder|missing here|match its", printed
         ), printed
-    colleague.snakemake("pull")
-    colleague.snakemake("track")
+    colleague.rib("pull")
+    colleague.rib("track")
     assert (
         colleague.products() == expected
         and (colleague.folder / provenance.FILE).read_bytes() == records
     )
     assert colleague.git("status", "--porcelain") == ""
-    assert "all files match their records" in colleague.snakemake("verify", "--cores", "1")
+    assert "all files match their records" in colleague.rib("verify")

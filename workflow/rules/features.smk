@@ -1,55 +1,10 @@
 # Compute the features of one run on one dataset, for analyses that compare representations or
 # datasets, and Fisher information.
 
+from rib.config.compared_runs import compared_runs
 from rib.evaluation.settings import FeatureSettings, FisherSettings
 
-
-def compared_runs():
-    """Fine-tuned runs whose representations are compared with the pretrained model.
-
-    They are those of the targets and methods in config, representations. A target or method there
-    that is unknown, a curve or an ensemble, which has several states, or a merge over targets is a
-    UserError.
-    """
-    targets = compared_targets(CONFIG["representations"]["targets"])
-    methods = compared_methods(CONFIG["representations"]["methods"])
-    return [run for run in GRID.runs() if run.target in targets and run.method in methods]
-
-
-def compared_targets(choice):
-    """Targets of the runs whose representations are compared.
-
-    `choice` is `all`, a list of targets, or `default`: the target of the example, if there is one.
-    """
-    if choice == "default" and EXAMPLE_TARGET:
-        return [EXAMPLE_TARGET]
-    if choice in ("default", "all"):
-        return GRID.targets
-    for name in choice:
-        known_name(name, WHOLE_GRID.targets, "target of this run", "config, representations")
-    return choice
-
-
-def compared_methods(choice):
-    """Methods of the runs whose representations are compared.
-
-    `choice` is a list of methods, or `default` or `all`: those whose runs have one state.
-    """
-    without_one_state = [*CURVES, *WHOLE_GRID.over_targets, *ENSEMBLES]
-    methods_with_one_state = [name for name in WHOLE_GRID.methods if name not in without_one_state]
-    if choice in ("default", "all"):
-        return methods_with_one_state
-    for name in choice:
-        known_name(
-            name,
-            methods_with_one_state,
-            "method of this run with one state",
-            "config, representations",
-        )
-    return choice
-
-
-COMPARED = compared_runs()
+COMPARED = compared_runs(GRID, WHOLE_GRID)
 FEATURES = f"{RUNS}/features/{RUN_PATH}/{{dataset}}"
 
 

@@ -1,6 +1,7 @@
 # Plot figures from tables, each as PDF, PNG and CSV with the numbers shown. A grid without
 # fine-tuned runs has none.
 
+from rib.config.compared_runs import example_target
 from rib.config.figure_settings import FigureSettings
 
 FIGURE = f"{METRICS}/figures/{{figure}}"
@@ -13,9 +14,7 @@ SHOWN = {
 }
 SHARED = [name for name in SHOWN if all(name in GRID.methods_of(model) for model in GRID.models)]
 EXAMPLE_METHOD = example_method(SHOWN, SHARED)
-EXAMPLE_TARGET = next(
-    (name for name in (GRID.family.example_target, *GRID.targets) if name in GRID.targets), None
-)
+EXAMPLE_TARGET = example_target(GRID)
 HAS_FIGURES = bool(EXAMPLE_METHOD and EXAMPLE_TARGET)
 MODEL_LABELS = {name: model.label for name, model in GRID.models.items()}
 # All models, but in a preview whose models share no method.

@@ -13,15 +13,13 @@ from rib.base.errors import UserError
 from rib.jobs.parent_run import other_active_runs
 from rib.jobs.script import UNRECORDED
 
-# Snakemake's own functions
+# Snakemake's own function
 _inputs_of_job = FilePersistence._input
-_list_has_changed = FilePersistence._input_changed
 
 
 def replace_functions() -> None:
     """Let Snakemake call the functions below, for which it has no settings, in place of its own."""
     FilePersistence._input = _inputs_of_results
-    FilePersistence._input_changed = _inputs_have_changed
     FilePersistence._delete_locks = _delete_locks_of_this_run
     FilePersistence.cleanup_locks = _unlock_unless_a_run_is_active
 
@@ -40,17 +38,6 @@ def _inputs_of_results(persistence: FilePersistence, job) -> list[str]:
         for path in files:
             inputs.remove(path)
     return inputs
-
-
-def _inputs_have_changed(persistence: FilePersistence, job, file: str | None = None) -> bool:
-    """Whether an output has other inputs than recorded.
-
-    A job may read one file as several inputs. Snakemake lists it as often, but the record of a job
-    that another machine ran names it once.
-    """
-    if not _list_has_changed(persistence, job, file):
-        return False
-    return set(persistence.input(file)) != set(persistence._input(job))
 
 
 def _delete_locks_of_this_run(persistence: FilePersistence) -> None:

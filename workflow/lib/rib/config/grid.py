@@ -31,10 +31,10 @@ UNRECORDED = ("catalog", "archives", "external", "monitor")
 # training on CUDA may give other numbers each time, which no digest could tell apart.
 OF_MACHINE = ("warm_start", "jobs_per_gpu", "gpu_memory_gb", "decode_workers", "deterministic")
 # Choices, besides those of UNRECORDED, on which no table of a plain run depends: what a page shows,
-# what is pulled, and settings of analyses that have tables of their own.
-NOT_OF_GRID = ("analyses", "pull", "select", "representations", "distances", "slices", "stir")
+# and settings of analyses that have tables of their own.
+NOT_OF_GRID = ("analyses", "select", "representations", "distances", "slices", "stir")
 # Keys of config that are about a call, not about the grid.
-OF_CALL = ("archives", "pull", "monitor")
+OF_CALL = ("archives", "monitor")
 # What a model is, without its label and style.
 MODEL_FACTS = (
     "name",

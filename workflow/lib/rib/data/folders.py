@@ -24,7 +24,7 @@ def files_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(
             f"the folder {folder} does not exist; put the images there, correct the entry or, in a "
-            "clone with shared results, run `snakemake pull`."
+            "clone with shared results, run `rib pull`."
         )
     root = folder.resolve()
     files = []

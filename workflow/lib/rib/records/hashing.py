@@ -1,7 +1,7 @@
 """Hashes of files, and comparison with the hashes in records and manifests.
 
 The hash of a large file is cached with its size and times, so that the next job need not read the
-whole file. `snakemake verify` does not use the cache.
+whole file. `rib verify` does not use the cache.
 """
 
 import contextlib

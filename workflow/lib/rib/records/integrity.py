@@ -140,7 +140,7 @@ def refuse_exchanged(files: Mapping[Path, CheckedFile]) -> None:
     """Refuse the result of a job if a file was exchanged while the job read it.
 
     The job's record would state another hash. Only files with another size, time or inode are read
-    again. `snakemake track` and DVC's links change times and inodes but no bytes, so a file with
+    again. `rib track` and DVC's links change times and inodes but no bytes, so a file with
     the same bytes is accepted, with a warning: it may have been exchanged and put back.
 
     Args:

@@ -2,7 +2,8 @@
 
 Each job writes a record next to its outputs (rib/jobs/job.py). `provenance.jsonl` contains one line
 per job, sorted by path of the record, and is shared through git. Files shared through DVC are
-accepted if their hashes match a record.
+accepted if their hashes match a record. `rib track` adds to a line what Snakemake knows and the
+job's own record doesn't say (ADDED).
 """
 
 import json
@@ -10,7 +11,6 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,19 @@ TYPES = {
     "sizes": dict,
     "versions": dict,
     "machine": dict,
+    "accepted": dict,
+    "listed_inputs": list,
 }
+# What `rib track` adds to a line. `accepted`: settings with which the user kept the outputs as they
+# are (`snakemake --touch`), as `cfg`, `commit` and `date`; the record states those that made them.
+# `listed_inputs`: the job's inputs as Snakemake lists them, where the record's differ: a file that
+# the job reads in two roles is there twice.
+ADDED = ("accepted", "listed_inputs")
 # Errors of reading something that is no record.
 INVALID = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 DAMAGED = "was edited or damaged"
 REMEDY = (
-    "If shared, delete {it} and run `snakemake pull`; otherwise delete {it} and run "
-    "`snakemake {files}`."
+    "If shared, delete {it} and run `rib pull`; otherwise delete {it} and run `snakemake {files}`."
 )
 
 
@@ -137,6 +143,8 @@ def _is_valid(record: dict[str, Any]) -> bool:
     for key, entry_type in TYPES.items():
         if key in record and not isinstance(record[key], entry_type):
             return False
+    if "accepted" in record and not isinstance(record["accepted"]["cfg"], dict):
+        return False
     return (
         "cfg" in record
         and _has_valid_texts(record)
@@ -153,6 +161,7 @@ def _has_valid_texts(record: Mapping[str, Any]) -> bool:
         record["rule"],
         record["log"],
         record.get("commit") or "",
+        record.get("accepted", {}).get("commit") or "",
         *record["versions"].values(),
         machine["processor"],
         machine["system"],
@@ -163,7 +172,7 @@ def _has_valid_texts(record: Mapping[str, Any]) -> bool:
 
 def _has_valid_files(record: Mapping[str, Any]) -> bool:
     """Whether inputs are plain paths, outputs are where jobs write, and all have a SHA-256."""
-    for path in record["inputs"]:
+    for path in [*record["inputs"], *record.get("listed_inputs", ())]:
         if not path.isprintable() or str(Path(path)) != path:
             return False
     digests = [*record["inputs"].values(), *record["outputs"].values()]
@@ -185,6 +194,8 @@ def _has_valid_numbers(record: Mapping[str, Any]) -> bool:
 def _has_valid_times(record: Mapping[str, Any]) -> bool:
     """Whether all times of a record are dates with a time zone, not before 1970."""
     times = [record["started"], record["ended"]]
+    if "accepted" in record:
+        times.append(record["accepted"]["date"])
     epoch = datetime.fromtimestamp(0, UTC)
     return all(datetime.fromisoformat(time) >= epoch for time in times)
 
@@ -295,56 +306,6 @@ def _raise_mismatch(wrong_files: list[str], path: str, is_unreadable: bool) -> N
     raise UserError(f"{file}{count_of_others}: {problem}. {remedy(files_to_delete)}")
 
 
-def changed(
-    has_other_time: Callable[[str], bool], is_unfinished: Callable[[str], bool]
-) -> list[str]:
-    """Outputs whose time or size is not that of their job, and records that can't be read.
-
-    Only the records are read. If all files of a job have another time, they were copied as a whole,
-    and only sizes count.
-    """
-    changed_files = []
-    for path in below(map(Path, MADE)):
-        record = read(path)
-        if record is None:
-            changed_files.append(str(path))
-        else:
-            changed_files += _changed_outputs(path, record, has_other_time)
-    return [file for file in changed_files if not is_unfinished(file)]
-
-
-def _changed_outputs(
-    path: Path, record: Mapping[str, Any], has_other_time: Callable[[str], bool]
-) -> list[str]:
-    """Outputs of a job that count as changed (see `changed`).
-
-    Args:
-        path: the file of the job's record.
-        record: the job's record.
-        has_other_time: whether a file has another time than when its job ended.
-    """
-    present = []
-    with_other_time = set()
-    with_other_size = set()
-    for file in record["outputs"]:
-        with suppress(OSError):  # it is missing, or another run is making it
-            other_time = has_other_time(file)
-            other_size = Path(file).stat().st_size != record["sizes"].get(file)
-            present.append(file)
-            if other_time:
-                with_other_time.add(file)
-            if other_size:
-                with_other_size.add(file)
-    # All files of the job have another time, the record too.
-    was_copied = with_other_time.issuperset(present) and has_other_time(str(path))
-    changed_outputs = []
-    for file in present:
-        time_counts = file in with_other_time and not was_copied
-        if file in with_other_size or time_counts:
-            changed_outputs.append(file)
-    return changed_outputs
-
-
 def made_from_others(records: Iterable[str]) -> set[str]:
     """Records of jobs with an input that is not the one that its job wrote last.
 
@@ -370,13 +331,47 @@ def made_from_others(records: Iterable[str]) -> set[str]:
     return records_with_other_inputs
 
 
-def gather(units: Collection[Path]) -> int:
+def started_at(record: Mapping[str, Any]) -> float:
+    """When the job of a record started, in seconds since 1970."""
+    return datetime.fromisoformat(record["started"]).timestamp()
+
+
+def ended_at(record: Mapping[str, Any]) -> float:
+    """When the job of a record ended, in seconds since 1970."""
+    return datetime.fromisoformat(record["ended"]).timestamp()
+
+
+def accepted_at(accepted: Mapping[str, Any]) -> float:
+    """When settings were accepted, in seconds since 1970; see ADDED."""
+    return datetime.fromisoformat(accepted["date"]).timestamp()
+
+
+def is_line_of(record: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
+    """Whether a gathered line has the facts of a job's own record."""
+    facts = {key: value for key, value in line.items() if key not in ADDED}
+    return repr(record) == repr(facts)  # as text, as Snakemake compares settings
+
+
+def added_by_track(record: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What `rib track` added to the line of a record (ADDED); {} if it has no line."""
+    for line in lines:
+        if is_line_of(record, line):
+            return {key: line[key] for key in ADDED if key in line}
+    return {}
+
+
+def gather(
+    units: Collection[Path],
+    additions: Callable[[dict[str, Any], list[dict[str, Any]]], Mapping[str, Any]] = added_by_track,
+) -> int:
     """Update the gathered records and return their number.
 
     Records of other places than the given ones are kept.
 
     Args:
         units: folders or files that DVC tracks individually.
+        additions: what is added to the line of a record (ADDED), from the record and the lines that
+            its job has already; by default what these say.
 
     Raises:
         UserError: An output was changed after its job recorded it, or shared results are missing
@@ -397,11 +392,11 @@ def gather(units: Collection[Path]) -> int:
         raise UserError(
             f"{FILE} lists {len(lost)} results that are missing here, or whose records here differ "
             f"and are not newer ({lost[0]}); tracking would remove them for everyone. Run "
-            "`snakemake pull` first, and `snakemake verify` if this remains; to drop them on "
+            "`rib pull` first, and `rib verify` if this remains; to drop them on "
             "purpose, delete their lines."
         )
     for path, record in records_here.items():
-        gathered[path] = [record]
+        gathered[path] = [{**record, **additions(record, shared.get(path, []))}]
     save(gathered)
     return len(gathered)
 
@@ -457,8 +452,7 @@ def contradicts(record: dict[str, Any], shared: list[dict[str, Any]]) -> bool:
         record: the job's own record.
         shared: at least one.
     """
-    # As text, as Snakemake compares settings.
-    is_shared = repr(record) in map(repr, shared)
+    is_shared = any(is_line_of(record, line) for line in shared)
     # Times such as 2025-06-01T12:00:00.000+00:00; as texts, later times are greater.
     newest_shared: str = max(shared_record["ended"] for shared_record in shared)
     ended: str = record["ended"]

@@ -3,8 +3,9 @@
 No torch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ UNRECORDED = "unrecorded"
 # Description of each kind, and advice (rib.records.provenance.remedy).
 ADVICE = {
     CHANGED: ("edited or damaged after it was made", provenance.REMEDY),
-    MISSING: ("missing", "If shared, run `snakemake pull`; otherwise run `snakemake {files}`."),
+    MISSING: ("missing", "If shared, run `rib pull`; otherwise run `snakemake {files}`."),
     STALE: (
         "made from other inputs than the current ones",
         "Make it again with `snakemake --forcerun {files}`, or restore the inputs of its record.",
     ),
     UNRECORDED: (
         "without a provenance record",
-        "If shared, restore the record with `snakemake pull`; otherwise run `snakemake --forcerun "
+        "If shared, restore the record with `rib pull`; otherwise run `snakemake --forcerun "
         "{files}`.",
     ),
 }
@@ -325,19 +326,21 @@ def _findings_on_manifests(
                 break
 
 
-def verify(records: Iterable[str], log_file: str, folders: Iterable[str] = ()) -> None:
+def verify(patterns: Sequence[str], log_file: str) -> None:
     """Print differences from the records, with advice; see `examine`.
 
     Args:
-        records: paths of the jobs' own records.
+        patterns: glob patterns of folders, or of records, of the jobs that are checked with all
+            that they depend on.
         log_file: the log, for the message.
-        folders: folders of which all jobs are checked, too.
 
     Raises:
         UserError: There are differences, all of which the log lists.
     """
-    records_in_folders = provenance.below(map(Path, folders))
-    examination = examine([*records, *map(str, records_in_folders)])
+    found = [path for pattern in patterns for path in Path().glob(pattern)]
+    records_here = map(str, provenance.below(found))
+    shared = [path for path in provenance.load() if _is_in(path, patterns)]
+    examination = examine([*records_here, *shared])
     files = [file for file, digest in examination.hashes.items() if digest]
     size = sum(Path(file).stat().st_size for file in files)
     print_lines(f"verified {len(examination.records)} jobs, {len(files)} files, {in_bytes(size)}")
@@ -357,6 +360,13 @@ def verify(records: Iterable[str], log_file: str, folders: Iterable[str] = ()) -
             f"{len(findings)} differences from the records in {len(jobs)} jobs; {log_file} lists "
             "all of them."
         )
+
+
+def _is_in(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a path, or one of its folders, matches one of some glob patterns."""
+    return any(
+        fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*") for pattern in patterns
+    )
 
 
 def report_lines(findings: Iterable[Finding]) -> list[str]:

@@ -9,21 +9,22 @@ No torch.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rib.base.files import in_bytes, read_json
 from rib.base.progress import print_lines
 from rib.base.settings import from_params, to_params
-from rib.config.catalog import Catalog
+from rib.config.compared_runs import compared_runs
 from rib.config.entries import Dataset, Model
-from rib.config.grid import Grid, resolve_grid
+from rib.config.geometry import Geometry, geometry_of
+from rib.config.grid import Grid
 from rib.config.memory import GIGA, NetworkMemory
 from rib.config.run import ENSEMBLE, PRETRAINED, Run, images_of
 from rib.data.folders import files_in
 from rib.data.settings import DatasetView
 from rib.records import provenance
-from rib.reporting.settings import FeatureJob, FullRun
 from rib.reporting.stages import (
     EVALUATION,
     FEATURES,
@@ -36,7 +37,6 @@ from rib.reporting.stages import (
     StageWork,
     machine_of,
     stage_lines,
-    stage_of,
 )
 from rib.training.settings import TrainingSettings
 
@@ -79,9 +79,18 @@ PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on i
 # Methods whose training costs less, against full fine-tuning, pass each image through the network
 # once and keep its features: linear probing.
 COST_WITH_KEPT_FEATURES = 0.1
+KEPT_SNAPSHOTS = 10  # in the course of a training (rules/analysis/epochs.smk)
 IMPORTED = "import_checkpoint"  # a rule that trains nothing
 
 Gathered = Mapping[str, Sequence[Mapping[str, Any]]]  # records of provenance.jsonl, by path
+
+
+class FeatureJob(NamedTuple):
+    """A job that computes features of a run on a dataset."""
+
+    run: Run
+    dataset: str
+    networks: int  # through which each image passes: one, or the snapshots of the run
 
 
 class Throughput(NamedTuple):
@@ -97,7 +106,7 @@ class Throughput(NamedTuple):
 class Plan:
     """Costs of a grid; unknown costs are listed and not included in the sums."""
 
-    jobs: dict[str, int] = field(default_factory=dict)  # number by rule
+    jobs: dict[str, int] = field(default_factory=dict)  # number by stage
     # Passes of an image through a network, by kind.
     images: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     # Hours of one device by kind of pass, only of models with known throughput.
@@ -140,42 +149,31 @@ class Plan:
             work.of_arrays += hours
 
 
-def print_plan(
-    config: Mapping[str, Any],
-    catalog: Sequence[str],
-    results: Path,
-    full_run: FullRun,
-    cores: int | None,
-    gpus: int | None,
-) -> None:
+def print_plan(grid: Grid, cores: int, gpus: int | None) -> None:
     """Print the estimated cost of a grid.
 
     Args:
-        config: config.yaml, validated.
-        catalog: catalogue folders.
-        results: folder with the family's results, in which throughput was measured.
-        full_run: its jobs.
-        cores, gpus: of the call of Snakemake, see `machine_of`.
+        grid: the grid.
+        cores: that all jobs share.
+        gpus: jobs that may use a GPU at the same time; None if not stated, see `machine_of`.
     """
-    folders = [Path(folder) for folder in catalog]
-    grid = resolve_grid(config, Catalog(folders, config["external"]))
-    machine = machine_of(config["compute"], cores, gpus, grid.family.expects_gpu)
-    print_lines(*lines(plan(grid, results, full_run, machine), grid, machine))
+    machine = machine_of(grid.config["compute"], cores, gpus, grid.family.expects_gpu)
+    results = Path("results", grid.family.name)
+    print_lines(*lines(plan(grid, results, machine), grid, machine))
 
 
-def plan(grid: Grid, results: Path, full_run: FullRun, machine: Machine) -> Plan:
+def plan(grid: Grid, results: Path, machine: Machine) -> Plan:
     """Estimate the cost of a grid.
 
     Args:
         grid: the grid.
         results: folder with the family's results, in which throughput was measured.
-        full_run: its jobs.
         machine: on which it is run.
     """
-    estimate = Plan(jobs=dict(full_run.jobs))
+    estimate = Plan(jobs=_jobs_by_stage(grid))
     runs = [*grid.runs(), *grid.runs_over_targets()]
     counts = _image_counts(estimate, grid, results)
-    used_images = {name: _used_images(grid, name, counts) for name in grid.datasets}
+    used_images = {name: _used_images(grid, name, counts) for name in counts}
     _add_archives(estimate, grid)
     _add_prepared_images(estimate, grid, counts)
     _add_weights(estimate, grid, runs)
@@ -188,16 +186,94 @@ def plan(grid: Grid, results: Path, full_run: FullRun, machine: Machine) -> Plan
         _add_training(estimate, grid, run, used_images, TRAIN)
         _add_epoch_ends(estimate, grid, run, used_images, TRAIN, machine)
         _add_evaluation(estimate, grid, run, used_images)
-    for run in map(Run.parse, full_run.snapshots):
+    for run in _runs_with_snapshots(grid):
         _add_training(estimate, grid, run, used_images, SNAPSHOTS)
         _add_epoch_ends(estimate, grid, run, used_images, SNAPSHOTS, machine)
-    for job in full_run.features:
+    for job in _feature_jobs(grid):
         _add_features(estimate, grid, job, used_images)
     _add_shared_fisher(estimate, grid, counts)
     _add_decoding_in_preparation(estimate, grid, counts)
-    _add_starts(estimate, grid, full_run.jobs, machine)
+    _add_starts(estimate, grid, machine)
     estimate.disk["rows per image"] = ROW * estimate.images[EVALUATE]
     return estimate
+
+
+# Jobs
+
+
+def _jobs_by_stage(grid: Grid) -> dict[str, int]:
+    """Number of jobs by stage, such as {"preparation": 24, "training": 896, "evaluation": 4585}.
+
+    Jobs that download, convert, merge or make tables, figures and the page are not counted.
+    """
+    preparations = 0
+    for dataset in grid.datasets_read():
+        preparations += len(_geometries_of(grid, dataset))
+    runs = grid.runs()
+    trained_here = sum(model.is_trained_here for model in grid.models.values())
+    trained = sum(_is_trained(grid, run) for run in runs)
+    shared_fisher = sum(map(len, _shared_fisher(grid).values())) * len(grid.seeds)
+    groups = grid.evaluation_groups()
+    groups_over_targets = [
+        group for group, names in groups.items() if set(names) & set(grid.not_trained_on)
+    ]
+    evaluations = _evaluated_entries(grid, runs) * len(groups)
+    evaluations += _evaluated_entries(grid, grid.runs_over_targets()) * len(groups_over_targets)
+    return {
+        PREPARATION: preparations,
+        TRAINING: trained_here + trained + shared_fisher,
+        EVALUATION: evaluations,
+        SNAPSHOTS: len(_runs_with_snapshots(grid)),
+        FEATURES: len(_feature_jobs(grid)),
+    }
+
+
+def _evaluated_entries(grid: Grid, runs: Iterable[Run]) -> int:
+    """Number of entries that runs are evaluated in; runs of one entry share a job."""
+    return len({replace(run, method=grid.evaluation_of(run.method)) for run in runs})
+
+
+def _geometries_of(grid: Grid, dataset: Dataset) -> set[Geometry | None]:
+    """Geometries at which a dataset is prepared; only None if its images stay encoded."""
+    if dataset.storage == "encoded":
+        return {None}
+    geometries = map(grid.geometry, grid.models)
+    return {geometry_of(dataset.name, geometry, grid.uncropped) for geometry in geometries}
+
+
+def _is_trained(grid: Grid, run: Run) -> bool:
+    return run.method != PRETRAINED and grid.methods[run.method].trains
+
+
+def _is_chosen(grid: Grid, analysis: str) -> bool:
+    """Whether an optional analysis is part of the run."""
+    return grid.config["analyses"] == "all" or analysis in grid.config["analyses"]
+
+
+def _runs_with_snapshots(grid: Grid) -> list[Run]:
+    """Runs that are trained once more, to keep weights in the course of training."""
+    if not _is_chosen(grid, "epochs"):
+        return []
+    return [run for run in compared_runs(grid, grid) if _is_trained(grid, run)]
+
+
+def _feature_jobs(grid: Grid) -> set[FeatureJob]:
+    """Jobs of the chosen optional analyses that compute features."""
+    pretrained = [run for run in grid.runs() if run.method == PRETRAINED]
+    jobs = set()
+    if _is_chosen(grid, "representations"):
+        for run, dataset in product([*pretrained, *compared_runs(grid, grid)], grid.ood):
+            jobs.add(FeatureJob(run, dataset, networks=1))
+    if _is_chosen(grid, "epochs"):
+        for run, dataset in product(pretrained, grid.ood):
+            jobs.add(FeatureJob(run, dataset, networks=1))
+        for run, dataset in product(_runs_with_snapshots(grid), grid.ood):
+            jobs.add(FeatureJob(run, dataset, networks=KEPT_SNAPSHOTS))
+    if _is_chosen(grid, "distances"):
+        names = [dataset.name for dataset in grid.datasets_read()]
+        for run, name in product(pretrained, names):
+            jobs.add(FeatureJob(run, name, networks=1))
+    return jobs
 
 
 def _images_seen_in_pretraining(pretraining: Mapping[str, Any], counts: Mapping[str, int]) -> int:
@@ -328,8 +404,8 @@ def _add_features(
     estimate: Plan, grid: Grid, job: FeatureJob, used_images: Mapping[str, int]
 ) -> None:
     """Add the images of which a job computes features."""
-    dataset = grid.datasets[job.dataset]
-    model = Run.parse(job.run).model
+    dataset = grid.catalog.datasets[job.dataset]
+    model = job.run.model
     tested_images = round(_test_share(grid) * used_images[job.dataset])
     most_images: int = grid.config["representations"]["images"]
     passes = job.networks * min(most_images, tested_images)
@@ -390,21 +466,17 @@ def _add_epoch_ends(
     estimate.stages.add_epoch_ends(KINDS[kind].stage, epochs, size_of_weights, machine)
 
 
-def _add_starts(estimate: Plan, grid: Grid, jobs: Mapping[str, int], machine: Machine) -> None:
-    """Add the starts of jobs, of which all models have equally many.
-
-    Args:
-        jobs: number of jobs by rule.
-    """
+def _add_starts(estimate: Plan, grid: Grid, machine: Machine) -> None:
+    """Add the starts of the jobs of each stage, of which all models have equally many."""
     size_of_weights = sum(map(_size_of_weights, grid.models.values())) / len(grid.models)
     kind_of_stage = {passes.stage: kind for kind, passes in KINDS.items()}
-    for rule, number in jobs.items():
-        kind = kind_of_stage.get(stage_of(rule))
+    for stage, number in estimate.jobs.items():
+        kind = kind_of_stage.get(stage)
         share = 1.0
         if kind is not None:
             models = [name for name in grid.models if estimate.counts_overhead(name, kind)]
             share = len(models) / len(grid.models)
-        estimate.stages.add_starts(rule, number * share, size_of_weights, machine)
+        estimate.stages.add_starts(stage, number * share, size_of_weights, machine)
 
 
 def _add_decoding_in_preparation(estimate: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
@@ -474,26 +546,28 @@ def _networks_of(grid: Grid, run: Run) -> int:
     return 1
 
 
-def _add_shared_fisher(estimate: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
-    """Add Fisher information that trainings on all targets share.
+def _shared_fisher(grid: Grid) -> dict[str, set[tuple[int, str]]]:
+    """Fisher information that trainings on all targets share: most images and kind, by model.
 
-    It is computed once for each model, seed, number of images and kind (such as `sampled`).
+    It is computed once for each seed; the kind is such as `sampled`.
     """
+    fisher_of_model = {}
+    for name in grid.models:
+        shared = map(grid.shared_fisher, grid.methods_of(name))
+        fisher_of_model[name] = {variant for variant in shared if variant is not None}
+    return fisher_of_model
+
+
+def _add_shared_fisher(estimate: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
+    """Add Fisher information that trainings on all targets share."""
     size_on_disk = 0
-    has_jobs = False
-    for name, model in grid.models.items():
-        variants = set()  # number of images and kind
-        for method in grid.methods_of(name):
-            shared = grid.shared_fisher(method)
-            if shared is not None:
-                variants.add(shared)
+    for name, variants in _shared_fisher(grid).items():
         for most_images, _kind in sorted(variants):
             images = min(most_images, _images_of_proxy(grid, counts))
             for _seed in grid.seeds:
-                has_jobs = True
-                size_on_disk += _size_of_weights(model)
+                size_on_disk += _size_of_weights(grid.models[name])
                 estimate.add_passes(name, TRAIN, images)
-    if has_jobs:
+    if size_on_disk:
         estimate.disk["shared Fisher information"] = size_on_disk
 
 
@@ -790,14 +864,15 @@ def _records_of_evaluation(
 
 def lines(estimate: Plan, grid: Grid, machine: Machine) -> list[str]:
     """Text lines of a plan."""
-    jobs = ", ".join(f"{count:,} {rule}" for rule, count in estimate.jobs.items())
+    jobs = ", ".join(f"{count:,} {stage}" for stage, count in estimate.jobs.items() if count)
     disk = ", ".join(f"{content} {in_bytes(size)}" for content, size in estimate.disk.items())
     text = [
         f"Family {grid.family.title}: {len(grid.models)} models, {len(grid.methods)} methods, "
         f"{len(grid.targets)} targets, {len(grid.seeds)} seeds, {len(grid.sizes)} sizes; "
         f"{len(grid.datasets)} datasets in {len(grid.evaluation_groups())} evaluation groups.",
         f"Numbers depend on: {'; '.join(grid.conditions())}.",
-        f"Jobs       {sum(estimate.jobs.values()):,} ({jobs})",
+        f"Jobs       {sum(estimate.jobs.values()):,} ({jobs}), and those of downloads, merges, "
+        "tables and figures",
         *_lines_of_passes(estimate),
         *stage_lines(estimate.stages.work, machine, _stages_of_unknown_rate(estimate, machine)),
         f"Download   {in_bytes(estimate.download)} not downloaded yet",

@@ -140,7 +140,7 @@ def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
         raise UserError(
             f"each record of the run is missing, has another format version, or "
             f"{provenance.DAMAGED}; "
-            "`snakemake verify` names them."
+            "`rib verify` names them."
         )
     paths_of_tables = {"mri": inputs.mri, "ri": inputs.ri, "accuracy": inputs.accuracy}
     tables = page_tables({**paths_of_tables, **inputs.analyses}, inputs.columns, about)

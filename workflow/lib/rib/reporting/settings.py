@@ -40,34 +40,6 @@ class PaperSettings(Settings):
     code: str  # digest of the code that copies and lists
 
 
-class FeatureJob(Settings):
-    """A job that computes features of a run on a dataset."""
-
-    run: str  # model/target/method/size/seed
-    dataset: str
-    networks: int  # through which each image passes: one, or the snapshots of the run
-
-
-class FullRun(Settings):
-    """The jobs of a run of the whole workflow, if all results were made again."""
-
-    jobs: dict[str, int]  # number by rule
-    # runs that are trained once more to keep snapshots, each model/target/method/size/seed
-    snapshots: list[str]
-    features: list[FeatureJob]
-
-
-class PlanSettings(Settings):
-    """The grid whose cost is estimated."""
-
-    config: dict[str, Any]  # config.yaml, validated
-    catalog: list[str]  # catalogue folders
-    results: Path  # folder of the family's results, in which throughput was measured
-    full_run: FullRun
-    cores: int | None  # of the call, which all jobs share; None if they run elsewhere
-    gpus: int | None  # jobs that may use a GPU at the same time; None if not stated
-
-
 class FamilyDescription(Settings):
     """What a page says about the family of the datasets."""
 

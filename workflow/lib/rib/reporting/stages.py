@@ -32,20 +32,13 @@ EPOCH_END = 0.0015
 EPOCH_END_OF_BYTE = 4.6e-10
 SPEED_OF_GPU_MEMORY = 100
 
-# Stages, in their order, and how the names of their rules begin; all other jobs are the last one.
+# Stages, in their order.
 PREPARATION = "preparation"
 TRAINING = "training"
 EVALUATION = "evaluation"
 SNAPSHOTS = "snapshots"  # trainings that are repeated, to keep weights in their course
 FEATURES = "features"
-OTHER_JOBS = "other jobs"
-RULES = {
-    PREPARATION: ("prepare",),
-    TRAINING: ("finetune", "pretrain_model", "compute_fisher"),
-    EVALUATION: ("evaluate", "score"),
-    SNAPSHOTS: ("keep_snapshots",),
-    FEATURES: ("compute_features", "compute_epoch_features"),
-}
+STAGES = (PREPARATION, TRAINING, EVALUATION, SNAPSHOTS, FEATURES)
 STAGES_WITH_NETWORKS = (TRAINING, EVALUATION, SNAPSHOTS, FEATURES)
 # Resources that a stage may wait for.
 GPUS = "GPU"
@@ -112,9 +105,7 @@ class Work:
 class StageWork:
     """The work of all stages."""
 
-    work: dict[str, Work] = field(
-        default_factory=lambda: {stage: Work() for stage in (*RULES, OTHER_JOBS)}
-    )
+    work: dict[str, Work] = field(default_factory=lambda: {stage: Work() for stage in STAGES})
 
     def add_decoding(self, stage: str, photos: int, bytes_of_photo: float) -> None:
         """Add photos that jobs of a stage decode, with the mean of their encoded bytes."""
@@ -133,28 +124,21 @@ class StageWork:
         self.work[stage].epochs += epochs
         self.work[stage].epoch_ends += seconds / HOUR
 
-    def add_starts(self, rule: str, jobs: float, bytes_of_weights: float, machine: Machine) -> None:
-        """Add the starts of the jobs of a rule.
+    def add_starts(
+        self, stage: str, jobs: float, bytes_of_weights: float, machine: Machine
+    ) -> None:
+        """Add the starts of the jobs of a stage.
 
         Args:
             jobs: their number.
             bytes_of_weights: of a network, on average.
         """
-        stage = stage_of(rule)
         if stage in STAGES_WITH_NETWORKS:
             seconds = FORK_WITH_NETWORK if machine.forks_networks else START_WITH_NETWORK
             seconds += READING_OF_BYTE * bytes_of_weights
         else:
             seconds = FORK if machine.forks_others else START
         self.work[stage].starts += jobs * seconds / HOUR
-
-
-def stage_of(rule: str) -> str:
-    """The stage to which the jobs of a rule belong."""
-    for stage, beginnings in RULES.items():
-        if rule.startswith(beginnings):
-            return stage
-    return OTHER_JOBS
 
 
 def machine_of(
@@ -229,7 +213,7 @@ def stage_lines(works: Mapping[str, Work], machine: Machine, unknown: list[str])
     gpus = "no GPU" if machine.gpus == 0 else _counted(machine.gpus, "GPU")
     text = [
         f"Stages     on {_counted(machine.cores, 'core')} and {gpus} (estimates; another machine: "
-        "--cores N --resources gpu=N)"
+        "--cores N --gpus N)"
     ]
     for stage, work in works.items():
         hours = hours_by_resource(work, stage, machine)

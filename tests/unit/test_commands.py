@@ -1,0 +1,113 @@
+"""The command line `rib`: how it reads config, when it refuses, and what it is about."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rib import commands
+from rib.base.locks import acquire
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder with config.yaml as the current one."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "config.yaml", tmp_path)
+    return tmp_path
+
+
+def grid_of(*words):
+    """The grid that `rib plan` with some words is about."""
+    return commands.read_grid(commands.parser().parse_args(["plan", *words]))
+
+
+def refusal(capsys, *words) -> str:
+    """The sentence with which a command ends."""
+    with pytest.raises(SystemExit) as error:
+        commands.main(words)
+    assert error.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_the_command_line_wins_over_files_and_later_files_over_earlier_ones():
+    Path("one.yaml").write_text("seeds: [1]\ntraining: {epochs: 3, batch_size: 8}\n")
+    Path("two.yaml").write_text("methods: [ft]\ntraining: {batch_size: 16}\n")
+    words = ("--configfile", "one.yaml", "two.yaml")
+    grid = grid_of(*words, "--config", "training={batch_size: 32}", "seeds=[2]")
+    assert (list(grid.methods), grid.seeds) == (["ft"], [2])
+    training = grid.config["training"]
+    assert (training["epochs"], training["batch_size"]) == (3, 32)
+
+
+def test_choices_are_read_as_snakemake_reads_them():
+    grid = grid_of("--config", "seeds=[0,1]", "methods=ft", "limits={photo_megabytes: 9}")
+    assert (grid.seeds, list(grid.methods)) == ([0, 1], ["ft"])
+    limits = grid.config["limits"]
+    assert limits["photo_megabytes"] == 9 and len(limits) > 1, "the others stay"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--config", "family=fashionn"), "'fashionn'"),
+        (("--config", "famly=fashion"), "famly"),
+        (("--config", "fashion"), "name=value"),
+        (("--configfile", "nowhere.yaml"), "nowhere.yaml"),
+        (("--configfile", "wrong.yaml"), "wrong.yaml"),
+        (("--config", "catalog=nowhere"), "nowhere"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_a_sentence(capsys, words, named):
+    Path("wrong.yaml").write_text("seeds: none\n")
+    assert named in refusal(capsys, "plan", *words)
+
+
+@pytest.mark.parametrize("command", ["track", "pull"])
+def test_what_changes_files_refuses_beside_snakemake_and_beside_itself(capsys, command):
+    Path(".snakemake/locks").mkdir(parents=True)
+    Path(".snakemake/locks/0.output.lock").write_text("results/a")
+    assert "Snakemake is at work in this folder" in refusal(capsys, command)
+    Path(".snakemake/locks/0.output.lock").unlink()
+    lock = acquire(commands.OWN_LOCK)
+    assert "another `rib track` or `rib pull` is at work" in refusal(capsys, command)
+    lock.release()
+    assert "at work" not in refusal(capsys, command), "nothing is here to share"
+
+
+def test_results_are_of_a_family_and_protocol_and_of_the_chosen_grid():
+    Path("reports/fashion/distances").mkdir(parents=True)
+    Path("reports/fashion/distances/provenance.json").write_text("{}")
+    grid = grid_of("--config", "family=fashion")
+    patterns = commands.patterns_of_results(grid, metrics=grid.digest)
+    assert {
+        "data/raw/*",
+        "results/fashion/prepare/*",
+        "results/fashion/paper/finetune/*",
+        f"results/fashion/paper/metrics/{grid.digest}",
+        "reports/fashion/tables",
+        "reports/fashion/distances",
+    } <= set(patterns)
+    held_out = grid_of("--config", "family=fashion", "protocol=held_out")
+    patterns = commands.patterns_of_results(held_out, metrics="*")
+    assert {"results/fashion/held_out/metrics/*", "reports/fashion/held_out/tables"} <= set(
+        patterns
+    )
+
+
+def test_verify_of_a_grid_that_was_never_run_finds_nothing(capsys):
+    commands.main(["verify"])
+    assert "verified 0 jobs, 0 files" in capsys.readouterr().out
+    assert commands.VERIFY_LOG.exists()
+
+
+def test_plan_counts_from_the_grid(capsys):
+    commands.main(["plan", "--cores", "4", "--config", "methods=[ft]", "targets=[fashion_edges]"])
+    printed = capsys.readouterr().out
+    assert "Jobs       18 (9 preparation, 3 training, 6 evaluation)" in printed
+    assert "on 4 cores and no GPU" in printed

@@ -1,0 +1,197 @@
+"""The command line `rib`: what a run costs, whether its files are intact, and sharing them.
+
+Snakemake runs the workflow (`snakemake`); these commands start no jobs.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+from snakemake.cli import parse_config
+from snakemake.utils import available_cpu_count, update_config
+
+from rib.base.errors import UserError
+from rib.base.locks import acquire
+from rib.base.progress import log, print_lines
+from rib.base.text import redacted
+from rib.config.catalog import PROJECT_CATALOG, Catalog
+from rib.config.grid import Grid, resolve_grid
+from rib.config.schema import read_yaml, validated
+from rib.records.pull import pull, restore_metadata
+from rib.records.track import track
+from rib.records.verify import verify
+from rib.reporting.cost_estimate import print_plan
+
+# Stages of `results/<family>/<protocol>/` whose files are shared and verified, besides metrics.
+STAGES = (
+    "split",
+    "labels",
+    "finetune",
+    "merge",
+    "evaluate",
+    "evaluate_over_targets",
+    "select",
+    "features",
+    "fisher",
+    "export",
+)
+SNAKEMAKES_LOCKS = Path(".snakemake/locks")
+OWN_LOCK = Path(".snakemake/rib.lock")
+VERIFY_LOG = Path("logs/verify.log")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run a command, by default the one of the command line; a UserError is its sentence.
+
+    Example: `main(["plan", "--config", "family=imagenet", "models=all"])`.
+    """
+    arguments = parser().parse_args(words)
+    screen = logging.StreamHandler()
+    screen.setLevel(logging.INFO)
+    log.addHandler(screen)
+    log.setLevel(logging.DEBUG)
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        print_lines(redacted(str(error)), file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their arguments."""
+    rib = argparse.ArgumentParser(prog="rib", description=__doc__)
+    commands = rib.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE")
+    config.add_argument("--configfile", nargs="+", default=[], type=Path, metavar="FILE")
+
+    what = "say what a run costs: jobs, images, hours and bytes"
+    command = commands.add_parser("plan", parents=[config], help=what, description=what)
+    command.add_argument("--cores", type=int, default=available_cpu_count(), metavar="N")
+    command.add_argument("--gpus", type=int, metavar="N", help="as in --resources gpu=N")
+    command.set_defaults(run=run_plan)
+
+    what = "compare every byte of the results, and of what they were made from, with the records"
+    command = commands.add_parser("verify", parents=[config], help=what, description=what)
+    command.set_defaults(run=run_verify)
+
+    what = "add the results to DVC, to be shared with `dvc push`"
+    command = commands.add_parser("track", parents=[config], help=what, description=what)
+    command.set_defaults(run=run_track)
+
+    what = "get shared results, check them, and tell Snakemake that they are made"
+    command = commands.add_parser("pull", help=what, description=what)
+    command.add_argument("paths", nargs="*", metavar="PATH", help="all that is shared if left out")
+    command.set_defaults(run=run_pull)
+    return rib
+
+
+def run_plan(arguments: argparse.Namespace) -> None:
+    """Print what a run of the grid costs."""
+    print_plan(read_grid(arguments), arguments.cores, arguments.gpus)
+
+
+def run_verify(arguments: argparse.Namespace) -> None:
+    """Check the files of the grid against their records; all differences are in VERIFY_LOG."""
+    grid = read_grid(arguments)
+    VERIFY_LOG.parent.mkdir(exist_ok=True)
+    log.addHandler(logging.FileHandler(VERIFY_LOG, mode="w", encoding="utf-8"))
+    verify(patterns_of_results(grid, metrics=grid.digest), str(VERIFY_LOG))
+
+
+def run_track(arguments: argparse.Namespace) -> None:
+    """Add results of the grid's family and protocol to DVC."""
+    grid = read_grid(arguments)
+    with folder_at_rest():
+        track(patterns_of_results(grid, metrics="*"), reports_of(grid))
+
+
+def run_pull(arguments: argparse.Namespace) -> None:
+    """Get shared results, and give Snakemake their metadata."""
+    with folder_at_rest():
+        files = pull(arguments.paths)
+        jobs = restore_metadata()
+    print_lines(f"{files} files are in place; Snakemake knows the outputs of {jobs} more jobs.")
+
+
+def read_grid(arguments: argparse.Namespace) -> Grid:
+    """The grid that config.yaml, --configfile and --config choose, in Snakemake's order.
+
+    Raises:
+        UserError: A file or a value is wrong.
+    """
+    config: dict[str, Any] = {}
+    for file in (Path("config.yaml"), *arguments.configfile):
+        content = read_yaml(file)
+        validated(content, "config", str(file))  # names the file with the mistake
+        update_config(config, content)
+    try:
+        update_config(config, parse_config(arguments.config))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    config = validated(config, "config", "config.yaml or --config")
+    own = [config["catalog"]] if isinstance(config["catalog"], str) else config["catalog"]
+    grid = resolve_grid(config, Catalog([PROJECT_CATALOG, *map(Path, own)], config["external"]))
+    print_lines(*grid.notices, file=sys.stderr)
+    return grid
+
+
+def reports_of(grid: Grid) -> Path:
+    """Folder of the published tables and figures, such as `reports/fashion`."""
+    reports = Path("reports", grid.family.name)
+    protocol = grid.config["protocol"]
+    return reports if protocol == "paper" else reports / protocol
+
+
+def patterns_of_results(grid: Grid, metrics: str) -> list[str]:
+    """Glob patterns of the folders and files with results of a grid's family and protocol.
+
+    Args:
+        metrics: digest of the grid whose tables are meant; `*` for all grids.
+    """
+    family = f"results/{grid.family.name}"
+    runs = f"{family}/{grid.config['protocol']}"
+    reports = reports_of(grid)
+    analyses = [record.parent for record in reports.glob("*/provenance.json")]
+    return [
+        "data/raw/*",
+        *(f"{family}/{stage}/*" for stage in ("prepare", "models", "text")),
+        *(f"{runs}/{stage}/*" for stage in STAGES),
+        f"{runs}/metrics/{metrics}",
+        *(f"{reports}/{name}" for name in ("tables", "figures", "provenance.json", "index.html")),
+        *(str(folder) for folder in analyses if folder.name != "held_out"),  # another protocol
+    ]
+
+
+@contextmanager
+def folder_at_rest() -> Iterator[None]:
+    """A block in which no other `rib track` or `rib pull` changes the folder.
+
+    Raises:
+        UserError: Snakemake or one of these commands is at work in it.
+    """
+    if any(SNAKEMAKES_LOCKS.glob("*.lock")):
+        raise UserError(
+            "Snakemake is at work in this folder; wait until it ends, or run `snakemake --unlock` "
+            "if it was killed."
+        )
+    OWN_LOCK.parent.mkdir(exist_ok=True)
+    try:
+        lock = acquire(OWN_LOCK, timeout=0)
+    except Timeout:
+        raise UserError(
+            "another `rib track` or `rib pull` is at work in this folder; wait until it ends."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""DVC by its command line, the interface that it documents."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from rib.base.errors import UserError
+from rib.base.text import redacted
+
+# DVC's index of listings, for our calls alone: that of other calls may have listings that nobody
+# checked.
+INDEX = Path(".dvc/tmp/rib")
+# What messages of DVC say, and what is said instead.
+REPLACEMENTS = {
+    "Use `--force` to force.": "Delete them, share them (`rib track`), or pull others:",
+    "Having any troubles? Hit us up at https://dvc.org/support, we are always happy to help!": "",
+}
+LONGEST_MESSAGE = 1000  # characters
+
+
+def run_dvc(*words: str) -> str:
+    """Run a command of DVC, such as `run_dvc("fetch", "data/raw/red.dvc")`.
+
+    Returns:
+        What it wrote to standard output.
+
+    Raises:
+        UserError: DVC failed; its message in one line, without secrets.
+    """
+    lock = Path(".dvc/tmp/rwlock")
+    # DVC can't read this file if it was killed before it wrote to it.
+    if lock.is_file() and lock.stat().st_size == 0:
+        lock.unlink()
+    completed = subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        env={**os.environ, "DVC_SITE_CACHE_DIR": str(INDEX.absolute())},
+        stdin=subprocess.DEVNULL,  # so that it asks no question
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if completed.returncode:
+        raise UserError(_message(completed.stderr))
+    return completed.stdout
+
+
+def _message(printed: str) -> str:
+    """DVC's error in one line, without its advice and without secrets."""
+    _, _, error = printed.rpartition("ERROR: ")
+    message = " ".join(error.split())
+    for text, replacement in REPLACEMENTS.items():
+        message = message.replace(text, replacement)
+    return redacted(message[:LONGEST_MESSAGE]).strip()
