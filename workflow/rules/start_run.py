@@ -13,7 +13,6 @@ from rib.base.errors import UserError
 from rib.base.progress import print_lines
 from rib.config.grid import Grid
 from rib.data import variables
-from rib.jobs import fork_server
 from rib.jobs.gpu_lock import JOBS_PER_GPU
 from rib.jobs.job import sweep
 from rib.jobs.parent_run import PARENT_RUN, announce, end_with_parent
@@ -22,8 +21,6 @@ from rib.jobs.parent_run import PARENT_RUN, announce, end_with_parent
 # cannot begin.
 WRITTEN_FOLDERS = (".", ".snakemake", "logs", "work")
 SNAKEMAKES_LOCKS = Path(".snakemake/locks")
-# Folder of this run's sockets; relative, since a socket's path may have 107 bytes at most.
-SOCKETS = Path(f"work/warm-{os.uname().nodename}-{os.getpid()}")
 
 
 def start_run(workflow, config: Mapping, grid: Grid, is_preview: bool) -> None:
@@ -53,7 +50,6 @@ def start_run(workflow, config: Mapping, grid: Grid, is_preview: bool) -> None:
     for notice in grid.notices:
         print_lines(notice, file=sys.stderr)
     os.environ[PARENT_RUN] = str(os.getpid())
-    os.environ[fork_server.WARM] = str(SOCKETS) if config["compute"]["warm_start"] else ""
     call.before_graph(workflow, lambda: _begin(workflow))
 
 
@@ -77,16 +73,9 @@ def _begin(workflow) -> None:
 
 
 def _unlock_after_kill() -> None:
-    """Register this run; if no other is active, remove what killed runs left.
-
-    These are Snakemake's locks and the fork servers' sockets.
-    """
+    """Register this run; if no other is active, remove Snakemake's locks of killed runs."""
     files_are_locked = any(SNAKEMAKES_LOCKS.glob("*.lock"))
     active_runs = announce(files_are_locked)
-    if not active_runs:
-        for folder in SOCKETS.parent.glob("warm-*"):
-            if folder != SOCKETS:
-                shutil.rmtree(folder, ignore_errors=True)
     if not files_are_locked:
         return
     if active_runs:
