@@ -22,10 +22,6 @@ import timm
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rib.config.budget import Limit
-from rib.config.choices import budget_of
-from rib.config.run import ALL
-from rib.config.schema import validated
 from rib.data.split_dataset import split_dataset
 from rib.data.splits import read_split
 from rib.data.view import DatasetFiles, load_dataset
@@ -35,7 +31,6 @@ from rib.models.inputs import Inputs
 from rib.models.state import network_in_state
 from rib.monitoring import watch as watching
 from rib.monitoring.event_file import PREFIX
-from rib.monitoring.monitored_view import monitored_view
 from rib.monitoring.watch import Watch
 from rib.training import finetune, training_state
 from rib.training.finetune import train, write_history
@@ -93,9 +88,10 @@ class Project:
         """The folder of a prepared dataset: `other` or `more`."""
         return self.folder / dataset / "32px"
 
-    def manifest(self, dataset: str) -> Path:
-        """The manifest of a prepared dataset."""
-        return self.prepared(dataset) / "manifest.json"
+    def files(self, dataset: str, **changes) -> DatasetFiles:
+        """Files of a prepared dataset, with the split that `more` has."""
+        split = self.split_of_more if dataset == "more" else None
+        return DatasetFiles(dataset, self.prepared(dataset), **{"split": split, **changes})
 
     def history(self, job: str = "digest") -> Path:
         """The history that a job writes in its private folder."""
@@ -130,8 +126,7 @@ def watch_of(project, job="digest", **changes):
     fields = {
         "model_folder": project.folder / "model",
         "view": VIEW,
-        "monitored": [project.manifest("other"), project.manifest("more")],
-        "monitored_splits": [project.split_of_more],
+        "monitored": [project.files("other"), project.files("more")],
         "log_file": str(project.folder / "logs/run/0.log"),
         "history": project.history(job),
     }
@@ -272,12 +267,8 @@ def test_a_monitored_dataset_that_holds_the_pretraining_proxy_is_shown_without_i
 
     monkeypatch.setattr(watching, "accuracy_of", note_sources)
     caplog.set_level(logging.WARNING, "rib")
-    watch = watch_of(
-        project,
-        view=view,
-        monitored_related=[project.manifest("more")],
-        monitored_proxy_folder=proxy,
-    )
+    monitored = [project.files("other"), project.files("more", proxy=proxy)]
+    watch = watch_of(project, view=view, monitored=monitored)
     train_network(watch)
     # then: both have a curve, and no image of the proxy is scored
     assert not caplog.records
@@ -286,56 +277,19 @@ def test_a_monitored_dataset_that_holds_the_pretraining_proxy_is_shown_without_i
     assert scored_sources["more"] == selected_sources
 
 
-@dataclass(frozen=True)
-class BudgetCase:
-    """Limits of numbers of images, and how many images of `other` are monitored with them."""
-
-    limits: Limit | Mapping[str, Limit]  # of config
-    limits_of_job: Limit | Mapping[str, Limit]  # of the datasets of the training
-    monitored_images: int  # of nine
-
-
-BUDGET_CASES = {
-    "a limit of its own, where the training has none": BudgetCase({"other": 4}, ALL, 4),
-    "a share of its own, where the training has none": BudgetCase({"other": 0.5}, ALL, 4),
-    "as a text of --config": BudgetCase({"other": "4"}, ALL, 4),
-    "that of all others": BudgetCase({"default": 6, "target": 3}, 3, 6),
-    "none, where the training has one": BudgetCase({"target": 3}, 3, IMAGES),
-    "one for all": BudgetCase(5, 5, 5),
-    "a limit of its own beside different ones of the training": BudgetCase(
-        {"other": 2, "target": 3, "proxy": 5}, {"target": 3, "proxy": 5}, 2
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BUDGET_CASES.values(), ids=BUDGET_CASES)
-def test_a_monitored_dataset_has_the_limit_of_its_evaluations(project, monkeypatch, case):
-    # given the images that evaluations score
-    files = DatasetFiles("other", project.prepared("other"))
-    config = config_with(case.limits)
-    budget = budget_of(validated(config, "config", "config.yaml"))
-    view_of_evaluation = replace(VIEW, budget=budget.limits(["other"]))
-    evaluated_images = load_dataset(files, view_of_evaluation, "test").index["row"].to_pylist()
-    # when
-    monitored_images = []
-
-    def note_images(state, model_folder, dataset, *settings):
-        monitored_images.extend(dataset.index["row"].to_pylist())
-        return 0.5
-
-    monkeypatch.setattr(watching, "accuracy_of", note_images)
-    view_of_job = replace(VIEW, budget=case.limits_of_job)
-    watch = watch_of(
-        project,
-        view=monitored_view(view_of_job, ["other"], config),
-        monitored=[project.manifest("other")],
-        monitored_splits=[],
-    )
-    report_start(watch)
-    report(watch, 1)
-    # then
-    assert len(monitored_images) == case.monitored_images
-    assert sorted(monitored_images) == evaluated_images
+def test_a_dataset_that_is_not_prepared_yet_is_left_out_and_named(project, caplog):
+    caplog.set_level(logging.INFO, "rib")
+    entries = []
+    for name in ("other", "more"):
+        manifest = project.prepared(name) / "manifest.json"
+        entries.append({"name": name, "manifest": str(manifest), "proxy": [], "split": []})
+    entries[0]["split"] = "split/other.parquet"
+    (project.prepared("more") / "manifest.json").touch()
+    (project.prepared("other") / "manifest.json").touch()
+    assert datasets_there(entries, decode_workers=2) == [
+        project.files("more", split=None, decode_workers=2)
+    ]
+    assert caplog.messages == ["other is not monitored, since split/other.parquet is not made yet"]
 
 
 def test_at_most_200_images_are_monitored(project, monkeypatch):

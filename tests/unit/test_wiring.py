@@ -67,7 +67,7 @@ from rib.evaluation.settings import (
     InversionJobSettings,
     SelectionSettings,
 )
-from rib.jobs.script import UNRECORDED
+from rib.jobs.script import LABEL_VERDICT
 from rib.models.settings import ConversionSettings, TextSettings
 from rib.reporting.settings import (
     ExportSettings,
@@ -161,7 +161,7 @@ def test_a_job_runs_again_when_what_it_reads_is_made_anew(wiring):
                     for path in paths
                     if path in maker and not behind & {*maker[path].outputs.values()}
                 ]
-                if stale and name not in UNRECORDED:
+                if stale and name != LABEL_VERDICT:
                     unwatched.add((job.rule, name))
     assert unwatched == set()
 

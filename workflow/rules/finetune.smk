@@ -109,36 +109,23 @@ def training_inputs(wildcards):
     }
 
 
-def inputs_without_effect(wildcards):
-    """Inputs of a job that trains a run on which its result does not depend, by name.
+def monitored_datasets(wildcards):
+    """Datasets whose accuracy is shown in the course of a training, with files that may be missing.
 
-    They are the datasets whose accuracy is shown in the course of training, and the verdict on the
-    labels of the target. None is made for the sake of a training that is done.
+    `view` says how they are read, with the limits of their evaluations.
     """
     geometry = GEOMETRY_OF[wildcards.model]
     names = CONFIG["monitor"]
-    names_excluding_proxy = [name for name in names if GRID.excludes_proxy(name)]
-    proxy = proxy_of(geometry, names_excluding_proxy)
-    files = {
-        "monitored": [prepared("manifest.json", name, geometry) for name in names],
-        "monitored_splits": splits_of(geometry, names),
-        "monitored_related": [
-            prepared("manifest.json", name, geometry) for name in names_excluding_proxy
-        ],
-        "label_verdict": verdicts_on_labels(wildcards),
-    }
-    training_is_done = Path(f"{CHECKPOINT}/manifest.json".format(**wildcards)).exists()
-    if training_is_done:
-        for role, paths in files.items():
-            files[role] = [path for path in paths if Path(path).exists()]
-        # If rows of the pretrained model are made again, Snakemake would not see whether those of
-        # the training must be: behind a job that is made again it asks no job for other reasons.
-        files["label_verdict"] = []
-        if proxy and not Path(proxy).exists():
-            proxy = []
-    inputs = {role: ancient(paths) for role, paths in files.items()}
-    inputs["monitored_proxy"] = ancient(proxy)
-    return inputs
+    datasets = [
+        {
+            "name": name,
+            "manifest": prepared("manifest.json", name, geometry),
+            "proxy": proxy_of(geometry, [name]),
+            "split": split_of(geometry, name),
+        }
+        for name in names
+    ]
+    return {"datasets": datasets, "view": to_params(view_of(wildcards.model, *names))}
 
 
 for NAME in CONFIG["monitor"]:
@@ -184,7 +171,8 @@ MOST_IMAGES_TO_TRAIN = max(map(images_of_run, TRAINED_RUNS), default=0)
 rule finetune:
     input:
         unpack(training_inputs),
-        unpack(inputs_without_effect),
+        # A training waits for the check of its labels, and is not repeated for another verdict.
+        label_verdict=lambda wildcards: ancient(verdicts_on_labels(wildcards)),
     output:
         **job_files(
             CHECKPOINT, inside=True, checkpoint="checkpoint.safetensors", history="history.csv"
@@ -205,5 +193,7 @@ rule finetune:
         ),
     params:
         cfg=fine_tuning_settings,
+        # It takes `input`, so that a training is not repeated for what is only shown.
+        monitor=lambda wildcards, input: monitored_datasets(wildcards),
     script:
         str(WORKFLOW / "scripts/finetune.py")

@@ -2,11 +2,8 @@
 # agrees better with shifted or re-sorted labels (rib.analysis.label_check).
 
 from rib.analysis.settings import LabelCheckSettings
-from rib.config.grid import BEFORE_PART, short_digest
 
-# A verdict depends on the datasets with which a target is compared, so grids with others have
-# verdicts of their own.
-LABEL_CHECK = f"{RUNS}/labels/{{model}}/{{groups_of_check}}/{{target}}"
+LABEL_CHECK = f"{RUNS}/labels/{{model}}/{{target}}"
 # Models whose head has classes that others published, or is made from names of classes. Heads that
 # are trained on the family's own labels can't contradict these.
 MODELS_WITH_PUBLISHED_CLASSES = [
@@ -38,14 +35,7 @@ def verdicts_on_labels(run):
     """
     if run.model not in MODELS_WITH_PUBLISHED_CLASSES or CONFIG["protocol"] == "held_out":
         return []
-    # The same whether datasets are evaluated in parts or not.
-    groups = dict.fromkeys(group.partition(BEFORE_PART)[0] for group in groups_of_check(run.target))
-    name_of_groups = short_digest(list(groups))
-    return [
-        f"{LABEL_CHECK}.json".format(
-            model=run.model, groups_of_check=name_of_groups, target=run.target
-        )
-    ]
+    return [f"{LABEL_CHECK}.json".format(model=run.model, target=run.target)]
 
 
 # Verdicts on all targets that models are trained on here.
@@ -87,9 +77,7 @@ rule check_labels:
         verdict=f"{LABEL_CHECK}.json",
         provenance=f"{LABEL_CHECK}.provenance.json",
     log:
-        f"{RUN_LOGS}/labels/{{model}}/{{groups_of_check}}/{{target}}.log",
-    wildcard_constraints:
-        groups_of_check="[0-9a-f]{8}",
+        f"{RUN_LOGS}/labels/{{model}}/{{target}}.log",
     priority: 2
     # It takes seconds, for which trainings on a cluster need not queue twice.
     localrule: True

@@ -14,12 +14,12 @@ with run(snakemake, resumes="state.pt") as output:
         folder_of,
         optional_folder,
         optional_path,
-        paths,
         run_of,
     )
     from rib.base.settings import from_params
+    from rib.data.settings import DatasetView
     from rib.data.view import DatasetFiles
-    from rib.monitoring.watch import Watch
+    from rib.monitoring.watch import Watch, datasets_there
     from rib.training.finetune import FineTuningInputs, FineTuningOutput, finetune
     from rib.training.settings import FineTuningSettings
 
@@ -37,23 +37,13 @@ with run(snakemake, resumes="state.pt") as output:
     snapshots = [path for name, path in output.items() if name.startswith("snapshot")]
     watch = None
     if settings.training is not None:
-        monitored = files.get("monitored", [])
-        view = settings.view
-        if monitored:
-            from rib.monitoring.monitored_view import monitored_view
-
-            monitored_datasets = [dataset_of_manifest(manifest) for manifest in monitored]
-            view = monitored_view(settings.view, monitored_datasets, snakemake.config)
+        monitor = snakemake.params.monitor
         watch = Watch(
             model_folder=folder_of(files.model),
-            view=view,
+            view=from_params(DatasetView, monitor["view"]),
             log_file=snakemake.log[0],
-            monitored=paths(monitored),
-            monitored_splits=paths(files.get("monitored_splits", [])),
-            monitored_related=paths(files.get("monitored_related", [])),
-            monitored_proxy_folder=optional_folder(files.get("monitored_proxy", [])),
+            monitored=datasets_there(monitor["datasets"], snakemake.threads),
             history=output["history"],
-            decode_workers=snakemake.threads,
         )
     finetune(
         run=fine_tuned_run,

@@ -1,7 +1,6 @@
-"""Functions of Snakemake that are replaced: what locks a folder, and what inputs are compared.
+"""Functions of Snakemake that are replaced: what locks a folder.
 
-tests/workflow/test_beside.py and test_faults.py notice a change of the locks, test_watching.py and
-test_sharing.py one of the inputs.
+tests/workflow/test_beside.py and test_faults.py notice a change.
 """
 
 import shutil
@@ -11,33 +10,12 @@ from snakemake.persistence.file import FilePersistence
 
 from rib.base.errors import UserError
 from rib.jobs.parent_run import other_active_runs
-from rib.jobs.script import UNRECORDED
-
-# Snakemake's own function
-_inputs_of_job = FilePersistence._input
 
 
 def replace_functions() -> None:
     """Let Snakemake call the functions below, for which it has no settings, in place of its own."""
-    FilePersistence._input = _inputs_of_results
     FilePersistence._delete_locks = _delete_locks_of_this_run
     FilePersistence.cleanup_locks = _unlock_unless_a_run_is_active
-
-
-def _inputs_of_results(persistence: FilePersistence, job) -> list[str]:
-    """Inputs of a job that are recorded and compared.
-
-    Those of a training on which no result depends are left out, so that it is not repeated if they
-    change.
-    """
-    inputs = list(_inputs_of_job(persistence, job))
-    for name in UNRECORDED:
-        files = job.input.get(name, ())
-        if isinstance(files, str):
-            files = [files]
-        for path in files:
-            inputs.remove(path)
-    return inputs
 
 
 def _delete_locks_of_this_run(persistence: FilePersistence) -> None:

@@ -11,11 +11,8 @@ from rib.base.progress import print_lines
 from rib.base.text import redacted
 from rib.jobs.job import job
 
-# Inputs of trainings on which no result depends: they are in no record, and repeat no job.
-UNRECORDED = (
-    *("monitored", "monitored_splits", "monitored_related", "monitored_proxy"),
-    "label_verdict",  # without which the training does not start
-)
+# Input of trainings on which no result depends: they wait for it, and it is in no record.
+LABEL_VERDICT = "label_verdict"
 
 
 def run(snakemake: Any, resumes: str | None = None) -> AbstractContextManager[dict[str, Path]]:
@@ -25,7 +22,7 @@ def run(snakemake: Any, resumes: str | None = None) -> AbstractContextManager[di
     """
     inputs_of_record = {}
     for name, path_or_paths in named_inputs(snakemake).items():
-        if name not in UNRECORDED:
+        if name != LABEL_VERDICT:
             inputs_of_record[name] = path_or_paths
     return job(
         rule=snakemake.rule,

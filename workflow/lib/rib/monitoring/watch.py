@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -24,6 +25,33 @@ MONITORED_IMAGES = 200  # of each dataset, at most
 BATCH = 50  # monitored images per forward pass
 
 
+def datasets_there(entries: Sequence[Mapping[str, Any]], decode_workers: int) -> list[DatasetFiles]:
+    """Files of the datasets that shall be monitored; one that isn't prepared yet is left out.
+
+    Args:
+        entries: for each dataset its `name`, the `manifest` of the prepared dataset, the manifest
+            of the `proxy` whose images are left out of it, and its `split`; the last two are empty
+            where they don't apply.
+        decode_workers: threads that decode encoded images.
+    """
+    datasets = []
+    for entry in entries:
+        files = [Path(entry[key]) for key in ("manifest", "proxy", "split") if entry[key]]
+        missing = [file for file in files if not file.exists()]
+        if missing:
+            log.info("%s is not monitored, since %s is not made yet", entry["name"], missing[0])
+            continue
+        dataset = DatasetFiles(
+            name=entry["name"],
+            folder=Path(entry["manifest"]).parent,
+            proxy=Path(entry["proxy"]).parent if entry["proxy"] else None,
+            split=Path(entry["split"]) if entry["split"] else None,
+            decode_workers=decode_workers,
+        )
+        datasets.append(dataset)
+    return datasets
+
+
 @dataclass
 class Watch:
     """Reports a training; see rib.training.finetune for what it is called with.
@@ -34,13 +62,9 @@ class Watch:
     model_folder: Path
     view: DatasetView  # of the monitored datasets
     log_file: str  # of the job; trackers write to the folder of the same name without ending
-    monitored: Sequence[Path] = ()  # manifests of prepared datasets
-    monitored_splits: Sequence[Path] = ()  # their splits, under protocol held_out
-    monitored_related: Sequence[Path] = ()  # manifests of those that share images with the proxy
-    monitored_proxy_folder: Path | None = None  # prepared dataset that holds the pretraining proxy
+    monitored: Sequence[DatasetFiles] = ()  # datasets whose accuracy is shown
     # In the job's private folder, whose name identifies its settings and inputs.
     history: Path | None = None
-    decode_workers: int = 1  # threads that decode encoded photos of monitored datasets
     warned: bool = False
 
     def __call__(
@@ -125,7 +149,7 @@ class Watch:
         # A network is built with random weights, of which training must not notice.
         devices_with_random_state = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices_with_random_state), torch.no_grad():
-            for files in self._datasets():
+            for files in self.monitored:
                 label = f"monitoring {files.name}"
                 try:
                     dataset = load_dataset(files, self.view, SELECT)
@@ -136,27 +160,3 @@ class Watch:
                 except Exception as error:
                     self._warn(error)
         return accuracies
-
-    def _datasets(self) -> list[DatasetFiles]:
-        """The monitored datasets, without images of the pretraining proxy, as their splits are.
-
-        The proxy is images that stand in for the pretraining data.
-
-        A manifest is .../prepare/<dataset>/<geometry>/manifest.json, and a split
-        .../split/<dataset>/<name>.parquet.
-        """
-        split_of = {path.parent.name: path for path in self.monitored_splits}
-        datasets = []
-        for manifest in self.monitored:
-            folder = manifest.parent
-            name = folder.parent.name
-            proxy = self.monitored_proxy_folder if manifest in self.monitored_related else None
-            dataset = DatasetFiles(
-                name=name,
-                folder=folder,
-                proxy=proxy,
-                split=split_of.get(name),
-                decode_workers=self.decode_workers,
-            )
-            datasets.append(dataset)
-        return datasets
