@@ -31,7 +31,7 @@ from rib.models.inputs import Inputs
 from rib.models.state import network_in_state
 from rib.monitoring import watch as watching
 from rib.monitoring.event_file import PREFIX
-from rib.monitoring.watch import Watch
+from rib.monitoring.watch import Watch, datasets_there
 from rib.training import finetune, training_state
 from rib.training.finetune import train, write_history
 from tiny.changed import replace

@@ -12,7 +12,6 @@ import torch
 
 from rib.analysis.label_check import AGREES, OVERRIDDEN
 from rib.base.files import read_json
-from rib.config.grid import short_digest
 from rib.config.label_space import imagenet_wnids
 from tiny.family import NETWORKS, SIZE, WNIDS
 from tiny.project import Project, methods
@@ -24,10 +23,9 @@ PREPARED = f"results/tiny/prepare/{{}}/{SIZE}px-bicubic-crop1"
 CHOICES = ("methods=[ft]",)
 
 
-def verdict_of(project: Project, target: str) -> str:
-    """File of the verdict on a target's labels, which is compared with its own group alone."""
-    name_of_groups = short_digest(project.grid(*CHOICES).groups_of(target))
-    return f"results/tiny/paper/labels/tiny_cnn/{name_of_groups}/{target}.json"
+def verdict_of(target: str) -> str:
+    """File of the verdict on a target's labels."""
+    return f"results/tiny/paper/labels/tiny_cnn/{target}.json"
 
 
 def replace_archive(project: Project, file: str, content: bytes) -> None:
@@ -100,11 +98,11 @@ def test_shifted_labels_stop_a_run_before_fine_tuning_in_a_sentence(project):
         assert words in sentence
     assert "Traceback" not in printed
     assert not (project.folder / "results/tiny/paper/finetune/tiny_cnn/red").exists()
-    assert not (project.folder / verdict_of(project, "red")).exists()
+    assert not (project.folder / verdict_of("red")).exists()
 
     # when: somebody has looked at the labels
     project.edit("mine/datasets.yaml", "label: Red", "label: Red\n  labels_checked: true")
-    verdicts = [verdict_of(project, target) for target in ("red", "green")]
+    verdicts = [verdict_of(target) for target in ("red", "green")]
     project.snakemake(*verdicts, "--cores", "1", config=CHOICES)
     # then: the run goes on, and the record tells
     red, green = (read_json(project.folder / verdict) for verdict in verdicts)

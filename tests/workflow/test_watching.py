@@ -60,29 +60,27 @@ def test_event_files_of_a_run_are_shown_by_the_command_of_docs(finished):
     assert f"tiny/{RUN}" in found and all("train/loss" in of_run for of_run in found.values())
 
 
-def test_monitoring_makes_what_it_needs_changes_no_result_and_repeats_no_training(project):
+def test_monitoring_changes_no_result_and_repeats_no_training(project):
     training = f"results/tiny/{RUN}/manifest.json"
-    target_and_monitored = 2
-    assert project.planned(training, config=MONITOR)["prepare"] == target_and_monitored
-    project.snakemake(training, "--cores", "1", config=MONITOR)
+    # given a monitored dataset that is prepared, and one that isn't
+    green = f"results/tiny/prepare/green/{family.SIZE}px-bicubic-crop1/manifest.json"
+    project.snakemake(green, "--cores", "1", config=MONITOR)
+    both = ("datasets=[red,green,blue]", "monitor=[green,blue]")
+    # when
+    project.snakemake(training, "--cores", "1", config=both)
+    # then the first has a curve, and the log names the second
     made = {path.name: path.read_bytes() for path in (project.folder / training).parent.iterdir()}
     record = read_json((project.folder / training).with_name("provenance.json"))
-    assert not any("green" in path for path in record["inputs"]) and "monitor" not in json.dumps(
-        record["cfg"]
-    )
+    assert not any("green" in path for path in record["inputs"])
+    assert "monitor" not in json.dumps(record["cfg"])
     (file,) = (project.folder / f"logs/tiny/{RUN}").glob("events.out.tfevents.*")
     assert b"monitor/green" in file.read_bytes() and b"train/loss" in file.read_bytes()
+    assert b"monitor/blue" not in file.read_bytes()
+    assert "blue is not monitored" in (project.folder / f"logs/tiny/{RUN}.log").read_text()
+    # and whatever is monitored, the training is done, and its result is the same
     for monitor in ("[]", "[red]", "[green,red]"):
         config = ("datasets=[red,green]", f"monitor={monitor}")
         assert "Nothing to be done" in project.snakemake(training, "-n", config=config), monitor
-    # A dataset that is not yet prepared is made for those who need it, but not for a training that
-    # is done.
-    more = ("datasets=[red,green,blue]", "monitor=[blue]")
-    assert "Nothing to be done" in project.snakemake(training, "-n", config=more)
-    (group,) = project.grid(*more).groups_of("red")
-    rows = f"results/tiny/paper/evaluate/tiny_cnn/red/ft/all/0/{group}.parquet"
-    planned = project.planned(training, rows, config=more)
-    assert planned["prepare"] == 1 and "finetune" not in planned
     project.snakemake(
         training, "--cores", "1", "--forcerun", "finetune", config=("datasets=[red,green]",)
     )
@@ -102,6 +100,11 @@ def test_a_dataset_that_holds_the_pretraining_proxy_is_monitored_under_held_out(
     )
     held_out = ("protocol=held_out", "methods=[ft]")
     training = f"results/tiny/{HELD_OUT}/manifest.json"
+    splits = [
+        f"results/tiny/held_out/split/{name}/{family.SIZE}px-bicubic-crop1.parquet"
+        for name in ("green", "blue")
+    ]
+    project.snakemake(*splits, "--cores", "1", config=held_out)
     # when
     project.snakemake(training, "--cores", "1", config=(*held_out, "monitor=[green,blue]"))
     # then: both have curves, the record says nothing of them, and the training is not repeated
