@@ -5,7 +5,6 @@
 from rib.config.entries import CURVE, SELECT, WEIGHTS
 from rib.data.dataset_part import DatasetPart
 from rib.evaluation.settings import EvaluationSettings, MergeSettings
-from snakemake_internals.call import before_graph
 
 # Limits of time of jobs that score networks; the long one is for very large datasets.
 MINUTES_OF_EVALUATION = 120
@@ -145,19 +144,6 @@ def shared_job(wildcards):
     if is_long or is_awaited:
         return None
     return "scores"
-
-
-def leave_out_unused_groups():
-    """Let no job be in the group of `shared_job` if the profile does not define its size.
-
-    Snakemake asks for the group of each job three times.
-    """
-    if "scores" not in workflow.group_settings.group_components:
-        for grouped_rule in workflow.rules:
-            grouped_rule.group = None
-
-
-before_graph(workflow, leave_out_unused_groups)
 
 
 def memory_of_entry(wildcards, attempt):
