@@ -133,19 +133,6 @@ def evaluation_settings(wildcards, datasets, **changes):
     return to_params(EvaluationSettings(**{**fields, **changes}))
 
 
-def shared_job(wildcards):
-    """Group of evaluations that may share a cluster job, if the profile defines its size.
-
-    Scores of pretrained models are not in it: trainings wait for them (labels.smk), so a cluster job
-    with them and with scores of what is trained would wait for itself.
-    """
-    is_long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.group])
-    is_awaited = wildcards.entry == PRETRAINED
-    if is_long or is_awaited:
-        return None
-    return "scores"
-
-
 def memory_of_entry(wildcards, attempt):
     """Megabytes of a job that evaluates an entry; a repeated job asks for more."""
     run = evaluated_run(wildcards)
@@ -171,15 +158,11 @@ rule evaluate:
         "logs/{family}/{protocol}/evaluate/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
     # Scores of pretrained models come first, since trainings wait for them (labels.smk).
     priority: lambda wildcards: 2 if wildcards.entry == PRETRAINED else 1
-    group:
-        shared_job
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for(EVALUATION_GROUPS[wildcards.group])
     resources:
         gpu=GPU,
-        # evaluations that share a cluster job run one at a time
-        turn=1,
         mem_mb=memory_of_entry,
         runtime=minutes_of_evaluation,
     params:
