@@ -1,10 +1,9 @@
 """Snakemake and DVC in a fork of a process that has imported them.
 
-This saves seconds of processor time per call. Test processes share these processes. Snakemake's
-servers of warm starts are forked there, too, one per call and kind, as the call's first jobs would
-start them, and its scripts run in them at once, without a Python of their own that would only hand
-them over (see warm_job.py). Runs from a new process, as users start them, are those of
-`Project.run` and `Project.start`.
+This saves seconds of processor time per call. Test processes share these processes. Scripts of
+Snakemake are forked, too, from one process for each call that has imported what they need (see
+forked_script.py). Runs from a new process, as users start them, are those of `Project.run` and
+`Project.start`.
 """
 
 import contextlib
@@ -13,13 +12,16 @@ import importlib
 import io
 import json
 import os
+import runpy
 import shlex
 import shutil
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -27,9 +29,8 @@ from filelock import FileLock
 
 LIMIT = 600  # seconds that a call may take
 POLL = 0.5  # seconds between checks that the tests still run
-WARM = ("networks", "tables")
+GRACE = 5  # seconds that a script has to clean up
 # What scripts need is imported once for all.
-# Not read from rib.jobs.fork_server, since a server must import no library but that of a project.
 NEEDED_BY_NETWORKS = [
     "torch",
     "timm",
@@ -50,7 +51,9 @@ IMPORTED = {
     ],
     "dvc": ["dvc.repo"],
 }
-WARM_JOB = Path(__file__).with_name("warm_job.py")
+FORKED_SCRIPT = Path(__file__).with_name("forked_script.py")
+# Environment variable: socket of the process that forks the scripts of a call of Snakemake.
+SCRIPTS = "RIB_TEST_SCRIPTS"
 # Environment variable: private folder of the servers' sockets, for test processes that share them.
 SOCKETS = "RIB_TEST_SOCKETS"
 
@@ -140,19 +143,29 @@ def serve(program: str, listener: socket.socket, owner: int) -> None:
 
 def _run(program: str, main, request: Mapping) -> int:
     """Run a call in a fork of this process; its exit status."""
+    runs_scripts = program == "snakemake" and "-n" not in request["words"]
+    listener = socket.socket(socket.AF_UNIX)
+    if runs_scripts:
+        _, _, folder = os.environ[SOCKETS].partition(":")
+        path = f"{folder}/{os.getpid()}.sock"
+        listener.bind(path)
+        listener.listen(128)
+        request["environment"][SCRIPTS] = path
     child = os.fork()
     if child == 0:
+        listener.close()
         _become(**request)
         sys.argv = [program, *request["words"]]
         if program == "snakemake":
-            _start_scripts_warm()
+            _fork_scripts()
         sys.exit(main(request["words"]))
-    warm_servers = []
-    if program == "snakemake" and "-n" not in request["words"]:
-        warm_servers = list(_warm_servers(child, request))
+    server = _serve_scripts(listener) if runs_scripts else None
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    for warm_server in warm_servers:
-        os.waitpid(warm_server, 0)
+    if server is not None:
+        os.kill(server, signal.SIGKILL)
+        os.waitpid(server, 0)
+        Path(path).unlink()
+    listener.close()
     return status
 
 
@@ -169,35 +182,73 @@ def _become(
     signal.alarm(LIMIT)
 
 
-def _start_scripts_warm() -> None:
-    """Let Snakemake start warm_job.py with each script."""
+def _fork_scripts() -> None:
+    """Let Snakemake start forked_script.py with each script."""
     from snakemake.script import PythonScript
 
     # -I and -S: it needs no packages, and starts ten times as fast
-    warm_job = shlex.join([sys.executable, "-I", "-S", str(WARM_JOB)])
+    forked_script = shlex.join([sys.executable, "-I", "-S", str(FORKED_SCRIPT)])
 
     def execute_script(script: PythonScript, fname: str, edit: bool = False) -> None:
-        script._execute_cmd("{warm_job} {fname:q}", warm_job=warm_job, fname=fname)
+        script._execute_cmd("{forked_script} {fname:q}", forked_script=forked_script, fname=fname)
 
     PythonScript.execute_script = execute_script
 
 
-def _warm_servers(run: int, request: Mapping) -> Iterator[int]:
-    """Start the servers of a run's warm starts; their process ids."""
-    for libraries in WARM:
-        warm_server = os.fork()
-        if warm_server == 0:
-            try:
-                _become(**request | {"printed": os.devnull})
-                sys.path.insert(0, f"{request['folder']}/workflow/lib")
-                from rib.jobs.fork_server import serve
+def _serve_scripts(listener: socket.socket) -> int:
+    """Start a process that forks each script that forked_script.py sends; its id."""
+    server = os.fork()
+    if server:
+        return server
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes of scripts
+        while True:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                listener.close()
+                _run_script(connection)
+            connection.close()
+    finally:  # it must not go on as its parent
+        os._exit(1)
 
-                folder = Path(f"work/warm-{os.uname().nodename}-{run}")
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                serve(f"{folder}/{libraries}.sock", str(run), libraries)
-            finally:  # it must not go on as its parent
-                os._exit(0)
-        yield warm_server
+
+def _run_script(connection: socket.socket) -> None:
+    """Run a script with its job's streams, folder and environment, and send its exit status."""
+    _, streams, _, _ = socket.recv_fds(connection, 1, 2)
+    job = json.loads(connection.makefile("rb").readline())
+    for number, stream in enumerate(streams, start=1):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+    status = 1
+    try:
+        sys.argv = [job["script"]]
+        runpy.run_path(job["script"], run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the job ends when it has the status
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            connection.sendall(bytes([status & 255]))
+        os._exit(status)
+
+
+def _end_with(connection: socket.socket) -> None:
+    """End this process, as Snakemake would, when the job that waits for it is gone."""
+    with contextlib.suppress(ConnectionResetError):
+        connection.recv(1)  # nothing comes; it returns when the connection is closed
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def test_the_digest_of_a_grid_follows_each_choice_that_moves_a_table(choices):
         {"distances": {"compressed_megabytes": 1}},
         {"monitor": ["noto"]},
         {"archives": ["shelf"]},
-        {"compute": {"warm_start": False, "jobs_per_gpu": 2, "decode_workers": 8}},
+        {"compute": {"jobs_per_gpu": 2, "decode_workers": 8}},
         {"targets": list(grid().targets)},  # what `default` means
     ],
     ids=str,
@@ -1178,7 +1178,7 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
         "training": {"epochs": "3", "steps": "5"},
         "image_size": "64",
         "models": ["1"],
-        "compute": {"warm_start": "False"},
+        "compute": {"compile": "False"},
     }
     # when
     config = validated(choices, "config", "config.yaml")
@@ -1188,7 +1188,7 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
     assert config["training"]["steps"] == 5
     assert config["image_size"] == 64
     assert config["models"] == ["1"], "it is a name"
-    assert config["compute"]["warm_start"] is False
+    assert config["compute"]["compile"] is False
 
 
 @pytest.mark.parametrize(
@@ -1215,7 +1215,7 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
         ({"statistics": {"confidence": False}}, "config.yaml: 'statistics.confidence' is False"),
         ({"statistics": {"confidence": math.nan}}, "config.yaml: 'statistics.confidence' is nan"),
         ({"statistics": {"confidence": "inf"}}, "config.yaml: 'statistics.confidence' is 'inf'"),
-        ({"compute": {"warm_start": 1}}, "config.yaml: 'compute.warm_start' is 1"),
+        ({"compute": {"compile": 1}}, "config.yaml: 'compute.compile' is 1"),
         ({"seeds": []}, "config.yaml: 'seeds'"),
         ({"seeds": [1.0]}, "config.yaml: 'seeds.0' is 1.0"),
         ({"seeds": ["true"]}, "config.yaml: 'seeds.0' is 'true'"),

@@ -28,14 +28,12 @@ from rib.config.run import LOADED, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, pare
 from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
 from rib.data import variables  # noqa: E402
 from rib.data.settings import DatasetView  # noqa: E402
-from rib.jobs import code_digest, fork_server  # noqa: E402
-from rib.jobs.decode_workers import number_of_decode_workers  # noqa: E402
+from rib.jobs import code_digest  # noqa: E402
 from rib.jobs.gpu_lock import JOBS_PER_GPU  # noqa: E402
 from rib.jobs.parent_run import PARENT_RUN, end_with_parent  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
 from rib.reporting.preview import settings_of_preview  # noqa: E402
 from rib.reporting.settings import PublicationSettings  # noqa: E402
-from snakemake_internals.call import gpus_of, stated_cores_of  # noqa: E402
 from snakemake_internals.inputs import leave_out_unrecorded_inputs  # noqa: E402
 
 # Snakemake itself keeps the last of two equal keys, follows every alias, and runs Python in the
@@ -69,9 +67,6 @@ leave_out_unrecorded_inputs()
 variables.set_from(CONFIG)
 os.environ[JOBS_PER_GPU] = str(CONFIG["compute"]["jobs_per_gpu"])
 os.environ[PARENT_RUN] = str(os.getpid())
-os.environ[fork_server.WARM] = (
-    f"work/warm-{os.uname().nodename}-{os.getpid()}" if CONFIG["compute"]["warm_start"] else ""
-)
 
 FAMILY = GRID.family.name
 MODEL = f"results/{FAMILY}/models/{{model}}"
@@ -185,14 +180,6 @@ def memory_of(datasets, usual):
     return usual
 
 
-@cache
-def decode_workers():
-    """Threads that decode photos in a job; known only when the graph is built."""
-    return number_of_decode_workers(
-        CONFIG["compute"]["decode_workers"], stated_cores_of(workflow), gpus_of(workflow)
-    )
-
-
 def memory_of_training(wildcards, datasets, attempt):
     """Megabytes of a job that trains a model on datasets; a repeated job asks for more."""
     return attempt * memory_of(
@@ -215,7 +202,7 @@ def threads_for(datasets):
     Torch computes in `threads_per_job` of them. Scripts give all of them to `decode_workers`.
     """
     if LARGE_DATASETS_READ.intersection(datasets):
-        return max(COMPUTE.threads_per_job, decode_workers())
+        return max(COMPUTE.threads_per_job, CONFIG["compute"]["decode_workers"])
     return COMPUTE.threads_per_job
 
 

@@ -55,7 +55,7 @@ def proxy_of(geometry, datasets):
 def decode_workers_of(wildcards):
     """Threads that decode the images of a dataset when it is prepared; a small one needs one."""
     if wildcards.dataset in MANY_IMAGES:
-        return decode_workers()
+        return CONFIG["compute"]["decode_workers"]
     return 1
 
 

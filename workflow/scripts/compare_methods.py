@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from rib.analysis.comparison import comparison_tables
     from rib.analysis.settings import MethodComparisonSettings
     from rib.analysis.writing import read_fit, write_tables

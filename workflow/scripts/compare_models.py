@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from rib.analyses.models.settings import ModelComparisonSettings
     from rib.analyses.models.tables import model_tables
     from rib.analysis.writing import read_fit, write_tables

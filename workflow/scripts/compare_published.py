@@ -2,7 +2,7 @@
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.published.settings import PublishedSettings
     from rib.analyses.published.tables import compare

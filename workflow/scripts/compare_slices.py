@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from _datasets import row_files
     from rib.analyses.slices.settings import SliceSettings
     from rib.analyses.slices.tables import slice_tables

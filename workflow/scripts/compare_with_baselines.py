@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettings
     from rib.analyses.effective_robustness.tables import robustness_tables
     from rib.analysis.writing import read_fit, write_tables

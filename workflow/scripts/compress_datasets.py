@@ -2,7 +2,7 @@
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from _datasets import dataset_group
     from rib.analyses.distances.compression import compression_of
     from rib.analyses.distances.settings import CompressionSettings

@@ -5,7 +5,7 @@ That of a pretrained model is on the pretraining proxy.
 
 from _run import run
 
-with run(snakemake, warm="networks") as output:
+with run(snakemake) as output:
     from _inputs import dataset_of_manifest, run_of
     from _networks import dataset_of, run_on_dataset
     from rib.base.settings import from_params

@@ -2,7 +2,7 @@
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from _datasets import dataset_group, row_files
     from _inputs import paths
     from rib.analysis.settings import GridTableSettings

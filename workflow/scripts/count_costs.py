@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from rib.analyses.cost.settings import CostSettings
     from rib.analyses.cost.tables import cost_of
     from rib.analysis.writing import read_fit, write_tables

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, warm="networks") as output:
+with run(snakemake) as output:
     from _inputs import run_of
     from _networks import dataset_of, run_on_dataset
     from rib.base.settings import from_params

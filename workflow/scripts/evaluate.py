@@ -2,7 +2,7 @@
 
 from _run import run
 
-with run(snakemake, warm="networks") as output:
+with run(snakemake) as output:
     from _inputs import folder_of, paths
     from _networks import networks_of_job
     from rib.base.settings import from_params

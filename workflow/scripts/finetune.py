@@ -7,7 +7,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, resumes="state.pt", warm="networks") as output:
+with run(snakemake, resumes="state.pt") as output:
     from _inputs import (
         checkpoints_of,
         dataset_of_manifest,

@@ -2,7 +2,7 @@
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.distances.distances import distances_of
     from rib.analyses.distances.settings import FeatureDistanceSettings

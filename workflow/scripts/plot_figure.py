@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from rib.base.settings import from_params
     from rib.config.figure_settings import FigureSettings
     from rib.figures import FigureFiles, write_figure

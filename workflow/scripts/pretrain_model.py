@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, resumes="state.pt", warm="networks") as output:
+with run(snakemake, resumes="state.pt") as output:
     from _inputs import folder_of
     from rib.base.settings import from_params
     from rib.data.view import DatasetFiles

@@ -2,7 +2,7 @@
 
 from _run import run
 
-with run(snakemake, warm="networks") as output:
+with run(snakemake) as output:
     from _inputs import checkpoints_of, folder_of, optional_folder, optional_path
     from rib.base.settings import from_params
     from rib.data.view import DatasetFiles

@@ -2,7 +2,7 @@
 
 from _run import run
 
-with run(snakemake, warm="networks") as output:
+with run(snakemake) as output:
     from _inputs import paths
     from rib.base.settings import from_params
     from rib.models.convert import store_text

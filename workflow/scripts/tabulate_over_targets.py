@@ -2,7 +2,7 @@
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from _datasets import row_files
     from _inputs import paths
     from rib.analyses.over_targets.settings import OverTargetsSettings

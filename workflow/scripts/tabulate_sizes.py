@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.sizes.settings import SizeSettings
     from rib.analyses.sizes.tables import GridTables, size_tables

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from rib.base.settings import from_params
     from rib.reporting.page import PageInputs, write_page
     from rib.reporting.settings import PageSettings

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from _run import run
 
-with run(snakemake, warm="tables") as output:
+with run(snakemake) as output:
     from rib.analyses.comparison.settings import SummarySettings
     from rib.analyses.comparison.summary import SummarizedTables, SummaryFiles, write_summary
     from rib.base.settings import from_params

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import Timeout
 from snakemake.cli import parse_config
-from snakemake.utils import available_cpu_count, update_config
+from snakemake.utils import update_config
 
 from rib.base.errors import UserError
 from rib.base.locks import acquire
@@ -72,8 +72,6 @@ def parser() -> argparse.ArgumentParser:
 
     what = "say what a run costs: jobs, images, hours and bytes"
     command = commands.add_parser("plan", parents=[config], help=what, description=what)
-    command.add_argument("--cores", type=int, default=available_cpu_count(), metavar="N")
-    command.add_argument("--gpus", type=int, metavar="N", help="as in --resources gpu=N")
     command.set_defaults(run=run_plan)
 
     what = "compare every byte of the results, and of what they were made from, with the records"
@@ -93,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run_plan(arguments: argparse.Namespace) -> None:
     """Print what a run of the grid costs."""
-    print_plan(read_grid(arguments), arguments.cores, arguments.gpus)
+    print_plan(read_grid(arguments))
 
 
 def run_verify(arguments: argparse.Namespace) -> None:

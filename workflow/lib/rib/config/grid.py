@@ -29,7 +29,7 @@ from rib.config.sweeps import Variants, in_path, resolve_methods
 UNRECORDED = ("catalog", "archives", "external", "monitor")
 # Settings of the machine, on which results do not depend. `deterministic` is one: with `warn` a
 # training on CUDA may give other numbers each time, which no digest could tell apart.
-OF_MACHINE = ("warm_start", "jobs_per_gpu", "gpu_memory_gb", "decode_workers", "deterministic")
+OF_MACHINE = ("jobs_per_gpu", "gpu_memory_gb", "decode_workers", "deterministic")
 # Choices, besides those of UNRECORDED, on which no table of a plain run depends: what a page shows,
 # and settings of analyses that have tables of their own.
 NOT_OF_GRID = ("analyses", "select", "representations", "distances", "slices", "stir")

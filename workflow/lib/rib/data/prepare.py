@@ -546,7 +546,7 @@ def _convert_in_threads(
     Each comes with a future, whose result is the converted image or raises why there is none.
     """
     waiting: deque[tuple[Item, Future[Converted]]] = deque()
-    pool = ThreadPoolExecutor(decode_workers)
+    pool = ThreadPoolExecutor(min(decode_workers, len(os.sched_getaffinity(0))))
     try:
         for item in items:
             waiting.append((item, _start_conversion(pool, item, geometry, dataset)))

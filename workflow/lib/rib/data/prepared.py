@@ -1,5 +1,6 @@
 """Reading of prepared datasets."""
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -61,7 +62,7 @@ class EncodedImages:
         self._lengths = index["length"].to_numpy()
         self._borders = index["border"].to_numpy()
         self._image_ids = index["image_id"]
-        self._pool = ThreadPoolExecutor(decode_workers)
+        self._pool = ThreadPoolExecutor(min(decode_workers, len(os.sched_getaffinity(0))))
 
     def __len__(self) -> int:
         return len(self._offsets)

@@ -254,10 +254,7 @@ def _processor_seconds() -> float:
 
 
 def _peak_memory() -> int:
-    """Peak memory of this process in bytes.
-
-    That of a forked job includes the memory that it inherited at the fork.
-    """
+    """Peak memory of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

@@ -9,7 +9,6 @@ from typing import Any
 from rib.base.errors import UserError
 from rib.base.progress import print_lines
 from rib.base.text import redacted
-from rib.jobs.fork_server import delegate
 from rib.jobs.job import job
 
 # Inputs of trainings on which no result depends: they are in no record, and repeat no job.
@@ -19,16 +18,11 @@ UNRECORDED = (
 )
 
 
-def run(
-    snakemake: Any, resumes: str | None = None, warm: str = ""
-) -> AbstractContextManager[dict[str, Path]]:
-    """Context manager of a script's job (see rib.jobs.job.job); yields where to write each output.
+def run(snakemake: Any, resumes: str | None = None) -> AbstractContextManager[dict[str, Path]]:
+    """Context manager of a script's job, which yields where to write each output.
 
-    The script continues in a worker that has the libraries `warm`, if the run has one (see
-    rib.jobs.fork_server.PRELOADED).
+    See rib.jobs.job.job.
     """
-    if warm:
-        delegate(sys.argv[0], warm)
     inputs_of_record = {}
     for name, path_or_paths in named_inputs(snakemake).items():
         if name not in UNRECORDED:

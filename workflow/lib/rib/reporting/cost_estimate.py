@@ -25,26 +25,20 @@ from rib.config.run import ENSEMBLE, PRETRAINED, Run, images_of
 from rib.data.folders import files_in
 from rib.data.settings import DatasetView
 from rib.records import provenance
-from rib.reporting.stages import (
-    EVALUATION,
-    FEATURES,
-    HOUR,
-    PHOTO,
-    PREPARATION,
-    SNAPSHOTS,
-    TRAINING,
-    Machine,
-    StageWork,
-    machine_of,
-    stage_lines,
-)
 from rib.training.settings import TrainingSettings
 
+HOUR = 3600
 STATED_SIDE = 224  # pixels at which throughput.csv was measured
 FLOAT = 4  # bytes of a stored number
 ROW = 9  # bytes of a stored row about one image: 8.7 measured on a million like ImageNet-C's
 RAW = Path("data/raw")  # archives as published
-# Kinds of passes of an image through a network. Those of optional analyses are called as their
+# Stages, in their order.
+PREPARATION = "preparation"
+TRAINING = "training"
+EVALUATION = "evaluation"
+SNAPSHOTS = "snapshots"  # trainings that are repeated, to keep weights in their course
+FEATURES = "features"
+# Kinds of passes of an image through a network. Passes of optional analyses are called as their
 # stages.
 TRAIN = "train"
 EVALUATE = "evaluate"
@@ -56,29 +50,24 @@ class PassesOfKind:
 
     Attributes:
         title: of their line in the plan.
-        stage: in which they are made (see rib.reporting.stages).
         as_long_as: the kind whose images/s count for these passes, TRAIN or EVALUATE.
         is_optional: whether only optional analyses need them.
     """
 
     title: str
-    stage: str
     as_long_as: str
     is_optional: bool = False
 
 
 KINDS = {
-    TRAIN: PassesOfKind("Training", TRAINING, as_long_as=TRAIN),
-    EVALUATE: PassesOfKind("Evaluation", EVALUATION, as_long_as=EVALUATE),
-    SNAPSHOTS: PassesOfKind("Snapshots", SNAPSHOTS, as_long_as=TRAIN, is_optional=True),
-    FEATURES: PassesOfKind("Features", FEATURES, as_long_as=EVALUATE, is_optional=True),
+    TRAIN: PassesOfKind("Training", as_long_as=TRAIN),
+    EVALUATE: PassesOfKind("Evaluation", as_long_as=EVALUATE),
+    SNAPSHOTS: PassesOfKind("Snapshots", as_long_as=TRAIN, is_optional=True),
+    FEATURES: PassesOfKind("Features", as_long_as=EVALUATE, is_optional=True),
 }
 # Rules of the jobs in which the rates are measured.
 MEASURED_RULES = {TRAIN: "finetune", EVALUATE: "evaluate"}
 PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it: throughput.csv
-# Methods whose training costs less, against full fine-tuning, pass each image through the network
-# once and keep its features: linear probing.
-COST_WITH_KEPT_FEATURES = 0.1
 KEPT_SNAPSHOTS = 10  # in the course of a training (rules/analysis/epochs.smk)
 IMPORTED = "import_checkpoint"  # a rule that trains nothing
 
@@ -98,8 +87,6 @@ class Throughput(NamedTuple):
 
     rates: dict[str, float]  # images/s by kind of pass, without those that are unknown
     origin: str  # a phrase about where the rates come from
-    # kinds whose rates are of whole jobs, so that they have starts, decoding and ends of epochs
-    of_whole_jobs: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -115,18 +102,8 @@ class Plan:
     download: int = 0  # bytes still to be downloaded
     disk: dict[str, int] = field(default_factory=dict)  # bytes by content
     unknown: list[str] = field(default_factory=list)  # sentences about unknown costs
-    stages: StageWork = field(default_factory=StageWork)  # what the jobs of each stage do
 
-    def counts_overhead(self, model: str, kind: str) -> bool:
-        """Whether starts, decoding and ends of epochs take time besides that of passes.
-
-        They are part of a rate that was measured of whole jobs.
-        """
-        return KINDS[kind].as_long_as not in self.rates[model].of_whole_jobs
-
-    def add_passes(
-        self, model: str, kind: str, images: int, hours_factor: float = 1, of_photos: bool = False
-    ) -> None:
+    def add_passes(self, model: str, kind: str, images: int, hours_factor: float = 1) -> None:
         """Add passes of images through a model, and the hours that they take.
 
         Args:
@@ -134,41 +111,25 @@ class Plan:
             kind: kind of the passes.
             images: number of passes.
             hours_factor: what a pass takes, as a multiple of that of the usual pass of its kind.
-            of_photos: whether the images are stored encoded, and so decoded in the job.
         """
         self.images[kind] += images
         rate = self.rates[model].rates.get(KINDS[kind].as_long_as)
-        if not rate:
-            return
-        hours = images / rate / HOUR * hours_factor
-        self.hours[kind] += hours
-        work = self.stages.work[KINDS[kind].stage]
-        if of_photos:
-            work.of_photos += hours
-        else:
-            work.of_arrays += hours
+        if rate:
+            self.hours[kind] += images / rate / HOUR * hours_factor
 
 
-def print_plan(grid: Grid, cores: int, gpus: int | None) -> None:
-    """Print the estimated cost of a grid.
-
-    Args:
-        grid: the grid.
-        cores: that all jobs share.
-        gpus: jobs that may use a GPU at the same time; None if not stated, see `machine_of`.
-    """
-    machine = machine_of(grid.config["compute"], cores, gpus, grid.family.expects_gpu)
+def print_plan(grid: Grid) -> None:
+    """Print the estimated cost of a grid."""
     results = Path("results", grid.family.name)
-    print_lines(*lines(plan(grid, results, machine), grid, machine))
+    print_lines(*lines(plan(grid, results), grid))
 
 
-def plan(grid: Grid, results: Path, machine: Machine) -> Plan:
+def plan(grid: Grid, results: Path) -> Plan:
     """Estimate the cost of a grid.
 
     Args:
         grid: the grid.
         results: folder with the family's results, in which throughput was measured.
-        machine: on which it is run.
     """
     estimate = Plan(jobs=_jobs_by_stage(grid))
     runs = [*grid.runs(), *grid.runs_over_targets()]
@@ -184,16 +145,12 @@ def plan(grid: Grid, results: Path, machine: Machine) -> Plan:
             estimate.add_passes(name, TRAIN, _images_seen_in_pretraining(model.pretrain, counts))
     for run in runs:
         _add_training(estimate, grid, run, used_images, TRAIN)
-        _add_epoch_ends(estimate, grid, run, used_images, TRAIN, machine)
         _add_evaluation(estimate, grid, run, used_images)
     for run in _runs_with_snapshots(grid):
         _add_training(estimate, grid, run, used_images, SNAPSHOTS)
-        _add_epoch_ends(estimate, grid, run, used_images, SNAPSHOTS, machine)
     for job in _feature_jobs(grid):
         _add_features(estimate, grid, job, used_images)
     _add_shared_fisher(estimate, grid, counts)
-    _add_decoding_in_preparation(estimate, grid, counts)
-    _add_starts(estimate, grid, machine)
     estimate.disk["rows per image"] = ROW * estimate.images[EVALUATE]
     return estimate
 
@@ -371,16 +328,7 @@ def _add_training(
     if run.method != PRETRAINED:
         cost_of_training = grid.methods[run.method].cost_of("training")
     trained_images = _trained_images(grid, run, used_images)
-    if not trained_images:
-        return
-    target = grid.datasets[run.target]
-    are_photos = target.storage == "encoded"
-    estimate.add_passes(run.model, kind, trained_images, cost_of_training, are_photos)
-    if are_photos and estimate.counts_overhead(run.model, kind):
-        photos = trained_images
-        if cost_of_training < COST_WITH_KEPT_FEATURES:
-            photos = images_of(run.size, used_images[run.target])
-        estimate.stages.add_decoding(KINDS[kind].stage, photos, _size_of_photo(target))
+    estimate.add_passes(run.model, kind, trained_images, cost_of_training)
 
 
 def _add_evaluation(estimate: Plan, grid: Grid, run: Run, used_images: Mapping[str, int]) -> None:
@@ -388,31 +336,18 @@ def _add_evaluation(estimate: Plan, grid: Grid, run: Run, used_images: Mapping[s
     datasets = list(grid.datasets)
     if run.method in grid.over_targets:
         datasets = list(grid.not_trained_on)
-    encoded = [name for name in datasets if grid.datasets[name].storage == "encoded"]
-    arrays = [name for name in datasets if name not in encoded]
-    images_of_arrays = _evaluated_images(grid, run, used_images, arrays)
-    estimate.add_passes(run.model, EVALUATE, images_of_arrays)
-    for name in encoded:
-        photos = _evaluated_images(grid, run, used_images, [name])
-        estimate.add_passes(run.model, EVALUATE, photos, of_photos=True)
-        if estimate.counts_overhead(run.model, EVALUATE):
-            size_of_photo = _size_of_photo(grid.datasets[name])
-            estimate.stages.add_decoding(EVALUATION, photos, size_of_photo)
+    evaluated_images = _evaluated_images(grid, run, used_images, datasets)
+    estimate.add_passes(run.model, EVALUATE, evaluated_images)
 
 
 def _add_features(
     estimate: Plan, grid: Grid, job: FeatureJob, used_images: Mapping[str, int]
 ) -> None:
     """Add the images of which a job computes features."""
-    dataset = grid.catalog.datasets[job.dataset]
-    model = job.run.model
     tested_images = round(_test_share(grid) * used_images[job.dataset])
     most_images: int = grid.config["representations"]["images"]
     passes = job.networks * min(most_images, tested_images)
-    are_photos = dataset.storage == "encoded"
-    estimate.add_passes(model, FEATURES, passes, of_photos=are_photos)
-    if are_photos and estimate.counts_overhead(model, FEATURES):
-        estimate.stages.add_decoding(FEATURES, passes, _size_of_photo(dataset))
+    estimate.add_passes(job.run.model, FEATURES, passes)
 
 
 def _trained_images(grid: Grid, run: Run, used_images: Mapping[str, int]) -> int:
@@ -436,73 +371,6 @@ def _trained_images(grid: Grid, run: Run, used_images: Mapping[str, int]) -> int
     if training["subset_length"] == "steps":  # a subset has as many steps as the whole
         return epochs * images_of_target
     return epochs * images_of(run.size, images_of_target)
-
-
-def _add_epoch_ends(
-    estimate: Plan,
-    grid: Grid,
-    run: Run,
-    used_images: Mapping[str, int],
-    kind: str,
-    machine: Machine,
-) -> None:
-    """Add the ends of the epochs of a run, which are passes over the images it is trained on.
-
-    Args:
-        kind: of the passes: TRAIN, or SNAPSHOTS if the training is repeated.
-    """
-    is_trained = _trained_images(grid, run, used_images) > 0
-    if not (is_trained and estimate.counts_overhead(run.model, kind)):
-        return
-    training = from_params(TrainingSettings, grid.training_of(run.method, run.target, run.size))
-    train_share = 1.0
-    if grid.split_fractions:
-        train_share = grid.split_fractions["train"]
-    images_of_target = math.ceil(used_images[run.target] * train_share)
-    images = max(1, images_of(run.size, images_of_target))
-    steps = training.total_steps(images, images_of_target)
-    epochs = math.ceil(steps / training.steps_per_epoch(images))
-    size_of_weights = _size_of_weights(grid.models[run.model])
-    estimate.stages.add_epoch_ends(KINDS[kind].stage, epochs, size_of_weights, machine)
-
-
-def _add_starts(estimate: Plan, grid: Grid, machine: Machine) -> None:
-    """Add the starts of the jobs of each stage, of which all models have equally many."""
-    size_of_weights = sum(map(_size_of_weights, grid.models.values())) / len(grid.models)
-    kind_of_stage = {passes.stage: kind for kind, passes in KINDS.items()}
-    for stage, number in estimate.jobs.items():
-        kind = kind_of_stage.get(stage)
-        share = 1.0
-        if kind is not None:
-            models = [name for name in grid.models if estimate.counts_overhead(name, kind)]
-            share = len(models) / len(grid.models)
-        estimate.stages.add_starts(stage, number * share, size_of_weights, machine)
-
-
-def _add_decoding_in_preparation(estimate: Plan, grid: Grid, counts: Mapping[str, int]) -> None:
-    """Add the photos that are decoded when datasets are prepared.
-
-    They are decoded for each geometry of the models; those that stay encoded once, to be checked.
-    """
-    geometries = {grid.geometry(model) for model in grid.models}
-    for dataset in grid.datasets_read():
-        times = 1 if dataset.storage == "encoded" else len(geometries)
-        photos = times * counts[dataset.name]
-        estimate.stages.add_decoding(PREPARATION, photos, _size_of_photo(dataset))
-
-
-def _size_of_photo(dataset: Dataset) -> float:
-    """Bytes of a photo of a dataset: what its archives have for each of its images, at most PHOTO.
-
-    It is PHOTO if archives or images are not stated. Datasets may share an archive, of which each
-    has only a part.
-    """
-    images = dataset.images or dataset.about_images
-    stated_sizes = [source["size"] for source in dataset.sources if source.get("size")]
-    all_are_stated = bool(stated_sizes) and len(stated_sizes) == len(dataset.sources)
-    if not images or not all_are_stated:
-        return PHOTO
-    return min(PHOTO, sum(stated_sizes) / images)
 
 
 def _evaluated_images(
@@ -721,17 +589,14 @@ def _throughput(
     """
     rates: dict[str, float] = {}
     origins: dict[str, str] = {}
-    of_whole_jobs = set()
     for kind in MEASURED_RULES:
         measured_rate = measured[kind]
         if measured_rate:
             rates[kind] = measured_rate
             origins[kind] = "measured here"
-            of_whole_jobs.add(kind)
         elif kind in recorded:
             rates[kind] = recorded[kind]
             origins[kind] = "as recorded"
-            of_whole_jobs.add(kind)
         elif kind in stated:
             rates[kind] = stated[kind]
             origins[kind] = "stated"
@@ -747,9 +612,7 @@ def _throughput(
     origin = ", ".join(phrases)
     if len(set(origins.values())) == 1:
         origin = origins[TRAIN]
-    if of_whole_jobs and len(of_whole_jobs) < len(rates) and "guess" in origin:
-        of_whole_jobs = set(rates)  # a guess is of what it was guessed from
-    return Throughput(rates, origin, frozenset(of_whole_jobs))
+    return Throughput(rates, origin)
 
 
 def _measured(results: Path, stage: str, model: str) -> float | None:
@@ -862,7 +725,7 @@ def _records_of_evaluation(
 # Text
 
 
-def lines(estimate: Plan, grid: Grid, machine: Machine) -> list[str]:
+def lines(estimate: Plan, grid: Grid) -> list[str]:
     """Text lines of a plan."""
     jobs = ", ".join(f"{count:,} {stage}" for stage, count in estimate.jobs.items() if count)
     disk = ", ".join(f"{content} {in_bytes(size)}" for content, size in estimate.disk.items())
@@ -874,7 +737,6 @@ def lines(estimate: Plan, grid: Grid, machine: Machine) -> list[str]:
         f"Jobs       {sum(estimate.jobs.values()):,} ({jobs}), and those of downloads, merges, "
         "tables and figures",
         *_lines_of_passes(estimate),
-        *stage_lines(estimate.stages.work, machine, _stages_of_unknown_rate(estimate, machine)),
         f"Download   {in_bytes(estimate.download)} not downloaded yet",
         f"Disk       {in_bytes(sum(estimate.disk.values()))} ({disk})",
         "Datasets   published archives and the licence of their images",
@@ -903,26 +765,6 @@ def _lines_of_passes(estimate: Plan) -> list[str]:
         if images or not passes.is_optional:
             text.append(f"{passes.title:<10} {images:,} images, {_hours(estimate, kind)}")
     return text
-
-
-def _stages_of_unknown_rate(estimate: Plan, machine: Machine) -> list[str]:
-    """Stages in which images pass through networks, and whose time on the machine is not known.
-
-    On a GPU, no model's rate is known; `Plan.unknown` names the models that lack one where others
-    have it. Stated rates are of a GPU, so without one all rates must have been measured here.
-    """
-    unknown_stages = []
-    for kind, passes in KINDS.items():
-        rate = passes.as_long_as
-        if machine.gpus > 0:
-            is_known = any(rate in throughput.rates for throughput in estimate.rates.values())
-        else:
-            is_known = all(
-                rate in throughput.of_whole_jobs for throughput in estimate.rates.values()
-            )
-        if estimate.images[kind] and not is_known:
-            unknown_stages.append(passes.stage)
-    return unknown_stages
 
 
 def _line_of_rates(model: str, throughput: Throughput) -> str:
