@@ -12,6 +12,10 @@
 #                                                  tables, figures and page of a grid
 #   reports/<family>/, reports/<family>/held_out/  copies of those of one grid
 
+import time
+
+START = time.time()
+
 
 include: "workflow/rules/common.smk"
 
@@ -51,15 +55,13 @@ for STAGE in STAGES:
     include: WORKFLOW / f"rules/{STAGE}.smk"
 
 
-# Rows of what is trained come before the next training, so that there is something to look at.
-for RULE in workflow.rules:
-    RULE.priority = RULE.priority or int(RULE.name not in ("finetune", "keep_snapshots"))
-
-
 rule all:
     default_target: True
     input:
         PUBLICATION.values(),
 
 
-CONSOLE.follow()
+onsuccess:
+    for page in sorted(Path("reports").rglob("index.html")):
+        if page.stat().st_mtime >= START:
+            print(f"Page: {page}")

@@ -263,7 +263,7 @@ def test_commands_plan_a_run(bare, paper):
 def test_two_lengths_of_a_training_are_two_methods_beside_the_finished_one(bare):
     text = section("configuration", "What is trained again")
     (command,) = [line for line in commands(text) if "method_settings" in line]
-    printed = shell(bare, f"{command} -n --verbose")
+    printed = shell(bare, f"{command} -n")
     names = set(re.findall(r"`(ft-\w+)`", text))
     assert names == {"ft-epochs30", "ft-epochs60"}
     trained = set(re.findall(r"results/fashion/paper/finetune/\w+/\w+/(ft[\w-]*)/", printed))

@@ -76,6 +76,7 @@ def ordeal(
                 f"these outlive the kill: {project.processes()}"
             )
             print(f"kill {killed} of {kills}", flush=True)
+            project.unlock()
             continue
         assert status == 0, project.printed()
         yield Completed(killed - killed_before_this_run, time.monotonic() - begun)

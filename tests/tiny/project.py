@@ -38,18 +38,8 @@ TABLES = dict.fromkeys(
 )
 # The page, and its publication with tables and figures.
 PAGE = {"write_page": 1, "publish_grid": 1}
-# Rule and number of jobs in a line of the table of a dry-run; the reasons follow.
-TABLE_LINE = r"^(\w+) +(\d+)(?:  .*)?$"
-# What Snakemake says of a mistake, besides the sentence that tells of it.
-NOISE = (
-    "Traceback",
-    "Exception",
-    "Error",
-    "CalledProcess",
-    "Exiting",
-    "Shutting down",
-    "Complete log",
-)
+# Rule and number of jobs in a line of Snakemake's table.
+TABLE_LINE = r"^(\w+) +(\d+)$"
 # Variables of the environment, which nothing that a run writes may contain.
 SECRETS = {
     "HF_TOKEN": "hf_TokenOfTests",
@@ -151,6 +141,11 @@ class Project:
         assert (status == 0) == check, f"{program} {words}\n{printed}"
         return printed
 
+    def unlock(self) -> None:
+        """Remove the lock of a run that was killed, if it has left one, as a user does."""
+        if any((self.folder / ".snakemake/locks").glob("*.lock")):
+            self.snakemake("--unlock")
+
     def git(self, *words: str) -> str:
         """Run git as somebody and return all it printed."""
         return self.run("git", *AUTHOR, *words)
@@ -195,12 +190,12 @@ class Project:
         return at_work
 
     def planned(self, *arguments: str, config: tuple[str, ...] = ()) -> dict[str, int]:
-        """Number of jobs of each rule that a dry-run lists."""
-        return jobs(self.snakemake("-n", *arguments, config=config))
+        """Number of jobs of each rule that a dry-run counts."""
+        return jobs(self.snakemake("-n", *arguments, "--quiet", "rules", config=config))
 
     def listed(self, *arguments: str, config: tuple[str, ...] = ()) -> str:
         """All that a dry-run prints, with each job and its files."""
-        return self.snakemake("-n", "--verbose", *arguments, config=config)
+        return self.snakemake("-n", *arguments, config=config)
 
     def edit(self, path: str, old: str, new: str) -> None:
         """Replace text in a file of the project; the text must be there."""
@@ -263,18 +258,12 @@ def rows_of(path: Path) -> pd.DataFrame:
 
 
 def jobs(printed: str) -> dict[str, int]:
-    """Number of jobs of each rule that a dry-run has printed."""
+    """Number of jobs of each rule, from the table that a run or a dry-run has printed."""
     return {
         rule: int(n)
         for rule, n in re.findall(TABLE_LINE, printed, re.M)
         if rule not in TARGET_RULES
     }
-
-
-def jobs_of_run(printed: str) -> dict[str, int]:
-    """Number of jobs of each rule that a run has printed before it began."""
-    numbers_and_rules = re.search(r"^\d+ jobs: (.*)$", printed, re.M)[1]
-    return {rule: int(n) for n, rule in re.findall(r"(\d+) (\w+)", numbers_and_rules)}
 
 
 def methods(printed: str, rule: str) -> set[str]:

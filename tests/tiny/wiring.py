@@ -46,7 +46,6 @@ class Job:
         watched: input paths whose change makes the job run again, which are those that are not
             `ancient`.
         outputs: paths by name.
-        cluster_group: name of the jobs that may share a job of a cluster with it, or None.
         settings: `params.cfg`.
         code: files of which the code digest is made, the script first; relative to workflow/,
             lib/rib/ left out.
@@ -60,7 +59,6 @@ class Job:
     is_list: dict[str, bool]
     watched: list[str]
     outputs: dict[str, str]
-    cluster_group: str | None
     settings: dict
     code: list[str]
     priority: float
@@ -260,7 +258,6 @@ def _loaded_workflow(config: Mapping):
     from snakemake.api import SnakemakeApi
     from snakemake.settings.types import (
         ConfigSettings,
-        GroupSettings,
         OutputSettings,
         Quietness,
         ResourceSettings,
@@ -278,8 +275,6 @@ def _loaded_workflow(config: Mapping):
             workdir=Path.cwd(),
         )
         loaded.dag()  # reads the rules
-        # as profiles/slurm
-        loaded._workflow.group_settings = GroupSettings(group_components={"scores": 5})
         yield loaded._workflow
 
 
@@ -360,18 +355,11 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
         is_list=is_list,
         watched=[str(path) for path in all_inputs if not is_flagged(path, "ancient")],
         outputs={name: str(path) for name, path in rule.expand_output(wildcards)[0].items()},
-        cluster_group=_cluster_group(rule, wildcards),
         settings=settings,
         code=settings.get("code", "").splitlines(),
         priority=priority,
     )
     return job, [str(path) for path in all_inputs]
-
-
-def _cluster_group(rule, wildcards) -> str | None:
-    """Name of the jobs that may share a job of a cluster with a job of a rule, or None."""
-    group = rule._group  # `rule.group` is None, since no cluster runs the jobs
-    return group(wildcards) if callable(group) else group
 
 
 def _as_json(unknown):

@@ -195,7 +195,8 @@ def test_a_job_with_outputs_prints_only_what_went_wrong_and_its_log_has_all(
     assert_words_of_lines(lines_of_log, ["line", "warning", "done"])
 
 
-def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path):
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path, first):
     # when a job is stopped, and again while it cleans up
     pid = os.fork()
     is_child = pid == 0
@@ -204,7 +205,7 @@ def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path):
             with start() as out:
                 out["data"].write_text("half")
                 try:
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    os.kill(os.getpid(), first)
                 finally:
                     os.kill(os.getpid(), signal.SIGINT)
                     os.kill(os.getpid(), signal.SIGTERM)
@@ -215,7 +216,7 @@ def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path):
             os._exit(1)
     # then
     _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
+    assert os.waitstatus_to_exitcode(status) == 128 + first
     assert (tmp_path / "cleaned").exists()
     assert private_files(tmp_path) == []
 

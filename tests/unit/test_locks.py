@@ -78,14 +78,6 @@ def test_without_locks_a_lock_is_refused_in_a_sentence_that_names_the_file():
 
 
 @pytest.mark.usefixtures("without_locks")
-def test_without_locks_a_run_is_refused_before_it_registers(monkeypatch):
-    monkeypatch.setattr(parent_run, "_held", [])
-    with pytest.raises(UserError, match=r"^\.snakemake/runs/.*no file locks"):
-        parent_run.announce(files_are_locked=False)
-    assert parent_run._held == []
-
-
-@pytest.mark.usefixtures("without_locks")
 def test_without_locks_what_may_be_in_use_counts_as_in_use():
     Path("a.lock").touch()
     assert parent_run.is_held(Path("a.lock")) and not parent_run.is_held(Path("none.lock"))

@@ -1,8 +1,7 @@
-"""Runs in one folder, and the end of their jobs."""
+"""Jobs end with their run, and know which locks are held."""
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,18 +22,6 @@ def test_asking_whether_a_lock_is_held_changes_nothing(tmp_path):
     assert not parent_run.is_held(lock)
 
 
-def test_runs_of_a_folder_know_of_each_other_and_forget_dead_ones(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    alive, dead = (
-        parent_run.RUNS / f"{socket.gethostname()}.{name}.lock" for name in ("1.a", "2.b")
-    )
-    dead.parent.mkdir(parents=True)
-    dead.touch()
-    with FileLock(alive):
-        assert len(parent_run.other_active_runs(files_are_locked=True)) == 1 and dead.exists()
-        assert "process 1 " in parent_run.announce(True)[0] and not dead.exists() and alive.exists()
-
-
 def test_a_named_pipe_in_place_of_a_lock_blocks_nobody(tmp_path):
     os.mkfifo(tmp_path / "a.lock")
     body = (
@@ -47,14 +34,6 @@ def test_a_named_pipe_in_place_of_a_lock_blocks_nobody(tmp_path):
         subprocess.run(command, env=library, timeout=20, capture_output=True, text=True).stdout
         == "False\n"
     )
-
-
-@pytest.mark.parametrize("name", ["a.lock", ".lock", "a.b.lock"])
-def test_files_among_the_registrations_that_are_none_are_ignored(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    parent_run.RUNS.mkdir(parents=True)
-    (parent_run.RUNS / name).touch()
-    assert parent_run.announce(True) == [] and (parent_run.RUNS / name).exists()
 
 
 @pytest.mark.parametrize(

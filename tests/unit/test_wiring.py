@@ -166,37 +166,6 @@ def test_a_job_runs_again_when_what_it_reads_is_made_anew(wiring):
     assert unwatched == set()
 
 
-def test_no_job_of_a_cluster_waits_for_itself(wiring):
-    """Evaluations share jobs of a cluster, any with any, so none may wait for another one."""
-    waiting = set()
-    for jobs_of_grid in wiring.values():
-        maker = {path: job for job in jobs_of_grid for path in job.outputs.values()}
-        sharing = [job for job in jobs_of_grid if job.cluster_group]
-        assert sharing
-        for job in sharing:
-            for awaited in jobs_before(job, maker):
-                if awaited.cluster_group == job.cluster_group:
-                    waiting.add((job.rule, awaited.rule))
-    assert waiting == set()
-
-
-def jobs_before(job, maker):
-    """Jobs that must be done before a job, by the job that makes each path."""
-    done_before = {}  # by the first output, since jobs can't be hashed
-    waiting_jobs = [job]
-    while waiting_jobs:
-        for paths in waiting_jobs.pop().inputs.values():
-            for path in paths:
-                if path not in maker:
-                    continue
-                producer = maker[path]
-                first_output = next(iter(producer.outputs.values()))
-                if first_output not in done_before:
-                    done_before[first_output] = producer
-                    waiting_jobs.append(producer)
-    return list(done_before.values())
-
-
 def outputs_behind(job, maker):
     """Files that a job watches, and those that the jobs which make them watch, and so on."""
     behind, waiting = set(), list(job.watched)

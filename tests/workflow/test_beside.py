@@ -34,7 +34,7 @@ def long_run(finished_copy):
         run.wait()
 
 
-def test_a_run_keeps_its_locks_whatever_is_called_beside_it(long_run):
+def test_what_is_called_beside_a_run_changes_nothing(long_run):
     project, run = long_run
     for job in project.processes():
         if job.pid != run.pid:
@@ -46,34 +46,24 @@ def test_a_run_keeps_its_locks_whatever_is_called_beside_it(long_run):
         project.snakemake(*words, config=(LONG,))
     project.rib("plan", config=(LONG,))
     project.rib("track", config=(LONG,), check=False)
-    assert project.state() == before
-
-    for words in ((CHECKPOINT, "--cores", "1"), ("--unlock",)):
-        assert "active in this folder" in project.snakemake(*words, config=(LONG,), check=False)
-    # another run, of other files, comes through
-    project.snakemake("results/tiny/models/tiny_cnn/manifest.json", "--cores", "1")
-    locks = {path: stat for path, stat in before.items() if "locks" in path.parts}
-    assert locks.items() <= project.state().items() and run.poll() is None
+    printed = project.snakemake(CHECKPOINT, "--cores", "1", config=(LONG,), check=False)
+    assert "Directory cannot be locked" in printed
+    assert project.state() == before and run.poll() is None
 
 
-def test_a_run_that_is_interrupted_alone_ends_its_jobs_and_forgets_nothing(long_run):
+def test_ctrl_c_ends_the_jobs_and_the_next_call_goes_on(long_run):
+    """Ctrl-C reaches all processes of a terminal."""
     project, run = long_run
-    run.send_signal(signal.SIGINT)
+    os.killpg(run.pid, signal.SIGINT)
     assert run.wait(60) != 0
     assert wait_until(lambda: not project.processes(), 60), "processes outlive the stop"
-    printed = project.printed()
-    assert "Stopped" in printed
-    for sign_of_a_failure in ("failed", "Traceback", "Error"):
-        assert sign_of_a_failure not in printed
-    assert not [
-        path for path in (project.folder / ".snakemake/incomplete").rglob("*") if path.is_file()
-    ]
+    assert "Traceback (most" not in project.printed()
     assert not list((project.folder / ".snakemake/locks").glob("*.lock"))
     planned = project.planned(CHECKPOINT, config=(LONG,))
     assert planned == {"finetune": 1}, "what was finished counts"
 
 
-def test_a_run_that_is_told_to_end_does_not_say_that_a_job_failed(finished_copy):
+def test_a_run_that_is_told_to_end_finishes_its_jobs_first(finished_copy):
     (finished_copy.folder / CHECKPOINT).unlink()
     run = finished_copy.start(*SNAKEMAKE, CHECKPOINT, "--cores", "1", *CONFIG)
     assert wait_until(lambda: list((finished_copy.folder / "work").glob("*/job")), 60), (
@@ -81,6 +71,17 @@ def test_a_run_that_is_told_to_end_does_not_say_that_a_job_failed(finished_copy)
     )
     run.send_signal(signal.SIGTERM)
     assert run.wait(60) != 0
-    printed = finished_copy.printed()
-    assert "Stopped" in printed and "failed" not in printed and "Traceback" not in printed
+    assert "Traceback (most" not in finished_copy.printed()
     assert (finished_copy.folder / CHECKPOINT).exists() and finished_copy.planned(CHECKPOINT) == {}
+
+
+def test_a_run_that_was_killed_goes_on_after_its_lock_is_removed(long_run):
+    project, run = long_run
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    words = (CHECKPOINT, "--cores", "1")
+    network = "results/tiny/models/tiny_cnn/manifest.json"
+    assert "--unlock" in project.snakemake(*words, config=(LONG,), check=False)
+    project.unlock()
+    project.snakemake(network, "--cores", "1")
+    assert project.planned(CHECKPOINT, config=(LONG,)) == {"finetune": 1}

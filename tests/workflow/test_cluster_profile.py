@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tiny.plugins import needs
-from tiny.project import ROOT, Project, copy_project
+from tiny.project import ROOT
 
 pytestmark = [pytest.mark.slow, needs("slurm")]
 
@@ -31,18 +31,6 @@ def asked(project, *config, targets=()):
     return resources_by_rule
 
 
-def groups(project, *config):
-    """Sizes of the groups of evaluations that a dry-run lists."""
-    printed = project.listed(*ON_SLURM, config=config)
-    blocks = re.split(r"Group job scores", printed)[1:]
-    return [len(re.findall(r"^    rule evaluate:", block, re.M)) for block in blocks]
-
-
-@pytest.fixture
-def imagenet(tmp_path):
-    return Project(copy_project(tmp_path / "imagenet"), family="imagenet")
-
-
 def test_every_submitted_job_states_its_memory_and_time(project):
     resources_by_rule = asked(project, "analyses=all")
     submitted_rules = resources_by_rule.keys() - LOCAL
@@ -58,25 +46,6 @@ def test_networks_ask_for_a_gpu_and_on_a_cpu_nothing_does(project):
     assert {rule for rule, asking in gpus.items() if asking == {1}} == {"finetune", "evaluate"}
     on_cpu = asked(project, "compute={device: cpu}")
     assert {int(job.get("gpu", 0)) for jobs in on_cpu.values() for job in jobs} == {0}
-
-
-def test_short_evaluations_share_jobs_and_long_ones_do_not(project, imagenet):
-    # those of the pretrained model are alone, since trainings wait for them
-    assert sorted(groups(project)) == [3, 5]
-    some = (
-        "models=[vit_base_patch16_224.augreg_in1k]",
-        "methods=[ft]",
-        "targets=[imagenet_a,imagenet_r]",
-    )
-    jobs = asked(imagenet, *some, "reference=none")["evaluate"]
-    long = [job for job in jobs if job["runtime"] == "720"]
-    of_pretrained_model = 1  # besides its long one
-    sharing = sum(groups(imagenet, *some, "reference=none"))
-    assert long and sharing == len(jobs) - len(long) - of_pretrained_model
-
-
-def test_without_a_cluster_evaluations_are_not_grouped(project):
-    assert "Group job" not in project.listed()
 
 
 def test_the_profile_takes_over_what_the_default_one_says():

@@ -6,7 +6,7 @@ One target makes them, of the pretrained model and of pixels.
 import pandas as pd
 import pytest
 
-from tiny.project import jobs_of_run
+from tiny.project import jobs
 
 pytestmark = pytest.mark.thorough
 
@@ -41,7 +41,7 @@ def test_distances_are_a_target_of_their_own_and_part_of_the_run_where_config_sa
     figures = finished_copy.folder / "reports/tiny/distances/figures"
     assert all((figures / f"{name}.png").is_file() for name in ("distance_drop", "distance_matrix"))
     config = (compressed, "analyses=[distances]")
-    made = jobs_of_run(finished_copy.snakemake("--cores", "1", config=config))
+    made = jobs(finished_copy.snakemake("--cores", "1", config=config))
     assert made == {"write_page": 1, "publish_grid": 1}
     page = (finished_copy.folder / "reports/tiny/index.html").read_text()
     assert "Distances between datasets" in page and "Distance and change of accuracy" in page

@@ -16,7 +16,7 @@ import yaml
 
 from rib.base.files import read_json
 from rib.models.checkpoint import xor_decompress
-from tiny.project import Project, rows_of
+from tiny.project import Project, jobs, rows_of
 
 pytestmark = pytest.mark.thorough
 
@@ -74,7 +74,8 @@ def scored(finished, tmp_path_factory):
     )
     (folder / "theirs/methods.yaml").write_text(yaml.safe_dump({"half": HALF}))
     printed = project.snakemake("--cores", "2", config=CHOICES)
-    assert "2 import_checkpoint" in printed and "finetune" not in printed
+    made = jobs(printed)
+    assert made["import_checkpoint"] == 2 and "finetune" not in made
     return project
 
 
@@ -196,7 +197,7 @@ def test_a_pickle_with_code_is_refused_and_nothing_is_written(to_change):
         printed,
     )
     assert (
-        "Traceback" not in printed
+        "Traceback (most" not in printed
         and not (to_change.folder / "trap").exists()
         and not folder.exists()
     )
@@ -219,5 +220,5 @@ def test_what_is_wrong_in_a_table_stops_a_run_before_any_job(project, row, said)
     printed = project.snakemake(
         config=("external=[theirs/weights.csv]", "targets=[red]"), check=False
     )
-    assert said in printed and "Traceback" not in printed and "UserError" not in printed
+    assert said in printed and "Traceback (most" not in printed
     assert not (project.folder / "results").exists()

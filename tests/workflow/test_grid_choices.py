@@ -171,7 +171,7 @@ def test_a_family_that_cannot_be_split_says_so_when_it_is_trained(project):
     run = checkpoint("tiny_cnn/red/ft/all/0", "held_out")
     printed = project.snakemake(run, config=config, check=False)
     assert re.search(r"protocol held_out: red: .* no image in the train split", printed), printed
-    assert "Traceback" not in printed
+    assert "Traceback (most" not in printed
 
 
 @pytest.mark.slow
@@ -362,6 +362,5 @@ def test_a_dataset_does_not_replace_the_archive_of_another_familys_dataset(proje
     project.edit("other/datasets.yaml", digest, "0" * len(digest))
     printed = other.snakemake("-n", prepared.format("other"), **call, check=False)
     # then
-    *_, sentence = printed.strip().splitlines()
-    assert sentence.startswith("datasets.yaml, red: data/raw/red/red.zip is ")
-    assert "of family tiny" in sentence
+    (sentence,) = [line for line in printed.splitlines() if "data/raw/red/red.zip is " in line]
+    assert "datasets.yaml, red: " in sentence and "of family tiny" in sentence

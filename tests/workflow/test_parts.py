@@ -109,6 +109,7 @@ def test_a_run_in_parts_goes_on_where_it_was_killed_to_the_same_results(project)
     run.wait()
     assert wait_until(lambda: not project.processes(), 20)
     assert len(list(folder.glob("green-*.provenance.json"))) == 2
+    project.unlock()
     # then: the next one makes the other two
     assert project.planned(*ROWS_OF_PARTS, config=CHOICES) == {"evaluate": 2}
     project.snakemake(*TARGETS, "--cores", "2", config=CHOICES)
@@ -133,7 +134,7 @@ def test_what_no_part_has_is_one_sentence(project):
     set_parts(project, {"calm": [1, 2], "windy": [3, 4]})
     printed = project.snakemake(*TARGETS, "--cores", "1", config=CHOICES, check=False)
     assert "datasets.yaml, green, parts: images with the level 5 are in no part" in printed
-    assert "Traceback" not in printed
+    assert "Traceback (most" not in printed
     set_parts(project, {"calm": [1, 2], "windy": [3, 4, 5, 6]})
     printed = project.snakemake(*TARGETS, "--cores", "1", config=CHOICES, check=False)
     assert "datasets.yaml, green, parts: no image has the level 6" in printed

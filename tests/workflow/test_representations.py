@@ -10,7 +10,7 @@ import safetensors.numpy
 import safetensors.torch
 
 from rib.models.checkpoint import xor_decompress
-from tiny.project import jobs_of_run, rows_of
+from tiny.project import jobs, rows_of
 
 pytestmark = pytest.mark.thorough
 
@@ -91,7 +91,7 @@ def test_representations_compare_each_layer_with_the_pretrained_models(finished_
         "targets=[red]",
         "methods=[ft,linear_probe]",
     )
-    made = jobs_of_run(finished_copy.snakemake("--cores", "1", "representations", config=config))
+    made = jobs(finished_copy.snakemake("--cores", "1", "representations", config=config))
     assert made["compute_features"] == 3 * 2 and made["compute_cka"] == made["plot_figure"] == 1
     reports = finished_copy.folder / "reports/tiny/representations"
     table = pd.read_csv(reports / "tables/cka.csv", dtype={"size": str})

@@ -119,8 +119,5 @@ def test_a_dataset_that_holds_the_pretraining_proxy_is_monitored_under_held_out(
 
 def test_an_unknown_dataset_is_refused_in_a_sentence(project):
     printed = project.snakemake("-n", config=("monitor=[gren]",), check=False)
-    sentence = printed.strip().splitlines()[-1]
-    assert (
-        all(word in sentence for word in ("config", "monitor", "gren", "green"))
-        and "Traceback" not in printed
-    )
+    (sentence,) = [line for line in printed.splitlines() if "config, monitor" in line]
+    assert "gren" in sentence and "green" in sentence and "Traceback (most" not in printed

@@ -5,7 +5,6 @@
 from rib.config.entries import CURVE, SELECT, WEIGHTS
 from rib.data.dataset_part import DatasetPart
 from rib.evaluation.settings import EvaluationSettings, MergeSettings
-from snakemake_internals.call import before_graph
 
 # Limits of time of jobs that score networks; the long one is for very large datasets.
 MINUTES_OF_EVALUATION = 120
@@ -134,32 +133,6 @@ def evaluation_settings(wildcards, datasets, **changes):
     return to_params(EvaluationSettings(**{**fields, **changes}))
 
 
-def shared_job(wildcards):
-    """Group of evaluations that may share a cluster job, if the profile defines its size.
-
-    Scores of pretrained models are not in it: trainings wait for them (labels.smk), so a cluster job
-    with them and with scores of what is trained would wait for itself.
-    """
-    is_long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.group])
-    is_awaited = wildcards.entry == PRETRAINED
-    if is_long or is_awaited:
-        return None
-    return "scores"
-
-
-def leave_out_unused_groups():
-    """Let no job be in the group of `shared_job` if the profile does not define its size.
-
-    Snakemake asks for the group of each job three times.
-    """
-    if "scores" not in workflow.group_settings.group_components:
-        for grouped_rule in workflow.rules:
-            grouped_rule.group = None
-
-
-before_graph(workflow, leave_out_unused_groups)
-
-
 def memory_of_entry(wildcards, attempt):
     """Megabytes of a job that evaluates an entry; a repeated job asks for more."""
     run = evaluated_run(wildcards)
@@ -185,15 +158,11 @@ rule evaluate:
         "logs/{family}/{protocol}/evaluate/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
     # Scores of pretrained models come first, since trainings wait for them (labels.smk).
     priority: lambda wildcards: 2 if wildcards.entry == PRETRAINED else 1
-    group:
-        shared_job
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for(EVALUATION_GROUPS[wildcards.group])
     resources:
         gpu=GPU,
-        # evaluations that share a cluster job run one at a time
-        turn=1,
         mem_mb=memory_of_entry,
         runtime=minutes_of_evaluation,
     params:

@@ -155,8 +155,6 @@ def exported(wildcards):
     total_size = sum(size_of_export(GRID.models[run.model]) for run in runs)
     size = f"about {in_bytes(total_size)}" if total_size else "of unknown size"
     print_lines(*NOT_EXPORTED.values(), f"exporting {len(runs)} runs, {size}", file=sys.stderr)
-    folder = f"{RUNS}/export/<model>/<target>/<method>/<size>/<seed>/"
-    CONSOLE.last_line = f"Made: {len(runs)} exported runs in {folder}."
     return [f"{EXPORT}/README.md".format(**vars(run)) for run in runs]
 
 

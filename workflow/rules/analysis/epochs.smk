@@ -163,7 +163,6 @@ use rule evaluate as evaluate_snapshots with:
         entry=of_form("finetune"),
     resources:
         gpu=GPU,
-        turn=1,
         mem_mb=lambda wildcards, attempt: attempt
         * memory_of(
             EVALUATION_GROUPS[wildcards.group],

@@ -180,6 +180,16 @@ def is_private(folder: Path) -> bool:
     return is_folder and is_of_this_user and not is_open_to_others
 
 
+def refuse_unwritable(*folders: str) -> None:
+    """Raise a UserError if one of the folders is there and not writable."""
+    for folder in folders:
+        if os.access(folder, os.F_OK) and not os.access(folder, os.W_OK):
+            raise UserError(
+                f"{Path.cwd() / folder} is not writable; change its permissions, or copy the "
+                "project elsewhere."
+            )
+
+
 def refuse_full_disk(folder: Path, size: int, task: str) -> None:
     """Log how many bytes a job will write, and refuse a disk with less free space.
 

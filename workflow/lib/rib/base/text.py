@@ -39,12 +39,6 @@ def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()
 
 
-def printable_lines(text: str) -> str:
-    """A text of several lines, each of which is made printable."""
-    lines = text.expandtabs().split("\n")
-    return "\n".join(printable(line) for line in lines)
-
-
 def printable_cell(text: str) -> str:
     """A text for a cell of a table, printable and no formula that a spreadsheet would compute.
 

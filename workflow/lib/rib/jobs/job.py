@@ -82,6 +82,7 @@ def job(
     prefix = f"{rule} {name}".rstrip()
     with (
         _logging(Path(log_file), prefix, quiet=bool(outputs)),
+        _stopped_by(signal.SIGINT),
         _stopped_by(signal.SIGTERM),
     ):
         try:

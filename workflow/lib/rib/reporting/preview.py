@@ -74,13 +74,13 @@ def write_preview(settings: PreviewJobSettings, log_file: str) -> None:
         _link_project(project, settings)
         new_preview = project / settings.folder
         page = new_preview / "index.html"
-        last_line = _run_snakemake(project, settings, settings.preview)
+        _run_snakemake(project, settings, settings.preview)
         has_tables = (new_preview / "tables/mri.csv").is_file()
         if has_tables and not page.is_file():
             without_failed = replaced(settings.preview, all_were_tried=True)
-            last_line = _run_snakemake(project, settings, without_failed)
+            _run_snakemake(project, settings, without_failed)
         if not page.is_file():
-            raise UserError(f"there is no page; {log_file} says why: {last_line}")
+            raise UserError(f"there is no page; {log_file} says why.")
         settings.folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(new_preview, settings.folder)
     description = settings.preview.description
@@ -101,11 +101,8 @@ def _link_project(folder: Path, settings: PreviewJobSettings) -> None:
     write_text(folder / "config.yaml", json.dumps(settings.config, indent=1))
 
 
-def _run_snakemake(folder: Path, settings: PreviewJobSettings, preview: PreviewSettings) -> str:
-    """Run Snakemake in a prepared folder, and return the last line that it printed.
-
-    All that it printed is written to the log of this job.
-    """
+def _run_snakemake(folder: Path, settings: PreviewJobSettings, preview: PreviewSettings) -> None:
+    """Run Snakemake in a prepared folder; all that it prints is written to the log of this job."""
     settings_file = (folder / SETTINGS_FILE).absolute()
     write_text(settings_file, preview.model_dump_json())
     completed = subprocess.run(
@@ -118,8 +115,3 @@ def _run_snakemake(folder: Path, settings: PreviewJobSettings, preview: PreviewS
         errors="replace",
     )
     log_lines(completed.stdout)
-    lines = completed.stdout.split("\n")
-    printed_lines = [line for line in lines if line.strip()]
-    if not printed_lines:
-        return f"Snakemake ended with status {completed.returncode}"
-    return printed_lines[-1]
