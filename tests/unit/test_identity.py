@@ -131,10 +131,12 @@ def test_an_index_of_an_earlier_version_has_photos_of_unknown_identity_and_says_
 
 
 @pytest.mark.parametrize("share", [0.2, 0.3, 0.5])
-def test_images_held_back_to_choose_by_are_not_trained_on_under_another_name(share):
+def test_images_held_back_to_choose_by_are_not_trained_on_under_another_name(tmp_path, share):
     """Given two copies of each photo as sources of their own, both are held back or none."""
     whole = dataset(10)
-    ids = whole.index["source_id"].to_pylist()
-    copies = {second: first for first, second in zip(ids[::2], ids[1::2], strict=True)}
-    held = held_back(replace(whole, joined_sources=copies), share)
+    ids = whole.index["source_id"]
+    photos = [f"photo{number // 2}" for number in range(len(ids))]
+    index_file = tmp_path / "index.parquet"
+    pq.write_table(pa.table({"source_id": ids, "photo_sha256": photos}), index_file)
+    held = held_back(replace(whole, index_file=index_file), share)
     assert held.any() and not held.all() and (held[::2] == held[1::2]).all()

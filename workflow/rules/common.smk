@@ -34,7 +34,6 @@ from rib.jobs.parent_run import PARENT_RUN, end_with_parent  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
 from rib.reporting.preview import settings_of_preview  # noqa: E402
 from rib.reporting.settings import PublicationSettings  # noqa: E402
-from snakemake_internals.inputs import leave_out_unrecorded_inputs  # noqa: E402
 
 # Snakemake itself keeps the last of two equal keys, follows every alias, and runs Python in the
 # file if it says so.
@@ -62,7 +61,6 @@ for DATASET in GRID.datasets_read():  # refuse an invalid class map before any j
     CATALOG.icons(DATASET)
 print_lines(*GRID.notices, file=sys.stderr)
 
-leave_out_unrecorded_inputs()
 # Settings of the machine reach jobs as environment variables, so that they repeat no job.
 variables.set_from(CONFIG)
 os.environ[JOBS_PER_GPU] = str(CONFIG["compute"]["jobs_per_gpu"])

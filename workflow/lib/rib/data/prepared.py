@@ -3,8 +3,8 @@
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -96,9 +96,8 @@ class PreparedDataset:
     rows: np.ndarray | None  # (n,) rows of `images` that belong to the dataset; None for all
     index: pa.Table  # one row per image: row, image_id, label, source_id, object_id
     space: LabelSpace
-    # Of identical photos, whose source or object is the same: the first of their ids by each other.
-    joined_sources: Mapping[str, str] = field(default_factory=dict)
-    joined_objects: Mapping[str, str] = field(default_factory=dict)
+    # of all images of the dataset, with digests of photos; None if no photos are identical
+    index_file: Path | None = None
 
     @classmethod
     def open(
@@ -127,7 +126,6 @@ class PreparedDataset:
             _refuse_missing(images_file)
         _refuse_missing(classes_file)
         index = _read_index(index_file)
-        identities = read_identities(index_file)
         images: np.ndarray | EncodedImages | None = None
         if pixels:
             stored_images = _stored_images(images_file)
@@ -141,8 +139,7 @@ class PreparedDataset:
             rows=None,
             index=index,
             space=LabelSpace.from_json(read_json(classes_file)),
-            joined_sources=_joined_ids_of(index, "source_id", identities),
-            joined_objects=_joined_ids_of(index, "object_id", identities),
+            index_file=index_file,
         )
 
     def take(self, rows: np.ndarray) -> "PreparedDataset":
@@ -152,6 +149,16 @@ class PreparedDataset:
         return replace(
             self, labels=self.labels[rows], rows=rows_of_images, index=self.index.take(rows)
         )
+
+    @property
+    def joined_sources(self) -> Mapping[str, str]:
+        """Of identical photos, whose source is the same, the first of their ids by each other."""
+        return _joined_ids_of(self.index_file, "source_id")
+
+    @property
+    def joined_objects(self) -> Mapping[str, str]:
+        """Of identical photos, whose object is the same, the first of their ids by each other."""
+        return _joined_ids_of(self.index_file, "object_id")
 
     @cached_property
     def declared_sources(self) -> tuple[np.ndarray, list[str]]:
@@ -230,20 +237,21 @@ def read_slices(path: Path) -> np.ndarray:
     return slices
 
 
-def _joined_ids_of(index: pa.Table, column: str, identities: pa.Array) -> dict[str, str]:
+@cache  # few jobs need them, and they take seconds of a large dataset
+def _joined_ids_of(index_file: Path | None, column: str) -> dict[str, str]:
     """Ids in a column that belong to identical photos, see `joined_ids`.
 
     Args:
-        index: one row per image.
+        index_file: one row per image; without it there are none.
         column: `source_id` or `object_id`; without this column there are none.
-        identities: (n,) text or null, the identity of each image.
 
     Returns:
         The first of the ids that belong together, by each other one of them.
     """
-    if column not in index.column_names:
+    if index_file is None or column not in pq.read_schema(index_file).names:
         return {}
-    return joined_ids(index[column], identities)
+    ids = pq.read_table(index_file, columns=[column])[column]
+    return joined_ids(ids, read_identities(index_file))
 
 
 def _replace_ids(index: pa.Table, column: str, replacements: Mapping[str, str]) -> pa.Table:
