@@ -26,15 +26,15 @@ PAGES = ("Job stats", "input:", "output:", "jobid:", "Finished jobid", "SNAKEMAK
 
 
 def figures(project, *names):
-    return [f"{project.of_grid()}/figures/{name}.png" for name in names or ("radar", "ri_matrix")]
+    return [f"{project.of_grid()}/figures/{name}.png" for name in names or ("radar", "examples")]
 
 
 def test_each_finished_job_is_one_line_with_what_is_left(finished_copy):
     printed = finished_copy.snakemake(*figures(finished_copy), "--force", "--cores", "1")
-    assert re.findall(r"^\[(\d)/2\] plot_figure \w+: \d+ s; 0 running", printed, re.M) == ["1", "2"]
-    assert "2 jobs: 2 plot_figure" in printed and not [word for word in PAGES if word in printed]
+    assert re.findall(r"^\[(\d)/2\] plot_\w+: \d+ s; 0 running", printed, re.M) == ["1", "2"]
+    assert "2 jobs: 1 plot_" in printed and not [word for word in PAGES if word in printed]
     assert (
-        "rule plot_figure:"
+        "rule plot_figures:"
         in max((finished_copy.folder / ".snakemake/log").glob("*.log")).read_text()
     )
 
@@ -93,7 +93,7 @@ def test_a_terminal_shows_one_bar_above_which_the_lines_stay(finished_copy):
         re.search(r"1/2 jobs \|.*\| \d\d:\d\d, 1 running", text)
         and "running" not in re.findall(r"\[2/2\].*", text)[0]
     )
-    assert len(re.findall(r"\[\d/2\] plot_figure \w+: \d+ s", text)) == 2
+    assert len(re.findall(r"\[\d/2\] plot_\w+: \d+ s", text)) == 2
 
 
 def _read(terminal):
@@ -149,14 +149,14 @@ def test_results_can_be_touched(finished_copy):
 
 
 def test_jobs_that_fail_beside_others_are_told_at_the_end(finished_copy):
-    for name in ("ood", "ri"):
+    for name in ("ood", "comparisons_ri"):
         table = finished_copy.folder / f"{finished_copy.of_grid()}/tables/{name}.csv"
         table.write_text(table.read_text().replace("tiny_cnn", "better_cnn"))
-    drawn = figures(finished_copy, "before_after", "ri_matrix")
-    printed = finished_copy.snakemake(*drawn, "--keep-going", "--cores", "1", check=False)
-    last = printed.strip().splitlines()[-2:]
-    assert "tables/ood.csv: " in last[0] and "tables/ri.csv: " in last[1], printed
-    assert all(line.startswith("plot_figure ") for line in last)
+    wanted = [*figures(finished_copy, "radar"), f"{finished_copy.of_grid()}/tables/summary.md"]
+    printed = finished_copy.snakemake(*wanted, "--keep-going", "--cores", "1", check=False)
+    last = sorted(printed.strip().splitlines()[-2:])
+    assert last[0].startswith("plot_figures") and "tables/ood.csv: " in last[0], printed
+    assert last[1].startswith("write_summary") and "tables/comparisons_ri.csv: " in last[1]
     assert not [word for word in NOISE if word in printed]
 
 
