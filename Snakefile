@@ -41,6 +41,7 @@ STAGES = [
     "features",
     *(f"analysis/{file.stem}" for file in ANALYSES),
     "left_out",
+    "plot",
     "report",
     "preview",
 ]

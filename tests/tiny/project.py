@@ -36,6 +36,8 @@ TABLES = dict.fromkeys(
     ),
     1,
 )
+# Jobs that draw the figures of tables, and that of images.
+FIGURES = {"plot_figures": 1, "plot_examples": 1}
 # The page, and its publication with tables and figures.
 PAGE = {"write_page": 1, "publish_grid": 1}
 # Rule and number of jobs in a line of Snakemake's table.

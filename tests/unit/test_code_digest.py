@@ -375,9 +375,9 @@ STAGES = [
     ("select_variants", {}, ROWS | {"analyses/selection/tables.py", "analysis/bootstrap.py"}),
     ("gather_histories", {}, {"analyses/training/tables.py", "config/run.py"}),
     (
-        "plot_figure",
-        {"figure": "radar"},
-        {"analyses/robustness/radar.py", "figures/__init__.py", "analysis/fit.py"},
+        "plot_figures",
+        {},
+        {"analyses/robustness/radar.py", "figures/__init__.py", "figures/_panels.py"},
     ),
 ]
 

@@ -1,8 +1,10 @@
 """Figures show the numbers of their tables: read back from the drawn objects."""
 
 import ast
+import errno
 import itertools
 from dataclasses import dataclass
+from unittest.mock import Mock
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,11 +27,12 @@ from rib.analyses.robustness import (
 )
 from rib.analyses.samples import calibration, flips
 from rib.base.appearance import GAIN, LOSS
+from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
-from rib.config.figure_settings import FigureSettings
+from rib.config.figure_settings import FigureSettings, FiguresSettings
 from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
-from rib.figures import STYLE, FigureFiles, text_colour, write_figure
+from rib.figures import STYLE, FigureFiles, text_colour, write_figure, write_figures
 from tiny.analyses import drawing_module
 
 OOD = pd.DataFrame(
@@ -540,6 +543,69 @@ def test_the_same_table_gives_the_same_files(tmp_path):
         content = paths[ending].read_bytes()
         assert content != b""
         assert content == other_paths[ending].read_bytes()
+
+
+def write_all(folder, tables):
+    """Write figures as one job does; each is `before_after` of one table.
+
+    Args:
+        folder: where the figures, the tables and the log are written.
+        tables: the table of each figure, by the figure's name.
+
+    Returns:
+        Files of each figure, by its name.
+    """
+    folder.mkdir(exist_ok=True)
+    settings_of_one = FigureSettings(
+        drawing_module=drawing_module("before_after"),
+        draw_settings=BEFORE_AFTER,
+        size="all",
+        sizes=["all"],
+    )
+    inputs = {}
+    files = {}
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}_table.csv", index=False)
+        inputs[name] = {"ood": str(folder / f"{name}_table.csv")}
+        paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
+        files[name] = FigureFiles(**paths)
+    settings = FiguresSettings(
+        figures=dict.fromkeys(tables, settings_of_one), inputs=inputs, fit=None, code=""
+    )
+    write_figures(settings, files, folder / "plot.log")
+    return files
+
+
+def test_a_figure_that_fails_is_named_and_the_others_are_kept_beside_the_log(tmp_path):
+    without_accuracy = OOD.drop(columns="accuracy")
+    tables = {"first": OOD, "broken": without_accuracy, "last": OOD}
+    with pytest.raises(UserError) as raised:
+        write_all(tmp_path / "job", tables)
+    message = str(raised.value)
+    assert message.startswith("could not draw 1 figure of 3: broken (KeyError: 'accuracy'")
+    kept = tmp_path / "job/plot"
+    assert str(kept) in message
+    assert str(tmp_path / "job/plot.log") in message
+    whole = write_all(tmp_path / "whole", {"first": OOD, "last": OOD})
+    assert len(list(kept.iterdir())) == 6
+    for files in whole.values():
+        for path in (files.png, files.pdf, files.csv):
+            assert (kept / path.name).read_bytes() == path.read_bytes()
+
+
+def test_figures_that_a_failed_job_kept_are_gone_when_it_succeeds(tmp_path):
+    with pytest.raises(UserError):
+        write_all(tmp_path / "job", {"first": OOD, "broken": OOD.drop(columns="accuracy")})
+    assert (tmp_path / "job/plot").is_dir()
+    write_all(tmp_path / "job", {"first": OOD, "broken": OOD})
+    assert not (tmp_path / "job/plot").exists()
+
+
+def test_a_full_disk_is_no_matter_of_one_figure(tmp_path, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(before_after, "draw", Mock(side_effect=full))
+    with pytest.raises(OSError, match="No space left"):
+        write_all(tmp_path / "job", {"first": OOD, "last": OOD})
 
 
 @pytest.mark.parametrize("size", ["all", "10"])  # also where every size is a number

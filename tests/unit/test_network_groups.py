@@ -528,9 +528,9 @@ def test_a_method_without_finished_networks_is_drawn_nowhere(tmp_path):
 def test_only_a_grid_with_replicates_has_the_analysis(wiring):
     with_analysis = set()
     for name, jobs in wiring.items():
-        figures = {job.wildcards.get("figure") for job in jobs if job.rule == "plot_figure"}
+        (plot,) = [job for job in jobs if job.rule == "plot_figures"]
         has_job = any(job.rule == "compare_networks" for job in jobs)
-        assert has_job == ("networks" in figures)
+        assert has_job == ("networks" in plot.settings["figures"])
         (page,) = [job for job in jobs if job.rule == "write_page"]
         assert has_job == ("network_groups" in page.settings["analyses"])
         if has_job:

@@ -53,16 +53,16 @@ class Rule:
 
 TABLES = Rule("compute_metrics", ["rows"], ["preview/tables/mri.csv"])
 RANKING = Rule("compare_methods", TABLES.output, ["preview/tables/ranking.csv"])
-PLOT = Rule("plot_figure", RANKING.output, ["preview/figures/ranking.png"])
 SAMPLES = Rule("compare_samples", ["rows"], ["preview/tables/flips.csv"])
 FEATURES = Rule("compute_cka", ["features"], ["preview/tables/cka.csv"])
 OTHER = Rule("evaluate", [], ["rows"])
-WORKFLOW = SimpleNamespace(rules=[TABLES, RANKING, PLOT, SAMPLES, FEATURES, OTHER])
+WORKFLOW = SimpleNamespace(rules=[TABLES, RANKING, SAMPLES, FEATURES, OTHER])
 
 
 def registry():
     made = Registry(ROOT / "workflow", "all")
-    made.figures["ranking"] = RegisteredFigure(Path(), {}, {}, Path(), "method")
+    inputs = {"ranking": "preview/tables/ranking.csv"}
+    made.figures["ranking"] = RegisteredFigure(Path(), inputs, {}, Path(), "method")
     made.analysis(
         "comparison",
         tables={"ranking": "preview/tables/ranking.csv"},
@@ -78,7 +78,10 @@ def registry():
 def test_what_lacks_inputs_or_is_slow_is_left_out_with_what_needs_it():
     Path("rows").write_text("")
     files = PreviewFiles(
-        WORKFLOW, "preview", preview_of(too_slow=["compare_samples"], expected=["cka", "models"])
+        WORKFLOW,
+        "preview",
+        "logs",
+        preview_of(too_slow=["compare_samples"], expected=["cka", "models"]),
     )
     shown = registry()
     files.keep_possible_files(shown)
@@ -93,7 +96,7 @@ def test_what_lacks_inputs_or_is_slow_is_left_out_with_what_needs_it():
 
 
 def test_without_rows_nothing_is_shown():
-    files = PreviewFiles(WORKFLOW, "preview", preview_of())
+    files = PreviewFiles(WORKFLOW, "preview", "logs", preview_of())
     shown = registry()
     files.keep_possible_files(shown)
     assert not shown.chosen_figures() and not shown.chosen_tables()
@@ -112,12 +115,37 @@ def test_once_all_was_tried_what_is_not_made_has_failed(log, reason):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text("")
     Path("compare_methods.log").write_text(log)
-    files = PreviewFiles(WORKFLOW, "preview", preview_of(all_were_tried=True))
+    files = PreviewFiles(WORKFLOW, "preview", "logs", preview_of(all_were_tried=True))
     files.keep_possible_files(registry())
     assert files.left_out == {
         "compare_methods": reason,
         "ranking": "preview/tables/ranking.csv is not made",
     }
+
+
+@pytest.mark.parametrize(
+    ("log", "kept", "reason"),
+    [
+        (None, False, None),  # the job waited for a table that failed
+        ("12:00:00 ERROR could not draw 1 figure of 2\n", True, None),
+        ("12:00:00 ERROR could not draw 1 figure of 2\n", False, "could not draw 1 figure of 2"),
+        ("12:00:00 INFO it begins\n", False, KILLED),
+    ],
+)
+def test_a_figure_is_left_out_if_it_failed_not_if_another_one_did(log, kept, reason):
+    for path in (*TABLES.output, *RANKING.output):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("")
+    Path("logs/plot_figures").mkdir(parents=True)
+    if log:
+        Path("logs/plot_figures.log").write_text(log)
+    if kept:
+        Path("logs/plot_figures/ranking.png").write_text("")
+    files = PreviewFiles(WORKFLOW, "preview", "logs", preview_of(all_were_tried=True))
+    shown = registry()
+    files.keep_possible_files(shown)
+    assert files.left_out.get("ranking") == reason
+    assert shown.chosen_figures() == ([] if reason else ["ranking"])
 
 
 # In place of Snakemake: it notes that it was called, and makes files.
@@ -172,7 +200,7 @@ def test_if_a_job_fails_the_page_is_made_without_it():
 
 
 @pytest.mark.parametrize(
-    ("makes", "calls"), [("nothing,nothing", "False\n"), ("tables,nothing", "False\nTrue\n")]
+    ("makes", "calls"), [("nothing,nothing", "False\n"), ("tables,nothing", "False\nTrue\nTrue\n")]
 )
 def test_without_tables_or_page_there_is_no_preview_and_no_earlier_one(makes, calls):
     Path("reports/tiny/preview").mkdir(parents=True)

@@ -220,3 +220,11 @@ def test_an_analysis_with_tables_describes_them(registry, folder):
 def test_descriptions_of_the_run_are_listed_once(registry, folder):
     register_two_analyses(registry)
     assert registry.chosen_descriptions() == [folder / "tables.yaml"]
+
+
+def test_figures_of_tables_of_images_and_of_optional_analyses_have_rules_of_their_own(registry):
+    register_figure(registry, "one")
+    register_figure(registry, "two", inputs={"table": "a.csv", "more": ["red/manifest.json"]})
+    assert registry.figures_of_rules() == {"plot_figures": ["one"], "plot_two": ["two"]}
+    registry.analysis("extra", tables={}, figures=["one"], optional=True)
+    assert registry.figures_of_rules() == {"plot_extra": ["one"], "plot_two": ["two"]}

@@ -53,7 +53,7 @@ from rib.analysis.settings import (
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params
-from rib.config.figure_settings import FigureSettings
+from rib.config.figure_settings import FiguresSettings
 from rib.data.settings import (
     DownloadSettings,
     PreparationSettings,
@@ -248,7 +248,7 @@ STAGES = {
         HeldOutRateSettings,
     ),
     "compare_published": ("rib.analyses.published.tables:compare", PublishedSettings),
-    "plot_figure": ("rib.figures:write_figure", FigureSettings),
+    "plot_figures": ("rib.figures:write_figures", FiguresSettings),
     "write_page": ("rib.reporting.page:write_page", PageSettings),
     "publish": ("rib.reporting.publication:publish", PublicationSettings),
     "paper": ("rib.reporting.paper:write_paper", PaperSettings),
@@ -453,7 +453,7 @@ def test_every_job_with_results_has_a_digest_that_begins_with_its_script(jobs):
 
 
 def test_a_digest_has_the_files_that_the_settings_name(jobs):
-    """What settings name: an algorithm, a dataset's layout, a figure."""
+    """What settings name: an algorithm, or a dataset's layout."""
     kinds = set()
     for job in jobs:
         for kind, file in named_code(job).items():
@@ -472,7 +472,7 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
             ("invert_representation", "algorithm"),
             ("cross_inversions", "algorithm"),
         ),
-        *(("prepare", "layout"), ("plot_figure", "figure")),
+        ("prepare", "layout"),
     }
 
 
@@ -486,15 +486,33 @@ def named_code(job):
         named["algorithm"] = str(Path(algorithm).relative_to(LIBRARY))
     if "layout" in job.settings and job.script == "prepare":
         named["layout"] = str(Path(job.settings["layout"]).relative_to(LIBRARY))
-    if job.script == "plot_figure":
-        module = job.settings["drawing_module"]
-        named["figure"] = module.removeprefix("rib.").replace(".", "/") + ".py"
     return named
 
 
-def test_a_figures_digest_has_the_style_of_all_figures(jobs):
-    figures = jobs_of(jobs, "plot_figure")
-    assert figures and all("figures/rib.mplstyle" in job.code for job in figures)
+def test_a_digest_of_figures_has_their_modules_and_their_style(jobs):
+    plots = [job for job in jobs if job.script == "plot_figures"]
+    assert {job.rule for job in plots} >= {"plot_figures", "plot_examples", "plot_distances"}
+    for job in plots:
+        modules = {figure["drawing_module"] for figure in job.settings["figures"].values()}
+        files = {module.removeprefix("rib.").replace(".", "/") + ".py" for module in modules}
+        assert set(job.code) == {"scripts/plot_figures.py", "figures/rib.mplstyle", *files}
+
+
+def test_a_job_of_figures_watches_every_file_that_it_reads(jobs):
+    for job in jobs:
+        if job.script == "plot_figures":
+            files = {job.settings["fit"]} - {None}
+            for inputs in job.settings["inputs"].values():
+                for path_or_paths in inputs.values():
+                    files.update(
+                        [path_or_paths] if isinstance(path_or_paths, str) else path_or_paths
+                    )
+            assert files == set(job.watched), job.rule
+
+
+def test_who_has_tables_alone_can_draw_figures_of_tables(jobs):
+    for job in jobs_of(jobs, "plot_figures"):
+        assert all("/tables/" in path for path in job.watched)
 
 
 def test_a_digest_has_all_of_reporting_that_makes_its_results(jobs):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tiny.project import PAGE, TABLES, Project, copy_project
+from tiny.project import FIGURES, PAGE, TABLES, Project, copy_project
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_the_default_grid(project):
         **TABLES,
         "compare_models": 1,
         "tabulate_sizes": 1,
-        "plot_figure": 14,
+        **FIGURES,
         **PAGE,
     }
 

@@ -11,12 +11,12 @@ import torch
 import yaml
 
 import rib
-from tiny.project import PAGE, TABLES, Project
+from tiny.project import FIGURES, PAGE, TABLES, Project
 
 TARGETS = ("red", "green")
 RUN = "tiny/paper/tiny_cnn/red/{}/all/0"
 # What is made of rows, in whatever grid they are.
-MADE_OF_ROWS = {*TABLES, "plot_figure", *PAGE}
+MADE_OF_ROWS = {*TABLES, *FIGURES, *PAGE}
 
 
 def make_mri(project, *config):

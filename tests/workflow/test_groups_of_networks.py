@@ -2,7 +2,7 @@
 
 import pytest
 
-from tiny.project import Project, copy_project
+from tiny.project import Project, copy_project, jobs
 
 pytestmark = pytest.mark.thorough
 
@@ -14,11 +14,12 @@ def fashion(tmp_path):
 
 def test_a_grid_with_one_network_of_each_group_compares_none(fashion):
     models = "models=[fashion_cnn_1k,fashion_cnn_50k]"
-    planned = fashion.planned(config=(models, "methods=[ft]"))
-    assert "compare_networks" not in planned
+    listed = fashion.listed(config=(models, "methods=[ft]"))
+    assert "compare_networks" not in jobs(listed)
+    assert "figures/networks.png" not in listed
     # when: a replicate is there, too
     models = "models=[fashion_cnn_1k,fashion_cnn_1k_seed1,fashion_cnn_50k]"
-    with_replicate = fashion.planned(config=(models, "methods=[ft]"))
+    with_replicate = fashion.listed(config=(models, "methods=[ft]"))
     # then: one job and one figure more
-    assert with_replicate["compare_networks"] == 1
-    assert with_replicate["plot_figure"] == planned["plot_figure"] + 1
+    assert jobs(with_replicate)["compare_networks"] == 1
+    assert "figures/networks.png" in with_replicate

@@ -44,7 +44,7 @@ def test_the_papers_grid_is_planned_without_data(printed):
         == planned["compare_models"]
         == 1
     )
-    assert planned["plot_figure"] == 16  # with those of models and of their pretraining data
+    assert planned["plot_figures"] == 1
     # nine datasets; val with its kit and C in four parts; seven models
     assert planned["download"] == 7 + 2 + 4 + MODELS
     # three geometries, and C in one form for all

@@ -19,7 +19,7 @@ import yaml
 from rib.base.files import file_hash, sha256
 from rib.records import provenance
 from rib.records.pull import restore_metadata
-from tiny.project import PAGE, TABLES, Project, jobs, methods
+from tiny.project import FIGURES, PAGE, TABLES, Project, jobs, methods
 
 CHECKPOINT_RECORD = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/provenance.json"
 
@@ -204,7 +204,7 @@ def test_git_holds_records_and_dvc_files_only(shared):
 def test_one_setting_or_module_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     printed = colleague.listed()
-    assert jobs(printed) == {"finetune": 2, "evaluate": 2, **TABLES, "plot_figure": 12, **PAGE}
+    assert jobs(printed) == {"finetune": 2, "evaluate": 2, **TABLES, **FIGURES, **PAGE}
     assert methods(printed, "finetune") == methods(printed, "evaluate") == {"lwf"}
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 3.0", "temperature: 2.0")
     assert colleague.planned() == {}
@@ -338,7 +338,7 @@ def test_with_what_is_made_of_a_grid_alone_figures_and_page_can_be_made_again(sh
     reader.rib("pull", "results/tiny/paper/metrics", "reports")
     assert "Nothing to be done" in reader.snakemake("-n")
     reader.edit("workflow/lib/rib/analyses/robustness/radar.py", "markersize=4.5", "markersize=5.5")
-    assert reader.planned() == {"plot_figure": 1, **PAGE}
+    assert reader.planned() == {"plot_figures": 1, **PAGE}
     page = reader.folder / "reports/tiny/index.html"
     jobs = re.search(r"\d+ jobs", page.read_text())[0]
     reader.snakemake()

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,11 @@ import timm
 import torch
 
 from rib.base.files import sha256
+from rib.base.settings import from_params
+from rib.config.figure_settings import FiguresSettings
+from rib.figures import FigureFiles, write_figures
 from rib.models.checkpoint import xor_decompress
-from tiny.project import PAGE, TABLES, jobs, methods, rows_of
+from tiny.project import FIGURES, PAGE, TABLES, jobs, methods, rows_of
 
 METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
 DATASETS = ["red", "green", "blue", "copy"]
@@ -182,6 +186,33 @@ def test_figures_are_drawn(drawn):
             assert file.stat().st_size > 100
 
 
+def draw_figures(record, names, folder):
+    """Draw figures in one process, in the order of their names; gives bytes by name of the file."""
+    folder.mkdir()
+    figures = {name: record["cfg"]["figures"][name] for name in names}
+    settings = from_params(FiguresSettings, {**record["cfg"], "figures": figures})
+    files = {}
+    for name in settings.figures:
+        paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
+        files[name] = FigureFiles(**paths)
+    write_figures(settings, files, folder / "plot.log")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_figures_have_the_same_bytes_in_whatever_order_one_process_draws_them(
+    drawn, tmp_path, monkeypatch
+):
+    project, _ = drawn
+    monkeypatch.chdir(project.folder)
+    record = json.loads(Path(project.of_grid(), "figures/provenance.json").read_text())
+    names = list(record["cfg"]["figures"])
+    forwards = draw_figures(record, names, tmp_path / "forwards")
+    backwards = draw_figures(record, reversed(names), tmp_path / "backwards")
+    assert len(forwards) == 3 * len(names) > 30
+    differing = [name for name in forwards if forwards[name] != backwards[name]]
+    assert differing == []
+
+
 def test_tables_and_figures_are_published(finished):
     project, printed = finished
     made = tables(project)
@@ -262,6 +293,24 @@ def test_the_page_says_what_ri_is_averaged_over_and_where_heads_are_from(finishe
     assert page.count("<details open><summary>Table: ") == 2, "they are read without a click"
 
 
+def test_figures_that_fail_are_named_and_the_others_are_kept(finished_copy):
+    module = "workflow/lib/rib/analyses/robustness/radar.py"
+    finished_copy.edit(
+        module, "    figure, axes = plt.subplots(", "    broken, axes = plt.subplots("
+    )
+    target = f"{finished_copy.of_grid()}/figures/cost.png"
+    printed = finished_copy.snakemake(target, "--cores", "1", check=False)
+    sentence = printed.strip().splitlines()[-1]
+    assert "could not draw 1 figure of 11: radar (NameError: name 'figure'" in sentence
+    kept = Path("logs/tiny/plot_figures")
+    assert f"{kept}.log" in sentence
+    assert str(kept) in sentence
+    assert "Traceback" in (finished_copy.folder / f"{kept}.log").read_text()
+    names = {path.stem for path in (finished_copy.folder / kept).glob("*.png")}
+    assert len(names) == 10 and "radar" not in names
+    assert not (finished_copy.folder / target).exists()
+
+
 @pytest.mark.thorough
 def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
     finished_project, _ = finished
@@ -281,7 +330,7 @@ MADE_OF_ROWS = {
     "compare_samples",
     "write_summary",
     "count_costs",
-    "plot_figure",
+    *FIGURES,
     "gather_histories",
     "explain_cells",
     "describe_data_and_models",
@@ -370,7 +419,7 @@ def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_th
 def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy):
     finished_copy.edit(f"{LIBRARY}/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
     printed = finished_copy.listed()
-    assert jobs(printed) == {"finetune": 2, "evaluate": 2, **TABLES, "plot_figure": 11, **PAGE}
+    assert jobs(printed) == {"finetune": 2, "evaluate": 2, **TABLES, "plot_figures": 1, **PAGE}
     assert methods(printed, "finetune") == methods(printed, "evaluate") == {"lwf"}
 
 
@@ -385,7 +434,7 @@ def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     planned = finished_copy.planned(config=("targets=[red,green,blue]",))
     of_new_target = {"check_labels": 1, "finetune": 3, "evaluate": 4}
     # All tables and figures too, since what is made of a grid has a folder of its own.
-    assert planned == {**of_new_target, **TABLES, "plot_figure": 12, **PAGE}
+    assert planned == {**of_new_target, **TABLES, **FIGURES, **PAGE}
 
 
 def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_copy):
@@ -411,12 +460,17 @@ def test_a_pending_download_hides_no_other_work(finished_copy):
 @pytest.mark.thorough
 def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
     finished_copy.edit("mine/models.yaml", "label: tiny_cnn", "label: another")
-    assert set(finished_copy.planned()) <= {"plot_figure", "write_summary", *PAGE}
+    assert set(finished_copy.planned()) <= {*FIGURES, "write_summary", *PAGE}
+
+
+def test_editing_the_module_of_a_figure_re_runs_the_job_of_figures_alone(finished_copy):
+    finished_copy.edit(f"{LIBRARY}/analyses/robustness/radar.py", "markersize=4.5", "markersize=5")
+    assert finished_copy.planned() == {"plot_figures": 1, **PAGE}
 
 
 def test_editing_the_figures_style_draws_them_again(finished_copy):
     finished_copy.edit("workflow/lib/rib/figures/rib.mplstyle", "font.size: 9", "font.size: 8")
-    assert finished_copy.planned() == {"plot_figure": 12, **PAGE}
+    assert finished_copy.planned() == {**FIGURES, **PAGE}
 
 
 @pytest.mark.thorough
@@ -445,7 +499,7 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project)
     planned = project.planned(config=("methods=[pretrained]",))
     assert planned["evaluate"] == 1
     assert planned["compute_metrics"] == 1
-    assert "plot_figure" not in planned
+    assert not FIGURES.keys() & planned.keys()
 
 
 def test_figures_can_be_drawn_again_and_nothing_before_them_is(finished_copy):
@@ -453,7 +507,7 @@ def test_figures_can_be_drawn_again_and_nothing_before_them_is(finished_copy):
     shutil.rmtree(figures)
     assert finished_copy.planned() == {}, "they are published"
     two_figures = [f"{finished_copy.of_grid()}/figures/{name}.png" for name in ("radar", "cost")]
-    assert finished_copy.planned(*two_figures) == {"plot_figure": 2}
+    assert finished_copy.planned(*two_figures) == {"plot_figures": 1}
 
 
 @pytest.mark.slow

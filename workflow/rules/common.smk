@@ -129,7 +129,6 @@ wildcard_constraints:
     protocol=re.escape(CONFIG["protocol"]),
     entry="[A-Za-z0-9_.-]+",
     geometry="[A-Za-z0-9_.-]+",
-    figure="[a-z0-9_]+",
 
 
 def local(path):
@@ -221,11 +220,11 @@ def job_files(path, inside=False, **endings):
 def report_files(**files):
     """Outputs of a job that makes tables, figures or the page, by name.
 
-    A preview has no records, and leaves out what is slow and what only serves a publication.
+    A preview has no records, and leaves out what is slow.
     """
     left_out = []
     if PREVIEW:
-        left_out = ["provenance", "pdf", *PREVIEW.too_slow]
+        left_out = ["provenance", *PREVIEW.too_slow]
     return {name: path for name, path in files.items() if name not in left_out}
 
 

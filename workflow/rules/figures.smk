@@ -1,11 +1,9 @@
-# Plot figures from tables, each as PDF, PNG and CSV with the numbers shown. A grid without
-# fine-tuned runs has none.
+# What figures show: labels, styles and settings that they share, and the figures that belong to no
+# other analysis. They are drawn in plot.smk, when all are registered. A grid without fine-tuned runs
+# has none.
 
 from rib.config.compared_runs import example_target
-from rib.config.figure_settings import FigureSettings
 
-FIGURE = f"{METRICS}/figures/{{figure}}"
-STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"
 # Content and labels of figures.
 SHOWN = {
     name: method
@@ -86,44 +84,6 @@ def not_in_ri():
     return reasons
 
 
-def shows_fine_tuned_runs(figure):
-    """Whether a figure shows fine-tuned runs; the table of fits decides how these are marked.
-
-    Such a figure has a setting that says of which methods.
-    """
-    return not figure.settings.keys().isdisjoint({"method", "methods", "example"})
-
-
-def figure_inputs(wildcards):
-    """Inputs of a job that plots a figure, by name."""
-    figure = REGISTRY.figures[wildcards.figure]
-    if shows_fine_tuned_runs(figure):
-        return {**figure.inputs, "fit": TABLES["fit"]}
-    return figure.inputs
-
-
-def figure_settings(wildcards):
-    """Settings of a job that plots a figure."""
-    figure = REGISTRY.figures[wildcards.figure]
-    settings = FigureSettings(
-        drawing_module=figure.dotted_name,
-        draw_settings=figure.settings,
-        size=GRID.shown_size,
-        sizes=GRID.sizes,
-        geometry=GRID.geometry(FIRST_MODEL),
-        uncropped=GRID.uncropped,
-        labels=RUN_LABELS if shows_fine_tuned_runs(figure) else None,
-        note=PREVIEW.description.note if PREVIEW else "",
-        code=digest("plot_figure", figure.module, STYLE),
-    )
-    return to_params(settings)
-
-
-def figure_files(*names):
-    """Files of the given figures."""
-    return expand(f"{FIGURE}.{{ending}}", figure=names, ending=["png", "pdf", "csv"])
-
-
 REGISTRY.figure(
     "protocol",
     analysis="robustness",
@@ -201,33 +161,3 @@ if PUBLISHABLE := {
         },
         settings={"datasets": PUBLISHABLE, "model_label": MODEL_LABELS[FIRST_MODEL], "objects": 8},
     )
-
-
-rule plot_figure:
-    input:
-        unpack(figure_inputs),
-    output:
-        **report_files(
-            png=report(f"{FIGURE}.png", caption="../report/figure.rst", category="Figures"),
-            pdf=f"{FIGURE}.pdf",
-            csv=f"{FIGURE}.csv",
-            provenance=f"{FIGURE}.provenance.json",
-        ),
-    log:
-        f"{LOGS}/figures/{{figure}}.log",
-    conda:
-        "../../envs/report.yaml"
-    resources:
-        mem_mb=lambda wildcards: (
-            memory_of(GRID.datasets, 1000) if wildcards.figure == "examples" else 1000
-        ),
-        runtime=10,
-    params:
-        cfg=figure_settings,
-        # For Snakemake's report. The argument `input` prevents that a changed caption re-runs the
-        # plot.
-        caption=lambda wildcards, input: REGISTRY.figures[wildcards.figure].caption.read_text(
-            encoding="utf-8"
-        ),
-    script:
-        "../scripts/plot_figure.py"

@@ -8,7 +8,7 @@ HAS_CELLS = HAS_FIGURES
 PREVIEW_DESCRIPTION = None
 
 if PREVIEW:
-    PREVIEW_FILES = PreviewFiles(workflow, METRICS, PREVIEW)
+    PREVIEW_FILES = PreviewFiles(workflow, METRICS, LOGS, PREVIEW)
     REASON = PREVIEW_FILES.reason_without(TABLES["mri"])
     if REASON:
         raise UserError(f"preview: there are no tables: {REASON}")

@@ -1,12 +1,13 @@
 """Which files a preview can have: of an unfinished grid, some inputs of reports are missing."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from registry import Analysis, Registry
 from snakemake_internals.rules import inputs_of_job, log_of_job, rule_that_makes
 
+from rib.config.figure_settings import folder_of_kept
 from rib.jobs.job import reason as reason_in_log
 from rib.reporting.settings import PreviewSettings
 
@@ -21,15 +22,17 @@ class PreviewFiles:
     Args:
         workflow: Snakemake's.
         folder: that of the preview, in which its rules make files.
+        logs: folder of the logs of its jobs.
         settings: what the preview is of.
 
     Attributes:
         left_out: reasons, by the name of a figure, or of the rule that makes other files.
     """
 
-    def __init__(self, workflow, folder: str, settings: PreviewSettings):
+    def __init__(self, workflow, folder: str, logs: str, settings: PreviewSettings):
         self.left_out: dict[str, str] = {}
-        self._folder = folder
+        self._folder = Path(folder)
+        self._logs = Path(logs)
         self._settings = settings
         self._rules = rules_of_folder(workflow, folder)
         self._reasons: dict[str, str | None] = {}  # that `reason_without` gave, by path
@@ -62,12 +65,9 @@ class PreviewFiles:
     def name_of(self, path: str) -> str:
         """Name under which a file of the preview is left out.
 
-        It is that of a figure, or of the rule that makes the file; of a file that no rule makes, it
-        is its name without ending.
+        It is the name of the rule that makes the file; of a file that no rule makes, it is its name
+        without ending.
         """
-        is_figure = Path(path).parent.name == "figures"
-        if is_figure:
-            return Path(path).stem
         rule = rule_that_makes(self._rules, path)
         if rule is None:
             return Path(path).stem
@@ -89,15 +89,37 @@ class PreviewFiles:
         """
         self._note_unregistered(registry)
         impossible_figures = []
-        for name in registry.chosen_figures():
-            if not self.can_have(f"{self._folder}/figures/{name}.png"):
-                impossible_figures.append(name)
+        chosen_figures = registry.chosen_figures()
+        for rule, figures in registry.figures_of_rules().items():
+            for name in figures:
+                reason = self._reason_without_figure(name, registry.figures[name].paths, rule)
+                if name in chosen_figures and reason is not None:
+                    self.left_out[name] = reason
+                    impossible_figures.append(name)
         chosen_analyses = registry.chosen()
         for name, analysis in registry.analyses.items():
             if analysis in chosen_analyses:
                 registry.analyses[name] = self._possible_part(analysis, impossible_figures)
         for name in impossible_figures:
             del registry.figures[name]
+
+    def _reason_without_figure(self, name: str, paths: Sequence[str], rule: str) -> str | None:
+        """Why a preview is without a figure that a rule draws; None if it can be drawn.
+
+        Others are drawn in the same job, so its own input files count, not those of its rule.
+        """
+        if name in self._settings.too_slow:
+            return TOO_SLOW
+        for path in paths:
+            if self.reason_without(path) is not None:
+                return f"{path} is not made"
+        log_file = self._logs / f"{rule}.log"
+        if not self._settings.all_were_tried or not log_file.exists():
+            return None
+        for folder in (self._folder / "figures", folder_of_kept(log_file)):
+            if (folder / f"{name}.png").exists():
+                return None
+        return reason_in_log(log_file) or KILLED
 
     def _note_unregistered(self, registry: Registry) -> None:
         """Note in `left_out` which analyses and figures of a full run a registry lacks.

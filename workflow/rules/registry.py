@@ -30,6 +30,19 @@ class RegisteredFigure:
         """Name by which the module is imported."""
         return f"rib.analyses.{self.module.parent.name}.{self.module.stem}"
 
+    @property
+    def paths(self) -> list[str]:
+        """All files that it is drawn from."""
+        paths: list[str] = []
+        for path_or_paths in self.inputs.values():
+            paths.extend([path_or_paths] if isinstance(path_or_paths, str) else path_or_paths)
+        return paths
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether it reads more than tables: rows and images."""
+        return not all(path.endswith(".csv") for path in self.paths)
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -165,6 +178,26 @@ class Registry:
             if has_no_analysis or name in figures_of_chosen:
                 names.append(name)
         return names
+
+    def figures_of_rules(self) -> dict[str, list[str]]:
+        """Names of the figures that each rule draws.
+
+        Those of tables are drawn by one rule. Those of an optional analysis have another, since not
+        every run has them, and so has one of images, since who pulls tables alone can draw the
+        others: {"plot_figures": ["radar", "cost"], "plot_examples": ["examples"],
+        "plot_stir": ["stir"]}.
+        """
+        own_rules = {
+            name: f"plot_{name}" for name, figure in self.figures.items() if figure.reads_images
+        }
+        for name, analysis in self.analyses.items():
+            if analysis.optional:
+                own_rules.update(dict.fromkeys(analysis.figures, f"plot_{name}"))
+        figures_of_rules: dict[str, list[str]] = {}
+        for figure in self.figures:
+            rule = own_rules.get(figure, "plot_figures")
+            figures_of_rules.setdefault(rule, []).append(figure)
+        return figures_of_rules
 
     def chosen_tables(self) -> dict[str, str]:
         """Tables of all analyses that are part of the run, by name."""

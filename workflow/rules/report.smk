@@ -21,7 +21,7 @@ PAGE = f"{METRICS}/index.html"
 PNGS = []
 ALL_FIGURES = []
 if HAS_FIGURES:
-    PNGS = [f"{FIGURE}.png".format(figure=name) for name in REGISTRY.chosen_figures()]
+    PNGS = [f"{METRICS}/figures/{name}.png" for name in REGISTRY.chosen_figures()]
     ALL_FIGURES = figure_files(*REGISTRY.chosen_figures())
 # Tables of the page besides those that each page has.
 MORE_TABLES = {
@@ -147,7 +147,10 @@ def records_by_stage():
 RECORDS_BY_STAGE = records_by_stage()
 # Not inputs of the page, so that it can be made again if only rows and reports were pulled.
 UPSTREAM = [path for paths in RECORDS_BY_STAGE.values() for path in paths]
-SHOWN_RECORDS = [f"{METRICS}/tables/provenance.json", *beside("provenance", PNGS)]
+SHOWN_RECORDS = [f"{METRICS}/tables/provenance.json"]
+for RULE_NAME, FIGURE_NAMES in FIGURES_OF_RULES.items():
+    if set(FIGURE_NAMES).intersection(REGISTRY.chosen_figures()):
+        SHOWN_RECORDS.append(plot_record(RULE_NAME))
 if PREVIEW:
     SHOWN_RECORDS = []
 

@@ -1,5 +1,6 @@
 """Settings of a figure. Not in rib.figures, which imports Matplotlib: rules import this module."""
 
+from pathlib import Path
 from typing import Any
 
 from rib.base.settings import Settings, Texts
@@ -29,4 +30,20 @@ class FigureSettings(Settings):
     # Labels by name for `models`, `methods` and `targets`, to name unfinished runs.
     labels: dict[str, dict[str, str]] | None = None
     note: str = ""  # what else is said below the figure
-    code: str = ""  # digest of the code that draws the figure
+
+
+class FiguresSettings(Settings):
+    """The figures of one job, by name."""
+
+    figures: dict[str, FigureSettings]
+    inputs: dict[str, dict[str, str | list[str]]]  # path or paths of each argument of `draw`
+    fit: str | None  # table of fits, which decides how runs are marked in figures with `labels`
+    code: str  # digest of the code that draws the figures
+
+
+def folder_of_kept(log_file: Path) -> Path:
+    """Where a job that fails keeps the figures that it has drawn, beside its log.
+
+    Of logs/tiny/plot_figures.log it is logs/tiny/plot_figures.
+    """
+    return log_file.with_suffix("")

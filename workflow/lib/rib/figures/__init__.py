@@ -1,7 +1,9 @@
 """What figures share: style, notes and files. The modules of figures are in rib.analyses."""
 
 import importlib
+import shutil
 import textwrap
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,14 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
+from rib.base.errors import UserError
 from rib.base.files import write_table
-from rib.config.figure_settings import FigureSettings
+from rib.base.progress import log_lines
+from rib.config.figure_settings import FigureSettings, FiguresSettings, folder_of_kept
 from rib.config.geometry import geometry_of
 from rib.config.run import ALL, PRETRAINED
 from rib.data.prepared import PreparedDataset
+from rib.jobs.messages import message_of_os_error
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
 CHANGES = "PuOr_r"  # colours of gains and losses in matrices, see rib.base.appearance
@@ -50,6 +55,54 @@ class FigureFiles:
     png: Path
     csv: Path  # the data shown
     pdf: Path | None = None  # a preview has none
+
+
+def write_figures(
+    settings: FiguresSettings, files: Mapping[str, FigureFiles], log_file: Path
+) -> None:
+    """Draw figures one after the other; one that fails stops no other.
+
+    Snakemake removes all outputs of a job that fails. So if a figure fails, the others are moved to
+    a folder beside the log, see `folder_of_kept`, which every call empties first.
+
+    Args:
+        settings: what the figures show.
+        files: where each figure is written, by its name.
+        log_file: log of the job.
+
+    Raises:
+        UserError: some figures could not be drawn; it names them. The log has their tracebacks.
+        OSError: a disk is full, or can't be written to for another reason.
+    """
+    kept = folder_of_kept(log_file)
+    shutil.rmtree(kept, ignore_errors=True)
+    failed = {}
+    for name, figure_settings in settings.figures.items():
+        fit = Path(settings.fit) if settings.fit and figure_settings.labels else None
+        try:
+            write_figure(settings.inputs[name], figure_settings, files[name], fit)
+        except Exception as error:
+            if message_of_os_error(error):
+                raise  # the others would fail, too
+            log_lines(f"The figure {name} could not be drawn:\n{traceback.format_exc()}")
+            failed[name] = f"{name} ({type(error).__name__}: {error})"
+            plt.close("all")
+    if failed:
+        _keep([files[name] for name in files if name not in failed], kept)
+        raise UserError(
+            f"could not draw {counted(len(failed), 'figure')} of {len(files)}: "
+            f"{', '.join(failed.values())}. The full report is in {log_file}; figures that could "
+            f"be drawn are in {kept}."
+        )
+
+
+def _keep(drawn: Sequence[FigureFiles], folder: Path) -> None:
+    """Move the files of figures to a folder."""
+    folder.mkdir(parents=True)
+    for files in drawn:
+        for path in (files.png, files.csv, files.pdf):
+            if path:
+                shutil.move(path, folder / path.name)
 
 
 def write_figure(

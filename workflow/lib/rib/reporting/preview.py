@@ -76,9 +76,12 @@ def write_preview(settings: PreviewJobSettings, log_file: str) -> None:
         page = new_preview / "index.html"
         _run_snakemake(project, settings, settings.preview)
         has_tables = (new_preview / "tables/mri.csv").is_file()
-        if has_tables and not page.is_file():
-            without_failed = replaced(settings.preview, all_were_tried=True)
-            _run_snakemake(project, settings, without_failed)
+        without_failed = replaced(settings.preview, all_were_tried=True)
+        # Once without tables that failed; then, if figures waited for these tables and fail
+        # themselves, without the figures.
+        for _ in range(2):
+            if has_tables and not page.is_file():
+                _run_snakemake(project, settings, without_failed)
         if not page.is_file():
             raise UserError(f"there is no page; {log_file} says why.")
         settings.folder.parent.mkdir(parents=True, exist_ok=True)

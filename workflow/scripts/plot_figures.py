@@ -1,0 +1,20 @@
+"""Draw figures, each as PNG, PDF and CSV with the numbers shown."""
+
+from pathlib import Path
+
+from _run import run
+
+with run(snakemake) as output:
+    from rib.base.settings import from_params
+    from rib.config.figure_settings import FiguresSettings
+    from rib.figures import FigureFiles, write_figures
+
+    settings = from_params(FiguresSettings, snakemake.params.cfg)
+    files = {}
+    for name in settings.figures:
+        files[name] = FigureFiles(
+            png=output[f"{name}.png"],
+            csv=output[f"{name}.csv"],
+            pdf=output.get(f"{name}.pdf"),
+        )
+    write_figures(settings, files, Path(snakemake.log[0]))
