@@ -85,7 +85,9 @@ def plot_record(rule_name):
 
 def figure_files(*names):
     """Files of the given figures."""
-    return expand(f"{METRICS}/figures/{{name}}.{{ending}}", name=names, ending=["png", "pdf", "csv"])
+    return expand(
+        f"{METRICS}/figures/{{name}}.{{ending}}", name=names, ending=["png", "pdf", "csv"]
+    )
 
 
 for RULE_NAME, FIGURE_NAMES in FIGURES_OF_RULES.items():

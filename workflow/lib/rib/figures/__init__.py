@@ -88,11 +88,12 @@ def write_figures(
             failed[name] = f"{name} ({type(error).__name__}: {error})"
             plt.close("all")
     if failed:
-        _keep([files[name] for name in files if name not in failed], kept)
+        drawn = [files[name] for name in files if name not in failed]
+        _keep(drawn, kept)
         raise UserError(
             f"could not draw {counted(len(failed), 'figure')} of {len(files)}: "
-            f"{', '.join(failed.values())}. The full report is in {log_file}; figures that could "
-            f"be drawn are in {kept}."
+            f"{', '.join(failed.values())}. The full report is in {log_file}; {kept} has the "
+            f"{counted(len(drawn), 'figure')} that could be drawn."
         )
 
 
