@@ -165,7 +165,7 @@ def test_scripts_run_once_per_job_and_small_ones_are_not_submitted(finished_on_s
     stages = collections.defaultdict(list)
     for call in finished_on_slurm.calls:
         stages[call.slurm_job].append(call.stage)
-    assert set(stages.pop("None")) == {"download", "check_labels"}
+    assert set(stages.pop("None")) == {"download"}
     assert sorted(stages) == sorted(finished_on_slurm.jobs), "SLURM ran nothing else"
     assert [found for found in stages.values() if len(found) > 1] == [["evaluate"] * 2]
 

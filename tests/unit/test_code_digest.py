@@ -330,16 +330,6 @@ STAGES = [
         {"method": "fisher"},
         FEATURES | {"evaluation/features.py", "methods/fisher.py"},
     ),
-    (
-        "check_labels",
-        {},
-        {
-            "analysis/label_check.py",
-            "analysis/comparison.py",
-            "config/label_space.py",
-            "data/identity.py",
-        },
-    ),
     ("compute_fisher", {}, NETWORK | {"evaluation/fisher.py", "models/fisher.py"}),
     (
         "invert_representation",

@@ -15,7 +15,6 @@ from rib.analysis.label_check import (
     NOT_DECIDED,
     OTHER_LABELS,
     OVERRIDDEN,
-    LabelCheckFiles,
     check_labels,
     compare_mappings,
     decide,
@@ -186,58 +185,55 @@ def test_p_is_that_of_a_sign_test_of_the_images_on_which_one_is_right():
 
 
 @pytest.fixture
-def files(tmp_path):
-    """A function that writes a prepared dataset `photos` and rows of it and of two others."""
+def photos(tmp_path):
+    """Writes a prepared dataset `photos`; gives predictions on it and on two others."""
 
-    def write(labels, predicted, objects=None, photos=None):
+    def write(labels, predicted, objects=None, digests=None):
         if objects is None:
             objects = [f"photos/{i}" for i in range(len(labels))]
-        if photos is None:
-            photos = [f"photo {i}" for i in range(len(labels))]
-        index = {"label": labels.astype(np.int16), "object_id": objects, PHOTO: photos}
+        if digests is None:
+            digests = [f"photo {i}" for i in range(len(labels))]
+        index = {"label": labels.astype(np.int16), "object_id": objects, PHOTO: digests}
         pd.DataFrame(index).to_parquet(tmp_path / "index.parquet")
         write_json(tmp_path / "classes.json", SPACE.to_json())
-        for file, datasets in {"a": ("photos", "cartoons"), "b": ("sketches",)}.items():
-            tables = []
-            for dataset in datasets:
-                ranks = (predicted != labels) if dataset == "photos" else TRUTH >= 16
-                rows = {
-                    "dataset": dataset,
-                    "row": np.arange(len(ranks)),
-                    "prediction": predicted if dataset == "photos" else 0,
-                    "rank": ranks.astype(np.int16),
-                }
-                tables.append(pd.DataFrame(rows))
-            pd.concat(tables).astype({"dataset": "category"}).to_parquet(
-                tmp_path / f"{file}.parquet"
-            )
-        return LabelCheckFiles(
-            rows=[tmp_path / "a.parquet", tmp_path / "b.parquet"],
-            index=tmp_path / "index.parquet",
-            classes=tmp_path / "classes.json",
-        )
+        others = rows_of(np.zeros(len(TRUTH)), rank=TRUTH >= 16)
+        return {
+            "photos": rows_of(predicted, rank=predicted != labels),
+            "cartoons": others,
+            "sketches": others,
+        }
 
     return write
 
 
-def check(files, verdict, labels_checked=False):
+def rows_of(predicted, rank):
+    """Rows of a dataset's images."""
+    return pd.DataFrame({"row": np.arange(len(rank)), "prediction": predicted, "rank": rank})
+
+
+def check(predictions, verdict, labels_checked=False):
     check_labels(
-        model="net", dataset="photos", files=files, labels_checked=labels_checked, verdict=verdict
+        model="net",
+        dataset="photos",
+        predictions=predictions,
+        folder=verdict.parent,
+        labels_checked=labels_checked,
+        verdict=verdict,
     )
     return json.loads(verdict.read_text())
 
 
-def test_the_record_says_what_was_compared(files, tmp_path):
-    record = check(files(TRUTH, predictions(0.7)), tmp_path / "verdict.json")
+def test_the_record_says_what_was_compared(photos, tmp_path):
+    record = check(photos(TRUTH, predictions(0.7)), tmp_path / "verdict.json")
     assert (record["model"], record["dataset"], record["verdict"]) == ("net", "photos", AGREES)
     assert record["images"] == 200 and record["better_mapping"] is None
     assert record["median_accuracy"] == pytest.approx(80), "that of cartoons and sketches"
     assert record["accuracy"] == pytest.approx(100 * (predictions(0.7) == TRUTH).mean())
 
 
-def test_shifted_labels_are_an_error_of_one_sentence_and_leave_no_record(files, tmp_path):
+def test_shifted_labels_are_an_error_of_one_sentence_and_leave_no_record(photos, tmp_path):
     is_shown = TRUTH > 0
-    written = files(TRUTH[is_shown] - 1, TRUTH[is_shown])
+    written = photos(TRUTH[is_shown] - 1, TRUTH[is_shown])
     with pytest.raises(UserError) as error:
         check(written, tmp_path / "verdict.json")
     message = str(error.value)
@@ -248,38 +244,38 @@ def test_shifted_labels_are_an_error_of_one_sentence_and_leave_no_record(files, 
     assert (record["verdict"], record["better_mapping"]) == (OVERRIDDEN, "one_too_low")
 
 
-def test_images_of_an_object_count_once(files, tmp_path):
+def test_images_of_an_object_count_once(photos, tmp_path):
     """Corrupted copies of five photos are no hundred photos."""
     labels = np.repeat(np.arange(5), 40)
     objects = [f"photos/{label}" for label in labels]
-    record = check(files(labels, labels + 1, objects), tmp_path / "verdict.json")
+    record = check(photos(labels, labels + 1, objects), tmp_path / "verdict.json")
     assert record["images"] == 5 and record["verdict"] == NOT_DECIDED
 
 
-def test_copies_of_a_photo_count_once(files, tmp_path):
+def test_copies_of_a_photo_count_once(photos, tmp_path):
     """Five photos, each of them forty times as files of their own, are five photos."""
     labels = np.repeat(np.arange(5), 40)
-    photos = [f"photo {label}" for label in labels]
-    record = check(files(labels, labels + 1, photos=photos), tmp_path / "verdict.json")
+    digests = [f"photo {label}" for label in labels]
+    record = check(photos(labels, labels + 1, digests=digests), tmp_path / "verdict.json")
     assert record["images"] == 5 and record["verdict"] == NOT_DECIDED
 
 
-def test_objects_that_share_a_photo_are_one(files, tmp_path):
+def test_objects_that_share_a_photo_are_one(photos, tmp_path):
     objects = ["a", "a", "b", "b", "c"]
-    photos = ["1", "2", "2", "3", "4"]
+    digests = ["1", "2", "2", "3", "4"]
     labels = np.arange(5)
-    record = check(files(labels, labels, objects, photos), tmp_path / "verdict.json")
+    record = check(photos(labels, labels, objects, digests), tmp_path / "verdict.json")
     assert record["images"] == 2
 
 
-def test_photos_without_a_digest_are_different_ones(files, tmp_path):
+def test_photos_without_a_digest_are_different_ones(photos, tmp_path):
     labels = np.arange(20)
-    record = check(files(labels, labels, photos=[None] * 20), tmp_path / "verdict.json")
+    record = check(photos(labels, labels, digests=[None] * 20), tmp_path / "verdict.json")
     assert record["images"] == 20
 
 
-def test_the_table_shows_the_best_other_mapping(files, tmp_path):
-    record = check(files(TRUTH, predictions(0.7)), tmp_path / "verdict.json")
+def test_the_table_shows_the_best_other_mapping(photos, tmp_path):
+    record = check(photos(TRUTH, predictions(0.7)), tmp_path / "verdict.json")
     facts = DatasetFacts(label="Photos", role="", excluded="", licence="", origin="")
     (row,) = label_table({"photos": facts}, [tmp_path / "verdict.json"]).to_dict("records")
     assert (row["model"], row["label"], row["verdict"]) == ("net", "Photos", AGREES)

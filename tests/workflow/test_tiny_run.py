@@ -377,7 +377,7 @@ def test_an_edit_of_a_layout_prepares_its_datasets_again(finished_copy):
 def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_copy):
     finished_copy.edit("workflow/scripts/_networks.py", "states=states,", "states=(states),")
     planned = finished_copy.planned()
-    assert set(planned) - MADE_OF_ROWS == {"evaluate", "check_labels", *PAGE}
+    assert set(planned) - MADE_OF_ROWS == {"evaluate", *PAGE}
 
 
 @pytest.mark.thorough
@@ -421,6 +421,27 @@ def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy
     printed = finished_copy.listed()
     assert jobs(printed) == {"finetune": 2, "evaluate": 2, **TABLES, "plot_figures": 1, **PAGE}
     assert methods(printed, "finetune") == methods(printed, "evaluate") == {"lwf"}
+
+
+@pytest.mark.thorough
+def test_code_of_networks_trains_and_scores_all_again_in_one_run(finished_copy):
+    """Trainings wait for a verdict on labels, which must not hide that they have changed."""
+    finished_copy.edit(
+        f"{LIBRARY}/models/state.py", "\n\ndef for_inf", "\nNONE = None\n\n\ndef for_inf"
+    )
+    planned = finished_copy.planned()
+    assert planned["finetune"] == 3 * len(TARGETS)
+    assert planned["evaluate"] == 1 + len(METHODS) * len(TARGETS)
+
+
+@pytest.mark.thorough
+def test_rows_that_are_lost_are_made_again_beside_what_has_changed(finished_copy):
+    rows = "results/tiny/paper/evaluate/tiny_cnn/none/pretrained/all/0/tiny.parquet"
+    (finished_copy.folder / rows).unlink()
+    finished_copy.edit("workflow/catalog/methods.yaml", "{lr: 0.001}", "{lr: 0.002}")
+    printed = finished_copy.listed()
+    assert methods(printed, "finetune") == {"ft"}
+    assert methods(printed, "evaluate") == {"pretrained", "ft", "wise_ft"}
 
 
 def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):

@@ -1,7 +1,7 @@
 # Check the labels of targets before anything is fine-tuned on them: whether a pretrained model
 # agrees better with shifted or re-sorted labels (rib.analysis.label_check).
 
-from rib.analysis.settings import LabelCheckSettings
+from rib.evaluation.settings import LabelCheckSettings
 
 LABEL_CHECK = f"{RUNS}/labels/{{model}}/{{target}}"
 # Models whose head has classes that others published, or is made from names of classes. Heads that
@@ -11,19 +11,13 @@ MODELS_WITH_PUBLISHED_CLASSES = [
 ]
 
 
-@cache
-def groups_of_check(target):
-    """Evaluation groups with the rows by which a target's labels are checked, its own first.
+def compared_datasets(target):
+    """Datasets on which a network is compared with its accuracy on a target, the target first.
 
-    Its accuracies are compared with those on other datasets. Very large ones are left out, so that
-    no training waits until they are scored.
+    Very large ones are left out, since their index takes long to read.
     """
-    groups = GRID.groups_of(target)
-    groups_of_target = set(groups)
-    for group, datasets in EVALUATION_GROUPS.items():
-        if group not in groups_of_target and not LARGE_DATASETS.intersection(datasets):
-            groups.append(group)
-    return groups
+    names = [name for name in GRID.datasets if name not in LARGE_DATASETS]
+    return list(dict.fromkeys([target, *names]))
 
 
 def verdicts_on_labels(run):
@@ -45,27 +39,28 @@ LABEL_VERDICTS = list(
 
 
 def label_check_inputs(wildcards):
-    """Inputs of a job that checks the labels of a target, by name.
-
-    It is one function, since every input function slows down large dry-runs.
-    """
+    """Inputs of a job that checks the labels of a target, by name."""
     geometry = GEOMETRY_OF[wildcards.model]
-    pretrained_run = PRETRAINED_RUNS[wildcards.model]
-    rows = rows_of([pretrained_run], groups=groups_of_check(wildcards.target))
+    names = compared_datasets(wildcards.target)
     return {
-        "manifests": beside("manifest", rows),
-        "rows": ancient(rows),
-        "dataset": prepared("manifest.json", wildcards.target, geometry),
-        "index": ancient(prepared("index.parquet", wildcards.target, geometry)),
-        "classes": ancient(prepared("classes.json", wildcards.target, geometry)),
+        "model": f"{MODEL}/manifest.json".format(model=wildcards.model),
+        "weights": ancient(MODEL_WEIGHTS.format(model=wildcards.model)),
+        "datasets": [prepared("manifest.json", name, geometry) for name in names],
+        "watched": ancient(files_at(geometry, names)),
+        "proxy": proxy_of(geometry, names),
     }
 
 
 def label_check_settings(wildcards):
     """Settings of a job that checks the labels of a target."""
+    names = compared_datasets(wildcards.target)
     settings = LabelCheckSettings(
+        datasets=names,
+        excludes_proxy=[name for name in names if GRID.excludes_proxy(name)],
+        view=view_of(wildcards.model, *names),
+        evaluation_batch_size=EVALUATION_BATCH_SIZE,
+        compute=COMPUTE,
         labels_checked=GRID.datasets[wildcards.target].labels_checked,
-        code=digest("check_labels"),
     )
     return to_params(settings)
 
@@ -78,14 +73,15 @@ rule check_labels:
         provenance=f"{LABEL_CHECK}.provenance.json",
     log:
         f"{RUN_LOGS}/labels/{{model}}/{{target}}.log",
-    priority: 2
-    # It takes seconds, for which trainings on a cluster need not queue twice.
-    localrule: True
     conda:
-        "../../envs/report.yaml"
+        "../../envs/torch.yaml"
+    threads: lambda wildcards: threads_for(compared_datasets(wildcards.target))
     resources:
-        mem_mb=lambda wildcards: memory_of([wildcards.target], 2000),
-        runtime=30,
+        gpu=GPU,
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            PRETRAINED_RUNS[wildcards.model], compared_datasets(wildcards.target), attempt
+        ),
+        runtime=60,
     params:
         cfg=label_check_settings,
     script:

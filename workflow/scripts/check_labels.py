@@ -1,23 +1,32 @@
 """Check the labels of a target by the predictions of a pretrained model."""
 
-from pathlib import Path
-
 from _run import run
 
 with run(snakemake) as output:
-    from _inputs import paths
-    from rib.analysis.label_check import LabelCheckFiles, check_labels
-    from rib.analysis.settings import LabelCheckSettings
+    from _inputs import folder_of
+    from rib.analysis.label_check import check_labels
     from rib.base.settings import from_params
+    from rib.data.view import DatasetFiles
+    from rib.evaluation.first_predictions import predict_first_images
+    from rib.evaluation.settings import LabelCheckSettings
 
     files = snakemake.input
     settings = from_params(LabelCheckSettings, snakemake.params.cfg)
+    datasets = [
+        DatasetFiles(
+            name=name,
+            folder=folder_of(manifest),
+            proxy=folder_of(files.proxy) if name in settings.excludes_proxy else None,
+            decode_workers=snakemake.threads,
+        )
+        for name, manifest in zip(settings.datasets, files.datasets, strict=True)
+    ]
+    target = datasets[0]
     check_labels(
         model=snakemake.wildcards.model,
-        dataset=snakemake.wildcards.target,
-        files=LabelCheckFiles(
-            rows=paths(files.rows), index=Path(files.index), classes=Path(files.classes)
-        ),
+        dataset=target.name,
+        predictions=predict_first_images(folder_of(files.model), datasets, settings),
+        folder=target.folder,
         labels_checked=settings.labels_checked,
         verdict=output["verdict"],
     )

@@ -21,12 +21,11 @@ import pyarrow as pa
 from scipy.stats import binomtest
 
 from rib.analysis.comparison import holm
-from rib.analysis.sample_rows import is_right, read_rows
+from rib.analysis.sample_rows import is_right
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import log
 from rib.config.label_space import LabelSpace
-from rib.config.run import PRETRAINED
 from rib.data.identity import joined_ids, read_identities
 
 NO_CLASS = -1  # in a mapping, of labels that stand for none of the dataset's classes
@@ -87,15 +86,6 @@ class Decision:
 
     verdict: str  # AGREES, NOT_DECIDED, OTHER_LABELS or OVERRIDDEN
     better_mapping: str | None  # name of the mapping that agrees better and often enough
-
-
-@dataclass(frozen=True)
-class LabelCheckFiles:
-    """Files from which the labels of a dataset are checked."""
-
-    rows: Sequence[Path]  # of the pretrained run, on this dataset and others
-    index: Path  # of the prepared dataset: label, object_id and digest of the photo of each row
-    classes: Path  # label space of the prepared dataset
 
 
 def mappings_of(space: LabelSpace) -> dict[str, LabelMapping]:
@@ -255,16 +245,24 @@ def decide(comparison: LabelComparison, labels_checked: bool) -> Decision:
 
 
 def check_labels(
-    *, model: str, dataset: str, files: LabelCheckFiles, labels_checked: bool, verdict: Path
+    *,
+    model: str,
+    dataset: str,
+    predictions: Mapping[str, pd.DataFrame],
+    folder: Path,
+    labels_checked: bool,
+    verdict: Path,
 ) -> None:
-    """Check the labels of a dataset by the rows of a pretrained network, and write the verdict.
+    """Check the labels of a dataset by predictions of a pretrained network; write the verdict.
 
     One image of each object is compared. Objects with identical photos count as one, since a copy
     of a photo is no evidence of its own.
 
     Args:
         model: name of the network.
-        dataset: name of the dataset, whose rows are among those in the files.
+        dataset: name of the dataset.
+        predictions: row, prediction and rank of images of this dataset and of others, by name.
+        folder: of the prepared dataset.
         labels_checked: whether the dataset's entry says so.
         verdict: JSON that is written: model, dataset, verdict, better_mapping (or null), images,
             accuracy, median_accuracy (percent) and for each mapping accuracy (percent), p, p_holm.
@@ -272,10 +270,15 @@ def check_labels(
     Raises:
         UserError: another mapping is better, and the entry does not have `labels_checked: true`.
     """
-    space = LabelSpace.from_json(read_json(files.classes))
-    labels, predictions, accuracy_of_dataset = _read_rows(files, dataset)
-    median_accuracy = float(np.median(list(accuracy_of_dataset.values())))
-    comparison = compare_mappings(labels, predictions, space, median_accuracy)
+    space = LabelSpace.from_json(read_json(folder / "classes.json"))
+    images = _first_of_each_object(predictions[dataset], folder / "index.parquet")
+    accuracies = [is_right(rows).mean() for rows in predictions.values()]
+    comparison = compare_mappings(
+        labels=images["label"].to_numpy(np.int64),
+        predictions=images["prediction"].to_numpy(np.int64),
+        space=space,
+        median_accuracy=float(np.median(accuracies)),
+    )
     decision = decide(comparison, labels_checked)
     if decision.better_mapping is not None:
         finding = _finding(model, dataset, comparison, decision.better_mapping, space)
@@ -285,31 +288,13 @@ def check_labels(
     write_json(verdict, _record(model, dataset, comparison, decision))
 
 
-def _read_rows(
-    files: LabelCheckFiles, dataset: str
-) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Labels and predictions of a dataset, (objects,) of the first image of each object.
-
-    Objects with identical photos are one. The third is the accuracy (0 to 1) on each dataset of
-    which there are rows.
-    """
-    index = pd.read_parquet(files.index, columns=["label", "object_id"])
-    index["object_id"] = _joined_objects(index["object_id"], read_identities(files.index))
-    rows_of_datasets = read_rows(PRETRAINED, files.rows, ["row", "prediction", "rank"])
-    if dataset not in rows_of_datasets:
-        raise UserError(f"{dataset}: the rows in {files.rows[0]} have none of it; delete the file.")
-    accuracy_of_dataset = {
-        name: float(is_right(rows).mean()) for name, rows in rows_of_datasets.items()
-    }
-    rows_of_dataset = rows_of_datasets[dataset]
-    rows = rows_of_dataset["row"].to_numpy()
-    images = index.iloc[rows].assign(prediction=rows_of_dataset["prediction"].to_numpy())
-    first_images = images.drop_duplicates("object_id")
-    return (
-        first_images["label"].to_numpy(np.int64),
-        first_images["prediction"].to_numpy(np.int64),
-        accuracy_of_dataset,
-    )
+def _first_of_each_object(predictions: pd.DataFrame, index_file: Path) -> pd.DataFrame:
+    """Label and prediction of the first image of each object; identical photos are one object."""
+    index = pd.read_parquet(index_file, columns=["label", "object_id"])
+    index["object_id"] = _joined_objects(index["object_id"], read_identities(index_file))
+    images = index.iloc[predictions["row"].to_numpy()]
+    images = images.assign(prediction=predictions["prediction"].to_numpy())
+    return images.drop_duplicates("object_id")
 
 
 def _joined_objects(object_ids: pd.Series, identities: pa.Array) -> pd.Series:

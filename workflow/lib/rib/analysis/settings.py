@@ -59,13 +59,3 @@ class MethodComparisonSettings(TableSettings):
 
     ri: RIStatistics
     compare_to: str  # the method that differences in the ranking are from
-
-
-class LabelCheckSettings(Settings):
-    """What the verdict on the labels of a dataset depends on, besides its files.
-
-    See rib.analysis.label_check.
-    """
-
-    labels_checked: bool  # whether the dataset's entry says that somebody has looked at them
-    code: str  # digest of the source code

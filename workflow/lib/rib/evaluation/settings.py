@@ -61,6 +61,20 @@ class EvaluationSettings(NetworkSettings):
     snapshots: tuple[SnapshotState, ...] = ()  # that are scored in place of the run's network
 
 
+class LabelCheckSettings(Settings):
+    """What the verdict on the labels of a dataset depends on, besides its input files.
+
+    It has no digest of code: trainings wait for the verdict, and are not made again with it.
+    """
+
+    datasets: Texts  # that are scored, the checked one first
+    excludes_proxy: Texts  # datasets without those images that belong to the pretraining proxy
+    view: DatasetView  # the part of each dataset that is used
+    evaluation_batch_size: int  # images per forward pass
+    compute: ComputeSettings
+    labels_checked: bool  # whether the dataset's entry says that somebody has looked at them
+
+
 class FeatureSettings(NetworkSettings):
     """What the features of a run depend on, besides its input files."""
 

@@ -1,0 +1,49 @@
+"""Predictions of a pretrained network on the first images of datasets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rib.base.files import read_json
+from rib.base.progress import Progress
+from rib.config.run import PRETRAINED
+from rib.data.splits import TEST
+from rib.data.subsets import first_images
+from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.score import score
+from rib.evaluation.settings import LabelCheckSettings
+from rib.models import device as devices
+from rib.models.inputs import Inputs
+from rib.models.state import network_in_state
+
+MOST_IMAGES = 2000  # of each dataset
+
+
+def predict_first_images(
+    model_folder: Path, datasets: Sequence[DatasetFiles], settings: LabelCheckSettings
+) -> dict[str, pd.DataFrame]:
+    """Predictions on at most MOST_IMAGES images of each dataset, in the order of nested subsets.
+
+    Args:
+        model_folder: of the pretrained model.
+        datasets: that are scored.
+        settings: how images are read and scored.
+
+    Returns:
+        By dataset, a row per image: row (position in the prepared dataset's index), prediction and
+        rank (see `rib.evaluation.score.score`).
+    """
+    device = devices.start(settings.compute)
+    preprocessing = read_json(model_folder / "model.json")["preprocessing"]
+    predictions = {}
+    for files in datasets:
+        dataset = first_images(load_dataset(files, settings.view, TEST), MOST_IMAGES)
+        inputs = Inputs.of(dataset, preprocessing, device)
+        network = network_in_state(model_folder, {PRETRAINED: 1.0}, {}, inputs)
+        progress = Progress(desc=files.name, total=len(dataset.labels), unit="image")
+        (scores,) = score([network], inputs, dataset, settings.evaluation_batch_size, progress)
+        progress.close()
+        columns = {name: scores[name].numpy() for name in ("prediction", "rank")}
+        predictions[files.name] = pd.DataFrame({"row": dataset.index["row"].to_numpy(), **columns})
+    return predictions
