@@ -78,6 +78,7 @@ if len(RI_STATISTICS.ood_datasets) <= len(FILTERED_DATASETS) + 1:
 def metrics_settings(wildcards):
     """Settings of the job that computes the tables of the grid."""
     settings = GridTableSettings(
+        methods=methods_of(SHOWN_GRID.runs()),
         ri=RI_STATISTICS,
         fit=FIT_RULE,
         in_distribution=IN_DISTRIBUTION_DATASETS,
@@ -116,6 +117,5 @@ rule compute_metrics:
         **TABLES_OF_ROWS,
     params:
         cfg=metrics_settings,
-        methods=methods_of(SHOWN_GRID.runs()),
     script:
         "../scripts/compute_metrics.py"

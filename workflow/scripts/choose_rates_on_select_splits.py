@@ -19,7 +19,7 @@ with run(snakemake) as output:
     settings = from_params(HeldOutRateSettings, snakemake.params.cfg)
     table = choose_on_select_splits(
         manifests=paths(snakemake.input.checkpoints),
-        select_files=row_files(snakemake.input, snakemake.params.methods),
+        select_files=row_files(snakemake.input, settings.methods),
         settings=settings,
     )
     write_tables({"learning_rates": table}, output, conditions=settings.conditions)

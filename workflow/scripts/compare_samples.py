@@ -14,7 +14,7 @@ with run(snakemake) as output:
 
     settings = from_params(SampleSettings, snakemake.params.cfg)
     tables = sample_tables(
-        files=row_files(snakemake.input, snakemake.params.methods),
+        files=row_files(snakemake.input, settings.methods),
         classes=paths(snakemake.input.classes),
         settings=settings,
     )

@@ -12,6 +12,6 @@ with run(snakemake) as output:
     from rib.base.settings import from_params
 
     settings = from_params(SliceSettings, snakemake.params.cfg)
-    tables = slice_tables(row_files(snakemake.input, snakemake.params.methods), settings)
+    tables = slice_tables(row_files(snakemake.input, settings.methods), settings)
     fit = read_fit(Path(snakemake.input.fit))
     write_tables(tables, output, fit=fit, conditions=settings.conditions)

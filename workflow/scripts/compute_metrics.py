@@ -13,7 +13,7 @@ with run(snakemake) as output:
 
     settings = from_params(GridTableSettings, snakemake.params.cfg)
     tables = grid_tables(
-        files=row_files(snakemake.input, snakemake.params.methods),
+        files=row_files(snakemake.input, settings.methods),
         manifests=paths(snakemake.input.manifests),
         datasets=dataset_group(
             snakemake.input, settings.excludes_proxy, settings.split, snakemake.threads

@@ -9,9 +9,10 @@ with run(snakemake) as output:
     from rib.analyses.samples.settings import CellSettings
     from rib.base.settings import from_params
 
+    settings = from_params(CellSettings, snakemake.params.cfg)
     write_cells(
-        files=row_files(snakemake.input, snakemake.params.methods),
+        files=row_files(snakemake.input, settings.methods),
         classes=paths(snakemake.input.classes),
-        settings=from_params(CellSettings, snakemake.params.cfg),
+        settings=settings,
         cells=output["cells"],
     )

@@ -14,7 +14,7 @@ with run(snakemake) as output:
     settings = from_params(VariantChoiceSettings, snakemake.params.cfg)
     table = select_variants(
         counts=Path(snakemake.input.counts),
-        select_files=row_files(snakemake.input, snakemake.params.methods),
+        select_files=row_files(snakemake.input, settings.methods),
         settings=settings,
     )
     fit = read_fit(Path(snakemake.input.fit))

@@ -12,7 +12,7 @@ with run(snakemake) as output:
 
     settings = from_params(OverTargetsSettings, snakemake.params.cfg)
     table = over_targets_table(
-        files=row_files(snakemake.input, snakemake.params.methods),
+        files=row_files(snakemake.input, settings.methods),
         manifests=paths(snakemake.input.manifests),
         settings=settings,
     )

@@ -11,7 +11,7 @@ with run(snakemake) as output:
 
     settings = from_params(EpochTradeoffSettings, snakemake.params.cfg)
     table = tradeoff_table(
-        files=row_files(snakemake.input, snakemake.params.methods),
+        files=row_files(snakemake.input, settings.methods),
         ood_datasets=settings.ood_datasets,
         source_groups=settings.source_groups,
     )

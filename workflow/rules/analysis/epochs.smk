@@ -181,6 +181,7 @@ use rule evaluate as evaluate_snapshots with:
 def epoch_tradeoff_settings(wildcards):
     """Settings of the job that computes mRI in the course of training."""
     settings = EpochTradeoffSettings(
+        methods=[PRETRAINED, *methods_of(EPOCH_RUNS)],
         ood_datasets=GRID.ood,
         source_groups=GRID.leak_free_groups(),
         conditions=CONDITIONS,
@@ -204,6 +205,5 @@ rule tabulate_tradeoff_epochs:
         **TABLES_OF_ROWS,
     params:
         cfg=epoch_tradeoff_settings,
-        methods=[PRETRAINED, *methods_of(EPOCH_RUNS)],
     script:
         "../../scripts/tabulate_tradeoff_epochs.py"

@@ -59,7 +59,11 @@ def held_out_rate_settings(wildcards):
     """Settings of the job that chooses learning rates on the select splits of the targets."""
     fields = fields_of_rate_settings(digest("choose_rates_on_select_splits"))
     settings = HeldOutRateSettings(
-        **fields, family=FAMILY, targets=list(GRID.targets), seeds=list(GRID.seeds)
+        methods=methods_of(RATED_RUNS),
+        **fields,
+        family=FAMILY,
+        targets=list(GRID.targets),
+        seeds=list(GRID.seeds),
     )
     return to_params(settings)
 
@@ -119,6 +123,5 @@ if ALL_RATED_RUNS and GRID.split_fractions:
             **TABLES_OF_ROWS,
         params:
             cfg=held_out_rate_settings,
-            methods=methods_of(RATED_RUNS),
         script:
             "../../scripts/choose_rates_on_select_splits.py"

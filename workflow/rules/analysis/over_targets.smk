@@ -24,6 +24,7 @@ def inputs_on_datasets_left(wildcards):
 def over_targets_settings(wildcards):
     """Settings of the job that tabulates merges over targets."""
     settings = OverTargetsSettings(
+        methods=[PRETRAINED, *GRID.over_targets],
         datasets=GRID.not_trained_on,
         fit=FIT_RULE,
         **CONFIG["statistics"],
@@ -64,6 +65,5 @@ if GRID.over_targets:
             **TABLES_OF_ROWS,
         params:
             cfg=over_targets_settings,
-            methods=[PRETRAINED, *GRID.over_targets],
         script:
             "../../scripts/tabulate_over_targets.py"

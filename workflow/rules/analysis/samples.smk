@@ -49,6 +49,7 @@ REGISTRY.analysis(
 def sample_settings(wildcards):
     """Settings of the job that compares predictions image by image."""
     settings = SampleSettings(
+        methods=methods_of(SAMPLE_RUNS),
         ri=RI_STATISTICS,
         real_labels=[name for name, dataset in GRID.datasets.items() if dataset.real_labels],
         groups={name: dataset.groups for name, dataset in GRID.datasets.items() if dataset.groups},
@@ -76,7 +77,6 @@ rule compare_samples:
         **TABLES_OF_ROWS,
     params:
         cfg=sample_settings,
-        methods=methods_of(SAMPLE_RUNS),
     script:
         "../../scripts/compare_samples.py"
 
@@ -87,6 +87,7 @@ CELLS = f"{METRICS}/tables/cells.json"  # what explains each cell of RI, for the
 def cell_settings(wildcards):
     """Settings of the job that explains the cells of RI."""
     settings = CellSettings(
+        methods=methods_of(CELL_RUNS),
         ood_datasets=GRID.ood,
         size=GRID.shown_size,
         publishable=list(PUBLISHABLE),
@@ -113,6 +114,5 @@ rule explain_cells:
         **TABLES_OF_ROWS,
     params:
         cfg=cell_settings,
-        methods=methods_of(CELL_RUNS),
     script:
         "../../scripts/explain_cells.py"

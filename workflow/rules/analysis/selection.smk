@@ -28,6 +28,7 @@ SELECT_ROWS = rows_on_select_splits(RUNS_ON_SELECT_SPLIT)
 def variant_choice_settings(wildcards):
     """Settings of the job that chooses a variant of each sweep."""
     settings = VariantChoiceSettings(
+        methods=methods_of(RUNS_ON_SELECT_SPLIT),
         ri=RI_STATISTICS,
         choose_by=GRID.selection.rule,
         variants=GRID.selection.variants,
@@ -59,6 +60,5 @@ if GRID.selection:
             **TABLES_OF_ROWS,
         params:
             cfg=variant_choice_settings,
-            methods=methods_of(RUNS_ON_SELECT_SPLIT),
         script:
             "../../scripts/select_variants.py"

@@ -42,6 +42,7 @@ REGISTRY.analysis(
 def slice_settings(wildcards):
     """Settings of the job that computes accuracies by slices."""
     settings = SliceSettings(
+        methods=methods_of(SAMPLE_RUNS),
         columns=CONFIG["slices"],
         relative_errors=ALEXNET,
         comparable=COMPARABLE,
@@ -67,6 +68,5 @@ rule compare_slices:
         **TABLES_OF_ROWS,
     params:
         cfg=slice_settings,
-        methods=methods_of(SAMPLE_RUNS),
     script:
         "../../scripts/compare_slices.py"

@@ -37,6 +37,7 @@ class FitRule(Settings):
 class GridTableSettings(TableSettings):
     """What the tables of a grid show (rib.analysis.tables.grid_tables)."""
 
+    methods: Texts = ()  # whose rows are read
     ri: RIStatistics
     fit: FitRule
     # Datasets of the table in_distribution, which do not count in RI; none: no table.

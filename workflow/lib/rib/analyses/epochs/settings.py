@@ -1,6 +1,7 @@
 """Settings of the jobs that follow training. No pandas: rules import this module."""
 
 from rib.analysis.settings import TableSettings
+from rib.base.settings import Texts
 
 
 class EpochCkaSettings(TableSettings):
@@ -14,6 +15,7 @@ class EpochCkaSettings(TableSettings):
 class EpochTradeoffSettings(TableSettings):
     """What mRI is averaged over."""
 
+    methods: Texts = ()  # whose rows are read
     ood_datasets: list[str]  # the out-of-distribution datasets that count in RI
     # Datasets with a common group share source images; None: no images are excluded from RI.
     source_groups: dict[str, str] | None

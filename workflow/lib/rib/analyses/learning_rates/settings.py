@@ -1,7 +1,7 @@
 """Settings of the jobs that choose learning rates. No pandas: rules import this module."""
 
 from rib.analysis.settings import TableSettings
-from rib.base.settings import Settings
+from rib.base.settings import Settings, Texts
 
 
 class SweptMethod(Settings):
@@ -26,6 +26,7 @@ class LearningRateSettings(TableSettings):
 class HeldOutRateSettings(LearningRateSettings):
     """How learning rates are chosen on select splits (rib.analyses.learning_rates.held_out)."""
 
+    methods: Texts = ()  # whose rows are read
     family: str  # whose file the chosen rates are for
     targets: list[str]
     seeds: list[int]

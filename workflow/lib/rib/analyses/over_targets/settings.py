@@ -1,11 +1,13 @@
 """Settings of the job that scores merges over targets. No pandas: rules import this module."""
 
 from rib.analysis.settings import FitRule, TableSettings
+from rib.base.settings import Texts
 
 
 class OverTargetsSettings(TableSettings):
     """How merges over targets are scored (rib.analyses.over_targets.tables)."""
 
+    methods: Texts = ()  # whose rows are read
     datasets: list[str]  # that none of the merges' parents was trained on
     fit: FitRule
     replicates: int  # of the bootstrap

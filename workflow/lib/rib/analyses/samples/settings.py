@@ -10,6 +10,7 @@ from rib.config.geometry import Geometry
 class SampleSettings(TableSettings):
     """How the predictions of runs are compared (rib.analyses.samples.tables)."""
 
+    methods: Texts = ()  # whose rows are read
     ri: RIStatistics
     real_labels: list[str]  # datasets that are also scored with ReaL labels
     groups: dict[str, str]  # by dataset with groups of images, the column of its index with them
@@ -20,6 +21,7 @@ class SampleSettings(TableSettings):
 class CellSettings(Settings):
     """What explains the cells of RI (rib.analyses.samples.cells)."""
 
+    methods: Texts = ()  # whose rows are read
     ood_datasets: list[str]  # the datasets that count in RI
     size: str  # of the training subset whose runs are explained
     publishable: list[str]  # datasets whose images may be shown

@@ -3,11 +3,13 @@
 from typing import Literal
 
 from rib.analysis.settings import RIStatistics, TableSettings
+from rib.base.settings import Texts
 
 
 class VariantChoiceSettings(TableSettings):
     """How a variant of each sweep is chosen (rib.analyses.selection.tables)."""
 
+    methods: Texts = ()  # whose rows are read
     ri: RIStatistics
     # a rule of rib.analyses.selection.tables
     choose_by: Literal["target", "leave_one_out", "oracle"]
