@@ -13,8 +13,9 @@ MINUTES_OF_LONG_EVALUATION = 720
 ROW_FILE = (
     "results/{family}/{protocol}/{stage}/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet"
 )
+ENTRY_OF_METHOD = {name: GRID.evaluation_of(name) for name in (PRETRAINED, *GRID.methods)}
 # A method of each entry; all methods of an entry are made of the same files.
-METHOD_OF_ENTRY = {GRID.evaluation_of(name): name for name in (PRETRAINED, *GRID.methods)}
+METHOD_OF_ENTRY = {entry: method for method, entry in ENTRY_OF_METHOD.items()}
 
 
 def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
@@ -29,7 +30,7 @@ def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
                 family=FAMILY,
                 protocol=CONFIG["protocol"],
                 stage=stage,
-                entry=GRID.evaluation_of(run.method),
+                entry=ENTRY_OF_METHOD[run.method],
                 group=group,
                 **vars(run),
             )
