@@ -18,7 +18,7 @@ choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
 
-.PHONY: run test test-all test-slow torture same-results bench gpu lint format environment docs site example lock records dataset-records clean help
+.PHONY: run test test-all test-slow torture same-results reproduce bench gpu lint format environment docs site example lock records dataset-records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ test-slow: $(VENV)/slow.done ## run the slow tests: clusters, ssh, kills, memory
 same-results: $(VENV)/test.done ## compare results with another commit's, for example BEFORE=main; see CONTRIBUTING.md
 	@test -n "$(BEFORE)" || { echo "Say which commit to compare with: make same-results BEFORE=main"; exit 2; }
 	@PYTHONPATH=tests:workflow/lib python -m same_results "$(BEFORE)"
+
+reproduce: $(VENV)/test.done ## compare a finished default run with the kept one: does it differ by more than processors do?
+	@python tests/reproduce.py
 
 torture: $(VENV)/test.done ## kill the default run 50 times, and pull and track 20 times; nothing may differ from undisturbed runs
 	@python -m pytest -s tests/torture

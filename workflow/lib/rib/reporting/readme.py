@@ -7,9 +7,11 @@
 import json
 import re
 import sys
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from rib.analysis.fit import read_table
 from rib.base.rounding import fit_percent, percent, points
@@ -25,8 +27,8 @@ PART = re.compile(
 )
 CATALOG = Path("workflow/catalog")
 ANALYSES = Path("workflow/lib/rib/analyses")
-EXAMPLE = Path("reports/default_run")  # of `make run`, kept by `make example`
 COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
+FASHION_SEEDS = Path("reports/fashion_seeds")  # of a run of configs/fashion_seeds.yaml
 HEADLINE_METHODS = ("ft", "wise_ft-alpha0.5", "linear_probe")
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
@@ -175,40 +177,46 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
-def headline(catalog: Catalog) -> str:
-    """Main result of the example run: mRI of a few methods by network, without intervals."""
-    mri = read_table(EXAMPLE / "mri.csv")
+def headline() -> str:
+    """Main result of the kept grid of seeds: mRI of a few methods by kind of network.
+
+    Numbers are means over networks, with t intervals over networks.
+    """
     rows = []
-    for model, lines in mri.groupby("model", sort=False):
-        mri_of_method = lines.set_index("method")["mri"]
+    for kind, means in _means_over_networks().groupby("group", sort=False):
+        line_of = means.set_index(["method", "measure"]).to_dict("index")
+        before = line_of[(HEADLINE_METHODS[0], "ood_before")]
         row = (
-            markdown(catalog.models[str(model)].label),
-            percent(lines["ood_before"].iloc[0]),
-            *(points(mri_of_method[method]) for method in HEADLINE_METHODS),
+            markdown(str(kind)),
+            percent(before["mean"]),
+            *(_mean_with_interval(line_of[(method, "mri")]) for method in HEADLINE_METHODS),
         )
         rows.append(row)
-    header = ("network", "before (%)", *(f"`{method}`" for method in HEADLINE_METHODS))
+    header = ("pretrained on", "before (%)", *(f"`{method}`" for method in HEADLINE_METHODS))
     return _table(header, rows)
 
 
-def fashion_networks(catalog: Catalog) -> str:
-    """What each method of the example run changes, by network, with intervals over images."""
-    mri = read_table(EXAMPLE / "mri.csv")
-    in_distribution = read_table(EXAMPLE / "in_distribution.csv").set_index(["model", "method"])
+def fashion_kinds() -> str:
+    """What each method changes in the kept grid of seeds, by kind of network.
+
+    Numbers are means over networks, with t intervals over networks.
+    """
     rows = []
-    for line in mri.to_dict("records"):
-        inside = in_distribution.loc[(line["model"], line["method"])]
+    for (kind, method), means in _means_over_networks().groupby(["group", "method"], sort=False):
+        line_of = means.set_index("measure").to_dict("index")
+        before = percent(line_of["ood_before"]["mean"])
+        after = percent(line_of["ood_after"]["mean"])
         row = (
-            markdown(catalog.models[line["model"]].label),
-            f"`{line['method']}`",
-            f"{percent(line['ood_before'])}, {percent(line['ood_after'])}",
-            _with_interval(line["mri"], line["ci_low"], line["ci_high"]),
-            _with_interval(inside["change"], inside["ci_low"], inside["ci_high"]),
-            percent(line["on_target"]),
+            markdown(str(kind)),
+            f"`{method}`",
+            f"{before}, {after}",
+            _mean_with_interval(line_of["mri"]),
+            _mean_with_interval(line_of["in_distribution"]),
+            percent(line_of["on_target"]["mean"]),
         )
         rows.append(row)
     header = (
-        "network",
+        "networks",
         "method",
         "on the other sets, before and after (%)",
         "mRI",
@@ -216,6 +224,17 @@ def fashion_networks(catalog: Catalog) -> str:
         "on the target (%)",
     )
     return _table(header, rows)
+
+
+def _means_over_networks() -> pd.DataFrame:
+    """Means of the kept grid of seeds, with intervals over networks."""
+    groups = read_table(FASHION_SEEDS / "network_groups.csv")
+    return groups[groups["over"] == "networks"]
+
+
+def _mean_with_interval(line: Mapping[Hashable, Any]) -> str:
+    """The mean of a line of network_groups.csv and its interval: `+1.2 [+0.3, +2.1]`."""
+    return _with_interval(line["mean"], line["ci_low"], line["ci_high"])
 
 
 def graph(rulegraph: str) -> str:
@@ -259,9 +278,9 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         "graph": graph(rulegraph),
         "methods": method_table(catalog),
         "recipes": recipe_table(catalog),
-        "headline": headline(catalog),
+        "headline": headline(),
         "comparison": comparison(),
-        "fashion_networks": fashion_networks(catalog),
+        "fashion_kinds": fashion_kinds(),
         "paper": paper_table(catalog),
     }
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
