@@ -41,6 +41,11 @@ def compared(tmp_path, monkeypatch):
     (tmp_path / "ranking.csv").write_text("method,size,letters\nft,all,ab\nlwf,all,b\n")
 
 
+ACCURACY_BEFORE = {"fashion": 90, "fashion_edges": 20, "fashion_drawing": 30, "fashion_tilted": 40}
+# By fine-tuning on fashion_edges; a second network has 1 more.
+CHANGE = {"fashion": -50, "fashion_edges": 70, "fashion_drawing": 10, "fashion_tilted": 2}
+
+
 @pytest.fixture
 def seeds(tmp_path, monkeypatch):
     """Means over three networks of each of two kinds, with three methods."""
@@ -61,6 +66,16 @@ def seeds(tmp_path, monkeypatch):
                 ends = f"{mean - half_width},{mean + half_width}"
                 lines.append(f"{method},{measure},{kind},3,{mean},{over},{ends}")
     (tmp_path / "network_groups.csv").write_text("\n".join(lines))
+    (tmp_path / "networks.csv").write_text("group,model\nmany,m1\nmany,m2\nfew,f1\nfew,f2\n")
+    lines = ["model,method,target,seed,dataset,role,accuracy"]
+    for model in ("m1", "m2", "f1", "f2"):
+        for dataset, accuracy in ACCURACY_BEFORE.items():
+            role = "in_distribution" if dataset == "fashion" else "ood"
+            lines.append(f"{model},pretrained,none,0,{dataset},{role},{accuracy}")
+            for method in readme.HEADLINE_METHODS:
+                after = accuracy + CHANGE[dataset] + (model[1] == "2")
+                lines.append(f"{model},{method},fashion_edges,0,{dataset},{role},{after}")
+    (tmp_path / "accuracy.csv").write_text("\n".join(lines))
 
 
 def test_the_comparison_has_the_best_first(compared):
@@ -90,6 +105,18 @@ def test_the_headline_has_mri_of_a_few_methods_by_kind_of_network(seeds):
         "| many | 26.0 | +20.0 [+18.0, +22.0] | +12.0 [+10.0, +14.0] | +1.0 [-1.0, +3.0] |",
         "| few | 70.0 | -3.5 [-5.5, -1.5] | +2.0 [+0.0, +4.0] | -1.0 [-3.0, +1.0] |",
     ]
+
+
+def test_sets_like_the_augmentation_are_left_out_of_mri(seeds):
+    half_width = 12.706 * 0.5  # t interval of two networks that differ by 1
+    of_all, of_some = 6.5, 10.5
+    cells = [
+        f"{mri:+.1f} [{mri - half_width:+.1f}, {mri + half_width:+.1f}]"
+        for mri in (of_all, of_some)
+    ]
+    lines = readme.fashion_unlike_augmentation().splitlines()[2:]
+    assert lines[0] == f"| many | `ft` | {cells[0]} | {cells[1]} |"
+    assert len(lines) == 6
 
 
 def test_every_key_of_config_has_a_line():
@@ -199,6 +226,7 @@ PARTS = (
     "recipes",
     "comparison",
     "fashion_kinds",
+    "fashion_unlike_augmentation",
     "paper",
     "headline",
 )

@@ -13,12 +13,13 @@ from typing import Any
 
 import pandas as pd
 
+from rib.analysis.bootstrap import spread
 from rib.analysis.fit import read_table
 from rib.base.rounding import fit_percent, percent, points
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, SELECT, Method
-from rib.config.run import SEEDS, TARGETS, VARIANTS
+from rib.config.run import PRETRAINED, SEEDS, TARGETS, VARIANTS
 from rib.config.schema import load_schema
 
 # A generated part, of which `begin` and `end` stay.
@@ -29,6 +30,9 @@ CATALOG = Path("workflow/catalog")
 ANALYSES = Path("workflow/lib/rib/analyses")
 COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
 FASHION_SEEDS = Path("reports/fashion_seeds")  # of a run of configs/fashion_seeds.yaml
+# Sets with kinds of change that broad augmentation has, too.
+LIKE_AUGMENTATION = ("fashion_corrupted", "fashion_tilted")
+CONFIDENCE = 0.95
 HEADLINE_METHODS = ("ft", "wise_ft-alpha0.5", "linear_probe")
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
@@ -226,6 +230,43 @@ def fashion_kinds() -> str:
     return _table(header, rows)
 
 
+def fashion_unlike_augmentation() -> str:
+    """mRI by kind of network, with all sets and without those that are like the augmentation.
+
+    Means over networks, with t intervals over networks, computed from accuracies.
+    """
+    networks = read_table(FASHION_SEEDS / "networks.csv").drop_duplicates("model")
+    kind_of = networks.set_index("model")["group"]
+    accuracy = read_table(FASHION_SEEDS / "accuracy.csv").query("role == 'ood'")
+    of_all_sets = _mri_of_networks(accuracy)
+    is_like_augmentation = accuracy["dataset"].isin(LIKE_AUGMENTATION)
+    of_some_sets = _mri_of_networks(accuracy[~is_like_augmentation])
+    rows = []
+    for kind, models in kind_of.groupby(kind_of, sort=False):
+        for method in HEADLINE_METHODS:
+            row = [markdown(str(kind)), f"`{method}`"]
+            for mri in (of_all_sets, of_some_sets):
+                values = mri.loc[models.index, method].to_numpy()
+                _, _, low, high = spread(values, CONFIDENCE)
+                row.append(_with_interval(values.mean(), low, high))
+            rows.append(tuple(row))
+    return _table(("networks", "method", "mRI", "mRI without these sets"), rows)
+
+
+def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """mRI of each model (row) and method (column), the mean over targets and training seeds.
+
+    Args:
+        accuracy: rows of accuracy.csv of the datasets that count.
+    """
+    before = accuracy[accuracy["method"] == PRETRAINED].set_index(["model", "dataset"])
+    after = accuracy[accuracy["dataset"] != accuracy["target"]]
+    both = after.join(before["accuracy"], on=["model", "dataset"], rsuffix="_before")
+    change = both["accuracy"] - both["accuracy_before"]
+    ri = change.groupby([both[key] for key in ("model", "method", "target", "seed")]).mean()
+    return ri.groupby(["model", "method"]).mean().unstack()
+
+
 def _means_over_networks() -> pd.DataFrame:
     """Means of the kept grid of seeds, with intervals over networks."""
     groups = read_table(FASHION_SEEDS / "network_groups.csv")
@@ -281,6 +322,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         "headline": headline(),
         "comparison": comparison(),
         "fashion_kinds": fashion_kinds(),
+        "fashion_unlike_augmentation": fashion_unlike_augmentation(),
         "paper": paper_table(catalog),
     }
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
