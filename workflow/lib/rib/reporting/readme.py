@@ -196,7 +196,7 @@ def headline() -> str:
             *(_mean_with_interval(line_of[(method, "mri")]) for method in HEADLINE_METHODS),
         )
         rows.append(row)
-    header = ("pretrained on", "before (%)", *(f"`{method}`" for method in HEADLINE_METHODS))
+    header = ("networks", "before (%)", *(f"`{method}`" for method in HEADLINE_METHODS))
     return _table(header, rows)
 
 
@@ -206,19 +206,20 @@ def fashion_kinds() -> str:
     Numbers are means over networks, with t intervals over networks.
     """
     rows = []
-    for (kind, method), means in _means_over_networks().groupby(["group", "method"], sort=False):
-        line_of = means.set_index("measure").to_dict("index")
-        before = percent(line_of["ood_before"]["mean"])
-        after = percent(line_of["ood_after"]["mean"])
-        row = (
-            markdown(str(kind)),
-            f"`{method}`",
-            f"{before}, {after}",
-            _mean_with_interval(line_of["mri"]),
-            _mean_with_interval(line_of["in_distribution"]),
-            percent(line_of["on_target"]["mean"]),
-        )
-        rows.append(row)
+    for kind, means_of_kind in _means_over_networks().groupby("group", sort=False):
+        for method, means in means_of_kind.groupby("method", sort=False):
+            line_of = means.set_index("measure").to_dict("index")
+            before = percent(line_of["ood_before"]["mean"])
+            after = percent(line_of["ood_after"]["mean"])
+            row = (
+                markdown(str(kind)),
+                f"`{method}`",
+                f"{before}, {after}",
+                _mean_with_interval(line_of["mri"]),
+                _mean_with_interval(line_of["in_distribution"]),
+                percent(line_of["on_target"]["mean"]),
+            )
+            rows.append(row)
     header = (
         "networks",
         "method",
@@ -259,10 +260,10 @@ def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
     Args:
         accuracy: rows of accuracy.csv of the datasets that count.
     """
-    before = accuracy[accuracy["method"] == PRETRAINED].set_index(["model", "dataset"])
+    before = accuracy[accuracy["method"] == PRETRAINED].rename(columns={"accuracy": "before"})
     after = accuracy[accuracy["dataset"] != accuracy["target"]]
-    both = after.join(before["accuracy"], on=["model", "dataset"], rsuffix="_before")
-    change = both["accuracy"] - both["accuracy_before"]
+    both = after.merge(before[["model", "dataset", "before"]], on=["model", "dataset"])
+    change = both["accuracy"] - both["before"]
     ri = change.groupby([both[key] for key in ("model", "method", "target", "seed")]).mean()
     return ri.groupby(["model", "method"]).mean().unstack()
 
