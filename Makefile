@@ -12,8 +12,9 @@ TESTS := PYTHONDONTWRITEBYTECODE= python -m pytest -n auto --dist loadfile --no-
 EXAMPLE ?= default_run
 CATALOG ?= workflow/catalog
 DEVICE ?= cuda
-KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
-KEPT_IF_THERE = $(patsubst %,figures/%.png,pretraining_sizes networks) $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes networks network_groups network_differences)
+FIGURES ?= ri_matrix ranking tradeoff cost
+KEPT = $(patsubst %,figures/%.png,$(FIGURES)) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
+KEPT_IF_THERE = $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes networks network_groups network_differences)
 choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
@@ -95,7 +96,7 @@ site: $(VENV)/test.done ## build README.md and docs/ as a site in build/site; a 
 	@cp build/site/README.html build/site/index.html
 	@echo "Open build/site/index.html."
 
-example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=default_run), then run docs
+example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=fashion_seeds FIGURES=networks), then run docs
 	@mkdir -p reports/$(EXAMPLE)
 	@cp $(addprefix $(REPORTS)/,$(KEPT)) $$(ls $(addprefix $(REPORTS)/,$(KEPT_IF_THERE)) 2>/dev/null) reports/$(EXAMPLE)/
 	@$(MAKE) --no-print-directory docs
