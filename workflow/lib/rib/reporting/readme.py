@@ -33,7 +33,8 @@ FASHION_SEEDS = Path("reports/fashion_seeds")  # of a run of configs/fashion_see
 # Sets with kinds of change that broad augmentation has, too.
 LIKE_AUGMENTATION = ("fashion_corrupted", "fashion_tilted")
 CONFIDENCE = 0.95
-HEADLINE_METHODS = ("ft", "wise_ft-alpha0.5", "linear_probe")
+REFERENCE = "ft"  # full fine-tuning
+HEADLINE_METHODS = (REFERENCE, "wise_ft-alpha0.5")
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
 COSTS = ("training", "storage")  # measured against full fine-tuning
@@ -182,29 +183,32 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def headline() -> str:
-    """Main result of the kept grid of seeds: mRI of a few methods by kind of network.
+    """Main result of the kept grid of seeds: what two methods change, by kind of network.
 
     Numbers are means over networks, with t intervals over networks.
     """
     rows = []
     for kind, means in _means_over_networks().groupby("group", sort=False):
         line_of = means.set_index(["method", "measure"]).to_dict("index")
-        before = line_of[(HEADLINE_METHODS[0], "ood_before")]
-        row = (
-            markdown(str(kind)),
-            percent(before["mean"]),
-            *(_mean_with_interval(line_of[(method, "mri")]) for method in HEADLINE_METHODS),
-        )
-        rows.append(row)
-    header = ("networks", "before (%)", *(f"`{method}`" for method in HEADLINE_METHODS))
-    return _table(header, rows)
+        row = [markdown(str(kind)), percent(line_of[(REFERENCE, "ood_before")]["mean"])]
+        for method in HEADLINE_METHODS:
+            row.append(_mean_with_interval(line_of[(method, "mri")]))
+            row.append(_mean_with_interval(line_of[(method, "in_distribution")]))
+        rows.append(tuple(row))
+    header = ["networks", "before (%)"]
+    for method in HEADLINE_METHODS:
+        header += [f"`{method}`: mRI", "in distribution"]
+    return _table(tuple(header), rows)
 
 
 def fashion_kinds() -> str:
     """What each method changes in the kept grid of seeds, by kind of network.
 
-    Numbers are means over networks, with t intervals over networks.
+    Numbers are means over networks, with t intervals over networks; differences of methods are
+    paired.
     """
+    networks = read_table(FASHION_SEEDS / "networks.csv").query("measure == 'mri'")
+    mri = networks.pivot(index=["group", "model"], columns="method", values="value")
     rows = []
     for kind, means_of_kind in _means_over_networks().groupby("group", sort=False):
         for method, means in means_of_kind.groupby("method", sort=False):
@@ -216,6 +220,9 @@ def fashion_kinds() -> str:
                 f"`{method}`",
                 f"{before}, {after}",
                 _mean_with_interval(line_of["mri"]),
+                _mean_over_networks((mri[method] - mri[REFERENCE])[kind])
+                if method != REFERENCE
+                else "",
                 _mean_with_interval(line_of["in_distribution"]),
                 percent(line_of["on_target"]["mean"]),
             )
@@ -225,6 +232,7 @@ def fashion_kinds() -> str:
         "method",
         "on the other sets, before and after (%)",
         "mRI",
+        f"more than `{REFERENCE}`",
         "in distribution",
         "on the target (%)",
     )
@@ -247,9 +255,7 @@ def fashion_unlike_augmentation() -> str:
         for method in HEADLINE_METHODS:
             row = [markdown(str(kind)), f"`{method}`"]
             for mri in (of_all_sets, of_some_sets):
-                values = mri.loc[models.index, method].to_numpy()
-                _, _, low, high = spread(values, CONFIDENCE)
-                row.append(_with_interval(values.mean(), low, high))
+                row.append(_mean_over_networks(mri.loc[models.index, method]))
             rows.append(tuple(row))
     return _table(("networks", "method", "mRI", "mRI without these sets"), rows)
 
@@ -272,6 +278,12 @@ def _means_over_networks() -> pd.DataFrame:
     """Means of the kept grid of seeds, with intervals over networks."""
     groups = read_table(FASHION_SEEDS / "network_groups.csv")
     return groups[groups["over"] == "networks"]
+
+
+def _mean_over_networks(values: pd.Series) -> str:
+    """The mean of a value of each network, with its t interval: `+1.2 [+0.3, +2.1]`."""
+    _, _, low, high = spread(values.to_numpy(), CONFIDENCE)
+    return _with_interval(values.mean(), low, high)
 
 
 def _mean_with_interval(line: Mapping[Hashable, Any]) -> str:
