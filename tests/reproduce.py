@@ -13,6 +13,7 @@ processor, and reports/default_run/band.yaml has the largest differences.
 
 import argparse
 import itertools
+import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -95,9 +96,10 @@ def band(runs: Mapping[str, Path]) -> dict[str, Any]:
     for one, other in itertools.combinations(predictions, 2):
         most = max(most, int(differing_predictions(one, other).max()))
     mri_of_runs = [mri_of_seeds(project / RI) for project in runs.values()]
-    mri = pd.concat(mri_of_runs, axis=1, join="inner")
-    differences = mri.max(axis=1) - mri.min(axis=1)
-    largest = differences.groupby(["model", "method"]).max()
+    differences = [
+        (one - other).abs().dropna() for one, other in itertools.combinations(mri_of_runs, 2)
+    ]
+    largest = pd.concat(differences).groupby(["model", "method"]).max()
     mri_by_model: dict[str, dict[str, float]] = {}
     for (model, method), difference in largest.items():
         mri_by_model.setdefault(model, {})[method] = round(float(difference), 2)
@@ -105,16 +107,18 @@ def band(runs: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def measure(runs: Mapping[str, Path]) -> None:
-    """Write band.yaml, with the commit, the date and the instruction sets."""
+    """Write band.yaml, with the commit, the date, the machine and the instruction sets."""
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    first = next(iter(runs.values()))
+    seeds = {}
+    for name, project in runs.items():
+        seeds[name] = sorted({int(seed) for _, _, seed in mri_of_seeds(project / RI).index})
     facts = {
         "commit": commit,
         "date": date.today().isoformat(),
-        "instruction_sets": list(runs),
-        "seeds": sorted({int(seed) for _, _, seed in mri_of_seeds(first / RI).index}),
+        "machine": platform.machine(),
+        "seeds_of_instruction_sets": seeds,
     }
     text = yaml.safe_dump({**facts, **band(runs)}, sort_keys=False, allow_unicode=True)
     (KEPT / BAND).write_text(f"# Made by tests/reproduce.py --measure\n{text}", encoding="utf-8")
