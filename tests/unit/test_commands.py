@@ -107,7 +107,6 @@ def test_verify_of_a_grid_that_was_never_run_finds_nothing(capsys):
 
 
 def test_plan_counts_from_the_grid(capsys):
-    commands.main(["plan", "--cores", "4", "--config", "methods=[ft]", "targets=[fashion_edges]"])
+    commands.main(["plan", "--config", "methods=[ft]", "targets=[fashion_edges]"])
     printed = capsys.readouterr().out
     assert "Jobs       18 (9 preparation, 3 training, 6 evaluation)" in printed
-    assert "on 4 cores and no GPU" in printed

@@ -346,11 +346,6 @@ def test_a_record_that_the_page_could_not_show_is_damaged(facts):
 @pytest.mark.parametrize(
     "manifest",
     [
-        {"order": 1},
-        {
-            "order": ["m"],
-            "datasets": {"m": {"manifest": "results/a/manifest.json", "sha256": ZEROS}},
-        },
         [],
         None,
         {"files": []},

@@ -161,7 +161,7 @@ def grid(tmp_path):
         tables = []
         for dataset, labels in labels_of.items():
             logits = rng.normal(scale=2, size=(SIZES[dataset], 8)).astype(np.float32)
-            tables.append(rows_of(logits, dataset, labels))
+            tables.append(rows_of(logits, dataset, labels).assign(method=run.method))
             expected[run, dataset] = pd.DataFrame(
                 [
                     plain_scores(logits_of_image, label, SPACES[dataset])

@@ -44,12 +44,7 @@ from rib.analyses.selection.settings import VariantChoiceSettings
 from rib.analyses.sizes.settings import SizeSettings
 from rib.analyses.slices.settings import SliceSettings
 from rib.analyses.stir.settings import StirSettings
-from rib.analysis.settings import (
-    GridTableSettings,
-    LabelCheckSettings,
-    MethodComparisonSettings,
-    TableSettings,
-)
+from rib.analysis.settings import GridTableSettings, MethodComparisonSettings, TableSettings
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params
@@ -65,6 +60,7 @@ from rib.evaluation.settings import (
     FeatureSettings,
     FisherSettings,
     InversionJobSettings,
+    LabelCheckSettings,
     SelectionSettings,
 )
 from rib.jobs.script import LABEL_VERDICT
@@ -192,7 +188,10 @@ STAGES = {
     "finetune": ("rib.training.finetune:finetune", FineTuningSettings),
     "select_weights": ("rib.evaluation.select_weights:select_weights", SelectionSettings),
     "evaluate": ("rib.evaluation.evaluate:evaluate", EvaluationSettings),
-    "check_labels": ("rib.analysis.label_check:check_labels", LabelCheckSettings),
+    "check_labels": (
+        "rib.evaluation.first_predictions:predict_first_images",
+        LabelCheckSettings,
+    ),
     "compute_features": ("rib.evaluation.features:compute_features", FeatureSettings),
     "compute_epoch_features": (
         "rib.evaluation.features:compute_epoch_features",
