@@ -12,13 +12,14 @@ TESTS := PYTHONDONTWRITEBYTECODE= python -m pytest -n auto --dist loadfile --no-
 EXAMPLE ?= default_run
 CATALOG ?= workflow/catalog
 DEVICE ?= cuda
-KEPT = $(patsubst %,figures/%.png,ri_matrix ranking tradeoff cost) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
-KEPT_IF_THERE = figures/pretraining_sizes.png $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes)
+FIGURES ?= ri_matrix ranking tradeoff cost
+KEPT = $(patsubst %,figures/%.png,$(FIGURES)) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
+KEPT_IF_THERE = $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes networks network_groups network_differences)
 choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
 
-.PHONY: run test test-all test-slow torture same-results bench gpu lint format environment docs site example lock records dataset-records clean help
+.PHONY: run test test-all test-slow torture same-results reproduce bench gpu lint format environment docs site example lock records dataset-records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +40,9 @@ test-slow: $(VENV)/slow.done ## run the slow tests: clusters, ssh, kills, memory
 same-results: $(VENV)/test.done ## compare results with another commit's, for example BEFORE=main; see CONTRIBUTING.md
 	@test -n "$(BEFORE)" || { echo "Say which commit to compare with: make same-results BEFORE=main"; exit 2; }
 	@PYTHONPATH=tests:workflow/lib python -m same_results "$(BEFORE)"
+
+reproduce: $(VENV)/test.done ## compare a finished default run with the kept one: does it differ by more than processors do?
+	@python tests/reproduce.py
 
 torture: $(VENV)/test.done ## kill the default run 50 times, and pull and track 20 times; nothing may differ from undisturbed runs
 	@python -m pytest -s tests/torture
@@ -92,7 +96,7 @@ site: $(VENV)/test.done ## build README.md and docs/ as a site in build/site; a 
 	@cp build/site/README.html build/site/index.html
 	@echo "Open build/site/index.html."
 
-example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=default_run), then run docs
+example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=fashion_seeds FIGURES=networks), then run docs
 	@mkdir -p reports/$(EXAMPLE)
 	@cp $(addprefix $(REPORTS)/,$(KEPT)) $$(ls $(addprefix $(REPORTS)/,$(KEPT_IF_THERE)) 2>/dev/null) reports/$(EXAMPLE)/
 	@$(MAKE) --no-print-directory docs
