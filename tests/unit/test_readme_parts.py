@@ -41,30 +41,46 @@ def compared(tmp_path, monkeypatch):
     (tmp_path / "ranking.csv").write_text("method,size,letters\nft,all,ab\nlwf,all,b\n")
 
 
+ACCURACY_BEFORE = {"fashion": 90, "fashion_edges": 20, "fashion_drawing": 30, "fashion_tilted": 40}
+# By fine-tuning on fashion_edges; a second network has 1 more.
+CHANGE = {"fashion": -50, "fashion_edges": 70, "fashion_drawing": 10, "fashion_tilted": 2}
+
+
 @pytest.fixture
-def example(tmp_path, monkeypatch):
-    """Tables of a run of three methods on two networks."""
-    folder = tmp_path / "example"
-    folder.mkdir()
-    monkeypatch.setattr(readme, "EXAMPLE", folder)
-    (folder / "mri.csv").write_text(
-        "model,method,mri,ci_low,ci_high,ood_before,ood_after,on_target\n"
-        "fashion_cnn_1k,ft,20,19,21,26,46,100\n"
-        "fashion_cnn_1k,linear_probe,1.04,0.5,2,26,27.04,60\n"
-        "fashion_cnn_1k,wise_ft-alpha0.5,12,11,13,26,38,90\n"
-        "fashion_cnn_broad,ft,-3.5,-4,-3,70,66.5,100\n"
-        "fashion_cnn_broad,linear_probe,-0.5,-1,0,70,69.5,80\n"
-        "fashion_cnn_broad,wise_ft-alpha0.5,0.5,0,1,70,70.5,90\n"
-    )
-    (folder / "in_distribution.csv").write_text(
-        "model,method,change,ci_low,ci_high\n"
-        "fashion_cnn_broad,ft,-5,-6,-4\n"
-        "fashion_cnn_broad,linear_probe,0,-1,1\n"
-        "fashion_cnn_broad,wise_ft-alpha0.5,-1,-2,0\n"
-        "fashion_cnn_1k,linear_probe,-2,-3,0\n"
-        "fashion_cnn_1k,wise_ft-alpha0.5,-4,-5,-3\n"
-        "fashion_cnn_1k,ft,-10,-11,-9\n"
-    )
+def seeds(tmp_path, monkeypatch):
+    """Means over three networks of each of two kinds, with three methods."""
+    monkeypatch.setattr(readme, "FASHION_SEEDS", tmp_path)
+    columns = ("ood_before", "ood_after", "mri", "in_distribution")
+    means = {
+        ("ft", "many"): (26, 46, 20, -10),
+        ("ft", "few"): (70, 66.5, -3.5, -5),
+        ("linear_probe", "many"): (26, 27, 1, -2),
+        ("linear_probe", "few"): (70, 69, -1, 0),
+        ("wise_ft-alpha0.5", "many"): (26, 38, 12, -1),
+        ("wise_ft-alpha0.5", "few"): (70, 72, 2, -1),
+    }
+    lines = ["method,measure,group,networks,mean,over,ci_low,ci_high"]
+    for (method, kind), values in means.items():
+        for measure, mean in {**dict(zip(columns, values, strict=True)), "on_target": 99}.items():
+            for over, half_width in (("networks", 2), ("objects", 0.5)):
+                ends = f"{mean - half_width},{mean + half_width}"
+                lines.append(f"{method},{measure},{kind},3,{mean},{over},{ends}")
+    (tmp_path / "network_groups.csv").write_text("\n".join(lines))
+    lines = ["group,model,method,measure,value"]
+    for (method, kind), (_, _, mri, _) in means.items():
+        for number in (1, 2):
+            value = mri + (number if method != "ft" else 0)
+            lines.append(f"{kind},{kind[0]}{number},{method},mri,{value}")
+    (tmp_path / "networks.csv").write_text("\n".join(lines))
+    lines = ["model,method,target,seed,dataset,role,accuracy"]
+    for model in ("m1", "m2", "f1", "f2"):
+        for dataset, accuracy in ACCURACY_BEFORE.items():
+            role = "in_distribution" if dataset == "fashion" else "ood"
+            lines.append(f"{model},pretrained,none,0,{dataset},{role},{accuracy}")
+            for method in readme.HEADLINE_METHODS:
+                after = accuracy + CHANGE[dataset] + (model[1] == "2")
+                lines.append(f"{model},{method},fashion_edges,0,{dataset},{role},{after}")
+    (tmp_path / "accuracy.csv").write_text("\n".join(lines))
 
 
 def test_the_comparison_has_the_best_first(compared):
@@ -75,25 +91,48 @@ def test_the_comparison_has_the_best_first(compared):
     ]
 
 
-def test_networks_have_what_each_method_changes(example, catalog):
-    few, broad, half_way = "CNN on 1,000", "CNN on 50,000, broad", "`wise_ft-alpha0.5`"
-    assert readme.fashion_networks(catalog).splitlines()[2:] == [
-        f"| {few} | `ft` | 26.0, 46.0 | +20.0 [+19.0, +21.0] | -10.0 [-11.0, -9.0] | 100.0 |",
-        f"| {few} | `linear_probe` | 26.0, 27.0 | +1.0 [+0.5, +2.0] | -2.0 [-3.0, +0.0] | 60.0 |",
-        f"| {few} | {half_way} | 26.0, 38.0 | +12.0 [+11.0, +13.0] | -4.0 [-5.0, -3.0] | 90.0 |",
-        f"| {broad} | `ft` | 70.0, 66.5 | -3.5 [-4.0, -3.0] | -5.0 [-6.0, -4.0] | 100.0 |",
-        f"| {broad} | `linear_probe` | 70.0, 69.5 | -0.5 [-1.0, +0.0] | +0.0 [-1.0, +1.0] | 80.0 |",
-        f"| {broad} | {half_way} | 70.0, 70.5 | +0.5 [+0.0, +1.0] | -1.0 [-2.0, +0.0] | 90.0 |",
+def test_kinds_of_networks_have_what_each_method_changes(seeds):
+    half_way = "`wise_ft-alpha0.5`"
+    # of linear probing two networks have 1 and 2 points more than their mean in the other table
+    more = {
+        mean: f"{mean:+.1f} [{mean - 6.4:+.1f}, {mean + 6.4:+.1f}]" for mean in (-17.5, -6.5, 4, 7)
+    }
+    assert readme.fashion_kinds().splitlines()[2:] == [
+        "| many | `ft` | 26.0, 46.0 | +20.0 [+18.0, +22.0] |  | -10.0 [-12.0, -8.0] | 99.0 |",
+        f"| many | `linear_probe` | 26.0, 27.0 | +1.0 [-1.0, +3.0] | {more[-17.5]} "
+        "| -2.0 [-4.0, +0.0] | 99.0 |",
+        f"| many | {half_way} | 26.0, 38.0 | +12.0 [+10.0, +14.0] | {more[-6.5]} "
+        "| -1.0 [-3.0, +1.0] | 99.0 |",
+        "| few | `ft` | 70.0, 66.5 | -3.5 [-5.5, -1.5] |  | -5.0 [-7.0, -3.0] | 99.0 |",
+        f"| few | `linear_probe` | 70.0, 69.0 | -1.0 [-3.0, +1.0] | {more[4]} "
+        "| +0.0 [-2.0, +2.0] | 99.0 |",
+        f"| few | {half_way} | 70.0, 72.0 | +2.0 [+0.0, +4.0] | {more[7]} "
+        "| -1.0 [-3.0, +1.0] | 99.0 |",
     ]
 
 
-def test_the_headline_has_mri_of_a_few_methods_by_network(example, catalog):
-    assert readme.headline(catalog).splitlines() == [
-        "| network | before (%) | `ft` | `wise_ft-alpha0.5` | `linear_probe` |",
-        "| --- | --- | --- | --- | --- |",
-        "| CNN on 1,000 | 26.0 | +20.0 | +12.0 | +1.0 |",
-        "| CNN on 50,000, broad | 70.0 | -3.5 | +0.5 | -0.5 |",
+def test_the_headline_has_changes_by_kind_of_network(seeds):
+    assert readme.headline().splitlines() == [
+        "| networks | before (%) | `ft`: mRI | in distribution "
+        "| `wise_ft-alpha0.5`: mRI | in distribution |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| many | 26.0 | +20.0 [+18.0, +22.0] | -10.0 [-12.0, -8.0] "
+        "| +12.0 [+10.0, +14.0] | -1.0 [-3.0, +1.0] |",
+        "| few | 70.0 | -3.5 [-5.5, -1.5] | -5.0 [-7.0, -3.0] "
+        "| +2.0 [+0.0, +4.0] | -1.0 [-3.0, +1.0] |",
     ]
+
+
+def test_sets_like_the_augmentation_are_left_out_of_mri(seeds):
+    half_width = 12.706 * 0.5  # t interval of two networks that differ by 1
+    of_all, of_some = 6.5, 10.5
+    cells = [
+        f"{mri:+.1f} [{mri - half_width:+.1f}, {mri + half_width:+.1f}]"
+        for mri in (of_all, of_some)
+    ]
+    lines = readme.fashion_unlike_augmentation().splitlines()[2:]
+    assert lines[0] == f"| many | `ft` | {cells[0]} | {cells[1]} |"
+    assert len(lines) == 4
 
 
 def test_every_key_of_config_has_a_line():
@@ -202,13 +241,14 @@ PARTS = (
     "methods",
     "recipes",
     "comparison",
-    "fashion_networks",
+    "fashion_kinds",
+    "fashion_unlike_augmentation",
     "paper",
     "headline",
 )
 
 
-def test_each_part_comes_to_its_place(tmp_path, compared, example, monkeypatch):
+def test_each_part_comes_to_its_place(tmp_path, compared, seeds, monkeypatch):
     # given two pages, of which the second has all parts but the graph
     monkeypatch.chdir(ROOT)
     first, second = pages(tmp_path, *PARTS)
@@ -234,7 +274,7 @@ def test_each_part_comes_to_its_place(tmp_path, compared, example, monkeypatch):
     [(), ("headline", "more"), ("headline", "headline")],
     ids=["missing", "unknown", "twice"],
 )
-def test_a_part_has_one_place(tmp_path, compared, example, monkeypatch, last_parts):
+def test_a_part_has_one_place(tmp_path, compared, seeds, monkeypatch, last_parts):
     # given places for all parts but the headline, and for the last ones
     monkeypatch.chdir(ROOT)
     *parts_but_headline, _headline = PARTS

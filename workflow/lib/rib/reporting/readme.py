@@ -7,16 +7,19 @@
 import json
 import re
 import sys
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from rib.analysis.bootstrap import spread
 from rib.analysis.fit import read_table
 from rib.base.rounding import fit_percent, percent, points
 from rib.base.text import markdown
 from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, SELECT, Method
-from rib.config.run import SEEDS, TARGETS, VARIANTS
+from rib.config.run import PRETRAINED, SEEDS, TARGETS, VARIANTS
 from rib.config.schema import load_schema
 
 # A generated part, of which `begin` and `end` stay.
@@ -25,9 +28,13 @@ PART = re.compile(
 )
 CATALOG = Path("workflow/catalog")
 ANALYSES = Path("workflow/lib/rib/analyses")
-EXAMPLE = Path("reports/default_run")  # of `make run`, kept by `make example`
 COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
-HEADLINE_METHODS = ("ft", "wise_ft-alpha0.5", "linear_probe")
+FASHION_SEEDS = Path("reports/fashion_seeds")  # of a run of configs/fashion_seeds.yaml
+# Sets with kinds of change that broad augmentation has, too.
+LIKE_AUGMENTATION = ("fashion_corrupted", "fashion_tilted")
+CONFIDENCE = 0.95
+REFERENCE = "ft"  # full fine-tuning
+HEADLINE_METHODS = (REFERENCE, "wise_ft-alpha0.5")
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
 COSTS = ("training", "storage")  # measured against full fine-tuning
@@ -175,47 +182,113 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
-def headline(catalog: Catalog) -> str:
-    """Main result of the example run: mRI of a few methods by network, without intervals."""
-    mri = read_table(EXAMPLE / "mri.csv")
+def headline() -> str:
+    """Main result of the kept grid of seeds: what two methods change, by kind of network.
+
+    Numbers are means over networks, with t intervals over networks.
+    """
     rows = []
-    for model, lines in mri.groupby("model", sort=False):
-        mri_of_method = lines.set_index("method")["mri"]
-        row = (
-            markdown(catalog.models[str(model)].label),
-            percent(lines["ood_before"].iloc[0]),
-            *(points(mri_of_method[method]) for method in HEADLINE_METHODS),
-        )
-        rows.append(row)
-    header = ("network", "before (%)", *(f"`{method}`" for method in HEADLINE_METHODS))
-    return _table(header, rows)
+    for kind, means in _means_over_networks().groupby("group", sort=False):
+        line_of = means.set_index(["method", "measure"]).to_dict("index")
+        row = [markdown(str(kind)), percent(line_of[(REFERENCE, "ood_before")]["mean"])]
+        for method in HEADLINE_METHODS:
+            row.append(_mean_with_interval(line_of[(method, "mri")]))
+            row.append(_mean_with_interval(line_of[(method, "in_distribution")]))
+        rows.append(tuple(row))
+    header = ["networks", "before (%)"]
+    for method in HEADLINE_METHODS:
+        header += [f"`{method}`: mRI", "in distribution"]
+    return _table(tuple(header), rows)
 
 
-def fashion_networks(catalog: Catalog) -> str:
-    """What each method of the example run changes, by network, with intervals over images."""
-    mri = read_table(EXAMPLE / "mri.csv")
-    in_distribution = read_table(EXAMPLE / "in_distribution.csv").set_index(["model", "method"])
+def fashion_kinds() -> str:
+    """What each method changes in the kept grid of seeds, by kind of network.
+
+    Numbers are means over networks, with t intervals over networks; differences of methods are
+    paired.
+    """
+    networks = read_table(FASHION_SEEDS / "networks.csv").query("measure == 'mri'")
+    mri = networks.pivot(index=["group", "model"], columns="method", values="value")
     rows = []
-    for line in mri.to_dict("records"):
-        inside = in_distribution.loc[(line["model"], line["method"])]
-        row = (
-            markdown(catalog.models[line["model"]].label),
-            f"`{line['method']}`",
-            f"{percent(line['ood_before'])}, {percent(line['ood_after'])}",
-            _with_interval(line["mri"], line["ci_low"], line["ci_high"]),
-            _with_interval(inside["change"], inside["ci_low"], inside["ci_high"]),
-            percent(line["on_target"]),
-        )
-        rows.append(row)
+    for kind, means_of_kind in _means_over_networks().groupby("group", sort=False):
+        for method, means in means_of_kind.groupby("method", sort=False):
+            line_of = means.set_index("measure").to_dict("index")
+            before = percent(line_of["ood_before"]["mean"])
+            after = percent(line_of["ood_after"]["mean"])
+            row = (
+                markdown(str(kind)),
+                f"`{method}`",
+                f"{before}, {after}",
+                _mean_with_interval(line_of["mri"]),
+                _mean_over_networks((mri[method] - mri[REFERENCE])[kind])
+                if method != REFERENCE
+                else "",
+                _mean_with_interval(line_of["in_distribution"]),
+                percent(line_of["on_target"]["mean"]),
+            )
+            rows.append(row)
     header = (
-        "network",
+        "networks",
         "method",
         "on the other sets, before and after (%)",
         "mRI",
+        f"more than `{REFERENCE}`",
         "in distribution",
         "on the target (%)",
     )
     return _table(header, rows)
+
+
+def fashion_unlike_augmentation() -> str:
+    """mRI by kind of network, with all sets and without those that are like the augmentation.
+
+    Means over networks, with t intervals over networks, computed from accuracies.
+    """
+    networks = read_table(FASHION_SEEDS / "networks.csv").drop_duplicates("model")
+    kind_of = networks.set_index("model")["group"]
+    accuracy = read_table(FASHION_SEEDS / "accuracy.csv").query("role == 'ood'")
+    of_all_sets = _mri_of_networks(accuracy)
+    is_like_augmentation = accuracy["dataset"].isin(LIKE_AUGMENTATION)
+    of_some_sets = _mri_of_networks(accuracy[~is_like_augmentation])
+    rows = []
+    for kind, models in kind_of.groupby(kind_of, sort=False):
+        for method in HEADLINE_METHODS:
+            row = [markdown(str(kind)), f"`{method}`"]
+            for mri in (of_all_sets, of_some_sets):
+                row.append(_mean_over_networks(mri.loc[models.index, method]))
+            rows.append(tuple(row))
+    return _table(("networks", "method", "mRI", "mRI without these sets"), rows)
+
+
+def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """mRI of each model (row) and method (column), the mean over targets and training seeds.
+
+    Args:
+        accuracy: rows of accuracy.csv of the datasets that count.
+    """
+    before = accuracy[accuracy["method"] == PRETRAINED].rename(columns={"accuracy": "before"})
+    after = accuracy[accuracy["dataset"] != accuracy["target"]]
+    both = after.merge(before[["model", "dataset", "before"]], on=["model", "dataset"])
+    change = both["accuracy"] - both["before"]
+    ri = change.groupby([both[key] for key in ("model", "method", "target", "seed")]).mean()
+    return ri.groupby(["model", "method"]).mean().unstack()
+
+
+def _means_over_networks() -> pd.DataFrame:
+    """Means of the kept grid of seeds, with intervals over networks."""
+    groups = read_table(FASHION_SEEDS / "network_groups.csv")
+    return groups[groups["over"] == "networks"]
+
+
+def _mean_over_networks(values: pd.Series) -> str:
+    """The mean of a value of each network, with its t interval: `+1.2 [+0.3, +2.1]`."""
+    _, _, low, high = spread(values.to_numpy(), CONFIDENCE)
+    return _with_interval(values.mean(), low, high)
+
+
+def _mean_with_interval(line: Mapping[Hashable, Any]) -> str:
+    """The mean of a line of network_groups.csv and its interval: `+1.2 [+0.3, +2.1]`."""
+    return _with_interval(line["mean"], line["ci_low"], line["ci_high"])
 
 
 def graph(rulegraph: str) -> str:
@@ -259,9 +332,10 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         "graph": graph(rulegraph),
         "methods": method_table(catalog),
         "recipes": recipe_table(catalog),
-        "headline": headline(catalog),
+        "headline": headline(),
         "comparison": comparison(),
-        "fashion_networks": fashion_networks(catalog),
+        "fashion_kinds": fashion_kinds(),
+        "fashion_unlike_augmentation": fashion_unlike_augmentation(),
         "paper": paper_table(catalog),
     }
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
