@@ -7,13 +7,15 @@ import pytest
 
 from rib import commands
 from rib.base.locks import acquire
+from rib.base.progress import log
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A folder with config.yaml as the current one."""
+    """A folder with config.yaml as the current one; handlers of the log are as before after it."""
+    monkeypatch.setattr(log, "handlers", [])
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "config.yaml", tmp_path)
     return tmp_path
