@@ -240,10 +240,11 @@ def test_a_prepared_dataset_of_an_earlier_version_opens(tmp_path, archive, caplo
     run_prepare(folder, "class_folders", archive)
     _, source_ids_before = PreparedDataset.open(folder, "set").sources
     # when
-    index = pq.read_table(folder / "index.parquet").drop_columns(["photo_sha256"])
-    pq.write_table(index, folder / "index.parquet")
+    earlier = shutil.copytree(folder, tmp_path / "earlier")
+    index = pq.read_table(earlier / "index.parquet").drop_columns(["photo_sha256"])
+    pq.write_table(index, earlier / "index.parquet")
     # then
-    _, source_ids = PreparedDataset.open(folder, "set").sources
+    _, source_ids = PreparedDataset.open(earlier, "set").sources
     assert source_ids == source_ids_before
     assert "snakemake --forcerun prepare" in caplog.text
 

@@ -15,10 +15,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A folder with config.yaml as the current one; handlers of the log are as before after it."""
-    monkeypatch.setattr(log, "handlers", [])
+    handlers_before = list(log.handlers)
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "config.yaml", tmp_path)
-    return tmp_path
+    yield tmp_path
+    for handler in set(log.handlers) - set(handlers_before):
+        handler.close()
+    log.handlers[:] = handlers_before
 
 
 def grid_of(*words):

@@ -76,9 +76,9 @@ from tiny.wiring import ROOT
 
 SCRIPTS = ROOT / "workflow/scripts"
 RULES = [*(ROOT / "workflow/rules").rglob("*.smk")]
-# Rules that write no results, or whose bytes are pinned by a digest: they have no digest of their
-# code.
-WITHOUT_CODE = {"download"}
+# Rules without a digest of their code: those that write no results, or whose bytes are pinned by a
+# digest; and the check of labels (see LabelCheckSettings).
+WITHOUT_CODE = {"download", "check_labels"}
 
 
 @pytest.fixture(scope="module")
@@ -368,7 +368,7 @@ def asked(script_module, monkeypatch):
                     "cfg": job.settings,
                     "source": {"kind": "http"},
                     "folders": [],
-                    "methods": [],
+                    "monitor": {"datasets": [], "view": job.settings.get("view")},
                 }
             ),
             wildcards=Wildcards(fromdict=job.wildcards),
