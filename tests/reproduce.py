@@ -13,8 +13,6 @@ processor, and reports/default_run/band.yaml has the largest differences.
 
 import argparse
 import itertools
-import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -23,6 +21,8 @@ from typing import Any
 
 import pandas as pd
 import yaml
+
+from rib.records import environment
 
 KEPT = Path(__file__).parents[1] / "reports/default_run"
 ROWS = "results/fashion/paper/evaluate/{model}/none/pretrained/all/0/fashion.parquet"
@@ -108,17 +108,14 @@ def band(runs: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def measure(runs: Mapping[str, Path]) -> None:
-    """Write band.yaml, with the commit, the date, the machine and the instruction sets."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    """Write band.yaml, with the commit, the date, the processor and the instruction sets."""
     seeds = {}
     for name, project in runs.items():
-        seeds[name] = sorted({int(seed) for _, _, seed in mri_of_seeds(project / RI).index})
+        seeds[name] = sorted(mri_of_seeds(project / RI).index.unique("seed").tolist())
     facts = {
-        "commit": commit,
+        "commit": environment.commit(),
         "date": date.today().isoformat(),
-        "machine": platform.machine(),
+        "processor": environment.processor(),
         "seeds_of_instruction_sets": seeds,
     }
     text = yaml.safe_dump({**facts, **band(runs)}, sort_keys=False, allow_unicode=True)

@@ -67,10 +67,11 @@ def seeds(tmp_path, monkeypatch):
                 lines.append(f"{method},{measure},{kind},3,{mean},{over},{ends}")
     (tmp_path / "network_groups.csv").write_text("\n".join(lines))
     lines = ["group,model,method,measure,value"]
-    for (method, kind), (_, _, mri, _) in means.items():
+    for (method, kind), values in means.items():
+        mri = values[columns.index("mri")]
         for number in (1, 2):
-            value = mri + (number if method != "ft" else 0)
-            lines.append(f"{kind},{kind[0]}{number},{method},mri,{value}")
+            more_than_ft = 0 if method == "ft" else number
+            lines.append(f"{kind},{kind[0]}{number},{method},mri,{mri + more_than_ft}")
     (tmp_path / "networks.csv").write_text("\n".join(lines))
     lines = ["model,method,target,seed,dataset,role,accuracy"]
     for model in ("m1", "m2", "f1", "f2"):
@@ -78,7 +79,8 @@ def seeds(tmp_path, monkeypatch):
             role = "in_distribution" if dataset == "fashion" else "ood"
             lines.append(f"{model},pretrained,none,0,{dataset},{role},{accuracy}")
             for method in readme.HEADLINE_METHODS:
-                after = accuracy + CHANGE[dataset] + (model[1] == "2")
+                more_of_second = 1 if model.endswith("2") else 0
+                after = accuracy + CHANGE[dataset] + more_of_second
                 lines.append(f"{model},{method},fashion_edges,0,{dataset},{role},{after}")
     (tmp_path / "accuracy.csv").write_text("\n".join(lines))
 

@@ -215,14 +215,16 @@ def fashion_kinds() -> str:
             line_of = means.set_index("measure").to_dict("index")
             before = percent(line_of["ood_before"]["mean"])
             after = percent(line_of["ood_after"]["mean"])
+            more_than_reference = ""
+            if method != REFERENCE:
+                differences = mri[method] - mri[REFERENCE]
+                more_than_reference = _mean_over_networks(differences[kind])
             row = (
                 markdown(str(kind)),
                 f"`{method}`",
                 f"{before}, {after}",
                 _mean_with_interval(line_of["mri"]),
-                _mean_over_networks((mri[method] - mri[REFERENCE])[kind])
-                if method != REFERENCE
-                else "",
+                more_than_reference,
                 _mean_with_interval(line_of["in_distribution"]),
                 percent(line_of["on_target"]["mean"]),
             )
@@ -282,7 +284,7 @@ def _means_over_networks() -> pd.DataFrame:
 
 def _mean_over_networks(values: pd.Series) -> str:
     """The mean of a value of each network, with its t interval: `+1.2 [+0.3, +2.1]`."""
-    _, _, low, high = spread(values.to_numpy(), CONFIDENCE)
+    _networks, _deviation, low, high = spread(values.to_numpy(), CONFIDENCE)
     return _with_interval(values.mean(), low, high)
 
 
