@@ -7,6 +7,7 @@ which a digest is made, so that the settings of a job say which code its rule co
 
 import contextlib
 import importlib
+import inspect
 import io
 import json
 import os
@@ -47,9 +48,10 @@ class Job:
             `ancient`.
         outputs: paths by name.
         settings: `params.cfg`.
+        not_json: names of parameters that JSON would change; Snakemake would not see all their
+            changes.
         code: files of which the code digest is made, the script first; relative to workflow/,
             lib/rib/ left out.
-        priority: jobs with a higher one start before others.
     """
 
     rule: str
@@ -60,8 +62,8 @@ class Job:
     watched: list[str]
     outputs: dict[str, str]
     settings: dict
+    not_json: list[str]
     code: list[str]
-    priority: float
 
 
 # A few small grids that have jobs of all rules, and together something for every input.
@@ -340,13 +342,15 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
     for name, paths in all_inputs.items():
         is_list[name] = not isinstance(paths, str)
         inputs[name] = [str(path) for path in paths] if is_list[name] else [str(paths)]
-    settings = getattr(rule.params, "cfg", {})
-    if callable(settings):
-        settings = settings(wildcards)
-    settings = dict(settings)
-    priority = rule.priority
-    if callable(priority):
-        priority = priority(wildcards)
+    parameters = {}
+    for name, value in rule.params.items():
+        if not callable(value):
+            parameters[name] = value
+        elif "input" in inspect.signature(value).parameters:
+            parameters[name] = value(wildcards, input=None)
+        else:
+            parameters[name] = value(wildcards)
+    settings = dict(parameters.get("cfg", {}))
     job = Job(
         rule=rule.name,
         script=Path(rule.script).stem if rule.script else "",
@@ -356,8 +360,12 @@ def _job(rule, wildcards) -> tuple[Job, list[str]]:
         watched=[str(path) for path in all_inputs if not is_flagged(path, "ancient")],
         outputs={name: str(path) for name, path in rule.expand_output(wildcards)[0].items()},
         settings=settings,
+        not_json=[
+            name
+            for name, value in parameters.items()
+            if repr(json.loads(json.dumps(value, default=str))) != repr(value)
+        ],
         code=settings.get("code", "").splitlines(),
-        priority=priority,
     )
     return job, [str(path) for path in all_inputs]
 

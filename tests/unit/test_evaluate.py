@@ -376,7 +376,7 @@ def job(files, out, *, run=RUN, states=FINE_TUNED, view=VIEW, proxies=None, spli
         networks=RunNetworks(
             model_folder=files.model_folder, states=states, checkpoints={"ft": files.checkpoint}
         ),
-        manifests=[files.manifest],
+        checkpoint_manifests=[files.manifest],
         datasets=[
             DatasetFiles(name, folder, proxy=proxies.get(name), split=splits.get(name))
             for name, folder in files.prepared_folders.items()

@@ -12,7 +12,7 @@ from filelock import Timeout
 from rib.base.errors import UserError
 from rib.base.locks import WITHOUT_LOCKS, acquire, locked
 from rib.config import model_names
-from rib.jobs import gpu_lock, parent_run
+from rib.jobs import gpu_lock
 from rib.jobs.job import job
 
 
@@ -75,12 +75,6 @@ def test_what_is_no_file_is_named_and_a_link_is_not_followed(plant):
 def test_without_locks_a_lock_is_refused_in_a_sentence_that_names_the_file():
     with pytest.raises(UserError, match=r"^a\.lock: .*no file locks"):
         acquire(Path("a.lock"))
-
-
-@pytest.mark.usefixtures("without_locks")
-def test_without_locks_what_may_be_in_use_counts_as_in_use():
-    Path("a.lock").touch()
-    assert parent_run.is_held(Path("a.lock")) and not parent_run.is_held(Path("none.lock"))
 
 
 @pytest.mark.usefixtures("without_locks")

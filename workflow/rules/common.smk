@@ -30,15 +30,12 @@ from rib.data import variables  # noqa: E402
 from rib.data.settings import DatasetView  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.jobs.gpu_lock import JOBS_PER_GPU  # noqa: E402
-from rib.jobs.parent_run import PARENT_RUN, end_with_parent  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
 from rib.reporting.preview import settings_of_preview  # noqa: E402
 from rib.reporting.settings import PublicationSettings  # noqa: E402
 
-# Snakemake itself keeps the last of two equal keys, follows every alias, and runs Python in the
-# file if it says so.
-for CONFIG_FILE in filter(Path.is_file, (Path("config.yaml"), *workflow.overwrite_configfiles)):
-    validated(read_yaml(CONFIG_FILE), "config", str(CONFIG_FILE))
+# Snakemake would keep the last of two equal keys.
+validated(read_yaml(Path("config.yaml")), "config", "config.yaml")
 
 
 configfile: "config.yaml"
@@ -51,8 +48,6 @@ CATALOG = Catalog(FOLDERS, CONFIG["external"])
 GRID = resolve_grid(CONFIG, CATALOG)
 # What a preview is of, if this call makes one (see preview.smk); None in all other calls.
 PREVIEW = settings_of_preview()
-if PREVIEW:
-    end_with_parent()
 
 # Snakemake deletes outdated outputs before a job finds that it cannot begin.
 refuse_unwritable(".", ".snakemake", "logs", "work")
@@ -64,7 +59,7 @@ print_lines(*GRID.notices, file=sys.stderr)
 # Settings of the machine reach jobs as environment variables, so that they repeat no job.
 variables.set_from(CONFIG)
 os.environ[JOBS_PER_GPU] = str(CONFIG["compute"]["jobs_per_gpu"])
-os.environ[PARENT_RUN] = str(os.getpid())
+os.environ["RIB_SNAKEMAKE"] = str(os.getpid())  # scripts/_run.py
 
 FAMILY = GRID.family.name
 MODEL = f"results/{FAMILY}/models/{{model}}"
@@ -82,7 +77,6 @@ LOGS = f"logs/{FAMILY}"
 if PREVIEW:
     METRICS = f"{REPORTS}/preview"
     LOGS = f"{LOGS}/preview"
-RUN_LOGS = f"{LOGS}/{CONFIG['protocol']}"
 REPORTING = WORKFLOW / "lib/rib/reporting"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
@@ -201,20 +195,6 @@ def threads_for(datasets):
     if LARGE_DATASETS_READ.intersection(datasets):
         return max(COMPUTE.threads_per_job, CONFIG["compute"]["decode_workers"])
     return COMPUTE.threads_per_job
-
-
-def job_files(path, inside=False, **endings):
-    """Outputs of a job, by name, with its manifest and record.
-
-    They are files at a path with endings: `job_files("a/emoji", rows="parquet")` gives
-    a/emoji.parquet, a/emoji.manifest.json and a/emoji.provenance.json. With `inside`, the path is a
-    folder, and the files are a/emoji/manifest.json and so on.
-    """
-    endings["manifest"] = "manifest.json"
-    endings["provenance"] = "provenance.json"
-    if inside:
-        return {name: f"{path}/{ending}" for name, ending in endings.items()}
-    return {name: f"{path}.{ending}" for name, ending in endings.items()}
 
 
 def report_files(**files):

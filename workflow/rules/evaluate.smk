@@ -1,6 +1,7 @@
 # Evaluate networks on a group of datasets: one row per network and image, from which all results
-# are computed. A job reads each image once for all networks of an entry: of WiSE-FT, for all alphas
-# that its family states.
+# are computed. A group is all small datasets of the family, or one part of a large one. An entry is
+# a catalogue entry of a method with some of its settings: `ft` has one network, `wise_ft-alpha` one
+# for each alpha that the family states. A job reads each image once for all networks of an entry.
 
 from rib.config.entries import CURVE, SELECT, WEIGHTS
 from rib.data.dataset_part import DatasetPart
@@ -13,8 +14,9 @@ MINUTES_OF_LONG_EVALUATION = 720
 ROW_FILE = (
     "results/{family}/{protocol}/{stage}/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet"
 )
+# {"ft": "ft", "wise_ft-alpha0.25": "wise_ft-alpha", "wise_ft-alpha0.5": "wise_ft-alpha"}
 ENTRY_OF_METHOD = {name: GRID.evaluation_of(name) for name in (PRETRAINED, *GRID.methods)}
-# A method of each entry; all methods of an entry are made of the same files.
+# The last method of each entry; all methods of an entry are made of the same files.
 METHOD_OF_ENTRY = {entry: method for method, entry in ENTRY_OF_METHOD.items()}
 
 
@@ -77,7 +79,7 @@ def network_files(run):
         "model": f"{MODEL}/manifest.json".format(model=run.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=run.model)),
         "selection": SELECTED_WEIGHTS.format(**columns_of(run)) if is_selected else [],
-        "manifests": checkpoint_files("manifest.json", run, parents),
+        "checkpoint_manifests": checkpoint_files("manifest.json", run, parents),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", run, parents)),
         "fisher_manifests": fisher_files("manifest.json", run),
         "fisher": ancient(fisher_files("safetensors", run)),
@@ -89,12 +91,12 @@ def merge_of(method, settings_of_networks):
 
     `settings_of_networks` are the settings of each network's method, by name.
     """
-    entry = GRID.methods.get(method)  # None for the pretrained model
-    if entry is None or entry.form not in (WEIGHTS, CURVE, *LOADED):
+    chosen = GRID.methods.get(method)  # None for the pretrained model
+    if chosen is None or chosen.form not in (WEIGHTS, CURVE, *LOADED):
         return None
     return MergeSettings(
-        form=entry.form,
-        algorithm=local(CATALOG.algorithm_file(entry.algorithm)),
+        form=chosen.form,
+        algorithm=local(CATALOG.algorithm_file(chosen.algorithm)),
         settings=settings_of_networks,
     )
 
@@ -105,16 +107,16 @@ def evaluation_inputs(wildcards, datasets):
     return {
         **network_files(evaluated_run(wildcards)),
         "datasets": [prepared("manifest.json", name, geometry) for name in datasets],
-        "watched": ancient(files_at(geometry, datasets)),
+        "dataset_files": ancient(files_at(geometry, datasets)),
         "proxy": proxy_of(geometry, datasets),
         "splits": splits_of(geometry, datasets),
     }
 
 
 def evaluation_settings(wildcards, datasets, **changes):
-    """Settings of a job that evaluates an entry on datasets.
+    """Settings of a job that evaluates an entry on datasets: on their test splits, if they have any.
 
-    `changes` are fields of EvaluationSettings that some rules set.
+    `changes` are fields of EvaluationSettings that other rules set otherwise.
     """
     method = METHOD_OF_ENTRY[wildcards.entry]
     evaluated = GRID.methods[method].evaluated if method != PRETRAINED else {}
@@ -147,7 +149,7 @@ def minutes_of_evaluation(wildcards):
     return MINUTES_OF_EVALUATION
 
 
-# The rules that score the select split and snapshots inherit from this one.
+# Rules that score select splits, snapshots and merges over targets inherit from this one.
 rule evaluate:
     input:
         unpack(lambda wildcards: evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.group])),
@@ -157,8 +159,6 @@ rule evaluate:
         provenance="results/{family}/{protocol}/evaluate/{model}/{target}/{entry}/{size}/{seed}/{group}.provenance.json",
     log:
         "logs/{family}/{protocol}/evaluate/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
-    # Scores of pretrained models come first, since trainings wait for them (labels.smk).
-    priority: lambda wildcards: 2 if wildcards.entry == PRETRAINED else 1
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for(EVALUATION_GROUPS[wildcards.group])

@@ -25,7 +25,7 @@ def export_inputs(wildcards):
         raise UserError(f"{NOT_EXPORTED[wildcards.method]}; choose another method.")
     network = network_inputs(wildcards)
     model = GRID.models[wildcards.model]
-    files_of_weights = [network["model"], *network["manifests"]]
+    files_of_weights = [network["model"], *network["checkpoint_manifests"]]
     if network["selection"]:
         files_of_weights.append(network["selection"])
     return {
@@ -96,15 +96,13 @@ rule export_run:
     input:
         unpack(export_inputs),
     output:
-        **job_files(
-            EXPORT,
-            inside=True,
-            weights="model.safetensors",
-            config="config.json",
-            card="README.md",
-        ),
+        weights="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/model.safetensors",
+        config="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/config.json",
+        card="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/README.md",
+        manifest="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/manifest.json",
+        provenance="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/provenance.json",
     log:
-        f"{RUN_LOGS}/export/{RUN_PATH}.log",
+        "logs/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}.log",
     wildcard_constraints:
         model="|".join(
             re.escape(name) for name, model in GRID.models.items() if model.library == "timm"
@@ -127,14 +125,12 @@ rule export_run:
 # The same for the models of another library, whose format has other files.
 use rule export_run as export_open_clip_run with:
     output:
-        **job_files(
-            EXPORT,
-            inside=True,
-            weights="open_clip_model.safetensors",
-            config="open_clip_config.json",
-            head="classification_head.safetensors",
-            card="README.md",
-        ),
+        weights="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/open_clip_model.safetensors",
+        config="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/open_clip_config.json",
+        head="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/classification_head.safetensors",
+        card="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/README.md",
+        manifest="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/manifest.json",
+        provenance="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/provenance.json",
     wildcard_constraints:
         model="|".join(
             re.escape(name) for name, model in GRID.models.items() if model.library == "open_clip"

@@ -69,9 +69,11 @@ rule import_checkpoint:
     input:
         unpack(training_inputs),
     output:
-        **job_files(CHECKPOINT, inside=True, checkpoint="checkpoint.safetensors"),
+        checkpoint="results/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}/checkpoint.safetensors",
+        manifest="results/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}/manifest.json",
+        provenance="results/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}/provenance.json",
     log:
-        f"{RUN_LOGS}/finetune/{RUN_PATH}.log",
+        "logs/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}.log",
     wildcard_constraints:
         method=of_form("external"),
     conda:

@@ -95,9 +95,12 @@ rule compute_features:
     input:
         unpack(network_inputs),
     output:
-        **job_files(FEATURES, features="safetensors", index="index.parquet"),
+        features="results/{family}/{protocol}/features/{model}/{target}/{method}/{size}/{seed}/{dataset}.safetensors",
+        index="results/{family}/{protocol}/features/{model}/{target}/{method}/{size}/{seed}/{dataset}.index.parquet",
+        manifest="results/{family}/{protocol}/features/{model}/{target}/{method}/{size}/{seed}/{dataset}.manifest.json",
+        provenance="results/{family}/{protocol}/features/{model}/{target}/{method}/{size}/{seed}/{dataset}.provenance.json",
     log:
-        f"{RUN_LOGS}/features/{RUN_PATH}/{{dataset}}.log",
+        "logs/{family}/{protocol}/features/{model}/{target}/{method}/{size}/{seed}/{dataset}.log",
     wildcard_constraints:
         method=f"{PRETRAINED}|{ONE_STATE}",
     conda:
@@ -151,9 +154,11 @@ rule compute_fisher:
     input:
         unpack(fisher_inputs),
     output:
-        **job_files(FISHER, fisher="safetensors"),
+        fisher="results/{family}/{protocol}/fisher/{model}/{target}/{method}/{size}/{seed}/{fisher_images}.safetensors",
+        manifest="results/{family}/{protocol}/fisher/{model}/{target}/{method}/{size}/{seed}/{fisher_images}.manifest.json",
+        provenance="results/{family}/{protocol}/fisher/{model}/{target}/{method}/{size}/{seed}/{fisher_images}.provenance.json",
     log:
-        f"{RUN_LOGS}/fisher/{RUN_PATH}/{{fisher_images}}.log",
+        "logs/{family}/{protocol}/fisher/{model}/{target}/{method}/{size}/{seed}/{fisher_images}.log",
     wildcard_constraints:
         method="|".join([PRETRAINED, of_form("finetune", "external")]),
         fisher_images="[0-9]+(_empirical)?",

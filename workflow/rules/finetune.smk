@@ -1,7 +1,6 @@
 # Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
 
 from rib.base.settings import replaced
-from rib.training.priority import images_to_train, priority_of_training
 from rib.training.settings import FineTuningSettings, TrainingSettings
 
 # Limits of time of jobs that train a network; the long one is for very large datasets.
@@ -102,7 +101,7 @@ def training_inputs(wildcards):
         "weights": ancient(MODEL_WEIGHTS.format(model=wildcards.model)),
         **dataset_inputs("target", wildcards.target, GEOMETRY_OF[wildcards.model]),
         **proxy,
-        "manifests": checkpoint_files("manifest.json", wildcards, start),
+        "checkpoint_manifests": checkpoint_files("manifest.json", wildcards, start),
         "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", wildcards, start)),
         **text_inputs(wildcards),
         **shared_fisher_inputs(wildcards),
@@ -154,19 +153,6 @@ def fine_tuning_settings(wildcards):
     return to_params(settings)
 
 
-def images_of_run(run):
-    """Images that a run is trained on, with repetitions; `run` is a run or the wildcards of one."""
-    if not GRID.methods[run.method].trains:
-        return 0
-    target = CATALOG.datasets[run.target]
-    images_of_target = target.images or target.about_images
-    training = training_of(run.method, run.target, run.size)
-    return images_to_train(training, run.size, images_of_target)
-
-
-MOST_IMAGES_TO_TRAIN = max(map(images_of_run, TRAINED_RUNS), default=0)
-
-
 # The rule that keeps snapshots of the weights inherits from this one.
 rule finetune:
     input:
@@ -174,14 +160,14 @@ rule finetune:
         # A training waits for the check of its labels, and is not repeated for another verdict.
         label_verdict=lambda wildcards: ancient(verdicts_on_labels(wildcards)),
     output:
-        **job_files(
-            CHECKPOINT, inside=True, checkpoint="checkpoint.safetensors", history="history.csv"
-        ),
+        checkpoint="results/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}/checkpoint.safetensors",
+        history="results/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}/history.csv",
+        manifest="results/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}/manifest.json",
+        provenance="results/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}/provenance.json",
     log:
-        f"{RUN_LOGS}/finetune/{RUN_PATH}.log",
+        "logs/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}.log",
     wildcard_constraints:
         method=of_form("finetune"),
-    priority: lambda wildcards: priority_of_training(images_of_run(wildcards), MOST_IMAGES_TO_TRAIN)
     conda:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for([wildcards.target])

@@ -46,7 +46,7 @@ def label_check_inputs(wildcards):
         "model": f"{MODEL}/manifest.json".format(model=wildcards.model),
         "weights": ancient(MODEL_WEIGHTS.format(model=wildcards.model)),
         "datasets": [prepared("manifest.json", name, geometry) for name in names],
-        "watched": ancient(files_at(geometry, names)),
+        "dataset_files": ancient(files_at(geometry, names)),
         "proxy": proxy_of(geometry, names),
     }
 
@@ -69,10 +69,10 @@ rule check_labels:
     input:
         unpack(label_check_inputs),
     output:
-        verdict=f"{LABEL_CHECK}.json",
-        provenance=f"{LABEL_CHECK}.provenance.json",
+        verdict="results/{family}/{protocol}/labels/{model}/{target}.json",
+        provenance="results/{family}/{protocol}/labels/{model}/{target}.provenance.json",
     log:
-        f"{RUN_LOGS}/labels/{{model}}/{{target}}.log",
+        "logs/{family}/{protocol}/labels/{model}/{target}.log",
     conda:
         "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for(compared_datasets(wildcards.target))

@@ -71,7 +71,9 @@ def selection_inputs(wildcards):
     return {
         **network_files(wildcards),
         **dataset_inputs("target", wildcards.target, GEOMETRY_OF[wildcards.model]),
-        "watched": ancient(prepared("images.npy", wildcards.target, GEOMETRY_OF[wildcards.model])),
+        "dataset_files": ancient(
+            prepared("images.npy", wildcards.target, GEOMETRY_OF[wildcards.model])
+        ),
         "selection": [],  # which this job writes
     }
 
@@ -97,10 +99,10 @@ rule select_weights:
     input:
         unpack(selection_inputs),
     output:
-        selection=SELECTED_WEIGHTS,
-        provenance=f"{RUNS}/merge/{RUN_PATH}/provenance.json",
+        selection="results/{family}/{protocol}/merge/{model}/{target}/{method}/{size}/{seed}/selection.json",
+        provenance="results/{family}/{protocol}/merge/{model}/{target}/{method}/{size}/{seed}/provenance.json",
     log:
-        f"{RUN_LOGS}/merge/{RUN_PATH}.log",
+        "logs/{family}/{protocol}/merge/{model}/{target}/{method}/{size}/{seed}.log",
     wildcard_constraints:
         method=of_form("select"),
     conda:

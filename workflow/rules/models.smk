@@ -60,9 +60,12 @@ rule convert_model:
         archives=lambda wildcards: ancient(archive_files(CATALOG.models[wildcards.model])),
         reference=fitted_on,
     output:
-        **job_files(MODEL, inside=True, weights="weights.safetensors", description="model.json"),
+        weights="results/{family}/models/{model}/weights.safetensors",
+        description="results/{family}/models/{model}/model.json",
+        manifest="results/{family}/models/{model}/manifest.json",
+        provenance="results/{family}/models/{model}/provenance.json",
     log:
-        f"{LOGS}/models/{{model}}.log",
+        "logs/{family}/models/{model}.log",
     wildcard_constraints:
         model="|".join(re.escape(name) for name in CATALOG.models if name not in TRAINED_HERE)
         or "(?!)",

@@ -78,15 +78,13 @@ rule prepare:
         ],
         archives=lambda wildcards: ancient(archive_files(CATALOG.datasets[wildcards.dataset])),
     output:
-        **job_files(
-            PREPARED,
-            inside=True,
-            images="images.npy",
-            index="index.parquet",
-            classes="classes.json",
-        ),
+        images="results/{family}/prepare/{dataset}/{geometry}/images.npy",
+        index="results/{family}/prepare/{dataset}/{geometry}/index.parquet",
+        classes="results/{family}/prepare/{dataset}/{geometry}/classes.json",
+        manifest="results/{family}/prepare/{dataset}/{geometry}/manifest.json",
+        provenance="results/{family}/prepare/{dataset}/{geometry}/provenance.json",
     log:
-        f"{LOGS}/prepare/{{dataset}}/{{geometry}}.log",
+        "logs/{family}/prepare/{dataset}/{geometry}.log",
     conda:
         "../../envs/images.yaml"
     threads: decode_workers_of

@@ -19,7 +19,7 @@ def pretraining_inputs(wildcards):
     return {
         "dataset": prepared("manifest.json", dataset, geometry),
         "test": prepared("manifest.json", test_dataset, geometry),
-        "watched": ancient(files_at(geometry, [dataset, test_dataset])),
+        "dataset_files": ancient(files_at(geometry, [dataset, test_dataset])),
     }
 
 
@@ -47,15 +47,13 @@ rule pretrain_model:
     input:
         unpack(pretraining_inputs),
     output:
-        **job_files(
-            MODEL,
-            inside=True,
-            weights="weights.safetensors",
-            description="model.json",
-            history="history.csv",
-        ),
+        weights="results/{family}/models/{model}/weights.safetensors",
+        description="results/{family}/models/{model}/model.json",
+        history="results/{family}/models/{model}/history.csv",
+        manifest="results/{family}/models/{model}/manifest.json",
+        provenance="results/{family}/models/{model}/provenance.json",
     log:
-        f"{LOGS}/models/{{model}}.log",
+        "logs/{family}/models/{model}.log",
     wildcard_constraints:
         model="|".join(map(re.escape, TRAINED_HERE)) or "(?!)",
     conda:
@@ -79,15 +77,13 @@ rule pretrain_model:
 
 use rule pretrain_model as pretrain_model_again with:
     output:
-        **job_files(
-            PRETRAINED_AGAIN,
-            inside=True,
-            weights="weights.safetensors",
-            description="model.json",
-            history="history.csv",
-        ),
+        weights="results/{family}/pretrained_again/{model}/weights.safetensors",
+        description="results/{family}/pretrained_again/{model}/model.json",
+        history="results/{family}/pretrained_again/{model}/history.csv",
+        manifest="results/{family}/pretrained_again/{model}/manifest.json",
+        provenance="results/{family}/pretrained_again/{model}/provenance.json",
     log:
-        f"{LOGS}/pretrained_again/{{model}}.log",
+        "logs/{family}/pretrained_again/{model}.log",
     wildcard_constraints:
         model="|".join(map(re.escape, PUBLISHED_WITH_RECIPE)) or "(?!)",
 

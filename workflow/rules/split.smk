@@ -28,7 +28,7 @@ def dataset_inputs(role, dataset, geometry):
     """
     return {
         role: prepared("manifest.json", dataset, geometry),
-        "watched": ancient(files_at(geometry, [dataset])),
+        "dataset_files": ancient(files_at(geometry, [dataset])),
         f"{role}_proxy": proxy_of(geometry, [dataset]),
         f"{role}_split": split_of(geometry, dataset),
     }
@@ -57,7 +57,7 @@ def split_settings(wildcards):
 rule split_dataset:
     input:
         dataset=lambda wildcards: prepared("manifest.json", wildcards.dataset, wildcards.geometry),
-        watched=lambda wildcards: ancient(files_at(wildcards.geometry, [wildcards.dataset])),
+        dataset_files=lambda wildcards: ancient(files_at(wildcards.geometry, [wildcards.dataset])),
         dataset_proxy=lambda wildcards: proxy_of(wildcards.geometry, [wildcards.dataset]),
         earlier=lambda wildcards: splits_of(
             wildcards.geometry, GRID.evaluated_before(wildcards.dataset)
@@ -73,10 +73,10 @@ rule split_dataset:
             ]
         ),
     output:
-        table=f"{SPLIT}.parquet",
-        provenance=f"{SPLIT}.provenance.json",
+        table="results/{family}/{protocol}/split/{dataset}/{geometry}.parquet",
+        provenance="results/{family}/{protocol}/split/{dataset}/{geometry}.provenance.json",
     log:
-        f"{RUN_LOGS}/split/{{dataset}}/{{geometry}}.log",
+        "logs/{family}/{protocol}/split/{dataset}/{geometry}.log",
     conda:
         "../../envs/images.yaml"
     resources:

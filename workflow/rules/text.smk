@@ -43,9 +43,12 @@ rule store_text:
         ],
         archives=lambda wildcards: ancient(archive_files(CATALOG.models[wildcards.model])),
     output:
-        **job_files(TEXT, inside=True, tower="tower.safetensors", tokens="tokens.safetensors"),
+        tower="results/{family}/text/{model}/tower.safetensors",
+        tokens="results/{family}/text/{model}/tokens.safetensors",
+        manifest="results/{family}/text/{model}/manifest.json",
+        provenance="results/{family}/text/{model}/provenance.json",
     log:
-        f"{LOGS}/text/{{model}}.log",
+        "logs/{family}/text/{model}.log",
     wildcard_constraints:
         model="|".join(map(re.escape, TEXT_MODELS)) or "(?!)",
     conda:

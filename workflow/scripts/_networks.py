@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from _inputs import checkpoints_of, folder_of, optional_folder, optional_path, paths
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
-from rib.evaluation.networks import NetworkState, RunNetworks, merged_states, selected_state
+from rib.evaluation.networks import RunNetworks, network_states
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.evaluation.settings import NetworkSettings, SnapshotState
 
@@ -21,21 +21,13 @@ def networks_of_job(
     Args:
         files: inputs of the job: `model`, the manifest of the pretrained model; `checkpoints` of
             the settings' parents; `selection` and `fisher` of some merges, else empty.
-        run: its method names a network that is no merge.
+        run: its method is the name of the entry, which is that of a network that is no merge.
     """
-    if snapshots:
-        states = [
-            NetworkState(run.method, snapshot.alpha, snapshot.weights) for snapshot in snapshots
-        ]
-    elif settings.merge is not None:
-        states = merged_states(run, settings.parents, settings.merge, paths(files.fisher))
-    elif files.selection:
-        states = [selected_state(run.method, optional_path(files.selection))]
-    else:
-        states = [NetworkState(run.method, None, {run.method: 1.0})]
     return RunNetworks(
         model_folder=folder_of(files.model),
-        states=states,
+        states=network_states(
+            run, settings, optional_path(files.selection), paths(files.fisher), snapshots
+        ),
         checkpoints=checkpoints_of(settings.parents, files.checkpoints),
     )
 

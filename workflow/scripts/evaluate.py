@@ -26,7 +26,8 @@ with run(snakemake) as output:
                 decode_workers=snakemake.threads,
             )
         )
-    scored_run = Run(
+    # Of several networks the entry is the name of all, and each has its own method.
+    run_of_entry = Run(
         model=wildcards.model,
         target=wildcards.target,
         method=wildcards.entry,
@@ -34,9 +35,9 @@ with run(snakemake) as output:
         seed=int(wildcards.seed),
     )
     evaluate(
-        run=scored_run,
-        networks=networks_of_job(files, scored_run, settings, settings.snapshots),
-        manifests=paths(files.manifests),
+        run=run_of_entry,
+        networks=networks_of_job(files, run_of_entry, settings, settings.snapshots),
+        checkpoint_manifests=paths(files.checkpoint_manifests),
         datasets=datasets,
         settings=settings,
         rows=output["rows"],

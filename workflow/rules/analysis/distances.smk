@@ -86,7 +86,7 @@ rule measure_distances:
             provenance=f"{DISTANCES_OF}.provenance.json",
         ),
     log:
-        f"{RUN_LOGS}/distances/{{model}}.log",
+        f"{LOGS}/distances/{{model}}.log",
     conda:
         "../../../envs/report.yaml"
     resources:
@@ -119,7 +119,7 @@ rule compress_datasets:
         indexes=lambda wildcards: ancient(
             [prepared("index.parquet", name, wildcards.geometry) for name in DISTANCE_SETS]
         ),
-        watched=lambda wildcards: ancient(files_at(wildcards.geometry, DISTANCE_SETS)),
+        dataset_files=lambda wildcards: ancient(files_at(wildcards.geometry, DISTANCE_SETS)),
         proxy=lambda wildcards: proxy_of(wildcards.geometry, DISTANCE_SETS),
         splits=splits_of("{geometry}", DISTANCE_SETS),
     output:
@@ -128,7 +128,7 @@ rule compress_datasets:
             provenance=f"{COMPRESSION_OF}.provenance.json",
         ),
     log:
-        f"{RUN_LOGS}/distances/{{geometry}}.log",
+        f"{LOGS}/distances/{{geometry}}.log",
     conda:
         "../../../envs/report.yaml"
     resources:

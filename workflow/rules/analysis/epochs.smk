@@ -44,14 +44,15 @@ use rule finetune as keep_snapshots with:
     input:
         unpack(training_inputs),
     output:
-        **job_files(
-            SNAPSHOTS,
-            inside=True,
-            **{name: f"{name}.safetensors" for name in KEPT},
-            history="history.csv",
-        ),
+        **{
+            name: f"results/{{family}}/{{protocol}}/snapshots/{{model}}/{{target}}/{{method}}/{{size}}/{{seed}}/{name}.safetensors"
+            for name in KEPT
+        },
+        history="results/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}/history.csv",
+        manifest="results/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}/manifest.json",
+        provenance="results/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}/provenance.json",
     log:
-        f"{RUN_LOGS}/snapshots/{RUN_PATH}.log",
+        "logs/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}.log",
 
 
 def epoch_feature_settings(wildcards):
@@ -78,9 +79,12 @@ rule compute_epoch_features:
         manifest=f"{SNAPSHOTS}/manifest.json",
         snapshots=ancient([f"{SNAPSHOTS}/{name}.safetensors" for name in KEPT]),
     output:
-        **job_files(EPOCH_FEATURES, features="safetensors", index="index.parquet"),
+        features="results/{family}/{protocol}/epochs/{model}/{target}/{method}/{size}/{seed}/{dataset}.safetensors",
+        index="results/{family}/{protocol}/epochs/{model}/{target}/{method}/{size}/{seed}/{dataset}.index.parquet",
+        manifest="results/{family}/{protocol}/epochs/{model}/{target}/{method}/{size}/{seed}/{dataset}.manifest.json",
+        provenance="results/{family}/{protocol}/epochs/{model}/{target}/{method}/{size}/{seed}/{dataset}.provenance.json",
     log:
-        f"{RUN_LOGS}/epochs/{RUN_PATH}/{{dataset}}.log",
+        "logs/{family}/{protocol}/epochs/{model}/{target}/{method}/{size}/{seed}/{dataset}.log",
     wildcard_constraints:
         method=of_form("finetune"),
     conda:
@@ -145,7 +149,7 @@ def snapshot_inputs(wildcards):
     return {
         **evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.group]),
         "trained": f"{SNAPSHOTS}/manifest.json".format(**run),
-        "manifests": [],
+        "checkpoint_manifests": [],
         "checkpoints": ancient(snapshots),
     }
 

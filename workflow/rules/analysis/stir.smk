@@ -33,9 +33,12 @@ rule invert_representation:
     input:
         unpack(network_inputs),
     output:
-        **job_files(INVERTED, inverted="safetensors", index="index.parquet"),
+        inverted="results/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.safetensors",
+        index="results/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.index.parquet",
+        manifest="results/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.manifest.json",
+        provenance="results/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.provenance.json",
     log:
-        f"{RUN_LOGS}/inversions/{RUN_PATH}/{{dataset}}.log",
+        "logs/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.log",
     wildcard_constraints:
         method=f"{PRETRAINED}|{ONE_STATE}",
     conda:
@@ -76,9 +79,11 @@ rule cross_inversions:
         after=f"{INVERTED}.manifest.json",
         inverted_after=ancient(f"{INVERTED}.safetensors"),
     output:
-        **job_files(CROSSED, features="safetensors"),
+        features="results/{family}/{protocol}/stir/{model}/{target}/{method}/{size}/{seed}/{dataset}.safetensors",
+        manifest="results/{family}/{protocol}/stir/{model}/{target}/{method}/{size}/{seed}/{dataset}.manifest.json",
+        provenance="results/{family}/{protocol}/stir/{model}/{target}/{method}/{size}/{seed}/{dataset}.provenance.json",
     log:
-        f"{RUN_LOGS}/stir/{RUN_PATH}/{{dataset}}.log",
+        "logs/{family}/{protocol}/stir/{model}/{target}/{method}/{size}/{seed}/{dataset}.log",
     wildcard_constraints:
         method=ONE_STATE,
     conda:

@@ -45,7 +45,7 @@ def evaluate(
     *,
     run: Run,
     networks: RunNetworks,
-    manifests: Sequence[Path],
+    checkpoint_manifests: Sequence[Path],
     datasets: Sequence[DatasetFiles],
     settings: EvaluationSettings,
     rows: Path,
@@ -54,15 +54,16 @@ def evaluate(
     """Score the networks of a job on its datasets; each image is read once for all networks.
 
     Args:
-        run: its model, target, size and seed are those of all networks.
+        run: all networks have its model, target, size and seed; its method is the entry's name.
         networks: each is scored.
-        manifests: of the checkpoints, in their order; none for snapshots.
+        checkpoint_manifests: in the order of the checkpoints; none for snapshots.
         datasets: that are scored. Rows of a part of one (`settings.part`) are the same as among
             the rows of the whole dataset.
         rows: Parquet file that is written, one row per network and image: the run's five columns,
-            alpha (null unless the run is a curve), dataset, row (position in the prepared dataset's
-            index, which has ids and labels), and the results of `score`: prediction and rank as
-            int16, the others as float16, clipped to its largest finite values.
+            alpha (of a point of a curve, or the share of training of a snapshot; else null),
+            dataset, row (position of the image in the prepared dataset's index, which has ids and
+            labels), and the results of `score`: prediction and rank as int16, the others as
+            float16, clipped to its largest finite values.
         manifest: JSON file that is written: the device, n and label space digest of each dataset,
             the fit of each checkpoint, and what each network is made of (see `states_as_json`).
 
@@ -93,13 +94,15 @@ def evaluate(
             run, networks.states, models, prepared_datasets, inputs_of_datasets, batch_size
         )
     else:
+        # Whole batches of the dataset are scored, since the last digits of an image's scores may
+        # depend on the images beside it.
         (dataset,) = prepared_datasets
         is_in_part = images_of_part(index, settings.part)
         images_of_datasets = [int(is_in_part[dataset.index["row"]].sum())]
-        passed = batches_with_part(dataset, is_in_part, batch_size)
-        inputs = Inputs.of(passed, preprocessing, device)
+        dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
+        inputs = Inputs.of(dataset_of_batches, preprocessing, device)
         rows_of_batches = rows_of_networks(
-            run, networks.states, models, [passed], [inputs], batch_size
+            run, networks.states, models, [dataset_of_batches], [inputs], batch_size
         )
         table = rows_of_batches.filter(is_in_part[rows_of_batches["row"]])
     pq.write_table(table, rows, **ENCODING)
@@ -110,7 +113,7 @@ def evaluate(
     facts = {
         "device": device.type,
         "datasets": facts_of_datasets,
-        "fit": _fit_of_checkpoints(networks.checkpoints, manifests),
+        "fit": _fit_of_checkpoints(networks.checkpoints, checkpoint_manifests),
         "networks": states_as_json(networks.states),
     }
     write_json(manifest, facts)
@@ -125,7 +128,7 @@ def _fit_of_checkpoints(
 
     Args:
         checkpoints: files by key.
-        manifests: of the checkpoints, in their order; none for snapshots, which have no fit.
+        manifests: in the order of the checkpoints; none for snapshots, which have no fit.
     """
     if not manifests:
         return {}

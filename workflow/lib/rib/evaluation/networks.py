@@ -9,7 +9,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.entries import CURVE
 from rib.config.run import LOADED, PRETRAINED, Run
-from rib.evaluation.settings import MergeSettings
+from rib.evaluation.settings import MergeSettings, NetworkSettings, SnapshotState
 from rib.models.merge import Merge, Weights
 
 LARGEST_ROUNDING_ERROR = 1e-9  # of the sum of weights
@@ -19,7 +19,9 @@ class NetworkState(NamedTuple):
     """One network and what it is made of."""
 
     method: str  # of its run, such as `wise_ft-alpha0.5`
-    alpha: float | None  # None unless the run is a curve; of a snapshot, the share of training
+    # Of a point of a curve; of a snapshot, the share of training; else None, as the one alpha of a
+    # method is in its name.
+    alpha: float | None
     weights: Weights  # of averaged methods, which add up to 1; or what an algorithm makes of them
 
 
@@ -32,6 +34,35 @@ class RunNetworks:
     checkpoints: Mapping[str, Path]  # by the names that the states weigh
 
 
+def network_states(
+    run: Run,
+    settings: NetworkSettings,
+    selection: Path | None,
+    fisher: Sequence[Path],
+    snapshots: Sequence[SnapshotState],
+) -> list[NetworkState]:
+    """What the networks of a job are made of.
+
+    A training has one network, {"ft": 1.0}; an average has one for each variant or alpha; a
+    selection has the chosen one; a training that kept snapshots has one for each of them.
+
+    Args:
+        run: its method is the name of a network that is no merge.
+        selection: file of `select_weights`; None for other networks.
+        fisher: see `merged_states`.
+        snapshots: none for networks that are trained to the end.
+    """
+    if snapshots:
+        return [
+            NetworkState(run.method, snapshot.alpha, snapshot.weights) for snapshot in snapshots
+        ]
+    if settings.merge is not None:
+        return merged_states(run, settings.parents, settings.merge, fisher)
+    if selection is not None:
+        return [NetworkState(run.method, None, read_json(selection)["weights"])]
+    return [NetworkState(run.method, None, {run.method: 1.0})]
+
+
 def merged_states(
     run: Run, parents: Sequence[str], merge: MergeSettings, fisher: Sequence[Path] = ()
 ) -> list[NetworkState]:
@@ -41,7 +72,7 @@ def merged_states(
     "ft": 0.5}). What needs tensors is a `Merge`, which is computed when the network is made.
 
     Args:
-        run: its model, target, size and seed count.
+        run: only its model, target, size and seed are used.
         parents: keys of the merged checkpoints.
         fisher: files of the parents' Fisher information, in their order, if the algorithm takes it.
 
@@ -91,11 +122,6 @@ def check_weights(weights: Weights, parents: Sequence[str], algorithm: str) -> N
     total = sum(weights.values())
     if abs(total - 1) > LARGEST_ROUNDING_ERROR:
         raise UserError(f"{algorithm}: the weights add up to {total}, not 1; correct it.")
-
-
-def selected_state(method: str, selection: Path) -> NetworkState:
-    """The network that `select_weights` has chosen, from the file that it wrote."""
-    return NetworkState(method, None, read_json(selection)["weights"])
 
 
 def states_as_json(states: Sequence[NetworkState]) -> list[dict[str, Any]]:

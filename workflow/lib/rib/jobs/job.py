@@ -31,7 +31,6 @@ from rib.base.locks import acquire
 from rib.base.progress import log, log_lines
 from rib.base.text import redacted
 from rib.jobs.messages import message_of, message_of_os_error
-from rib.jobs.parent_run import is_held
 from rib.records import integrity, provenance
 from rib.records.environment import surroundings
 from rib.records.hashing import remember_hash, signature
@@ -285,7 +284,7 @@ def _stale_folders() -> set[Path]:
         with contextlib.suppress(FileNotFoundError):  # other jobs may end meanwhile
             log_file, *outputs = mark.read_text(encoding="utf-8").splitlines()
             logs[folder] = log_file
-            if is_held(_lock(folder)):
+            if _is_running(folder):
                 running_folders.add(folder)
                 logs_of_running.add(log_file)
             elif all(map(os.path.exists, outputs)):
@@ -296,6 +295,17 @@ def _stale_folders() -> set[Path]:
         if folder not in running_folders and runs_elsewhere:
             stale_folders.add(folder)
     return stale_folders
+
+
+def _is_running(folder: Path) -> bool:
+    """A lock that can be had was left by a process that was killed."""
+    if not _lock(folder).exists():
+        return False
+    try:
+        acquire(_lock(folder), timeout=0).release()
+    except Timeout:
+        return True
+    return False
 
 
 def _lock(folder: Path) -> Path:
