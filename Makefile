@@ -89,7 +89,7 @@ gpu: $(VENV)/test.done ## check and measure a GPU (minutes), in reports/gpu.md; 
 	@python tests/benchmarks/gpu.py --device $(DEVICE)
 
 docs: $(VENV)/run.done ## update the generated parts of README.md and docs/; needs no run
-	@snakemake --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.reporting.readme README.md docs/*.md
+	@snakemake --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.report.readme README.md docs/*.md
 
 site: $(VENV)/test.done ## build README.md and docs/ as a site in build/site; a broken link fails
 	@python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs . build/site

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "workflow/lib/rib"
-TORCH_FREE = ("base", "config", "records", "jobs", "analysis", "figures", "reporting")
+TORCH_FREE = ("base", "config", "records", "jobs", "statistics", "figures", "report")
 MODULES = sorted(LIBRARY.rglob("*.py"))
 
 
@@ -46,10 +46,10 @@ FORBIDDEN = {
     "data/layouts/idx.py": "import rib.data.http",
     "data/http.py": "import rib.data.layouts.idx",
     "data/archives.py": "def f():\n    from rib.evaluation import score",
-    "reporting/page.py": "import rib.project",
+    "report/page.py": "import rib.project",
     "more/__init__.py": "",
-    "analysis/cka.py": "def f():\n    import torch",
-    "analysis/ri.py": "import rib.data.images",
+    "statistics/cka.py": "def f():\n    import torch",
+    "statistics/ri.py": "import rib.data.images",
     "methods/soup.py": "import rib.methods.base",
     "methods/base.py": "from torch import nn",
     "jobs/script.py": "import snakemake.utils",
@@ -86,15 +86,15 @@ def report_of_faults(tmp_path_factory):
         "rib.base.files -> rib.analyses.robustness.radar",
         "rib.data.images -> rib.models.state",
         "rib.data.archives -> rib.evaluation.score",
-        "rib.reporting.page -> rib.project",
+        "rib.report.page -> rib.project",
         "not listed as layers: - rib.more",
         "No cycles are allowed in rib.",
         ".models -> .data",
         "No cycles are allowed in rib.data.",
         ".layouts -> .http",
         ".prepare -> .images",
-        "rib.analysis.cka -> torch",
-        "rib.analysis.ri -> rib.data.images (l.1) rib.data.images -> timm",
+        "rib.statistics.cka -> torch",
+        "rib.statistics.ri -> rib.data.images (l.1) rib.data.images -> timm",
         "rib.methods.soup -> rib.methods.base (l.1) rib.methods.base -> torch",
         "rib.jobs.script -> snakemake",
     ],

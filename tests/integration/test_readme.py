@@ -23,7 +23,7 @@ from PIL import Image
 
 from rib.base.files import read_json
 from rib.models.checkpoint import xor_decompress
-from rib.reporting import readme
+from rib.report import readme
 from tiny import forked
 from tiny.photos import INDICES, WNIDS, run_prepare, zipped
 from tiny.plugins import needs

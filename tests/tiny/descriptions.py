@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from rib.base.settings import from_params
-from rib.reporting.settings import CardDescription, GridDescription
+from rib.report.settings import CardDescription, GridDescription
 
 CONFIG = {"protocol": "paper", "seeds": [0], "statistics": {"confidence": 0.95, "seed": 3}}
 GRID = {

@@ -14,18 +14,18 @@ from rib.analyses.models import tables as model_comparison
 from rib.analyses.models.settings import ModelComparisonSettings
 from rib.analyses.samples import tables as samples
 from rib.analyses.samples.settings import SampleSettings
-from rib.analysis import comparison, tables, writing
-from rib.analysis.counts import RowFiles
-from rib.analysis.settings import (
+from rib.base.files import write_json
+from rib.config.label_space import LabelSpace
+from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
+from rib.data.view import DatasetFiles, DatasetView
+from rib.statistics import comparison, tables, writing
+from rib.statistics.counts import RowFiles
+from rib.statistics.settings import (
     FitRule,
     GridTableSettings,
     MethodComparisonSettings,
     RIStatistics,
 )
-from rib.base.files import write_json
-from rib.config.label_space import LabelSpace
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
-from rib.data.view import DatasetFiles, DatasetView
 
 MODELS = 14
 METHODS = [f"method{i}" for i in range(12)]

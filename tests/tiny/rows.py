@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.analysis.counts import Rows, rows_of
 from rib.config.run import RUN_COLUMNS, Run
+from rib.statistics.counts import Rows, rows_of
 
 
 def split(table: pd.DataFrame) -> Iterator[tuple[Run, pd.DataFrame]]:

@@ -5,9 +5,9 @@ from math import nan
 
 import numpy as np
 
-from rib.analysis.counts import Counts
-from rib.analysis.scored_state import ScoredState
 from rib.config.run import Run
+from rib.statistics.counts import Counts
+from rib.statistics.scored_state import ScoredState
 
 
 def state_of(

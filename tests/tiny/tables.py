@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.analysis.writing import write_tables
+from rib.statistics.writing import write_tables
 
 
 def write(
@@ -17,13 +17,13 @@ def write(
     fit_of_runs: pd.DataFrame | None = None,
     **settings,
 ) -> None:
-    """Write the table, or tables by name, that a function of rib.analysis returns.
+    """Write the table, or tables by name, that a function of rib.statistics returns.
 
     Args:
         table: file of the one table.
         outputs: instead, files of tables by name.
         conditions: of the grid, which `write_tables` writes into a last column.
-        fit_of_runs: fit of the runs in rows, as rib.analysis.writing.with_fit adds it.
+        fit_of_runs: fit of the runs in rows, as rib.statistics.writing.with_fit adds it.
         settings: arguments of the function.
     """
     files = {"table": table} if outputs is None else outputs

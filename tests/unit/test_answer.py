@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from rib.reporting.answer import Answer, AnswerNames, AnswerTables, answer, main_method
+from rib.report.answer import Answer, AnswerNames, AnswerTables, answer, main_method
 
 MINUS = "\N{MINUS SIGN}"
 NAMES = AnswerNames(

@@ -14,8 +14,8 @@ from scipy import stats
 
 from rib.analyses.distances import association
 from rib.analyses.distances.settings import AssociationSettings
-from rib.analysis.fit import read_table
-from rib.analysis.writing import write_tables
+from rib.statistics.fit import read_table
+from rib.statistics.writing import write_tables
 
 NAMES = ["a", "b", "c", "d", "e"]
 TARGETS = ["a", "b", "c", "d"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rib.analysis.bootstrap import (
+from rib.statistics.bootstrap import (
     LIMITS,
     estimate,
     object_weights,

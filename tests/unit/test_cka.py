@@ -13,7 +13,9 @@ from safetensors.numpy import save_file
 
 from rib.analyses.epochs.tables import epoch_table
 from rib.analyses.representations.tables import cka_table
-from rib.analysis.cka import (
+from rib.base.errors import UserError
+from rib.config.run import RUN_COLUMNS, Run
+from rib.statistics.cka import (
     Kernel,
     cka,
     hsic,
@@ -21,8 +23,6 @@ from rib.analysis.cka import (
     mean_over,
     plain_cka,
 )
-from rib.base.errors import UserError
-from rib.config.run import RUN_COLUMNS, Run
 from tiny.tables import write
 
 PRETRAINED_RUN = Run("m", "none", "pretrained", "all", 0)

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analysis.classes import WORST, class_table, worst_classes
-from rib.analysis.counts import Counts
-from rib.analysis.fit import marked
 from rib.config.label_space import LabelSpace
 from rib.config.run import RUN_COLUMNS
+from rib.statistics.classes import WORST, class_table, worst_classes
+from rib.statistics.counts import Counts
+from rib.statistics.fit import marked
 from tiny.states import state_of
 
 STATES = [

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rib.analysis import comparison
-from rib.analysis.bootstrap import object_weights, over_runs, p_over_runs
-from rib.analysis.comparison import (
+from rib.config.run import PRETRAINED, RUN_COLUMNS
+from rib.statistics import comparison
+from rib.statistics.bootstrap import object_weights, over_runs, p_over_runs
+from rib.statistics.comparison import (
     Column,
     compare,
     effects_of,
@@ -22,12 +23,11 @@ from rib.analysis.comparison import (
     rank,
     sign_flip_p,
 )
-from rib.analysis.counts import Counts, count, write_counts
-from rib.analysis.ri import Ood, ood_accuracies, ood_parts
-from rib.analysis.scored_state import STATE_COLUMNS
-from rib.analysis.settings import MethodComparisonSettings, RIStatistics
-from rib.analysis.tables import mri_tables, ri_table
-from rib.config.run import PRETRAINED, RUN_COLUMNS
+from rib.statistics.counts import Counts, count, write_counts
+from rib.statistics.ri import Ood, ood_accuracies, ood_parts
+from rib.statistics.scored_state import STATE_COLUMNS
+from rib.statistics.settings import MethodComparisonSettings, RIStatistics
+from rib.statistics.tables import mri_tables, ri_table
 from tiny.rows import by_runs
 from tiny.states import state_of
 from tiny.tables import write

@@ -17,7 +17,7 @@ from rib.config.grid import resolve_grid
 from rib.config.schema import validated
 from rib.data.settings import DatasetView
 from rib.records import provenance
-from rib.reporting.cost_estimate import _line_of_dataset, lines, plan
+from rib.report.cost_estimate import _line_of_dataset, lines, plan
 from rib.training.settings import TrainingSettings
 from tiny.records import FACTS
 

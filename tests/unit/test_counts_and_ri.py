@@ -11,8 +11,15 @@ import pandas as pd
 import pytest
 
 from rib.analyses.data_and_models.tables import identical_table
-from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import (
+from rib.base.errors import UserError
+from rib.base.files import read_json, write_json
+from rib.config.label_space import LabelSpace
+from rib.config.run import MEAN, RUN_COLUMNS, Run, run_of
+from rib.data.identity import PHOTO
+from rib.data.subsets import subset
+from rib.data.view import DatasetFiles, DatasetView, load_whole
+from rib.statistics.bootstrap import estimate, object_weights
+from rib.statistics.counts import (
     ALL_INDICES,
     COLUMNS,
     RowFiles,
@@ -23,19 +30,12 @@ from rib.analysis.counts import (
     read_rows_of,
     write_counts,
 )
-from rib.analysis.ri import on_other_datasets, ood_accuracies, ood_parts
-from rib.analysis.sample_rows import read_rows
-from rib.analysis.scored_state import STATE_COLUMNS
-from rib.analysis.settings import FitRule, GridTableSettings, RIStatistics
-from rib.analysis.tables import grid_tables, json_by_method, read_fits, ri_table, roles_of
-from rib.analysis.writing import write_tables
-from rib.base.errors import UserError
-from rib.base.files import read_json, write_json
-from rib.config.label_space import LabelSpace
-from rib.config.run import MEAN, RUN_COLUMNS, Run, run_of
-from rib.data.identity import PHOTO
-from rib.data.subsets import subset
-from rib.data.view import DatasetFiles, DatasetView, load_whole
+from rib.statistics.ri import on_other_datasets, ood_accuracies, ood_parts
+from rib.statistics.sample_rows import read_rows
+from rib.statistics.scored_state import STATE_COLUMNS
+from rib.statistics.settings import FitRule, GridTableSettings, RIStatistics
+from rib.statistics.tables import grid_tables, json_by_method, read_fits, ri_table, roles_of
+from rib.statistics.writing import write_tables
 from tiny.rows import by_runs, write_rows
 from tiny.states import columns_of_run, state_of
 

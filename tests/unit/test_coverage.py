@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from rib.analysis.coverage import coverage
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles
+from rib.statistics.coverage import coverage
 from tiny.states import state_of
 from tiny.training import VIEW, prepared_folder, random_images
 

@@ -34,7 +34,7 @@ from rib.models.inputs import Inputs
 from rib.models.merge import Merge
 from rib.models.network import create, load
 from rib.models.state import network_in_state
-from rib.reporting.model_card import CardFiles, CardNetwork, write_card
+from rib.report.model_card import CardFiles, CardNetwork, write_card
 from tiny.architectures import ARCHITECTURES, Architecture, cases
 from tiny.changed import replace
 from tiny.descriptions import card_description
@@ -54,7 +54,7 @@ from tiny.training import (
 
 open_clip = pytest.importorskip("open_clip")
 CATALOG = Catalog([ROOT / "workflow/catalog"])
-CARD_TEMPLATE = ROOT / "workflow/lib/rib/reporting/model_card.md.jinja"
+CARD_TEMPLATE = ROOT / "workflow/lib/rib/report/model_card.md.jinja"
 CLASSES = 40  # outputs of the networks
 FT = {"ft": 1.0}  # the weights of a fine-tuned run
 WEIGHT_FILES = ("open_clip_model.safetensors", "model.safetensors")  # of the two libraries

@@ -6,7 +6,7 @@ import pytest
 from rib.analyses.epochs import cka_epochs
 from rib.analyses.representations import cka_layers
 from rib.analyses.stir import stir
-from rib.reporting.page import page_tables
+from rib.report.page import page_tables
 from tiny.analyses import DESCRIPTIONS
 from tiny.descriptions import description
 

@@ -12,9 +12,6 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from rib.analysis.fit import fit_table, name_other_rates, name_unfinished
-from rib.analysis.settings import FitRule
-from rib.analysis.writing import read_fit, write_tables
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.figure_settings import FigureSettings
@@ -22,6 +19,9 @@ from rib.config.grid import resolve_grid
 from rib.config.run import RUN_COLUMNS, Run
 from rib.config.schema import validated
 from rib.figures import FigureFiles, write_figure
+from rib.statistics.fit import fit_table, name_other_rates, name_unfinished
+from rib.statistics.settings import FitRule
+from rib.statistics.writing import read_fit, write_tables
 from tiny.analyses import drawing_module
 from tiny.project import ROOT
 

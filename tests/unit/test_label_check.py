@@ -9,7 +9,11 @@ from scipy.stats import binom
 
 from rib.analyses.data_and_models.settings import DatasetFacts
 from rib.analyses.data_and_models.tables import label_table
-from rib.analysis.label_check import (
+from rib.base.errors import UserError
+from rib.base.files import write_json
+from rib.config.label_space import LabelSpace
+from rib.data.identity import PHOTO
+from rib.statistics.label_check import (
     AGREES,
     NO_CLASS,
     NOT_DECIDED,
@@ -20,10 +24,6 @@ from rib.analysis.label_check import (
     decide,
     mappings_of,
 )
-from rib.base.errors import UserError
-from rib.base.files import write_json
-from rib.config.label_space import LabelSpace
-from rib.data.identity import PHOTO
 
 CLASSES = 20
 NAMES = tuple(f"{(7 * label) % CLASSES:02d} name" for label in range(CLASSES))

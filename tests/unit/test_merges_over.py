@@ -14,15 +14,15 @@ import pytest
 from rib.analyses.cost.tables import cost_table
 from rib.analyses.over_targets.settings import OverTargetsSettings
 from rib.analyses.over_targets.tables import over_targets_table
-from rib.analysis.bootstrap import object_weights
-from rib.analysis.counts import COLUMNS, RowFiles
-from rib.analysis.fit import fit_table
-from rib.analysis.settings import FitRule
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, parent_of
 from rib.evaluation.networks import merged_states
 from rib.evaluation.settings import MergeSettings
 from rib.methods import greedy_soup, soup
+from rib.statistics.bootstrap import object_weights
+from rib.statistics.counts import COLUMNS, RowFiles
+from rib.statistics.fit import fit_table
+from rib.statistics.settings import FitRule
 from tiny.grids import grid, project_catalog
 from tiny.tables import write
 from tiny.training import RUN

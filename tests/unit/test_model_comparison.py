@@ -11,14 +11,14 @@ from scipy import stats
 
 from rib.analyses.models.settings import ModelComparisonSettings
 from rib.analyses.models.tables import MEASURES, kendall_tau, model_tables
-from rib.analysis.bootstrap import estimate, object_weights, over_runs, p_over_runs
-from rib.analysis.counts import Counts, write_counts
-from rib.analysis.ri import ood_accuracies, ood_parts
-from rib.analysis.settings import RIStatistics
-from rib.analysis.tables import mri_tables
-from rib.analysis.writing import write_tables
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS
+from rib.statistics.bootstrap import estimate, object_weights, over_runs, p_over_runs
+from rib.statistics.counts import Counts, write_counts
+from rib.statistics.ri import ood_accuracies, ood_parts
+from rib.statistics.settings import RIStatistics
+from rib.statistics.tables import mri_tables
+from rib.statistics.writing import write_tables
 from tiny.states import state_of
 
 # By dataset, its objects, and how many images it has of each.

@@ -12,12 +12,12 @@ from scipy import stats
 from rib.analyses.networks import networks as figure_module
 from rib.analyses.networks.settings import NetworkGroupSettings
 from rib.analyses.networks.tables import network_tables, welch_interval
-from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import write_counts
-from rib.analysis.ri import ood_accuracies
-from rib.analysis.settings import RIStatistics
-from rib.analysis.writing import read_fit, write_tables
 from rib.config.run import PRETRAINED, RUN_COLUMNS
+from rib.statistics.bootstrap import estimate, object_weights
+from rib.statistics.counts import write_counts
+from rib.statistics.ri import ood_accuracies
+from rib.statistics.settings import RIStatistics
+from rib.statistics.writing import read_fit, write_tables
 from tiny.states import counts_without_shared_objects, state_of
 
 CONFIDENCE = 0.9
@@ -216,7 +216,7 @@ def test_the_ends_of_an_interval_of_accuracies_are_accuracies(tmp_path):
 
 
 def replicates_of_groups(counts, method, attribute):
-    """Means over the networks of each group of an attribute of rib.analysis.ri.Ood."""
+    """Means over the networks of each group of an attribute of rib.statistics.ri.Ood."""
     weights = object_weights(counts.objects, SETTINGS.ri.replicates, SETTINGS.ri.seed)
     ood = ood_accuracies(counts, weights, OOD)
     means = {}

@@ -15,7 +15,7 @@ from PIL import Image
 from rib.base.plugins import LIBRARY
 from rib.base.progress import duration
 from rib.records import provenance
-from rib.reporting.page import (
+from rib.report.page import (
     MOST_ROWS,
     PageInputs,
     page_tables,
@@ -23,7 +23,7 @@ from rib.reporting.page import (
     with_choices,
     write_page,
 )
-from rib.reporting.settings import PageSettings
+from rib.report.settings import PageSettings
 from tiny.analyses import DESCRIPTIONS, caption_of
 from tiny.descriptions import description
 from tiny.project import ROOT

@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import rib
-from rib.analysis.counts import RowFiles, count, read_objects, read_rows_of
-from rib.analysis.sample_rows import parts_together, read_rows
 from rib.base.errors import UserError
 from rib.base.files import sha256, write_json
 from rib.data.dataset_part import DatasetPart
 from rib.data.parts import batches_with_part, check_part, images_of_part
 from rib.data.prepared import PreparedDataset
+from rib.statistics.counts import RowFiles, count, read_objects, read_rows_of
+from rib.statistics.sample_rows import parts_together, read_rows
 from tiny.training import SPACE
 
 NOISE = DatasetPart(column="corruption", levels=["shot", "gauss"])

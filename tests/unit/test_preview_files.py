@@ -11,8 +11,8 @@ from preview_files import KILLED, TOO_FEW, TOO_SLOW, PreviewFiles
 from registry import RegisteredFigure, Registry
 
 from rib.base.errors import UserError
-from rib.reporting.preview import write_preview
-from rib.reporting.settings import PreviewDescription, PreviewJobSettings, PreviewSettings
+from rib.report.preview import write_preview
+from rib.report.settings import PreviewDescription, PreviewJobSettings, PreviewSettings
 from tiny.project import ROOT
 
 DESCRIPTION = PreviewDescription(

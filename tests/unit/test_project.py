@@ -9,7 +9,7 @@ import yaml
 from rib.config.catalog import Catalog
 from rib.config.grid import resolve_grid
 from rib.config.schema import validated
-from rib.reporting import readme
+from rib.report import readme
 
 ROOT = Path(__file__).parents[2]
 

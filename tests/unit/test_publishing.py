@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rib.records import provenance
-from rib.reporting.publication import publish
-from rib.reporting.settings import PublicationSettings
+from rib.report.publication import publish
+from rib.report.settings import PublicationSettings
 from tiny.records import FACTS
 
 GRIDS = Path("results/f/paper/metrics")

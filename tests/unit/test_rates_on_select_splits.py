@@ -19,8 +19,8 @@ from rib.analyses.learning_rates.held_out import (
     warnings_on,
 )
 from rib.analyses.learning_rates.settings import HeldOutRateSettings, SweptMethod
-from rib.analysis.counts import RowFiles
 from rib.base.errors import UserError
+from rib.statistics.counts import RowFiles
 from tiny.rows import write_rows
 from tiny.tables import write
 

@@ -10,7 +10,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from rib.config.catalog import Catalog
-from rib.reporting import readme
+from rib.report import readme
 
 ROOT = Path(__file__).parents[2]
 GRAPH = """flowchart TB

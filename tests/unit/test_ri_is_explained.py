@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from rib.analysis import ri
+from rib.statistics import ri
 from tiny.analyses import caption_of
 from tiny.project import ROOT
 
@@ -22,7 +22,7 @@ PLACES = [
     "docs/figures.md",
     f"{REPORT}/workflow.rst",
     *(str(caption_of(name)) for name in ("protocol", "ri_matrix", "tradeoff")),
-    "workflow/lib/rib/reporting/model_card.md.jinja",
+    "workflow/lib/rib/report/model_card.md.jinja",
     "workflow/lib/rib/project.py",
 ]
 # How RI was explained when datasets in distribution seemed to count.
@@ -52,8 +52,8 @@ def test_the_module_that_computes_it_says_it_in_these_words():
 def test_no_page_says_otherwise():
     pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("workflow/report/**/*.*")]
     pages += [
-        *ROOT.glob("workflow/lib/rib/reporting/*"),
-        *ROOT.glob("workflow/lib/rib/analysis/*.py"),
+        *ROOT.glob("workflow/lib/rib/report/*"),
+        *ROOT.glob("workflow/lib/rib/statistics/*.py"),
         *ROOT.glob("workflow/lib/rib/analyses/*/*.py"),
         *ROOT.glob("workflow/lib/rib/analyses/*/*.rst"),
         *ROOT.glob("workflow/lib/rib/analyses/*/*.yaml"),

@@ -11,8 +11,8 @@ from rib.analyses.comparison.summary import Cell, _in_latex, _in_markdown
 from rib.analyses.robustness import ri_matrix
 from rib.base.files import write_table
 from rib.base.rounding import MINUS, fit_percent, percent, points, whole_percent
-from rib.reporting.page import FORMS
-from rib.reporting.views import _numbers_with_intervals
+from rib.report.page import FORMS
+from rib.report.views import _numbers_with_intervals
 from tiny.project import ROOT
 
 

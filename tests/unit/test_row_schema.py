@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analysis.row_schema import COLUMNS, WHOLE, check_upper_limits, checked_rows
 from rib.base.errors import UserError
+from rib.statistics.row_schema import COLUMNS, WHOLE, check_upper_limits, checked_rows
 
 DATASETS = {"red": 4, "green": 3}
 CLASSES = 5

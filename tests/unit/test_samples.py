@@ -16,16 +16,16 @@ from rib.analyses.samples.calibration_error import calibration_error_and_floor
 from rib.analyses.samples.resampled_means import DatasetObjects, ResampledObjects
 from rib.analyses.samples.settings import SampleSettings
 from rib.analyses.samples.tables import sample_tables
-from rib.analysis.bootstrap import object_weights
-from rib.analysis.counts import ALL_INDICES, RowFiles, count
-from rib.analysis.ri import ood_accuracies
-from rib.analysis.sample_rows import compare_predictions
-from rib.analysis.settings import RIStatistics
-from rib.analysis.tables import accuracy_table, mri_tables
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import Run
+from rib.statistics.bootstrap import object_weights
+from rib.statistics.counts import ALL_INDICES, RowFiles, count
+from rib.statistics.ri import ood_accuracies
+from rib.statistics.sample_rows import compare_predictions
+from rib.statistics.settings import RIStatistics
+from rib.statistics.tables import accuracy_table, mri_tables
 from tiny.rows import by_runs
 from tiny.states import columns_of_run
 from tiny.tables import write

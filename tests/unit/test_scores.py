@@ -16,12 +16,12 @@ from test_evaluate import scores_of
 from rib.analyses.samples.scores import SCORES, compared_scores, real_accuracies, real_answers
 from rib.analyses.samples.settings import SampleSettings
 from rib.analyses.samples.tables import sample_tables
-from rib.analysis.bootstrap import object_weights
-from rib.analysis.counts import RowFiles
-from rib.analysis.settings import RIStatistics
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace, imagenet_wnids, read_real_labels, read_timm_list
+from rib.statistics.bootstrap import object_weights
+from rib.statistics.counts import RowFiles
+from rib.statistics.settings import RIStatistics
 from tiny.tables import write
 
 CLASS_NAMES = tuple("abcdefgh")

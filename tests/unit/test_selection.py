@@ -20,11 +20,11 @@ from rib.analyses.selection.tables import (
     select_variants,
     selection_table,
 )
-from rib.analysis.bootstrap import object_weights
-from rib.analysis.counts import ALL_INDICES, Counts, RowFiles, write_counts
-from rib.analysis.settings import RIStatistics
 from rib.base.errors import UserError
-from rib.reporting.page import page_tables
+from rib.report.page import page_tables
+from rib.statistics.bootstrap import object_weights
+from rib.statistics.counts import ALL_INDICES, Counts, RowFiles, write_counts
+from rib.statistics.settings import RIStatistics
 from tiny.analyses import DESCRIPTIONS
 from tiny.descriptions import description
 from tiny.grids import grid

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rib.analysis.bootstrap import object_weights, p_over_runs, variance_of_mean
-from rib.analysis.comparison import (
+from rib.config.run import PRETRAINED
+from rib.statistics.bootstrap import object_weights, p_over_runs, variance_of_mean
+from rib.statistics.comparison import (
     Column,
     Effects,
     differences_from,
     sign_flip_p,
     smallest_difference,
 )
-from rib.analysis.simultaneous import simultaneous_intervals, smallest_told
-from rib.config.run import PRETRAINED
+from rib.statistics.simultaneous import simultaneous_intervals, smallest_told
 
 CONFIDENCE = 0.95
 

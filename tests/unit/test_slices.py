@@ -11,9 +11,9 @@ import pytest
 
 from rib.analyses.slices.settings import SliceSettings
 from rib.analyses.slices.tables import mean_corruption_errors, slice_tables
-from rib.analysis.counts import RowFiles
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run
+from rib.statistics.counts import RowFiles
 from tiny.tables import write
 
 RUNS = [

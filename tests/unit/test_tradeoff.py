@@ -11,11 +11,11 @@ from scipy import stats
 from rib.analyses.epochs import tradeoff_epochs
 from rib.analyses.epochs.tables import tradeoff_table
 from rib.analyses.tradeoff import tradeoff
-from rib.analysis.bootstrap import object_weights, over_runs
-from rib.analysis.counts import Counts, RowFiles
-from rib.analysis.ri import ood_accuracies
-from rib.analysis.tables import mri_tables
 from rib.base.errors import UserError
+from rib.statistics.bootstrap import object_weights, over_runs
+from rib.statistics.counts import Counts, RowFiles
+from rib.statistics.ri import ood_accuracies
+from rib.statistics.tables import mri_tables
 from tiny.rows import write_rows
 from tiny.states import state_of
 from tiny.tables import write

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from rib.base.rounding import points
 from rib.config.run import RUN_COLUMNS
-from rib.reporting.views import MEAN, MOST_ROWS, page_views, with_intervals
+from rib.report.views import MEAN, MOST_ROWS, page_views, with_intervals
 from tiny.descriptions import description
 
 MODELS = ("net", "other")

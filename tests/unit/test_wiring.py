@@ -44,7 +44,6 @@ from rib.analyses.selection.settings import VariantChoiceSettings
 from rib.analyses.sizes.settings import SizeSettings
 from rib.analyses.slices.settings import SliceSettings
 from rib.analyses.stir.settings import StirSettings
-from rib.analysis.settings import GridTableSettings, MethodComparisonSettings, TableSettings
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params
@@ -65,12 +64,13 @@ from rib.evaluation.settings import (
 )
 from rib.jobs.script import LABEL_VERDICT
 from rib.models.settings import ConversionSettings, TextSettings
-from rib.reporting.settings import (
+from rib.report.settings import (
     ExportSettings,
     PageSettings,
     PaperSettings,
     PublicationSettings,
 )
+from rib.statistics.settings import GridTableSettings, MethodComparisonSettings, TableSettings
 from rib.training.settings import FineTuningSettings, PretrainingSettings
 from tiny.wiring import ROOT
 
@@ -200,8 +200,8 @@ STAGES = {
     "compute_fisher": ("rib.evaluation.fisher:compute_fisher", FisherSettings),
     "invert_representation": ("rib.evaluation.inversion:invert_run", InversionJobSettings),
     "cross_inversions": ("rib.evaluation.inversion:cross_features", InversionJobSettings),
-    "compute_metrics": ("rib.analysis.tables:grid_tables", GridTableSettings),
-    "compare_methods": ("rib.analysis.comparison:comparison_tables", MethodComparisonSettings),
+    "compute_metrics": ("rib.statistics.tables:grid_tables", GridTableSettings),
+    "compare_methods": ("rib.statistics.comparison:comparison_tables", MethodComparisonSettings),
     "write_summary": ("rib.analyses.comparison.summary:write_summary", SummarySettings),
     "count_costs": ("rib.analyses.cost.tables:cost_of", CostSettings),
     "describe_data_and_models": (
@@ -248,9 +248,9 @@ STAGES = {
     ),
     "compare_published": ("rib.analyses.published.tables:compare", PublishedSettings),
     "plot_figures": ("rib.figures:write_figures", FiguresSettings),
-    "write_page": ("rib.reporting.page:write_page", PageSettings),
-    "publish": ("rib.reporting.publication:publish", PublicationSettings),
-    "paper": ("rib.reporting.paper:write_paper", PaperSettings),
+    "write_page": ("rib.report.page:write_page", PageSettings),
+    "publish": ("rib.report.publication:publish", PublicationSettings),
+    "paper": ("rib.report.paper:write_paper", PaperSettings),
 }
 
 
@@ -526,11 +526,11 @@ def test_a_digest_has_all_of_reporting_that_makes_its_results(jobs):
 
 
 def reporting_behind(job):
-    """Modules and templates of rib.reporting from which a job's stage is made.
+    """Modules and templates of rib.report from which a job's stage is made.
 
     They are found as they import and name each other.
     """
-    folder = LIBRARY / "reporting"
+    folder = LIBRARY / "report"
     behind, waiting = (
         set(),
         [SCRIPTS / f"{job.script}.py", *(LIBRARY / file for file in job.code[1:])],

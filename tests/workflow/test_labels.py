@@ -10,9 +10,9 @@ import safetensors.torch
 import timm
 import torch
 
-from rib.analysis.label_check import AGREES, OVERRIDDEN
 from rib.base.files import read_json
 from rib.config.label_space import imagenet_wnids
+from rib.statistics.label_check import AGREES, OVERRIDDEN
 from tiny.family import NETWORKS, SIZE, WNIDS
 from tiny.project import Project, methods
 

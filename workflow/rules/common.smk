@@ -31,8 +31,8 @@ from rib.data.settings import DatasetView  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.jobs.gpu_lock import JOBS_PER_GPU  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
-from rib.reporting.preview import settings_of_preview  # noqa: E402
-from rib.reporting.settings import PublicationSettings  # noqa: E402
+from rib.report.preview import settings_of_preview  # noqa: E402
+from rib.report.settings import PublicationSettings  # noqa: E402
 
 # Snakemake would keep the last of two equal keys.
 validated(read_yaml(Path("config.yaml")), "config", "config.yaml")
@@ -77,7 +77,7 @@ LOGS = f"logs/{FAMILY}"
 if PREVIEW:
     METRICS = f"{REPORTS}/preview"
     LOGS = f"{LOGS}/preview"
-REPORTING = WORKFLOW / "lib/rib/reporting"
+REPORTING = WORKFLOW / "lib/rib/report"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
 GEOMETRY_OF = {model: GRID.geometry(model).key for model in GRID.models}

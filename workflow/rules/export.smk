@@ -3,7 +3,7 @@
 
 from rib.base.files import in_bytes
 from rib.base.progress import print_lines
-from rib.reporting.settings import CardDescription, ExportSettings
+from rib.report.settings import CardDescription, ExportSettings
 
 EXPORT = f"{RUNS}/export/{RUN_PATH}"
 REASONS = {

@@ -1,5 +1,5 @@
 # Check the labels of targets before anything is fine-tuned on them: whether a pretrained model
-# agrees better with shifted or re-sorted labels (rib.analysis.label_check).
+# agrees better with shifted or re-sorted labels (rib.statistics.label_check).
 
 from rib.evaluation.settings import LabelCheckSettings
 

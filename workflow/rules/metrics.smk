@@ -1,6 +1,6 @@
 # Compute accuracies, RI and mRI with confidence intervals from the rows of the whole grid.
 
-from rib.analysis.settings import FitRule, GridTableSettings, RIStatistics
+from rib.statistics.settings import FitRule, GridTableSettings, RIStatistics
 
 ROWS = rows_of(SHOWN_GRID.runs())
 SOURCE_GROUPS = GRID.source_groups()
@@ -37,7 +37,7 @@ REGISTRY.analysis(
     files={"Accuracy by class": [TABLES["classes"]]},
 )
 TABLES["mri_json"] = f"{METRICS}/tables/mri.json"
-# What decides how runs are marked (rib.analysis.fit).
+# What decides how runs are marked (rib.statistics.fit).
 FIT_RULE = FitRule(
     can_fit=[name for name, method in GRID.methods.items() if method.can_fit],
     threshold=GRID.family.fit_threshold,

@@ -1,7 +1,7 @@
 # What stands for the figures and tables of the paper, as far as they could be confirmed, in one
 # folder.
 
-from rib.reporting.settings import PaperRow, PaperSettings
+from rib.report.settings import PaperRow, PaperSettings
 
 PAPER = f"{REPORTS}/paper"
 PAPER_MAP = CATALOG.table("paper_map.csv", ("of_paper", "shows", "figure", "tables", "state"), ())

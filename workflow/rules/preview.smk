@@ -5,8 +5,8 @@
 
 from finished_runs import finished_runs
 from preview_files import rules_of_folder
-from rib.reporting.preview import REPLICATES, SLOW, is_large
-from rib.reporting.settings import (
+from rib.report.preview import REPLICATES, SLOW, is_large
+from rib.report.settings import (
     FinishedShare,
     PreviewDescription,
     PreviewJobSettings,

@@ -9,7 +9,7 @@ from snakemake_internals.rules import inputs_of_job, log_of_job, rule_that_makes
 
 from rib.config.figure_settings import folder_of_kept
 from rib.jobs.job import reason as reason_in_log
-from rib.reporting.settings import PreviewSettings
+from rib.report.settings import PreviewSettings
 
 TOO_SLOW = "it takes too long for a preview"
 TOO_FEW = "too few of its runs are finished"

@@ -12,7 +12,7 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.config.schema import read_yaml
 from rib.config.settings import Setting, signature_of
-from rib.reporting.questions import QUESTIONS
+from rib.report.questions import QUESTIONS
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 # a run (Makefile).
 
 
-from rib.reporting.settings import (
+from rib.report.settings import (
     DatasetDescription,
     FamilyDescription,
     GridDescription,

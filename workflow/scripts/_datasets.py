@@ -6,8 +6,8 @@ It is imported after the job has begun, as it imports pandas.
 from collections.abc import Sequence
 
 from _inputs import folder_of, paths
-from rib.analysis.counts import RowFiles
 from rib.data.view import DatasetFiles
+from rib.statistics.counts import RowFiles
 
 
 def row_files(files, methods: Sequence[str]) -> RowFiles:

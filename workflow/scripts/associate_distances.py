@@ -8,9 +8,9 @@ with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.distances.association import all_distances, association_table
     from rib.analyses.distances.settings import AssociationSettings
-    from rib.analysis.fit import read_table
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.fit import read_table
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(AssociationSettings, snakemake.params.cfg)
     files = snakemake.input

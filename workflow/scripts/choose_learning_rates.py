@@ -6,8 +6,8 @@ with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.learning_rates.settings import LearningRateSettings
     from rib.analyses.learning_rates.tables import choice_table
-    from rib.analysis.writing import write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import write_tables
 
     settings = from_params(LearningRateSettings, snakemake.params.cfg)
     table = choice_table(

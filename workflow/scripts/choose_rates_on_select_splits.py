@@ -11,10 +11,10 @@ with run(snakemake) as output:
         warnings_on,
     )
     from rib.analyses.learning_rates.settings import HeldOutRateSettings
-    from rib.analysis.writing import write_tables
     from rib.base.files import write_text
     from rib.base.progress import log, print_lines
     from rib.base.settings import from_params
+    from rib.statistics.writing import write_tables
 
     settings = from_params(HeldOutRateSettings, snakemake.params.cfg)
     table = choose_on_select_splits(

@@ -5,10 +5,10 @@ from pathlib import Path
 from _run import run
 
 with run(snakemake) as output:
-    from rib.analysis.comparison import comparison_tables
-    from rib.analysis.settings import MethodComparisonSettings
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.comparison import comparison_tables
+    from rib.statistics.settings import MethodComparisonSettings
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(MethodComparisonSettings, snakemake.params.cfg)
     fit = Path(snakemake.input.fit)

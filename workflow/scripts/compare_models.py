@@ -7,8 +7,8 @@ from _run import run
 with run(snakemake) as output:
     from rib.analyses.models.settings import ModelComparisonSettings
     from rib.analyses.models.tables import model_tables
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(ModelComparisonSettings, snakemake.params.cfg)
     fit = Path(snakemake.input.fit)

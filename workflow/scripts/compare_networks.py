@@ -8,8 +8,8 @@ with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.networks.settings import NetworkGroupSettings
     from rib.analyses.networks.tables import network_tables
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(NetworkGroupSettings, snakemake.params.cfg)
     fit = Path(snakemake.input.fit)

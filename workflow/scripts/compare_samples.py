@@ -9,8 +9,8 @@ with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.samples.settings import SampleSettings
     from rib.analyses.samples.tables import sample_tables
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(SampleSettings, snakemake.params.cfg)
     tables = sample_tables(

@@ -7,8 +7,8 @@ from _run import run
 with run(snakemake) as output:
     from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettings
     from rib.analyses.effective_robustness.tables import robustness_tables
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(EffectiveRobustnessSettings, snakemake.params.cfg)
     tables = robustness_tables(

@@ -6,8 +6,8 @@ with run(snakemake) as output:
     from _datasets import dataset_group
     from rib.analyses.distances.compression import compression_of
     from rib.analyses.distances.settings import CompressionSettings
-    from rib.analysis.writing import write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import write_tables
 
     settings = from_params(CompressionSettings, snakemake.params.cfg)
     datasets = dataset_group(

@@ -8,8 +8,8 @@ with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.representations.settings import CkaSettings
     from rib.analyses.representations.tables import cka_table
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(CkaSettings, snakemake.params.cfg)
     table = cka_table(

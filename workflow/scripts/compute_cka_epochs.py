@@ -8,8 +8,8 @@ with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.epochs.settings import EpochCkaSettings
     from rib.analyses.epochs.tables import epoch_table
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(EpochCkaSettings, snakemake.params.cfg)
     table = epoch_table(

@@ -5,11 +5,11 @@ from _run import run
 with run(snakemake) as output:
     from _datasets import dataset_group, row_files
     from _inputs import paths
-    from rib.analysis.settings import GridTableSettings
-    from rib.analysis.tables import grid_tables, json_by_method
-    from rib.analysis.writing import write_tables
     from rib.base.files import write_json
     from rib.base.settings import from_params
+    from rib.statistics.settings import GridTableSettings
+    from rib.statistics.tables import grid_tables, json_by_method
+    from rib.statistics.writing import write_tables
 
     settings = from_params(GridTableSettings, snakemake.params.cfg)
     tables = grid_tables(

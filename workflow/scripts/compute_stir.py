@@ -8,8 +8,8 @@ with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.stir.settings import StirSettings
     from rib.analyses.stir.tables import stir_table
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(StirSettings, snakemake.params.cfg)
     table = stir_table(

@@ -13,8 +13,8 @@ with run(snakemake) as output:
         label_table,
         model_table,
     )
-    from rib.analysis.writing import write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import write_tables
 
     settings = from_params(DataAndModelsSettings, snakemake.params.cfg)
     files = PreparedFiles(

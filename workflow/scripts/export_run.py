@@ -9,8 +9,8 @@ with run(snakemake) as output:
     from _networks import dataset_of, run_on_dataset
     from rib.base.settings import from_params
     from rib.evaluation.export import ExportFiles, PublishedModel, export_network
-    from rib.reporting.model_card import CardFiles, CardNetwork, write_card
-    from rib.reporting.settings import ExportSettings
+    from rib.report.model_card import CardFiles, CardNetwork, write_card
+    from rib.report.settings import ExportSettings
 
     settings = from_params(ExportSettings, snakemake.params.cfg)
     files = snakemake.input

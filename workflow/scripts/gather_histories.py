@@ -7,9 +7,9 @@ from _run import run
 with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.training.tables import training_table
-    from rib.analysis.settings import TableSettings
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.settings import TableSettings
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(TableSettings, snakemake.params.cfg)
     table = training_table(paths(snakemake.input.histories))

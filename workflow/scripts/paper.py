@@ -6,8 +6,8 @@ from _run import run
 
 with run(snakemake) as output:
     from rib.base.settings import from_params
-    from rib.reporting.paper import write_paper
-    from rib.reporting.settings import PaperSettings
+    from rib.report.paper import write_paper
+    from rib.report.settings import PaperSettings
 
     files = [Path(file) for file in snakemake.input.files]
     write_paper(

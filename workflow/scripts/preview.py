@@ -4,7 +4,7 @@ from _run import run
 
 with run(snakemake):
     from rib.base.settings import from_params
-    from rib.reporting.preview import write_preview
-    from rib.reporting.settings import PreviewJobSettings
+    from rib.report.preview import write_preview
+    from rib.report.settings import PreviewJobSettings
 
     write_preview(from_params(PreviewJobSettings, snakemake.params.cfg), snakemake.log[0])

@@ -6,8 +6,8 @@ from _run import run
 
 with run(snakemake) as output:
     from rib.base.settings import from_params
-    from rib.reporting.publication import publish
-    from rib.reporting.settings import PublicationSettings
+    from rib.report.publication import publish
+    from rib.report.settings import PublicationSettings
 
     publish(
         files=[Path(file) for file in snakemake.input.files],

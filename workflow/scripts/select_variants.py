@@ -8,8 +8,8 @@ with run(snakemake) as output:
     from _datasets import row_files
     from rib.analyses.selection.settings import VariantChoiceSettings
     from rib.analyses.selection.tables import select_variants
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(VariantChoiceSettings, snakemake.params.cfg)
     table = select_variants(

@@ -7,8 +7,8 @@ with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.over_targets.settings import OverTargetsSettings
     from rib.analyses.over_targets.tables import over_targets_table
-    from rib.analysis.writing import write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import write_tables
 
     settings = from_params(OverTargetsSettings, snakemake.params.cfg)
     table = over_targets_table(

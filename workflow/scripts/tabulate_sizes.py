@@ -8,8 +8,8 @@ with run(snakemake) as output:
     from _inputs import paths
     from rib.analyses.sizes.settings import SizeSettings
     from rib.analyses.sizes.tables import GridTables, size_tables
-    from rib.analysis.writing import read_fit, write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import read_fit, write_tables
 
     settings = from_params(SizeSettings, snakemake.params.cfg)
     tables = size_tables(

@@ -6,8 +6,8 @@ with run(snakemake) as output:
     from _datasets import row_files
     from rib.analyses.epochs.settings import EpochTradeoffSettings
     from rib.analyses.epochs.tables import tradeoff_table
-    from rib.analysis.writing import write_tables
     from rib.base.settings import from_params
+    from rib.statistics.writing import write_tables
 
     settings = from_params(EpochTradeoffSettings, snakemake.params.cfg)
     table = tradeoff_table(

@@ -6,8 +6,8 @@ from _run import run
 
 with run(snakemake) as output:
     from rib.base.settings import from_params
-    from rib.reporting.page import PageInputs, write_page
-    from rib.reporting.settings import PageSettings
+    from rib.report.page import PageInputs, write_page
+    from rib.report.settings import PageSettings
 
     settings = from_params(PageSettings, snakemake.params.cfg)
     files = snakemake.input

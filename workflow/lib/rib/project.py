@@ -17,10 +17,6 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rib.analysis import bootstrap, counts, row_schema, tables
-from rib.analysis.ri import Ood, ood_accuracies
-from rib.analysis.sample_rows import parts_together
-from rib.analysis.scored_state import ScoredState
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.catalog import PROJECT_CATALOG, Catalog
@@ -39,6 +35,10 @@ from rib.models.merge import Merge, Weights
 from rib.models.network import load
 from rib.records.hashing import differing
 from rib.records.integrity import files_of_manifest
+from rib.statistics import bootstrap, counts, row_schema, tables
+from rib.statistics.ri import Ood, ood_accuracies
+from rib.statistics.sample_rows import parts_together
+from rib.statistics.scored_state import ScoredState
 
 __all__ = ["UserError", "load_network", "load_rows", "load_tables", "mri", "ri"]
 RUN_PATH = "<family>/<protocol>/<model>/<target>/<method>/<size>/<seed>"

@@ -4,7 +4,7 @@
 # Uses TABLES, COUNTS and RI_STATISTICS of metrics.smk, and labels of figures.smk.
 
 from rib.analyses.comparison.settings import SummaryLabels, SummarySettings
-from rib.analysis.settings import MethodComparisonSettings
+from rib.statistics.settings import MethodComparisonSettings
 
 COMPARISON = {
     name: f"{METRICS}/tables/{name}.csv"

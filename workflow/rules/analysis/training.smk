@@ -2,7 +2,7 @@
 # Uses CHECKPOINT and TRAINED_RUNS of finetune.smk, SMALL_TABLES, TABLES and table_files of
 # metrics.smk, and labels and styles of figures.smk.
 
-from rib.analysis.settings import TableSettings
+from rib.statistics.settings import TableSettings
 
 TRAINING = f"{METRICS}/tables/training.csv"
 

@@ -4,7 +4,7 @@
 functions, `tables.yaml` says how the page shows the tables, and each figure has a module
 `<figure>.py` with the function `draw` and a caption `<figure>.rst`. Its rules are in
 workflow/rules/analysis/<name>.smk, and each rule has a script in workflow/scripts. Statistics that
-several analyses share are in rib.analysis, and what figures share is in rib.figures.
+several analyses share are in rib.statistics, and what figures share is in rib.figures.
 
 A figure's `draw(<inputs by name>, *, <settings>)` returns the figure and the rows it shows. One
 that compares training subsets sets EVERY_SIZE, one without methods that have unfinished runs

@@ -14,41 +14,37 @@ def example_target(grid: Grid) -> str | None:
     return next(iter(grid.targets), None)
 
 
-def compared_runs(grid: Grid, whole_grid: Grid) -> list[Run]:
+def compared_runs(grid: Grid) -> list[Run]:
     """Fine-tuned runs whose representations are compared with the pretrained model's.
 
     They are the runs of the targets and methods in config, representations.
-
-    Args:
-        grid: the grid, or a part of it (`Grid.of_runs`) of which a preview is.
-        whole_grid: the grid.
 
     Raises:
         UserError: Config names an unknown target or method, a curve or an ensemble, which have
             several networks, or a merge over targets.
     """
     choices = grid.config["representations"]
-    targets = _compared_targets(choices["targets"], grid, whole_grid)
-    methods = _compared_methods(choices["methods"], whole_grid)
+    targets = _compared_targets(choices["targets"], grid)
+    methods = _compared_methods(choices["methods"], grid)
     return [run for run in grid.runs() if run.target in targets and run.method in methods]
 
 
-def _compared_targets(choice: str | Sequence[str], grid: Grid, whole_grid: Grid) -> Sequence[str]:
+def _compared_targets(choice: str | Sequence[str], grid: Grid) -> Sequence[str]:
     example = example_target(grid)
     if choice == "default" and example:
         return [example]
     if choice in ("default", "all"):
         return grid.targets
     for name in choice:
-        known_name(name, whole_grid.targets, "target of this run", "config, representations")
+        known_name(name, grid.targets, "target of this run", "config, representations")
     return choice
 
 
-def _compared_methods(choice: str | Sequence[str], whole_grid: Grid) -> Sequence[str]:
+def _compared_methods(choice: str | Sequence[str], grid: Grid) -> Sequence[str]:
     methods_with_one_network = [
         name
-        for name, method in whole_grid.methods.items()
-        if method.form not in ("curve", ENSEMBLE) and name not in whole_grid.over_targets
+        for name, method in grid.methods.items()
+        if method.form not in ("curve", ENSEMBLE) and name not in grid.over_targets
     ]
     if choice in ("default", "all"):
         return methods_with_one_network

@@ -21,9 +21,13 @@ class ExampleRun(Settings):
 class FigureSettings(Settings):
     """What a figure shows, besides the contents of its files."""
 
-    drawing_module: str  # for example rib.analyses.cost.cost
-    draw_settings: dict[str, Any]  # keyword arguments of the figure's `draw`
-    size: str  # training subset to show; figures with EVERY_SIZE show all
+    module: str  # whose function draw_<name> draws it: rib.analyses.cost
+    params: dict[str, Any]  # keyword arguments of this function
+    # What the figure does by itself, see rib.config.analysis.Figure.
+    every_size: bool
+    finished_only: bool
+    marks_runs: bool
+    size: str  # training subset to show, unless the figure compares them
     sizes: list[str]  # all training subsets; if not only `all`, the figure says which one it shows
     geometry: Geometry | None = None  # of encoded photos
     uncropped: Texts = ()  # datasets whose encoded photos are shown without the geometry's crop
@@ -36,7 +40,7 @@ class FiguresSettings(Settings):
     """The figures of one job, by name."""
 
     figures: dict[str, FigureSettings]
-    inputs: dict[str, dict[str, str | list[str]]]  # path or paths of each argument of `draw`
+    inputs: dict[str, dict[str, str | list[str]]]  # path or paths of each positional argument
     fit: str | None  # table of fits, which decides how runs are marked in figures with `labels`
     code: str  # digest of the code that draws the figures
 

@@ -19,7 +19,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from rib.analysis.fit import UNFINISHED, name_unfinished, read_table
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.base.progress import log_lines
@@ -28,6 +27,7 @@ from rib.config.geometry import geometry_of
 from rib.config.run import ALL, PRETRAINED
 from rib.data.prepared import PreparedDataset
 from rib.jobs.messages import message_of_os_error
+from rib.statistics.fit import UNFINISHED, name_unfinished, read_table
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
 CHANGES = "PuOr_r"  # colours of gains and losses in matrices, see rib.base.appearance
@@ -80,7 +80,7 @@ def write_figures(
     for name, figure_settings in settings.figures.items():
         fit = Path(settings.fit) if settings.fit and figure_settings.labels else None
         try:
-            write_figure(settings.inputs[name], figure_settings, files[name], fit)
+            write_figure(name, settings.inputs[name], figure_settings, files[name], fit)
         except Exception as error:
             if message_of_os_error(error):
                 raise  # the others would fail, too
@@ -107,6 +107,7 @@ def _keep(drawn: Sequence[FigureFiles], folder: Path) -> None:
 
 
 def write_figure(
+    name: str,
     inputs: Mapping[str, str | Sequence[str]],
     settings: FigureSettings,
     files: FigureFiles,
@@ -115,32 +116,30 @@ def write_figure(
     """Draw a figure and write its files.
 
     The same input gives the same bytes. Methods with an unfinished run among those shown are
-    marked, and the runs are named in a note. A figure that sets MARKS_RUNS names the methods of
-    each model by itself and marks a method where a run of that model is unfinished.
+    marked, and the runs are named in a note.
 
     Args:
-        inputs: path or list of paths for each input of `draw`.
+        name: of the figure, which the function draw_<name> of its module draws.
+        inputs: path or list of paths for each positional argument of this function.
         settings: what the figure shows.
         files: where the figure is written.
-        fit: CSV file of `rib.analysis.fit.fit_table`, if the figure shows fine-tuned runs.
+        fit: CSV file of `rib.statistics.fit.fit_table`, if the figure shows fine-tuned runs.
     """
-    module = importlib.import_module(settings.drawing_module)
-    shows_every_size = getattr(module, "EVERY_SIZE", False)
-    finished_only = getattr(module, "FINISHED_ONLY", False)
-    shown_size = None if shows_every_size else settings.size
-    runs = _shown_runs(fit, shown_size, settings.draw_settings)
+    draw = getattr(importlib.import_module(settings.module), f"draw_{name}")
+    shown_size = None if settings.every_size else settings.size
+    runs = _shown_runs(fit, shown_size, settings.params)
     unfinished_runs = runs[runs["unfinished"] == "yes"]
-    draw_settings = settings.draw_settings
-    if getattr(module, "MARKS_RUNS", False):
+    params = settings.params
+    if settings.marks_runs:
         models_and_methods = unfinished_runs[["model", "method"]].itertuples(index=False, name=None)
-        draw_settings = {**draw_settings, "unfinished": set(models_and_methods)}
-    elif not finished_only:
-        draw_settings = _mark_methods(draw_settings, set(unfinished_runs["method"]))
+        params = {**params, "unfinished": set(models_and_methods)}
+    elif not settings.finished_only:
+        params = _mark_methods(params, set(unfinished_runs["method"]))
     with plt.style.context(STYLE):
         tables = {}
-        for name, paths in inputs.items():
-            tables[name] = _read_input(paths, settings, shown_size)
-        drawn, shown_rows = module.draw(**tables, **draw_settings)
+        for argument, paths in inputs.items():
+            tables[argument] = _read_input(paths, settings, shown_size)
+        drawn, shown_rows = draw(**tables, **params)
         has_other_sizes = settings.sizes != [ALL]
         has_runs = any(_has_sizes(table) for table in tables.values())
         if shown_size is not None and has_other_sizes and has_runs:
@@ -148,7 +147,8 @@ def write_figure(
             shown_rows = _with_size(shown_rows, shown_size)
         if len(unfinished_runs):
             assert settings.labels is not None  # the settings of figures of runs have them
-            _add_wrapped_below(drawn, _unfinished_note(runs, settings.labels, finished_only))
+            note = _unfinished_note(runs, settings.labels, settings.finished_only)
+            _add_wrapped_below(drawn, note)
         if settings.note:
             _add_wrapped_below(drawn, settings.note)
         drawn.savefig(files.png, metadata={"Software": None})
@@ -193,7 +193,7 @@ def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any])
     The fit of a run is accuracy on its training images.
 
     Args:
-        fit: CSV file of `rib.analysis.fit.fit_table`.
+        fit: CSV file of `rib.statistics.fit.fit_table`.
         size: training subset; None for all.
         settings: settings of the figure, such as {"model": "lite0", "methods": {"ft": {...}}}; see
             `CHOICES`.
@@ -296,7 +296,7 @@ def _unfinished_note(runs: pd.DataFrame, labels: Mapping[str, Labels], finished_
     """A note that names the unfinished ones of the runs.
 
     Args:
-        runs: rows of `rib.analysis.fit.fit_table`.
+        runs: rows of `rib.statistics.fit.fit_table`.
         labels: of models, methods and targets, see `name_unfinished`.
         finished_only: whether the figure leaves these runs out.
     """

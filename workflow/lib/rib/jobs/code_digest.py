@@ -21,7 +21,7 @@ from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 
 MARK = "\0"  # in place of a line break within a line of code; no Python source contains it
-OUTSIDE = ("jobs", "records", "monitoring", "reporting")  # packages on which no result depends
+OUTSIDE = ("jobs", "records", "monitoring", "report")  # packages on which no result depends
 # A stretch of source: start row, start column, end row, end column. Rows count from 1, columns are
 # bytes from 0.
 Span = tuple[int, int, int, int]

@@ -14,13 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from rib.analysis.bootstrap import FEWEST_SEEDS
-from rib.analysis.comparison import few_objects
 from rib.base.appearance import INK, PALE
 from rib.base.rounding import MINUS, fit_percent, percent, points
 from rib.config.run import PRETRAINED
 from rib.figures import Drawn, Labels, Style, Styles
 from rib.figures._panels import name_rows
+from rib.statistics.bootstrap import FEWEST_SEEDS
+from rib.statistics.comparison import few_objects
 
 # Inches, right of a panel.
 MARGIN = 0.12  # to the numbers of mRI
@@ -37,7 +37,7 @@ def draw(ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: 
     told apart.
 
     Args:
-        ranking: ranking.csv, as `rib.analysis.comparison` writes it, in display order: columns
+        ranking: ranking.csv, as `rib.statistics.comparison` writes it, in display order: columns
             model, method, size, mri with ci_low and ci_high, seeds, fit, letters,
             smallest_difference, and reference, the method from which `difference` with diff_low and
             diff_high is. A model without a finished method has no rows. The column objects, their

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rib.analyses.comparison.settings import SummaryLabels, SummarySettings
-from rib.analysis.bootstrap import FEWEST_SEEDS
-from rib.analysis.fit import OTHER_RATE, UNFINISHED, read_table
-from rib.analysis.writing import read_fit, write_tables
 from rib.base.files import write_text
 from rib.base.rounding import MINUS, fit_percent, points
 from rib.base.text import markdown
 from rib.config.run import ALL, PRETRAINED
+from rib.statistics.bootstrap import FEWEST_SEEDS
+from rib.statistics.fit import OTHER_RATE, UNFINISHED, read_table
+from rib.statistics.writing import read_fit, write_tables
 
 MRI = "mri"  # the last column
 CELL_ENDINGS = ["", "_low", "_high", "_fit", "_unfinished", "_best"]  # of columns in CSV
@@ -114,12 +114,12 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
 class SummarizedTables:
     """CSV files that tables for papers are made of."""
 
-    mri: Path  # of rib.analysis.tables
-    seeds_ri: Path  # this and the next three are of rib.analysis.comparison
+    mri: Path  # of rib.statistics.tables
+    seeds_ri: Path  # this and the next three are of rib.statistics.comparison
     comparisons: Path
     comparisons_ri: Path
     ranking: Path
-    fit: Path | None = None  # with it, the CSV has the columns of `rib.analysis.writing.with_fit`
+    fit: Path | None = None  # with it, the CSV has the columns of `rib.statistics.writing.with_fit`
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def write_summary(tables: SummarizedTables, settings: SummarySettings, files: Su
     """Write the tables as Markdown, LaTeX (booktabs) and CSV.
 
     Args:
-        tables: which are marked by rib.analysis.fit.
+        tables: which are marked by rib.statistics.fit.
         settings: what is shown.
         files: to write.
     """

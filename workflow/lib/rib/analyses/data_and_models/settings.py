@@ -1,7 +1,7 @@
 """Settings of the job that describes datasets and models. No pandas: rules import this module."""
 
-from rib.analysis.settings import TableSettings
 from rib.base.settings import Settings
+from rib.statistics.settings import TableSettings
 
 
 class DatasetFacts(Settings):

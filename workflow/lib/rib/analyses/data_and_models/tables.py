@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rib.analyses.data_and_models.settings import DatasetFacts, ModelFacts
-from rib.analysis.counts import read_objects
 from rib.base.files import read_json
 from rib.base.progress import log
 from rib.config.label_space import LabelSpace
 from rib.data.identity import identical_images, identical_to, of_other_classes, read_identities
 from rib.data.splits import SELECT, TEST, TRAIN
+from rib.statistics.counts import read_objects
 
 IDENTICAL = ["identical", "shared", "shared_with", "other_class"]
 DATA = ["dataset", "label", "role", "images", "evaluated", "left_out", "objects", "classes"]
@@ -119,7 +119,7 @@ def label_table(datasets: Mapping[str, DatasetFacts], verdicts: Sequence[Path]) 
 
     Args:
         datasets: facts by name.
-        verdicts: files of rib.analysis.label_check.
+        verdicts: files of rib.statistics.label_check.
 
     Returns:
         One row per file: model, dataset, label (of the dataset), verdict, images, accuracy and

@@ -1,8 +1,8 @@
 """Settings of the jobs that compute distances. No pandas: rules import this module."""
 
-from rib.analysis.settings import TableSettings
 from rib.base.settings import Settings
 from rib.data.settings import DatasetView
+from rib.statistics.settings import TableSettings
 
 
 class FeatureDistanceSettings(Settings):

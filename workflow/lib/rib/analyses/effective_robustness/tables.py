@@ -22,9 +22,9 @@ from scipy.special import expit, logit
 from scipy.stats import linregress, t
 
 from rib.analyses.effective_robustness.settings import BaselineAccuracies
-from rib.analysis.fit import read_table
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS
+from rib.statistics.fit import read_table
 
 FEWEST = 3  # minimum number of models for a line and its confidence interval
 Accuracies = np.ndarray | pd.Series

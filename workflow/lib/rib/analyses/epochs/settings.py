@@ -1,7 +1,7 @@
 """Settings of the jobs that follow training. No pandas: rules import this module."""
 
-from rib.analysis.settings import TableSettings
 from rib.base.settings import Texts
+from rib.statistics.settings import TableSettings
 
 
 class EpochCkaSettings(TableSettings):

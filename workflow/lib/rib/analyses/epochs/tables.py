@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.analysis.bootstrap import object_weights
-from rib.analysis.cka import PRE_LOGITS, comparison_table
-from rib.analysis.counts import RowFiles, count, read_objects, read_rows_of
-from rib.analysis.ri import SourceGroups, ood_accuracies
-from rib.analysis.tables import GROUP
 from rib.base.errors import UserError
+from rib.statistics.bootstrap import object_weights
+from rib.statistics.cka import PRE_LOGITS, comparison_table
+from rib.statistics.counts import RowFiles, count, read_objects, read_rows_of
+from rib.statistics.ri import SourceGroups, ood_accuracies
+from rib.statistics.tables import GROUP
 
 
 def epoch_table(
@@ -23,12 +23,12 @@ def epoch_table(
     """The CKA of the head's input with that of the pretrained model, at several times in training.
 
     Args:
-        before: features of the pretrained models, as for `rib.analysis.cka.comparison_table`.
+        before: features of the pretrained models, as for `rib.statistics.cka.comparison_table`.
         after: outputs of the epochs jobs, with the same paths: features by snapshot.
         snapshots: number of snapshots, at equal distances in training.
 
     Returns:
-        The columns of `rib.analysis.cka.comparison_table`, with trained (percent of the steps)
+        The columns of `rib.statistics.cka.comparison_table`, with trained (percent of the steps)
         after dataset.
 
     Raises:

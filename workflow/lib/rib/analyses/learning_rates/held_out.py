@@ -34,11 +34,11 @@ import yaml
 
 from rib.analyses.learning_rates.settings import HeldOutRateSettings, SweptMethod
 from rib.analyses.learning_rates.tables import GROUP
-from rib.analysis.counts import Counts, RowFiles
-from rib.analysis.select_splits import count_on_select_splits
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.run import Run, run_of
+from rib.statistics.counts import Counts, RowFiles
+from rib.statistics.select_splits import count_on_select_splits
 
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
 NOT_REQUIRED = "not required"  # in the column all_fit

@@ -1,7 +1,7 @@
 """Settings of the jobs that choose learning rates. No pandas: rules import this module."""
 
-from rib.analysis.settings import TableSettings
 from rib.base.settings import Settings, Texts
+from rib.statistics.settings import TableSettings
 
 
 class SweptMethod(Settings):

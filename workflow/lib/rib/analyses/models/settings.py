@@ -1,6 +1,6 @@
 """Settings of the job that compares models. No pandas: rules import this module."""
 
-from rib.analysis.settings import RIStatistics, TableSettings
+from rib.statistics.settings import RIStatistics, TableSettings
 
 
 class ModelComparisonSettings(TableSettings):

@@ -1,7 +1,7 @@
 """Comparison of pretrained models that were fine-tuned with the same method: differences and ranks.
 
 All models are scored on the same images and share the draws of objects, so differences are paired.
-Intervals and tests are those of `rib.analysis.comparison`; Holm's correction is over all tests of a
+Intervals and tests are those of `rib.statistics.comparison`; Holm's correction is over all tests of a
 method and size, pairs times measures. A model with an unfinished run of the method has no ranks,
 and no tests of mRI and of accuracy after fine-tuning.
 """
@@ -17,14 +17,14 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from rib.analyses.models.settings import ModelComparisonSettings
-from rib.analysis.bootstrap import LIMITS, object_weights, over_runs
-from rib.analysis.comparison import DRAWS, Column, Effects, compare
-from rib.analysis.counts import Counts, read_counts, read_states
-from rib.analysis.fit import read_table
-from rib.analysis.ri import ood_accuracies, ood_parts, ri_objects
-from rib.analysis.scored_state import ScoredState
 from rib.base.errors import UserError
 from rib.config.run import NO_TARGET
+from rib.statistics.bootstrap import LIMITS, object_weights, over_runs
+from rib.statistics.comparison import DRAWS, Column, Effects, compare
+from rib.statistics.counts import Counts, read_counts, read_states
+from rib.statistics.fit import read_table
+from rib.statistics.ri import ood_accuracies, ood_parts, ri_objects
+from rib.statistics.scored_state import ScoredState
 
 # As weights of the mean accuracy on the other datasets before and after fine-tuning.
 MEASURES = {"mri": (-1, 1), "ood_before": (1, 0), "ood_after": (0, 1)}
@@ -277,7 +277,7 @@ def model_tables(
 
     Args:
         counts: file of the grid's counts.
-        fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
+        fit: CSV file of `rib.statistics.fit.fit_table`, which says what is unfinished.
         settings: how models are compared.
         draws: of signs, for the tests.
 
@@ -322,7 +322,7 @@ def model_tables(
 
 
 def _unfinished(fit: Path) -> list[tuple[str, str, str]]:
-    """Model, method and size of unfinished runs in a CSV file of `rib.analysis.fit.fit_table`."""
+    """Model, method and size of unfinished runs in a CSV file of `rib.statistics.fit.fit_table`."""
     runs = read_table(fit)
     unfinished = runs[runs["unfinished"] == "yes"]
     return list(unfinished[["model", *KEY]].itertuples(index=False, name=None))

@@ -1,6 +1,6 @@
 """Settings of the job that compares groups of networks. No pandas: rules import this module."""
 
-from rib.analysis.settings import RIStatistics, TableSettings
+from rib.statistics.settings import RIStatistics, TableSettings
 
 
 class NetworkGroupSettings(TableSettings):

@@ -3,7 +3,7 @@
 Networks of a group are replicates, which differ in the seed of their pretraining: in initial
 weights, in the order of images and, if they are pretrained on a part of a dataset, in the images of
 this part. A network's value of a measure is the mean over targets and training seeds. Networks
-whose runs of a method are unfinished (`rib.analysis.fit`) don't count for this method.
+whose runs of a method are unfinished (`rib.statistics.fit`) don't count for this method.
 
 There are two intervals of the same estimate, which answer different questions:
 
@@ -12,7 +12,7 @@ There are two intervals of the same estimate, which answer different questions:
   for the mean over all networks that could be pretrained as those of the group, on these images.
   How much fine-tuning varies with its seed is part of the variance over networks. A group with one
   network has none.
-- over objects: the bootstrap of `rib.analysis.bootstrap`. It is for these networks and their
+- over objects: the bootstrap of `rib.statistics.bootstrap`. It is for these networks and their
   trainings, on other images.
 
 Neither contains the other, and targets are fixed in both. Differences over networks are not paired,
@@ -31,12 +31,12 @@ import pandas as pd
 from scipy.stats import ttest_ind
 
 from rib.analyses.networks.settings import NetworkGroupSettings
-from rib.analysis.bootstrap import LIMITS, estimate, object_weights, spread
-from rib.analysis.comparison import holm
-from rib.analysis.counts import Counts, read_counts
-from rib.analysis.fit import read_table
-from rib.analysis.ri import ood_accuracies
 from rib.base.files import read_json
+from rib.statistics.bootstrap import LIMITS, estimate, object_weights, spread
+from rib.statistics.comparison import holm
+from rib.statistics.counts import Counts, read_counts
+from rib.statistics.fit import read_table
+from rib.statistics.ri import ood_accuracies
 
 # Measures, in the order of the tables, and whether they are accuracies: 0 to 100 percent.
 IS_ACCURACY = {
@@ -117,8 +117,8 @@ def network_tables(
     """Measures of networks, their means over the networks of a group, and differences of groups.
 
     Args:
-        counts: of the grid, see `rib.analysis.counts.write_counts`.
-        fit: CSV file of `rib.analysis.fit.fit_table`, which says what is unfinished.
+        counts: of the grid, see `rib.statistics.counts.write_counts`.
+        fit: CSV file of `rib.statistics.fit.fit_table`, which says what is unfinished.
         descriptions: `<model>/model.json` of each model of a group that was pretrained here.
         settings: how groups are compared.
 
@@ -221,7 +221,7 @@ def _values_of_runs(
 
 
 def _unfinished_methods(fit: Path) -> set[tuple[str, str, str]]:
-    """Model, method and size of unfinished runs in a CSV file of `rib.analysis.fit.fit_table`."""
+    """Model, method and size of unfinished runs in a CSV file of `rib.statistics.fit.fit_table`."""
     runs = read_table(fit)
     unfinished = runs[runs["unfinished"] == "yes"]
     return set(unfinished[["model", "method", "size"]].itertuples(index=False, name=None))

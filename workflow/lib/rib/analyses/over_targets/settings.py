@@ -1,7 +1,7 @@
 """Settings of the job that scores merges over targets. No pandas: rules import this module."""
 
-from rib.analysis.settings import FitRule, TableSettings
 from rib.base.settings import Texts
+from rib.statistics.settings import FitRule, TableSettings
 
 
 class OverTargetsSettings(TableSettings):

@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from rib.analyses.over_targets.settings import OverTargetsSettings
-from rib.analysis.bootstrap import estimate, object_weights
-from rib.analysis.counts import RowFiles, count, read_objects, read_rows_of
-from rib.analysis.fit import fit_table, mark_columns
-from rib.analysis.ri import ood_accuracies
-from rib.analysis.tables import accuracy_table, read_fits
+from rib.statistics.bootstrap import estimate, object_weights
+from rib.statistics.counts import RowFiles, count, read_objects, read_rows_of
+from rib.statistics.fit import fit_table, mark_columns
+from rib.statistics.ri import ood_accuracies
+from rib.statistics.tables import accuracy_table, read_fits
 
 KEY = ["model", "method", "size", "seed"]
 NUMBERS = ["datasets", "images", "before", "after", "difference", "ci_low", "ci_high"]

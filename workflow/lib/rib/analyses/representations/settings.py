@@ -1,6 +1,6 @@
 """Settings of the job that compares representations. No pandas: rules import this module."""
 
-from rib.analysis.settings import TableSettings
+from rib.statistics.settings import TableSettings
 
 
 class CkaSettings(TableSettings):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.analysis.cka import PRE_LOGITS, comparison_table
+from rib.statistics.cka import PRE_LOGITS, comparison_table
 
 DEPTHS = {
     "stage1": 1,

@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from rib.analysis.fit import UNFINISHED
 from rib.base.appearance import MRI_LABEL, SHARED
 from rib.base.rounding import fit_percent, points
 from rib.figures import CHANGES, Drawn, Labels, ModelAndMethod, label_of_run, text_colour
+from rib.statistics.fit import UNFINISHED
 
 MARKS_RUNS = True
 # By model, method and target (or the label of mRI): ri, ci_low, ci_high, fit, unfinished.

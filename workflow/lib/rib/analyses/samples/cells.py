@@ -19,14 +19,14 @@ import pandas as pd
 from PIL import Image
 
 from rib.analyses.samples.settings import CellSettings
-from rib.analysis.counts import RowFiles, read_indexes
-from rib.analysis.sample_rows import compare_predictions, is_right, read_rows
 from rib.base.files import read_json, write_text
 from rib.base.progress import Progress
 from rib.config.geometry import geometry_of
 from rib.config.label_space import LabelSpace
 from rib.config.run import PRETRAINED, Run
 from rib.data.prepared import PreparedDataset
+from rib.statistics.counts import RowFiles, read_indexes
+from rib.statistics.sample_rows import compare_predictions, is_right, read_rows
 
 CLASSES = 5  # of a cell
 IMAGES_OF_CELL = {"lost": 4, "gained": 2}  # most images that it shows

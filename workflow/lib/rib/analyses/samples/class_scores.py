@@ -16,9 +16,9 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from rib.analyses.samples.resampled_means import REPLICATES_OF_BLOCK, ResampledObjects
-from rib.analysis.counts import Indices
-from rib.analysis.sample_rows import is_right
-from rib.analysis.settings import RIStatistics
+from rib.statistics.counts import Indices
+from rib.statistics.sample_rows import is_right
+from rib.statistics.settings import RIStatistics
 
 ACCURACY = "accuracy"
 MACRO_F1 = "macro_f1"

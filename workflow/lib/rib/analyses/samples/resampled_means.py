@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from rib.analysis.bootstrap import object_weights
-from rib.analysis.counts import ALL_INDICES, Indices, SharedObjects
-from rib.analysis.ri import CountedObjects, on_other_datasets
-from rib.analysis.settings import RIStatistics
+from rib.statistics.bootstrap import object_weights
+from rib.statistics.counts import ALL_INDICES, Indices, SharedObjects
+from rib.statistics.ri import CountedObjects, on_other_datasets
+from rib.statistics.settings import RIStatistics
 
 REPLICATES_OF_BLOCK = 200  # bootstrap replicates at once, which bounds memory
 

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from rib.analysis.settings import RIStatistics, TableSettings
 from rib.base.settings import Settings, Texts
 from rib.config.geometry import Geometry
+from rib.statistics.settings import RIStatistics, TableSettings
 
 
 class SampleSettings(TableSettings):

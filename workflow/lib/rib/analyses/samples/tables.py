@@ -44,8 +44,14 @@ from rib.analyses.samples.scores import (
     real_answers,
 )
 from rib.analyses.samples.settings import SampleSettings
-from rib.analysis.bootstrap import estimate
-from rib.analysis.counts import (
+from rib.base.errors import UserError
+from rib.base.files import read_json
+from rib.base.progress import Progress
+from rib.config.label_space import LabelSpace, read_real_labels
+from rib.config.run import MEAN, PRETRAINED, RUN_COLUMNS, Run
+from rib.data.prepared import INDEX_COLUMNS
+from rib.statistics.bootstrap import estimate
+from rib.statistics.counts import (
     SOURCE,
     RowFiles,
     ScoredRows,
@@ -53,13 +59,7 @@ from rib.analysis.counts import (
     read_objects,
     shared_objects,
 )
-from rib.analysis.sample_rows import SHARES, compare_predictions, is_right, read_rows
-from rib.base.errors import UserError
-from rib.base.files import read_json
-from rib.base.progress import Progress
-from rib.config.label_space import LabelSpace, read_real_labels
-from rib.config.run import MEAN, PRETRAINED, RUN_COLUMNS, Run
-from rib.data.prepared import INDEX_COLUMNS
+from rib.statistics.sample_rows import SHARES, compare_predictions, is_right, read_rows
 
 CALIBRATION = ("ece_before", "ece_floor_before", "ece_after", "ece_floor_after")
 COLUMNS = ("row", "prediction", "rank", "confidence", "log_prob", "brier")  # of rows

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from rib.analysis.settings import RIStatistics, TableSettings
 from rib.base.settings import Texts
+from rib.statistics.settings import RIStatistics, TableSettings
 
 
 class VariantChoiceSettings(TableSettings):

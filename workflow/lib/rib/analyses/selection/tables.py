@@ -27,11 +27,11 @@ import numpy as np
 import pandas as pd
 
 from rib.analyses.selection.settings import VariantChoiceSettings
-from rib.analysis.bootstrap import object_weights, over_runs
-from rib.analysis.counts import ALL_INDICES, Counts, RowFiles, read_counts
-from rib.analysis.ri import SourceGroups, on_other_datasets, ood_accuracies
-from rib.analysis.select_splits import count_on_select_splits
 from rib.config.run import MEAN, NO_TARGET
+from rib.statistics.bootstrap import object_weights, over_runs
+from rib.statistics.counts import ALL_INDICES, Counts, RowFiles, read_counts
+from rib.statistics.ri import SourceGroups, on_other_datasets, ood_accuracies
+from rib.statistics.select_splits import count_on_select_splits
 
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
 TABLE = [
@@ -336,7 +336,7 @@ def select_variants(
     """`selection_table` of all models.
 
     Args:
-        counts: of the grid, see `rib.analysis.counts.write_counts`.
+        counts: of the grid, see `rib.statistics.counts.write_counts`.
         select_files: for the rule target, rows of the variants on the select split of their target,
             and indexes of these targets; for other rules, without rows.
         settings: how variants are chosen.

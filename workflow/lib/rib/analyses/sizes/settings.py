@@ -1,6 +1,6 @@
 """Settings of the job that tabulates results by numbers of images. No pandas: rules import it."""
 
-from rib.analysis.settings import TableSettings
+from rib.statistics.settings import TableSettings
 
 
 class SizeSettings(TableSettings):

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from rib.analyses.sizes.settings import SizeSettings
-from rib.analysis.fit import read_table
 from rib.base.files import read_json
 from rib.config.run import MEAN, run_of
+from rib.statistics.fit import read_table
 
 KEY = ["model", "method", "size"]
 INTERVAL = ["ci_low", "ci_high"]
@@ -28,7 +28,7 @@ SIZE_COLUMNS = [
 
 @dataclass(frozen=True)
 class GridTables:
-    """CSV files of rib.analysis.tables.grid_tables."""
+    """CSV files of rib.statistics.tables.grid_tables."""
 
     ri: Path
     mri: Path

@@ -18,12 +18,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from rib.analyses.slices.settings import SliceSettings
-from rib.analysis.counts import RowFiles, different_images, read_indexes
-from rib.analysis.sample_rows import is_right, read_rows
 from rib.base.errors import UserError
 from rib.base.progress import Progress, log
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run
 from rib.data.prepared import INDEX_COLUMNS
+from rib.statistics.counts import RowFiles, different_images, read_indexes
+from rib.statistics.sample_rows import is_right, read_rows
 
 ACCURACIES = ["n", "before", "after", "change"]
 CORRUPTION = ["corruption", "severity"]

@@ -1,6 +1,6 @@
 """Settings of the job that computes STIR. No pandas: rules import this module."""
 
-from rib.analysis.settings import TableSettings
+from rib.statistics.settings import TableSettings
 
 
 class StirSettings(TableSettings):

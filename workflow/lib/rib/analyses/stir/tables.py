@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from rib.analysis.cka import Kernel, cka, jackknife_interval
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, run_of
+from rib.statistics.cka import Kernel, cka, jackknife_interval
 
 BEFORE = "before"  # the pretrained network, in names of stored features
 AFTER = "after"  # the fine-tuned network

@@ -13,10 +13,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rib.analysis.bootstrap import FEWEST_SEEDS
 from rib.base.appearance import INK, PALE, PRETRAINED_LABEL
 from rib.config.run import PRETRAINED
 from rib.figures import Drawn, Labels, Style, Styles
+from rib.statistics.bootstrap import FEWEST_SEEDS
 
 ORIGIN = {"label": PRETRAINED_LABEL, "colour": INK, "marker": "*"}
 # Of variants of a method, which share colour and marker.

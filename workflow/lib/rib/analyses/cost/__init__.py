@@ -1,1 +1,0 @@
-"""Cost of one mRI of each method."""

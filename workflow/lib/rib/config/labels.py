@@ -1,0 +1,139 @@
+"""Labels, colours and markers of what figures show, and which runs stand as examples. No plots."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from rib.config.compared_runs import compared_runs, example_target
+from rib.config.grid import Grid
+
+
+class GridLabels:
+    """Labels and styles of a grid's models, methods, targets and datasets, by name.
+
+    The methods are those of figures by target: curves have several networks for a run, and merges
+    over targets have no target.
+    """
+
+    def __init__(self, grid: Grid):
+        self._grid = grid
+        self.confidence: float = grid.config["statistics"]["confidence"]
+        self.models = {name: model.label for name, model in grid.models.items()}
+        self.model_styles = {
+            name: {"label": model.label, **(model.style or {})}
+            for name, model in grid.models.items()
+        }
+        self.datasets = {name: dataset.label for name, dataset in grid.datasets.items()}
+        self.targets = {name: self.datasets[name] for name in grid.targets}
+
+    @cached_property
+    def curves(self) -> list[str]:
+        """Methods with several networks for a run."""
+        return [name for name, method in self._grid.methods.items() if method.form == "curve"]
+
+    @cached_property
+    def methods(self) -> dict[str, str]:
+        """Labels of methods by name."""
+        return {
+            name: method.label
+            for name, method in self._grid.methods.items()
+            if name not in self.curves and name not in self._grid.over_targets
+        }
+
+    @cached_property
+    def method_styles(self) -> dict[str, dict[str, Any]]:
+        """Label, colour and marker of methods; equal colours become shades."""
+        methods = [self._grid.methods[name] for name in self.methods]
+        shades = shades_of([method.style["colour"] for method in methods])
+        return {
+            name: {"label": method.label, **method.style, "colour": colour}
+            for (name, method), colour in zip(
+                zip(self.methods, methods, strict=True), shades, strict=True
+            )
+        }
+
+    @cached_property
+    def shared_methods(self) -> list[str]:
+        """Methods that all models have."""
+        return [
+            name
+            for name in self.methods
+            if all(name in self._grid.methods_of(model) for model in self._grid.models)
+        ]
+
+    @cached_property
+    def example_method(self) -> str | None:
+        """The method that figures of one method show: fine-tuning if all models have it.
+
+        Else it is the first that all models have; None if there is none.
+        """
+        if "ft" in self.shared_methods:
+            return "ft"
+        return next(iter(self.shared_methods), None)
+
+    @cached_property
+    def example_target(self) -> str | None:
+        """The target of examples; None without targets."""
+        return example_target(self._grid)
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether there are runs that figures can show."""
+        return bool(self.example_method and self.example_target)
+
+    @property
+    def one_model(self) -> dict[str, str]:
+        """Arguments of figures of one model: the first."""
+        name = next(iter(self.models))
+        return {"model": name, "model_label": self.models[name]}
+
+    @property
+    def one_method(self) -> dict[str, str]:
+        """Arguments of figures of one method; only where there are figures."""
+        assert self.example_method is not None
+        return {"method": self.example_method, "method_label": self.methods[self.example_method]}
+
+    @property
+    def means(self) -> dict[str, Any]:
+        """Arguments of figures of means with intervals: labels of models and methods."""
+        return {"models": self.models, "methods": self.methods, "confidence": self.confidence}
+
+    @property
+    def styled_means(self) -> dict[str, Any]:
+        """As `means`, with styles of methods."""
+        return {**self.means, "methods": self.method_styles}
+
+    @property
+    def by_target(self) -> dict[str, dict[str, str]]:
+        """Labels of models, methods and targets, with which runs are named."""
+        return {"models": self.models, "methods": self.methods, "targets": self.targets}
+
+    @property
+    def of_compared_runs(self) -> dict[str, Any]:
+        """Arguments of figures of the runs whose representations are compared."""
+        runs = compared_runs(self._grid)
+        methods = {run.method for run in runs}
+        targets = {run.target for run in runs}
+        return {
+            "models": self.models,
+            "methods": {
+                name: style for name, style in self.method_styles.items() if name in methods
+            },
+            "targets": {name: label for name, label in self.targets.items() if name in targets},
+            "confidence": self.confidence,
+        }
+
+
+def shades_of(colours: Sequence[str]) -> list[str]:
+    """Colours #rrggbb, each darker than an equal one before.
+
+    Of #ff0000, #0000ff and #ff0000 the first two stay as they are, and the third is a darker red.
+    """
+    shades = []
+    for position, colour in enumerate(colours):
+        equal_before = colours[:position].count(colour)
+        brightness = 1 - equal_before / (1.6 * colours.count(colour))
+        red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+        channels = [round(channel * brightness) for channel in (red, green, blue)]
+        shades.append("#" + bytes(channels).hex())
+    return shades

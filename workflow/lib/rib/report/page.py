@@ -1,0 +1,707 @@
+"""The page of a run: one HTML file with its tables, figures and provenance; it needs no network."""
+
+import base64
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+import vl_convert
+import yaml
+from docutils.core import publish_parts
+from PIL import Image
+
+from rib.base import appearance
+from rib.base.errors import UserError
+from rib.base.files import in_bytes, read_json, write_text
+from rib.base.progress import duration
+from rib.base.rounding import MINUS, fit_percent, percent, points
+from rib.config.run import MEAN, RUN_COLUMNS
+from rib.records import provenance
+from rib.records.environment import outside_git
+from rib.report.answer import (
+    Answer,
+    AnswerNames,
+    AnswerTables,
+    answer,
+)
+from rib.report.questions import QUESTIONS
+from rib.report.settings import GridDescription, PageSettings
+from rib.report.views import ENTRIES_OF_COLUMN, page_views
+from rib.statistics.bootstrap import FEWEST_SEEDS
+from rib.statistics.comparison import few_objects
+from rib.statistics.fit import (
+    OTHER_RATE,
+    UNFINISHED,
+    mark_columns,
+    name_other_rates,
+    name_unfinished,
+    read_table,
+)
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+CLOCK = "%Y-%m-%d %H:%M UTC"
+PIXELS = 0.6  # page pixels per pixel of a figure
+MOST_ROWS = 200  # of a table before it is sorted, filtered or copied, when a script adds the others
+MACHINE = "{processor}, {system}, Python {python}"
+NO_COMMIT = "not run from a git checkout"
+
+vega_bundle = cache(vl_convert.javascript_bundle)  # takes seconds
+
+
+class Cell(NamedTuple):
+    """A cell of a table on the page."""
+
+    text: str
+    sort_key: object  # a number, a text, or None for running text
+
+
+MISSING = Cell("\N{EN DASH}", float("-inf"))  # a number that there is not
+
+
+@dataclass(frozen=True)
+class PageInputs:
+    """Files that a page is made of."""
+
+    mri: Path  # tables, CSV files
+    ri: Path
+    accuracy: Path
+    fit: Path
+    analyses: Mapping[str, Path]  # tables of the analyses by name, CSV files
+    columns: Sequence[Path]  # YAML files that say how to show the tables (analyses/*/tables.yaml)
+    figures: Sequence[Path]  # PNG files, in the order of the page
+    captions: Sequence[Path]  # reStructuredText file of each figure
+    citation: Path  # CITATION.cff
+    records: Sequence[str]  # provenance records of the run's jobs; gathered ones replace missing
+    cells: Path | None = None  # what explains each cell of RI (rib.analyses.samples.cells)
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table on the page."""
+
+    title: str
+    note: str
+    file: str  # name of the CSV file
+    question: str  # key of `QUESTIONS`
+    open: bool  # whether it is unfolded at first
+    header: list[str]
+    rows: list[list[Cell]]
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure on the page."""
+
+    name: str
+    width: int  # in pixels of the page
+    question: str  # key of `QUESTIONS`
+    data: str  # image as WebP, in base64
+    alt: str  # first sentence of the caption
+    caption: str  # HTML
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Time, machines and versions of a run's jobs.
+
+    Distinct values stand with their number of jobs, the most frequent first.
+    """
+
+    stage_rows: list[list[Cell]]  # a row for each stage
+    jobs: int
+    seconds: float  # of all jobs together
+    busy: float  # seconds during which at least one job ran
+    started: str  # date and time
+    ended: str
+    commits: list[tuple[str, int]]
+    machines: list[tuple[str, int]]
+    versions: list[tuple[str, int]]
+    mixed: list[str]  # differences between jobs
+
+
+def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
+    """Write the page of a run, or of a preview if `settings.partial` is given.
+
+    Raises:
+        UserError: no job has a readable record.
+    """
+    about = settings.about
+    records = list(provenance.of_jobs(inputs.records).values())
+    if not records:
+        raise UserError(
+            f"each record of the run is missing, has another format version, or "
+            f"{provenance.DAMAGED}; "
+            "`rib verify` names them."
+        )
+    paths_of_tables = {"mri": inputs.mri, "ri": inputs.ri, "accuracy": inputs.accuracy}
+    tables = page_tables({**paths_of_tables, **inputs.analyses}, inputs.columns, about)
+    means = read_table(inputs.mri)
+    fits = read_table(inputs.fit)
+    run = run_facts(records)
+    views = _views(inputs, settings) if inputs.figures else {}
+    text = _template().render(
+        appearance=appearance,
+        about=about,
+        partial=settings.partial,
+        duration=duration,
+        config=yaml.safe_dump(about.config_file, sort_keys=False),
+        outside_git=outside_git(about.config_file["catalog"]),
+        answer=_answer(means, inputs.analyses, settings),
+        questions=QUESTIONS,
+        figures=_figures(inputs.figures, inputs.captions, settings.questions),
+        tables=tables,
+        most_rows=MOST_ROWS,
+        views=views,
+        bundle=vega_bundle() if views else "",
+        cells=_explained_cells(inputs.cells, about) if inputs.cells else None,
+        unfinished=name_unfinished(fits, _labels_of_runs(about)),
+        other_rates=name_other_rates(fits, _labels_of_runs(about)),
+        fitted=_number_of_fitted(fits, about),
+        fewest_seeds=FEWEST_SEEDS,
+        files=settings.more_files,
+        run=run,
+        commits=[commit for commit, _ in run.commits if commit != NO_COMMIT],
+        method_rows=method_rows(about),
+        corrupt=_corrupt_images(settings.prepared),
+        cite=yaml.safe_load(inputs.citation.read_text(encoding="utf-8")),
+    )
+    write_text(page, text)
+
+
+def _template() -> jinja2.Template:
+    """The template of the page."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["texts"] = _texts_of_rows
+    templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return templates.get_template(TEMPLATE.name)
+
+
+def _texts_of_rows(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
+    """The texts of a table's cells, row by row."""
+    texts = []
+    for row in rows:
+        texts.append([cell.text for cell in row])
+    return texts
+
+
+def _views(inputs: PageInputs, settings: PageSettings) -> dict[str, dict[str, Any]]:
+    """Interactive views by the name of the figure that each replaces."""
+    ri = inputs.ri
+    if settings.partial is None:  # a preview's seeds_ri lacks some runs
+        ri = inputs.analyses.get("seeds_ri", inputs.ri)
+    in_distribution = None
+    if "in_distribution" in inputs.analyses:
+        in_distribution = read_table(inputs.analyses["in_distribution"])
+    return page_views(
+        mri=read_table(inputs.mri),
+        ri=read_table(ri),
+        accuracy=read_table(inputs.accuracy),
+        about=settings.about,
+        colours=settings.colours,
+        in_distribution=in_distribution,
+    )
+
+
+def _explained_cells(path: Path, about: GridDescription) -> dict[str, Any]:
+    """What explains each cell of RI; its images have the label of their dataset, not the name."""
+    explained = read_json(path)
+    labels = about.labels("datasets")
+    images = []
+    for dataset, *facts_of_image in explained["images"]:
+        images.append((labels[dataset], *facts_of_image))
+    return {**explained, "images": images}
+
+
+def _labels_of_runs(about: GridDescription) -> dict[str, dict[str, str]]:
+    """Labels of models, methods and targets by name, with which `name_unfinished` names runs."""
+    return {
+        "models": about.labels("models"),
+        "methods": about.labels("methods"),
+        "targets": about.labels("datasets"),
+    }
+
+
+def _number_of_fitted(fits: pd.DataFrame, about: GridDescription) -> int:
+    """Number of runs whose method can fit its training images."""
+    methods = [name for name, method in about.methods.items() if method.can_fit]
+    return int(fits["method"].isin(methods).sum())
+
+
+def _corrupt_images(manifests: Mapping[str, Path]) -> dict[str, list[str]]:
+    """Images of each dataset that can't be decoded, of the manifests that exist."""
+    return {
+        label: read_json(manifest)["corrupt"]
+        for label, manifest in manifests.items()
+        if manifest.is_file()
+    }
+
+
+def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescription) -> pd.DataFrame:
+    """Means in which a chosen variant stands for each sweep; the best of all would favour chance.
+
+    A sweep is a method that was run with several settings, its variants: of the sweep `wise_ft`
+    they are `wise_ft-alpha0.3` and `wise_ft-alpha0.5`. Their rows are left out, and a row
+    `wise_ft` with the means of the chosen ones is added. An upper bound (`select: oracle`) chooses
+    by the result itself and stands for nothing.
+
+    Args:
+        mri: table of mRI, with a row for each variant.
+        selection: CSV file of the chosen variants, if variants are chosen.
+        about: the choices of the run.
+    """
+    if selection is None or about.config["select"] == "oracle":
+        return mri
+    variants: list[str] = []
+    for sweep in about.sweeps.values():
+        variants += sweep.variants
+    rows_of_other_methods = mri[~mri["method"].isin(variants)]
+    choices = read_table(selection)
+    chosen_means = choices[choices["target"] == MEAN].dropna(subset=["ri"])
+    chosen_means = chosen_means.rename(columns={"ri": "mri"}).reindex(columns=mri.columns)
+    chosen_means["unfinished"] = chosen_means["unfinished"].fillna(0)
+    return pd.concat([rows_of_other_methods, chosen_means], ignore_index=True)
+
+
+def _answer(mri: pd.DataFrame, analyses: Mapping[str, Path], settings: PageSettings) -> Answer:
+    """The answer that the page begins with.
+
+    Args:
+        mri: table of mRI of all sizes.
+        analyses: CSV files of the tables of analyses, by name.
+        settings: those of the page.
+    """
+    about = settings.about
+    means = with_choices(mri, analyses.get("selection"), about)
+    more_tables = {}
+    for name in ("in_distribution", "ranking", "leak_free"):
+        if name in analyses:
+            more_tables[name] = _of_shown_size(analyses[name], about)
+    tables = AnswerTables(mri=means[means["size"] == about.shown_size], **more_tables)
+    names = AnswerNames(
+        models=about.labels("models"),
+        methods={**about.labels("sweeps"), **about.labels("methods")},
+        averages=settings.averages,
+        coefficients=settings.coefficients,
+    )
+    return answer(tables, names)
+
+
+def _of_shown_size(path: Path, about: GridDescription) -> pd.DataFrame:
+    """Rows of a CSV file of the training subset that figures show."""
+    table = read_table(path)
+    return table[table["size"] == about.shown_size]
+
+
+def _figures(
+    paths: Sequence[Path], captions: Iterable[Path], questions: Mapping[str, str]
+) -> list[PageFigure]:
+    """Figures with their captions; one without a question helps to answer the first.
+
+    Args:
+        paths: PNG files.
+        captions: reStructuredText file of each figure.
+        questions: question of each figure, by the name of the figure.
+    """
+    all_questions = list(QUESTIONS)
+    with ThreadPoolExecutor() as pool:
+        images = list(pool.map(_webp, paths))
+    figures = []
+    for path, caption, image in zip(paths, captions, images, strict=True):
+        width, encoded_image = image
+        text = caption.read_text(encoding="utf-8").strip()
+        html = publish_parts(text, writer="html5", settings_overrides={"raw_enabled": False})
+        first_sentence, *_ = text.split(". ")
+        figure = PageFigure(
+            name=path.stem,
+            width=width,
+            question=questions.get(path.stem, all_questions[0]),
+            data=encoded_image,
+            alt=first_sentence,
+            caption=html["body"],
+        )
+        figures.append(figure)
+    return figures
+
+
+def _webp(path: Path) -> tuple[int, str]:
+    """Width of a figure on the page, and its image as lossless WebP in base64.
+
+    WebP is half as large as PNG.
+    """
+    file = io.BytesIO()
+    with Image.open(path) as image:
+        image.save(file, "WEBP", lossless=True)
+        width = round(PIXELS * image.width)
+    return width, base64.b64encode(file.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table on the page."""
+
+    header: str
+    value: str  # name of the column of the CSV file
+    form: str | None = None  # key of `FORMS`; by the type of the value if None
+    interval: Sequence[str] | None = None  # columns of the ends of the confidence interval
+    optional: bool = False  # whether some runs have no such column
+    # A column of which this one says what another column says already, unless it has numbers.
+    repeats_without: str | None = None
+
+
+def page_tables(
+    paths: Mapping[str, Path], columns: Iterable[Path], about: GridDescription
+) -> list[PageTable]:
+    """Tables of results. Those of runs with a fit have a column for it, the last one.
+
+    Columns that say nothing are left out (see `_informative`).
+
+    Args:
+        paths: CSV files by name of the table.
+        columns: YAML files with title, question, note and columns of each table. A column is given
+            by its header: a column of the CSV file, or the fields of `Column`. The table
+            `accuracy` also has a column for each dataset.
+        about: the choices of the run.
+    """
+    descriptions = {}
+    for file in columns:
+        descriptions.update(yaml.safe_load(file.read_text(encoding="utf-8")))
+    tables = []
+    for name, path in paths.items():
+        description = descriptions[name]
+        table = read_table(path)
+        described_columns = _described_columns(description["columns"])
+        shown_columns = [
+            column for column in described_columns if column.value in table or not column.optional
+        ]
+        if name == "accuracy":
+            table = _with_column_per_dataset(table)
+            shown_columns += _dataset_columns(table, about)
+        if "fit" in table:
+            shown_columns.append(Column("Fit (%)", value="fit", form="fit"))
+        shown_columns = _informative(shown_columns, table, about)
+        page_table = PageTable(
+            title=description["title"],
+            note=_note(description["note"], table),
+            file=path.name,
+            question=description["question"],
+            open=description.get("open", False),
+            header=_header(shown_columns, about.confidence),
+            rows=_rows(_labelled(table, about), shown_columns),
+        )
+        tables.append(page_table)
+    return tables
+
+
+def _described_columns(descriptions: Mapping[str, str | Mapping[str, Any]]) -> list[Column]:
+    """Columns as tables.yaml describes them, by header.
+
+    Args:
+        descriptions: the name of a column of the CSV file, as in {"Model": "model"}, or fields of
+            `Column`, as in {"mRI": {"value": "mri", "form": "signed"}}.
+    """
+    columns = []
+    for header, description in descriptions.items():
+        if isinstance(description, str):
+            columns.append(Column(header, value=description))
+        else:
+            columns.append(Column(header, **description))
+    return columns
+
+
+def _with_column_per_dataset(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """A row for each run, with its accuracy on each dataset."""
+    runs = [*RUN_COLUMNS, "fit", *mark_columns(accuracy)]
+    return accuracy.pivot(index=runs, columns="dataset", values="accuracy").reset_index()
+
+
+def _dataset_columns(accuracy: pd.DataFrame, about: GridDescription) -> list[Column]:
+    """Columns of the datasets that a table of accuracies has."""
+    return [
+        Column(dataset.label, value=name, form="number")
+        for name, dataset in about.datasets.items()
+        if name in accuracy
+    ]
+
+
+def _informative(
+    columns: Iterable[Column], table: pd.DataFrame, about: GridDescription
+) -> list[Column]:
+    """The columns that say something, and those intervals that do.
+
+    Left out are columns without any number, columns that repeat another one, and size and seed of a
+    run with one of them, which the page states. A table without rows keeps its columns.
+
+    Args:
+        columns: described columns of the table.
+        table: in which each row is a line of the page.
+        about: the choices of the run.
+    """
+    if table.empty:
+        return list(columns)
+    stated_elsewhere = set()
+    if len(about.sizes) == 1:
+        stated_elsewhere.add("size")
+    if len(about.config.get("seeds", ())) == 1:
+        stated_elsewhere.update(["seed", "seeds"])
+    informative = []
+    for column in columns:
+        if column.value in stated_elsewhere or _has_no_entry(table, [column.value]):
+            continue
+        if column.repeats_without and _has_no_entry(table, [column.repeats_without]):
+            continue
+        if column.interval and _has_no_entry(table, column.interval):
+            column = replace(column, interval=None)
+        informative.append(column)
+    return informative
+
+
+def _has_no_entry(table: pd.DataFrame, columns: Sequence[str]) -> bool:
+    """Whether all cells of a table in some columns are empty (NaN)."""
+    is_empty = table[list(columns)].isna()
+    return bool(is_empty.to_numpy().all())
+
+
+def _header(columns: Iterable[Column], confidence: float) -> list[str]:
+    """Headers of columns and of their confidence intervals, which are columns of their own."""
+    header = []
+    for column in columns:
+        header.append(column.header)
+        if column.interval:
+            header.append(f"{100 * confidence:g} % confidence interval")
+    return header
+
+
+def _note(note: str, table: pd.DataFrame) -> str:
+    """A table's note, with a warning if it is of too few objects."""
+    warning = few_objects(table)
+    if not warning:
+        return note
+    return f"{note} {warning[0].upper()}{warning[1:]}."
+
+
+def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
+    """The cells of a table, row by row."""
+    rows = []
+    for line in table.to_dict("records"):
+        row = []
+        for column in columns:
+            row += _cells(line, column)
+        rows.append(row)
+    return rows
+
+
+def _cells(line: Mapping[Hashable, Any], column: Column) -> list[Cell]:
+    """The cells of a column in a line of a table: its value, and its interval if it has one.
+
+    For example `+1.2`, and `+0.3 to +2.1`.
+    """
+    value = line[column.value]
+    if pd.isna(value):
+        return [MISSING, MISSING] if column.interval else [MISSING]
+    form = column.form or _form_of(value)
+    cells = [Cell(FORMS[form](value), value)]
+    if column.interval:
+        form_of_ends = form if form in ("signed", "decimals") else "number"
+        low_column, high_column = column.interval
+        cells.append(_interval_cell(line[low_column], line[high_column], form_of_ends))
+    return cells
+
+
+def _form_of(value: object) -> str:
+    """How a value is written whose column has no form: a key of `FORMS`."""
+    if isinstance(value, str | bool):
+        return "text"
+    if isinstance(value, int):
+        return "count"
+    return "number"
+
+
+def _interval_cell(low: float, high: float, form: str) -> Cell:
+    """A confidence interval, sorted by its lower end: `+0.3 to +2.1`."""
+    if math.isnan(low):
+        return MISSING
+    write = FORMS[form]
+    return Cell(f"{write(low)} to {write(high)}", low)
+
+
+def _setting_in_words(key: str, setting: object) -> str:
+    """A setting of a method, such as `rank 4` or `lr 0.001 (net_1k), 0.0005 (net_50k)`."""
+    if isinstance(setting, Mapping):
+        by_model = ", ".join(f"{number} ({model})" for model, number in setting.items())
+        return f"{key} {by_model}"
+    return f"{key} {setting}"
+
+
+def method_rows(about: GridDescription) -> list[list[Cell]]:
+    """Rows of the table of methods."""
+    rows = []
+    for name, method in about.methods.items():
+        settings = ", ".join(
+            _setting_in_words(key, setting) for key, setting in method.settings.items()
+        )
+        row = [
+            Cell(method.label, name),
+            Cell(settings or "none of its own", None),
+            Cell(method.source, None),
+        ]
+        rows.append(row)
+    return rows
+
+
+def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
+    """Replace names by labels where possible, and mark methods of runs that `fit_table` marks."""
+    for column, entries in ENTRIES_OF_COLUMN.items():
+        if column not in table:
+            continue
+        labels = about.labels(entries)
+        if entries == "methods":
+            labels = {**about.labels("sweeps"), **labels}
+        table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
+    for column, mark in (("unfinished", UNFINISHED), ("other_rate", OTHER_RATE)):
+        if column in table:
+            marks = [f" {mark}" if number else "" for number in table[column]]
+            table["method"] += marks
+    return table
+
+
+def _signed(difference: float) -> str:
+    """A difference in percentage points, with the typographic minus sign."""
+    return points(difference).replace("-", MINUS)
+
+
+def _decimals(number: float) -> str:
+    """A number of order 1, for which one decimal is too coarse."""
+    return f"{number:.3f}".replace("-", MINUS)
+
+
+def _count(number: float) -> str:
+    """A whole number, which pandas reads as a float in a column with missing values."""
+    return f"{number:,.0f}"
+
+
+def _p_value(number: float) -> str:
+    """A p value with two significant digits: `0.013`."""
+    return f"{number:.2g}"
+
+
+# How values are written, by form.
+FORMS: dict[str, Callable[[Any], str]] = {
+    "signed": _signed,
+    "number": percent,
+    "fit": fit_percent,
+    "decimals": _decimals,
+    "count": _count,
+    "p": _p_value,
+    "text": str,
+}
+
+
+def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
+    """Summarize the records of a run's jobs, at least one.
+
+    Args:
+        records: provenance records: the rule, when the job started, how many seconds it took, its
+            commit, machine and versions of libraries.
+    """
+    records_of_rule: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        records_of_rule.setdefault(record["rule"], []).append(record)
+    spans = sorted(_span(record) for record in records)
+    first_start, _ = spans[0]
+    last_end = max(start + length for start, length in spans)
+    commits = Counter(record.get("commit") or NO_COMMIT for record in records)
+    machines = Counter(MACHINE.format(**record["machine"]) for record in records)
+    versions: Counter[str] = Counter()
+    for record in records:
+        versions.update(f"{library} {version}" for library, version in record["versions"].items())
+    return RunFacts(
+        stage_rows=[_stage_row(rule, group) for rule, group in records_of_rule.items()],
+        jobs=len(records),
+        seconds=sum(record["seconds"] for record in records),
+        busy=_covered(spans),
+        started=f"{first_start:{CLOCK}}",
+        ended=f"{last_end:{CLOCK}}",
+        commits=commits.most_common(),
+        machines=machines.most_common(),
+        versions=versions.most_common(),
+        mixed=_mixed(records),
+    )
+
+
+def _span(record: Mapping[str, Any]) -> tuple[datetime, timedelta]:
+    """When a job started, and how long it took."""
+    return datetime.fromisoformat(record["started"]), timedelta(seconds=record["seconds"])
+
+
+def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[Cell]:
+    """Total costs of the jobs of a stage, and the maximum of a single job.
+
+    The cells are the stage, the number of jobs, the time of all and of the longest job, processor
+    time, the peak memory of a job, and the size of what was written.
+    """
+    seconds = [record["seconds"] for record in records]
+    processor_seconds = sum(record["cpu_seconds"] for record in records)
+    peak_memory = max(record["peak_memory"] for record in records)
+    written_bytes = sum(sum(record["sizes"].values()) for record in records)
+    row = [Cell(stage, stage), Cell(f"{len(records):,}", len(records))]
+    for time in (sum(seconds), max(seconds), processor_seconds):
+        row.append(Cell(duration(time), time))
+    for size in (peak_memory, written_bytes):
+        row.append(Cell(in_bytes(size), size))
+    return row
+
+
+def _mixed(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What differs between jobs in versions and machines, with the stages that had each.
+
+    An example is `torch 2.6 (finetune, evaluate), 2.7 (evaluate)`. Stages are in the order of the
+    run.
+    """
+    # By name of a library or a part of the machine, and by its version.
+    stages_of: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        versions_of_job = {**record["versions"], **record["machine"]}
+        for name, version in versions_of_job.items():
+            stages = stages_of.setdefault(name, {}).setdefault(version, [])
+            if record["rule"] not in stages:
+                stages.append(record["rule"])
+    mixtures = []
+    for name, stages_of_version in stages_of.items():
+        if len(stages_of_version) > 1:
+            versions = []
+            for version, stages in sorted(stages_of_version.items()):
+                versions.append(f"{version} ({', '.join(stages)})")
+            mixtures.append(f"{name} {', '.join(versions)}")
+    return mixtures
+
+
+def _covered(spans: Sequence[tuple[datetime, timedelta]]) -> float:
+    """Seconds covered by at least one of the spans, which may overlap.
+
+    Args:
+        spans: start and length of each, sorted by start.
+    """
+    total = timedelta()
+    end_of_covered, _ = spans[0]
+    for start, length in spans:
+        end = start + length
+        if end > end_of_covered:
+            # What lies before the end of earlier spans is counted already.
+            total += end - max(start, end_of_covered)
+            end_of_covered = end
+    return total.total_seconds()

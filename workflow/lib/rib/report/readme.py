@@ -1,0 +1,358 @@
+"""Generate parts of README.md and docs/ from schemas, catalogue, rules and kept tables.
+
+`make docs` calls it. A generated part is enclosed by `<!-- made by make docs: NAME -->` and
+`<!-- end -->`.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rib.base.rounding import fit_percent, percent, points
+from rib.base.text import markdown
+from rib.config.catalog import Catalog
+from rib.config.entries import MERGES, SELECT, Method
+from rib.config.run import PRETRAINED, SEEDS, TARGETS, VARIANTS
+from rib.config.schema import load_schema
+from rib.statistics.bootstrap import spread
+from rib.statistics.fit import read_table
+
+# A generated part, of which `begin` and `end` stay.
+PART = re.compile(
+    r"(?P<begin><!-- made by make docs: (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.S
+)
+CATALOG = Path("workflow/catalog")
+ANALYSES = Path("workflow/lib/rib/analyses")
+COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
+FASHION_SEEDS = Path("reports/fashion_seeds")  # of a run of configs/fashion_seeds.yaml
+# Sets with kinds of change that broad augmentation has, too.
+LIKE_AUGMENTATION = ("fashion_corrupted", "fashion_tilted")
+CONFIDENCE = 0.95
+REFERENCE = "ft"  # full fine-tuning
+HEADLINE_METHODS = (REFERENCE, "wise_ft-alpha0.5")
+OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
+NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
+COSTS = ("training", "storage")  # measured against full fine-tuning
+PAGE = "write_page"  # the rule that reads the outputs of most other rules
+
+
+def config_table() -> str:
+    """Every key of config.yaml: name, default, meaning."""
+    rows = []
+    for name, schema in _config_keys().items():
+        default = json.dumps(schema["default"]).strip('"')
+        description = schema["description"].replace("|", "\\|")
+        rows.append((f"`{name}`", f"`{default}`", description))
+    return _table(("key", "default", "meaning"), rows)
+
+
+def _config_keys() -> dict[str, dict[str, Any]]:
+    """Schema of each key of config.yaml; keys in a section are called `section.key`."""
+    schemas = {}
+    for name, schema in load_schema("config")["properties"].items():
+        keys_of_section = schema.get("properties")
+        if keys_of_section:
+            for key, schema_of_key in keys_of_section.items():
+                schemas[f"{name}.{key}"] = schema_of_key
+        else:
+            schemas[name] = schema
+    return schemas
+
+
+def figure_list() -> str:
+    """Figures and their captions, as a list in Markdown."""
+    lines = []
+    caption_files = [path for path in ANALYSES.glob("*/*.rst") if path.with_suffix(".py").is_file()]
+    for path in sorted(caption_files, key=lambda path: path.stem):
+        words = path.read_text(encoding="utf-8").split()
+        caption = " ".join(words).replace("``", "`")
+        lines.append(f"- `{path.stem}`: {caption}")
+    return "\n".join(lines)
+
+
+def method_table(catalog: Catalog) -> str:
+    """Methods: name, label, requirements, measured cost and source."""
+    rows = []
+    for name, method in catalog.methods.items():
+        row = (
+            f"`{name}`",
+            markdown(method.label),
+            ", ".join(_needs(method)),
+            *_costs(method),
+            markdown(method.source),
+        )
+        rows.append(row)
+    return _table(("method", "label", "needs", *COSTS, "source"), rows)
+
+
+def _needs(method: Method) -> list[str]:
+    """What a method needs, besides a pretrained model and a target."""
+    needs = [f"`{parent}`" for parent in method.parents]
+    if method.over in OVER:
+        needs.append(OVER[method.over])
+    if method.form == SELECT:
+        needs.append("`held_out`")
+    if method.reference == "required":
+        needs.append("a reference dataset")
+    if method.text == "required":
+        needs.append("a model of images and texts")
+    if method.types in NETWORKS:
+        needs.append(NETWORKS[method.types])
+    return needs
+
+
+def _costs(method: Method) -> list[str]:
+    """Measured costs of a method, in the order of `COSTS`; empty for those not measured."""
+    not_measured = "0" if method.form in MERGES else ""
+    return [str(method.cost.get(cost, not_measured)) for cost in COSTS]
+
+
+def comparison() -> str:
+    """Methods of the kept comparison, best first: mRI, fit and letters of those not told apart."""
+    letters = read_table(COMPARED / "ranking.csv").set_index("method")["letters"]
+    rows = []
+    for line in _best_first(COMPARED):
+        method = line["method"]
+        row = (
+            f"`{method}`",
+            _with_interval(line["mri"], line["ci_low"], line["ci_high"]),
+            fit_percent(line["fit"]),
+            letters.get(method, "not ranked"),
+        )
+        rows.append(row)
+    return _table(("method", "mRI", "fit (%)", "letters (same: not told apart)"), rows)
+
+
+def _best_first(comparison_folder: Path) -> list[dict[Hashable, Any]]:
+    """Lines of mri.csv of a kept comparison of methods, that with the highest mRI first."""
+    mri = read_table(comparison_folder / "mri.csv")
+    return mri.sort_values("mri", ascending=False, kind="stable").to_dict("records")
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    """A difference in percentage points and its interval: `+1.2 [+0.3, +2.1]`."""
+    return f"{points(value)} [{points(low)}, {points(high)}]"
+
+
+def recipe_table(catalog: Catalog) -> str:
+    """Recipes: name, label, what differs from the schema's defaults, and source."""
+    schemas = load_schema("recipes")["additionalProperties"]["properties"]
+    rows = []
+    for name, recipe in catalog.recipes.items():
+        settings = [
+            f"{key} {setting}"
+            for key, setting in recipe.training.items()
+            if setting != schemas[key].get("default")
+        ]
+        row = (
+            f"`{name}`",
+            markdown(recipe.label),
+            ", ".join(settings),
+            markdown(recipe.source),
+        )
+        rows.append(row)
+    return _table(("recipe", "label", "settings other than the defaults", "source"), rows)
+
+
+def paper_table(catalog: Catalog) -> str:
+    """The paper's figures and tables, what stands for them here, and how far."""
+    columns = ("of_paper", "shows", "figure", "tables", "state")
+    rows = []
+    for line in catalog.table("paper_map.csv", columns, ()):
+        files = [line["figure"]]
+        files += [f"{name}.csv" for name in line["tables"].split()]
+        row = (
+            markdown(line["of_paper"]),
+            markdown(line["shows"]),
+            ", ".join(f"`{name}`" for name in files),
+            markdown(line["state"]),
+        )
+        rows.append(row)
+    return _table(("of the paper", "shows", "figure and tables", "state"), rows)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
+    rule = ("---",) * len(header)
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
+
+
+def headline() -> str:
+    """Main result of the kept grid of seeds: what two methods change, by kind of network.
+
+    Numbers are means over networks, with t intervals over networks.
+    """
+    rows = []
+    for kind, means in _means_over_networks().groupby("group", sort=False):
+        line_of = means.set_index(["method", "measure"]).to_dict("index")
+        row = [markdown(str(kind)), percent(line_of[(REFERENCE, "ood_before")]["mean"])]
+        for method in HEADLINE_METHODS:
+            row.append(_mean_with_interval(line_of[(method, "mri")]))
+            row.append(_mean_with_interval(line_of[(method, "in_distribution")]))
+        rows.append(tuple(row))
+    header = ["networks", "before (%)"]
+    for method in HEADLINE_METHODS:
+        header += [f"`{method}`: mRI", "in distribution"]
+    return _table(tuple(header), rows)
+
+
+def fashion_kinds() -> str:
+    """What each method changes in the kept grid of seeds, by kind of network.
+
+    Numbers are means over networks, with t intervals over networks; differences of methods are
+    paired.
+    """
+    networks = read_table(FASHION_SEEDS / "networks.csv").query("measure == 'mri'")
+    mri = networks.pivot(index=["group", "model"], columns="method", values="value")
+    rows = []
+    for kind, means_of_kind in _means_over_networks().groupby("group", sort=False):
+        for method, means in means_of_kind.groupby("method", sort=False):
+            line_of = means.set_index("measure").to_dict("index")
+            before = percent(line_of["ood_before"]["mean"])
+            after = percent(line_of["ood_after"]["mean"])
+            more_than_reference = ""
+            if method != REFERENCE:
+                differences = mri[method] - mri[REFERENCE]
+                more_than_reference = _mean_over_networks(differences[kind])
+            row = (
+                markdown(str(kind)),
+                f"`{method}`",
+                f"{before}, {after}",
+                _mean_with_interval(line_of["mri"]),
+                more_than_reference,
+                _mean_with_interval(line_of["in_distribution"]),
+                percent(line_of["on_target"]["mean"]),
+            )
+            rows.append(row)
+    header = (
+        "networks",
+        "method",
+        "on the other sets, before and after (%)",
+        "mRI",
+        f"more than `{REFERENCE}`",
+        "in distribution",
+        "on the target (%)",
+    )
+    return _table(header, rows)
+
+
+def fashion_unlike_augmentation() -> str:
+    """mRI by kind of network, with all sets and without those that are like the augmentation.
+
+    Means over networks, with t intervals over networks, computed from accuracies.
+    """
+    networks = read_table(FASHION_SEEDS / "networks.csv").drop_duplicates("model")
+    kind_of = networks.set_index("model")["group"]
+    accuracy = read_table(FASHION_SEEDS / "accuracy.csv").query("role == 'ood'")
+    of_all_sets = _mri_of_networks(accuracy)
+    is_like_augmentation = accuracy["dataset"].isin(LIKE_AUGMENTATION)
+    of_some_sets = _mri_of_networks(accuracy[~is_like_augmentation])
+    rows = []
+    for kind, models in kind_of.groupby(kind_of, sort=False):
+        for method in HEADLINE_METHODS:
+            row = [markdown(str(kind)), f"`{method}`"]
+            for mri in (of_all_sets, of_some_sets):
+                row.append(_mean_over_networks(mri.loc[models.index, method]))
+            rows.append(tuple(row))
+    return _table(("networks", "method", "mRI", "mRI without these sets"), rows)
+
+
+def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """mRI of each model (row) and method (column), the mean over targets and training seeds.
+
+    Args:
+        accuracy: rows of accuracy.csv of the datasets that count.
+    """
+    before = accuracy[accuracy["method"] == PRETRAINED].rename(columns={"accuracy": "before"})
+    after = accuracy[accuracy["dataset"] != accuracy["target"]]
+    both = after.merge(before[["model", "dataset", "before"]], on=["model", "dataset"])
+    change = both["accuracy"] - both["before"]
+    ri = change.groupby([both[key] for key in ("model", "method", "target", "seed")]).mean()
+    return ri.groupby(["model", "method"]).mean().unstack()
+
+
+def _means_over_networks() -> pd.DataFrame:
+    """Means of the kept grid of seeds, with intervals over networks."""
+    groups = read_table(FASHION_SEEDS / "network_groups.csv")
+    return groups[groups["over"] == "networks"]
+
+
+def _mean_over_networks(values: pd.Series) -> str:
+    """The mean of a value of each network, with its t interval: `+1.2 [+0.3, +2.1]`."""
+    _networks, _deviation, low, high = spread(values.to_numpy(), CONFIDENCE)
+    return _with_interval(values.mean(), low, high)
+
+
+def _mean_with_interval(line: Mapping[Hashable, Any]) -> str:
+    """The mean of a line of network_groups.csv and its interval: `+1.2 [+0.3, +2.1]`."""
+    return _with_interval(line["mean"], line["ci_low"], line["ci_high"])
+
+
+def graph(rulegraph: str) -> str:
+    """Flowchart of the rules in Mermaid's notation; an arrow leads to a rule that reads the output.
+
+    An arrow to the rule of the page is left out if the rule at its start has others: nearly all
+    rules have an arrow to the page, which would hide the rest.
+
+    Args:
+        rulegraph: output of `snakemake --rulegraph mermaid-js`, in which `id0[finetune]` is a node
+            with the name of its rule, and `id0 --> id1` an edge.
+    """
+    rule_of_node = dict(re.findall(r"(\w+)\[(\w+)\]", rulegraph))
+    edges = []
+    for start, end in re.findall(r"(\w+) --> (\w+)", rulegraph):
+        if rule_of_node[end] != "all":
+            edges.append((rule_of_node[start], rule_of_node[end]))
+    assert edges, "snakemake printed no graph"
+    rules_with_other_arrows = {start for start, end in edges if end != PAGE}
+    lines = []
+    for start, end in sorted(edges):
+        if end == PAGE and start in rules_with_other_arrows:
+            continue
+        lines.append(f"    {start} --> {end}")
+    return "\n".join(["```mermaid", "flowchart LR", *lines, "```"])
+
+
+def renew(pages: Iterable[Path], rulegraph: str) -> None:
+    """Regenerate the parts in pages; each part occurs exactly once.
+
+    A part is between the comments `<!-- made by make docs: NAME -->` and `<!-- end -->`.
+
+    Args:
+        pages: Markdown files, which are rewritten.
+        rulegraph: output of `snakemake --rulegraph mermaid-js`.
+    """
+    catalog = Catalog([CATALOG])
+    parts = {
+        "config": config_table(),
+        "figures": figure_list(),
+        "graph": graph(rulegraph),
+        "methods": method_table(catalog),
+        "recipes": recipe_table(catalog),
+        "headline": headline(),
+        "comparison": comparison(),
+        "fashion_kinds": fashion_kinds(),
+        "fashion_unlike_augmentation": fashion_unlike_augmentation(),
+        "paper": paper_table(catalog),
+    }
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    names = []
+    for text in texts.values():
+        names += [match["name"] for match in PART.finditer(text)]
+    assert sorted(names) == sorted(parts), f"the pages have places for {sorted(names)}"
+
+    def renewed(match: re.Match[str]) -> str:
+        """A part of a page, with what is generated now between its comments."""
+        return f"{match['begin']}{parts[match['name']]}\n{match['end']}"
+
+    for page, text in texts.items():
+        page.write_text(PART.sub(renewed, text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    renew(map(Path, sys.argv[1:]), sys.stdin.read())

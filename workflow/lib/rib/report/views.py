@@ -1,0 +1,615 @@
+"""Interactive views of the page as Vega-Lite specifications: trade-off, RI and accuracies.
+
+Equal input gives equal bytes.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+from altair.utils.schemapi import UndefinedType
+from pandas import DataFrame
+
+from rib.base.appearance import GAIN, INK, LOSS, MRI_LABEL, PAGE_INK, PALE, SHARED, UNCHANGED
+from rib.base.rounding import fit_percent, percent, points
+from rib.config.run import NO_TARGET, PRETRAINED
+from rib.report.settings import Entries, GridDescription
+from rib.statistics.fit import UNFINISHED
+
+MEAN = MRI_LABEL  # in place of a target
+RUN = ["model", "method", "target"]
+TIPS = [f"{column}:N" for column in RUN]
+# Which entries of a grid's description the columns of tables name. Rows of a view are sorted by
+# the last of its columns first.
+ENTRIES_OF_COLUMN: dict[str, Entries] = {
+    "target": "datasets",
+    "dataset": "datasets",
+    "first": "datasets",
+    "second": "datasets",
+    "method": "methods",
+    "other": "methods",
+    "reference": "methods",
+    "chosen": "methods",
+    "model": "models",
+    "other_model": "models",
+}
+MOST_ROWS = 30  # of a matrix; with more it begins with one model, and if need be with one method
+CHANGES = [LOSS, UNCHANGED, GAIN]
+# In pixels. On a wide page its script makes panels and cells wider.
+CELL_WIDTH = 60
+CELL_HEIGHT = 34
+WIDTH_OF_INTERVAL = 88  # of a cell with an interval in it
+SMALL_FONT_SIZE = 10
+SMALL_LINE_HEIGHT = 13
+CHARACTER_WIDTH = 7.5  # at most, of labels
+LONGEST_LABEL = 340
+PANEL_HEIGHT = 340
+PANEL_WIDTH = 340  # where the page sets none
+FONT_SIZE = 12
+LINE_HEIGHT = 14
+
+
+def page_views(
+    mri: DataFrame,
+    ri: DataFrame,
+    accuracy: DataFrame,
+    about: GridDescription,
+    colours: Mapping[str, str],
+    in_distribution: DataFrame | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Interactive charts, each of which replaces a figure on a screen.
+
+    They are Vega-Lite specifications, by the name of the figure.
+
+    Args:
+        mri: table of mRI.
+        ri: table of RI by target, in which seeds are averaged; a mean of several rows is shown
+            without an interval.
+        accuracy: table of accuracies, in which seeds are averaged.
+        about: the choices of the run.
+        colours: of methods, by name.
+        in_distribution: table of changes of accuracy in distribution, if there are such datasets.
+    """
+    mri = mri[mri["size"] == about.shown_size]
+    if mri.empty:
+        return {}
+    ri = ri[ri["size"] == about.shown_size]
+    # The pretrained model has the size `all`.
+    accuracy = accuracy[accuracy["size"].isin([about.shown_size, "all"])]
+    accuracy = with_intervals(accuracy, about.confidence)
+    means = mri.rename(columns={"mri": "ri"}).assign(target=MEAN)
+    changes = _changes(ri, means)
+    points_of_runs = _tradeoff_table(changes, means, accuracy)
+    if in_distribution is not None:
+        in_distribution = in_distribution[in_distribution["size"] == about.shown_size]
+        points_of_runs = _with_changes_in_distribution(points_of_runs, in_distribution)
+    return {
+        "tradeoff": _tradeoff(points_of_runs, about, colours),
+        "ri_matrix": _ri_matrix(changes, about),
+        "accuracy_matrix": _accuracy_matrix(accuracy, about),
+    }
+
+
+def _changes(ri: DataFrame, means: DataFrame) -> DataFrame:
+    """RI of each model, method and target, averaged over seeds, followed by the means over targets.
+
+    Columns: model, method, target, ri, ci_low, ci_high, fit, unfinished. A mean of several seeds
+    has no interval.
+
+    Args:
+        ri: a row for each model, method, target and seed.
+        means: mRI of each model and method, in the column `ri`; the target is `MEAN`.
+    """
+    is_one_of_several = ri.duplicated(RUN, keep=False)
+    ri = ri.assign(
+        ci_low=ri["ci_low"].where(~is_one_of_several),
+        ci_high=ri["ci_high"].where(~is_one_of_several),
+    )
+    numbers = ["ri", "ci_low", "ci_high", "fit", "unfinished"]
+    changes_by_target = _means(ri, numbers, by=RUN)
+    return pd.concat([changes_by_target, means[[*RUN, *numbers]]], ignore_index=True)
+
+
+def _means(table: DataFrame, numbers: Sequence[str], by: Sequence[str]) -> DataFrame:
+    """Means of columns over the rows that are equal in the columns `by`."""
+    return table.groupby(list(by), sort=False)[list(numbers)].mean().reset_index()
+
+
+def with_intervals(accuracy: DataFrame, confidence: float) -> DataFrame:
+    """Mean accuracies over seeds, with Wilson's interval `low`, `high` (percent).
+
+    The interval is over the images of a dataset, taken as independent.
+
+    Args:
+        accuracy: a row for each run and dataset, with its accuracy in percent on n images.
+        confidence: coverage of the interval, 0 to 1.
+    """
+    accuracy = _means(accuracy, ["n", "accuracy"], by=[*RUN, "dataset"])
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    n = accuracy["n"]
+    p = accuracy["accuracy"] / 100
+    centre = p + z * z / (2 * n)
+    half_width = z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    scale = 1 + z * z / n
+    return accuracy.assign(
+        low=100 * (centre - half_width) / scale,
+        high=100 * (centre + half_width) / scale,
+    )
+
+
+def _labelled(table: DataFrame, about: GridDescription) -> DataFrame:
+    """A table with labels in place of names, and its rows in the order of the run.
+
+    The name `wise_ft` in the column `method` becomes `WiSE-FT`, for example. Pretrained models come
+    first, and means over targets last. A new column `run` keeps the names: `net/wise_ft/noto`.
+    """
+    table = table.assign(run=["/".join(names) for names in table[RUN].itertuples(index=False)])
+    for column, entries in ENTRIES_OF_COLUMN.items():
+        if column not in table:
+            continue
+        labels = about.labels(entries)
+        order = {PRETRAINED: -1}
+        for position, name in enumerate(labels):
+            order[name] = position
+        order[MEAN] = len(labels)
+        # A stable sort, so that rows with one name keep the order of the columns before.
+        table = table.assign(order=table[column].map(order)).sort_values("order", kind="stable")
+        table = table.drop(columns="order")
+        table[column] = [labels.get(name, name) for name in table[column]]
+    return table.reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A menu below a view that chooses its rows by a column."""
+
+    column: str
+    first: str | None = None  # the value that is chosen at first; None for all
+
+
+def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list[alt.Parameter]]:
+    """A chart of the rows that are chosen, and the parameters of its menus.
+
+    Each choice has a menu with the names in its column. The chart shows the rows that fit all
+    menus.
+    """
+    parameters = []
+    conditions = []
+    for choice in choices:
+        column = choice.column
+        options = [name for name in dict.fromkeys(table[column]) if name != NO_TARGET]
+        menu = alt.binding_select(
+            options=[None, *options],
+            labels=["all", *options],
+            name=f"{column.capitalize()} ",
+        )
+        parameters.append(alt.param(name=column, value=choice.first, bind=menu))
+        # The pretrained model is part of every choice of methods and targets.
+        always_shown = {"method": PRETRAINED, "target": NO_TARGET}.get(column)
+        # In Vega's language: nothing is chosen, or the row has what is chosen or is always shown.
+        conditions.append(
+            f"({column} === null || indexof([{column}, '{always_shown}'], datum.{column}) >= 0)"
+        )
+    number_columns = {str(column): "number" for column in table.select_dtypes("number")}
+    data = alt.Data(
+        values=table.round(3).to_csv(index=False),
+        format=alt.CsvDataFormat(type="csv", parse=number_columns),
+    )
+    return alt.Chart(data).transform_filter(" && ".join(conditions)), parameters
+
+
+def _specification(
+    chart: alt.TopLevelMixin, parameters: Sequence[alt.Parameter], description: str
+) -> dict[str, Any]:
+    """The Vega-Lite specification of a chart, with the parameters of its menus."""
+    text = {"labelLimit": LONGEST_LABEL, "labelFontSize": FONT_SIZE, "titleFontSize": FONT_SIZE}
+    configured = chart.properties(description=description).configure(
+        view={"stroke": None}, background="transparent", axis=text, legend=text
+    )
+    specification: dict[str, Any] = configured.to_dict()
+    menus = []
+    for parameter in parameters:
+        assert not isinstance(parameter.param, UndefinedType)  # `alt.param` defines it
+        menus.append(parameter.param.to_dict())
+    return {**specification, "params": menus + specification.get("params", [])}
+
+
+def _numbers_with_intervals(
+    table: DataFrame, columns: Sequence[str], write: Callable[[float], str]
+) -> list[str]:
+    """Number and interval of each row, as a hover shows them: `+1.2, +0.3 to +2.1`.
+
+    Vega gets their text, since it would round in its own way.
+
+    Args:
+        table: rows of a view.
+        columns: those of the number, and of the lower and the upper end; an end may be NaN.
+        write: text of a number.
+    """
+    number_column, *ends = columns
+    texts = []
+    for number, interval in zip(table[number_column], _intervals(table, ends, write), strict=True):
+        text = write(number)
+        if interval:
+            text += f", {interval}"
+        texts.append(text)
+    return texts
+
+
+def _intervals(table: DataFrame, ends: Sequence[str], write: Callable[[float], str]) -> list[str]:
+    """Interval of each row, `+0.3 to +2.1`; empty where there is none.
+
+    Args:
+        ends: columns of the lower and the upper end, NaN where there is no interval.
+        write: text of a number.
+    """
+    texts = []
+    for low, high in table[list(ends)].itertuples(index=False):
+        texts.append("" if math.isnan(low) else f"{write(low)} to {write(high)}")
+    return texts
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel of the trade-off: what is drawn upwards, against accuracy on the target."""
+
+    column: str  # of the number
+    ends: Sequence[str]  # columns of the ends of its interval
+    title: str
+
+
+MRI_PANEL = Panel("ri", ("ci_low", "ci_high"), "mRI, or RI of the chosen target (points)")
+IN_DISTRIBUTION_PANEL = Panel(
+    "inside",
+    ("inside_low", "inside_high"),
+    "change in distribution, mean over targets (points)",
+)
+
+
+def _tradeoff(
+    table: DataFrame, about: GridDescription, colours: Mapping[str, str]
+) -> dict[str, Any]:
+    """Accuracy on the target against the change on other datasets, with a point for each run.
+
+    Beside it is the change in distribution, if the table has it.
+
+    Args:
+        table: as from `_tradeoff_table`.
+        about: the choices of the run.
+        colours: of methods, by name.
+    """
+    choices = [Choice("model"), Choice("method"), Choice("target", first=MEAN)]
+    base, parameters = _chart(_labelled(table, about), choices)
+    channels = _channels_of_points(table, about, colours)
+    chart = _tradeoff_panel(base, MRI_PANEL, channels)
+    description = (
+        "Accuracy on the target against the change of accuracy on the other datasets, "
+        "with confidence intervals."
+    )
+    if IN_DISTRIBUTION_PANEL.column not in table:
+        sized = chart.properties(width="container", height=PANEL_HEIGHT)
+        return _specification(sized, parameters, description)
+    panels = [
+        panel.properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
+        for panel in (chart, _tradeoff_panel(base, IN_DISTRIBUTION_PANEL, channels))
+    ]
+    description += " Beside it: accuracy on the target against the change in distribution."
+    return _specification(alt.concat(*panels, columns=2), parameters, description)
+
+
+def _channels_of_points(
+    table: DataFrame, about: GridDescription, colours: Mapping[str, str]
+) -> dict[str, Any]:
+    """How the points of the trade-off look: colour by method, shape by model, hollow if unfinished.
+
+    A hover shows their numbers.
+
+    Args:
+        table: as from `_tradeoff_table`.
+        about: the choices of the run.
+        colours: of methods, by name; with none, Vega chooses them.
+    """
+    scale: alt.Scale | UndefinedType = alt.Undefined
+    if colours:
+        colour_of_label = {about.methods[name].label: colours[name] for name in colours}
+        colour_of_label[PRETRAINED] = INK
+        scale = alt.Scale(domain=list(colour_of_label), range=list(colour_of_label.values()))
+    legend = alt.Legend(orient="bottom", symbolLimit=0)
+    tips = [
+        *TIPS,
+        alt.Tooltip("on:N", title="on the target (%)"),
+        alt.Tooltip("change:N", title="mRI or RI"),
+    ]
+    if IN_DISTRIBUTION_PANEL.column in table:
+        tips.append(alt.Tooltip("change_inside:N", title="in distribution"))
+    channels = {
+        "color": alt.Color("method:N", scale=scale, title=None, legend=legend),
+        "fill": alt.Fill("method:N", scale=scale, title=None, legend=legend),
+        "fillOpacity": alt.condition("datum.unfinished > 0", alt.value(0), alt.value(0.85)),
+        "tooltip": tips,
+    }
+    if table["model"].nunique() > 1:
+        channels["shape"] = alt.Shape("model:N", title=None, legend=legend)
+    return channels
+
+
+def _tradeoff_panel(
+    base: alt.Chart, panel: Panel, channels: Mapping[str, Any]
+) -> alt.LayerChart | alt.FacetChart:
+    """Points with the intervals of both of their numbers, and a line at 0.
+
+    Args:
+        base: chart of the chosen rows.
+        panel: what is drawn upwards.
+        channels: encodings of points other than their places.
+    """
+    x = alt.X("on_target:Q", title="accuracy on the target (%)", scale=alt.Scale(zero=False))
+    y = alt.Y(f"{panel.column}:Q", title=panel.title)
+    low, high = panel.ends
+    zero_line = base.transform_sample(1).mark_rule(color=PALE, aria=False)
+    bars = base.mark_rule(opacity=0.5, strokeWidth=2)
+    colour = channels["color"]
+    return alt.layer(
+        zero_line.encode(y=alt.datum(0)),
+        bars.encode(x="on_target_low:Q", x2="on_target_high:Q", y=y, color=colour),
+        bars.encode(x=x, y=f"{low}:Q", y2=f"{high}:Q", color=colour),
+        base.mark_point(size=110).encode(x=x, y=y, **channels),
+    )
+
+
+def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -> DataFrame:
+    """Rows of the trade-off: of each run, of each mean over targets, and of pretrained models.
+
+    To the columns of `changes` it adds the accuracy on the target with its interval, and texts for
+    a hover in the columns `on` (this accuracy) and `change` (RI or mRI).
+
+    Args:
+        changes: RI of each model, method and target, and mRI, as from `_changes`.
+        means: mRI of each model and method, with accuracy on the target before and after.
+        accuracy: of each model, method and target on each dataset, as from `with_intervals`.
+    """
+    on_target = ["on_target", "on_target_low", "on_target_high"]
+    accuracy_on_target = accuracy[accuracy["dataset"] == accuracy["target"]].rename(
+        columns={
+            "accuracy": "on_target",
+            "low": "on_target_low",
+            "high": "on_target_high",
+        }
+    )
+    accuracies = pd.concat([accuracy_on_target[[*RUN, *on_target]], means[[*RUN, *on_target]]])
+    table = changes.merge(accuracies, on=RUN)
+    pretrained = means.drop_duplicates("model")[["model", "on_target_before"]]
+    pretrained = pretrained.set_axis(["model", "on_target"], axis=1)
+    pretrained = pretrained.assign(method=PRETRAINED, target=MEAN, ri=0.0, unfinished=0)
+    table = pd.concat([table, pretrained], ignore_index=True)
+    return table.assign(
+        on=_numbers_with_intervals(table, on_target, percent),
+        change=_numbers_with_intervals(table, ["ri", "ci_low", "ci_high"], points),
+    )
+
+
+def _with_changes_in_distribution(table: DataFrame, in_distribution: DataFrame) -> DataFrame:
+    """Rows of the trade-off with the change in distribution of means over targets.
+
+    It is 0 for pretrained models, and NaN for single targets.
+
+    Args:
+        in_distribution: model, method, change, ci_low, ci_high.
+    """
+    columns = ["inside", "inside_low", "inside_high"]
+    changes = in_distribution[["model", "method", "change", "ci_low", "ci_high"]]
+    changes = changes.set_axis(["model", "method", *columns], axis=1).assign(target=MEAN)
+    table = table.merge(changes, on=RUN, how="left")
+    table.loc[table["method"] == PRETRAINED, "inside"] = 0.0
+    return table.assign(change_inside=_numbers_with_intervals(table, columns, points))
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """How a matrix of coloured cells is drawn; its rows are those of a table's column `row`."""
+
+    value: str  # column of the number that a cell's colour shows
+    column: str  # that of the table which the matrix has its columns from
+    title: str  # of the colours
+    marks: str  # what the columns are and what the marks in the cells mean
+    colours: alt.Scale
+    tips: Sequence[str | alt.Tooltip]  # what a hover shows
+    small_lines: Sequence[str] = ()  # columns of what stands in small letters below a cell's text
+    cell_width: int = CELL_WIDTH
+
+
+def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict[str, Any]:
+    """RI by method and target, and mRI; a cell's colour shows its RI.
+
+    As in the figure, a cell has RI with its marks, the confidence interval and the fit.
+
+    Args:
+        changes: RI of each model, method and target, and mRI, as from `_changes`.
+        about: the choices of the run.
+    """
+    limit = max(1.0, changes["ri"].abs().max())
+    texts = []
+    for cell in changes.to_dict("records"):
+        text = points(cell["ri"])
+        if cell["target"] in about.sharing_targets:
+            text += SHARED
+        if cell["unfinished"] > 0:
+            text += UNFINISHED
+        texts.append(text)
+    intervals = _intervals(changes, ["ci_low", "ci_high"], points)
+    fits = changes["fit"].map(fit_percent)
+    is_on_light_colour = changes["ri"].between(-0.65 * limit, 0.85 * limit)
+    table = changes.assign(
+        text=texts,
+        interval=intervals,
+        fitted=fits,
+        fit_line=[f"fit {fit}" if fit else "" for fit in fits],
+        shown=_numbers_with_intervals(changes, ["ri", "ci_low", "ci_high"], points),
+        dark=(~is_on_light_colour).astype(int),
+    )
+    table = _labelled(table, about)
+    table["row"] = table["method"] + _model_lines(table)
+    marks = "target that was fine-tuned on"
+    if about.sharing_targets:
+        marks += f" ({SHARED} other datasets share its source images)"
+    matrix = Matrix(
+        value="ri",
+        column="target",
+        title="RI (points)",
+        marks=marks,
+        colours=alt.Scale(domain=[-limit, 0, limit], range=CHANGES),
+        tips=[
+            *TIPS,
+            alt.Tooltip("shown:N", title="RI"),
+            alt.Tooltip("fitted:N", title="fit (%)"),
+        ],
+        small_lines=["interval", "fit_line"],
+        cell_width=WIDTH_OF_INTERVAL,
+    )
+    choices = [Choice("model", _first(table, "model")), Choice("method"), Choice("target")]
+    return _matrix_view(table, matrix, choices)
+
+
+def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, Any]:
+    """Accuracy by run and dataset; a cell's colour shows the accuracy.
+
+    As in the figure, the target's own cell is outlined, and cells of datasets that share its source
+    images are marked.
+
+    Args:
+        accuracy: of each model, method and target on each dataset, as from `with_intervals`.
+        about: the choices of the run.
+    """
+    texts = []
+    has_shared = False
+    for cell in accuracy.to_dict("records"):
+        text = percent(cell["accuracy"])
+        group = about.source_groups.get(cell["target"])
+        shares_group = group is not None and group == about.source_groups.get(cell["dataset"])
+        if shares_group and cell["target"] != cell["dataset"]:
+            text += SHARED
+            has_shared = True
+        texts.append(text)
+    marks = "evaluated on (outlined: the target itself"
+    if has_shared:
+        marks += f"; {SHARED} shares its source images"
+    table = accuracy.assign(
+        text=texts,
+        own=(accuracy["target"] == accuracy["dataset"]).astype(int),
+        shown=_numbers_with_intervals(accuracy, ["accuracy", "low", "high"], percent),
+        dark=(accuracy["accuracy"] > 70).astype(int),
+    )
+    table = _labelled(table, about)
+    on_target = [f" on {target}" if target != NO_TARGET else "" for target in table["target"]]
+    table["row"] = table["method"] + on_target + _model_lines(table)
+    matrix = Matrix(
+        value="accuracy",
+        column="dataset",
+        title="accuracy (%)",
+        marks=f"{marks})",
+        colours=alt.Scale(domain=[0, 100], scheme="blues"),
+        tips=[
+            *TIPS,
+            "dataset:N",
+            alt.Tooltip("shown:N", title="accuracy (%)"),
+            alt.Tooltip("n:Q", title="images"),
+        ],
+    )
+    # The model and the method that are chosen at first are those of the first fine-tuned run.
+    fine_tuned = table[table["target"] != NO_TARGET]
+    first_model = _first(fine_tuned, "model")
+    of_first_model = fine_tuned
+    if first_model is not None:
+        of_first_model = fine_tuned[fine_tuned["model"] == first_model]
+    choices = [
+        Choice("model", first_model),
+        Choice("method", _first(of_first_model, "method")),
+        Choice("target"),
+    ]
+    return _matrix_view(table, matrix, choices)
+
+
+def _model_lines(table: DataFrame) -> pd.Series:
+    """Second line of the name of each row, its model; empty if the table has only one model."""
+    if table["model"].nunique() == 1:
+        return pd.Series("", index=table.index)
+    return "\n" + table["model"]
+
+
+def _first(table: DataFrame, column: str) -> str | None:
+    """The name in a column to begin with: None, for all, unless these are too many rows.
+
+    Args:
+        table: cells of a matrix, with the name of the row of each.
+        column: of the table.
+    """
+    if table["row"].nunique() <= MOST_ROWS:
+        return None
+    first_name: str = table[column].iloc[0]
+    return first_name
+
+
+def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) -> dict[str, Any]:
+    """Coloured cells with their text.
+
+    Args:
+        table: a line for each cell, with the names of its row (`row`) and column, its text
+            (`text`), whether its colour is dark (`dark`, 0 or 1) and, if some are outlined, which
+            (`own`, 0 or 1).
+        matrix: how it is drawn.
+        choices: menus below the matrix.
+    """
+    base, parameters = _chart(table, choices)
+    order_of_columns = list(dict.fromkeys(table[matrix.column]))
+    order_of_rows = list(dict.fromkeys(table["row"]))
+    axis = alt.Axis(orient="top", labelAngle=-30, titleAnchor="start")
+    has_two_lines = any("\n" in name for name in order_of_rows)
+    lines_of_name = alt.Axis(
+        labelExpr=r"split(datum.label, '\n')",
+        labelLineHeight=LINE_HEIGHT,
+        labelOffset=-LINE_HEIGHT / 2 if has_two_lines else 0,  # the first line is at the middle
+    )
+    cells = base.encode(
+        x=alt.X(f"{matrix.column}:N", sort=order_of_columns, title=matrix.marks, axis=axis),
+        y=alt.Y("row:N", sort=order_of_rows, title=None, axis=lines_of_name),
+    )
+    colour = alt.Color(
+        f"{matrix.value}:Q",
+        title=matrix.title,
+        scale=matrix.colours,
+        legend=alt.Legend(orient="bottom", gradientLength=220),
+    )
+    tips = list(matrix.tips)
+    text_colour = alt.condition("datum.dark > 0", alt.value("white"), alt.value(PAGE_INK))
+    height_of_small_lines = SMALL_LINE_HEIGHT * len(matrix.small_lines)
+    middle_of_text = -height_of_small_lines / 2
+    layers = [
+        cells.mark_rect(stroke="white").encode(colour, tooltip=tips),
+        cells.mark_text(fontSize=FONT_SIZE + 1, dy=middle_of_text).encode(
+            text="text:N", color=text_colour, tooltip=tips
+        ),
+    ]
+    for number, column in enumerate(matrix.small_lines, start=1):
+        middle_of_line = middle_of_text + 2 + SMALL_LINE_HEIGHT * number
+        small_text = cells.mark_text(fontSize=SMALL_FONT_SIZE, dy=middle_of_line)
+        layers.append(small_text.encode(text=f"{column}:N", color=text_colour, tooltip=tips))
+    if "own" in table:
+        outlined = cells.transform_filter("datum.own > 0")
+        layers.append(outlined.mark_rect(filled=False, stroke=INK, strokeWidth=2))
+    longest_line = 0  # of the names of rows, in characters
+    for name in order_of_rows:
+        for line in name.split("\n"):
+            longest_line = max(longest_line, len(line))
+    labels_width = min(LONGEST_LABEL, CHARACTER_WIDTH * longest_line)
+    chart = alt.layer(*layers).properties(
+        width=alt.Step(matrix.cell_width),
+        height=alt.Step(CELL_HEIGHT + height_of_small_lines),
+        usermeta={"labels_width": labels_width, "columns": len(order_of_columns)},
+    )
+    description = f"{matrix.title} by {matrix.column}; the tables have the numbers."
+    return _specification(chart, parameters, description)

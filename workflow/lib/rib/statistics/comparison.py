@@ -1,0 +1,714 @@
+"""Paired comparison of the methods of one model: differences, a ranking, and spread over seeds.
+
+The ranking has first the difference of each method from a reference method, with simultaneous
+intervals over the ranked methods of a model and size (`rib.statistics.simultaneous`). The reference
+is config's `compare_to` or, where that has no rank for a model and size, the pretrained model.
+Second it has letters of all pairs: methods that share one are not told apart, which does not make
+them equal. How far apart two methods have to be is told by the smallest difference, the median over
+pairs of `rib.statistics.simultaneous.smallest_told`.
+
+Confidence intervals and, from three seeds on, tests are those of `rib.statistics.bootstrap`. All
+methods share draws of objects, so differences are paired. The standard deviation and t-interval
+over seeds are those with fixed objects.
+
+A merge over seeds has one run for each target, without a spread over seeds. Beside means over three
+or more seeds it has no test and no rank either: how much another merge, of other seeds, would
+differ is not known.
+
+With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods
+are exchangeable on each object: mRI_A - mRI_B is a sum over objects (`rib.statistics.ri.ood_parts`),
+and the sign of each term is random, jointly for all targets, datasets and seeds in which the object
+appears. p is the fraction of draws with at least the observed absolute difference, counting the
+observed one (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585).
+
+Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table
+with the same model and size: all pairs, including those with the pretrained model, and in
+comparisons_ri all targets. A method with an unfinished run (`rib.statistics.fit`) of a model and size
+has no test and no rank there, since that would compare how far training got; its mRI and RI are in
+mri.csv and seeds_ri.csv.
+
+Either test is liberal if objects are few and a large gain on rare ones makes up for small losses on
+the others: with 40 objects, 3 % of them rare, over a fifth of p are at most 0.05 where the mean
+difference is 0. Tables therefore have the number of objects with an image in the RI (for mRI, in
+the RI of any target), and a note if it is below FEWEST_OBJECTS.
+"""
+
+import itertools
+import string
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import erfc
+
+from rib.base.progress import Progress, log
+from rib.config.run import PRETRAINED
+from rib.statistics.bootstrap import FEWEST_SEEDS, object_weights, over_runs, p_over_runs, spread
+from rib.statistics.counts import Counts, read_counts
+from rib.statistics.fit import read_table
+from rib.statistics.ri import Ood, SourceGroups, ood_accuracies, ood_parts, ri_objects
+from rib.statistics.scored_state import ScoredState
+from rib.statistics.settings import MethodComparisonSettings
+from rib.statistics.simultaneous import simultaneous_intervals, smallest_told
+
+DRAWS = 100_000  # of signs
+MANY_OBJECTS = 1000  # that contribute, from which on the sum's distribution counts as normal
+# Signs at a time. The time taken changes little from 2 to 16 MB; blocks of 64 MB, which the system
+# hands out anew each time, take twice as long.
+BLOCK_BYTES = 1 << 23
+FEWEST_OBJECTS = 100  # with fewer, the test is noted to be liberal
+# Percentage points: more than the rounding error of a sum, less than the effect of one image in
+# millions.
+ROUNDING = 1e-9
+INTERVAL = ["ci_low", "ci_high"]
+SEEDS = ["seeds", "seed_sd", "seed_low", "seed_high"]
+REFERENCE = ["reference", "difference", "diff_low", "diff_high"]
+RANKS = ["rank_best", "rank_worst", "letters", "pretrained", "smallest_difference"]
+COMPARISON = ["difference", *INTERVAL, "p", "p_holm", *SEEDS]
+COLUMNS = {
+    "comparisons": ["model", "method", "other", "size", *COMPARISON, "objects"],
+    "comparisons_ri": ["model", "method", "other", "target", "size", *COMPARISON, "objects"],
+    "ranking": ["model", "method", "size", "mri", *INTERVAL, *SEEDS, *REFERENCE, *RANKS, "objects"],
+    "seeds_ri": ["model", "method", "target", "size", "ri", *INTERVAL, *SEEDS],
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is compared: a mean over targets."""
+
+    family: Hashable  # Holm's correction is over the tests of all columns of a family
+    targets: slice  # those of `Effects.values` that are averaged
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Values that are compared in pairs: of methods, RI of each target and, last, their mean, mRI.
+
+    Each name is a method or a model. If methods are compared, the pretrained model is the last
+    name; its RI is 0.
+    """
+
+    names: list[Hashable]
+    columns: dict[Hashable, Column]  # by target, or None for mRI
+    # (names, targets, seeds, 1 + replicates) percentage points, observed and of each bootstrap
+    # replicate
+    values: np.ndarray
+    # (names, columns, objects) contribution of each object to the mean over seeds, percentage
+    # points
+    contributions: np.ndarray
+    # Names and columns that are left out of comparisons.
+    untested: Set[tuple[Hashable, Hashable]] = frozenset()
+    # Names and columns with one run for all seeds, a merge over seeds; `values` repeat it for each.
+    with_one_run: Set[tuple[Hashable, Hashable]] = frozenset()
+
+    @property
+    def few_seeds(self) -> bool:
+        """Whether results are for the trained networks alone."""
+        return self.values.shape[2] < FEWEST_SEEDS
+
+    @property
+    def left_out(self) -> Set[tuple[Hashable, Hashable]]:
+        """Names and columns without a test and a rank.
+
+        These are the untested ones and, beside means over enough seeds, merges over seeds.
+        """
+        if self.few_seeds:
+            return self.untested
+        return self.untested | self.with_one_run
+
+    def values_of(self, name: Hashable, column: Hashable) -> np.ndarray:
+        """Values of a name (such as a method) in a column: (targets, seeds, 1 + replicates).
+
+        There is one seed if the name has one run for all seeds, as a merge over seeds does.
+
+        Args:
+            name: what is compared, one of `names`.
+            column: a target, or None for all targets.
+        """
+        targets = self.columns[column].targets
+        values = self.values[self.names.index(name), targets]
+        if (name, column) in self.with_one_run:
+            return values[:, :1]  # the others repeat it
+        return values
+
+    def differences(self, name: Hashable, other_name: Hashable, column: Hashable) -> np.ndarray:
+        """Values of a name minus those of another: (targets, seeds, 1 + replicates).
+
+        If only one of them has a run for each seed, the difference is that of its mean over seeds.
+
+        Args:
+            name, other_name: of methods or models that are compared.
+            column: a target, or None for all targets.
+        """
+        values = self.values_of(name, column)
+        other_values = self.values_of(other_name, column)
+        if values.shape != other_values.shape:  # one has a single seed
+            values = values.mean(axis=1, keepdims=True)
+            other_values = other_values.mean(axis=1, keepdims=True)
+        return values - other_values
+
+
+def effects_of(
+    ood: Mapping[ScoredState, Ood],
+    contributions: Mapping[ScoredState, np.ndarray],
+    size: str,
+    unfinished: Collection[Hashable] = (),
+) -> Effects:
+    """Collect the effects of methods, from runs with the same training subset.
+
+    Args:
+        ood: accuracies of one model's runs.
+        contributions: of each object to the RI of a run, (objects,) percentage points.
+        size: of the training subset.
+        unfinished: methods that are not tested.
+    """
+    states = [state for state in ood if state.run.size == size]
+    names = sorted({state.run.method for state in states})
+    targets = sorted({state.run.target for state in states})
+    seeds = sorted({state.run.seed for state in states})
+    state_of_run = {(state.run.method, state.run.target, state.run.seed): state for state in states}
+    # A merge over seeds has one run, of one seed, which stands for those of all seeds.
+    single_seed = _single_seeds(states)
+
+    def array_of_runs(arrays: Mapping[ScoredState, np.ndarray]) -> np.ndarray:
+        """Arrays (k,) of states as one: (names and the pretrained model, targets, seeds, k).
+
+        The pretrained model, from which effects are measured, has zeros.
+        """
+        array_of_each_run = []
+        for name in names:
+            for target in targets:
+                for seed in seeds:
+                    seed_of_run = single_seed.get(name, seed)
+                    state = state_of_run[name, target, seed_of_run]
+                    array_of_each_run.append(arrays[state])
+        of_names = np.array(array_of_each_run).reshape(len(names), len(targets), len(seeds), -1)
+        of_pretrained = np.zeros_like(of_names[:1])
+        return np.concatenate([of_names, of_pretrained])
+
+    ri_of_states = {state: accuracies.change for state, accuracies in ood.items()}
+    contributions_by_target = array_of_runs(contributions).mean(axis=2)  # over seeds
+    mean_contributions = contributions_by_target.mean(axis=1, keepdims=True)
+    columns: dict[Hashable, Column] = {}
+    for number, target in enumerate(targets):
+        columns[target] = Column("ri", slice(number, number + 1))
+    columns[None] = Column("mri", slice(None))
+    return Effects(
+        names=[*names, PRETRAINED],
+        columns=columns,
+        values=array_of_runs(ri_of_states),
+        contributions=np.concatenate([contributions_by_target, mean_contributions], axis=1),
+        untested=set(itertools.product(unfinished, columns)),
+        with_one_run=set(itertools.product(single_seed, columns)),
+    )
+
+
+def _single_seeds(states: Sequence[ScoredState]) -> dict[str, int]:
+    """The seed of those methods that have one run for all seeds, as a merge over seeds does.
+
+    For example {"soup": 0} if `soup` merges the runs of all seeds; methods with a run for each seed
+    are left out.
+    """
+    seeds_of_method: dict[str, set[int]] = {}
+    for state in states:
+        seeds_of_method.setdefault(state.run.method, set()).add(state.run.seed)
+    all_seeds = {state.run.seed for state in states}
+    return {
+        method: min(seeds)
+        for method, seeds in seeds_of_method.items()
+        if len(seeds) < len(all_seeds)
+    }
+
+
+def sign_flip_p(
+    contributions: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
+) -> np.ndarray:
+    """Two-sided p of differences between methods, when signs of objects' contributions are random.
+
+    From 1000 objects on that contribute x, counted as (sum x^2)^2 / sum x^4, a pair's sum counts as
+    normal with the variance sum x^2 and a continuity correction by the largest x, exact for equal
+    x. Other pairs have random signs.
+
+    Args:
+        contributions: (methods, columns, objects), see `Effects`.
+        pairs: numbers of two methods each.
+        draws: number of sign draws, shared by all pairs and columns.
+        seed: of the draws.
+
+    Returns:
+        (pairs, columns) in 0 .. 1; of draws from 1 / (1 + draws) on.
+    """
+    columns = contributions.shape[1]
+    p = np.ones((len(pairs), columns))
+    pairs_to_draw = []  # numbers of pairs
+    for number, (first, second) in enumerate(pairs):
+        differences = contributions[first] - contributions[second]
+        if _has_many_objects(differences):
+            p[number] = _normal_p(differences)
+        else:
+            pairs_to_draw.append(number)
+    if pairs_to_draw:
+        drawn_pairs = [pairs[number] for number in pairs_to_draw]
+        p[pairs_to_draw] = _drawn_p(contributions, drawn_pairs, draws, seed)
+    return p
+
+
+def _has_many_objects(differences: np.ndarray) -> bool:
+    """Whether so many objects contribute in each column that a sum counts as normal.
+
+    Args:
+        differences: (columns, objects) x of `sign_flip_p`.
+    """
+    squares = (differences**2).sum(axis=1)
+    fourth_powers = (differences**4).sum(axis=1)
+    # The number of objects, squares^2 / fourth_powers, is not computed: both may be 0.
+    is_below = squares**2 < MANY_OBJECTS * fourth_powers
+    return not is_below.any()
+
+
+def _normal_p(differences: np.ndarray) -> np.ndarray:
+    """Two-sided p of each column's sum by the normal distribution: (columns,).
+
+    Args:
+        differences: (columns, objects) x of `sign_flip_p`.
+    """
+    variance = (differences**2).sum(axis=1)
+    variance = variance.clip(np.finfo(float).tiny)  # so as not to divide by 0
+    largest = np.abs(differences).max(axis=1)
+    corrected_sum = (np.abs(differences.sum(axis=1)) - largest).clip(0)
+    return erfc(corrected_sum / np.sqrt(2 * variance))
+
+
+def _drawn_p(
+    contributions: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
+) -> np.ndarray:
+    """The fraction of random signs with at least the observed absolute difference.
+
+    The observed signs are counted as one of the draws. See `sign_flip_p`.
+
+    Args:
+        contributions: (methods, columns, objects).
+        pairs: numbers of two methods each.
+
+    Returns:
+        (pairs, columns).
+    """
+    columns = contributions.shape[1]
+    # Methods in no pair are left out, and the others are numbered anew: (pairs,) first and second.
+    used_methods, new_numbers = np.unique(pairs, return_inverse=True)
+    first, second = new_numbers.reshape(-1, 2).T
+    # A sum over objects for each method and column is a product with this matrix.
+    by_method_and_column = contributions[used_methods].reshape(-1, contributions.shape[2])
+    contributes = by_method_and_column.any(axis=0)  # the sign of a zero doesn't matter
+    # Where the methods of no pair differ, a sign changes no difference.
+    differs = _differs_in_a_pair(contributions, pairs)[contributes]
+    by_object = by_method_and_column[:, contributes][:, differs].T
+    by_object = np.ascontiguousarray(by_object)  # (objects that differ, methods x columns)
+
+    def absolute_differences(sums: np.ndarray) -> np.ndarray:
+        """Absolute differences between the two methods of each pair, (draws, pairs, columns).
+
+        Args:
+            sums: over objects, (draws, methods x columns): first all columns of the first method.
+        """
+        by_method = sums.reshape(-1, len(used_methods), columns)
+        return np.abs(by_method[:, first] - by_method[:, second])
+
+    observed = absolute_differences(by_object.sum(axis=0)[None])
+    bytes_of_draw = 8 * (len(differs) + 2 * observed.size)
+    draws_at_once = max(1, BLOCK_BYTES // bytes_of_draw)
+    at_least_observed = np.zeros(observed.shape[1:], np.int64)  # number of draws
+    for drawn_sums in _sums_with_random_signs(by_object, differs, draws, draws_at_once, seed):
+        drawn = absolute_differences(drawn_sums)
+        at_least_observed += (drawn >= observed - ROUNDING).sum(axis=0)
+    return (1 + at_least_observed) / (1 + draws)
+
+
+def _sums_with_random_signs(
+    by_object: np.ndarray, differs: np.ndarray, draws: int, draws_at_once: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Sums over objects, each with a random sign: (draws of a block, methods x columns) by block.
+
+    Args:
+        by_object: contributions of the objects that differ, (objects that differ, methods x
+            columns).
+        differs: which of the objects that signs are drawn for differ, (objects,) bool.
+        draws_at_once: number of draws of a block; the last has the rest.
+        seed: of the signs.
+    """
+    objects = len(differs)
+    observed_sums = by_object.sum(axis=0)
+    rng = np.random.default_rng(seed)
+    is_positive = np.empty((draws_at_once, len(by_object)))  # 1.0 or 0.0, of one block
+    for start in Progress(range(0, draws, draws_at_once), desc="flipping signs", unit="block"):
+        draws_of_block = min(draws_at_once, draws - start)
+        bits = _random_bits(draws_of_block, objects, rng)
+        is_positive_in_block = is_positive[:draws_of_block]
+        is_positive_in_block[...] = bits[:, differs]
+        positive_sums = is_positive_in_block @ by_object
+        # Each sign is 2 x bit - 1, so the sum with signs is twice that of the positive, minus all.
+        yield 2 * positive_sums - observed_sums
+
+
+def _differs_in_a_pair(contributions: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """To which objects the two methods of any pair owe different contributions: (objects,) bool.
+
+    Args:
+        contributions: (methods, columns, objects).
+        pairs: numbers of two methods each.
+    """
+    differs = np.zeros(contributions.shape[2], bool)
+    for first, second in pairs:
+        differs |= (contributions[first] != contributions[second]).any(axis=0)
+    return differs
+
+
+def _random_bits(draws: int, objects: int, rng: np.random.Generator) -> np.ndarray:
+    """Random bits, 0 or 1: (draws, objects) uint8."""
+    words_of_draw = objects // 64 + 1  # of 64 bits
+    random_bytes = np.frombuffer(rng.bytes(8 * words_of_draw * draws), np.uint8)
+    return np.unpackbits(random_bytes.reshape(draws, -1), axis=1, count=objects)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm-adjusted p (tests,), which controls the family-wise error rate.
+
+    The smallest of n p is multiplied by n, the next one by n - 1 and so on. None becomes smaller
+    than the one before it, or larger than 1: 0.01, 0.04 and 0.03 become 0.03, 0.06 and 0.06.
+    """
+    ascending = np.argsort(p, kind="stable")
+    remaining_tests = np.arange(len(p), 0, -1)
+    multiplied = remaining_tests * p[ascending]
+    adjusted = np.empty(len(p))
+    adjusted[ascending] = np.minimum(1, np.maximum.accumulate(multiplied))
+    return adjusted
+
+
+def letters(alike: np.ndarray) -> list[str]:
+    """Compact letter display: two methods share a letter if and only if they are not told apart.
+
+    A method may have several letters: `ab` is told apart neither from `a` nor from `b`, which are
+    told apart from one another.
+
+    Args:
+        alike: (methods, methods) bool, symmetric, whether two are not told apart.
+
+    Returns:
+        The letters of each method. The first methods have the first letters; after `z` come `a1`,
+        `b1` and so on.
+
+    Source: Piepho 2004 (doi 10.1198/1061860043515), insert-and-absorb algorithm.
+    """
+    # Methods of a group will share a letter. All are in one group at first.
+    groups = {frozenset(range(len(alike)))}
+    for first, second in itertools.combinations(range(len(alike)), 2):
+        if not alike[first, second]:
+            groups = _separate(groups, first, second)
+    letters_of_method = ["" for _ in alike]
+    for number, group in enumerate(sorted(groups, key=sorted)):
+        letter = string.ascii_lowercase[number % 26]
+        if number >= 26:
+            letter += str(number // 26)
+        for method in group:
+            letters_of_method[method] += letter
+    return letters_of_method
+
+
+def _separate(groups: Set[frozenset[int]], first: int, second: int) -> set[frozenset[int]]:
+    """Groups of methods of which none has both the first and the second method.
+
+    A group with both is split into one without the first and one without the second.
+    """
+    split_groups = set()
+    for group in groups:
+        if first in group and second in group:
+            split_groups |= {group - {first}, group - {second}}
+        else:
+            split_groups.add(group)
+    # A group inside a larger one would give its methods a second letter that says nothing.
+    return {
+        group
+        for group in split_groups
+        if not any(group < larger_group for larger_group in split_groups)
+    }
+
+
+def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
+    """Compare all pairs of names, of which there is at least one, in each column of the effects.
+
+    Returns:
+        family of tests, method, other, target (the column), difference (percentage points, method
+        minus other) with its confidence interval, p and Holm-adjusted p (NaN if not tested), and
+        `spread` of the difference over seeds.
+    """
+    pairs = list(itertools.combinations(range(len(effects.names)), 2))
+    drawn_p = np.empty((0, 0))  # (pairs, columns)
+    if effects.few_seeds:
+        drawn_p = sign_flip_p(effects.contributions, pairs, draws, seed)
+    left_out = effects.left_out
+    lines = []
+    for column_number, (column, column_facts) in enumerate(effects.columns.items()):
+        for pair_number, (first, second) in enumerate(pairs):
+            name = effects.names[first]
+            other_name = effects.names[second]
+            differences = effects.differences(name, other_name, column)
+            if (name, column) in left_out or (other_name, column) in left_out:
+                p = np.nan
+            elif effects.few_seeds:
+                p = drawn_p[pair_number, column_number]
+            else:
+                p = p_over_runs(differences)
+            p_holm = np.nan  # filled in below
+            difference_and_interval = over_runs(differences, confidence)
+            mean_of_seeds = differences[..., 0].mean(axis=0)
+            over_seeds = spread(mean_of_seeds, confidence)
+            names = (column_facts.family, name, other_name, column)
+            lines.append((*names, *difference_and_interval, p, p_holm, *over_seeds))
+    table = pd.DataFrame(lines, columns=["family", "method", "other", "target", *COMPARISON])
+    tested = table.dropna(subset=["p"])
+    p_of_families = tested.groupby("family")["p"]
+    table["p_holm"] = p_of_families.transform(lambda p: holm(p.to_numpy()))
+    return table
+
+
+def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Methods by mRI, best first, from `compare` of all pairs.
+
+    Two methods are told apart if their Holm-adjusted p is at most 1 - confidence.
+
+    Args:
+        comparisons: a row for each pair of the methods and, last, the pretrained model, with its
+            columns method and other, in the order of `itertools.combinations`.
+
+    Returns:
+        method, mri with its confidence interval and `spread` over seeds; rank_best (1 + number of
+        better methods) and rank_worst (number of methods minus number of worse methods); letters
+        (shared by methods that are not told apart); pretrained (better, worse or not told apart in
+        comparison with the pretrained model).
+    """
+    from_pretrained = comparisons[comparisons["other"] == PRETRAINED]
+    methods = from_pretrained.rename(columns={"difference": "mri"})
+    told_apart = comparisons["p_holm"] <= 1 - confidence
+    # Of the methods and, last, the pretrained model: 1 where the row's is better than the column's,
+    # -1 where it is worse, 0 where they are not told apart.
+    verdicts = np.zeros((len(methods) + 1, len(methods) + 1), int)
+    above_diagonal = np.triu_indices(len(verdicts), 1)  # in the order of the pairs
+    verdicts[above_diagonal] = np.sign(comparisons["difference"]) * told_apart
+    verdicts -= verdicts.T  # below the diagonal, the opposite
+    best_first = np.argsort(-methods["mri"].to_numpy(), kind="stable")
+    among_methods = verdicts[np.ix_(best_first, best_first)]
+    is_better = among_methods > 0
+    is_worse = among_methods < 0
+    words = {1: "better", 0: "not told apart", -1: "worse"}
+    ranked = methods.iloc[best_first][["method", "mri", *INTERVAL, *SEEDS]]
+    return ranked.assign(
+        rank_best=1 + is_worse.sum(axis=1),
+        rank_worst=len(best_first) - is_better.sum(axis=1),
+        letters=letters(among_methods == 0),
+        pretrained=[words[verdict] for verdict in verdicts[best_first, -1]],
+    )
+
+
+def differences_from(
+    effects: Effects,
+    methods: Sequence[Hashable],
+    compare_to: Hashable,
+    confidence: float,
+    seed: int,
+) -> pd.DataFrame:
+    """Differences of mRI from a reference, with simultaneous intervals over the methods.
+
+    Args:
+        methods: those with a rank.
+        compare_to: the reference; if it is none of them, the pretrained model takes its place.
+        seed: of the draws of trainings.
+
+    Returns:
+        method, reference, difference, diff_low, diff_high (percentage points); of the reference
+        itself the difference is 0, without an interval.
+    """
+    reference = compare_to if compare_to in methods else PRETRAINED
+    table = pd.DataFrame({"method": methods, "reference": reference, "difference": 0.0})
+    table = table.assign(diff_low=np.nan, diff_high=np.nan).set_index("method")
+    compared_methods = [name for name in methods if name != reference]
+    if compared_methods:
+        mri_of = _mri_values(effects)
+        differences = np.array([mri_of[name] - mri_of[reference] for name in compared_methods])
+        difference, low, high = simultaneous_intervals(differences, confidence, seed)
+        table.loc[compared_methods, "difference"] = difference
+        table.loc[compared_methods, "diff_low"] = low
+        table.loc[compared_methods, "diff_high"] = high
+    return table.reset_index()
+
+
+def smallest_difference(
+    effects: Effects, methods: Sequence[Hashable], tests: int, confidence: float
+) -> float:
+    """Median over pairs of methods of `smallest_told`, in percentage points.
+
+    Pairs that are right on the same images in all runs are left out: that nothing varies tells
+    nothing about what could be told apart. NaN if no pair is left.
+    """
+    values = _mri_values(effects)
+    told_of_pairs = [
+        smallest_told(values[first] - values[second], tests, confidence)
+        for first, second in itertools.combinations(methods, 2)
+    ]
+    told_of_pairs_that_differ = [difference for difference in told_of_pairs if difference > 0]
+    if not told_of_pairs_that_differ:
+        return np.nan
+    return float(np.median(told_of_pairs_that_differ))
+
+
+def _mri_values(effects: Effects) -> dict[Hashable, np.ndarray]:
+    """Values that mRI is the mean of, (targets, seeds, 1 + replicates), by name."""
+    targets = effects.columns[None].targets
+    return dict(zip(effects.names, effects.values[:, targets], strict=True))
+
+
+def tables_of(
+    effects: Effects, confidence: float, draws: int, seed: int, compare_to: Hashable
+) -> dict[str, pd.DataFrame]:
+    """The tables of one model and size, by name, without the columns model and size.
+
+    They are seeds_ri, comparisons, comparisons_ri and ranking, of which some may be empty.
+
+    Args:
+        effects: of the methods.
+        confidence: 0 to 1.
+        draws: number of random sign flips.
+        seed: of the draws.
+        compare_to: the method that differences in the ranking are from.
+    """
+    comparisons = compare(effects, confidence, draws, seed)
+    # RI is the difference from the pretrained model, tested or not.
+    from_pretrained = comparisons[comparisons["other"] == PRETRAINED]
+    methods_ri = from_pretrained.rename(columns={"difference": "ri"})
+    methods_ri = methods_ri.sort_values("method", kind="stable")
+    tested = comparisons.dropna(subset=["p"])
+    is_of_mri = tested["target"].isna()
+    tested_mri = tested[is_of_mri]
+    ranking = rank(tested_mri, confidence)
+    ranked_methods = ranking["method"].tolist()
+    differences = differences_from(effects, ranked_methods, compare_to, confidence, seed)
+    for column in REFERENCE:
+        ranking[column] = differences[column].to_numpy()
+    ranking["smallest_difference"] = smallest_difference(
+        effects, ranked_methods, len(tested_mri), confidence
+    )
+    return {
+        "seeds_ri": methods_ri.dropna(subset=["target"]),
+        "comparisons": tested_mri,
+        "comparisons_ri": tested.dropna(subset=["target"]),
+        "ranking": ranking,
+    }
+
+
+def few_objects(table: pd.DataFrame) -> str:
+    """Note on a table with a row of fewer than `FEWEST_OBJECTS` objects; empty if it has none."""
+    if "objects" not in table or table.empty:
+        return ""
+    fewest = table["objects"].min()
+    if np.isnan(fewest) or fewest >= FEWEST_OBJECTS:
+        return ""
+    return (
+        f"fewer than {FEWEST_OBJECTS} objects ({fewest:.0f}): the test finds differences too often"
+    )
+
+
+def comparison_tables(
+    counts: Path, fit: Path, settings: MethodComparisonSettings, draws: int = DRAWS
+) -> dict[str, pd.DataFrame]:
+    """The tables that compare the methods of each model and size of a grid, without curves.
+
+    They are comparisons (pairs of methods by mRI), comparisons_ri (by RI of each target), ranking,
+    and seeds_ri (RI of each method and target).
+
+    Args:
+        counts: file with the right answers of all runs, see `write_counts`.
+        fit: CSV file of `fit_table`, which says what is unfinished.
+        settings: how methods are compared.
+        draws: number of random sign flips, where there are too many for all.
+    """
+    runs = read_table(fit)
+    unfinished = runs[runs["unfinished"] == "yes"]
+    tables_of_models_and_sizes = []
+    for counts_of_model in read_counts(counts):
+        plain = counts_of_model.without_curves()
+        tables_of_models_and_sizes += _tables_of_model(plain, unfinished, settings, draws)
+    tables_of_grid = {}
+    for name, columns in COLUMNS.items():
+        tables_with_rows = [
+            tables[name][columns] for tables in tables_of_models_and_sizes if len(tables[name])
+        ]
+        if tables_with_rows:
+            tables_of_grid[name] = pd.concat(tables_with_rows)
+        else:
+            tables_of_grid[name] = pd.DataFrame(columns=columns)
+        note = few_objects(tables_of_grid[name])
+        if name.startswith("comparisons") and note:
+            log.warning("%s: %s", name, note)
+    return tables_of_grid
+
+
+def _tables_of_model(
+    counts: Counts, unfinished: pd.DataFrame, settings: MethodComparisonSettings, draws: int
+) -> list[dict[str, pd.DataFrame]]:
+    """The tables of each size of one model, by name, see `tables_of`.
+
+    Args:
+        counts: of the model's runs, without curves.
+        unfinished: model, method and size of unfinished runs of any model.
+        settings: how methods are compared.
+        draws: number of random sign flips.
+    """
+    statistics = settings.ri
+    ood_datasets = statistics.ood_datasets
+    source_groups = statistics.source_groups
+    weights = object_weights(counts.objects, statistics.replicates, statistics.seed)
+    ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
+    contributions = {}  # of objects to RI
+    for state, before_and_after in ood_parts(counts, ood_datasets, source_groups).items():
+        before, after = before_and_after
+        contributions[state] = after - before
+    model = counts.states[0].run.model
+    tables_of_sizes = []
+    for size in sorted({state.run.size for state in ood}):
+        is_of_size = (unfinished["model"] == model) & (unfinished["size"] == size)
+        unfinished_methods = set(unfinished.loc[is_of_size, "method"])
+        effects = effects_of(ood, contributions, size, unfinished_methods)
+        tables = tables_of(
+            effects, statistics.confidence, draws, statistics.seed, settings.compare_to
+        )
+        tables = _with_objects(tables, counts, effects, ood_datasets, source_groups)
+        tables_of_sizes.append(
+            {name: table.assign(model=model, size=size) for name, table in tables.items()}
+        )
+    return tables_of_sizes
+
+
+def _with_objects(
+    tables: Mapping[str, pd.DataFrame],
+    counts: Counts,
+    effects: Effects,
+    ood_datasets: Collection[str],
+    source_groups: SourceGroups,
+) -> dict[str, pd.DataFrame]:
+    """Tables with the column objects: how many have an image in the RI of a row.
+
+    A row of mRI, which has no target, has the number of objects in the RI of any target.
+    """
+    targets = [column for column in effects.columns if isinstance(column, str)]  # not that of mRI
+    objects_of_target = ri_objects(counts, targets, ood_datasets, source_groups)
+    objects_of_any = objects_of_target[None]
+    tables_with_objects = {}
+    for name, table in tables.items():
+        if "target" in table:
+            objects = [objects_of_target.get(target, objects_of_any) for target in table["target"]]
+        else:
+            objects = [objects_of_any] * len(table)
+        tables_with_objects[name] = table.assign(objects=objects)
+    return tables_with_objects

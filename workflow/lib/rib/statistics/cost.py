@@ -1,0 +1,190 @@
+"""Cost of one mRI per model and method, from the records of the jobs. No torch.
+
+The cost of a method's mRI covers
+
+    - for every target, the fine-tuning of the method and of the methods it needs (parents of a
+      merge, or the method it starts from), its merge with the Fisher information that it needs, and
+      its evaluation on all datasets,
+    - once, the Fisher information that trainings on all targets share, and
+    - one evaluation of the pretrained model.
+
+Seconds are those for which a job held its GPU, and on a CPU its processor time, which other work on
+the machine doesn't change. Seeds are averaged, but a merge over seeds needs the trainings of all.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rib.base.files import read_json
+from rib.base.progress import log
+from rib.config.run import PRETRAINED
+from rib.records import provenance
+
+STAGES = ["finetune", "merge", "evaluate"]
+RUN_FOLDERS = ["stage", "model", "target", "method", "size", "seed"]  # of a record's path
+JOB = [*RUN_FOLDERS, "seconds", "images", "megabytes", "device", "record"]
+COST = ["model", "method", "size", "device", "jobs", *STAGES, "seconds", "images", "megabytes"]
+
+
+def jobs_of(records: Sequence[str]) -> pd.DataFrame:
+    """One row per job.
+
+    Args:
+        records: paths `.../<stage>/<model>/<target>/<method>/<size>/<seed>/...provenance.json`; if
+            a file was not pulled, the gathered record is used.
+
+    Returns:
+        stage, model, target, method, size, seed, seconds, images, megabytes, device, and its
+        record. Images are those of its manifest, in training counted once per epoch, and megabytes
+        those of its outputs. Without a record seconds and megabytes are NaN; if a manifest has no
+        images or device or was not pulled, those are 0 and empty.
+    """
+    record_of_path = provenance.of_jobs(records)
+    rows = []
+    for path in records:
+        manifest_path = Path(path.replace(provenance.ENDING, "manifest.json"))
+        manifest = {}
+        if manifest_path.is_file():
+            manifest = read_json(manifest_path)
+        device = manifest.get("device", "")
+        seconds = np.nan
+        megabytes = np.nan
+        if path in record_of_path:
+            record = record_of_path[path]
+            # On a GPU the time for which it was held, else that of the processor.
+            seconds = record["seconds"] if device == "cuda" else record["cpu_seconds"]
+            bytes_of_files = record["sizes"].values()
+            megabytes = sum(bytes_of_files) / 1e6
+        folders = Path(path).parts[-1 - len(RUN_FOLDERS) : -1]
+        row: dict[str, Any] = dict(zip(RUN_FOLDERS, folders, strict=True))
+        row["seconds"] = seconds
+        row["images"] = manifest.get("images", 0)
+        row["megabytes"] = megabytes
+        row["device"] = device
+        row["record"] = path
+        rows.append(row)
+    return pd.DataFrame(rows, columns=JOB)
+
+
+def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Seconds for one mRI of each model, method and size, in total and by stage.
+
+    Args:
+        jobs: see `jobs_of`.
+        parents: methods to list, in order, each with the methods whose checkpoints it needs.
+
+    Returns:
+        model, method, size, device (devices of the jobs, joined by +), jobs, finetune, merge,
+        evaluate, seconds, images (passed through training) and megabytes (of fine-tuning and
+        merging); methods with a missing record are left out.
+    """
+    is_pretrained = jobs["method"] == PRETRAINED
+    rows = []
+    for (model, size), of_size in jobs[~is_pretrained].groupby(["model", "size"], sort=False):
+        of_pretrained = jobs[(jobs["model"] == model) & is_pretrained]
+        methods_with_jobs = set(of_size["method"])
+        for method in parents:
+            if method not in methods_with_jobs:
+                continue
+            needed = _jobs_of_method(of_size, method, parents)
+            if needed["seconds"].isna().any() or of_pretrained["seconds"].isna().any():
+                log.warning(
+                    "cost of %s, %s: left out, since a job's record is missing", model, method
+                )
+                continue
+            seeds = of_size[of_size["method"] == method]["seed"].nunique()
+            cost = _cost_of_jobs(needed, of_pretrained, seeds)
+            rows.append({"model": model, "method": method, "size": size, **cost})
+    return pd.DataFrame(rows, columns=COST).astype({"jobs": int, "images": int})
+
+
+def _jobs_of_method(
+    jobs: pd.DataFrame, method: str, parents: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """The jobs that a method's mRI needs, from all jobs of a model and size.
+
+    Those are its own ones, and the trainings of the methods that it needs.
+    """
+    is_training = jobs["stage"] == "finetune"
+    is_needed_training = jobs["method"].isin(_with_needed(method, parents)) & is_training
+    is_own_other_job = (jobs["method"] == method) & ~is_training
+    needed = jobs[is_needed_training | is_own_other_job]
+    return needed.drop_duplicates("record")  # variants of a method share Fisher information
+
+
+def _cost_of_jobs(
+    jobs: pd.DataFrame, of_pretrained: pd.DataFrame, seeds: int
+) -> dict[str, str | float]:
+    """The columns of the cost table that sum up jobs, per seed.
+
+    Args:
+        jobs: of the method and what it needs, with all seeds: columns stage (finetune, merge or
+            evaluate), seconds, images, megabytes, device.
+        of_pretrained: the evaluation of the pretrained model, which has one seed.
+        seeds: number of seeds that the jobs are divided by.
+    """
+    seconds_of_stages = jobs.groupby("stage")["seconds"].sum()
+    seconds = seconds_of_stages.reindex(STAGES, fill_value=0.0) / seeds
+    seconds["evaluate"] += of_pretrained["seconds"].sum()
+    trainings = jobs[jobs["stage"] == "finetune"]
+    trainings_and_merges = jobs[jobs["stage"] != "evaluate"]
+    devices = {*jobs["device"], *of_pretrained["device"]} - {""}
+    return {
+        "device": "+".join(sorted(devices)),
+        "jobs": len(jobs) / seeds + len(of_pretrained),
+        **{stage: seconds[stage] for stage in STAGES},
+        "seconds": seconds.sum(),
+        "images": trainings["images"].sum() / seeds,
+        "megabytes": trainings_and_merges["megabytes"].sum() / seeds,
+    }
+
+
+def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
+    """A method and all methods it needs, directly or indirectly."""
+    methods = {method}
+    for parent in parents.get(method, ()):
+        methods |= _with_needed(parent, parents)
+    return methods
+
+
+def cost_of(
+    records: Sequence[str],
+    evaluated: Mapping[str, Sequence[str]],
+    fisher: Mapping[str, Sequence[str]],
+    shared_fisher: Mapping[str, Sequence[str]],
+    parents: Mapping[str, Sequence[str]],
+) -> pd.DataFrame:
+    """`cost_table` of jobs (see `jobs_of`).
+
+    Jobs that compute Fisher information count as merges of the methods that need it or, where
+    trainings on all targets share it, as trainings, once for each size. Methods that are evaluated
+    together share the seconds.
+
+    Args:
+        records: of trainings, merges and evaluations.
+        evaluated: methods that each evaluation scores: {"ft": ["ft"], "wise_ft-alpha": [...]}.
+        fisher: records of the Fisher information that a merge needs, by method.
+        shared_fisher: those that a method's trainings on all targets share, by method.
+        parents: methods to list, each with those whose checkpoints it needs.
+    """
+    jobs = jobs_of(records)
+    is_evaluation = jobs["stage"] == "evaluate"
+    tables = [jobs[~is_evaluation], _by_method(jobs[is_evaluation], evaluated)]
+    for method, paths in fisher.items():
+        tables.append(jobs_of(paths).assign(method=method, stage="merge"))
+    for method, paths in shared_fisher.items():
+        sizes = jobs.loc[jobs["method"] == method, "size"].unique()
+        for size in sizes:
+            tables.append(jobs_of(paths).assign(method=method, stage="finetune", size=size))
+    return cost_table(pd.concat(tables, ignore_index=True), parents)
+
+
+def _by_method(evaluations: pd.DataFrame, evaluated: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """One row for each method that an evaluation scores, with its share of the seconds."""
+    methods = evaluations["method"].map(evaluated)
+    seconds = evaluations["seconds"] / methods.map(len)
+    return evaluations.assign(method=methods, seconds=seconds).explode("method")

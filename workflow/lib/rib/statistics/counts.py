@@ -1,0 +1,625 @@
+"""Correct predictions per run, dataset and object, from which all accuracies are computed.
+
+Objects are the units that are resampled.
+Evaluation rows say which image of a dataset's index they are of; the index has its object and
+class. Identical images are of one object, also if they are of different datasets.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow.parquet import ParquetFile
+
+from rib.base.errors import UserError
+from rib.config.run import RUN_COLUMNS, Run, run_of
+from rib.data.identity import joined_ids, read_identities
+from rib.statistics.scored_state import ScoredState, run_of_row
+
+COLUMNS = ["method", "alpha", "dataset", "row", "rank"]  # of rows
+FILES_AHEAD = 8  # files whose rows are in memory at once
+INDEX_COLUMNS = ["object_id", "label"]
+SOURCE = "source"  # a further column, for leak-free results: a number of each image's source image
+
+Indices = slice | Sequence[int] | np.ndarray
+ALL_INDICES = slice(None)  # of states or objects
+SharedObjects = Mapping[tuple[str, str], np.ndarray]  # by target and dataset
+
+
+@dataclass(frozen=True)
+class RowFiles:
+    """Files with the rows of runs, and the indexes of the datasets that the rows are of."""
+
+    # .../{model}/{target}/{entry}/{size}/{seed}/{evaluation group}.parquet, each with the rows of
+    # all methods that are evaluated together
+    rows: Iterable[Path]
+    indexes: Sequence[Path]  # one of each dataset
+    methods: Collection[str] | None = None  # whose rows are read; None for all
+
+    def of_runs(self) -> dict[Run, list[Path]]:
+        """Files with the rows of each run, in their order; of parts of datasets some may have none.
+
+        An example is {Run("net", "noto", "ft", "all", 0): [Path(".../ft/all/0/emoji.parquet")]}.
+        """
+        files: dict[Run, list[Path]] = {}
+        for path in self.rows:
+            for method in ParquetFile(path).read(columns=["method"])["method"].unique().to_pylist():
+                if self.methods is None or method in self.methods:
+                    files.setdefault(replace(run_of(path), method=method), []).append(path)
+        return files
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Correct predictions per object, for every state and dataset of a grid.
+
+    A state is a scored network; an object is the images of one source, which bootstrap replicates
+    draw together. An object with images of several classes occurs once for each class and, in
+    leak-free results, for each source image.
+    """
+
+    states: list[ScoredState]  # sorted
+    datasets: list[str]  # names, in the rows' order
+    objects: int  # number of objects of all datasets together
+    # By dataset, (n,) ascending: which of these objects it has.
+    object_indices: dict[str, np.ndarray]
+    # By dataset, (n,) class of each object, an index into the dataset's label space.
+    labels: dict[str, np.ndarray]
+    # By dataset, (n,) number of images of each object: uint16, or uint32 if an object has more
+    # images than uint16 holds.
+    images: dict[str, np.ndarray]
+    # By dataset, (states, n) number of correct predictions, in the type of its `images`.
+    correct: dict[str, np.ndarray]
+    # For leak-free results, by target and dataset, (n,) bool: objects of the dataset whose source
+    # image the target has too, by its id or since images are identical. Pairs without any are left
+    # out.
+    shared: SharedObjects = field(default_factory=dict)
+
+    def accuracy_on(
+        self, dataset: str, weights: np.ndarray, states: Indices, objects: Indices
+    ) -> np.ndarray:
+        """Accuracies on a dataset in percent, (replicates, states), from numbers of right answers.
+
+        A replicate of the bootstrap counts each object, the images of one source, so many times as
+        its weight says.
+
+        Args:
+            weights: (replicates, objects of all datasets), see `object_weights`. A replicate whose
+                weights of the chosen objects are all 0 has NaN.
+            states: those that are scored.
+            objects: those of the dataset that are counted, as indices into its arrays.
+        """
+        object_weights = weights[:, self.object_indices[dataset][objects]].astype(np.float64)
+        correct = self.correct[dataset][states][:, objects].astype(np.float64)
+        images = self.images[dataset][objects].astype(np.float64)
+        weighted_correct = object_weights @ correct.T  # (replicates, states)
+        weighted_images = (object_weights @ images)[:, None]  # (replicates, 1)
+        unknown = np.full_like(weighted_correct, np.nan)  # stays where there are no images
+        return 100 * np.divide(
+            weighted_correct, weighted_images, where=weighted_images > 0, out=unknown
+        )
+
+    def select_states(self, indices: Sequence[int]) -> "Counts":
+        """The counts of the states (scored networks) with these indices, in their order."""
+        states = [self.states[i] for i in indices]
+        correct = {dataset: of_states[indices] for dataset, of_states in self.correct.items()}
+        return replace(self, states=states, correct=correct)
+
+    def without_curves(self) -> "Counts":
+        """The counts without runs that are curves, which have several networks each."""
+        return self.select_states(
+            [i for i, state in enumerate(self.states) if not state.is_on_curve]
+        )
+
+
+class Rows(NamedTuple):
+    """Evaluation rows of a run; pandas would take most of the time of reading many files."""
+
+    alpha: np.ndarray  # (n,) NaN unless a row is of a curve
+    dataset: np.ndarray  # (n,) indices into dataset_names
+    dataset_names: list[str]  # also of some without rows
+    row: np.ndarray  # (n,) of the dataset's index
+    rank: np.ndarray  # (n,) 0 if the prediction is correct
+
+
+NO_ROWS = Rows(
+    alpha=np.array([], np.float64),
+    dataset=np.array([], np.int32),
+    dataset_names=[],
+    row=np.array([], np.int32),
+    rank=np.array([], np.int16),
+)
+
+
+def read_rows_of(files: RowFiles) -> Iterator[tuple[Run, Rows]]:
+    """The runs and their rows, in the order of the files.
+
+    Files of the parts of a dataset, which come one after the other, count as one file.
+    """
+    for _, files_of_parts in groupby(_read_files(files.rows), key=_entry_and_datasets):
+        read_files = list(files_of_parts)
+        methods = np.concatenate([file.methods for file in read_files])
+        rows = _rows_together([file.rows for file in read_files])
+        for method in dict.fromkeys(methods.tolist()):
+            if files.methods is None or method in files.methods:
+                yield replace(read_files[0].run, method=method), _rows_at(rows, methods == method)
+
+
+class FileRows(NamedTuple):
+    """The rows of a file."""
+
+    run: Run  # as its folders name it
+    methods: np.ndarray  # (n,) names
+    rows: Rows
+
+
+def _read_files(paths: Iterable[Path]) -> Iterator[FileRows]:
+    """The rows of each file that has any, in their order.
+
+    Two threads read; no more than `FILES_AHEAD` files are in memory at once.
+    """
+    remaining_paths = iter(paths)
+    with ThreadPoolExecutor(2) as pool:
+        next_paths = list(islice(remaining_paths, FILES_AHEAD))
+        while next_paths:
+            for file in pool.map(_read_rows, next_paths):
+                if len(file.methods):  # a part of a dataset may have none within the budget
+                    yield file
+            next_paths = list(islice(remaining_paths, FILES_AHEAD))
+
+
+def _entry_and_datasets(file: FileRows) -> tuple[Run, list[str]]:
+    """What files of the parts of a dataset have in common."""
+    return file.run, file.rows.dataset_names
+
+
+def _rows_together(rows_of_parts: Sequence[Rows]) -> Rows:
+    """The rows of the parts of a dataset together."""
+    if len(rows_of_parts) == 1:
+        return rows_of_parts[0]
+    return Rows(
+        alpha=np.concatenate([rows.alpha for rows in rows_of_parts]),
+        dataset=np.concatenate([rows.dataset for rows in rows_of_parts]),
+        dataset_names=rows_of_parts[0].dataset_names,
+        row=np.concatenate([rows.row for rows in rows_of_parts]),
+        rank=np.concatenate([rows.rank for rows in rows_of_parts]),
+    )
+
+
+def _rows_at(rows: Rows, is_chosen: np.ndarray) -> Rows:
+    """Some of the rows; `is_chosen` is (n,) bool."""
+    if is_chosen.all():
+        return rows
+    return Rows(
+        alpha=rows.alpha[is_chosen],
+        dataset=rows.dataset[is_chosen],
+        dataset_names=rows.dataset_names,
+        row=rows.row[is_chosen],
+        rank=rows.rank[is_chosen],
+    )
+
+
+def _read_rows(path: Path) -> FileRows:
+    """The rows of a Parquet file with the columns `COLUMNS`."""
+    table = ParquetFile(path).read(columns=COLUMNS, use_threads=False)
+    methods = table["method"].to_numpy()
+    if table.num_rows == 0:
+        return FileRows(run_of(path), methods, NO_ROWS)
+    datasets = table["dataset"].dictionary_encode().combine_chunks()
+    rows = Rows(
+        alpha=table["alpha"].to_numpy(),
+        dataset=datasets.indices.to_numpy(),
+        dataset_names=datasets.dictionary.to_pylist(),
+        row=table["row"].to_numpy(),
+        rank=table["rank"].to_numpy(),
+    )
+    return FileRows(run_of(path), methods, rows)
+
+
+def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
+    """The run and the rows of each run in a table of evaluation rows."""
+    for _, rows_of_run in table.groupby(RUN_COLUMNS, observed=True, sort=False):
+        first_row = rows_of_run.iloc[0]  # all have the same run
+        run = run_of_row(first_row.to_dict())
+        datasets, dataset_names = pd.factorize(rows_of_run["dataset"], sort=True)
+        rows = Rows(
+            alpha=rows_of_run["alpha"].to_numpy(float),
+            dataset=datasets,
+            dataset_names=list(dataset_names),
+            row=rows_of_run["row"].to_numpy(),
+            rank=rows_of_run["rank"].to_numpy(),
+        )
+        yield run, rows
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """The images of a dataset that all runs must be scored on, and the objects that they show."""
+
+    first_run: Run  # the one that was scored on them first
+    rows: np.ndarray  # (images,) ascending rows of the dataset's index
+    object_of_row: np.ndarray  # (rows of the index,) index into `objects`; 0 for other rows
+    objects: pd.Index  # sorted, of several levels, see `objects_of`
+    images_of_objects: np.ndarray  # (objects,) number of images of each, as in `Counts.images`
+
+
+def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]) -> Counts:
+    """Count correct predictions per state (scored network), dataset and object.
+
+    Args:
+        rows_of_runs: runs and evaluation rows of a grid. All rows of a state on a dataset come
+            together; they are counted before the next ones are read.
+        indexes: index of each dataset that is counted, see `read_objects`.
+
+    Raises:
+        UserError: two runs were scored on different images.
+    """
+    scored: dict[str, ScoredImages] = {}  # by dataset
+    correct: dict[ScoredState, dict[str, np.ndarray]] = {}
+    for run, rows in rows_of_runs:
+        for alpha in np.unique(rows.alpha):
+            if np.isnan(alpha):
+                state = ScoredState(run)
+                is_of_state = np.isnan(rows.alpha)
+            else:
+                state = ScoredState(run, float(alpha))
+                is_of_state = rows.alpha == alpha
+            for dataset_number, dataset in enumerate(rows.dataset_names):
+                is_of_dataset = rows.dataset == dataset_number
+                chosen = np.flatnonzero(is_of_dataset & is_of_state)
+                if not len(chosen) or dataset not in indexes:
+                    continue
+                index_rows = rows.row[chosen]
+                is_correct = rows.rank[chosen] == 0
+                if dataset not in scored:
+                    scored[dataset] = _scored_images(run, index_rows, indexes[dataset])
+                images = scored[dataset]
+                if not np.array_equal(np.sort(index_rows), images.rows):
+                    raise different_images(dataset, images.first_run, run)
+                object_of_correct = images.object_of_row[index_rows[is_correct]]
+                correct_of_objects = np.bincount(object_of_correct, minlength=len(images.objects))
+                correct_of_datasets = correct.setdefault(state, {})
+                type_of_counts = images.images_of_objects.dtype
+                correct_of_datasets[dataset] = correct_of_objects.astype(type_of_counts)
+    states = sorted(correct)
+    _refuse_missing_datasets(states, correct, scored)
+    return _counts_of(states, correct, scored, indexes)
+
+
+def _scored_images(first_run: Run, index_rows: np.ndarray, index: pd.DataFrame) -> ScoredImages:
+    """The images that a run was scored on, from their rows in a dataset's index, in any order."""
+    rows = np.sort(index_rows)
+    object_of_row, objects = objects_of(index, rows)
+    images_of_objects = _narrow(np.bincount(object_of_row[rows]))
+    return ScoredImages(first_run, rows, object_of_row, objects, images_of_objects)
+
+
+def _narrow(numbers: np.ndarray) -> np.ndarray:
+    """Whole numbers in 16 bits if all fit, since a grid has millions of them, or else in 32."""
+    fit = numbers.max() <= np.iinfo(np.uint16).max
+    return numbers.astype(np.uint16 if fit else np.uint32)
+
+
+def _refuse_missing_datasets(
+    states: Iterable[ScoredState],
+    correct: Mapping[ScoredState, Mapping[str, np.ndarray]],
+    scored: Mapping[str, ScoredImages],
+) -> None:
+    """Raise a UserError unless all states (scored networks) were scored on the same datasets."""
+    for state in states:
+        for dataset, images in scored.items():
+            if dataset not in correct[state]:
+                raise different_images(dataset, images.first_run, state.run)
+
+
+def _counts_of(
+    states: list[ScoredState],
+    correct: Mapping[ScoredState, Mapping[str, np.ndarray]],
+    scored: Mapping[str, ScoredImages],
+    indexes: Mapping[str, pd.DataFrame],
+) -> Counts:
+    """Put the counts of states (scored networks) and datasets together; see `count`.
+
+    Args:
+        states: in the order of the counts.
+        correct: by state and dataset, number of correct predictions of each of its objects.
+        scored: the images and objects of each dataset.
+        indexes: of the datasets.
+    """
+    ids_of_dataset = {
+        dataset: images.objects.get_level_values("object_id") for dataset, images in scored.items()
+    }
+    all_ids = np.concatenate([ids.to_numpy(object) for ids in ids_of_dataset.values()])
+    unique_ids = pd.Index(np.unique(all_ids))
+    object_indices = {}
+    labels = {}
+    images_of_objects = {}
+    correct_of_states = {}
+    scored_rows = {}
+    for dataset, images in scored.items():
+        object_indices[dataset] = unique_ids.get_indexer(ids_of_dataset[dataset])
+        labels[dataset] = images.objects.get_level_values("label").to_numpy()
+        images_of_objects[dataset] = images.images_of_objects
+        correct_of_states[dataset] = np.stack([correct[state][dataset] for state in states])
+        scored_rows[dataset] = ScoredRows(indexes[dataset], images.rows, images.object_of_row)
+    return Counts(
+        states=states,
+        datasets=list(scored),
+        objects=len(unique_ids),
+        object_indices=object_indices,
+        labels=labels,
+        images=images_of_objects,
+        correct=correct_of_states,
+        shared=shared_objects(scored_rows, {state.run.target for state in states}),
+    )
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """The rows of a dataset's index whose images are scored."""
+
+    index: pd.DataFrame
+    rows: np.ndarray  # (images,) numbers of these rows
+    object_of_row: np.ndarray  # (rows of the index,) number of each row's object
+
+
+def shared_objects(
+    scored: Mapping[str, ScoredRows], targets: Iterable[str]
+) -> dict[tuple[str, str], np.ndarray]:
+    """`Counts.shared` of the datasets whose indexes have the column `SOURCE`.
+
+    Args:
+        scored: by dataset.
+        targets: names of datasets, of which some may not be scored.
+
+    Returns:
+        By target and dataset, (objects of the dataset,) bool: whether a source image of the object
+        is one of the target's, too. Pairs without such an object are left out.
+    """
+    sources_of_dataset = {  # of the scored images
+        dataset: of_dataset.index[SOURCE].to_numpy()[of_dataset.rows]
+        for dataset, of_dataset in scored.items()
+        if SOURCE in of_dataset.index
+    }
+    shared = {}
+    for target in sorted(sources_of_dataset.keys() & set(targets)):
+        for dataset, sources in sources_of_dataset.items():
+            is_in_target = np.isin(sources, sources_of_dataset[target])
+            if dataset == target or not is_in_target.any():
+                continue
+            object_of_image = scored[dataset].object_of_row[scored[dataset].rows]
+            shared_images = np.bincount(object_of_image, weights=is_in_target)
+            shared[target, dataset] = shared_images > 0
+    return shared
+
+
+def different_images(dataset: str, run: Run, other_run: Run) -> UserError:
+    """The error that two runs were scored on different images of a dataset."""
+    return UserError(
+        f"the runs {run} and {other_run} were scored on different images of {dataset}; delete the "
+        "folder of the outdated one in results/<family>/<protocol>/evaluate and run again."
+    )
+
+
+def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.Index]:
+    """Number the objects in some rows of an index.
+
+    With the column `SOURCE`, an object occurs once for each of its source images.
+
+    Args:
+        index: object_id and label of each image, and perhaps `SOURCE`.
+        rows: numbers of the rows.
+
+    Returns:
+        number of each row's object, (rows of the index,), 0 for rows that are not given; and the
+        objects sorted by id, class and source.
+    """
+    columns = list(INDEX_COLUMNS)
+    if SOURCE in index:
+        columns.append(SOURCE)
+    images_by_object = index.iloc[rows].groupby(columns, sort=True)
+    object_of_row = np.zeros(len(index), np.int64)
+    object_of_row[rows] = images_by_object.ngroup()
+    return object_of_row, images_by_object.size().index
+
+
+def read_indexes(
+    paths: Iterable[Path], columns: Sequence[str] = INDEX_COLUMNS
+) -> dict[str, pd.DataFrame]:
+    """Columns of indexes .../{dataset}/{geometry}/index.parquet, by dataset."""
+    index_of_dataset = {}
+    for path in paths:
+        dataset = path.parts[-3]
+        index_of_dataset[dataset] = pd.read_parquet(path, columns=list(columns))
+    return index_of_dataset
+
+
+def read_objects(
+    paths: Iterable[Path],
+    source_groups: Mapping[str, str] | None = None,
+    columns: Sequence[str] = INDEX_COLUMNS,
+) -> dict[str, pd.DataFrame]:
+    """Columns of indexes .../{dataset}/{geometry}/index.parquet, by dataset.
+
+    Objects that have identical images are one: the first of their ids stands for all.
+
+    Args:
+        source_groups: for leak-free results, source group by dataset; there is then also the column
+            `SOURCE`.
+        columns: `object_id`, and others as they are.
+    """
+    paths = list(paths)
+    identities = pa.concat_arrays([read_identities(path) for path in paths])
+    columns_in_file = list(columns)
+    if source_groups is not None:
+        columns_in_file.append("source_id")
+    indexes = [pd.read_parquet(path, columns=columns_in_file) for path in paths]
+    # Where images of two datasets are identical, their objects get the same id.
+    ids_of_indexes = _join_identical([index["object_id"] for index in indexes], identities)
+    indexes = [
+        index.assign(object_id=ids) for index, ids in zip(indexes, ids_of_indexes, strict=True)
+    ]
+    if source_groups is not None:
+        indexes = _with_sources(paths, indexes, source_groups, identities)
+    return {path.parts[-3]: index for path, index in zip(paths, indexes, strict=True)}
+
+
+def _with_sources(
+    paths: Sequence[Path],
+    indexes: Sequence[pd.DataFrame],
+    source_groups: Mapping[str, str],
+    identities: pa.Array,
+) -> list[pd.DataFrame]:
+    """Indexes with the column `SOURCE`, a number, in place of source_id, a text.
+
+    Images have the same number if their source images are the same: if their datasets are of one
+    source group and their source_id is equal, or if the images themselves are identical.
+
+    Args:
+        paths: of the indexes, whose folders name the datasets.
+        source_groups: by dataset; a dataset without one is a group of its own.
+        identities: of the images of all indexes, in their order, see `read_identities`.
+    """
+    source_ids = []
+    for path, index in zip(paths, indexes, strict=True):
+        dataset = path.parts[-3]  # of {dataset}/{geometry}/index.parquet
+        group = source_groups.get(dataset, dataset)
+        # Other groups may use the same ids.
+        source_ids.append(f"{group}/" + index["source_id"].astype(str))
+    ids_by_content = _join_identical(source_ids, identities)
+    ids_of_all_indexes = pd.concat(ids_by_content, ignore_index=True)
+    source_numbers, _ = pd.factorize(ids_of_all_indexes)
+    ends_of_indexes = np.cumsum([len(index) for index in indexes])
+    numbers_of_indexes = np.split(source_numbers, ends_of_indexes[:-1])
+    with_sources = []
+    for index, numbers in zip(indexes, numbers_of_indexes, strict=True):
+        without_id = index.drop(columns="source_id")
+        with_sources.append(without_id.assign(**{SOURCE: numbers}))
+    return with_sources
+
+
+def _join_identical(ids: Sequence[pd.Series], identities: pa.Array) -> list[pd.Series]:
+    """Ids of images of several datasets, of which those with identical images become the same.
+
+    If image `a` of one dataset and image `b` of another are identical, both become `a`.
+
+    Args:
+        ids: of the images of each dataset.
+        identities: of the images of all datasets, see `read_identities`.
+    """
+    all_ids = pa.array(pd.concat(ids), pa.string())
+    first_id = joined_ids(all_ids, identities)  # by id that is replaced
+    if not first_id:
+        return list(ids)
+    return [of_dataset.map(first_id).fillna(of_dataset) for of_dataset in ids]
+
+
+def write_counts(counts: Counts, path: Path) -> None:
+    """Write counts as .npz; the same counts give the same bytes.
+
+    The file contains `facts` (JSON: states, datasets, objects), `places/<dataset>` (the object
+    indices), `labels/<dataset>`, `images/<dataset>` and `correct/<model>/<dataset>` (see
+    `_packed`), each of which can be read separately, and `shared/<target>/<dataset>` for pairs that
+    share source images, of leak-free results.
+    """
+    facts = {
+        "states": [state.column_values() for state in counts.states],
+        "datasets": counts.datasets,
+        "objects": counts.objects,
+    }
+    # Arrays by name. NumPy's types take any of the names for an option, allow_pickle: hence Any.
+    arrays: dict[str, Any] = {"facts": np.array(json.dumps(facts))}
+    for dataset in counts.datasets:
+        arrays[f"places/{dataset}"] = counts.object_indices[dataset]
+        arrays[f"labels/{dataset}"] = counts.labels[dataset]
+        arrays[f"images/{dataset}"] = counts.images[dataset]
+    for (target, dataset), objects in counts.shared.items():
+        arrays[f"shared/{target}/{dataset}"] = objects
+    for model, states in _states_of_models(counts.states).items():
+        counts_of_model = counts.select_states(states)
+        for dataset, correct in counts_of_model.correct.items():
+            packed = _packed(correct, counts.images[dataset])
+            arrays[f"correct/{model}/{dataset}"] = packed
+    np.savez_compressed(path, **arrays)
+
+
+def _states_of_models(states: Sequence[ScoredState]) -> dict[str, list[int]]:
+    """Indices of each model's states (scored networks): {"lite0": [0, 1], "resnet18": [2]}."""
+    states_of_models: dict[str, list[int]] = {}
+    for i, state in enumerate(states):
+        states_of_models.setdefault(state.run.model, []).append(i)
+    return states_of_models
+
+
+def read_states(path: Path) -> list[ScoredState]:
+    """The states (scored networks) of a file of counts, without reading its arrays."""
+    with np.load(path, allow_pickle=False) as stored:
+        return _stored_states(json.loads(str(stored["facts"])))
+
+
+def _stored_states(facts: Mapping[str, Any]) -> list[ScoredState]:
+    """The states (scored networks) that the facts in a file of counts list."""
+    return [
+        ScoredState(Run(model, target, method, size, seed), alpha)
+        for model, method, target, size, seed, alpha in facts["states"]
+    ]
+
+
+def read_counts(path: Path) -> Iterable[Counts]:
+    """Yield the counts of one model at a time, from the file of `write_counts`.
+
+    Only `states` and `correct` are those of the model; the objects and the other arrays are those
+    of all models.
+    """
+    with np.load(path, allow_pickle=False) as stored:
+        facts = json.loads(str(stored["facts"]))
+        datasets = facts["datasets"]
+        states = _stored_states(facts)
+        object_indices = {dataset: stored[f"places/{dataset}"] for dataset in datasets}
+        labels = {dataset: stored[f"labels/{dataset}"] for dataset in datasets}
+        images = {dataset: stored[f"images/{dataset}"] for dataset in datasets}
+        # Objects whose source image is in the target too; the file lists only pairs with any.
+        shared = {}
+        for name in stored.files:
+            if name.startswith("shared/"):
+                _, target, dataset = name.split("/")
+                shared[target, dataset] = stored[name]
+        for model, indices in _states_of_models(states).items():
+            correct = {}
+            for dataset in datasets:
+                packed = stored[f"correct/{model}/{dataset}"]
+                correct[dataset] = _unpacked(packed, images[dataset])
+            yield Counts(
+                states=[states[i] for i in indices],
+                datasets=datasets,
+                objects=facts["objects"],
+                object_indices=object_indices,
+                labels=labels,
+                images=images,
+                correct=correct,
+                shared=shared,
+            )
+
+
+def _packed(correct: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Correct predictions as they are stored: as bits, if each object is one image.
+
+    Bits take a fifth of the time to compress.
+    """
+    if images.max() > 1:
+        return correct
+    return np.packbits(correct.astype(bool), axis=1)
+
+
+def _unpacked(packed: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Correct predictions from what `_packed` returns."""
+    if images.max() > 1:
+        return packed
+    return np.unpackbits(packed, axis=1, count=len(images)).astype(np.uint16)

@@ -1,0 +1,42 @@
+"""Files and parameters of the job that makes the tables of an analysis. No torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rib.statistics.counts import RowFiles
+from rib.statistics.fit import read_table
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an analysis asked for in `describe`.
+
+    Attributes:
+        files: a path or several, by name.
+        params: values of JSON by name.
+    """
+
+    files: Mapping[str, str | Sequence[str]]
+    params: Mapping[str, Any]
+
+    def path(self, name: str) -> Path:
+        """The file of an input."""
+        file = self.files[name]
+        assert isinstance(file, str), f"{name} has several files"
+        return Path(file)
+
+    def paths(self, name: str) -> list[Path]:
+        """The files of an input, in the order of `describe`."""
+        return [Path(file) for file in self.files[name]]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The CSV file of an input."""
+        return read_table(self.path(name))
+
+    def rows(self, methods: Sequence[str]) -> RowFiles:
+        """Rows of methods, of the inputs `rows` and `indexes`."""
+        return RowFiles(rows=self.paths("rows"), indexes=self.paths("indexes"), methods=methods)

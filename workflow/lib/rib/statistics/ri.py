@@ -1,0 +1,349 @@
+"""Accuracies, RI and mRI from counts. Pure functions, no torch.
+
+RI is the mean change of accuracy over the out-of-distribution datasets other than the target;
+datasets in distribution do not count. Definitions (arXiv 2410.21582, section 3), all in percentage
+points, with the pretrained model's accuracy A_pre(j) on dataset j and the accuracy A_i(j) after
+fine-tuning on target i:
+
+    RI_i       = mean over OOD datasets j != i of A_i(j) - A_pre(j)
+    ood_before = mean over targets i of the mean over j != i of A_pre(j)
+    ood_after  = mean over targets i of the mean over j != i of A_i(j)
+    mRI        = mean over i of RI_i = ood_after - ood_before
+
+Datasets j are the OOD datasets, including evaluation-only ones. With several seeds, each is also
+averaged over seeds. Training subsets are separate. A curve has one state per alpha and a separate
+table.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from rib.base.errors import UserError
+from rib.config.run import Run
+from rib.statistics.counts import ALL_INDICES, Counts, Indices, SharedObjects
+from rib.statistics.scored_state import ScoredState
+
+SourceGroups = Mapping[str, str] | None  # for leak-free results, source groups by dataset
+# Datasets in the RI of a target, and which of their objects count: `ALL_INDICES` or (n,) bool.
+CountedObjects = dict[str, Indices]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The images that a run was trained on."""
+
+    target: str
+    size: str
+    # those that the subset was drawn with: several of a merge over seeds, none of the whole target
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ObjectsByTraining:
+    """Objects that count in the RI of a run, which depend on what it was trained on."""
+
+    training_sets: Mapping[Run, TrainingSet]
+    objects: Mapping[TrainingSet, Mapping[str, np.ndarray]]  # (n,) bool by dataset
+
+    def inverted(self) -> "ObjectsByTraining":
+        """Those objects that do not count."""
+        not_counted = {}
+        for training_set, objects_of_dataset in self.objects.items():
+            not_counted[training_set] = {
+                dataset: ~objects for dataset, objects in objects_of_dataset.items()
+            }
+        return ObjectsByTraining(self.training_sets, not_counted)
+
+
+@dataclass(frozen=True)
+class Ood:
+    """Mean accuracy on the other datasets, and accuracy on the target, of a fine-tuned network."""
+
+    before: np.ndarray  # (replicates,) percent, of the pretrained model
+    after: np.ndarray  # (replicates,) percent, of the fine-tuned state
+    images: int  # number of images
+    # (replicates,) percent on the target; NaN if it is not evaluated or only some objects count
+    on_target_before: np.ndarray
+    on_target_after: np.ndarray
+
+    @property
+    def change(self) -> np.ndarray:
+        """RI (replicates,) in percentage points."""
+        return self.after - self.before
+
+
+def ood_accuracies(
+    counts: Counts,
+    weights: np.ndarray,
+    ood_datasets: Collection[str] | None = None,
+    source_groups: SourceGroups = None,
+    among: ObjectsByTraining | None = None,
+) -> dict[ScoredState, Ood]:
+    """Accuracies before and after fine-tuning, on the target and on other datasets, by state.
+
+    A state is a network that was scored. Its mean accuracy on the other datasets, minus that of the
+    pretrained network, is its RI.
+
+    Args:
+        weights: (replicates, objects), see `object_weights`.
+        ood_datasets: out-of-distribution datasets; None for all.
+        source_groups: for leak-free results, source group by dataset. Objects of the target are
+            excluded from the other datasets of its source group, and objects with identical images
+            (`Counts.shared`) from all others, before and after fine-tuning; a dataset without
+            remaining objects is dropped from the mean.
+        among: objects that count (see rib.statistics.coverage); None for all. States for which no
+            objects remain are left out.
+
+    Returns:
+        Of each fine-tuned state, in the order of the counts.
+
+    Raises:
+        UserError: no objects remain in any dataset.
+    """
+    index_of_state = {state: i for i, state in enumerate(counts.states)}
+
+    @cache
+    def accuracies_on_all_objects(dataset: str) -> np.ndarray:
+        """Accuracies of all states (scored networks) on a dataset, (replicates, states)."""
+        return counts.accuracy_on(dataset, weights, ALL_INDICES, ALL_INDICES)
+
+    ood: dict[ScoredState, Ood] = {}
+    objects_of_target = _counted_objects_of_targets(counts, ood_datasets, source_groups)
+    for training_set, states in _states_by_training_set(counts, among).items():
+        target = training_set.target
+        objects_of_dataset = objects_of_target[target]
+        if among is not None:
+            objects_of_dataset = _objects_that_are_among(
+                objects_of_dataset, among.objects[training_set]
+            )
+        if not objects_of_dataset:
+            continue
+
+        # First the states before fine-tuning, then those after it, in the same order.
+        indices = [index_of_state[state.before_fine_tuning()] for state in states]
+        indices += [index_of_state[state] for state in states]
+        accuracies_of_datasets = []  # (replicates, indices) each
+        for dataset, objects in objects_of_dataset.items():
+            if objects is ALL_INDICES:
+                accuracies = accuracies_on_all_objects(dataset)[:, indices]
+            else:
+                accuracies = counts.accuracy_on(dataset, weights, indices, objects)
+            accuracies_of_datasets.append(accuracies)
+        # (indices, replicates), contiguous so that the values of a state are.
+        means = np.ascontiguousarray(np.mean(accuracies_of_datasets, axis=0).T)
+        if target in counts.datasets and among is None:
+            on_target = np.ascontiguousarray(accuracies_on_all_objects(target)[:, indices].T)
+        else:
+            on_target = np.full_like(means, np.nan)
+
+        images = _number_of_images(counts, objects_of_dataset)
+        for before, state in enumerate(states):
+            after = len(states) + before
+            ood[state] = Ood(
+                before=means[before],
+                after=means[after],
+                images=images,
+                on_target_before=on_target[before],
+                on_target_after=on_target[after],
+            )
+    return {state: ood[state] for state in counts.states if state in ood}
+
+
+def _number_of_images(counts: Counts, objects_of_dataset: CountedObjects) -> int:
+    """Number of images of the objects that count, over all datasets."""
+    images = 0
+    for dataset, objects in objects_of_dataset.items():
+        images += int(counts.images[dataset][objects].sum())
+    return images
+
+
+def ood_parts(
+    counts: Counts,
+    ood_datasets: Collection[str] | None = None,
+    source_groups: SourceGroups = None,
+) -> dict[ScoredState, np.ndarray]:
+    """Contribution of each object to the mean accuracy on the other datasets, by state.
+
+    A state is a network that was scored; an object is the images of one source, in any dataset.
+
+    Args:
+        ood_datasets, source_groups: see `ood_accuracies`.
+
+    Returns:
+        Of each state of `ood_accuracies`, (2, objects) percent, before and after fine-tuning; the
+        sums over objects are `Ood.before` and `Ood.after`, and that of the differences is RI.
+    """
+    index_of_state = {state: i for i, state in enumerate(counts.states)}
+    objects_of_target = _counted_objects_of_targets(counts, ood_datasets, source_groups)
+    contributions = {}
+    for state in counts.states:
+        if state.is_pretrained:
+            continue
+        before_and_after = np.zeros((2, counts.objects))
+        indices = [index_of_state[state.before_fine_tuning()], index_of_state[state]]
+        objects_of_dataset = objects_of_target[state.run.target]
+        for dataset, objects in objects_of_dataset.items():
+            images = counts.images[dataset][objects].sum(dtype=np.int64)
+            # Datasets have equal weights in the mean, and so have the images of a dataset.
+            percent_of_image = 100 / (images * len(objects_of_dataset))
+            object_indices = counts.object_indices[dataset][objects]
+            correct = counts.correct[dataset][indices][:, objects]  # (2, objects that count)
+            for contribution, correct_of_state in zip(before_and_after, correct, strict=True):
+                # An object may occur several times, once for each of its classes.
+                contribution += np.bincount(
+                    object_indices, percent_of_image * correct_of_state, minlength=counts.objects
+                )
+        contributions[state] = before_and_after
+    return contributions
+
+
+def ri_objects(
+    counts: Counts,
+    targets: Collection[str],
+    ood_datasets: Collection[str] | None,
+    source_groups: SourceGroups,
+) -> dict[str | None, int]:
+    """Number of objects with an image in the RI of each target and, as None, of any of them.
+
+    An example is {"noto": 120, "twemoji": 130, None: 150}.
+
+    Args:
+        ood_datasets, source_groups: see `ood_accuracies`.
+    """
+    objects_of_target = _counted_objects_of_targets(counts, ood_datasets, source_groups)
+    numbers: dict[str | None, int] = {}
+    indices_of_all_targets = []
+    for target in targets:
+        indices_of_target = [
+            counts.object_indices[dataset][objects]
+            for dataset, objects in objects_of_target[target].items()
+        ]
+        numbers[target] = len(np.unique(np.concatenate(indices_of_target)))
+        indices_of_all_targets += indices_of_target
+    numbers[None] = len(np.unique(np.concatenate(indices_of_all_targets)))
+    return numbers
+
+
+def _states_by_training_set(
+    counts: Counts, among: ObjectsByTraining | None
+) -> dict[TrainingSet, list[ScoredState]]:
+    """Fine-tuned states (scored networks) by the images that they were trained on.
+
+    Args:
+        among: has the training images of each run. Without it, runs with the same target and size
+            are put together, although seeds draw different images of a target.
+    """
+    states: dict[TrainingSet, list[ScoredState]] = {}
+    for state in counts.states:
+        if state.is_pretrained:
+            continue
+        if among is None:
+            training_set = TrainingSet(state.run.target, state.run.size, ())
+        else:
+            training_set = among.training_sets[state.run]
+        states.setdefault(training_set, []).append(state)
+    return states
+
+
+def _counted_objects_of_targets(
+    counts: Counts, ood_datasets: Collection[str] | None, source_groups: SourceGroups
+) -> dict[str, CountedObjects]:
+    """By target, the datasets in its RI and which of their objects count: `on_other_datasets`."""
+    targets = sorted({state.run.target for state in counts.states if not state.is_pretrained})
+    objects_of_target = {}
+    for target in targets:
+        objects_of_target[target] = on_other_datasets(
+            counts.object_indices, target, ood_datasets, source_groups, counts.shared
+        )
+    return objects_of_target
+
+
+def _objects_that_are_among(
+    objects_of_dataset: Mapping[str, Indices], among: Mapping[str, np.ndarray]
+) -> CountedObjects:
+    """Those objects that are also among others, by dataset; datasets without any are dropped.
+
+    Args:
+        objects_of_dataset: `ALL_INDICES` or (n,) bool by dataset, see `on_other_datasets`.
+        among: the others, (n,) bool by dataset.
+    """
+    remaining: CountedObjects = {}
+    for dataset, objects in objects_of_dataset.items():
+        counted = among[dataset]
+        if objects is not ALL_INDICES:
+            counted = counted & objects
+        if counted.all():
+            remaining[dataset] = ALL_INDICES
+        elif counted.any():
+            remaining[dataset] = counted
+    return remaining
+
+
+def on_other_datasets(
+    object_indices: Mapping[str, np.ndarray],
+    target: str,
+    ood_datasets: Collection[str] | None,
+    source_groups: SourceGroups,
+    shared: SharedObjects | None = None,
+) -> CountedObjects:
+    """Datasets in the RI of a target, and which of their objects count.
+
+    Args:
+        object_indices: `Counts.object_indices`.
+        ood_datasets, source_groups: see `ood_accuracies`.
+        shared: `Counts.shared`; without source groups it has no effect.
+
+    Returns:
+        By dataset, `ALL_INDICES` if all of its objects count, else (n,) bool.
+
+    Raises:
+        UserError: no objects remain in any dataset.
+    """
+    counted: CountedObjects = {}
+    for dataset, indices in object_indices.items():
+        is_in_distribution = ood_datasets is not None and dataset not in ood_datasets
+        if dataset == target or is_in_distribution:
+            continue
+        leaking = np.zeros(len(indices), bool)
+        if source_groups is not None:
+            leaking = _leaking(object_indices, target, dataset, source_groups, shared or {})
+        if leaking.all():
+            continue  # no object remains
+        if leaking.any():
+            counted[dataset] = ~leaking
+        else:
+            counted[dataset] = ALL_INDICES
+    if not counted:
+        raise UserError(
+            f"leak_free: all datasets were made from the same images as {target}, so none is left "
+            "to evaluate on; set leak_free to false or evaluate on more datasets."
+        )
+    return counted
+
+
+def _leaking(
+    object_indices: Mapping[str, np.ndarray],
+    target: str,
+    dataset: str,
+    source_groups: Mapping[str, str],
+    shared: SharedObjects,
+) -> np.ndarray:
+    """Which objects of a dataset have an image whose source image the target has too: (n,) bool.
+
+    Args:
+        object_indices: `Counts.object_indices`, the objects of each dataset.
+        source_groups: by dataset; those of a group were made from the same source images.
+        shared: `Counts.shared`, objects that are known to have such an image.
+    """
+    indices = object_indices[dataset]
+    leaking = shared.get((target, dataset), np.zeros(len(indices), bool))
+    if target not in source_groups or target not in object_indices:
+        return leaking
+    is_of_same_group = source_groups[target] == source_groups.get(dataset)
+    if is_of_same_group:
+        is_object_of_target = np.isin(indices, object_indices[target])
+        leaking = leaking | is_object_of_target
+    return leaking

@@ -1,0 +1,120 @@
+"""Settings that several analyses share. No pandas: rules import this module."""
+
+from pydantic import Field
+
+from rib.base.settings import Settings, Texts, from_params
+from rib.config.grid import Grid
+from rib.data.settings import DatasetView
+
+
+class TableSettings(Settings):
+    """What every job that writes tables of runs depends on, besides its files."""
+
+    conditions: str  # on which the numbers depend, the last column of each table
+    code: str  # digest of the code that makes the tables
+
+
+class RIStatistics(Settings):
+    """How RI and its intervals are computed."""
+
+    ood_datasets: list[str]  # the out-of-distribution datasets that count in RI
+    # Datasets with a common group share source images; None: no images are excluded from RI.
+    source_groups: dict[str, str] | None
+    replicates: int  # of the bootstrap
+    confidence: float  # coverage of intervals, 0 to 1
+    seed: int  # of the resampling
+
+
+class FitRule(Settings):
+    """What decides how runs are marked: as unfinished, or their rate (rib.statistics.fit)."""
+
+    can_fit: list[str]  # methods whose runs are unfinished below the threshold
+    threshold: float | None  # accuracy on the training images, 0 to 1; None for no threshold
+    whole_targets: bool  # whether runs of size `all` train on the images that are evaluated
+    # By model, methods whose learning rate was not chosen for it, as rib.config.grid has them.
+    other_rates: dict[str, list[str]] = Field(default_factory=dict)
+
+
+class GridTableSettings(TableSettings):
+    """What the tables of a grid show (rib.statistics.tables.grid_tables)."""
+
+    methods: Texts = ()  # whose rows are read
+    ri: RIStatistics
+    fit: FitRule
+    # Datasets of the table in_distribution, which do not count in RI; none: no table.
+    in_distribution: list[str]
+    view: DatasetView  # with which datasets are read, to see which classes targets show
+    excludes_proxy: list[str]  # datasets of which the images of the pretraining proxy are left out
+    split: list[str]  # datasets that are split; empty under protocol paper
+    # Names of the runs that means, curves and counts are of, pretrained models' among them; None:
+    # all. A preview has runs that others don't have their like of.
+    compared: list[str] | None = None
+    # Where images that share their source with one of the target count in RI: targets with such
+    # images, and the source group of each dataset. There is then a table leak_free.
+    sharing_targets: Texts = ()
+    leaking_groups: dict[str, str] | None = None
+    filtered: Texts = ()  # adversarially filtered datasets; mRI is also shown without them
+
+
+class MethodComparisonSettings(TableSettings):
+    """How methods are compared (rib.statistics.comparison.comparison_tables)."""
+
+    ri: RIStatistics
+    compare_to: str  # the method that differences in the ranking are from
+
+
+def ri_statistics(grid: Grid) -> RIStatistics:
+    """How RI of a grid and its intervals are computed."""
+    return RIStatistics(
+        ood_datasets=grid.ood,
+        source_groups=grid.leak_free_groups(),
+        **grid.config["statistics"],
+    )
+
+
+def in_distribution_datasets(grid: Grid) -> list[str]:
+    """Datasets whose change of accuracy is shown, and which don't count in RI."""
+    return [name for name, dataset in grid.datasets.items() if dataset.role == "in_distribution"]
+
+
+def fit_rule(grid: Grid) -> FitRule:
+    """What decides how runs of a grid are marked."""
+    return FitRule(
+        can_fit=[name for name, method in grid.methods.items() if method.can_fit],
+        threshold=grid.family.fit_threshold,
+        whole_targets=grid.split_fractions is None,
+        other_rates=grid.other_rates(),
+    )
+
+
+def filtered_datasets(grid: Grid) -> list[str]:
+    """Adversarially filtered datasets, if mRI can be computed without them.
+
+    It needs two other datasets that count.
+    """
+    filtered = [name for name in grid.ood if grid.datasets[name].adversarially_filtered]
+    return filtered if len(grid.ood) > len(filtered) + 1 else []
+
+
+def grid_table_settings(grid: Grid, code: str) -> GridTableSettings:
+    """Settings of the job that computes the tables of a grid.
+
+    Args:
+        code: digest of the code that computes them.
+    """
+    first_geometry = grid.geometry(next(iter(grid.models)))
+    leaking_groups = grid.leaking_groups()
+    return GridTableSettings(
+        methods=tuple(dict.fromkeys(run.method for run in grid.runs())),
+        ri=ri_statistics(grid),
+        fit=fit_rule(grid),
+        in_distribution=in_distribution_datasets(grid),
+        view=from_params(DatasetView, grid.view_at(first_geometry, grid.datasets)),
+        excludes_proxy=[name for name in grid.datasets if grid.excludes_proxy(name)],
+        split=list(grid.datasets) if grid.split_fractions else [],
+        sharing_targets=tuple(grid.sharing_targets()) if leaking_groups else (),
+        leaking_groups=leaking_groups,
+        filtered=tuple(filtered_datasets(grid)),
+        conditions="; ".join(grid.conditions()),
+        code=code,
+    )

@@ -1,0 +1,581 @@
+"""Tables of accuracy, RI and mRI with confidence intervals."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rib.base.errors import UserError
+from rib.base.files import read_json
+from rib.base.progress import Progress, log
+from rib.config.run import ALL, MEAN, NO_TARGET, RUN_COLUMNS, Run, run_of
+from rib.data.view import DatasetFiles
+from rib.statistics.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
+from rib.statistics.classes import class_table, worst_classes
+from rib.statistics.counts import (
+    ALL_INDICES,
+    Counts,
+    RowFiles,
+    count,
+    read_objects,
+    read_rows_of,
+    write_counts,
+)
+from rib.statistics.coverage import coverage, label_spaces
+from rib.statistics.fit import fit_table, marked
+from rib.statistics.ri import (
+    ObjectsByTraining,
+    Ood,
+    SourceGroups,
+    on_other_datasets,
+    ood_accuracies,
+)
+from rib.statistics.scored_state import STATE_COLUMNS, ScoredState
+from rib.statistics.settings import GridTableSettings
+
+GROUP = ["model", "method", "size"]  # columns that identify what has an mRI
+
+
+def accuracy_table(counts: Counts) -> pd.DataFrame:
+    """Accuracy of each run on each dataset, without curves, which have several networks for a run.
+
+    Columns: model, method, target, size, seed, dataset, n (images), correct, accuracy (percent).
+    """
+    lines = []
+    for i, state in enumerate(counts.states):
+        if state.is_on_curve:
+            continue
+        run_values = state.run.values(RUN_COLUMNS)
+        for dataset in counts.datasets:
+            images = int(counts.images[dataset].sum())
+            correct = int(counts.correct[dataset][i].sum())
+            accuracy = 100 * correct / images
+            lines.append((*run_values, dataset, images, correct, accuracy))
+    return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "dataset", "n", "correct", "accuracy"])
+
+
+def roles_of(
+    counts: Counts,
+    target: str,
+    ood_datasets: Collection[str],
+    in_distribution: Collection[str],
+    source_groups: SourceGroups,
+) -> dict[str, str]:
+    """What each dataset is for runs on a target, as in the column `role` of accuracy.csv.
+
+    Args:
+        target: `none` for pretrained models.
+        ood_datasets, in_distribution: datasets that count in RI, and those in distribution.
+        source_groups: for leak-free results, source group by dataset.
+
+    Returns:
+        By dataset:
+        `target`: the target itself;
+        `ood`: it counts in RI;
+        `shared`: leak-free, it has source images of the target or images identical to its, so only
+            its other images count, if any;
+        `in_distribution`: it does not count;
+        `variant`: neither does it, since it is a variant of a dataset that is evaluated too.
+    """
+    counted_in_full = set(ood_datasets)
+    if target != NO_TARGET:
+        counted_objects = on_other_datasets(
+            counts.object_indices, target, ood_datasets, source_groups, counts.shared
+        )
+        counted_in_full = {
+            dataset for dataset, objects in counted_objects.items() if objects is ALL_INDICES
+        }
+    roles = {}
+    for dataset in counts.datasets:
+        if dataset == target:
+            roles[dataset] = "target"
+        elif dataset in counted_in_full:
+            roles[dataset] = "ood"
+        elif dataset in ood_datasets:
+            roles[dataset] = "shared"
+        elif dataset in in_distribution:
+            roles[dataset] = "in_distribution"
+        else:
+            roles[dataset] = "variant"
+    return roles
+
+
+def with_roles(
+    accuracy: pd.DataFrame,
+    counts: Counts,
+    ood_datasets: Collection[str],
+    in_distribution: Collection[str],
+    source_groups: SourceGroups,
+) -> pd.DataFrame:
+    """An `accuracy_table` with the column role (see `roles_of`) before the column n."""
+    roles_of_target = {
+        target: roles_of(counts, target, ood_datasets, in_distribution, source_groups)
+        for target in accuracy["target"].unique()
+    }
+    roles = []
+    for target, dataset in zip(accuracy["target"], accuracy["dataset"], strict=True):
+        roles.append(roles_of_target[target][dataset])
+    table = accuracy.copy()
+    position = list(table.columns).index("n")
+    table.insert(position, "role", roles)
+    return table
+
+
+def ri_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
+    """RI of each run, without curves, which have several networks for a run.
+
+    Args:
+        ood: accuracies before and after fine-tuning.
+        confidence: of the intervals, 0 to 1.
+
+    Returns:
+        model, method, target, size, seed, n (images of the datasets in the RI), ri, ci_low, ci_high
+        (percentage points).
+    """
+    lines = []
+    for state, accuracies in ood.items():
+        if not state.is_on_curve:
+            ri, low, high = estimate(accuracies.change, confidence)
+            lines.append((*state.run.values(RUN_COLUMNS), accuracies.images, ri, low, high))
+    return pd.DataFrame(lines, columns=[*RUN_COLUMNS, "n", "ri", "ci_low", "ci_high"])
+
+
+def seen_table(
+    ri: pd.DataFrame,
+    counts: Counts,
+    seen: ObjectsByTraining,
+    weights: np.ndarray,
+    confidence: float,
+    ood_datasets: Collection[str] | None,
+    source_groups: SourceGroups,
+) -> pd.DataFrame:
+    """RI over images of classes that were seen in training, and over those of other classes.
+
+    Args:
+        ri: `ri_table`, to which columns are added.
+        seen: objects of seen classes.
+        weights, ood_datasets, source_groups: see `ood_accuracies`.
+
+    Returns:
+        `ri` with ri_seen, seen_low, seen_high, n_seen and the same for unseen, NaN if there are no
+        such images.
+    """
+    without_curves = counts.without_curves()
+    with_seen = ri
+    for seen_or_unseen, objects in (("seen", seen), ("unseen", seen.inverted())):
+        ood = ood_accuracies(without_curves, weights, ood_datasets, source_groups, objects)
+        ri_over_objects = ri_table(ood, confidence).astype({"n": "Int64"})
+        new_names = {
+            "ri": f"ri_{seen_or_unseen}",
+            "ci_low": f"{seen_or_unseen}_low",
+            "ci_high": f"{seen_or_unseen}_high",
+            "n": f"n_{seen_or_unseen}",
+        }
+        added_columns = ri_over_objects[[*RUN_COLUMNS, *new_names]].rename(columns=new_names)
+        with_seen = with_seen.merge(added_columns, on=RUN_COLUMNS, how="left")
+    return with_seen
+
+
+def leak_free_accuracies(
+    counts: Counts,
+    weights: np.ndarray,
+    ood_datasets: Collection[str],
+    source_groups: Mapping[str, str],
+) -> dict[ScoredState, Ood]:
+    """Leak-free `ood_accuracies`, without states whose target leaves no other image.
+
+    A state is a network that was scored. A target leaves none if all other datasets show its source
+    images only.
+
+    Args:
+        weights, ood_datasets, source_groups: see `ood_accuracies`.
+    """
+    accuracies: dict[ScoredState, Ood] = {}
+    targets = {state.run.target for state in counts.states if not state.is_pretrained}
+    for target in sorted(targets):
+        states_of_target = [
+            i
+            for i, state in enumerate(counts.states)
+            if state.is_pretrained or state.run.target == target
+        ]
+        counts_of_target = counts.select_states(states_of_target)
+        try:
+            accuracies.update(
+                ood_accuracies(counts_of_target, weights, ood_datasets, source_groups)
+            )
+        except UserError:
+            log.info("leak-free: for the target %s, no image of other datasets remains", target)
+    return accuracies
+
+
+def leak_free_table(
+    ood: Mapping[ScoredState, Ood],
+    leak_free: Mapping[ScoredState, Ood],
+    sharing_targets: Collection[str],
+    confidence: float,
+) -> pd.DataFrame:
+    """RI of targets that share source images with other datasets, and mRI, with and without these.
+
+    Args:
+        ood: accuracies before and after fine-tuning, of states (scored networks) on all targets.
+        leak_free: the same of `leak_free_accuracies`, which may have fewer states.
+        sharing_targets: targets that share source images.
+        confidence: of the intervals, 0 to 1.
+
+    Returns:
+        A row for each model, method and size on each sharing target (means over seeds), and one
+        over all targets, whose target is `mean`. Columns: model, method, size, target, targets and
+        sharing_targets (numbers), ri and leak_free, each with its interval (percentage points).
+        leak_free is NaN where no other images are left, in a mean for one of its targets.
+    """
+    tables = []
+    for target in (*sharing_targets, MEAN):
+        states = [state for state in ood if target in (state.run.target, MEAN)]
+        rows, _ = mri_tables({state: ood[state] for state in states}, confidence)
+        leak_free_rows, _ = mri_tables(
+            {state: leak_free[state] for state in states if state in leak_free}, confidence
+        )
+        rows = rows.rename(columns={"mri": "ri"})
+        leak_free_rows = leak_free_rows.rename(
+            columns={"mri": "leak_free", "ci_low": "leak_free_low", "ci_high": "leak_free_high"}
+        )
+        # A leak-free mean over fewer targets is another mean: `targets` must agree.
+        columns_of_row = [*GROUP, "targets"]
+        table = rows[[*columns_of_row, "ri", "ci_low", "ci_high"]].merge(
+            leak_free_rows[[*columns_of_row, "leak_free", "leak_free_low", "leak_free_high"]],
+            on=columns_of_row,
+            how="left",
+        )
+        targets_of_rows = accuracies_of_methods({state: ood[state] for state in states}).values()
+        sharing = [len(targets.keys() & set(sharing_targets)) for targets in targets_of_rows]
+        table.insert(len(GROUP), "target", target)
+        table.insert(len(columns_of_row) + 1, "sharing_targets", sharing)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def curve_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
+    """Accuracies and RI of the networks on curves, which some runs have in place of one network.
+
+    Columns: those of a state, downstream (accuracy on the target, NaN if that is not evaluated) and
+    ood (accuracy on the others) with its confidence interval, in percent; n, ri, ci_low and ci_high
+    as in `ri_table`.
+    """
+    lines = []
+    for state, accuracies in ood.items():
+        if state.is_on_curve:
+            lines.append(
+                (
+                    *state.column_values(),
+                    accuracies.on_target_after[0],
+                    *estimate(accuracies.after, confidence),
+                    accuracies.images,
+                    *estimate(accuracies.change, confidence),
+                )
+            )
+    accuracy_columns = ["downstream", "ood", "ood_low", "ood_high"]
+    ri_columns = ["n", "ri", "ci_low", "ci_high"]
+    return pd.DataFrame(lines, columns=[*STATE_COLUMNS, *accuracy_columns, *ri_columns])
+
+
+MRI_COLUMNS = [
+    *GROUP,
+    "mri",
+    "ci_low",
+    "ci_high",
+    "ood_before",
+    "ood_after",
+    "on_target",
+    "on_target_low",
+    "on_target_high",
+    "on_target_before",
+    "targets",
+    "seeds",
+    "target_sd",
+    "target_low",
+    "target_high",
+    "seed_sd",
+    "seed_low",
+    "seed_high",
+]
+
+
+def mri_tables(
+    ood: Mapping[ScoredState, Ood], confidence: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """mRI per model, method and size, and the two mean accuracies whose difference it is.
+
+    Means are over targets and seeds, without curves; on_target is without targets that are not
+    evaluated.
+
+    Returns:
+        mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after, on_target with its
+        confidence interval, on_target_before (the pretrained model's), number of targets and seeds,
+        the spread of RI over targets and that of mRI over seeds with fixed objects (see `spread`);
+        ood: model, method, size, when (before or after), accuracy, ci_low, ci_high. All in percent.
+    """
+    mri_lines = []
+    ood_lines = []
+    for group, accuracies_by_target in accuracies_of_methods(ood).items():
+        accuracies = list(accuracies_by_target.values())
+        change = values_of_runs(accuracies, "change")
+        mri = over_runs(change, confidence)
+        before = over_runs(values_of_runs(accuracies, "before"), confidence, LIMITS)
+        after = over_runs(values_of_runs(accuracies, "after"), confidence, LIMITS)
+        ood_lines.append((*group, "before", *before))
+        ood_lines.append((*group, "after", *after))
+
+        ri_of_runs = change[..., 0]  # (targets, seeds), without resampling
+        targets, *over_targets = spread(ri_of_runs.mean(axis=1), confidence)
+        seeds, *over_seeds = spread(ri_of_runs.mean(axis=0), confidence)
+        mean_before, _, _ = before
+        mean_after, _, _ = after
+        mri_lines.append(
+            (
+                *group,
+                *mri,
+                mean_before,
+                mean_after,
+                *_on_target(accuracies, confidence),
+                targets,
+                seeds,
+                *over_targets,
+                *over_seeds,
+            )
+        )
+    mri_table = pd.DataFrame(mri_lines, columns=MRI_COLUMNS)
+    ood_columns = [*GROUP, "when", "accuracy", "ci_low", "ci_high"]
+    return mri_table, pd.DataFrame(ood_lines, columns=ood_columns)
+
+
+def _with_mri_of_others(
+    mri: pd.DataFrame, ood_without: Mapping[ScoredState, Ood], confidence: float
+) -> pd.DataFrame:
+    """The table mri with mRI without adversarially filtered datasets: without_filtered.
+
+    Such a dataset has the images that some network got wrong (ImageNet-A: Hendrycks et al. 2021,
+    arXiv 1907.07174). A network that resembles the filter starts low there, and nearly any change
+    of its weights raises its accuracy (regression to the mean).
+    """
+    without, _ = mri_tables(ood_without, confidence)
+    new_names = {
+        "mri": "without_filtered",
+        "ci_low": "without_filtered_low",
+        "ci_high": "without_filtered_high",
+    }
+    return mri.merge(without[[*GROUP, *new_names]].rename(columns=new_names), on=GROUP, how="left")
+
+
+def accuracies_of_methods(
+    ood: Mapping[ScoredState, Ood],
+) -> dict[tuple[str, str, str], dict[str, list[Ood]]]:
+    """Accuracies of the runs of each model, method and size by target, without curves.
+
+    The list of a target has a run for each seed: {("lite0", "ft", "all"): {"noto": [...], ...}}.
+    """
+    groups: dict[tuple[str, str, str], dict[str, list[Ood]]] = {}
+    for state, accuracies in ood.items():
+        if not state.is_on_curve:
+            run = state.run
+            by_target = groups.setdefault((run.model, run.method, run.size), {})
+            by_target.setdefault(run.target, []).append(accuracies)
+    return groups
+
+
+def values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
+    """An attribute of all runs of a method, such as `change`: (targets, seeds, 1 + replicates).
+
+    Args:
+        accuracies: of the runs, by target and then by seed.
+    """
+    values_of_targets = []
+    for runs_on_target in accuracies:
+        values_of_targets.append([getattr(run, attribute) for run in runs_on_target])
+    return np.array(values_of_targets)
+
+
+def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple[float, float, float, float]:
+    """Mean accuracy on the target after fine-tuning, the ends of its interval, and that before it.
+
+    It is over the targets that are evaluated; NaN if there are none.
+
+    Args:
+        accuracies: of the runs of a method, by target and then by seed.
+    """
+    before = values_of_runs(accuracies, "on_target_before")  # (targets, seeds, 1 + replicates)
+    after = values_of_runs(accuracies, "on_target_after")
+    is_evaluated = ~np.isnan(before[:, 0, 0])
+    if is_evaluated.any():
+        before = before[is_evaluated]
+        after = after[is_evaluated]
+    else:  # one NaN stands for all
+        before = before[:1, :1]
+        after = after[:1, :1]
+    mean_after, low, high = over_runs(after, confidence, LIMITS)
+    mean_before = before[:, :, 0].mean()
+    return mean_after, low, high, mean_before
+
+
+def read_fits(
+    manifests: Iterable[Path], methods: Collection[str] | None = None
+) -> dict[Run, dict[str, float]]:
+    """Fit of the checkpoints of each run, from the manifests of its evaluations.
+
+    The fit is accuracy on the training images, 0 to 1, by key of the checkpoint: {"ft": 0.99}.
+
+    Args:
+        methods: whose runs are read; None for all.
+
+    Raises:
+        UserError: the runs were evaluated on different kinds of devices.
+    """
+    facts_of_evaluations = {path: read_json(path) for path in manifests}
+    devices = {facts["device"] for facts in facts_of_evaluations.values()}
+    if len(devices) > 1:
+        raise UserError(
+            f"the grid mixes evaluations on {' and '.join(sorted(devices))}, whose precision "
+            "differs; set compute.device in config.yaml to one of them and run again."
+        )
+    fits = {}
+    for path, facts in facts_of_evaluations.items():
+        for network in facts["networks"]:
+            if methods is None or network["method"] in methods:
+                fits[replace(run_of(path), method=network["method"])] = facts["fit"]
+    return fits
+
+
+def grid_tables(
+    files: RowFiles,
+    manifests: Iterable[Path],
+    datasets: Collection[DatasetFiles],
+    settings: GridTableSettings,
+    counts_file: Path,
+    with_classes: bool = True,
+) -> dict[str, pd.DataFrame]:
+    """Tables of accuracy, fit, RI and mRI from the evaluation rows of a grid.
+
+    Args:
+        files: rows of the runs.
+        manifests: of the evaluations that made the rows.
+        datasets: those of the rows, of which the targets' training images tell what classes are
+            seen.
+        settings: what the tables show.
+        counts_file: where the counts of the runs are written, see `write_counts`.
+        with_classes: whether to make the table classes, by far the largest.
+
+    Returns:
+        accuracy, fit, ri, mri, ood, curves and worst_classes; with filtered datasets, mri has
+        without_filtered, mRI without them, and its interval; with `with_classes`, classes; with
+        datasets in distribution, in_distribution, which is like mri with change, before and after;
+        with leaking groups, leak_free (see `leak_free_table`).
+
+    Raises:
+        UserError: the runs were evaluated on different kinds of devices.
+    """
+    ood_datasets = settings.ri.ood_datasets
+    source_groups = settings.ri.source_groups
+    confidence = settings.ri.confidence
+    fits = read_fits(manifests, files.methods)
+    rows = Progress(files.rows, desc="reading rows", unit="file")
+    groups_of_sources = source_groups
+    if groups_of_sources is None:
+        groups_of_sources = settings.leaking_groups
+    counts = count(
+        read_rows_of(replace(files, rows=rows)), read_objects(files.indexes, groups_of_sources)
+    )
+    compared_counts = counts
+    if settings.compared is not None:
+        compared_counts = _counts_of_runs(counts, set(settings.compared))
+    counts_to_write = compared_counts
+    if source_groups is None:  # other jobs count all images
+        counts_to_write = replace(compared_counts, shared={})
+    write_counts(counts_to_write, counts_file)
+    weights = object_weights(counts.objects, settings.ri.replicates, settings.ri.seed)
+    ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
+    compared_ood = {state: ood[state] for state in compared_counts.states if state in ood}
+
+    ri = ri_table(ood, confidence)
+    if source_groups is not None:
+        _log_remaining_images(ri)
+    seen = coverage(counts, datasets, settings.view, checkpoints=fits)
+    accuracy = accuracy_table(counts)
+    fits_of_runs = fit_table(fits, accuracy, settings.fit)
+    classes = class_table(counts, label_spaces(datasets), source_groups)
+    mri, mean_accuracies = mri_tables(compared_ood, confidence)
+    if settings.filtered:
+        not_filtered = [name for name in ood_datasets if name not in settings.filtered]
+        ood_without = ood_accuracies(compared_counts, weights, not_filtered, source_groups)
+        mri = _with_mri_of_others(mri, ood_without, confidence)
+    in_distribution = settings.in_distribution
+    tables = {
+        "accuracy": with_roles(accuracy, counts, ood_datasets, in_distribution, source_groups),
+        "fit": fits_of_runs,
+        "ri": seen_table(ri, counts, seen, weights, confidence, ood_datasets, source_groups),
+        "mri": mri,
+        "ood": mean_accuracies,
+        "curves": curve_table(compared_ood, confidence),
+        "worst_classes": worst_classes(classes, ood_datasets),
+    }
+    if with_classes:
+        # Marked here, since it is by far the largest table.
+        tables["classes"] = marked(classes, fits_of_runs)
+    if settings.leaking_groups is not None:
+        leak_free = leak_free_accuracies(
+            compared_counts.without_curves(), weights, ood_datasets, settings.leaking_groups
+        )
+        tables["leak_free"] = leak_free_table(
+            compared_ood, leak_free, settings.sharing_targets, confidence
+        )
+    if in_distribution:
+        tables["in_distribution"] = _in_distribution_table(
+            compared_counts, weights, in_distribution, confidence
+        )
+    return tables
+
+
+def _in_distribution_table(
+    counts: Counts, weights: np.ndarray, datasets: Collection[str], confidence: float
+) -> pd.DataFrame:
+    """The table `mri_tables` over the datasets in distribution instead of the OOD datasets.
+
+    Its columns change, before and after are what mri, ood_before and ood_after are there.
+    """
+    accuracies = ood_accuracies(counts, weights, datasets)
+    means, _ = mri_tables(accuracies, confidence)
+    new_names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
+    return means.rename(columns=new_names)
+
+
+def _counts_of_runs(counts: Counts, names: Collection[str]) -> Counts:
+    """The counts of only those runs that have these names, such as `lite0/noto/ft/all/0`."""
+    chosen_states = []  # their indices
+    for i, state in enumerate(counts.states):
+        if str(state.run) in names:
+            chosen_states.append(i)
+    return counts.select_states(chosen_states)
+
+
+def _log_remaining_images(ri: pd.DataFrame) -> None:
+    """Log how many images leak-free results of each target are over."""
+    for target, images in ri.groupby("target")["n"].first().items():
+        log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
+
+
+def json_by_method(mri: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """mRI by model and method for `dvc metrics show`, rounded as in the CSV.
+
+    A training subset other than `all` is appended to the method: `ft, 0.5`.
+
+    Args:
+        mri: columns model, method, size, mri.
+    """
+    mri_of_models: dict[str, dict[str, float]] = {}
+    for line in mri.to_dict("records"):
+        name = line["method"]
+        if line["size"] != ALL:
+            name = f"{line['method']}, {line['size']}"
+        mri_of_methods = mri_of_models.setdefault(line["model"], {})
+        mri_of_methods[name] = round(line["mri"], 6)
+    return mri_of_models

@@ -1,0 +1,114 @@
+"""Writing of the tables that analyses return, with the fit of the runs in their rows. No torch."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from rib.base.files import write_table, write_text
+from rib.base.text import printable_cell
+from rib.config.run import RUN_COLUMNS
+from rib.statistics.fit import mark_columns, marked
+from rib.statistics.inputs import Inputs
+
+NUMBERS = "%.6f"  # format of numbers in tables
+# By file, another format of numbers; learning rates are small.
+FORMATS = {"cost": "%.2f", "learning_rates": "%.8g", "training": "%.8g"}
+
+
+def make_tables(module: str, inputs: Inputs, outputs: Mapping[str, Path], conditions: str) -> None:
+    """Write what the function `tables` of an analysis returns.
+
+    Args:
+        module: of the analysis, such as rib.analyses.cost.
+        inputs: with an input `fit`, the tables get columns of the fit of their runs.
+        outputs: where the files are written, by name: `cost.csv`, `summary.md`.
+        conditions: on which the numbers depend; the last column of each table.
+    """
+    tables = {}
+    for name, content in importlib.import_module(module).tables(inputs).items():
+        if isinstance(content, str):
+            write_text(outputs[name], content)
+        else:
+            tables[name] = content
+    fit = read_fit(inputs.path("fit")) if "fit" in inputs.files else None
+    paths = {name: outputs[f"{name}.csv"] for name in tables}
+    write_tables(tables, paths, fit=fit, conditions=conditions)
+
+
+def write_tables(
+    tables: Mapping[str, pd.DataFrame],
+    outputs: Mapping[str, Path],
+    fit: pd.DataFrame | None = None,
+    **last_columns: str,
+) -> None:
+    """Write tables as CSV.
+
+    Args:
+        tables: by name.
+        outputs: file of each table, by name.
+        fit: if given, the columns of `with_fit` are added to each table, as the last.
+        last_columns: values of columns that are added to each table, such as `conditions`.
+    """
+    for name, table in tables.items():
+        path = outputs[name]
+        numbers = FORMATS.get(path.stem, NUMBERS)
+        table = table.assign(**last_columns)
+        if fit is not None:
+            table = with_fit(table, fit, numbers)
+        write_table(path, table, numbers)
+
+
+def read_fit(path: Path) -> pd.DataFrame:
+    """The table fit.csv, as texts, for `write_tables`."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def with_fit(table: pd.DataFrame, fit: pd.DataFrame, numbers: str = NUMBERS) -> pd.DataFrame:
+    """Add the columns fit and unfinished to a table that has the columns model and method.
+
+    They are the mean fit (percent, empty if unknown) of the runs that a row covers, and the number
+    of unfinished ones. If `fit` has a column other_rate, the number of runs for which it is yes is
+    added, too. A row covers the runs that agree with it in all run columns of its table; target
+    `mean` stands for all targets and seeds. With a column `chosen`, it covers the runs of that
+    method. Other tables, and those that have a column fit, are returned as they are.
+
+    Args:
+        table: to which columns are added.
+        fit: the rows of `rib.statistics.fit.fit_table` of all runs.
+        numbers: format of the numbers that identify runs, as they are written.
+    """
+    is_of_runs = "model" in table and "method" in table
+    if not is_of_runs or "fit" in table:
+        return table
+    # Runs are compared as they are written: a seed or size may be a number here and a text there.
+    columns_of_run = [column for column in (*RUN_COLUMNS, "chosen") if column in table]
+    runs_of_rows = pd.DataFrame(
+        {column: _as_written(table[column], numbers) for column in columns_of_run}
+    )
+    runs = pd.DataFrame({column: _as_written(fit[column], NUMBERS) for column in fit.columns})
+    runs["fit"] = pd.to_numeric(runs["fit"])
+    marks = marked(runs_of_rows, runs)
+    counts = {column: marks[column].to_numpy() for column in mark_columns(marks)}
+    return table.assign(fit=_as_written(marks["fit"], NUMBERS).to_numpy(), **counts)
+
+
+def _as_written(column: pd.Series, numbers: str) -> pd.Series:
+    """Cells of a column as the texts that are written to a file.
+
+    Args:
+        numbers: format of fractions, such as `%.6f`; 0.5 becomes `0.500000`.
+    """
+    has_fractions = column.dtype.kind == "f"
+    texts = []
+    for cell in column.tolist():
+        if isinstance(cell, str):
+            texts.append(printable_cell(cell))
+        elif pd.isna(cell):
+            texts.append("")
+        elif has_fractions:
+            texts.append(numbers % cell)
+        else:
+            texts.append(str(cell))
+    return pd.Series(texts, dtype=object)

@@ -1,0 +1,210 @@
+# Tables and figures of analyses. Each analysis says in its file, lib/rib/analyses/<name>.py, what it
+# is made of and what it makes.
+
+from rib.config.figure_settings import FigureSettings, FiguresSettings
+from rib.config.paths import manifest_of
+from rib.report.described import chosen_analyses, described_analyses
+
+ANALYSES = described_analyses(GRID, PATHS)
+CHOSEN_ANALYSES = chosen_analyses(ANALYSES, CONFIG["analyses"])
+ANALYSES_FOLDER = WORKFLOW / "lib/rib/analyses"
+STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"
+
+
+def report_folder(name):
+    """Folder of what an analysis makes: reports/fashion, or reports/fashion/stir on demand."""
+    return f"{PATHS.report}/{name}" if ANALYSES[name].on_demand else PATHS.report
+
+
+def tables_of(name):
+    """Files that the job of an analysis makes, by file name."""
+    folder = report_folder(name)
+    return {file: f"{folder}/tables/{file}" for file in ANALYSES[name].makes}
+
+
+def with_manifests(files):
+    """Inputs of a job, by name: large files are `ancient`, and their manifests are watched."""
+    inputs = {}
+    manifests = []
+    for name, path_or_paths in files.items():
+        is_one = isinstance(path_or_paths, str)
+        paths = [path_or_paths] if is_one else path_or_paths
+        manifests.extend(filter(None, map(manifest_of, paths)))
+        marked = [ancient(path) if manifest_of(path) else path for path in paths]
+        inputs[name] = marked[0] if is_one else marked
+    return {**inputs, "manifests": list(dict.fromkeys(manifests))}
+
+
+def analysis_settings(name):
+    """Settings of the job that makes the tables of an analysis."""
+    analysis = ANALYSES[name]
+    return {
+        "module": f"rib.analyses.{name}",
+        "inputs": list(analysis.inputs),
+        "params": dict(analysis.params),
+        "conditions": CONDITIONS,
+        "code": digest("analyse", ANALYSES_FOLDER / f"{name}.py"),
+    }
+
+
+for NAME, ANALYSIS in ANALYSES.items():
+    if ANALYSIS.makes:
+
+        rule:
+            name:
+                f"analyse_{NAME}"
+            input:
+                **with_manifests(ANALYSIS.inputs),
+            output:
+                **tables_of(NAME),
+                provenance=f"{report_folder(NAME)}/tables/{NAME}.provenance.json",
+            log:
+                f"logs/{PATHS.report}/{NAME}.log",
+            conda:
+                "../../envs/report.yaml"
+            resources:
+                mem_mb=ANALYSIS.megabytes,
+                runtime=ANALYSIS.minutes,
+            params:
+                cfg=lambda wildcards, name=NAME: analysis_settings(name),
+            script:
+                "../scripts/analyse.py"
+
+
+def is_of_tables(figure):
+    """Whether a figure is drawn from tables alone, so that who pulls these can draw it."""
+    return all(path.startswith("reports/") for path in figure.paths)
+
+
+def figure_jobs():
+    """Names of the figures that each job draws, by the job's name.
+
+    All of tables are drawn in one job: {"figures": ["radar", "cost"], "examples": ["examples"],
+    "stir": ["stir"]}. One of images has a job of its own, and so have those of an analysis on
+    demand.
+    """
+    jobs = {}
+    for name, analysis in ANALYSES.items():
+        for figure_name, figure in analysis.figures.items():
+            job = name if analysis.on_demand else "figures"
+            if not analysis.on_demand and not is_of_tables(figure):
+                job = figure_name
+            jobs.setdefault(job, []).append(figure_name)
+    return jobs
+
+
+FIGURE_JOBS = figure_jobs()
+ANALYSIS_OF_FIGURE = {
+    figure: name for name, analysis in ANALYSES.items() for figure in analysis.figures
+}
+DRAWN = {
+    figure: ANALYSES[name].figures[figure] for figure, name in ANALYSIS_OF_FIGURE.items()
+}
+
+
+def figure_file(figure, ending):
+    """A file of a figure, such as reports/fashion/figures/cost.png."""
+    return f"{report_folder(ANALYSIS_OF_FIGURE[figure])}/figures/{figure}.{ending}"
+
+
+def shows_fine_tuned_runs(figure):
+    """Whether a figure shows fine-tuned runs; the table of fits decides how these are marked.
+
+    Such a figure has a parameter that says of which methods.
+    """
+    return not DRAWN[figure].params.keys().isdisjoint({"method", "methods", "example"})
+
+
+def figure_settings(name):
+    """What a figure shows."""
+    figure = DRAWN[name]
+    return FigureSettings(
+        module=f"rib.analyses.{ANALYSIS_OF_FIGURE[name]}",
+        params=dict(figure.params),
+        every_size=figure.every_size,
+        finished_only=figure.finished_only,
+        marks_runs=figure.marks_runs,
+        size=GRID.shown_size,
+        sizes=GRID.sizes,
+        geometry=GRID.geometry(FIRST_MODEL),
+        uncropped=GRID.uncropped,
+        labels=LABELS_OF_RUNS if shows_fine_tuned_runs(name) else None,
+    )
+
+
+def fit_for(names):
+    """The table of fits, if one of the given figures shows fine-tuned runs; in a list."""
+    return [PATHS.table("fit")] if any(map(shows_fine_tuned_runs, names)) else []
+
+
+def drawing_settings(names):
+    """Settings of a job that draws the given figures."""
+    modules = {ANALYSES_FOLDER / f"{ANALYSIS_OF_FIGURE[name]}.py" for name in names}
+    settings = FiguresSettings(
+        figures={name: figure_settings(name) for name in names},
+        inputs={name: dict(DRAWN[name].inputs) for name in names},
+        fit=next(iter(fit_for(names)), None),
+        code=digest("draw_figures", *sorted(modules), STYLE),
+    )
+    return to_params(settings)
+
+
+def drawing_inputs(names):
+    """Files that a job reads which draws the given figures, each once."""
+    files = fit_for(names)
+    for name in names:
+        files.extend(DRAWN[name].paths)
+    return list(dict.fromkeys(files))
+
+
+def drawing_outputs(names):
+    """Outputs of a job that draws the given figures, by file name."""
+    outputs = {}
+    for name in names:
+        outputs[f"{name}.png"] = report(
+            figure_file(name, "png"),
+            category="Figures",
+            labels={"figure": name},
+        )
+        outputs[f"{name}.pdf"] = figure_file(name, "pdf")
+        outputs[f"{name}.csv"] = figure_file(name, "csv")
+    return outputs
+
+
+for NAME, FIGURE_NAMES in FIGURE_JOBS.items():
+
+    rule:
+        name:
+            f"draw_{NAME}"
+        input:
+            **with_manifests({"files": drawing_inputs(FIGURE_NAMES)}),
+        output:
+            **drawing_outputs(FIGURE_NAMES),
+            provenance=f"{report_folder(ANALYSIS_OF_FIGURE[FIGURE_NAMES[0]])}/figures/{NAME}.provenance.json",
+        log:
+            f"logs/{PATHS.report}/draw_{NAME}.log",
+        conda:
+            "../../envs/report.yaml"
+        resources:
+            mem_mb=1000 if NAME == "figures" else memory_of(GRID.datasets, 1000),
+            runtime=30,
+        params:
+            cfg=lambda wildcards, names=FIGURE_NAMES: drawing_settings(names),
+        script:
+            "../scripts/draw_figures.py"
+
+
+# `snakemake stir` and the like make what an analysis on demand adds, in a folder of its own.
+for NAME, ANALYSIS in ANALYSES.items():
+    if ANALYSIS.on_demand:
+
+        rule:
+            name:
+                NAME
+            input:
+                tables_of(NAME).values(),
+                [
+                    figure_file(figure, ending)
+                    for figure in ANALYSIS.figures
+                    for ending in ("png", "pdf", "csv")
+                ],

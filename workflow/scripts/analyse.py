@@ -1,0 +1,11 @@
+"""Make the tables of an analysis, and what else it writes."""
+
+from _run import run
+
+with run(snakemake) as output:
+    from rib.statistics.inputs import Inputs
+    from rib.statistics.writing import make_tables
+
+    cfg = snakemake.params.cfg
+    files = {name: snakemake.input[name] for name in cfg["inputs"]}
+    make_tables(cfg["module"], Inputs(files, cfg["params"]), output, cfg["conditions"])
