@@ -7,6 +7,7 @@ from _run import run
 with run(snakemake) as output:
     from rib.analyses.cost.settings import CostSettings
     from rib.analyses.cost.tables import cost_of
+
     from rib.base.settings import from_params
     from rib.statistics.writing import read_fit, write_tables
 

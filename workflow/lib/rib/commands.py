@@ -21,13 +21,14 @@ from rib.base.progress import log, print_lines
 from rib.base.text import redacted
 from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.grid import Grid, resolve_grid
+from rib.config.paths import Paths
 from rib.config.schema import read_yaml, validated
 from rib.records.pull import pull, restore_metadata
 from rib.records.track import track
 from rib.records.verify import verify
 from rib.report.cost_estimate import print_plan
 
-# Stages of `results/<family>/<protocol>/` whose files are shared and verified, besides metrics.
+# Stages of `results/<family>/<protocol>/` whose files are shared and verified.
 STAGES = (
     "split",
     "labels",
@@ -99,14 +100,14 @@ def run_verify(arguments: argparse.Namespace) -> None:
     grid = read_grid(arguments)
     VERIFY_LOG.parent.mkdir(exist_ok=True)
     log.addHandler(logging.FileHandler(VERIFY_LOG, mode="w", encoding="utf-8"))
-    verify(patterns_of_results(grid, metrics=grid.digest), str(VERIFY_LOG))
+    verify(patterns_of_results(grid), str(VERIFY_LOG))
 
 
 def run_track(arguments: argparse.Namespace) -> None:
     """Add results of the grid's family and protocol to DVC."""
     grid = read_grid(arguments)
     with folder_at_rest():
-        track(patterns_of_results(grid, metrics="*"), reports_of(grid))
+        track(patterns_of_results(grid), Path(Paths(grid).report))
 
 
 def run_pull(arguments: argparse.Namespace) -> None:
@@ -139,30 +140,16 @@ def read_grid(arguments: argparse.Namespace) -> Grid:
     return grid
 
 
-def reports_of(grid: Grid) -> Path:
-    """Folder of the published tables and figures, such as `reports/fashion`."""
-    reports = Path("reports", grid.family.name)
-    protocol = grid.config["protocol"]
-    return reports if protocol == "paper" else reports / protocol
-
-
-def patterns_of_results(grid: Grid, metrics: str) -> list[str]:
-    """Glob patterns of the folders and files with results of a grid's family and protocol.
-
-    Args:
-        metrics: digest of the grid whose tables are meant; `*` for all grids.
-    """
-    family = f"results/{grid.family.name}"
-    runs = f"{family}/{grid.config['protocol']}"
-    reports = reports_of(grid)
-    analyses = [record.parent for record in reports.glob("*/provenance.json")]
+def patterns_of_results(grid: Grid) -> list[str]:
+    """Glob patterns of the folders and files with results of a grid's family and protocol."""
+    paths = Paths(grid)
+    family = f"results/{paths.family}"
+    shown = ("tables", "figures", "*/tables", "*/figures", "index.html", "index.provenance.json")
     return [
         "data/raw/*",
         *(f"{family}/{stage}/*" for stage in ("prepare", "models", "text")),
-        *(f"{runs}/{stage}/*" for stage in STAGES),
-        f"{runs}/metrics/{metrics}",
-        *(f"{reports}/{name}" for name in ("tables", "figures", "provenance.json", "index.html")),
-        *(str(folder) for folder in analyses if folder.name != "held_out"),  # another protocol
+        *(f"{paths.stage(stage)}/*" for stage in STAGES),
+        *(f"{paths.report}/{name}" for name in shown),
     ]
 
 

@@ -90,6 +90,14 @@ class Figure:
         """All files that it is drawn from."""
         return flat(self.inputs)
 
+    @property
+    def of_runs(self) -> bool:
+        """Whether it shows fine-tuned runs; the table of fits decides how these are marked.
+
+        Such a figure has a parameter that says of which methods.
+        """
+        return not self.params.keys().isdisjoint({"method", "methods", "example"})
+
 
 @dataclass(frozen=True)
 class Analysis:

@@ -46,9 +46,6 @@ class GridTableSettings(TableSettings):
     view: DatasetView  # with which datasets are read, to see which classes targets show
     excludes_proxy: list[str]  # datasets of which the images of the pretraining proxy are left out
     split: list[str]  # datasets that are split; empty under protocol paper
-    # Names of the runs that means, curves and counts are of, pretrained models' among them; None:
-    # all. A preview has runs that others don't have their like of.
-    compared: list[str] | None = None
     # Where images that share their source with one of the target count in RI: targets with such
     # images, and the source group of each dataset. There is then a table leak_free.
     sharing_targets: Texts = ()
@@ -94,6 +91,16 @@ def filtered_datasets(grid: Grid) -> list[str]:
     """
     filtered = [name for name in grid.ood if grid.datasets[name].adversarially_filtered]
     return filtered if len(grid.ood) > len(filtered) + 1 else []
+
+
+def metrics_of(grid: Grid) -> list[str]:
+    """Names of the tables that are computed from the rows of a grid."""
+    names = ["accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes"]
+    if in_distribution_datasets(grid):
+        names.append("in_distribution")
+    if grid.leaking_groups():
+        names.append("leak_free")
+    return names
 
 
 def grid_table_settings(grid: Grid, code: str) -> GridTableSettings:
