@@ -19,7 +19,7 @@ from rib.base.errors import UserError
 from rib.base.locks import acquire
 from rib.base.progress import log, print_lines
 from rib.base.text import redacted
-from rib.config.catalog import PROJECT_CATALOG, Catalog
+from rib.config.catalog import PROJECT_CATALOG, WORKFLOW, Catalog
 from rib.config.grid import Grid, resolve_grid
 from rib.config.paths import Paths
 from rib.config.schema import read_yaml, validated
@@ -27,6 +27,7 @@ from rib.records.pull import pull, restore_metadata
 from rib.records.track import track
 from rib.records.verify import verify
 from rib.report.cost_estimate import print_plan
+from rib.report.preview import write_preview
 
 # Stages of `results/<family>/<protocol>/` whose files are shared and verified.
 STAGES = (
@@ -44,6 +45,8 @@ STAGES = (
 SNAKEMAKES_LOCKS = Path(".snakemake/locks")
 OWN_LOCK = Path(".snakemake/rib.lock")
 VERIFY_LOG = Path("logs/verify.log")
+PREVIEW_LOG = Path("logs/preview.log")
+CITATION = WORKFLOW.parent / "CITATION.cff"
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -75,6 +78,10 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("plan", parents=[config], help=what, description=what)
     command.set_defaults(run=run_plan)
 
+    what = "make tables, figures and a page of the runs that are finished, also beside a run"
+    command = commands.add_parser("preview", parents=[config], help=what, description=what)
+    command.set_defaults(run=run_preview)
+
     what = "compare every byte of the results, and of what they were made from, with the records"
     command = commands.add_parser("verify", parents=[config], help=what, description=what)
     command.set_defaults(run=run_verify)
@@ -93,6 +100,14 @@ def parser() -> argparse.ArgumentParser:
 def run_plan(arguments: argparse.Namespace) -> None:
     """Print what a run of the grid costs."""
     print_plan(read_grid(arguments))
+
+
+def run_preview(arguments: argparse.Namespace) -> None:
+    """Make tables, figures and page of the finished runs in reports/<name>/preview."""
+    PREVIEW_LOG.parent.mkdir(exist_ok=True)
+    log.addHandler(logging.FileHandler(PREVIEW_LOG, mode="w", encoding="utf-8"))
+    page = write_preview(read_grid(arguments), CITATION)
+    print_lines(f"Page: {page}")
 
 
 def run_verify(arguments: argparse.Namespace) -> None:

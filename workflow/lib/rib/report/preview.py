@@ -105,16 +105,16 @@ def _write_metrics(grid: Grid, paths: Paths) -> None:
     geometry = paths.first_geometry
     settings = grid_table_settings(grid, code="")
     rows = paths.rows(grid.runs())
-    splits = paths.splits(grid.datasets, geometry) or [None] * len(grid.datasets)
+    splits = dict(zip(settings.split, paths.splits(settings.split, geometry), strict=True))
     proxy = paths.proxy(grid.datasets, geometry)
     datasets = [
         DatasetFiles(
             name=name,
             folder=Path(index).parent,
             proxy=Path(proxy[0]).parent if name in settings.excludes_proxy else None,
-            split=Path(split) if split else None,
+            split=Path(splits[name]) if name in splits else None,
         )
-        for name, index, split in zip(grid.datasets, paths.indexes(), splits, strict=True)
+        for name, index in zip(grid.datasets, paths.indexes(), strict=True)
     ]
     outputs = {name: Path(paths.table(name)) for name in metrics_of(grid)}
     outputs["counts"] = Path(paths.counts)
@@ -263,16 +263,15 @@ def _description(
 ) -> PreviewDescription:
     """How far the grid is."""
     labels = GridLabels(grid)
+    methods = {name: method.label for name, method in grid.methods.items()}
     shares = []
-    for attribute in ("model", "method", "target"):
-        entries = getattr(
-            grid, {"model": "models", "method": "methods", "target": "datasets"}[attribute]
-        )
-        for name, entry in entries.items():
+    names = {"model": labels.models, "method": methods, "target": labels.targets}
+    for attribute, labels_of_names in names.items():
+        for name, label in labels_of_names.items():
             runs = [run for run in grid.runs() if getattr(run, attribute) == name]
             if runs:
                 share = FinishedShare(
-                    subject=f"{attribute} {entry.label}",
+                    subject=f"{attribute} {label}",
                     finished=sum(run in finished for run in runs),
                     runs=len(runs),
                 )
