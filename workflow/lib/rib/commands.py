@@ -19,7 +19,7 @@ from rib.base.errors import UserError
 from rib.base.locks import acquire
 from rib.base.progress import log, print_lines
 from rib.base.text import redacted
-from rib.config.catalog import PROJECT_CATALOG, WORKFLOW, Catalog
+from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.grid import Grid, resolve_grid
 from rib.config.paths import Paths
 from rib.config.schema import read_yaml, validated
@@ -27,7 +27,6 @@ from rib.records.pull import pull, restore_metadata
 from rib.records.track import track
 from rib.records.verify import verify
 from rib.report.cost_estimate import print_plan
-from rib.report.preview import write_preview
 
 # Stages of `results/<family>/<protocol>/` whose files are shared and verified.
 STAGES = (
@@ -46,7 +45,7 @@ SNAKEMAKES_LOCKS = Path(".snakemake/locks")
 OWN_LOCK = Path(".snakemake/rib.lock")
 VERIFY_LOG = Path("logs/verify.log")
 PREVIEW_LOG = Path("logs/preview.log")
-CITATION = WORKFLOW.parent / "CITATION.cff"
+CITATION = PROJECT_CATALOG.parents[1] / "CITATION.cff"
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -104,6 +103,8 @@ def run_plan(arguments: argparse.Namespace) -> None:
 
 def run_preview(arguments: argparse.Namespace) -> None:
     """Make tables, figures and page of the finished runs in reports/<name>/preview."""
+    from rib.report.preview import write_preview  # with Matplotlib, which other commands don't need
+
     PREVIEW_LOG.parent.mkdir(exist_ok=True)
     log.addHandler(logging.FileHandler(PREVIEW_LOG, mode="w", encoding="utf-8"))
     page = write_preview(read_grid(arguments), CITATION)
