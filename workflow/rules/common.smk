@@ -132,6 +132,17 @@ def digest(stage, *modules):
     return code_digest.digest(script, *map(Path, modules))
 
 
+def run_of(wildcards):
+    """The run that the wildcards of a job name."""
+    return Run(
+        wildcards.model,
+        wildcards.target,
+        wildcards.method,
+        wildcards.size,
+        int(wildcards.seed),
+    )
+
+
 def of_form(*forms):
     """Wildcard constraint for the grid's methods of the given forms: `soup|wise_ft`.
 

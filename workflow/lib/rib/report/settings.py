@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from rib.base.settings import FreeSettings, Settings
+from rib.base.settings import FreeSettings, Settings, Texts
 from rib.evaluation.settings import NetworkSettings
+from rib.statistics.settings import GridTableSettings
 
 Entries = Literal["models", "methods", "datasets", "sweeps"]  # those of a `GridDescription`
 
@@ -130,6 +131,8 @@ class ExportSettings(NetworkSettings):
 
     published: FreeSettings | None  # `weights` of the model's entry
     label_names: list[str] | None  # of the network's outputs; None for ImageNet's
+    metrics: GridTableSettings  # how accuracies and RI of the card are computed
+    tables: Texts  # names of the tables that are computed
     card: CardDescription
 
 
