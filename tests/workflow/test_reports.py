@@ -1,7 +1,4 @@
-"""No target changes what another published.
-
-All that is published in a folder is of one grid.
-"""
+"""Tables, figures and page are of the present config; no other target or name changes them."""
 
 import hashlib
 import shutil
@@ -14,13 +11,12 @@ from tiny.project import Project
 pytestmark = pytest.mark.thorough
 
 NARROW = ("targets=[red]", "datasets=[red,green,blue]")
-ONE_TARGET = ("targets=[red]",)
 HELD_OUT = (*NARROW, "protocol=held_out", "methods=[ft]")
 HERE = "reports/tiny"
 
 
-def published(project, folder=HERE) -> dict[str, str]:
-    """Hashes of what a plain run publishes, by path.
+def page_files(project, folder=HERE) -> dict[str, str]:
+    """Hashes of what a plain run writes, by path.
 
     What other targets have in folders of their own is left out.
     """
@@ -36,7 +32,7 @@ def published(project, folder=HERE) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def looked_at(finished, tmp_path_factory):
     """A finished project in which other targets are made one after the other, of narrower grids."""
-    folder = tmp_path_factory.mktemp("published") / "copy"
+    folder = tmp_path_factory.mktemp("reports") / "copy"
     shutil.copytree(finished[0].folder, folder, symlinks=True)
     return Project(folder)
 
@@ -49,47 +45,44 @@ def looked_at(finished, tmp_path_factory):
         ("representations", NARROW),
         ("learning_rates", NARROW),
         ("tables", HELD_OUT),
+        ("tables", (*NARROW, "name=narrow")),
         pytest.param("slices", NARROW, marks=pytest.mark.slow),
-        pytest.param("preview", ONE_TARGET, marks=pytest.mark.slow),
-        pytest.param("paper", NARROW, marks=pytest.mark.slow),
+        pytest.param("paper", (), marks=pytest.mark.slow),
         pytest.param("stir", NARROW, marks=pytest.mark.slow),
         pytest.param("epochs", NARROW, marks=pytest.mark.slow),
     ],
 )
-def test_a_target_of_a_narrower_grid_changes_nothing_that_is_published(looked_at, target, choices):
-    # given what the default grid published
-    before = published(looked_at)
-    # when another target is made of a part of the grid
+def test_another_target_or_name_changes_nothing_of_the_page(looked_at, target, choices):
+    # given the tables, figures and page of the default config
+    before = page_files(looked_at)
+    # when something else is made, of a part of the grid
     looked_at.snakemake("--cores", "2", target, config=choices)
     # then nothing of it has changed
-    assert published(looked_at) == before
+    assert page_files(looked_at) == before
     assert looked_at.planned() == {}, "the default grid is still finished"
 
 
 def test_every_file_of_the_wide_and_of_the_narrow_grids_is_what_its_record_says(looked_at):
     """After the targets above were made of narrower grids."""
-    for choices in [(), NARROW, HELD_OUT]:
+    for choices in [(), (*NARROW, "name=narrow"), HELD_OUT]:
         assert "all files match their records" in looked_at.rib("verify", config=choices)
 
 
-def test_a_narrower_grid_is_published_as_a_whole(finished_copy):
-    before = published(finished_copy)
-    finished_copy.snakemake("--cores", "2", "figures", config=("targets=[red]", "methods=[ft]"))
-    narrow = published(finished_copy)
+def test_a_narrower_config_of_the_same_name_writes_in_its_place(finished_copy):
+    before = page_files(finished_copy)
+    narrow = ("targets=[red]", "methods=[ft]")
+    finished_copy.snakemake("--cores", "2", config=narrow)
     ri = pd.read_csv(finished_copy.folder / HERE / "tables/ri.csv")
     assert set(ri["target"]) == {"red"} and set(ri["method"]) == {"ft"}
-    of_each_run = {"index.html", "tables/ri.csv", "tables/mri.csv", "figures/ri_matrix.csv"}
-    assert not [name for name in of_each_run if narrow[name] == before[name]]
+    assert finished_copy.planned(config=narrow) == {}
 
-    # a grid without fine-tuned runs has no figures, and none of another grid stay
-    finished_copy.snakemake("--cores", "2", "tables", config=("methods=[pretrained]",))
-    assert not [name for name in published(finished_copy) if name.startswith("figures/")]
-
-    # the wide grid is published again from what was made of it before
-    assert set(finished_copy.planned()) == {"publish_grid"}
+    # the wide grid is reported again, and nothing is evaluated again
+    planned = set(finished_copy.planned())
+    assert "compute_metrics" in planned and "evaluate" not in planned and "finetune" not in planned
     finished_copy.snakemake("--cores", "1")
-    again = published(finished_copy)
-    records = {"provenance.json"}
-    assert {name: again[name] for name in again.keys() - records} == {
-        name: before[name] for name in before.keys() - records
+    again = page_files(finished_copy)
+    records = {name for name in before if name.endswith("provenance.json")}
+    measured = {"tables/cost.csv", "index.html", *(f"figures/cost.{e}" for e in ("png", "pdf", "csv"))}
+    assert {name: again[name] for name in again.keys() - records - measured} == {
+        name: before[name] for name in before.keys() - records - measured
     }

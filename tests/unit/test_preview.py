@@ -1,12 +1,13 @@
-"""Which finished runs of an unfinished grid are compared, and the grid that they make up."""
+"""Which finished runs of an unfinished grid a preview shows, and the grid that they make up."""
 
 import itertools
 import random
 
 import pytest
-from finished_runs import Cell, Variant, common_targets
-
+from rib.base.errors import UserError
+from rib.config.paths import Paths, beside
 from rib.config.run import PRETRAINED, Run
+from rib.report.preview import Cell, Variant, common_targets, finished_runs
 from tiny.grids import grid
 
 
@@ -18,14 +19,15 @@ def test_what_is_compared_has_the_same_targets_for_each_method():
     for seed in range(50):
         random_numbers = random.Random(seed)
         cells = random_numbers.sample(all_cells, k=random_numbers.randint(1, len(all_cells)))
-        targets, compared = common_targets(cells)
-        compared_variants = {cell.variant for cell in compared}
-        expected = {Cell(*pair) for pair in itertools.product(compared_variants, targets)}
+        compared = set(common_targets(cells))
+        variants_and_targets = itertools.product(
+            {cell.variant for cell in compared}, {cell.target for cell in compared}
+        )
         assert compared and compared <= set(cells)
-        assert compared == expected
+        assert compared == {Cell(*pair) for pair in variants_and_targets}
         most_of_one_target = max(sum(cell.target == target for cell in cells) for target in "xyz")
         assert len(compared) >= most_of_one_target
-    assert common_targets(all_cells)[1] == set(all_cells), "of a finished grid, everything"
+    assert set(common_targets(all_cells)) == set(all_cells), "of a finished grid, everything"
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +77,28 @@ def test_the_grid_of_some_runs_has_only_what_they_have_in_the_order_of_the_grid(
 def test_a_sweep_of_which_one_variant_is_finished_has_no_choice(whole):
     runs = [run for run in whole.runs() if run.method in (PRETRAINED, "ft-lr0.01", "linear_probe")]
     assert whole.of_runs(runs).selection is None
+
+
+def test_a_run_counts_when_all_its_seeds_and_its_pretrained_model_are_evaluated(
+    whole, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no run is finished"):
+        finished_runs(whole)
+
+    def evaluate(*runs):
+        """Leave files as the jobs of runs do."""
+        for rows in Paths(whole).rows(runs):
+            for path in (rows, beside("manifest", rows)):
+                (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / path).touch()
+
+    pretrained = Run("fashion_cnn_1k", "none", PRETRAINED, "all", 0)
+    one_seed = Run("fashion_cnn_1k", "fashion_edges", "linear_probe", "all", 0)
+    other_seed = Run("fashion_cnn_1k", "fashion_edges", "linear_probe", "all", 1)
+    other_model = Run("fashion_cnn_50k", "fashion_edges", "linear_probe", "all", 0)
+    evaluate(pretrained, one_seed, other_model)
+    with pytest.raises(UserError, match="no run is finished"):
+        finished_runs(whole)
+    evaluate(other_seed)
+    assert finished_runs(whole) == [pretrained, one_seed, other_seed]
