@@ -29,6 +29,10 @@ def files_of_figures(endings):
     return [figure_file(name, ending) for name in PAGE_FIGURES for ending in endings]
 
 
+# All files of the present config; those of an earlier one of the same name are removed.
+REPORT_FILES = [PATHS.counts, *PAGE_TABLES, *files_of_figures(["png", "pdf", "csv"])]
+
+
 rule write_page:
     input:
         tables=[path for path in PAGE_TABLES if path not in CELLS],
@@ -50,6 +54,7 @@ rule write_page:
         cfg=to_params(
             page_settings(GRID, PATHS, CHOSEN_ANALYSES, digest("write_page", *PAGE_CODE))
         ),
+        files=REPORT_FILES,
     script:
         "../scripts/write_page.py"
 

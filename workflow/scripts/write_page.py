@@ -7,6 +7,7 @@ from _run import run
 with run(snakemake) as output:
     from rib.base.settings import from_params
     from rib.report.page import write_page
+    from rib.report.stale import remove_other_files
     from rib.report.settings import PageSettings
 
     files = snakemake.input
@@ -17,3 +18,4 @@ with run(snakemake) as output:
         cells=Path(files.cells[0]) if files.cells else None,
         page=output["page"],
     )
+    remove_other_files(Path(snakemake.output.page).parent, map(Path, snakemake.params.files))
