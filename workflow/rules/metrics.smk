@@ -4,6 +4,7 @@ from rib.statistics.settings import grid_table_settings, metrics_of
 
 ROWS = PATHS.rows(GRID.runs())
 TABLES = {name: PATHS.table(name) for name in metrics_of(GRID)}
+MRI_JSON = f"{REPORT}/tables/mri.json"  # for `dvc metrics`
 
 
 rule compute_metrics:
@@ -17,7 +18,7 @@ rule compute_metrics:
         splits=splits_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
     output:
         **TABLES,
-        mri_json=f"{REPORT}/tables/mri.json",
+        mri_json=MRI_JSON,
         # Correct predictions per run, dataset and object, for comparisons.
         counts=PATHS.counts,
         provenance=f"{REPORT}/tables/provenance.json",

@@ -30,7 +30,12 @@ def files_of_figures(endings):
 
 
 # All files of the present config; those of an earlier one of the same name are removed.
-REPORT_FILES = [PATHS.counts, *PAGE_TABLES, *files_of_figures(["png", "pdf", "csv"])]
+REPORT_FILES = [
+    PATHS.counts,
+    MRI_JSON,
+    *PAGE_TABLES,
+    *files_of_figures(["png", "pdf", "csv"]),
+]
 
 
 rule write_page:
