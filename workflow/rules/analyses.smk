@@ -41,6 +41,7 @@ def analysis_settings(name):
         "module": f"rib.analyses.{name}",
         "inputs": list(analysis.inputs),
         "params": dict(analysis.params),
+        "without_fit": list(analysis.without_fit),
         "conditions": CONDITIONS,
         "code": digest("analyse", ANALYSES_FOLDER / f"{name}.py"),
     }

@@ -109,6 +109,7 @@ class Analysis:
             columns of the fit of their runs.
         params: what else the tables depend on, as values of JSON.
         makes: files that the job writes: `ranking.csv`, `summary.tex`.
+        without_fit: tables that get no columns of the fit, although there is an input `fit`.
         tables: those of them that the page shows, by name.
         files: those that the page links to, by title.
         figures: by name.
@@ -120,6 +121,7 @@ class Analysis:
     inputs: Files = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     makes: Sequence[str] = ()
+    without_fit: Sequence[str] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)

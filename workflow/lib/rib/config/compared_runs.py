@@ -6,6 +6,9 @@ from rib.config.grid import Grid
 from rib.config.run import ENSEMBLE, Run
 from rib.config.schema import known_name
 
+# Names of the weights that are kept in a training: ten, at equal distances, whatever its length.
+SNAPSHOTS = [f"snapshot{number}" for number in range(1, 11)]
+
 
 def example_target(grid: Grid) -> str | None:
     """The target of examples: the family's, else the first; None without targets."""

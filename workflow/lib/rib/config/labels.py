@@ -109,6 +109,15 @@ class GridLabels:
         return {"models": self.models, "methods": self.methods, "targets": self.targets}
 
     @property
+    def accuracy_on_target(self) -> str:
+        """What accuracy on the target is, for the label of an axis."""
+        if self._grid.config["protocol"] == "held_out":
+            return "test accuracy on the target"
+        if self._grid.shown_size == "all":
+            return "fit of the training images"
+        return "accuracy on the target, partly trained on"
+
+    @property
     def of_compared_runs(self) -> dict[str, Any]:
         """Arguments of figures of the runs whose representations are compared."""
         runs = compared_runs(self._grid)
