@@ -7,8 +7,8 @@ from _run import run
 with run(snakemake) as output:
     from rib.base.settings import from_params
     from rib.report.page import write_page
-    from rib.report.stale import remove_other_files
     from rib.report.settings import PageSettings
+    from rib.report.stale import remove_other_files
 
     files = snakemake.input
     write_page(

@@ -18,9 +18,6 @@ from rib.base.appearance import (
     VERMILION,
 )
 from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels
     from rib.statistics.inputs import Inputs
 

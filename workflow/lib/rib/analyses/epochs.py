@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING
 from rib.base.errors import UserError
 from rib.config.analysis import Analysis, Column, Figure, Table
 from rib.config.compared_runs import SNAPSHOTS, compared_runs
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
 from rib.config.memory import megabytes_of_kernels, megabytes_of_rows, minutes_of_rows
-from rib.config.paths import Paths
 from rib.config.run import PRETRAINED
 
 if TYPE_CHECKING:
@@ -25,6 +22,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels, Styles
     from rib.statistics.counts import RowFiles
     from rib.statistics.inputs import Inputs

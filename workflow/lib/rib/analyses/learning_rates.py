@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from rib.base.progress import log, print_lines
 from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
 from rib.config.memory import megabytes_of_rows, minutes_of_rows
-from rib.config.paths import Paths
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.statistics.inputs import Inputs
     from rib.statistics.learning_rates import SweptMethod
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 from rib.base.settings import from_params, to_params
 from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
 from rib.config.memory import megabytes_of_rows, minutes_of_rows
 from rib.config.paths import Paths, beside
 from rib.config.run import PRETRAINED
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
     from rib.statistics.counts import RowFiles
     from rib.statistics.inputs import Inputs
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from rib.base.errors import UserError
 from rib.base.files import text_of_table
 from rib.config.analysis import Analysis
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
 from rib.config.obstacles import obstacle_to_comparison
-from rib.config.paths import Paths
 
 if TYPE_CHECKING:
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.statistics.inputs import Inputs
 
 COLUMNS = ("model", "dataset", "accuracy", "source")

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 
 from rib.config.analysis import Analysis, Column, Figure, Table
 from rib.config.compared_runs import compared_runs
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
 from rib.config.memory import megabytes_of_kernels
-from rib.config.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -20,6 +17,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels, Styles
     from rib.statistics.inputs import Inputs
 

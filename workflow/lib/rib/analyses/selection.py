@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from rib.base.settings import from_params, to_params
 from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
 from rib.config.memory import megabytes_of_rows, minutes_of_rows
-from rib.config.paths import Paths
 from rib.statistics.settings import RIStatistics, ri_statistics
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.statistics.inputs import Inputs
 
 SELECTION = Table(

@@ -8,14 +8,14 @@ from rib.base.appearance import BLUE, VERMILION
 from rib.base.rounding import whole_percent
 from rib.config.analysis import Analysis, Column, Figure, Table
 from rib.config.compared_runs import compared_runs
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels, Style, Styles
     from rib.statistics.inputs import Inputs
 

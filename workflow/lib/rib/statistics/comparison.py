@@ -16,14 +16,14 @@ or more seeds it has no test and no rank either: how much another merge, of othe
 differ is not known.
 
 With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods
-are exchangeable on each object: mRI_A - mRI_B is a sum over objects (`rib.statistics.ri.ood_parts`),
-and the sign of each term is random, jointly for all targets, datasets and seeds in which the object
-appears. p is the fraction of draws with at least the observed absolute difference, counting the
+are exchangeable on each object: mRI_A - mRI_B is a sum over objects (ood_parts in
+rib.statistics.ri), and the sign of each term is random, jointly for all targets, datasets and seeds
+in which the object appears. p is the fraction of draws with at least the observed absolute difference, counting the
 observed one (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585).
 
 Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table
 with the same model and size: all pairs, including those with the pretrained model, and in
-comparisons_ri all targets. A method with an unfinished run (`rib.statistics.fit`) of a model and size
+comparisons_ri all targets. A method with an unfinished run (rib.statistics.fit) of a model and size
 has no test and no rank there, since that would compare how far training got; its mRI and RI are in
 mri.csv and seeds_ri.csv.
 
