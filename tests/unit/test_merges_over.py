@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.cost.tables import cost_table
 from rib.analyses.over_targets.settings import OverTargetsSettings
 from rib.analyses.over_targets.tables import over_targets_table
 from rib.base.errors import UserError
@@ -20,6 +19,7 @@ from rib.evaluation.networks import merged_states
 from rib.evaluation.settings import MergeSettings
 from rib.methods import greedy_soup, soup
 from rib.statistics.bootstrap import object_weights
+from rib.statistics.cost import cost_table
 from rib.statistics.counts import COLUMNS, RowFiles
 from rib.statistics.fit import fit_table
 from rib.statistics.settings import FitRule
