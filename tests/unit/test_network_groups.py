@@ -221,7 +221,7 @@ def test_the_ends_of_an_interval_of_accuracies_are_accuracies(tmp_path):
 
 def replicates_of_groups(counts, method, attribute):
     """Means over the networks of each group of an attribute of rib.statistics.ri.Ood."""
-    weights = object_weights(counts.objects, SETTINGS.ri.replicates, SETTINGS.ri.seed)
+    weights = object_weights(counts.objects, SETTINGS["ri"].replicates, SETTINGS["ri"].seed)
     ood = ood_accuracies(counts, weights, OOD)
     means = {}
     for group, models in GROUPS.items():
@@ -529,33 +529,38 @@ def test_a_method_without_finished_networks_is_drawn_nowhere(tmp_path):
 
 
 @pytest.fixture
-def own_catalog(tmp_path):
-    """The project's catalogue with a network that is pretrained here."""
+def described(tmp_path):
+    """A function that gives what the analysis makes of a grid of tiny.wiring, by its name."""
     (tmp_path / "models.yaml").write_text(OWN_CNN)
-    return Catalog([ROOT / "workflow/catalog", tmp_path])
+    catalog = Catalog([ROOT / "workflow/catalog", tmp_path])
+
+    def describe(name):
+        choices = dict(GRIDS[name].config)
+        choices.pop("catalog", None)  # it is the one above
+        choices.pop("external", None)  # weights in files that are not there
+        of_choices = grid(catalog, **choices)
+        return networks.describe(of_choices, Paths(of_choices), GridLabels(of_choices))
+
+    return describe
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_only_a_grid_with_replicates_has_the_analysis(name, own_catalog):
-    config = {key: value for key, value in GRIDS[name].config.items() if key != "external"}
-    of_grid = grid(own_catalog, **{**config, "catalog": []})
-    described = networks.describe(of_grid, Paths(of_grid), GridLabels(of_grid))
-    assert (described is not None) == (name == "replicates")
+def test_only_a_grid_with_replicates_has_the_analysis(name, described):
+    assert (described(name) is not None) == (name == "replicates")
 
 
-def test_the_job_is_given_the_groups_and_the_numbers_of_pretraining_images(own_catalog):
-    of_grid = grid(own_catalog, **{**GRIDS["replicates"].config, "catalog": []})
-    described = networks.describe(of_grid, Paths(of_grid), GridLabels(of_grid))
-    assert described.params["groups"] == {
+def test_the_job_is_given_the_groups_and_the_numbers_of_pretraining_images(described):
+    analysis = described("replicates")
+    assert analysis.params["groups"] == {
         "fashion_cnn_1k": "CNN on 1,000",
         "fashion_cnn_1k_seed1": "CNN on 1,000",
         "own_cnn": "Own CNNs",
     }
-    assert described.params["in_distribution"] == ["fashion"]
-    assert described.params["pretraining_images"] == {
+    assert analysis.params["in_distribution"] == ["fashion"]
+    assert analysis.params["pretraining_images"] == {
         "fashion_cnn_1k": 1000,
         "fashion_cnn_1k_seed1": 1000,
         "own_cnn": 7000,
     }
     of_a_network_that_is_pretrained_here = ["results/fashion/models/own_cnn/model.json"]
-    assert described.inputs["descriptions"] == of_a_network_that_is_pretrained_here
+    assert analysis.inputs["descriptions"] == of_a_network_that_is_pretrained_here
