@@ -7,12 +7,12 @@ from decimal import ROUND_HALF_UP, Decimal
 import pandas as pd
 import pytest
 
-from rib.analyses.comparison.summary import Cell, _in_latex, _in_markdown
 from rib.analyses.robustness import ri_matrix
 from rib.base.files import write_table
 from rib.base.rounding import MINUS, fit_percent, percent, points, whole_percent
 from rib.report.page import FORMS
 from rib.report.views import _numbers_with_intervals
+from rib.statistics.summary import Cell, _in_latex, _in_markdown
 from tiny.project import ROOT
 
 
@@ -103,9 +103,10 @@ def test_nothing_that_people_read_is_rounded_in_another_way():
     library = ROOT / "workflow/lib/rib"
     files = [
         *library.glob("figures/*.py"),
+        *library.glob("analyses/*.py"),
         *(file.with_suffix(".py") for file in library.glob("analyses/*/*.rst")),
-        library / "analyses/comparison/summary.py",
-        *library.glob("reporting/*"),
+        library / "statistics/summary.py",
+        *library.glob("report/*"),
     ]
     allowed = ("cost_estimate.py",)  # hours of devices
     other = re.compile(r"\+?\.1f|\.round\(1\)|round\([^()]*, 1\)|toFixed|%\+?\.\d+f")

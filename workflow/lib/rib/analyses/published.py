@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rib.base.errors import UserError
-from rib.base.files import text_of_table
+from rib.base.files import table_text
 from rib.config.analysis import Analysis
 from rib.config.obstacles import obstacle_to_comparison
 
@@ -68,4 +68,4 @@ def tables(inputs: Inputs) -> dict[str, str]:
             "choose others, or add the file to your own catalogue folder."
         )
     table = compare(inputs.paths("rows"), **inputs.params)
-    return {"published.csv": text_of_table(table, f"%.{DECIMALS}f")}
+    return {"published.csv": table_text(table, f"%.{DECIMALS}f")}

@@ -127,11 +127,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_table(path: Path, table: "DataFrame", float_format: str = "%.6f") -> None:
-    """Write a table as CSV, see `text_of_table`."""
-    write_text(path, text_of_table(table, float_format))
+    """Write a table as CSV, see `table_text`."""
+    write_text(path, table_text(table, float_format))
 
 
-def text_of_table(table: "DataFrame", float_format: str) -> str:
+def table_text(table: "DataFrame", float_format: str = "%.6f") -> str:
     """A table as CSV without its index: equal tables give equal bytes on every system.
 
     Texts are printable and no formulas, see `rib.base.text.printable_cell`, whoever chose them.

@@ -53,13 +53,6 @@ class GridTableSettings(TableSettings):
     filtered: Texts = ()  # adversarially filtered datasets; mRI is also shown without them
 
 
-class MethodComparisonSettings(TableSettings):
-    """How methods are compared (rib.statistics.comparison.comparison_tables)."""
-
-    ri: RIStatistics
-    compare_to: str  # the method that differences in the ranking are from
-
-
 def ri_statistics(grid: Grid) -> RIStatistics:
     """How RI of a grid and its intervals are computed."""
     return RIStatistics(
