@@ -101,9 +101,10 @@ class Analysis:
             columns of the fit of their runs.
         params: what else the tables depend on, as values of JSON.
         makes: files that the job writes: `ranking.csv`, `summary.tex`.
-        tables: those of them that the page shows, by name.
+        tables: that the page shows, by name; they are among the files that the job writes.
         files: those that the page links to, by title.
         figures: by name.
+        of_metrics: whether the rule compute_metrics makes the tables that the page shows.
         on_demand: whether it is part of a run only if config's `analyses` lists it; its tables and
             figures are in a folder of its own.
         megabytes, minutes: limits of the job that makes the tables.
@@ -115,6 +116,7 @@ class Analysis:
     tables: Mapping[str, Table] = field(default_factory=dict)
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    of_metrics: bool = False
     on_demand: bool = False
     megabytes: int = 2000
     minutes: int = 30
