@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
-from rib.analyses.tradeoff.tradeoff import COLUMNS, draw_panels
+from rib.analyses.tradeoff import COLUMNS, draw_panels
 from rib.config.run import PRETRAINED
 from rib.figures import Drawn, Labels, Styles
 
