@@ -82,7 +82,11 @@ def test_a_narrower_config_of_the_same_name_writes_in_its_place(finished_copy):
     finished_copy.snakemake("--cores", "1")
     again = page_files(finished_copy)
     records = {name for name in before if name.endswith("provenance.json")}
-    measured = {"tables/cost.csv", "index.html", *(f"figures/cost.{e}" for e in ("png", "pdf", "csv"))}
+    measured = {
+        "tables/cost.csv",
+        "index.html",
+        *(f"figures/cost.{e}" for e in ("png", "pdf", "csv")),
+    }
     assert {name: again[name] for name in again.keys() - records - measured} == {
         name: before[name] for name in before.keys() - records - measured
     }

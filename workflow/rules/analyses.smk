@@ -1,6 +1,7 @@
 # Tables and figures of analyses. Each analysis says in its file, lib/rib/analyses/<name>.py, what it
 # is made of and what it makes.
 
+from rib.config.analysis import flat
 from rib.config.figure_settings import FiguresSettings, figure_settings
 from rib.report.described import chosen_analyses, described_analyses
 
@@ -34,6 +35,16 @@ def with_manifests(files):
     return {**inputs, "manifests": list(dict.fromkeys(manifests))}
 
 
+def limits_of(analysis):
+    """Memory and time of the job of an analysis; rows of very large datasets take long to read."""
+    reads_rows = any(path.endswith((".parquet", ".npz")) for path in flat(analysis.inputs))
+    megabytes = memory_of(GRID.datasets, 2000) if reads_rows else 2000
+    return {
+        "mem_mb": max(megabytes, analysis.megabytes),
+        "runtime": 720 if reads_rows and LARGE_DATASETS else 120,
+    }
+
+
 def analysis_settings(name):
     """Settings of the job that makes the tables of an analysis."""
     analysis = ANALYSES[name]
@@ -63,8 +74,7 @@ for NAME, ANALYSIS in ANALYSES.items():
             conda:
                 "../../envs/report.yaml"
             resources:
-                mem_mb=ANALYSIS.megabytes,
-                runtime=ANALYSIS.minutes,
+                **limits_of(ANALYSIS),
             params:
                 cfg=lambda wildcards, name=NAME: analysis_settings(name),
             script:

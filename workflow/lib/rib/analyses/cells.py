@@ -34,8 +34,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             "uncropped": grid.uncropped,
         },
         makes=["cells.json"],
-        megabytes=paths.megabytes_of_rows,
-        minutes=paths.minutes_of_rows,
     )
 
 

@@ -152,8 +152,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
                 finished_only=True,  # other methods have no rank
             )
         },
-        megabytes=paths.megabytes_of_rows,
-        minutes=paths.minutes_of_rows,
     )
 
 

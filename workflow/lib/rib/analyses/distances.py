@@ -170,7 +170,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
         tables={"distances": DISTANCES, "association": ASSOCIATION},
         figures=figures,
         on_demand=True,
-        minutes=60,
     )
 
 

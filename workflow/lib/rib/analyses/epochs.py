@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from rib.base.errors import UserError
 from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.compared_runs import SNAPSHOTS, compared_runs
-from rib.config.memory import megabytes_of_kernels, megabytes_of_rows, minutes_of_rows
+from rib.config.compared_runs import SNAPSHOTS, compared_runs, megabytes_of_kernels
 from rib.config.run import PRETRAINED
 
 if TYPE_CHECKING:
@@ -127,8 +126,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             ),
         },
         on_demand=True,
-        megabytes=max(megabytes_of_kernels(grid), megabytes_of_rows(grid)),
-        minutes=max(120, minutes_of_rows(grid)),
+        megabytes=megabytes_of_kernels(grid.config["representations"]["images"]),
     )
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from rib.base.progress import log, print_lines
 from rib.config.analysis import Analysis, Column, Table
-from rib.config.memory import megabytes_of_rows, minutes_of_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,8 +110,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
         tables={"learning_rates": ON_SELECT_SPLITS},
         files={"Chosen learning rates, for the family's file": [f"{folder}/{RECIPES}"]},
         on_demand=True,
-        megabytes=megabytes_of_rows(grid),
-        minutes=minutes_of_rows(grid),
     )
 
 

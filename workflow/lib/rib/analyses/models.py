@@ -103,8 +103,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
                 },
             )
         },
-        megabytes=paths.megabytes_of_rows,
-        minutes=paths.minutes_of_rows,
     )
 
 

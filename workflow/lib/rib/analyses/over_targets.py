@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from rib.base.settings import from_params, to_params
 from rib.config.analysis import Analysis, Column, Table
-from rib.config.memory import megabytes_of_rows, minutes_of_rows
 from rib.config.paths import Paths, beside
 from rib.config.run import PRETRAINED
 from rib.statistics.settings import FitRule, fit_rule
@@ -72,8 +71,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
         },
         makes=["merges_over_targets.csv"],
         tables={"merges_over_targets": MERGES_OVER_TARGETS},
-        megabytes=megabytes_of_rows(grid),
-        minutes=minutes_of_rows(grid),
     )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.compared_runs import compared_runs
-from rib.config.memory import megabytes_of_kernels
+from rib.config.compared_runs import compared_runs, megabytes_of_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -78,8 +77,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             )
         },
         on_demand=True,
-        megabytes=megabytes_of_kernels(grid),
-        minutes=120,
+        megabytes=megabytes_of_kernels(grid.config["representations"]["images"]),
     )
 
 

@@ -202,8 +202,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
                 marks_runs=True,
             )
         },
-        megabytes=paths.megabytes_of_rows,
-        minutes=paths.minutes_of_rows,
     )
 
 

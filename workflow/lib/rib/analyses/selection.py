@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from rib.base.settings import from_params, to_params
 from rib.config.analysis import Analysis, Column, Table
-from rib.config.memory import megabytes_of_rows, minutes_of_rows
 from rib.statistics.settings import RIStatistics, ri_statistics
 
 if TYPE_CHECKING:
@@ -71,8 +70,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
         },
         makes=["selection.csv"],
         tables={"selection": SELECTION},
-        megabytes=megabytes_of_rows(grid),
-        minutes=minutes_of_rows(grid),
     )
 
 

@@ -99,8 +99,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
         tables=shown_tables,
         files={"Accuracy by corruption and severity": ["corruptions.csv"]},
         on_demand=True,
-        megabytes=paths.megabytes_of_rows,
-        minutes=paths.minutes_of_rows,
     )
 
 

@@ -93,7 +93,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             )
         },
         on_demand=True,
-        minutes=60,
     )
 
 

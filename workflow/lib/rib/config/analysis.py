@@ -110,12 +110,14 @@ class Analysis:
         params: what else the tables depend on, as values of JSON.
         makes: files that the job writes: `ranking.csv`, `summary.tex`.
         without_fit: tables that get no columns of the fit, although there is an input `fit`.
-        tables: those of them that the page shows, by name.
+        tables: that the page shows, by name; they are among the files that the job writes.
         files: those that the page links to, by title.
         figures: by name.
+        of_metrics: whether the rule compute_metrics makes the tables that the page shows.
         on_demand: whether it is part of a run only if config's `analyses` lists it; its tables and
             figures are in a folder of its own.
-        megabytes, minutes: limits of the job that makes the tables.
+        megabytes: memory of the job that makes the tables, if it needs more than one that reads
+            the same files.
     """
 
     inputs: Files = field(default_factory=dict)
@@ -125,9 +127,9 @@ class Analysis:
     tables: Mapping[str, Table] = field(default_factory=dict)
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    of_metrics: bool = False
     on_demand: bool = False
-    megabytes: int = 2000
-    minutes: int = 30
+    megabytes: int = 0
 
 
 def flat(files: Files) -> list[str]:

@@ -55,3 +55,11 @@ def _compared_methods(choice: str | Sequence[str], grid: Grid) -> Sequence[str]:
     for name in choice:
         known_name(name, methods_with_one_network, what, "config, representations")
     return choice
+
+
+def megabytes_of_kernels(images: int) -> int:
+    """Memory of a job that computes CKA on so many images of a dataset.
+
+    It holds the kernels of all layers and one more, and their sums over objects.
+    """
+    return 2000 + images**2 * 8 * 20 // 2**20

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from rib.config.compared_runs import compared_runs, example_target
+from rib.config.entries import MERGES
 from rib.config.grid import Grid
 
 
@@ -116,6 +117,19 @@ class GridLabels:
         if self._grid.shown_size == "all":
             return "fit of the training images"
         return "accuracy on the target, partly trained on"
+
+    @property
+    def averages(self) -> dict[str, tuple[str, float]]:
+        """Methods that average the pretrained weights with one parent's, as parent and alpha.
+
+        For example {"wise_ft": ("ft", 0.5)}.
+        """
+        averages = {}
+        for name, method in self._grid.methods.items():
+            has_one_parent = method.form in MERGES and len(self._grid.parents_of(name)) == 1
+            if has_one_parent and "alpha" in method.settings:
+                averages[name] = (method.parents[0], method.settings["alpha"])
+        return averages
 
     @property
     def of_compared_runs(self) -> dict[str, Any]:

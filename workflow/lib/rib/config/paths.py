@@ -345,21 +345,6 @@ class Paths:
         """Right answers of each run by dataset and object, from which intervals are resampled."""
         return f"{self.report}/tables/counts.npz"
 
-    @property
-    def megabytes_of_rows(self) -> int:
-        """Memory limit of a job that reads the rows of all runs, or counts of them."""
-        return 14000 if self._has_large_datasets else 2000
-
-    @property
-    def minutes_of_rows(self) -> int:
-        """Time limit of such a job."""
-        return 720 if self._has_large_datasets else 30
-
-    @property
-    def _has_large_datasets(self) -> bool:
-        """Datasets are kept encoded because they are large; so are their indexes and rows."""
-        return any(dataset.storage == "encoded" for dataset in self._grid.datasets.values())
-
 
 def manifest_of(path: str) -> str | None:
     """Manifest of a large file of another job, which its readers watch; None for other files.

@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import replace
 
 import rib.analyses
 from rib.base.errors import UserError
@@ -15,7 +16,8 @@ from rib.config.paths import Paths
 def described_analyses(grid: Grid, paths: Paths) -> dict[str, Analysis]:
     """What each analysis makes of a grid, by its name, that of its file in rib.analyses.
 
-    Analyses that have nothing to show in the grid are left out.
+    Analyses that have nothing to show in the grid are left out, and so are all figures of a grid
+    without runs that figures can show.
 
     Raises:
         UserError: two analyses make a table or a figure of the same name, or a table of the page is
@@ -26,12 +28,15 @@ def described_analyses(grid: Grid, paths: Paths) -> dict[str, Analysis]:
     for module in pkgutil.iter_modules(rib.analyses.__path__):
         file = importlib.import_module(f"rib.analyses.{module.name}")
         analysis = file.describe(grid, paths, labels)
-        if analysis is not None:
-            analyses[module.name] = analysis
+        if analysis is None:
+            continue
+        if not labels.has_figures:
+            analysis = replace(analysis, figures={})
+        analyses[module.name] = analysis
     _refuse_equal_names(analyses)
     for name, analysis in analyses.items():
         for table in analysis.tables:
-            if f"{table}.csv" not in analysis.makes:
+            if not analysis.of_metrics and f"{table}.csv" not in analysis.makes:
                 raise UserError(
                     f"rib/analyses/{name}.py: describe shows the table '{table}', but "
                     f"{table}.csv is not among what it makes; add it."

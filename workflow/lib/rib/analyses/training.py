@@ -1,24 +1,95 @@
-"""Training curves of one model: cross-entropy and accuracy per epoch.
+"""Training of all runs by epoch: a table, and curves of one model.
 
-There is one column of panels per target.
+The figure has cross-entropy and accuracy, and one column of panels per target.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from rib.config.analysis import Analysis, Figure
+from rib.config.grid import Grid
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
+from rib.config.run import RUN_COLUMNS, run_of
 
-from rib.figures import Drawn, Labels, Styles
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
+    import numpy as np
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    from rib.figures import Drawn, Labels, Styles
+    from rib.statistics.inputs import Inputs
+
+CAPTION = """\
+How fine-tuning of one model went: cross-entropy and accuracy on the target per epoch, means over
+the images as they are trained on. A curve that ends flat and high learned little, so that its RI
+says more about the learning rate than about robustness. Merges are not trained and have none.
+"""
+COLUMNS = [*RUN_COLUMNS, "epoch", "lr", "loss", "cross_entropy", "accuracy"]
 ACROSS = 5  # maximum number of panel columns
 QUANTITIES = {"cross_entropy": "cross-entropy", "accuracy": "accuracy (%)"}
 
 
-def draw(
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
+    """Histories of all trainings, and a figure of the first model."""
+    return Analysis(
+        inputs={
+            "histories": [paths.checkpoint("history.csv", run) for run in paths.trained_runs],
+            "fit": paths.table("fit"),
+        },
+        makes=["training.csv"],
+        files={"Training history by epoch": ["training.csv"]},
+        figures={
+            "training": Figure(
+                question="trust",
+                caption=CAPTION,
+                inputs={"training": paths.table("training")},
+                params={
+                    **labels.one_model,
+                    "methods": {
+                        name: style
+                        for name, style in labels.method_styles.items()
+                        if grid.methods[name].trains
+                    },
+                    "targets": labels.targets,
+                },
+            )
+        },
+    )
+
+
+def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
+    """Table `training`, see `training_table`."""
+    return {"training": training_table(inputs.paths("histories"))}
+
+
+def training_table(histories: Iterable[Path]) -> pd.DataFrame:
+    """One row per run and epoch, with the accuracy in percent.
+
+    Args:
+        histories: CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv` (see
+            rib.training.finetune), a row per epoch: epoch, lr, loss, cross_entropy, accuracy (0 to
+            1).
+    """
+    import pandas as pd
+
+    tables_of_runs = []
+    for path in histories:
+        run_columns = vars(run_of(path))  # model, target, method, size, seed
+        tables_of_runs.append(pd.read_csv(path).assign(**run_columns))
+    if not tables_of_runs:
+        return pd.DataFrame(columns=COLUMNS)
+    epochs = pd.concat(tables_of_runs)[COLUMNS]
+    return epochs.assign(accuracy=100 * epochs["accuracy"])
+
+
+def draw_training(
     training: pd.DataFrame, *, model: str, model_label: str, methods: Styles, targets: Labels
 ) -> Drawn:
     """Training means of each epoch, one line per method.
@@ -72,12 +143,14 @@ def draw(
     return figure, shown_rows
 
 
-def _panels(targets: int) -> tuple[Figure, np.ndarray]:
+def _panels(targets: int) -> tuple[MatplotlibFigure, np.ndarray]:
     """A figure and its panels, (blocks, targets of a block, quantities).
 
     A block has a row of panels for each quantity, and a column for each of its targets. Seven
     targets give two blocks of four columns, the last of which stays empty.
     """
+    import matplotlib.pyplot as plt
+
     blocks = math.ceil(targets / ACROSS)
     across = math.ceil(targets / blocks)
     size = (max(4.6, 0.7 + 1.6 * across), 0.7 + 3.1 * blocks)
@@ -97,6 +170,8 @@ def _draw_quantity(
     Args:
         runs: columns method, seed, epoch and the quantity, of one target.
     """
+    from matplotlib.ticker import MaxNLocator
+
     for method, style in methods.items():
         of_method = runs[runs["method"] == method]
         if several_seeds:

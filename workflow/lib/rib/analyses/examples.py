@@ -1,21 +1,60 @@
 """Example images of the same classes in all datasets, with the pretrained model's predictions."""
 
+from __future__ import annotations
+
 import textwrap
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
+from rib.config.analysis import Analysis, Figure
+from rib.config.grid import Grid
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
 
-from rib.data.prepared import PreparedDataset
-from rib.figures import NOTE_CHARACTERS, Drawn, Labels
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from rib.data.prepared import PreparedDataset
+    from rib.figures import Drawn, Labels
+
+CAPTION = """\
+The same classes in all datasets, and what the pretrained model takes them for: solid green frame
+and tick, right; dashed red frame and cross, wrong. It shows how the datasets differ, and which
+errors the pretrained model makes on them.
+"""
 RIGHT = {"colour": "#1b7837", "mark": "✓", "linewidth": 1.6, "linestyle": "-"}
 WRONG = {"colour": "#b2182b", "mark": "✗", "linewidth": 0.9, "linestyle": (0, (3, 2))}
 
 
-def draw(
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """A figure of images of the datasets whose licence allows that; None without such a dataset."""
+    datasets = {
+        name: label for name, label in labels.datasets.items() if grid.datasets[name].publishable
+    }
+    if not datasets:
+        return None
+    model = labels.one_model["model"]
+    return Analysis(
+        figures={
+            "examples": Figure(
+                question="trust",
+                caption=CAPTION,
+                inputs={
+                    "rows": paths.rows([paths.pretrained_runs[model]]),
+                    "images": [
+                        paths.prepared("manifest.json", name, paths.first_geometry)
+                        for name in datasets
+                    ],
+                },
+                params={"datasets": datasets, "model_label": labels.models[model], "objects": 8},
+            )
+        }
+    )
+
+
+def draw_examples(
     rows: Sequence[pd.DataFrame],
     images: Sequence[PreparedDataset],
     *,
@@ -31,6 +70,11 @@ def draw(
         images: the datasets, in the order of `datasets`.
         objects: number of classes to show, evenly spaced among those in most datasets.
     """
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    from rib.figures import NOTE_CHARACTERS
+
     prepared = dict(zip(datasets, images, strict=True))
     candidates = first_of_each_class(pd.concat(rows, ignore_index=True), prepared)
     classes = choose_classes(candidates, objects)
@@ -70,6 +114,8 @@ def first_of_each_class(
     Returns:
         The columns of `rows`, label, image_id, and object, the lowest output index of the class.
     """
+    import pandas as pd
+
     tables = []
     for name, dataset in prepared.items():
         # Files of the parts of a dataset are not in the order of its index.
@@ -90,6 +136,8 @@ def choose_classes(shown_rows: pd.DataFrame, objects: int) -> list[int]:
         shown_rows: object (the class) and dataset of images.
         objects: number of classes.
     """
+    import numpy as np
+
     datasets_of_class = shown_rows.groupby("object", sort=True)["dataset"].nunique()
     is_common = datasets_of_class == datasets_of_class.max()
     common_classes = datasets_of_class.index[is_common].tolist()
@@ -125,6 +173,8 @@ def _show(axes: Axes, dataset: PreparedDataset, row: pd.Series) -> None:
         row: has the columns row (number of the image in the dataset), prediction (a class) and
             rank (0 if the prediction is right).
     """
+    import numpy as np
+
     look = RIGHT if row["rank"] == 0 else WRONG
     assert dataset.images is not None  # pixels are opened
     index_row = np.array([row["row"]])

@@ -3,7 +3,8 @@
 No torch, no pandas.
 """
 
-from rib.analyses.effective_robustness.settings import BaselineAccuracies
+from typing import Any
+
 from rib.config.grid import Grid
 
 
@@ -26,13 +27,16 @@ def in_distribution(grid: Grid, dataset: str) -> str | None:
     return None
 
 
-def baselines(grid: Grid) -> list[BaselineAccuracies]:
+def baseline_accuracies(grid: Grid) -> list[dict[str, Any]]:
     """Published accuracies of the baseline models.
 
+    They are from baselines.csv, and from published.csv for models whose entry is marked as
+    baseline.
+
     Returns:
-        Those of every model and OOD dataset that has an in-distribution dataset and is not
-        adversarially filtered. They are from baselines.csv, and from published.csv for models
-        whose entry is marked as baseline.
+        Of every model, and every OOD dataset that has an in-distribution dataset and is not
+        adversarially filtered: model, dataset, in_distribution (the dataset with the same label
+        space), id (accuracy on it, percent) and ood (accuracy on the dataset, percent).
     """
     published = _published_accuracies(grid)
     pairs = []
@@ -42,13 +46,13 @@ def baselines(grid: Grid) -> list[BaselineAccuracies]:
             continue
         for (model, published_dataset), accuracy in published.items():
             if published_dataset == dataset and (model, inside) in published:
-                pair = BaselineAccuracies(
-                    model=model,
-                    dataset=dataset,
-                    in_distribution=inside,
-                    id=published[model, inside],
-                    ood=accuracy,
-                )
+                pair = {
+                    "model": model,
+                    "dataset": dataset,
+                    "in_distribution": inside,
+                    "id": published[model, inside],
+                    "ood": accuracy,
+                }
                 pairs.append(pair)
     return pairs
 

@@ -1,26 +1,61 @@
 """Matrix of RI: methods by targets, one panel per model, with mRI in the last column."""
 
-import textwrap
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
+import textwrap
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rib.base.appearance import MRI_LABEL, SHARED
 from rib.base.rounding import fit_percent, points
-from rib.figures import CHANGES, Drawn, Labels, ModelAndMethod, label_of_run, text_colour
-from rib.statistics.fit import UNFINISHED
+from rib.config.analysis import Analysis, Figure
+from rib.config.grid import Grid
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
 
-MARKS_RUNS = True
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
+    from rib.figures import Drawn, Labels, ModelAndMethod
+
+CAPTION = """\
+Robustness improvement (RI) of every method (rows) and target (columns). RI is the mean change of
+accuracy over the out-of-distribution datasets other than the target; datasets in distribution do
+not count. Orange: robustness was gained, purple: it was lost. The small numbers are confidence
+intervals over objects, each by itself: of many cells a few exclude 0 by chance. Below them is the
+fit, accuracy in percent on the images trained on. A dagger marks unfinished training: such an RI
+describes how far training got. A double dagger marks targets whose source images other datasets
+share, so that gains there may be recognition.
+"""
 # By model, method and target (or the label of mRI): ri, ci_low, ci_high, fit, unfinished.
 Cells = dict[tuple[str, str, str], Mapping[Hashable, Any]]
 
 
-def draw(
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
+    """A figure of all models, methods and targets."""
+    return Analysis(
+        figures={
+            "ri_matrix": Figure(
+                question="survived",
+                caption=CAPTION,
+                inputs={"ri": paths.table("ri"), "mri": paths.table("mri")},
+                params={
+                    **labels.by_target,
+                    "shared": grid.sharing_targets(),
+                    "confidence": labels.confidence,
+                },
+                marks_runs=True,
+            )
+        }
+    )
+
+
+def draw_ri_matrix(
     ri: pd.DataFrame,
     mri: pd.DataFrame,
     *,
@@ -42,6 +77,12 @@ def draw(
         shared: targets that share source images with other datasets; their cells are marked.
         unfinished: models and methods with an unfinished run; their rows are marked.
     """
+    import matplotlib.pyplot as plt
+    import numpy as np
+    import pandas as pd
+
+    from rib.figures import CHANGES, label_of_run
+
     runs = ri.groupby(["model", "method", "target"], sort=False)
     shown_rows = runs[["ri", "ci_low", "ci_high", "fit", "unfinished"]].mean().reset_index()
     limit = max(1.0, np.abs(shown_rows["ri"]).max())
@@ -94,6 +135,8 @@ def _grid(cells: Cells, model: str, methods: Sequence[str], columns: Sequence[st
         cells: by model, method and column, the numbers that are shown, of which one is `ri`.
         columns: targets, and mRI as the last.
     """
+    import numpy as np
+
     grid = np.full((len(methods), len(columns)), np.nan)
     for row, method in enumerate(methods):
         for column, target in enumerate(columns):
@@ -124,6 +167,9 @@ def _write_cell(
         cell: ri, ci_low, ci_high, fit, unfinished (number or share of unfinished runs).
         is_shared: whether the target shares source images with other datasets.
     """
+    from rib.figures import text_colour
+    from rib.statistics.fit import UNFINISHED
+
     text = points(cell["ri"])
     if is_shared:
         text += SHARED

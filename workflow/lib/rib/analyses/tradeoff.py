@@ -3,21 +3,43 @@
 Where there are datasets in distribution, a second panel below has the change of accuracy on them.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from __future__ import annotations
 
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rib.base.appearance import INK, PALE, PRETRAINED_LABEL
+from rib.config.analysis import Analysis, Figure
+from rib.config.grid import Grid
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
 from rib.config.run import PRETRAINED
-from rib.figures import Drawn, Labels, Style, Styles
-from rib.statistics.bootstrap import FEWEST_SEEDS
+from rib.statistics.settings import in_distribution_datasets
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    from rib.figures import Drawn, Labels, Style, Styles
+
+CAPTION = """\
+What fine-tuning gains on the target against what becomes of robustness: across, accuracy on the
+target, under protocol paper the fit, accuracy on the images trained on; up, mRI; both are means
+over targets. RI is the mean change of accuracy over the out-of-distribution datasets other than the
+target; datasets in distribution do not count. The star is the pretrained model, whose mRI is 0 by
+definition; above the line at 0 robustness was gained. Where there are datasets in distribution, the
+panel beside or below has the change of accuracy on them. Compare methods at equal accuracy on the
+target, where the higher point kept more robustness or gained more. The line of WiSE-FT goes from
+the pretrained weights (alpha 0) to the fine-tuned ones (alpha 1), with alpha beside some of its
+points; where it rises above both ends, averaging weights gains robustness. Whiskers resample
+objects (bootstrap), the same for both axes; targets are fixed and, with fewer than three seeds, the
+trained networks. Where whiskers lie on one another, the table of mRI has their ends.
+"""
 ORIGIN = {"label": PRETRAINED_LABEL, "colour": INK, "marker": "*"}
 # Of variants of a method, which share colour and marker.
 FILLS = ["full", "none", "left", "bottom", "right", "top"]
@@ -53,7 +75,42 @@ IN_DISTRIBUTION = Change(
 )
 
 
-def draw(
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
+    """A figure of all models and methods, curves among them.
+
+    Averages of weights are joined by a line only where no curve draws it.
+    """
+    inputs = {name: paths.table(name) for name in ("mri", "curves")}
+    if in_distribution_datasets(grid):
+        inputs["in_distribution"] = paths.table("in_distribution")
+    averages = {} if labels.curves else labels.averages
+    return Analysis(
+        figures={
+            "tradeoff": Figure(
+                question="survived",
+                caption=CAPTION,
+                inputs=inputs,
+                params={
+                    "models": labels.models,
+                    "methods": {
+                        **labels.method_styles,
+                        **{
+                            name: {"label": grid.methods[name].label, **grid.methods[name].style}
+                            for name in labels.curves
+                        },
+                    },
+                    "confidence": labels.confidence,
+                    "averages": {
+                        name: list(parent_and_alpha) for name, parent_and_alpha in averages.items()
+                    },
+                    "accuracy": labels.accuracy_on_target,
+                },
+            )
+        }
+    )
+
+
+def draw_tradeoff(
     mri: pd.DataFrame,
     curves: pd.DataFrame,
     in_distribution: pd.DataFrame | None = None,
@@ -76,6 +133,10 @@ def draw(
             line joins them.
         accuracy: what accuracy on the target is.
     """
+    import pandas as pd
+
+    from rib.statistics.bootstrap import FEWEST_SEEDS
+
     points = pd.concat([_pretrained_points(mri), mri]).reindex(columns=COLUMNS)
     changes = [MRI]
     if in_distribution is not None:
@@ -97,6 +158,8 @@ def draw(
 
 def _pretrained_points(mri: pd.DataFrame) -> pd.DataFrame:
     """The pretrained model's accuracy on the targets and its mRI, 0: a point per model."""
+    import pandas as pd
+
     of_models = mri.drop_duplicates("model")
     return pd.DataFrame(
         {
@@ -161,7 +224,7 @@ def draw_panels(
     methods: Styles,
     below: str,
     changes: Sequence[Change] = (MRI,),
-) -> Figure:
+) -> MatplotlibFigure:
     """Panels with points and lines: for each model that has points, one for each change.
 
     Those of a model stand one below the other.
@@ -172,6 +235,8 @@ def draw_panels(
             through the rows of a method in the given order.
         below: text below the panels.
     """
+    import matplotlib.pyplot as plt
+
     shown_models = [model for model in models if model in set(points["model"])]
     columns = min(2, len(shown_models))
     rows_of_models = math.ceil(len(shown_models) / 2)

@@ -1,7 +1,6 @@
 """What a reader needs to know of a run's datasets and models to trust its numbers. No torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rib.analyses.data_and_models.settings import DatasetFacts, ModelFacts
 from rib.base.files import read_json
 from rib.base.progress import log
 from rib.config.label_space import LabelSpace
@@ -29,19 +27,12 @@ LABELS = [
 MODELS = ["model", "architecture", "pretraining", "head", "pixels", "own_pixels", "licence"]
 
 
-@dataclass(frozen=True)
-class PreparedFiles:
-    """Files of the prepared datasets, in the order of their facts."""
-
-    manifests: Sequence[Path]
-    indexes: Sequence[Path]
-    classes: Sequence[Path]
-
-
 def data_table(
-    datasets: Mapping[str, DatasetFacts],
-    files: PreparedFiles,
-    accuracy: Path,
+    datasets: Mapping[str, Mapping[str, str]],
+    manifests: Sequence[Path],
+    indexes: Sequence[Path],
+    classes: Sequence[Path],
+    accuracy: pd.DataFrame,
     splits: Mapping[str, Path],
 ) -> pd.DataFrame:
     """Role, licence and numbers of images, objects and classes of each dataset.
@@ -50,34 +41,35 @@ def data_table(
     select and test.
 
     Args:
-        datasets: facts by name.
-        files: of the prepared datasets.
-        accuracy: table of accuracies, which says how many images of each dataset were evaluated.
+        datasets: by name, what is known before images are read, as texts: label; role in the run;
+            excluded, why images are not evaluated, or "" if all are; licence; origin.
+        manifests, indexes, classes: files of the prepared datasets, in the same order.
+        accuracy: columns dataset and n, the number of its images that were evaluated.
         splits: files of rib.data.split_dataset, by dataset; empty under protocol paper.
     """
-    evaluated_images = pd.read_csv(accuracy).groupby("dataset")["n"].max()
-    objects = read_objects(files.indexes)
+    evaluated_images = accuracy.groupby("dataset")["n"].max()
+    objects = read_objects(indexes)
     rows = []
-    for (name, facts), manifest in zip(datasets.items(), files.manifests, strict=True):
+    for (name, facts), manifest in zip(datasets.items(), manifests, strict=True):
         images = len(objects[name])
         evaluated = int(evaluated_images.get(name, 0))
         undecodable = len(read_json(manifest)["corrupt"])
         rows.append(
             {
                 "dataset": name,
-                "label": facts.label,
-                "role": facts.role,
+                "label": facts["label"],
+                "role": facts["role"],
                 "images": images,
                 "evaluated": evaluated,
-                "left_out": left_out(images, evaluated, undecodable, facts.excluded),
+                "left_out": left_out(images, evaluated, undecodable, facts["excluded"]),
                 "objects": objects[name]["object_id"].nunique(),
                 "classes": objects[name]["label"].nunique(),
-                "licence": facts.licence,
-                "origin": facts.origin,
+                "licence": facts["licence"],
+                "origin": facts["origin"],
             }
         )
-    labels = {name: facts.label for name, facts in datasets.items()}
-    identical = identical_table(labels, files.indexes, files.classes)
+    labels = {name: facts["label"] for name, facts in datasets.items()}
+    identical = identical_table(labels, indexes, classes)
     table = pd.DataFrame(rows, columns=[*DATA, *LICENCE]).merge(identical, on="dataset")
     if not splits:
         return table[[*DATA, *IDENTICAL, *LICENCE]]
@@ -96,11 +88,14 @@ def _images_of_splits(splits: Mapping[str, Path]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(SPLITS, "Int64"))
 
 
-def model_table(models: Mapping[str, ModelFacts], descriptions: Sequence[Path]) -> pd.DataFrame:
+def model_table(
+    models: Mapping[str, Mapping[str, str | int]], descriptions: Sequence[Path]
+) -> pd.DataFrame:
     """Architecture, pretraining, head, sizes and licence of each model.
 
     Args:
-        models: facts by name.
+        models: by name, what is known before weights are read: architecture; pretraining, its data;
+            pixels, the side of the images here; own_pixels, that of the published network; licence.
         descriptions: {model}/model.json of each model, and perhaps of more, which says where its
             head is from.
     """
@@ -110,15 +105,15 @@ def model_table(models: Mapping[str, ModelFacts], descriptions: Sequence[Path]) 
         head_of_model[model] = head_of(read_json(path)["head"])
     rows = []
     for model, facts in models.items():
-        rows.append({"model": model, "head": head_of_model[model], **dict(facts)})
+        rows.append({"model": model, "head": head_of_model[model], **facts})
     return pd.DataFrame(rows, columns=MODELS)
 
 
-def label_table(datasets: Mapping[str, DatasetFacts], verdicts: Sequence[Path]) -> pd.DataFrame:
+def label_table(labels: Mapping[str, str], verdicts: Sequence[Path]) -> pd.DataFrame:
     """Verdicts on the labels of targets, and the other mapping that agrees best with a network.
 
     Args:
-        datasets: facts by name.
+        labels: of datasets by name.
         verdicts: files of rib.statistics.label_check.
 
     Returns:
@@ -130,7 +125,7 @@ def label_table(datasets: Mapping[str, DatasetFacts], verdicts: Sequence[Path]) 
     for path in verdicts:
         verdict = read_json(path)
         row = {column: verdict[column] for column in LABELS if column in verdict}
-        row["label"] = datasets[verdict["dataset"]].label
+        row["label"] = labels[verdict["dataset"]]
         mappings = verdict["mappings"]
         if mappings:
             best_mapping = max(mappings, key=lambda name: mappings[name]["accuracy"])

@@ -1,34 +1,125 @@
-"""Out-of-distribution against in-distribution accuracy, before and after fine-tuning.
+"""Effective robustness: accuracy out of distribution beyond the line of baseline models.
 
-The baseline models are drawn, too.
+The figure has both accuracies before and after fine-tuning, and the baseline models.
 
 Source: Taori et al. 2020 (arXiv 2007.00644), whose scatter plots have these axes.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from __future__ import annotations
 
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from scipy.special import expit, logit
+from typing import TYPE_CHECKING
 
-from rib.analyses.effective_robustness.tables import Line, lines_of
 from rib.base.appearance import INK, PALE
-from rib.figures import Drawn, Labels, Style, Styles
+from rib.config.analysis import Analysis, Column, Figure, Table
+from rib.config.baselines import baseline_accuracies
+from rib.config.grid import Grid
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
 
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+    from typing import Any
+
+    import numpy as np
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MatplotlibFigure
+    from matplotlib.lines import Line2D
+
+    from rib.figures import Drawn, Labels, Style, Styles
+    from rib.statistics.effective_robustness import Line
+    from rib.statistics.inputs import Inputs
+
+EFFECTIVE_ROBUSTNESS = Table(
+    title="Effective robustness",
+    question="survived",
+    note=(
+        "Out-of-distribution accuracy minus the prediction of the baseline line at the same "
+        "in-distribution accuracy, in percentage points. The confidence interval is that of the "
+        "line, which is extrapolated beyond the accuracies of the baseline models."
+    ),
+    columns=[
+        Column("Model", "model"),
+        Column("Method", "method"),
+        Column("Target", "target"),
+        Column("Size", "size", form="text"),
+        Column("Seed", "seed", form="text"),
+        Column("Dataset", "dataset"),
+        Column("Before", "rho_before", form="signed"),
+        Column("After", "rho_after", form="signed", interval=("low", "high")),
+        Column("Change", "change", form="signed"),
+        Column("Extrapolated", "extrapolated", form="text"),
+    ],
+)
+BASELINE_LINES = Table(
+    title="Lines of the baseline models",
+    question="trust",
+    note=(
+        "Fitted to the logits of in- and out-of-distribution accuracies of published models that "
+        "were trained only on the in-distribution training set; lowest and highest in-distribution "
+        "accuracy in percent."
+    ),
+    columns=[
+        Column("Dataset", "dataset"),
+        Column("Models", "models"),
+        Column("Slope", "slope", form="number"),
+        Column("Intercept", "intercept", form="number"),
+        Column("Correlation", "correlation", form="number"),
+        Column("Lowest accuracy", "lowest"),
+        Column("Highest accuracy", "highest"),
+    ],
+)
+CAPTION = """\
+Accuracy out of distribution against accuracy in distribution, both on a logit scale, from before
+(open) to after (filled) fine-tuning on each target. Grey: published models trained on the
+in-distribution training set alone, and the line fitted to them with its confidence interval, dashed
+beyond them. Effective robustness is the height above the line, so an arrow along the line loses
+accuracy alone. Both axes are scored among the same classes; a dataset of fewer classes has a panel
+only where an in-distribution dataset with exactly these classes is evaluated (imagenet_val_r for
+IN-R), and adversarially filtered datasets have none.
+"""
 TICKS = (0.1, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 MARGIN = 0.25  # margin of an axis in logits
 SMALLEST = 1e-6  # percent; a logit of 0 is infinite
 RUN = ["model", "method", "target", "dataset", "in_distribution"]
 NUMBERS = ["id_before", "ood_before", "id_after", "ood_after", "rho_before", "rho_after"]
-Limits = tuple[float, float]  # ends of an axis, in percent
 
 
-def draw(
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """Lines of baseline models and runs beside them; None without baselines."""
+    baselines = baseline_accuracies(grid)
+    if not baselines:
+        return None
+    return Analysis(
+        inputs={"accuracy": paths.table("accuracy"), "fit": paths.table("fit")},
+        params={"baselines": baselines, "confidence": labels.confidence},
+        makes=["effective_robustness.csv", "baseline_lines.csv"],
+        tables={"effective_robustness": EFFECTIVE_ROBUSTNESS, "baseline_lines": BASELINE_LINES},
+        figures={
+            "effective_robustness": Figure(
+                question="survived",
+                caption=CAPTION,
+                inputs={"robustness": paths.table("effective_robustness")},
+                params={
+                    "models": labels.model_styles,
+                    "methods": labels.methods,
+                    "confidence": labels.confidence,
+                    "baselines": baselines,
+                    "datasets": labels.datasets,
+                },
+            )
+        },
+    )
+
+
+def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
+    """Tables `effective_robustness` and `baseline_lines` of rib.statistics.effective_robustness."""
+    from rib.statistics.effective_robustness import robustness_tables
+
+    return robustness_tables(inputs.table("accuracy"), **inputs.params)
+
+
+def draw_effective_robustness(
     robustness: pd.DataFrame,
     *,
     baselines: Iterable[Mapping[str, Any]],
@@ -46,6 +137,10 @@ def draw(
         baselines: model, dataset, id, ood of each baseline model (percent).
         datasets: label of each dataset; each dataset with baselines has a column of panels.
     """
+    import pandas as pd
+
+    from rib.statistics.effective_robustness import lines_of
+
     baseline_table = pd.DataFrame(list(baselines))
     lines = lines_of(baseline_table)
     on_other_datasets = robustness[robustness["target"] != robustness["dataset"]]
@@ -73,20 +168,27 @@ def draw(
     return figure, shown_rows
 
 
-def _panels(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+def _panels(rows: int, columns: int) -> tuple[MatplotlibFigure, np.ndarray]:
     """A figure and its panels (rows, columns), in which those of a column share their axes."""
+    import matplotlib.pyplot as plt
+
     size = (0.8 + 2.9 * columns, 1.6 + 2.5 * rows)
     return plt.subplots(rows, columns, figsize=size, squeeze=False, sharex="col", sharey="col")
 
 
-def _limits(accuracies: list[float]) -> Limits:
+def _limits(accuracies: list[float]) -> tuple[float, float]:
     """Ends of an axis for accuracies in percent, with a margin."""
+    import numpy as np
+    from scipy.special import expit, logit
+
     logits = logit(np.array(accuracies) / 100)
     low, high = 100 * expit([logits.min() - MARGIN, logits.max() + MARGIN])
     return low, high
 
 
-def _set_logit_axes(axes: Axes, x_limits: Limits, y_limits: Limits) -> None:
+def _set_logit_axes(
+    axes: Axes, x_limits: tuple[float, float], y_limits: tuple[float, float]
+) -> None:
     """Set logit axes with ticks; limits are in percent."""
     functions = (_logit_of_percent, _percent_of_logit)
     axes.set_xscale("function", functions=functions)
@@ -101,16 +203,21 @@ def _set_logit_axes(axes: Axes, x_limits: Limits, y_limits: Limits) -> None:
 
 def _logit_of_percent(percent: np.ndarray) -> np.ndarray:
     """Logits of accuracies in percent, finite for 0 and 100."""
+    import numpy as np
+    from scipy.special import logit
+
     return logit(np.clip(percent, SMALLEST, 100 - SMALLEST) / 100)
 
 
 def _percent_of_logit(logits: np.ndarray) -> np.ndarray:
     """Accuracies in percent, from their logits."""
+    from scipy.special import expit
+
     return 100 * expit(logits)
 
 
 def _draw_line(
-    axes: Axes, line: Line, baselines: pd.DataFrame, limits: Limits, confidence: float
+    axes: Axes, line: Line, baselines: pd.DataFrame, limits: tuple[float, float], confidence: float
 ) -> None:
     """Draw the baseline models and the line fitted to them, with its confidence interval.
 
@@ -123,6 +230,9 @@ def _draw_line(
         limits: ends of the horizontal axis, accuracies in distribution (percent).
         confidence: that of the interval, such as 0.95.
     """
+    import numpy as np
+    from scipy.special import expit, logit
+
     # Evenly spaced on the axis, whose scale is that of logits.
     first_logit, last_logit = logit(np.array(limits) / 100)
     x = 100 * expit(np.linspace(first_logit, last_logit, 100))  # percent
@@ -170,6 +280,8 @@ def _draw_arrow(axes: Axes, run: Mapping[Hashable, Any], style: Style) -> None:
 
 def _legend(models: Styles, confidence: float) -> list[Line2D]:
     """Entries of the legend: models, markers before and after, and the baseline models."""
+    from matplotlib.lines import Line2D
+
     handles = []
     for style in models.values():
         handles.append(_marker(style["marker"], style["colour"], style["colour"], style["label"]))
@@ -184,6 +296,8 @@ def _legend(models: Styles, confidence: float) -> list[Line2D]:
 
 def _marker(marker: str, face_colour: str, edge_colour: str, label: str) -> Line2D:
     """An entry of the legend with a marker and without a line."""
+    from matplotlib.lines import Line2D
+
     return Line2D(
         [],
         [],

@@ -4,24 +4,61 @@ Source: arXiv 2410.21582, radar figure (two pretraining sources, fine-tuned on I
 solid, after dashed).
 """
 
+from __future__ import annotations
+
+import math
 import textwrap
-from collections.abc import Collection
-from typing import Literal
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-from matplotlib.projections.polar import PolarAxes
-
+from rib.config.analysis import Analysis, Figure
+from rib.config.grid import Grid
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
 from rib.config.run import PRETRAINED
-from rib.figures import Drawn, Labels, ModelAndMethod, Style, Styles, label_of_run
 
-MARKS_RUNS = True
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Literal
+
+    import numpy as np
+    import pandas as pd
+    from matplotlib.projections.polar import PolarAxes
+
+    from rib.figures import Drawn, Labels, ModelAndMethod, Style, Styles
+
+CAPTION = """\
+Accuracy on each dataset before (solid, filled markers) and after (dashed, open markers) fine-tuning
+on one target, in bold. Robustness was gained on the other datasets on which the dashed line lies
+outside the solid one. There are no intervals here.
+"""
 LABEL_CHARACTERS = 16  # of a line of a dataset's label
 LEGEND_CHARACTERS = 60  # of a line of the legend
 
 
-def draw(
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """A figure of the first two models and the method and target of examples."""
+    if not labels.has_figures:
+        return None
+    models = dict(list(labels.model_styles.items())[:2])
+    return Analysis(
+        figures={
+            "radar": Figure(
+                question="survived",
+                caption=CAPTION,
+                inputs={"accuracy": paths.table("accuracy")},
+                params={
+                    "target": labels.example_target,
+                    **labels.one_method,
+                    "datasets": labels.datasets,
+                    "models": models,
+                },
+                marks_runs=True,
+            )
+        }
+    )
+
+
+def draw_radar(
     accuracy: pd.DataFrame,
     *,
     target: str,
@@ -37,6 +74,12 @@ def draw(
         accuracy: columns model, method, target, seed, dataset, accuracy.
         unfinished: models and methods whose run on the target is marked as unfinished.
     """
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from matplotlib.projections.polar import PolarAxes
+
+    from rib.figures import label_of_run
+
     of_models = accuracy[accuracy["model"].isin(list(models))]
     is_pretrained = of_models["method"] == PRETRAINED
     is_fine_tuned = (of_models["method"] == method) & (of_models["target"] == target)
@@ -118,7 +161,7 @@ def _horizontal_alignment(angle: float) -> Literal["left", "center", "right"]:
     Args:
         angle: where the label is on the circle, in radians, clockwise from the top.
     """
-    side = np.sin(angle)  # 1 at the right, -1 at the left
+    side = math.sin(angle)  # 1 at the right, -1 at the left
     if abs(side) < 0.1:
         return "center"
     return "left" if side > 0 else "right"
@@ -126,7 +169,7 @@ def _horizontal_alignment(angle: float) -> Literal["left", "center", "right"]:
 
 def _vertical_alignment(angle: float) -> Literal["bottom", "center", "top"]:
     """Vertical alignment: a label of several lines above or below the circle must not reach it."""
-    height = np.cos(angle)  # 1 at the top, -1 at the bottom
+    height = math.cos(angle)  # 1 at the top, -1 at the bottom
     if abs(height) < 0.9:
         return "center"
     return "bottom" if height > 0 else "top"

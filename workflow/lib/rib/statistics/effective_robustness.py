@@ -7,24 +7,22 @@ For a model with accuracies acc_in and acc_out in and out of distribution,
 in percentage points, where b is a line fitted to logit(acc_in) and logit(acc_out) of models that
 were trained only on the in-distribution training set (Taori et al. 2020, arXiv 2007.00644, which
 also fits logits). Both datasets of a pair have the same label space, for the reason in
-rib.analyses.effective_robustness.baselines.in_distribution.
+rib.config.baselines.in_distribution.
 
 The confidence interval is that of the line's mean (ordinary least squares, Student's t). It does
 not include the variation of a run's own accuracies. No torch.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import linregress, t
 
-from rib.analyses.effective_robustness.settings import BaselineAccuracies
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS
-from rib.statistics.fit import read_table
 
 FEWEST = 3  # minimum number of models for a line and its confidence interval
 Accuracies = np.ndarray | pd.Series
@@ -167,9 +165,16 @@ def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
 
 
 def robustness_tables(
-    accuracy: Path, baselines: Sequence[BaselineAccuracies], confidence: float
+    accuracy: pd.DataFrame, baselines: Sequence[Mapping[str, Any]], confidence: float
 ) -> dict[str, pd.DataFrame]:
-    """`robustness_table` as `effective_robustness`, and `line_table` as `baseline_lines`."""
-    baseline_table = pd.DataFrame([dict(pair) for pair in baselines])
-    robustness = robustness_table(read_table(accuracy), baseline_table, confidence)
+    """Tables `effective_robustness` and `baseline_lines`.
+
+    Args:
+        accuracy: see `robustness_table`.
+        baselines: model, dataset, in_distribution, id and ood of each baseline model and dataset,
+            see rib.config.baselines.
+        confidence: coverage of intervals, 0 to 1.
+    """
+    baseline_table = pd.DataFrame(list(baselines))
+    robustness = robustness_table(accuracy, baseline_table, confidence)
     return {"effective_robustness": robustness, "baseline_lines": line_table(baseline_table)}

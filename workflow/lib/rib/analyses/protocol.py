@@ -4,21 +4,37 @@ Source: arXiv 2410.21582, the schematic of the protocol (per dataset accuracy be
 change).
 """
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+from __future__ import annotations
 
-import matplotlib.pyplot as plt
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from matplotlib.textpath import TextPath
+import math
+from typing import TYPE_CHECKING
 
 from rib.base.appearance import DARK_GREY, GAIN, GREY, INK, LOSS
 from rib.base.rounding import percent, points, rounded
-from rib.config.figure_settings import ExampleRun
+from rib.config.analysis import Analysis, Figure
+from rib.config.grid import Grid
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
 from rib.config.run import PRETRAINED, images_of
-from rib.figures import Drawn, Labels, counted
 
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+    from typing import Any
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from rib.figures import Drawn, Labels
+
+CAPTION = """\
+How the benchmark works, with this run's numbers for one model and one target. The pretrained model
+is scored on every dataset, fine-tuned on the target, and scored again. RI is the mean change of
+accuracy over the out-of-distribution datasets other than the target; datasets in distribution do
+not count. mRI is the mean of RI over targets. Rows in grey are not in RI, for the reason in
+brackets: the target, datasets in distribution, variants of a dataset that is there too, and, with
+``leak_free``, datasets that share source images with the target, of which only the other images
+count.
+"""
 NOTE = "accuracy in %; grey: not in RI"
 FONT_SIZE = 7  # of rows, in points
 LABEL_WIDTH = 90  # that fits beside the numbers, in points
@@ -29,7 +45,50 @@ TABLE_TOP = 45
 TABLE_HEIGHT = 38
 
 
-def draw(
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """A figure of the first model and the method and target of examples."""
+    if not labels.has_figures:
+        return None
+    inputs = {name: paths.table(name) for name in ("accuracy", "ri", "mri")}
+    if grid.split_fractions:
+        inputs["data"] = paths.table("data")
+    return Analysis(
+        figures={
+            "protocol": Figure(
+                question="trust",
+                caption=CAPTION,
+                inputs=inputs,
+                params={
+                    "example": {
+                        **labels.one_model,
+                        **labels.one_method,
+                        "target": labels.example_target,
+                        "size": grid.shown_size,
+                    },
+                    "left_out": _not_in_ri(grid, labels.example_target),
+                    "targets": labels.targets,
+                    "datasets": labels.datasets,
+                },
+            )
+        }
+    )
+
+
+def _not_in_ri(grid: Grid, target: str | None) -> dict[str, str]:
+    """Datasets that don't count in RI of a target, and why: {"noto_blur": "variant"}."""
+    source_groups = grid.leak_free_groups() or {}
+    reasons = {}
+    for name, dataset in grid.datasets.items():
+        if name not in grid.ood:
+            reasons[name] = "variant" if dataset.role == "ood" else "in distribution"
+    if target in source_groups:
+        for name in grid.ood:
+            if source_groups.get(name) == source_groups[target]:
+                reasons[name] = "shared images"
+    return reasons
+
+
+def draw_protocol(
     accuracy: pd.DataFrame,
     ri: pd.DataFrame,
     mri: pd.DataFrame,
@@ -47,24 +106,30 @@ def draw(
         ri: columns model, method, target, seed, ri.
         mri: columns model, method, mri, ci_low, ci_high.
         data: columns dataset, train (images); None if the whole target is used for training.
-        example: fields of rib.config.figure_settings.ExampleRun.
+        example: names and labels of a model and a method, a target, and the size of its training
+            subset: model, model_label, method, method_label, target, size.
         left_out: reason by dataset, for datasets other than the target that don't count in RI.
     """
-    run = ExampleRun(**example)
-    target = run.target
-    of_model = accuracy[accuracy["model"] == run.model]
-    shown_rows = _changes(of_model, run.method, target, datasets)
+    import matplotlib.pyplot as plt
+
+    from rib.figures import counted
+
+    model = example["model"]
+    method = example["method"]
+    target = example["target"]
+    of_model = accuracy[accuracy["model"] == model]
+    shown_rows = _changes(of_model, method, target, datasets)
     images_of_target = _training_images(of_model, data, target)
-    n = images_of(run.size, images_of_target)
-    ri_of_method = ri[(ri["model"] == run.model) & (ri["method"] == run.method)]
+    n = images_of(example["size"], images_of_target)
+    ri_of_method = ri[(ri["model"] == model) & (ri["method"] == method)]
     ri_of_target = ri_of_method.groupby("target")["ri"].mean()[target]
-    mri_of_method = mri[(mri["model"] == run.model) & (mri["method"] == run.method)].iloc[0]
+    mri_of_method = mri[(mri["model"] == model) & (mri["method"] == method)].iloc[0]
 
     figure, axes = plt.subplots(figsize=(7.2, 3.5))
     axes.set(xlim=(-0.5, 99.5), ylim=(0, 50))  # with the whole line around the boxes
     axes.axis("off")
-    _draw_box(axes, (0, 31), (17, 12), f"pretrained\n{run.model_label}")
-    fine_tuned = f"{run.method_label} on\n{datasets[target]}\n({counted(n, 'image')})"
+    _draw_box(axes, (0, 31), (17, 12), f"pretrained\n{example['model_label']}")
+    fine_tuned = f"{example['method_label']} on\n{datasets[target]}\n({counted(n, 'image')})"
     _draw_box(axes, (0, 9), (17, 14), fine_tuned)
     _draw_arrow(axes, (8.5, 31), (8.5, 23))
     _draw_arrow(axes, (17, 37), (24, 37), "before")
@@ -108,6 +173,8 @@ def _changes(accuracy: pd.DataFrame, method: str, target: str, datasets: Labels)
     before = of_pretrained.set_index("dataset")["accuracy"]
     fine_tuned = accuracy[(accuracy["method"] == method) & (accuracy["target"] == target)]
     after = fine_tuned.groupby("dataset")["accuracy"].mean()
+    import pandas as pd
+
     changes = pd.DataFrame({"before": before, "after": after, "change": after - before})
     return changes.loc[list(datasets)].reset_index()
 
@@ -121,6 +188,8 @@ def _draw_box(
         corner: x and y of the lower left one.
         size: width and height.
     """
+    from matplotlib.patches import FancyBboxPatch
+
     x, y = corner
     width, height = size
     box = FancyBboxPatch(
@@ -139,6 +208,8 @@ def _draw_arrow(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], text: str = ""
 ) -> None:
     """Draw an arrow with text beside it: right of a vertical arrow, above any other."""
+    from matplotlib.patches import FancyArrowPatch
+
     arrow = FancyArrowPatch(
         start, end, arrowstyle="-|>", mutation_scale=11, color=INK, shrinkA=0, shrinkB=0
     )
@@ -205,6 +276,8 @@ def _draw_row(
 
 def _fitting_size(label: str) -> float:
     """Font size, in points, at which a label ends before the numbers; at most `FONT_SIZE`."""
+    from matplotlib.textpath import TextPath
+
     outline = TextPath((0, 0), label, size=FONT_SIZE, usetex=False)
     width = outline.get_extents().width
     return FONT_SIZE * min(1, LABEL_WIDTH / width)
@@ -212,7 +285,7 @@ def _fitting_size(label: str) -> float:
 
 def _change_colour(change: float) -> str:
     """Colour of a gain, a loss, or a change that is shown as 0 or unknown."""
-    if pd.isna(change):
+    if math.isnan(change):
         return INK
     shown_change = rounded(change)
     if shown_change > 0:

@@ -3,25 +3,57 @@
 The first row is the pretrained model.
 """
 
-from collections.abc import Collection
+from __future__ import annotations
 
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
+import math
+from typing import TYPE_CHECKING
 
 from rib.base.appearance import PRETRAINED_LABEL, SHARED
 from rib.base.rounding import whole_percent
+from rib.config.analysis import Analysis, Figure
+from rib.config.grid import Grid
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
 from rib.config.run import NO_TARGET, PRETRAINED
-from rib.figures import Drawn, Labels, ModelAndMethod, label_of_run, text_colour
-from rib.figures._panels import run_panels
 
-MARKS_RUNS = True
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import numpy as np
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as MatplotlibFigure
+    from matplotlib.image import AxesImage
+
+    from rib.figures import Drawn, Labels, ModelAndMethod
+
+CAPTION = """\
+Top-1 accuracy of every run on every dataset. A row is the target that was fine-tuned on, the first
+row the pretrained model; compare a column with its first cell. Outlined cells are the target itself
+and never count in RI; a double dagger marks datasets that share the target's source images.
+"""
 
 
-def draw(
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
+    """A figure of all models, methods and targets."""
+    return Analysis(
+        figures={
+            "accuracy_matrix": Figure(
+                question="survived",
+                caption=CAPTION,
+                inputs={"accuracy": paths.table("accuracy")},
+                params={
+                    **labels.by_target,
+                    "datasets": labels.datasets,
+                    "source_groups": grid.source_groups(),
+                },
+                marks_runs=True,
+            )
+        }
+    )
+
+
+def draw_accuracy_matrix(
     accuracy: pd.DataFrame,
     *,
     models: Labels,
@@ -41,6 +73,9 @@ def draw(
             marked.
         unfinished: models and methods with an unfinished run; their panels are marked.
     """
+    from rib.figures import label_of_run
+    from rib.figures._panels import run_panels
+
     runs = accuracy.groupby(["model", "method", "target", "dataset"], sort=False)
     shown_rows = runs["accuracy"].mean()
     rows = {NO_TARGET: PRETRAINED_LABEL, **targets}
@@ -78,6 +113,8 @@ def _grid(
         shown_rows: accuracies by model, method, target and dataset.
         rows: targets, and `NO_TARGET` for the pretrained model.
     """
+    import numpy as np
+
     grid = np.full((len(rows), len(datasets)), np.nan)
     for row, target in enumerate(rows):
         method_of_row = PRETRAINED if target == NO_TARGET else method
@@ -107,8 +144,10 @@ def _write_number(
     axes: Axes, image: AxesImage, row: int, column: int, accuracy: float, is_shared: bool
 ) -> None:
     """Write the accuracy (percent) into a cell, if there is one."""
+    from rib.figures import text_colour
+
     text = ""
-    if not np.isnan(accuracy):
+    if not math.isnan(accuracy):
         text = whole_percent(accuracy)
         if is_shared:
             text += SHARED
@@ -118,12 +157,14 @@ def _write_number(
 
 def _outline(axes: Axes, row: int, column: int) -> None:
     """Draw a frame inside a cell."""
+    from matplotlib.patches import Rectangle
+
     corner = (column - 0.47, row - 0.47)
     frame = Rectangle(corner, 0.94, 0.94, fill=False, edgecolor="black", lw=1.4)
     axes.add_patch(frame)
 
 
-def _add_colour_bar(figure: Figure, image: AxesImage) -> None:
+def _add_colour_bar(figure: MatplotlibFigure, image: AxesImage) -> None:
     """Add the scale of colours beside all panels."""
     bar = figure.colorbar(image, ax=figure.axes, shrink=0.8, aspect=40, pad=0.01)
     bar.set_label("top-1 accuracy (%)", fontsize=8)

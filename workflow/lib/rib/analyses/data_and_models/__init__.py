@@ -1,1 +1,0 @@
-"""What a reader needs to know of the datasets and models."""

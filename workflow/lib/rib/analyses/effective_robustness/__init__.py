@@ -1,1 +1,0 @@
-"""Effective robustness: accuracy beyond the line of baseline models."""

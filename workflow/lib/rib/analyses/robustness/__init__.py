@@ -1,1 +1,0 @@
-"""The benchmark itself: accuracies, RI and mRI of the whole grid."""

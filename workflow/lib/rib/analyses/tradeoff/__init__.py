@@ -1,1 +1,0 @@
-"""Trade-off between accuracy on the target and mRI."""

@@ -1,1 +1,0 @@
-"""Training history by epoch."""
