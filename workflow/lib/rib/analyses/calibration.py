@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from rib.base.appearance import DARK_BLUE, GREY, PRETRAINED_LABEL
 from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,6 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels, ModelAndMethod
 
 CAPTION = """\

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from rib.config.analysis import Analysis
 from rib.config.geometry import Geometry
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 
 if TYPE_CHECKING:
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.statistics.inputs import Inputs
 
 

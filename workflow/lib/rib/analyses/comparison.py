@@ -10,9 +10,6 @@ from rib.base.appearance import INK, PALE
 from rib.base.rounding import MINUS, fit_percent, percent, points
 from rib.base.settings import from_params, to_params
 from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 from rib.config.run import PRETRAINED
 from rib.statistics.settings import RIStatistics, ri_statistics
 
@@ -25,6 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as PlottedFigure
     from matplotlib.transforms import Transform
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels, Style, Styles
     from rib.statistics.inputs import Inputs
 

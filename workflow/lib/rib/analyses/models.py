@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from rib.base.appearance import DARK_GREY
 from rib.base.settings import from_params, to_params
 from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 from rib.statistics.settings import RIStatistics, ri_statistics
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Styles
     from rib.statistics.inputs import Inputs
 

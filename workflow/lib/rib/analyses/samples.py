@@ -8,9 +8,6 @@ from rib.base.appearance import GAIN, INK, LOSS
 from rib.base.rounding import percent, whole_percent
 from rib.base.settings import from_params, to_params
 from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 from rib.statistics.settings import RIStatistics, ri_statistics
 
 if TYPE_CHECKING:
@@ -20,6 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels, ModelAndMethod, Style
     from rib.statistics.inputs import Inputs
 

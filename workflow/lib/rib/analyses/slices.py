@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.statistics.inputs import Inputs
 
 SLICES = Table(

@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 
 from rib.base.appearance import INK
 from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 from rib.config.run import MEAN
 
 if TYPE_CHECKING:
@@ -17,6 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as PlottedFigure
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels, Styles
     from rib.statistics.inputs import Inputs
 

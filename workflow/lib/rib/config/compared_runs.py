@@ -1,10 +1,15 @@
 """Which runs are compared by their representations. No torch."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from rib.config.grid import Grid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from rib.config.run import ENSEMBLE, Run
 from rib.config.schema import known_name
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
 
 # Names of the weights that are kept in a training: ten, at equal distances, whatever its length.
 SNAPSHOTS = [f"snapshot{number}" for number in range(1, 11)]

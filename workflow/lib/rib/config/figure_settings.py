@@ -1,13 +1,17 @@
 """Settings of a figure. Not in rib.figures, which imports Matplotlib: rules import this module."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rib.base.settings import Settings, Texts
 from rib.config.analysis import Figure
 from rib.config.geometry import Geometry
-from rib.config.grid import Grid
 from rib.config.labels import GridLabels
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
 
 
 class FigureSettings(Settings):

@@ -3,9 +3,15 @@
 Obstacles are known before anything is measured.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from rib.config.budget import images_within
-from rib.config.grid import Grid
 from rib.config.run import ALL
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
 
 
 def obstacle_to_comparison(grid: Grid, model: str, dataset: str) -> str | None:

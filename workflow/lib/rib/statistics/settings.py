@@ -1,10 +1,16 @@
 """Settings that several analyses share. No pandas: rules import this module."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from rib.base.settings import Settings, Texts, from_params
-from rib.config.grid import Grid
 from rib.data.settings import DatasetView
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
 
 
 class TableSettings(Settings):
