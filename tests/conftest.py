@@ -175,7 +175,7 @@ def stage_fixture(stage, before):
                     family.make(copy_project(project.folder) / "mine")
                 targets = STAGES[stage]
                 if stage in ("tabulated", "drawn"):
-                    targets = [f"{project.of_grid()}/{name}" for name in targets]
+                    targets = [f"{project.report()}/{name}" for name in targets]
                 printed = project.snakemake("--cores", "1", *targets, **SECRETS)
                 file.write_text(printed)
         return project, file.read_text()

@@ -17,6 +17,7 @@ from snakemake.utils import update_config
 
 from rib.config.catalog import Catalog
 from rib.config.grid import Grid, resolve_grid
+from rib.config.paths import Paths
 from rib.config.schema import validated
 from tiny import forked
 
@@ -111,13 +112,9 @@ class Project:
             words.append("catalog=mine")
         return words
 
-    def of_grid(self, *config: str) -> str:
-        """Folder of what is made of a grid, relative to the project's.
-
-        `config` are extra key=value choices.
-        """
-        grid = self.grid(*config)
-        return f"results/{self.family}/{grid.config['protocol']}/metrics/{grid.digest}"
+    def report(self, *config: str) -> str:
+        """Folder of tables, figures and page; `config` are extra key=value choices."""
+        return Paths(self.grid(*config)).report
 
     def grid(self, *config: str) -> Grid:
         """The grid of the project's config.yaml; `config` are extra key=value choices."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-
 from rib.analyses.data_and_models.tables import identical_table
+
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.label_space import LabelSpace

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom
-
 from rib.analyses.data_and_models.settings import DatasetFacts
 from rib.analyses.data_and_models.tables import label_table
+from scipy.stats import binom
+
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace

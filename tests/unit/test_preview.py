@@ -4,6 +4,7 @@ import itertools
 import random
 
 import pytest
+
 from rib.base.errors import UserError
 from rib.config.paths import Paths, beside
 from rib.config.run import PRETRAINED, Run

@@ -21,8 +21,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
-
 from rib.analyses.comparison.settings import SummarySettings
 from rib.analyses.cost.settings import CostSettings
 from rib.analyses.data_and_models.settings import DataAndModelsSettings
@@ -44,6 +42,8 @@ from rib.analyses.selection.settings import VariantChoiceSettings
 from rib.analyses.sizes.settings import SizeSettings
 from rib.analyses.slices.settings import SliceSettings
 from rib.analyses.stir.settings import StirSettings
+from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
+
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params

@@ -70,7 +70,7 @@ def test_the_choice_is_the_variant_that_is_best_on_the_targets_select_split(sele
 
 def test_another_rule_needs_no_new_evaluation(selected):
     for rule in ("oracle", "leave_one_out"):
-        table = f"{selected.of_grid(*SWEEP)}/tables/selection.csv"
+        table = f"{selected.report(*SWEEP)}/tables/selection.csv"
         planned = selected.planned(table, config=(*SWEEP, f"select={rule}"))
         assert planned == {"analyse_selection": 1}
 

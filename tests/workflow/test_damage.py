@@ -70,7 +70,7 @@ def test_of_a_grid_that_was_never_run_nothing_differs(project):
 
 
 def test_nothing_is_built_on_an_edited_table(finished_copy):
-    grid = finished_copy.of_grid()
+    grid = finished_copy.report()
     table = finished_copy.folder / grid / "tables/ood.csv"
     table.write_text(table.read_text().replace("tiny_cnn", "better_cnn"))
     figure = f"{grid}/figures/before_after.png"
@@ -83,7 +83,7 @@ def test_nothing_is_built_on_an_edited_table(finished_copy):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", MADE_FROM, ids=lambda path: path.rpartition("/")[2])
 def test_nothing_is_built_on_a_damaged_file(finished_copy, path):
-    made = MADE_FROM[path] if path != ROWS else f"{finished_copy.of_grid()}/{MADE_FROM[path]}"
+    made = MADE_FROM[path] if path != ROWS else f"{finished_copy.report()}/{MADE_FROM[path]}"
     damage(finished_copy.folder / path)
     printed = finished_copy.snakemake(made, "--force", "--cores", "1", check=False)
     assert f"{path}: does not match the manifest or record next to it" in printed, printed[-2000:]

@@ -21,7 +21,7 @@ MADE_OF_ROWS = {*TABLES, *FIGURES, *PAGE}
 
 def make_mri(project, *config):
     """Run what the table of mRI needs."""
-    project.snakemake(f"{project.of_grid(*config)}/tables/mri.csv", "--cores", "1", config=config)
+    project.snakemake(f"{project.report(*config)}/tables/mri.csv", "--cores", "1", config=config)
 
 
 @pytest.fixture(scope="module")
@@ -85,5 +85,5 @@ def test_a_network_is_loaded_with_the_weights_and_rows_of_its_own_alpha(averages
         np.testing.assert_allclose(confidences[alpha], probabilities.amax(dim=1), atol=1e-3)
     assert not np.allclose(confidences[0.25], confidences[0.75])
     # and the table has a line for each
-    mri = pd.read_csv(averages.folder / averages.of_grid() / "tables/mri.csv")
+    mri = pd.read_csv(averages.folder / averages.report() / "tables/mri.csv")
     assert {"wise_ft-alpha0.25", "wise_ft-alpha0.75"} < set(mri["method"])

@@ -214,7 +214,7 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
 def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finished_copy):
     """What the rule hands on; one more fine-tuning."""
     config = ("train_subset=[5,all]", "targets=[red]", "methods=[linear_probe]")
-    grid = finished_copy.of_grid(*config)
+    grid = finished_copy.report(*config)
     finished_copy.snakemake(f"{grid}/figures/before_after.png", "--cores", "1", config=config)
     figure = finished_copy.folder / grid / "figures/before_after"
     assert set(pd.read_csv(figure.with_suffix(".csv"))["size"]) == {"all"}
@@ -234,7 +234,7 @@ def test_the_tables_of_a_leak_free_run_agree(finished_copy):
         "mri"
     ]
     names = ("mri", "ranking", "summary", "flips")
-    files = {name: f"{finished_copy.of_grid('leak_free=true')}/tables/{name}.csv" for name in names}
+    files = {name: f"{finished_copy.report('leak_free=true')}/tables/{name}.csv" for name in names}
     finished_copy.snakemake(*files.values(), "--cores", "1", config=("leak_free=true",))
     made = {
         name: pd.read_csv(finished_copy.folder / file).set_index("method")
@@ -252,7 +252,7 @@ def test_the_tables_of_a_leak_free_run_agree(finished_copy):
 def test_held_out_is_free_of_leaks_so_that_leak_free_leaves_nothing_more_out(held_out, tmp_path):
     shutil.copytree(held_out.folder, tmp_path / "copy", symlinks=True)
     copy, config = Project(tmp_path / "copy"), (*HELD_OUT, "leak_free=true")
-    table = f"{copy.of_grid(*config)}/tables/ri.csv"
+    table = f"{copy.report(*config)}/tables/ri.csv"
     copy.snakemake(table, "--cores", "1", config=config)
     plain = pd.read_csv(held_out.folder / "reports/tiny/held_out/tables/ri.csv")
     pd.testing.assert_frame_equal(plain, pd.read_csv(copy.folder / table))

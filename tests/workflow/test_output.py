@@ -6,7 +6,7 @@ pytestmark = pytest.mark.thorough
 
 
 def figures(project, *names):
-    return [f"{project.of_grid()}/figures/{name}.png" for name in names]
+    return [f"{project.report()}/figures/{name}.png" for name in names]
 
 
 def test_a_call_names_the_page_that_it_made(finished_copy):
@@ -18,7 +18,7 @@ def test_a_call_names_the_page_that_it_made(finished_copy):
 
 def test_the_sentence_of_each_failed_job_ends_its_log_which_is_shown(finished_copy):
     for name in ("ood", "ri"):
-        table = finished_copy.folder / f"{finished_copy.of_grid()}/tables/{name}.csv"
+        table = finished_copy.folder / f"{finished_copy.report()}/tables/{name}.csv"
         table.write_text(table.read_text().replace("tiny_cnn", "better_cnn"))
     drawn = figures(finished_copy, "before_after", "ri_matrix")
     printed = finished_copy.snakemake(*drawn, "--keep-going", "--cores", "1", check=False)

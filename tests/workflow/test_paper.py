@@ -58,7 +58,7 @@ def test_the_target_collects_what_the_run_has_and_says_what_it_stands_for(finish
             "figures" if name.split(".")[0] in {row["figure"] for row in MAP} else "tables"
         )
         assert f"[{name}]({name})" in text
-        made_of_grid = finished_copy.folder / finished_copy.of_grid() / source / name
+        made_of_grid = finished_copy.folder / finished_copy.report() / source / name
         assert (folder / name).read_bytes() == made_of_grid.read_bytes()
     assert "stand-in" in text and all(row["of_paper"] in text for row in MAP)
     assert finished_copy.planned("paper") == {}

@@ -117,7 +117,7 @@ def test_epochs_train_again_to_the_same_weights_and_compare_ten_times(finished_c
         "methods=[ft,linear_probe]",
         "models=[tiny_vit]",
     )
-    tables = f"{finished_copy.of_grid(*config)}/tables"
+    tables = f"{finished_copy.report(*config)}/tables"
     finished_copy.snakemake(
         "--cores", "1", "epochs", "representations", f"{tables}/mri.csv", config=config
     )

@@ -138,7 +138,7 @@ def test_jobs_that_read_a_file_in_two_roles_are_known_after_a_pull(project):
         "reference: {part_of: green, images_per_class: 2}",
     )
     config = ("datasets=[red,green]", "targets=[green]", "methods=[replay]")
-    tables = f"{project.of_grid(*config)}/tables/mri.csv"
+    tables = f"{project.report(*config)}/tables/mri.csv"
     project.snakemake(tables, "--cores", "1", config=config)
     project.git("init", "-q", "-b", "main")
     project.dvc("remote", "add", "--local", "--default", "storage", "../storage")

@@ -152,7 +152,7 @@ def test_rows_equal_those_of_a_network_loaded_without_the_library(evaluated):
 
 def test_mri_follows_from_the_accuracies_by_the_papers_definition(tabulated):
     project, _ = tabulated
-    tables_of_grid = tables(project, project.of_grid())
+    tables_of_grid = tables(project, project.report())
     accuracy = tables_of_grid["accuracy"].set_index(["method", "target", "dataset"])["accuracy"]
 
     def on_other_datasets(method, target, training_set):
@@ -171,7 +171,7 @@ def test_mri_follows_from_the_accuracies_by_the_papers_definition(tabulated):
 
 def test_mri_json_has_the_numbers_of_the_table(tabulated):
     project, _ = tabulated
-    folder = project.folder / project.of_grid() / "tables"
+    folder = project.folder / project.report() / "tables"
     mri_of_models = json.loads((folder / "mri.json").read_text())
     table = pd.read_csv(folder / "mri.csv").set_index("method")
     assert mri_of_models["tiny_cnn"]["ft"] == pytest.approx(table.loc["ft", "mri"], abs=1e-6)
@@ -182,7 +182,7 @@ def test_figures_are_drawn(drawn):
     figures = ("before_after", "radar", "ri_matrix", "accuracy_matrix", "examples", "protocol")
     for figure in (*figures, "ranking", "cost", "training"):
         for ending in ("png", "pdf", "csv"):
-            file = project.folder / project.of_grid() / f"figures/{figure}.{ending}"
+            file = project.folder / project.report() / f"figures/{figure}.{ending}"
             assert file.stat().st_size > 100
 
 
@@ -204,7 +204,7 @@ def test_figures_have_the_same_bytes_in_whatever_order_one_process_draws_them(
 ):
     project, _ = drawn
     monkeypatch.chdir(project.folder)
-    record = json.loads(Path(project.of_grid(), "figures/provenance.json").read_text())
+    record = json.loads(Path(project.report(), "figures/provenance.json").read_text())
     names = list(record["cfg"]["figures"])
     forwards = draw_figures(record, names, tmp_path / "forwards")
     backwards = draw_figures(record, reversed(names), tmp_path / "backwards")
@@ -218,7 +218,7 @@ def test_tables_and_figures_are_published(finished):
     made = tables(project)
     assert len(made["accuracy"]) == (1 + 4 * 2) * 4 and set(made["accuracy"]["n"]) == {20}
     assert len(made["ri"]) == 4 * 2 and list(made["mri"]["method"]) == METHODS
-    of_grid = project.folder / project.of_grid()
+    of_grid = project.folder / project.report()
     drawn_figures = {file.name: file.read_bytes() for file in of_grid.glob("figures/*.???")}
     published = (project.folder / "reports/tiny/figures").glob("*.???")
     assert drawn_figures == {file.name: file.read_bytes() for file in published}
@@ -298,7 +298,7 @@ def test_figures_that_fail_are_named_and_the_others_are_kept(finished_copy):
     finished_copy.edit(
         module, "    figure, axes = plt.subplots(", "    broken, axes = plt.subplots("
     )
-    target = f"{finished_copy.of_grid()}/figures/cost.png"
+    target = f"{finished_copy.report()}/figures/cost.png"
     printed = finished_copy.snakemake(target, "--cores", "1", check=False)
     sentence = next(line for line in printed.splitlines() if "could not draw" in line)
     assert "could not draw 1 figure of 11: radar (NameError: name 'figure'" in sentence
@@ -398,7 +398,7 @@ def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_th
     family = finished_copy.folder / "mine/families/tiny.yaml"
     family.write_text(family.read_text().replace("fit_threshold: none", "fit_threshold: 0.99"))
     assert set(finished_copy.planned()) <= {*MADE_OF_ROWS, *PAGE}
-    folder = f"{finished_copy.of_grid()}/tables"
+    folder = f"{finished_copy.report()}/tables"
     finished_copy.snakemake("--cores", "1", f"{folder}/summary.md", f"{folder}/training.csv")
     tables_of_grid = finished_copy.folder / folder
     fit = pd.read_csv(tables_of_grid / "fit.csv")
@@ -524,10 +524,10 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project)
 
 
 def test_figures_can_be_drawn_again_and_nothing_before_them_is(finished_copy):
-    figures = finished_copy.folder / finished_copy.of_grid() / "figures"
+    figures = finished_copy.folder / finished_copy.report() / "figures"
     shutil.rmtree(figures)
     assert finished_copy.planned() == {}, "they are published"
-    two_figures = [f"{finished_copy.of_grid()}/figures/{name}.png" for name in ("radar", "cost")]
+    two_figures = [f"{finished_copy.report()}/figures/{name}.png" for name in ("radar", "cost")]
     assert finished_copy.planned(*two_figures) == {"plot_figures": 1}
 
 

@@ -107,9 +107,7 @@ FIGURE_JOBS = figure_jobs()
 ANALYSIS_OF_FIGURE = {
     figure: name for name, analysis in ANALYSES.items() for figure in analysis.figures
 }
-DRAWN = {
-    figure: ANALYSES[name].figures[figure] for figure, name in ANALYSIS_OF_FIGURE.items()
-}
+DRAWN = {figure: ANALYSES[name].figures[figure] for figure, name in ANALYSIS_OF_FIGURE.items()}
 
 
 def figure_file(figure, ending):

@@ -89,9 +89,7 @@ def export_settings(wildcards):
         **network_settings(wildcards),
         published=GRID.models[wildcards.model].weights,
         label_names=names_of_classes(),
-        metrics=replaced(
-            grid_table_settings(GRID, ""), methods=(PRETRAINED, wildcards.method)
-        ),
+        metrics=replaced(grid_table_settings(GRID, ""), methods=(PRETRAINED, wildcards.method)),
         tables=tuple(metrics_of(GRID)),
         card=card_description(wildcards),
         code=digest(

@@ -56,9 +56,7 @@ rule write_page:
         mem_mb=1000,
         runtime=10,
     params:
-        cfg=to_params(
-            page_settings(GRID, PATHS, CHOSEN_ANALYSES, digest("write_page", *PAGE_CODE))
-        ),
+        cfg=to_params(page_settings(GRID, PATHS, CHOSEN_ANALYSES, digest("write_page", *PAGE_CODE))),
         files=REPORT_FILES,
     script:
         "../scripts/write_page.py"
