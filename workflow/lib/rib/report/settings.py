@@ -19,7 +19,7 @@ class PaperRow(Settings):
 
 
 class PaperSettings(Settings):
-    """What stands for the figures and tables of the paper, and where it is published."""
+    """What stands for the figures and tables of the paper, and links to the files."""
 
     rows: list[PaperRow]
     files: dict[str, list[str]]  # links by `of_paper`; none if this run makes none
