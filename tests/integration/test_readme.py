@@ -464,7 +464,7 @@ def test_weights_that_were_trained_elsewhere_are_scored(to_change):
         save_as(to_change.folder / "own" / line["file"], finetuned)
     # when
     (command,) = [line for line in commands(text) if "external" in line]
-    shell(to_change, only_until("write_summary", command))
+    shell(to_change, only_until("analyse_summary", command))
     # then
     tables = newest_tables(to_change)
     ri = pd.read_csv(tables / "ri.csv").set_index(["method", "target"])["ri"]
