@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
+from rib.analyses import cost, training
 from rib.analyses.comparison import ranking
-from rib.analyses.cost import cost
-from rib.analyses.training import training
 from rib.figures import STYLE
 
 LOOKS = {
@@ -203,7 +202,7 @@ def costs(ft=100.0, wise=110.0, lwf=90.0):
 
 
 def draw_cost(table):
-    return cost.draw(table, ranked(), models={"m": "M"}, methods=LABELS, confidence=0.95)
+    return cost.draw_cost(table, ranked(), models={"m": "M"}, methods=LABELS, confidence=0.95)
 
 
 def test_cost_has_bars_by_length_beside_mri():
@@ -265,7 +264,7 @@ def histories(seeds):
 
 
 def draw_training(table, targets):
-    return training.draw(table, model="m", model_label="M", methods=LOOKS, targets=targets)
+    return training.draw_training(table, model="m", model_label="M", methods=LOOKS, targets=targets)
 
 
 def test_training_has_a_column_per_target_and_a_line_per_trained_method():

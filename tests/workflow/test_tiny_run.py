@@ -294,7 +294,7 @@ def test_the_page_says_what_ri_is_averaged_over_and_where_heads_are_from(finishe
 
 
 def test_figures_that_fail_are_named_and_the_others_are_kept(finished_copy):
-    module = "workflow/lib/rib/analyses/robustness/radar.py"
+    module = "workflow/lib/rib/analyses/radar.py"
     finished_copy.edit(
         module, "    figure, axes = plt.subplots(", "    broken, axes = plt.subplots("
     )
@@ -485,7 +485,7 @@ def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
 
 
 def test_editing_the_module_of_a_figure_re_runs_the_job_of_figures_alone(finished_copy):
-    finished_copy.edit(f"{LIBRARY}/analyses/robustness/radar.py", "markersize=4.5", "markersize=5")
+    finished_copy.edit(f"{LIBRARY}/analyses/radar.py", "markersize=4.5", "markersize=5")
     assert finished_copy.planned() == {"plot_figures": 1, **PAGE}
 
 
