@@ -17,7 +17,7 @@ KEPT = $(patsubst %,figures/%.png,$(FIGURES)) $(patsubst %,tables/%.csv,accuracy
 KEPT_IF_THERE = $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes networks network_groups network_differences)
 choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
-REPORTS = reports/$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),/held_out)
+REPORTS = reports/$(or $(call choice,name),$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),_held_out))
 
 .PHONY: run test test-all test-slow torture same-results reproduce bench gpu lint format environment docs site example lock records dataset-records clean help
 

@@ -1,16 +1,14 @@
 # ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning. Stages communicate only
 # through files:
 #
-#   download -> prepare -> models -> finetune -> merge -> evaluate -> metrics -> figures -> report
+#   download -> prepare -> models -> finetune -> evaluate -> metrics -> analyses -> page
 #
-#   data/raw/<dataset or model>/                   archives as published
-#   results/<family>/prepare/<dataset>/<geometry>/ arrays and index
-#   results/<family>/<models or text>/<model>/     pretrained weights
+#   data/raw/<dataset or model>/                     archives as published
+#   results/<family>/prepare/<dataset>/<geometry>/   arrays and index
+#   results/<family>/<models or text>/<model>/       pretrained weights
 #   results/<family>/<protocol>/<stage>/<model>/<target>/<method>/<size>/<seed>/
-#                                                  checkpoints, recipes, rows, exports
-#   results/<family>/<protocol>/metrics/<digest of the grid>/
-#                                                  tables, figures and page of a grid
-#   reports/<family>/, reports/<family>/held_out/  copies of those of one grid
+#                                                    checkpoints, rows, exports
+#   reports/<name>/                                  tables, figures and page of the present config
 
 import time
 
@@ -18,48 +16,34 @@ START = time.time()
 
 
 include: "workflow/rules/common.smk"
-
-
-ANALYSES = sorted((WORKFLOW / "rules/analysis").glob("*.smk"))
-# The files of rules, in the order in which they use each other's functions and settings.
-STAGES = [
-    "download",
-    "prepare",
-    "split",
-    "models",
-    "pretrain",
-    "text",
-    "finetune",
-    "external",
-    "merge",
-    "evaluate",
-    "labels",
-    "reported_runs",
-    "metrics",
-    "published",
-    "figures",
-    "features",
-    *(f"analysis/{file.stem}" for file in ANALYSES),
-    "left_out",
-    "plot",
-    "report",
-    "preview",
-]
-if not PREVIEW:
-    STAGES += [
-        "export",
-        "paper",
-        "commands",
-    ]
-for STAGE in STAGES:
-
-    include: WORKFLOW / f"rules/{STAGE}.smk"
+include: "workflow/rules/download.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/split.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/text.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/external.smk"
+include: "workflow/rules/merge.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/labels.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/distances.smk"
+include: "workflow/rules/metrics.smk"
+include: "workflow/rules/analyses.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/export.smk"
+include: "workflow/rules/paper.smk"
+include: "workflow/rules/commands.smk"
 
 
 rule all:
     default_target: True
     input:
-        PUBLICATION.values(),
+        PAGE,
+        PAGE_TABLES,
+        PATHS.counts,
+        files_of_figures(["png", "pdf", "csv"]),
 
 
 onsuccess:

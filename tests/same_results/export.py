@@ -205,9 +205,8 @@ def _neutral_rows(
 
 def tables_of(project: Path, grid: SmallGrid) -> dict[str, pd.DataFrame]:
     """Tables of a grid by name, with the text of each cell, without times and sizes."""
-    folder = project / f"reports/{grid.family}"
-    if grid.protocol != "paper":
-        folder /= grid.protocol
+    name = grid.family if grid.protocol == "paper" else f"{grid.family}_{grid.protocol}"
+    folder = project / f"reports/{name}"
     tables = {}
     for path in sorted(folder.glob("tables/*.csv")):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -10,22 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rib.analyses.models import tables as model_comparison
-from rib.analyses.models.settings import ModelComparisonSettings
-from rib.analyses.samples import tables as samples
-from rib.analyses.samples.settings import SampleSettings
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
 from rib.data.view import DatasetFiles, DatasetView
-from rib.statistics import comparison, tables, writing
+from rib.statistics import comparison, model_comparison, samples, tables, writing
 from rib.statistics.counts import RowFiles
-from rib.statistics.settings import (
-    FitRule,
-    GridTableSettings,
-    MethodComparisonSettings,
-    RIStatistics,
-)
+from rib.statistics.settings import FitRule, GridTableSettings, RIStatistics
 
 MODELS = 14
 METHODS = [f"method{i}" for i in range(12)]
@@ -115,7 +106,6 @@ def write_tables(folder: Path) -> None:
     statistics = RIStatistics(
         ood_datasets=DATASETS, source_groups=None, replicates=2000, confidence=0.95, seed=0
     )
-    of_all = {"ri": statistics, "conditions": "", "code": ""}
     grid_tables = tables.grid_tables(
         files=files,
         manifests=[path.with_suffix(".manifest.json") for path in rows],
@@ -126,23 +116,28 @@ def write_tables(folder: Path) -> None:
             view=DatasetView(geometry=None, budget="all", images_per_class=None),
             excludes_proxy=[],
             split=[],
-            **of_all,
+            ri=statistics,
+            conditions="",
+            code="",
         ),
         counts_file=outputs["counts"],
     )
     writing.write_tables(grid_tables, outputs, conditions="")
     method_tables = comparison.comparison_tables(
-        outputs["counts"], outputs["fit"], MethodComparisonSettings(compare_to="ft", **of_all)
+        outputs["counts"], outputs["fit"], ri=statistics, compare_to="ft"
     )
     writing.write_tables(method_tables, outputs, conditions="")
     model_tables = model_comparison.model_tables(
-        outputs["counts"], outputs["fit"], ModelComparisonSettings(methods=METHODS, **of_all)
+        outputs["counts"], outputs["fit"], ri=statistics, methods=METHODS
     )
     writing.write_tables(model_tables, outputs, conditions="")
     sample_tables = samples.sample_tables(
         files=files,
         classes=[path / "classes.json" for path in prepared],
-        settings=SampleSettings(real_labels=[], groups={}, scores=[], **of_all),
+        ri=statistics,
+        real_labels=[],
+        groups={},
+        scores=[],
     )
     writing.write_tables(sample_tables, outputs, conditions="")
     (folder / "seconds").write_text(f"{time.perf_counter() - begun:.0f}")

@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rib.analyses.distances import association
-from rib.analyses.distances.settings import AssociationSettings
+from rib.statistics import association
 from rib.statistics.fit import read_table
 from rib.statistics.writing import write_tables
 
@@ -148,9 +147,9 @@ class TablesOfRuns:
     ri: pd.DataFrame
 
     def association(self, **choices):
-        """Their association, with `settings_of(**choices)`."""
+        """Their association, with other choices than CHOICES."""
         return association.association_table(
-            self.distances, self.accuracy, self.ri, settings_of(**choices)
+            self.distances, self.accuracy, self.ri, **{**CHOICES, **choices}
         )
 
     def distance(self, kind, i, j):
@@ -209,11 +208,6 @@ CHOICES = {
     "confidence": 0.95,
     "seed": 0,
 }
-
-
-def settings_of(**choices):
-    """Settings of the job that compares distances."""
-    return AssociationSettings(models=["m"], conditions="paper", code="", **{**CHOICES, **choices})
 
 
 def without_index(table):

@@ -26,7 +26,7 @@ from rib.statistics.comparison import (
 from rib.statistics.counts import Counts, count, write_counts
 from rib.statistics.ri import Ood, ood_accuracies, ood_parts
 from rib.statistics.scored_state import STATE_COLUMNS
-from rib.statistics.settings import MethodComparisonSettings, RIStatistics
+from rib.statistics.settings import RIStatistics
 from rib.statistics.tables import mri_tables, ri_table
 from tiny.rows import by_runs
 from tiny.states import state_of
@@ -126,14 +126,12 @@ def written(folder, prefix, unfinished=(), **choices):
         "seed": 0,
         **choices,
     }
-    settings = MethodComparisonSettings(
-        ri=RIStatistics(**statistics), compare_to=compare_to, conditions="protocol paper", code=""
-    )
     write(
         comparison.comparison_tables,
         counts=folder / "counts.npz",
         fit=folder / "fit.csv",
-        settings=settings,
+        ri=RIStatistics(**statistics),
+        compare_to=compare_to,
         draws=draws,
         conditions="protocol paper",
         outputs=paths,

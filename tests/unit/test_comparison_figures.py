@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from rib.analyses import cost, training
-from rib.analyses.comparison import ranking
+from rib.analyses import comparison, cost, training
 from rib.figures import STYLE
 
 LOOKS = {
@@ -46,7 +45,7 @@ def ranked(seeds=1, model="m"):
 
 def draw_ranking(seeds=1, table=None):
     table = ranked(seeds) if table is None else table
-    return ranking.draw(
+    return comparison.draw_ranking(
         table, models={"m": "M", "n": "N", "none": "O"}, methods=LOOKS, confidence=0.95
     )
 
@@ -152,7 +151,7 @@ def ranked_with_letters(letters):
 def test_numbers_and_all_letters_are_in_the_picture():
     # given as many letters as are drawn, two of them with a number
     letters = [*string.ascii_lowercase[:24], "a1", "b1"]
-    assert len(letters) == ranking.MAX_LETTERS
+    assert len(letters) == comparison.MAX_LETTERS
     # when
     with plt.style.context(STYLE):
         figure, _ = draw_ranking(table=ranked_with_letters(letters))
@@ -175,7 +174,7 @@ def test_numbers_and_all_letters_are_in_the_picture():
 
 def test_of_more_letters_none_is_drawn_and_the_figure_says_where_they_are():
     letters = [*string.ascii_lowercase, "a1"]
-    assert len(letters) == ranking.MAX_LETTERS + 1
+    assert len(letters) == comparison.MAX_LETTERS + 1
     figure, _ = draw_ranking(table=ranked_with_letters(letters))
     (axes,) = figure.axes
     assert not set(texts(axes)) & set(letters)
@@ -189,7 +188,9 @@ def test_a_ranking_over_seeds_says_so():
 
 
 def test_a_ranking_without_methods_says_so():
-    figure, shown = ranking.draw(ranked()[:0], models={"m": "M"}, methods=LOOKS, confidence=0.95)
+    figure, shown = comparison.draw_ranking(
+        ranked()[:0], models={"m": "M"}, methods=LOOKS, confidence=0.95
+    )
     assert [text.get_text() for text in figure.texts] == ["no method is ranked"] and not len(shown)
 
 

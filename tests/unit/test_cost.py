@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from rib.analyses.cost.settings import CostSettings
-from rib.analyses.cost.tables import cost_of, cost_table, jobs_of
 
 from rib.analyses.training import training_table
 from rib.config.catalog import Catalog
 from rib.config.run import METHODS
 from rib.records import provenance
+from rib.statistics.cost import cost_of, cost_table, jobs_of
 from tiny.records import FACTS
 from tiny.tables import write
 
@@ -44,17 +43,15 @@ def texts_by_name(paths_by_name):
     return {name: [str(path) for path in paths] for name, paths in paths_by_name.items()}
 
 
-def settings_of(records, fisher=None, shared_fisher=None, parents=PARENTS, evaluated=None):
-    """Settings of the job that sums up costs; every method is evaluated alone by default."""
-    return CostSettings(
-        records=[str(path) for path in records],
-        evaluated=evaluated or {name: [name] for name in ("pretrained", *PARENTS)},
-        fisher=texts_by_name(fisher or {}),
-        shared_fisher=texts_by_name(shared_fisher or {}),
-        parents=parents,
-        conditions=CONDITIONS,
-        code="",
-    )
+def arguments_of(records, fisher=None, shared_fisher=None, parents=PARENTS, evaluated=None):
+    """Arguments of `cost_of`; every method is evaluated alone by default."""
+    return {
+        "records": [str(path) for path in records],
+        "evaluated": evaluated or {name: [name] for name in ("pretrained", *PARENTS)},
+        "fisher": texts_by_name(fisher or {}),
+        "shared_fisher": texts_by_name(shared_fisher or {}),
+        "parents": parents,
+    }
 
 
 def write_record(path, seconds, device=None, images=None):
@@ -189,18 +186,18 @@ def test_a_methods_devices_are_those_of_all_its_jobs(records):
     }
 
 
-def write_costs(table_file, settings):
+def write_costs(table_file, arguments):
     """Write the table of costs as its job does; gives it as a text."""
-    write(cost_of, settings=settings, conditions=CONDITIONS, table=table_file)
+    write(cost_of, **arguments, conditions=CONDITIONS, table=table_file)
     return table_file.read_text()
 
 
 def test_the_table_of_a_grid_without_methods_has_no_lines(base, tmp_path):
     # given
     record = write_record(base / PRETRAINED_RECORD, PRETRAINED_SECONDS, "cpu")
-    settings = settings_of(records=[record], parents={})
+    arguments = arguments_of(records=[record], parents={})
     # when
-    text = write_costs(tmp_path / "cost.csv", settings)
+    text = write_costs(tmp_path / "cost.csv", arguments)
     # then
     columns = (
         "model,method,size,device,jobs,finetune,merge,evaluate,seconds,images,megabytes,conditions"
@@ -321,7 +318,7 @@ def test_a_job_is_read_off_its_path_its_record_and_its_manifest(records, base):
 def test_the_written_table_has_hundredths_of_seconds(records, tmp_path):
     # when
     table_file = tmp_path / "cost.csv"
-    lines = write_costs(table_file, settings_of(records)).splitlines()
+    lines = write_costs(table_file, arguments_of(records)).splitlines()
     # then, of two targets, with 400 images of ft each, 2 MB of ft and 2 MB of the merge each
     assert "net,wise,all,cpu,9,300.00,1.00,11.00,312.00,800,8.00,protocol paper" in lines
     assert "net,lp_ft,all,cpu,9,180.00,0.00,11.00,191.00,1600,8.00,protocol paper" in lines
@@ -338,7 +335,7 @@ def test_the_fisher_information_that_a_merge_needs_is_part_of_its_merge_and_of_n
         path = base / f"fisher/net/{target}/ft/all/{seed}/20.provenance.json"
         fisher_records.append(write_record(path, FISHER_SECONDS, "cpu"))
     # when
-    costs = cost_of(settings_of(records, fisher={"wise": fisher_records})).set_index("method")
+    costs = cost_of(**arguments_of(records, fisher={"wise": fisher_records})).set_index("method")
     # then the merge has one more job for each target
     wise = costs.loc["wise"]
     assert wise["merge"] == MERGE + 2 * FISHER_SECONDS
@@ -360,8 +357,8 @@ def test_fisher_information_that_trainings_share_counts_once_for_all_targets_and
     shared_fisher = {"ft": shared_records, "probe": shared_records}
     parents = {"ft": [], "probe": [], "wise": ["ft", "probe"]}
     # when
-    settings = settings_of(records, shared_fisher=shared_fisher, parents=parents)
-    costs = cost_of(settings).set_index("method")
+    arguments = arguments_of(records, shared_fisher=shared_fisher, parents=parents)
+    costs = cost_of(**arguments).set_index("method")
     # then each has it once per mRI, in its training, and so does the merge
     assert costs["finetune"].to_dict() == {
         "ft": FT_TRAINING + FISHER_SECONDS,
@@ -379,7 +376,7 @@ def test_methods_that_are_evaluated_together_share_the_seconds_of_the_job(record
     evaluated = {name: [name] for name in ("pretrained", "ft", "probe", "lp_ft")}
     evaluated["wise"] = ["wise-alpha0.25", "wise-alpha0.5"]
     # when
-    costs = cost_of(settings_of(records, parents=parents, evaluated=evaluated))
+    costs = cost_of(**arguments_of(records, parents=parents, evaluated=evaluated))
     # then
     of_targets = EVALUATION - PRETRAINED_SECONDS
     evaluation_of_variant = of_targets / 2 + PRETRAINED_SECONDS

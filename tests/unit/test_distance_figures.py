@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.distances import distance_drop, distance_matrix
+from rib.analyses.distances import draw_distance_drop, draw_distance_matrix
 
 DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
 TARGETS = {"a": "Set A", "c": "Set C"}
@@ -55,22 +55,22 @@ def ri():
 
 
 def drop(distances, association, ri, **choices):
-    measured = {
+    shown_distances = {
         "kinds": KINDS,
         "ood_datasets": list(DATASETS),
         "in_distribution": None,
         "in_distribution_label": None,
         **choices,
     }
-    return distance_drop.draw(
+    return draw_distance_drop(
         distances,
         association,
         ri,
         models=MODELS,
         targets=TARGETS,
         example={"method": "ft", "method_label": "FT"},
-        measured=measured,
         confidence=0.9,
+        **shown_distances,
     )
 
 
@@ -118,7 +118,7 @@ def test_too_few_points_have_a_note_in_place_of_a_correlation(distances, associa
 
 
 def test_the_matrix_has_each_pairs_number_once_with_n(distances):
-    figure, shown = distance_matrix.draw(distances, models=MODELS, datasets=DATASETS, kinds=KINDS)
+    figure, shown = draw_distance_matrix(distances, models=MODELS, datasets=DATASETS, kinds=KINDS)
     first, second = figure.axes[:2]
     assert [text.get_text() for text in first.texts] == ["10.0", "20.0", "30.0"]
     assert [text.get_text() for text in second.texts] == ["0.100", "0.200", "0.300"]

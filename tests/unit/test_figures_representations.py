@@ -3,11 +3,10 @@
 import pandas as pd
 import pytest
 
-from rib.analyses.epochs import cka_epochs
-from rib.analyses.representations import cka_layers
-from rib.analyses.stir import stir
+from rib.analyses.epochs import draw_cka_epochs
+from rib.analyses.representations import CKA, draw_cka_layers
+from rib.analyses.stir import draw_stir
 from rib.report.page import page_tables
-from tiny.analyses import DESCRIPTIONS
 from tiny.descriptions import description
 
 METHODS = {
@@ -57,7 +56,7 @@ def cka():
 
 
 def test_cka_layers_has_a_line_per_method_with_its_intervals_on_the_target_and_on_the_others(cka):
-    figure, shown = cka_layers.draw(cka, **LOOK)
+    figure, shown = draw_cka_layers(cka, **LOOK)
     own, others = figure.axes
     assert own.get_title("left") == "M, on the target" and "other datasets" in others.get_title(
         "left"
@@ -80,7 +79,7 @@ def test_cka_layers_has_a_line_per_method_with_its_intervals_on_the_target_and_o
 
 
 def test_a_method_that_a_model_lacks_has_no_line(cka):
-    figure, _ = cka_layers.draw(cka[cka["method"] == "ft"], **LOOK)
+    figure, _ = draw_cka_layers(cka[cka["method"] == "ft"], **LOOK)
     assert [len(container.lines[0].get_ydata()) for container in figure.axes[0].containers] == [
         2,
         0,
@@ -90,7 +89,7 @@ def test_a_method_that_a_model_lacks_has_no_line(cka):
 def test_the_page_shows_cka_with_three_decimals_and_its_interval(cka, tmp_path):
     cka.assign(size="all", n=20, biased=0.8).to_csv(tmp_path / "cka.csv", index=False)
     about = description({"config": {"seeds": [0], "statistics": {"confidence": 0.9}}})
-    (shown,) = page_tables({"cka": tmp_path / "cka.csv"}, DESCRIPTIONS, about)
+    (shown,) = page_tables({"cka": tmp_path / "cka.csv"}, {"cka": CKA}, about)
     texts = dict(zip(shown.header, (cell.text for cell in shown.rows[0]), strict=True))
     (interval,) = (text for header, text in texts.items() if header.startswith("90 %"))
     assert (texts["CKA"], interval, texts["Biased"]) == ("0.500", "0.400 to 0.550", "0.800")
@@ -124,7 +123,7 @@ def test_stir_shows_both_directions_and_cka_with_their_intervals():
         *("model", "method", "target", "seed", "reference", "stir", "ci_low", "ci_high"),
         *("cka", "cka_low", "cka_high", "n", "residual", "fidelity"),
     ]
-    figure, shown = stir.draw(pd.DataFrame(lines, columns=columns), **LOOK)
+    figure, shown = draw_stir(pd.DataFrame(lines, columns=columns), **LOOK)
     (axes,) = figure.axes
     heights = [list(container.lines[0].get_ydata()) for container in axes.containers]
     assert heights == [
@@ -163,7 +162,7 @@ def test_cka_epochs_starts_at_1_and_has_a_point_per_snapshot(cka):
     rows = pd.concat(
         [rows.assign(trained=50.0), rows.assign(trained=100.0, cka=rows["cka"] - 0.05)]
     )
-    figure, shown = cka_epochs.draw(rows, **LOOK)
+    figure, shown = draw_cka_epochs(rows, **LOOK)
     lines = [
         list(container.lines[0].get_ydata())
         for axes in figure.axes

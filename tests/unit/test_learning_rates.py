@@ -5,9 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from rib.analyses.learning_rates.settings import LearningRateSettings, SweptMethod
-from rib.analyses.learning_rates.tables import choice_table, choose
 from rib.config.catalog import Catalog
+from rib.statistics.learning_rates import SweptMethod, choice_table, choose
 from tiny.project import ROOT
 from tiny.tables import write
 
@@ -122,16 +121,14 @@ def test_the_table_has_each_runs_fit_and_last_loss(tmp_path):
         swept_methods[f"ft-lr{rate}"] = SweptMethod(
             method="ft", entry="ft", recipe="adamw", can_fit=True, lr={"m": float(rate)}
         )
-    settings = LearningRateSettings(
-        swept_methods=swept_methods, threshold=THRESHOLD, conditions="c", code=""
-    )
     # when
     write(
         choice_table,
         manifests=manifests,
         histories=histories,
-        settings=settings,
-        conditions=settings.conditions,
+        swept_methods=swept_methods,
+        threshold=THRESHOLD,
+        conditions="c",
         table=tmp_path / "learning_rates.csv",
     )
     # then

@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.cost.tables import cost_table
-from rib.analyses.over_targets.settings import OverTargetsSettings
-from rib.analyses.over_targets.tables import over_targets_table
+from rib.analyses.over_targets import over_targets_table
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, parent_of
 from rib.evaluation.networks import merged_states
 from rib.evaluation.settings import MergeSettings
 from rib.methods import greedy_soup, soup
 from rib.statistics.bootstrap import object_weights
+from rib.statistics.cost import cost_table
 from rib.statistics.counts import COLUMNS, RowFiles
 from rib.statistics.fit import fit_table
 from rib.statistics.settings import FitRule
@@ -514,27 +513,23 @@ def over_targets(tmp_path):
         facts = {"device": "cpu", "fit": fit_of_parents, "networks": networks}
         manifest.write_text(json.dumps(facts))
         manifests.append(manifest)
-    settings = OverTargetsSettings(
-        datasets=["b", "c"],
-        fit=FitRule(
-            can_fit=["ft"],
-            threshold=0.95,
-            whole_targets=True,
-            other_rates={"m": ["soup_targets"]},
-        ),
-        replicates=REPLICATES,
-        confidence=0.9,
-        seed=SEED_OF_REPLICATES,
-        conditions="protocol paper",
-        code="",
+    rule = FitRule(
+        can_fit=["ft"],
+        threshold=0.95,
+        whole_targets=True,
+        other_rates={"m": ["soup_targets"]},
     )
     indexes = [write_index(tmp_path, dataset) for dataset in OBJECTS]
     write(
         over_targets_table,
         files=RowFiles(rows=row_files, indexes=indexes),
         manifests=manifests,
-        settings=settings,
-        conditions=settings.conditions,
+        datasets=["b", "c"],
+        fit=rule,
+        replicates=REPLICATES,
+        confidence=0.9,
+        seed=SEED_OF_REPLICATES,
+        conditions="protocol paper",
         table=tmp_path / "table.csv",
     )
     rows = pd.concat([pd.read_parquet(row_file) for row_file in row_files])

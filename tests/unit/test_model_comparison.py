@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rib.analyses.models.settings import ModelComparisonSettings
-from rib.analyses.models.tables import MEASURES, kendall_tau, model_tables
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from rib.statistics.bootstrap import estimate, object_weights, over_runs, p_over_runs
 from rib.statistics.counts import Counts, write_counts
+from rib.statistics.model_comparison import MEASURES, kendall_tau, model_tables
 from rib.statistics.ri import ood_accuracies, ood_parts
 from rib.statistics.settings import RIStatistics
 from rib.statistics.tables import mri_tables
@@ -108,23 +107,20 @@ def write_model_tables(
     fit_of_unfinished = [(*run.values(RUN_COLUMNS), 50.0, "yes") for run in unfinished]
     fit = pd.DataFrame(fit_of_unfinished, columns=[*RUN_COLUMNS, "fit", "unfinished"])
     fit.to_csv(folder / "fit.csv", index=False)
-    settings = ModelComparisonSettings(
-        ri=RIStatistics(
-            ood_datasets=DATASETS,
-            source_groups=source_groups,
-            replicates=REPLICATES,
-            confidence=CONFIDENCE,
-            seed=SEED,
-        ),
-        methods=list(methods),
-        conditions="protocol paper",
-        code="",
+    ri = RIStatistics(
+        ood_datasets=DATASETS,
+        source_groups=source_groups,
+        replicates=REPLICATES,
+        confidence=CONFIDENCE,
+        seed=SEED,
     )
-    tables = model_tables(folder / "counts.npz", folder / "fit.csv", settings, draws)
+    tables = model_tables(
+        folder / "counts.npz", folder / "fit.csv", ri=ri, methods=methods, draws=draws
+    )
     comparisons = folder / "model_comparisons.csv"
     ranks = folder / "model_ranks.csv"
     files = {"model_comparisons": comparisons, "model_ranks": ranks}
-    write_tables(tables, files, conditions=settings.conditions)
+    write_tables(tables, files, conditions="protocol paper")
     return ModelTables(
         comparisons=pd.read_csv(comparisons, dtype={"size": str}),
         ranks=pd.read_csv(ranks, dtype={"size": str}),

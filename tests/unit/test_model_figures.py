@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from rib.analyses.models import models
+from rib.analyses import models
 
 STYLES = {
     name: {"label": f"Model {name.upper()}", "colour": colour, "marker": marker}
@@ -41,7 +41,7 @@ def table(ranks=((2, 1), (1, 3), (3, 2)), tau=(np.nan, np.nan)):
 
 
 def test_models_show_accuracies_with_whiskers_beside_ranks_that_cross():
-    figure, shown = models.draw(table(), **SETTINGS)
+    figure, shown = models.draw_models(table(), **SETTINGS)
     left, right, named = figure.axes
     points = [line for line in left.lines if line.get_marker() in "osD"]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in points] == [
@@ -78,14 +78,14 @@ def test_models_show_accuracies_with_whiskers_beside_ranks_that_cross():
 
 
 def test_models_state_tau_with_its_p():
-    figure, _ = models.draw(table(tau=(-0.2, 0.4512)), **SETTINGS)
+    figure, _ = models.draw_models(table(tau=(-0.2, 0.4512)), **SETTINGS)
     first, second = figure.get_supxlabel().splitlines()
     assert "\N{MINUS SIGN}0.20 (p = 0.45 " in first
     assert second.startswith("whiskers: 95% confidence intervals")
 
 
 def test_models_without_a_rank_stand_below_without_a_line():
-    figure, _ = models.draw(table(ranks=((np.nan, np.nan), (1, 2), (2, 1))), **SETTINGS)
+    figure, _ = models.draw_models(table(ranks=((np.nan, np.nan), (1, 2), (2, 1))), **SETTINGS)
     _, right, named = figure.axes
     assert [(line.get_ydata().tolist(), line.get_linestyle()) for line in right.lines] == [
         ([3, 3], "None"),
@@ -96,12 +96,12 @@ def test_models_without_a_rank_stand_below_without_a_line():
 
 
 def test_models_of_equal_rank_are_drawn_one_below_the_other():
-    figure, _ = models.draw(table(ranks=((1, 1), (1, 1), (3, 3))), **SETTINGS)
+    figure, _ = models.draw_models(table(ranks=((1, 1), (1, 1), (3, 3))), **SETTINGS)
     _, right, named = figure.axes
     assert [line.get_ydata().tolist() for line in right.lines] == [[1, 1], [2, 2], [3, 3]]
     assert [text.get_text()[0] for text in named.get_yticklabels()] == ["1", "1", "3"]
 
 
 def test_models_of_equal_rank_before_have_lines_that_do_not_cross():
-    figure, _ = models.draw(table(ranks=((1, 2), (1, 1), (3, 3))), **SETTINGS)
+    figure, _ = models.draw_models(table(ranks=((1, 2), (1, 1), (3, 3))), **SETTINGS)
     assert [line.get_ydata().tolist() for line in figure.axes[1].lines] == [[2, 2], [1, 1], [3, 3]]

@@ -9,16 +9,21 @@ import pytest
 from matplotlib.collections import PathCollection
 from scipy import stats
 
-from rib.analyses.networks import networks as figure_module
-from rib.analyses.networks.settings import NetworkGroupSettings
-from rib.analyses.networks.tables import network_tables, welch_interval
+from rib.analyses import networks
+from rib.config.catalog import Catalog
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from rib.statistics.bootstrap import estimate, object_weights
 from rib.statistics.counts import write_counts
+from rib.statistics.network_groups import network_tables, welch_interval
 from rib.statistics.ri import ood_accuracies
 from rib.statistics.settings import RIStatistics
 from rib.statistics.writing import read_fit, write_tables
+from tiny.grids import grid
+from tiny.project import ROOT
 from tiny.states import counts_without_shared_objects, state_of
+from tiny.wiring import GRIDS, OWN_CNN
 
 CONFIDENCE = 0.9
 OOD = ["a", "b", "c"]
@@ -69,21 +74,20 @@ def made_up_counts(models=tuple(GROUP_OF), methods=METHODS, chances=None):
     return counts_without_shared_objects(states, OBJECTS, correct)
 
 
-SETTINGS = NetworkGroupSettings(
-    ri=RIStatistics(
+# How groups are compared, arguments of `network_tables`.
+SETTINGS = {
+    "ri": RIStatistics(
         ood_datasets=OOD, source_groups=None, replicates=200, confidence=CONFIDENCE, seed=3
     ),
-    groups=GROUP_OF,
-    in_distribution=["clean"],
-    pretraining_images={"vit0": 50_000},
-    conditions="protocol paper",
-    code="",
-)
+    "groups": GROUP_OF,
+    "in_distribution": ["clean"],
+    "pretraining_images": {"vit0": 50_000},
+}
 
 
 def replace_groups(group_of, images):
     """The settings with other groups and numbers of pretraining images, each by model."""
-    return SETTINGS.model_copy(update={"groups": group_of, "pretraining_images": images})
+    return {**SETTINGS, "groups": group_of, "pretraining_images": images}
 
 
 def write_fit(path, counts, unfinished):
@@ -118,9 +122,9 @@ def write_network_tables(folder, counts, unfinished=(), settings=SETTINGS):
     write_counts(counts, counts_file)
     fit = folder / "fit.csv"
     write_fit(fit, counts, unfinished)
-    tables = network_tables(counts_file, fit, write_descriptions(folder), settings)
+    tables = network_tables(counts_file, fit, write_descriptions(folder), **settings)
     files = {name: folder / f"{name}.csv" for name in tables}
-    write_tables(tables, files, fit=read_fit(fit), conditions=settings.conditions)
+    write_tables(tables, files, fit=read_fit(fit), conditions="protocol paper")
     return {name: pd.read_csv(path, dtype={"size": str}) for name, path in files.items()}
 
 
@@ -217,7 +221,7 @@ def test_the_ends_of_an_interval_of_accuracies_are_accuracies(tmp_path):
 
 def replicates_of_groups(counts, method, attribute):
     """Means over the networks of each group of an attribute of rib.statistics.ri.Ood."""
-    weights = object_weights(counts.objects, SETTINGS.ri.replicates, SETTINGS.ri.seed)
+    weights = object_weights(counts.objects, SETTINGS["ri"].replicates, SETTINGS["ri"].seed)
     ood = ood_accuracies(counts, weights, OOD)
     means = {}
     for group, models in GROUPS.items():
@@ -400,7 +404,7 @@ def test_models_without_a_group_are_left_out(tmp_path):
 
 
 def test_without_datasets_in_distribution_there_is_no_such_measure(tmp_path):
-    settings = SETTINGS.model_copy(update={"in_distribution": []})
+    settings = {**SETTINGS, "in_distribution": []}
     counts = made_up_counts(models=GROUPS["big"])
     tables = write_network_tables(tmp_path, counts, settings=settings)
     measures = [measure for measure in MEASURES if measure != "in_distribution"]
@@ -426,7 +430,7 @@ STYLES = {
 
 def draw(tables):
     """The figure of these tables, and the rows that it shows."""
-    return figure_module.draw(
+    return networks.draw_networks(
         tables["networks"],
         tables["network_groups"],
         models=dict.fromkeys(GROUP_OF, "Model"),
@@ -521,35 +525,42 @@ def test_a_method_without_finished_networks_is_drawn_nowhere(tmp_path):
     assert len(dots(mri_axes)) == len(GROUP_OF)
 
 
-# The rules
+# What is described
 
 
-@pytest.mark.thorough
-def test_only_a_grid_with_replicates_has_the_analysis(wiring):
-    with_analysis = set()
-    for name, jobs in wiring.items():
-        (plot,) = [job for job in jobs if job.rule == "plot_figures"]
-        has_job = any(job.rule == "compare_networks" for job in jobs)
-        assert has_job == ("networks" in plot.settings["figures"])
-        (page,) = [job for job in jobs if job.rule == "write_page"]
-        assert has_job == ("network_groups" in page.settings["analyses"])
-        if has_job:
-            with_analysis.add(name)
-    assert with_analysis == {"replicates"}
+@pytest.fixture
+def described(tmp_path):
+    """A function that gives what the analysis makes of a grid of tiny.wiring, by its name."""
+    (tmp_path / "models.yaml").write_text(OWN_CNN)
+    catalog = Catalog([ROOT / "workflow/catalog", tmp_path])
+
+    def describe(name):
+        choices = dict(GRIDS[name].config)
+        choices.pop("catalog", None)  # it is the one above
+        choices.pop("external", None)  # weights in files that are not there
+        of_choices = grid(catalog, **choices)
+        return networks.describe(of_choices, Paths(of_choices), GridLabels(of_choices))
+
+    return describe
 
 
-def test_the_job_is_given_the_groups_and_the_numbers_of_pretraining_images(wiring):
-    (job,) = [job for job in wiring["replicates"] if job.rule == "compare_networks"]
-    assert job.settings["groups"] == {
+@pytest.mark.parametrize("name", GRIDS)
+def test_only_a_grid_with_replicates_has_the_analysis(name, described):
+    assert (described(name) is not None) == (name == "replicates")
+
+
+def test_the_job_is_given_the_groups_and_the_numbers_of_pretraining_images(described):
+    analysis = described("replicates")
+    assert analysis.params["groups"] == {
         "fashion_cnn_1k": "CNN on 1,000",
         "fashion_cnn_1k_seed1": "CNN on 1,000",
         "own_cnn": "Own CNNs",
     }
-    assert job.settings["in_distribution"] == ["fashion"]
-    assert job.settings["pretraining_images"] == {
+    assert analysis.params["in_distribution"] == ["fashion"]
+    assert analysis.params["pretraining_images"] == {
         "fashion_cnn_1k": 1000,
         "fashion_cnn_1k_seed1": 1000,
         "own_cnn": 7000,
     }
     of_a_network_that_is_pretrained_here = ["results/fashion/models/own_cnn/model.json"]
-    assert job.inputs["descriptions"] == of_a_network_that_is_pretrained_here
+    assert analysis.inputs["descriptions"] == of_a_network_that_is_pretrained_here

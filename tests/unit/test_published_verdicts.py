@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.published.obstacles import obstacle_to_comparison
-from rib.analyses.published.settings import PublishedAccuracy, PublishedSettings
-from rib.analyses.published.tables import TOLERANCE, compare
+from rib.analyses import published
+from rib.config.obstacles import obstacle_to_comparison
+from rib.statistics.inputs import Inputs
+from rib.statistics.published import TOLERANCE
 from tiny.changed import replace
 from tiny.grids import grid
 
@@ -39,18 +40,20 @@ def compared(rows, stated, table, expected=None, obstacles=None):
         obstacles: reasons why accuracies on datasets are not comparable, by name.
     """
     obstacle_of = obstacles or {}
-    published = [
-        PublishedAccuracy(
-            model=model,
-            dataset=dataset,
-            accuracy=accuracy,
-            source=source,
-            obstacle=obstacle_of.get(dataset),
-        )
+    accuracies = [
+        {
+            "model": model,
+            "dataset": dataset,
+            "accuracy": accuracy,
+            "source": source,
+            "obstacle": obstacle_of.get(dataset),
+        }
         for model, dataset, accuracy, source in stated
     ]
-    settings = PublishedSettings(published=published, expected_images=expected or {}, code="")
-    compare(rows=rows, settings=settings, table=table)
+    params = {"published": accuracies, "expected_images": expected or {}}
+    inputs = Inputs({"rows": [str(path) for path in rows]}, params)
+    (text,) = published.tables(inputs).values()
+    table.write_text(text)
     return pd.read_csv(table)
 
 

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from rib.analyses.learning_rates.held_out import (
+from rib.base.errors import UserError
+from rib.statistics.counts import RowFiles
+from rib.statistics.held_out_rates import (
     SelectSplit,
     choose_on_select_splits,
     choose_rate,
@@ -18,9 +20,7 @@ from rib.analyses.learning_rates.held_out import (
     paired_differences,
     warnings_on,
 )
-from rib.analyses.learning_rates.settings import HeldOutRateSettings, SweptMethod
-from rib.base.errors import UserError
-from rib.statistics.counts import RowFiles
+from rib.statistics.learning_rates import SweptMethod
 from tiny.rows import write_rows
 from tiny.tables import write
 
@@ -149,7 +149,7 @@ THRESHOLD = 0.95
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Writes the files of sweeps, chooses and returns the table and its settings.
+    """Writes the files of sweeps, chooses and returns the table and the methods.
 
     It takes, by method, right answers at each rate on targets a and b, and fits at each rate.
     """
@@ -183,27 +183,27 @@ def sweep(tmp_path):
                         index.parent.mkdir(parents=True, exist_ok=True)
                         ids = [f"{target}{i}" for i in range(len(ranks))]
                         pd.DataFrame({"object_id": ids, "label": 0}).to_parquet(index)
-        settings = HeldOutRateSettings(
-            swept_methods=swept_methods,
-            threshold=THRESHOLD,
-            family="fashion",
-            targets=["a", "b"],
-            seeds=[100],
-            conditions="c",
-            code="",
-        )
         files = RowFiles(rows, sorted((tmp_path / "prepare").glob("*/*/index.parquet")))
         write(
             choose_on_select_splits,
             manifests=manifests,
             select_files=files,
-            settings=settings,
+            swept_methods=swept_methods,
+            targets=["a", "b"],
+            threshold=THRESHOLD,
             conditions="c",
             table=tmp_path / "learning_rates.csv",
         )
-        return pd.read_csv(tmp_path / "learning_rates.csv"), settings
+        return pd.read_csv(tmp_path / "learning_rates.csv"), swept_methods
 
     return choose
+
+
+def recipes_of(table, swept_methods):
+    """The recipes for the file of the family fashion."""
+    return family_recipes(
+        table, swept_methods=swept_methods, family="fashion", targets=["a", "b"], seeds=[100]
+    )
 
 
 # Accuracies 62.5, 87.5 and 100; only the last two are within one error of each other.
@@ -235,7 +235,7 @@ def test_a_method_that_cannot_fit_is_chosen_by_accuracy_alone(sweep):
 
 
 def test_a_method_without_a_rate_that_fits_is_named_with_what_was_tried(sweep):
-    table, settings = sweep({"ft": RISING}, {"ft": [(0.5, 1), (1, 0.949), (0.03, 0.02)]})
+    table, methods = sweep({"ft": RISING}, {"ft": [(0.5, 1), (1, 0.949), (0.03, 0.02)]})
     assert set(table["chosen"]) == {"no"} and table["difference"].isna().all()
     (sentence,) = warnings_on(table, THRESHOLD)
     assert sentence == (
@@ -243,7 +243,7 @@ def test_a_method_without_a_rate_that_fits_is_named_with_what_was_tried(sweep):
         "run fits 95 % of its training images: 0.001 (lowest fit 50.0 %), 0.003 (lowest fit 94.9 "
         "%), 0.01 (lowest fit 2.0 %); try others in method_settings, or train longer."
     )
-    snippet = family_recipes(table, settings)
+    snippet = recipes_of(table, methods)
     assert yaml.safe_load(snippet) == {"recipes": {}}
     assert "# no rate: ft with recipe adamw on m" in snippet
 
@@ -281,8 +281,8 @@ def test_one_rate_is_no_sweep(sweep):
 
 def test_the_recipes_are_those_of_a_familys_file(sweep):
     methods = {"ft": RISING[::-1], "linear_probe": RISING}
-    table, settings = sweep(methods, models=["m", "n"])
-    snippet = family_recipes(table, settings)
+    table, methods = sweep(methods, models=["m", "n"])
+    snippet = recipes_of(table, methods)
     assert yaml.safe_load(snippet)["recipes"] == {
         "adamw": {
             "ft": {"lr": {"m": 0.001, "n": 0.001}},
@@ -293,14 +293,14 @@ def test_the_recipes_are_those_of_a_familys_file(sweep):
 
 
 def test_small_rates_are_read_as_numbers(sweep):
-    table, settings = sweep({"ft": RISING[:1]}, rates=[0.00001])
-    recipes = yaml.safe_load(family_recipes(table, settings))["recipes"]
+    table, methods = sweep({"ft": RISING[:1]}, rates=[0.00001])
+    recipes = yaml.safe_load(recipes_of(table, methods))["recipes"]
     assert recipes == {"adamw": {"ft": {"lr": {"m": 0.00001}}}}
 
 
 def test_variants_by_something_else_than_the_rate_are_left_to_the_reader(sweep):
-    table, settings = sweep({"lora-rank4": RISING, "lora-rank8": RISING[::-1]})
-    snippet = family_recipes(table, settings)
+    table, methods = sweep({"lora-rank4": RISING, "lora-rank8": RISING[::-1]})
+    snippet = recipes_of(table, methods)
     assert yaml.safe_load(snippet) == {"recipes": {}}
     assert "# lora-rank4 with recipe adamw on m: 0.003\n" in snippet
     assert "# lora-rank8 with recipe adamw on m: 0.001\n" in snippet

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from rib.analyses import ri_matrix
-from rib.analyses.comparison.summary import Cell, _in_latex, _in_markdown
 from rib.base.files import write_table
 from rib.base.rounding import MINUS, fit_percent, percent, points, whole_percent
 from rib.report.page import FORMS
 from rib.report.views import _numbers_with_intervals
+from rib.statistics.summary import Cell, _in_latex, _in_markdown
 from tiny.project import ROOT
 
 
@@ -104,8 +104,8 @@ def test_nothing_that_people_read_is_rounded_in_another_way():
     files = [
         *library.glob("figures/*.py"),
         *library.glob("analyses/*.py"),
-        library / "analyses/comparison/summary.py",
-        *library.glob("reporting/*"),
+        library / "statistics/summary.py",
+        *library.glob("report/*"),
     ]
     allowed = ("cost_estimate.py",)  # hours of devices
     other = re.compile(r"\+?\.1f|\.round\(1\)|round\([^()]*, 1\)|toFixed|%\+?\.\d+f")

@@ -12,18 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.samples.calibration_error import calibration_error_and_floor
-from rib.analyses.samples.resampled_means import DatasetObjects, ResampledObjects
-from rib.analyses.samples.settings import SampleSettings
-from rib.analyses.samples.tables import sample_tables
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import Run
 from rib.statistics.bootstrap import object_weights
+from rib.statistics.calibration_error import calibration_error_and_floor
 from rib.statistics.counts import ALL_INDICES, RowFiles, count
+from rib.statistics.resampled_means import DatasetObjects, ResampledObjects
 from rib.statistics.ri import ood_accuracies
 from rib.statistics.sample_rows import compare_predictions
+from rib.statistics.samples import sample_tables
 from rib.statistics.settings import RIStatistics
 from rib.statistics.tables import accuracy_table, mri_tables
 from tiny.rows import by_runs
@@ -123,14 +122,6 @@ class EvaluatedGrid:
 
     def sample_tables(self, source_groups=None, row_files=None):
         """The tables `samples` and `flips` that are made of the grid, or of other files of rows."""
-        settings = SampleSettings(
-            ri=RIStatistics(ood_datasets=list(SIZES), source_groups=source_groups, **STATISTICS),
-            real_labels=[],
-            groups={},
-            scores=[],
-            conditions="protocol paper",
-            code="",
-        )
         names = ("samples", "flips", "scores", "mean_scores")
         outputs = {name: self.folder / f"{name}.csv" for name in names}
         indexes = [self.index_path(dataset) for dataset in sorted(SIZES)]
@@ -138,8 +129,11 @@ class EvaluatedGrid:
             sample_tables,
             files=RowFiles(rows=row_files or self.row_files, indexes=indexes),
             classes=[path.with_name("classes.json") for path in indexes],
-            settings=settings,
-            conditions=settings.conditions,
+            ri=RIStatistics(ood_datasets=list(SIZES), source_groups=source_groups, **STATISTICS),
+            real_labels=[],
+            groups={},
+            scores=[],
+            conditions="protocol paper",
             outputs=outputs,
         )
         return pd.read_csv(outputs["samples"]), pd.read_csv(outputs["flips"])

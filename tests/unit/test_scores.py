@@ -13,14 +13,13 @@ import pandas as pd
 import pytest
 from test_evaluate import scores_of
 
-from rib.analyses.samples.scores import SCORES, compared_scores, real_accuracies, real_answers
-from rib.analyses.samples.settings import SampleSettings
-from rib.analyses.samples.tables import sample_tables
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace, imagenet_wnids, read_real_labels, read_timm_list
 from rib.statistics.bootstrap import object_weights
 from rib.statistics.counts import RowFiles
+from rib.statistics.samples import sample_tables
+from rib.statistics.scores import SCORES, compared_scores, real_accuracies, real_answers
 from rib.statistics.settings import RIStatistics
 from tiny.tables import write
 
@@ -114,27 +113,22 @@ class ScoredGrid:
         """The tables of scores that `sample_tables` makes of the grid, by name.
 
         Args:
-            real_labels, groups, scores: as in the settings of `sample_tables`.
+            real_labels, groups, scores: as for `sample_tables`.
         """
         names = ["samples", "flips", "scores", "mean_scores"]
         if scores:
             names.append("ri_scores")
         outputs = {name: self.folder / f"{name}.csv" for name in names}
-        settings = SampleSettings(
-            ri=RIStatistics(ood_datasets=list(SPACES), source_groups=None, **STATISTICS),
-            real_labels=list(real_labels),
-            groups=groups or {},
-            scores=list(scores),
-            conditions="paper",
-            code="",
-        )
         indexes = sorted(self.folder.glob("prepare/*/*/index.parquet"))
         write(
             sample_tables,
             files=RowFiles(rows=list(self.row_files.values()), indexes=indexes),
             classes=sorted(self.folder.glob("prepare/*/*/classes.json")),
-            settings=settings,
-            conditions=settings.conditions,
+            ri=RIStatistics(ood_datasets=list(SPACES), source_groups=None, **STATISTICS),
+            real_labels=real_labels,
+            groups=groups or {},
+            scores=scores,
+            conditions="paper",
             outputs=outputs,
         )
         return {name: pd.read_csv(path) for name, path in outputs.items()}

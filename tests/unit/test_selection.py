@@ -11,8 +11,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rib.analyses.selection.settings import VariantChoiceSettings
-from rib.analyses.selection.tables import (
+from rib.analyses.selection import SELECTION
+from rib.base.errors import UserError
+from rib.report.page import page_tables
+from rib.statistics.bootstrap import object_weights
+from rib.statistics.counts import ALL_INDICES, Counts, RowFiles, write_counts
+from rib.statistics.selection import (
     Trained,
     choices_of,
     gains_of,
@@ -20,12 +24,7 @@ from rib.analyses.selection.tables import (
     select_variants,
     selection_table,
 )
-from rib.base.errors import UserError
-from rib.report.page import page_tables
-from rib.statistics.bootstrap import object_weights
-from rib.statistics.counts import ALL_INDICES, Counts, RowFiles, write_counts
 from rib.statistics.settings import RIStatistics
-from tiny.analyses import DESCRIPTIONS
 from tiny.descriptions import description
 from tiny.grids import grid
 from tiny.rows import write_rows
@@ -714,19 +713,12 @@ def with_a_twin(counts):
 def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_path):
     # given
     write_counts(with_a_twin(counts_of(random_answers(0))), tmp_path / "counts.npz")
-    settings = VariantChoiceSettings(
-        ri=RIStatistics(
-            ood_datasets=list(OBJECTS),
-            source_groups=None,
-            replicates=100,
-            confidence=0.95,
-            seed=0,
-        ),
-        choose_by="oracle",
-        variants=VARIANTS,
-        groups=GROUPS,
-        conditions="c",
-        code="",
+    statistics = RIStatistics(
+        ood_datasets=list(OBJECTS),
+        source_groups=None,
+        replicates=100,
+        confidence=0.95,
+        seed=0,
     )
     # when the table is made twice
     first_file = tmp_path / "first.csv"
@@ -736,8 +728,11 @@ def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_pa
             select_variants,
             counts=tmp_path / "counts.npz",
             select_files=RowFiles(rows=[], indexes=[]),
-            settings=settings,
-            conditions=settings.conditions,
+            ri=statistics,
+            rule="oracle",
+            variants=VARIANTS,
+            groups=GROUPS,
+            conditions="c",
             table=file,
             fit_of_runs=pd.concat([fit_of_runs("m"), fit_of_runs("n")]),
         )
@@ -797,7 +792,7 @@ def test_the_page_has_labels_of_the_method_and_of_its_variants(tmp_path):
     }
     # when
     (table_on_page,) = page_tables(
-        {"selection": tmp_path / "selection.csv"}, DESCRIPTIONS, description(about)
+        {"selection": tmp_path / "selection.csv"}, {"selection": SELECTION}, description(about)
     )
     # then
     texts_of_rows = []

@@ -10,13 +10,11 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from rib.analyses.sizes import pretraining_sizes, train_subsets
-from rib.analyses.sizes.settings import SizeSettings
-from rib.analyses.sizes.tables import GridTables, size_tables
+from rib.analyses import pretraining_sizes, train_subsets
 from rib.config.figure_settings import FigureSettings
 from rib.figures import FigureFiles, write_figure
-from tiny.analyses import drawing_module
-from tiny.tables import write
+from rib.statistics.inputs import Inputs
+from rib.statistics.writing import write_tables
 
 METHODS = {
     "ft": {"label": "FT", "colour": "#d55e00", "marker": "o"},
@@ -95,18 +93,17 @@ class SizeFiles:
         Args:
             pretraining_images: numbers that entries of models state.
         """
-        settings = SizeSettings(
-            pretraining_images=pretraining_images or {}, conditions="protocol paper", code=""
+        files = {name: str(self.table(name)) for name in ("ri", "mri", "ood")}
+        manifests = sorted(self.folder.glob("finetune/**/manifest.json"))
+        descriptions = sorted(self.folder.glob("models/*/model.json"))
+        inputs = Inputs(
+            {**files, "manifests": manifests, "descriptions": descriptions},
+            {"stated_images": pretraining_images or {}},
         )
-        write(
-            size_tables,
-            tables=GridTables(self.table("ri"), self.table("mri"), self.table("ood")),
-            manifests=sorted(self.folder.glob("finetune/**/manifest.json")),
-            descriptions=sorted(self.folder.glob("models/*/model.json")),
-            settings=settings,
-            conditions=settings.conditions,
-            outputs={name: self.table(name) for name in ("sizes", "pretraining_sizes")},
-        )
+        for analysis in (train_subsets, pretraining_sizes):
+            tables = analysis.tables(inputs)
+            outputs = {name: self.table(name) for name in tables}
+            write_tables(tables, outputs, conditions="protocol paper")
 
 
 @pytest.fixture
@@ -260,7 +257,9 @@ def test_train_subsets_has_a_panel_per_model_and_the_tables_intervals(files):
     files.write_sizes()
     table = files.read("sizes")
     # when
-    figure, shown = train_subsets.draw(table, models=LABELS, methods=METHODS, confidence=0.95)
+    figure, shown = train_subsets.draw_train_subsets(
+        table, models=LABELS, methods=METHODS, confidence=0.95
+    )
     # then
     assert [axes.get_title() for axes in figure.axes] == list(LABELS.values())
     assert set(shown["target"]) == {"mean"}
@@ -282,7 +281,9 @@ def test_train_subsets_joins_the_sizes_of_a_method_by_a_line_of_its_colour(files
     files.write_sizes()
     table = files.read("sizes")
     # when
-    figure, shown = train_subsets.draw(table, models=LABELS, methods=METHODS, confidence=0.95)
+    figure, shown = train_subsets.draw_train_subsets(
+        table, models=LABELS, methods=METHODS, confidence=0.95
+    )
     # then
     models_and_methods = itertools.product(zip(figure.axes, LABELS, strict=True), METHODS)
     for (axes, model), method in models_and_methods:
@@ -305,7 +306,7 @@ def test_pretraining_sizes_draws_before_after_and_mri(files):
     of_all_images = table[table["size"] == "all"]
     series = dict.fromkeys(PRETRAINED_ON, "Net on digits")
     # when
-    figure, shown = pretraining_sizes.draw(
+    figure, shown = pretraining_sizes.draw_pretraining_sizes(
         of_all_images, models=LABELS, series=series, methods=METHODS, confidence=0.9
     )
     # then
@@ -351,7 +352,7 @@ def drawn_sizes(table, series):
     Args:
         series: the series of some models, by name.
     """
-    figure, _ = pretraining_sizes.draw(
+    figure, _ = pretraining_sizes.draw_pretraining_sizes(
         table,
         models={model: model.upper() for model in table["model"]},
         methods={"ft": METHODS["ft"]},
@@ -404,22 +405,27 @@ def test_models_of_one_number_stand_side_by_side_below_it():
     assert positions_of_dotted == pytest.approx([third + 0.5, fourth + 0.5])
 
 
-def sizes_in_figure(files, name, table, **settings):
+def sizes_in_figure(files, name, table, every_size=False, **params):
     """The sizes that a figure shows which is written as by its job.
 
     Args:
         name: of the figure.
         table: that it reads.
-        settings: further arguments of `draw`.
+        every_size: whether it compares training subsets.
+        params: further arguments of the function that draws it.
     """
     figure_settings = FigureSettings(
-        drawing_module=drawing_module(name),
-        draw_settings={"models": LABELS, "methods": METHODS, "confidence": 0.95, **settings},
+        module=f"rib.analyses.{name}",
+        params={"models": LABELS, "methods": METHODS, "confidence": 0.95, **params},
+        every_size=every_size,
+        finished_only=False,
+        marks_runs=False,
         size="all",
         sizes=["all", "0.5", "10"],
     )
     paths = {ending: files.folder / f"figure.{ending}" for ending in ("png", "pdf", "csv")}
-    write_figure({table: str(files.table(table))}, figure_settings, FigureFiles(**paths))
+    inputs = {table: str(files.table(table))}
+    write_figure(name, inputs, figure_settings, FigureFiles(**paths))
     return set(read(paths["csv"])["size"])
 
 
@@ -428,7 +434,7 @@ def test_only_figures_of_every_size_are_given_all_of_them(files):
     files.write_sizes()
     series = dict.fromkeys(PRETRAINED_ON, "Net")
     # when
-    sizes_of_train_subsets = sizes_in_figure(files, "train_subsets", "sizes")
+    sizes_of_train_subsets = sizes_in_figure(files, "train_subsets", "sizes", every_size=True)
     sizes_of_pretraining = sizes_in_figure(
         files, "pretraining_sizes", "pretraining_sizes", series=series
     )

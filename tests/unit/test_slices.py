@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rib.analyses.slices.settings import SliceSettings
-from rib.analyses.slices.tables import mean_corruption_errors, slice_tables
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run
 from rib.statistics.counts import RowFiles
+from rib.statistics.slices import mean_corruption_errors, slice_tables
 from tiny.tables import write
 
 RUNS = [
@@ -106,19 +105,14 @@ def write_slice_tables(folder, files, columns=(), relative_errors=None, comparab
         relative_errors: AlexNet's errors by dataset and corruption.
         comparable: by dataset, the models whose mCE can be compared with published ones.
     """
-    settings = SliceSettings(
-        columns=list(columns),
-        relative_errors=relative_errors or {},
-        comparable=comparable or {},
-        conditions="protocol paper",
-        code="",
-    )
     outputs = {name: folder / f"{name}.csv" for name in TABLES}
     write(
         slice_tables,
         files=RowFiles(rows=files.rows, indexes=files.indexes),
-        settings=settings,
-        conditions=settings.conditions,
+        columns=columns,
+        relative_errors=relative_errors or {},
+        comparable=comparable or {},
+        conditions="protocol paper",
         outputs=outputs,
     )
     return {name: pd.read_csv(path) for name, path in outputs.items()}

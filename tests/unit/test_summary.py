@@ -9,15 +9,8 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from rib.analyses.comparison.settings import SummaryLabels, SummarySettings
-from rib.analyses.comparison.summary import (
-    Cell,
-    SummarizedTables,
-    SummaryFiles,
-    best_of,
-    cells_of,
-    write_summary,
-)
+from rib.statistics.fit import read_table
+from rib.statistics.summary import Cell, best_of, cells_of, summary_files
 
 LABELS = {
     "models": {"net": "Net_1 & Co", "other": "Other"},
@@ -201,23 +194,19 @@ def summary(tmp_path):
         if other_rates:
             for name in ("mri", "seeds_ri"):
                 mark_other_rates(tables[name], other_rates)
-        settings = SummarySettings(
-            labels=SummaryLabels(**LABELS),
-            conditions="protocol paper; 10 % of images",
+        texts = summary_files(
+            **{name: read_table(path) for name, path in tables.items()},
+            labels=LABELS,
             confidence=0.95,
-            code="",
+            conditions="protocol paper; 10 % of images",
         )
-        files = SummaryFiles(
-            markdown=tmp_path / "summary.md",
-            latex=tmp_path / "summary.tex",
-            csv=tmp_path / "summary.csv",
-        )
-        write_summary(SummarizedTables(**tables), settings, files)
+        csv_file = tmp_path / "summary.csv"
+        csv_file.write_text(texts["summary.csv"])
         return Summary(
-            markdown=files.markdown.read_text(),
-            latex=files.latex.read_text(),
-            csv=files.csv.read_text(),
-            csv_file=files.csv,
+            markdown=texts["summary.md"],
+            latex=texts["summary.tex"],
+            csv=texts["summary.csv"],
+            csv_file=csv_file,
         )
 
     return write

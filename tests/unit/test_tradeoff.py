@@ -9,8 +9,7 @@ import pytest
 from scipy import stats
 
 from rib.analyses import tradeoff
-from rib.analyses.epochs import tradeoff_epochs
-from rib.analyses.epochs.tables import tradeoff_table
+from rib.analyses.epochs import draw_tradeoff_epochs, tradeoff_table
 from rib.base.errors import UserError
 from rib.statistics.bootstrap import object_weights, over_runs
 from rib.statistics.counts import Counts, RowFiles
@@ -500,7 +499,7 @@ def test_the_way_through_training_goes_from_the_pretrained_model_to_the_end():
         columns=["model", "method", "trained", "on_target", "mri"],
     )
     # when
-    figure, drawn_rows = tradeoff_epochs.draw(
+    figure, drawn_rows = draw_tradeoff_epochs(
         table,
         models={"m": "M"},
         methods={"ft": STYLES["ft"], "lp": STYLES["lp"]},

@@ -72,7 +72,7 @@ def test_another_rule_needs_no_new_evaluation(selected):
     for rule in ("oracle", "leave_one_out"):
         table = f"{selected.of_grid(*SWEEP)}/tables/selection.csv"
         planned = selected.planned(table, config=(*SWEEP, f"select={rule}"))
-        assert planned == {"select_variants": 1}
+        assert planned == {"analyse_selection": 1}
 
 
 def test_rows_of_the_select_split_are_an_evaluation_of_their_own(selected):

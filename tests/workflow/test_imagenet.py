@@ -91,7 +91,7 @@ def test_published_numbers_need_the_pretrained_models_alone(imagenet):
     assert (
         planned["evaluate"] == 30
         and "finetune" not in planned
-        and planned["compare_published"] == 1
+        and planned["analyse_published"] == 1
     )
 
 

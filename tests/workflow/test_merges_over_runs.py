@@ -65,7 +65,7 @@ def test_each_merge_waits_for_the_checkpoints_of_its_parents(project):
     over_targets = 2 * 2  # variants and seeds
     assert planned["evaluate"] == 1 + 8 + over_seeds + 2 * over_sweep
     assert planned["evaluate_over_targets"] == over_targets
-    assert planned["tabulate_over_targets"] == 1
+    assert planned["analyse_over_targets"] == 1
 
 
 def test_without_parents_there_is_no_merge(project):
@@ -73,7 +73,7 @@ def test_without_parents_there_is_no_merge(project):
     printed = project.listed(config=one)
     for name in ("soup_seeds", "soup_sweep", "greedy_soup_sweep", "soup_targets"):
         assert f"method '{name}' is left out: " in printed and f"method={name}" not in printed
-    assert not {"evaluate_over_targets", "tabulate_over_targets"} & jobs(printed).keys()
+    assert not {"evaluate_over_targets", "analyse_over_targets"} & jobs(printed).keys()
     said = project.snakemake(
         "-n",
         config=(*CHOICES[:2], "targets=[red,green,blue]", "methods=[soup_targets]"),

@@ -93,7 +93,7 @@ def test_representations_compare_each_layer_with_the_pretrained_models(finished_
     )
     made = jobs(finished_copy.snakemake("--cores", "1", "representations", config=config))
     assert made["compute_features"] == 3 * 2
-    assert made["compute_cka"] == made["plot_representations"] == 1
+    assert made["analyse_representations"] == made["draw_representations"] == 1
     reports = finished_copy.folder / "reports/tiny/representations"
     table = pd.read_csv(reports / "tables/cka.csv", dtype={"size": str})
     assert len(table) == 2 * 5 * 3 and set(table["dataset"]) == {"red", "blue", "others"}
@@ -140,10 +140,8 @@ def test_epochs_train_again_to_the_same_weights_and_compare_ten_times(finished_c
     assert last.to_dict() == pytest.approx(
         whole.set_index(["method", "dataset"])["cka"].to_dict(), abs=1e-6
     )
-    path, ends = (
-        pd.read_csv(finished_copy.folder / f"{tables}/{name}.csv")
-        for name in ("tradeoff_epochs", "mri")
-    )
+    path = pd.read_csv(finished_copy.folder / "reports/tiny/epochs/tables/tradeoff_epochs.csv")
+    ends = pd.read_csv(finished_copy.folder / f"{tables}/mri.csv")
     assert len(path) == 2 * 11 and set(path["trained"]) == set(range(0, 101, 10))
     for trained, numbers in ((0, ["on_target_before"]), (100, ["on_target", "mri"])):
         found = path[path["trained"] == trained].set_index("method")

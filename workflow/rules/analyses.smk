@@ -1,8 +1,8 @@
 # Tables and figures of analyses. Each analysis says in its file, lib/rib/analyses/<name>.py, what it
 # is made of and what it makes.
 
-from rib.config.figure_settings import FigureSettings, FiguresSettings
-from rib.config.paths import manifest_of
+from rib.config.analysis import flat
+from rib.config.figure_settings import FiguresSettings, figure_settings
 from rib.report.described import chosen_analyses, described_analyses
 
 ANALYSES = described_analyses(GRID, PATHS)
@@ -35,6 +35,16 @@ def with_manifests(files):
     return {**inputs, "manifests": list(dict.fromkeys(manifests))}
 
 
+def limits_of(analysis):
+    """Memory and time of the job of an analysis; rows of very large datasets take long to read."""
+    reads_rows = any(path.endswith((".parquet", ".npz")) for path in flat(analysis.inputs))
+    megabytes = memory_of(GRID.datasets, 2000) if reads_rows else 2000
+    return {
+        "mem_mb": max(megabytes, analysis.megabytes),
+        "runtime": 720 if reads_rows and LARGE_DATASETS else 120,
+    }
+
+
 def analysis_settings(name):
     """Settings of the job that makes the tables of an analysis."""
     analysis = ANALYSES[name]
@@ -42,6 +52,7 @@ def analysis_settings(name):
         "module": f"rib.analyses.{name}",
         "inputs": list(analysis.inputs),
         "params": dict(analysis.params),
+        "without_fit": list(analysis.without_fit),
         "conditions": CONDITIONS,
         "code": digest("analyse", ANALYSES_FOLDER / f"{name}.py"),
     }
@@ -63,8 +74,7 @@ for NAME, ANALYSIS in ANALYSES.items():
             conda:
                 "../../envs/report.yaml"
             resources:
-                mem_mb=ANALYSIS.megabytes,
-                runtime=ANALYSIS.minutes,
+                **limits_of(ANALYSIS),
             params:
                 cfg=lambda wildcards, name=NAME: analysis_settings(name),
             script:
@@ -107,41 +117,18 @@ def figure_file(figure, ending):
     return f"{report_folder(ANALYSIS_OF_FIGURE[figure])}/figures/{figure}.{ending}"
 
 
-def shows_fine_tuned_runs(figure):
-    """Whether a figure shows fine-tuned runs; the table of fits decides how these are marked.
-
-    Such a figure has a parameter that says of which methods.
-    """
-    return not DRAWN[figure].params.keys().isdisjoint({"method", "methods", "example"})
-
-
-def figure_settings(name):
-    """What a figure shows."""
-    figure = DRAWN[name]
-    return FigureSettings(
-        module=f"rib.analyses.{ANALYSIS_OF_FIGURE[name]}",
-        params=dict(figure.params),
-        every_size=figure.every_size,
-        finished_only=figure.finished_only,
-        marks_runs=figure.marks_runs,
-        size=GRID.shown_size,
-        sizes=GRID.sizes,
-        geometry=GRID.geometry(FIRST_MODEL),
-        uncropped=GRID.uncropped,
-        labels=LABELS_OF_RUNS if shows_fine_tuned_runs(name) else None,
-    )
-
-
 def fit_for(names):
     """The table of fits, if one of the given figures shows fine-tuned runs; in a list."""
-    return [PATHS.table("fit")] if any(map(shows_fine_tuned_runs, names)) else []
+    return [PATHS.table("fit")] if any(DRAWN[name].of_runs for name in names) else []
 
 
 def drawing_settings(names):
     """Settings of a job that draws the given figures."""
     modules = {ANALYSES_FOLDER / f"{ANALYSIS_OF_FIGURE[name]}.py" for name in names}
     settings = FiguresSettings(
-        figures={name: figure_settings(name) for name in names},
+        figures={
+            name: figure_settings(ANALYSIS_OF_FIGURE[name], DRAWN[name], GRID) for name in names
+        },
         inputs={name: dict(DRAWN[name].inputs) for name in names},
         fit=next(iter(fit_for(names)), None),
         code=digest("draw_figures", *sorted(modules), STYLE),

@@ -11,7 +11,7 @@ def name_of_command(name):
     return refuse
 
 
-for NAME in ("plan", "verify", "track", "pull"):
+for NAME in ("plan", "preview", "verify", "track", "pull"):
 
     rule:
         name:

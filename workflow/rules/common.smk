@@ -5,7 +5,6 @@
 import os
 import re
 import sys
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +14,6 @@ min_version("9.27")
 WORKFLOW = Path(workflow.basedir) / "workflow"
 sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
 
-from registry import Registry, shades_of  # noqa: E402
 from rib.base.errors import UserError  # noqa: E402
 from rib.base.files import refuse_unwritable  # noqa: E402
 from rib.base.progress import print_lines  # noqa: E402
@@ -23,7 +21,9 @@ from rib.base.settings import from_params, to_params  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.entries import MERGES  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
+from rib.config.labels import GridLabels  # noqa: E402
 from rib.config.memory import NetworkMemory  # noqa: E402
+from rib.config.paths import Paths, manifest_of  # noqa: E402
 from rib.config.run import LOADED, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
 from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
 from rib.data import variables  # noqa: E402
@@ -31,8 +31,6 @@ from rib.data.settings import DatasetView  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.jobs.gpu_lock import JOBS_PER_GPU  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
-from rib.report.preview import settings_of_preview  # noqa: E402
-from rib.report.settings import PublicationSettings  # noqa: E402
 
 # Snakemake would keep the last of two equal keys.
 validated(read_yaml(Path("config.yaml")), "config", "config.yaml")
@@ -46,8 +44,8 @@ OWN_FOLDERS = [CONFIG["catalog"]] if isinstance(CONFIG["catalog"], str) else CON
 FOLDERS = [str(WORKFLOW / "catalog"), *OWN_FOLDERS]
 CATALOG = Catalog(FOLDERS, CONFIG["external"])
 GRID = resolve_grid(CONFIG, CATALOG)
-# What a preview is of, if this call makes one (see preview.smk); None in all other calls.
-PREVIEW = settings_of_preview()
+PATHS = Paths(GRID)
+LABELS = GridLabels(GRID)
 
 # Snakemake deletes outdated outputs before a job finds that it cannot begin.
 refuse_unwritable(".", ".snakemake", "logs", "work")
@@ -65,18 +63,8 @@ FAMILY = GRID.family.name
 MODEL = f"results/{FAMILY}/models/{{model}}"
 RUNS = f"results/{FAMILY}/{CONFIG['protocol']}"
 RUN_PATH = "{model}/{target}/{method}/{size}/{seed}"
-# Tables, figures and page of this grid, and where they are published; the grid of each folder there
-# is one.
-METRICS = f"{RUNS}/metrics/{GRID.digest}"
-REPORTS = (
-    f"reports/{FAMILY}"
-    if CONFIG["protocol"] == "paper"
-    else f"reports/{FAMILY}/{CONFIG['protocol']}"
-)
 LOGS = f"logs/{FAMILY}"
-if PREVIEW:
-    METRICS = f"{REPORTS}/preview"
-    LOGS = f"{LOGS}/preview"
+REPORT = PATHS.report  # folder of tables, figures and page
 REPORTING = WORKFLOW / "lib/rib/report"
 MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
 GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
@@ -97,7 +85,6 @@ EVALUATION_BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
 MEMORY = NetworkMemory(GRID)
 MEMORY.refuse_what_does_not_fit()
 GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
-REGISTRY = Registry(WORKFLOW, CONFIG["analyses"])
 
 
 @cache
@@ -143,6 +130,17 @@ def digest(stage, *modules):
     """
     script = code_digest.script_of(stage, WORKFLOW / "scripts")
     return code_digest.digest(script, *map(Path, modules))
+
+
+def run_of(wildcards):
+    """The run that the wildcards of a job name."""
+    return Run(
+        wildcards.model,
+        wildcards.target,
+        wildcards.method,
+        wildcards.size,
+        int(wildcards.seed),
+    )
 
 
 def of_form(*forms):
@@ -195,41 +193,6 @@ def threads_for(datasets):
     if LARGE_DATASETS_READ.intersection(datasets):
         return max(COMPUTE.threads_per_job, CONFIG["compute"]["decode_workers"])
     return COMPUTE.threads_per_job
-
-
-def report_files(**files):
-    """Outputs of a job that makes tables, figures or the page, by name.
-
-    A preview has no records, and leaves out what is slow.
-    """
-    left_out = []
-    if PREVIEW:
-        left_out = ["provenance", *PREVIEW.too_slow]
-    return {name: path for name, path in files.items() if name not in left_out}
-
-
-def copies(files, folder):
-    """Outputs of a job that publishes files of METRICS in a folder of reports/, with its record.
-
-    The name of a copy is the path of its file in METRICS.
-    """
-    outputs = {}
-    for file in files:
-        name = str(Path(file).relative_to(METRICS))
-        outputs[name] = f"{folder}/{name}"
-    outputs["provenance"] = f"{folder}/provenance.json"
-    return outputs
-
-
-def publication_settings(folder):
-    """Settings of a job that publishes files of METRICS in a folder of reports/."""
-    settings = PublicationSettings(
-        source=Path(METRICS),
-        folder=Path(folder),
-        grids=Path(METRICS).parent,
-        code=digest("publish", REPORTING / "publication.py", REPORTING / "settings.py"),
-    )
-    return to_params(settings)
 
 
 def beside(kind, paths):

@@ -3,9 +3,10 @@
 # a catalogue entry of a method with some of its settings: `ft` has one network, `wise_ft-alpha` one
 # for each alpha that the family states. A job reads each image once for all networks of an entry.
 
+from rib.config.compared_runs import SNAPSHOTS
 from rib.config.entries import CURVE, SELECT, WEIGHTS
 from rib.data.dataset_part import DatasetPart
-from rib.evaluation.settings import EvaluationSettings, MergeSettings
+from rib.evaluation.settings import EvaluationSettings, MergeSettings, SnapshotState
 
 # Limits of time of jobs that score networks; the long one is for very large datasets.
 MINUTES_OF_EVALUATION = 120
@@ -185,3 +186,70 @@ if GRID.split_fractions:
             "logs/{family}/{protocol}/select/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
         params:
             cfg=lambda wildcards: evaluation_settings(wildcards, [wildcards.target], split="select"),
+
+
+if GRID.over_targets:
+
+    use rule evaluate as evaluate_over_targets with:
+        input:
+            unpack(
+                lambda wildcards: evaluation_inputs(
+                    wildcards, PATHS.groups_not_trained_on[wildcards.group]
+                )
+            ),
+        output:
+            rows="results/{family}/{protocol}/evaluate_over_targets/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet",
+            manifest="results/{family}/{protocol}/evaluate_over_targets/{model}/{target}/{entry}/{size}/{seed}/{group}.manifest.json",
+            provenance="results/{family}/{protocol}/evaluate_over_targets/{model}/{target}/{entry}/{size}/{seed}/{group}.provenance.json",
+        log:
+            "logs/{family}/{protocol}/evaluate_over_targets/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
+        params:
+            cfg=lambda wildcards: evaluation_settings(
+                wildcards, PATHS.groups_not_trained_on[wildcards.group]
+            ),
+
+
+# Snapshots are scored like the points of a curve; alpha is the share of training.
+STATES_OF_SNAPSHOTS = tuple(
+    SnapshotState(alpha=number / len(SNAPSHOTS), weights={name: 1.0})
+    for number, name in enumerate(SNAPSHOTS, start=1)
+)
+
+
+def snapshot_inputs(wildcards):
+    """Inputs of a job that evaluates snapshots, as `evaluate` has them."""
+    folder = f"results/{FAMILY}/{CONFIG['protocol']}/snapshots/{evaluated_run(wildcards)}"
+    return {
+        **evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.group]),
+        "trained": f"{folder}/manifest.json",
+        "checkpoint_manifests": [],
+        "checkpoints": ancient([f"{folder}/{name}.safetensors" for name in SNAPSHOTS]),
+    }
+
+
+use rule evaluate as evaluate_snapshots with:
+    input:
+        unpack(snapshot_inputs),
+    output:
+        rows="results/{family}/{protocol}/evaluate_snapshots/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet",
+        manifest="results/{family}/{protocol}/evaluate_snapshots/{model}/{target}/{entry}/{size}/{seed}/{group}.manifest.json",
+        provenance="results/{family}/{protocol}/evaluate_snapshots/{model}/{target}/{entry}/{size}/{seed}/{group}.provenance.json",
+    log:
+        "logs/{family}/{protocol}/evaluate_snapshots/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
+    wildcard_constraints:
+        entry=of_form("finetune"),
+    resources:
+        gpu=GPU,
+        mem_mb=lambda wildcards, attempt: attempt
+        * memory_of(
+            EVALUATION_GROUPS[wildcards.group],
+            MEMORY.evaluation_on_host(wildcards.model, networks=len(SNAPSHOTS)),
+        ),
+        runtime=720,
+    params:
+        cfg=lambda wildcards: evaluation_settings(
+            wildcards,
+            EVALUATION_GROUPS[wildcards.group],
+            parents=SNAPSHOTS,
+            snapshots=STATES_OF_SNAPSHOTS,
+        ),

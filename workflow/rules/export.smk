@@ -3,7 +3,10 @@
 
 from rib.base.files import in_bytes
 from rib.base.progress import print_lines
+from rib.report.about import describe_grid
 from rib.report.settings import CardDescription, ExportSettings
+
+ABOUT = describe_grid(GRID)
 
 EXPORT = f"{RUNS}/export/{RUN_PATH}"
 REASONS = {
@@ -24,6 +27,7 @@ def export_inputs(wildcards):
     if wildcards.method in NOT_EXPORTED:
         raise UserError(f"{NOT_EXPORTED[wildcards.method]}; choose another method.")
     network = network_inputs(wildcards)
+    runs = [PATHS.pretrained_runs[wildcards.model], run_of(wildcards)]
     model = GRID.models[wildcards.model]
     files_of_weights = [network["model"], *network["checkpoint_manifests"]]
     if network["selection"]:
@@ -31,8 +35,12 @@ def export_inputs(wildcards):
     return {
         **network,
         "archive": ancient(archive_files(model)[0]) if model.library == "open_clip" else [],
-        "accuracy": TABLES["accuracy"],
-        "ri": TABLES["ri"],
+        "rows": ancient(PATHS.rows(runs)),
+        "row_manifests": beside("manifest", PATHS.rows(runs)),
+        "indexes": ancient(PATHS.indexes()),
+        "prepared": list(map(manifest_of, PATHS.indexes())),
+        "proxy": proxy_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
+        "splits": splits_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
         "records": [re.sub(r"\w+\.json$", "provenance.json", path) for path in files_of_weights],
         "templates": [
             local(REPORTING / name) for name in ("model_card.md.jinja", "citation.jinja")
@@ -81,6 +89,10 @@ def export_settings(wildcards):
         **network_settings(wildcards),
         published=GRID.models[wildcards.model].weights,
         label_names=names_of_classes(),
+        metrics=replaced(
+            grid_table_settings(GRID, ""), methods=(PRETRAINED, wildcards.method)
+        ),
+        tables=tuple(metrics_of(GRID)),
         card=card_description(wildcards),
         code=digest(
             "export_run",

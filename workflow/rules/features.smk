@@ -1,45 +1,23 @@
-# Compute the features of one run on one dataset, for analyses that compare representations or
-# datasets, and Fisher information.
+# Pass images through the networks of runs: features of one run on one dataset, for analyses that
+# compare representations or datasets; features and weights in the course of training; inversions of
+# representations; and Fisher information.
 
-from rib.config.compared_runs import compared_runs
-from rib.evaluation.settings import FeatureSettings, FisherSettings
+from rib.config.compared_runs import SNAPSHOTS
+from rib.evaluation.settings import (
+    EpochFeatureSettings,
+    FeatureSettings,
+    FisherSettings,
+    InversionJobSettings,
+    InversionSettings,
+)
 
-COMPARED = compared_runs(GRID, WHOLE_GRID)
-FEATURES = f"{RUNS}/features/{RUN_PATH}/{{dataset}}"
-
-
-def features_of(runs):
-    """Files of the features of runs on the out-of-distribution datasets."""
-    return [
-        f"{FEATURES}.safetensors".format(**vars(run), dataset=dataset)
-        for run in runs
-        for dataset in GRID.ood
-    ]
-
-
-# Features of the compared runs, and settings of their figures.
-PRETRAINED_FEATURES = features_of(PRETRAINED_RUNS.values())
-TUNED_FEATURES = features_of(COMPARED)
-# Resources of jobs that compute CKA: memory for the kernels of all layers and one more, and their
-# sums over objects.
-KERNELS = {
-    "mem_mb": 2000 + CONFIG["representations"]["images"] ** 2 * 8 * 20 // 2**20,
-    "runtime": 120,
-}
-COMPARED_METHODS = {run.method for run in COMPARED}
-COMPARED_TARGETS = {run.target for run in COMPARED}
-COMPARED_SETTINGS = {
-    "models": MODEL_LABELS,
-    "methods": {name: METHOD_STYLES[name] for name in SHOWN if name in COMPARED_METHODS},
-    "targets": {name: label for name, label in TARGET_LABELS.items() if name in COMPARED_TARGETS},
-    "confidence": CONFIDENCE,
-}
 # Methods with one state; curves and ensembles have several.
 ONE_STATE = of_form("finetune", "external", "weights", "select", "merge")
 MINUTES_OF_FEATURES = 120
 MINUTES_OF_FISHER = 240
 # Labels of which Fisher information is computed, unless its file says otherwise.
 SAMPLED = "sampled"
+INVERSION = from_params(InversionSettings, CONFIG["stir"])
 
 
 def network_inputs(wildcards):
@@ -116,6 +94,156 @@ rule compute_features:
         cfg=feature_settings,
     script:
         str(WORKFLOW / "scripts/compute_features.py")
+
+
+# Runs are trained once more and keep their weights at ten times, so that the settings of the
+# ordinary runs don't change. The analysis `epochs` shows them.
+use rule finetune as keep_snapshots with:
+    input:
+        unpack(training_inputs),
+    output:
+        **{
+            name: f"results/{{family}}/{{protocol}}/snapshots/{{model}}/{{target}}/{{method}}/{{size}}/{{seed}}/{name}.safetensors"
+            for name in SNAPSHOTS
+        },
+        history="results/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}/history.csv",
+        manifest="results/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}/manifest.json",
+        provenance="results/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}/provenance.json",
+    log:
+        "logs/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}.log",
+
+
+def epoch_feature_settings(wildcards):
+    """Settings of a job that computes the features of snapshots."""
+    settings = EpochFeatureSettings(
+        view=view_of(wildcards.model, wildcards.dataset),
+        evaluation_batch_size=EVALUATION_BATCH_SIZE,
+        compute=COMPUTE,
+        limit=CONFIG["representations"]["images"],
+        code=digest("compute_epoch_features"),
+    )
+    return to_params(settings)
+
+
+rule compute_epoch_features:
+    input:
+        unpack(
+            lambda wildcards: dataset_inputs(
+                "dataset", wildcards.dataset, GEOMETRY_OF[wildcards.model]
+            )
+        ),
+        model=f"{MODEL}/manifest.json",
+        weights=ancient(MODEL_WEIGHTS),
+        manifest="results/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}/manifest.json",
+        snapshots=ancient(
+            [
+                f"results/{{family}}/{{protocol}}/snapshots/{{model}}/{{target}}/{{method}}/{{size}}/{{seed}}/{name}.safetensors"
+                for name in SNAPSHOTS
+            ]
+        ),
+    output:
+        features="results/{family}/{protocol}/epochs/{model}/{target}/{method}/{size}/{seed}/{dataset}.safetensors",
+        index="results/{family}/{protocol}/epochs/{model}/{target}/{method}/{size}/{seed}/{dataset}.index.parquet",
+        manifest="results/{family}/{protocol}/epochs/{model}/{target}/{method}/{size}/{seed}/{dataset}.manifest.json",
+        provenance="results/{family}/{protocol}/epochs/{model}/{target}/{method}/{size}/{seed}/{dataset}.provenance.json",
+    log:
+        "logs/{family}/{protocol}/epochs/{model}/{target}/{method}/{size}/{seed}/{dataset}.log",
+    wildcard_constraints:
+        method=of_form("finetune"),
+    conda:
+        str(WORKFLOW.parent / "envs/torch.yaml")
+    threads: lambda wildcards: threads_for([wildcards.dataset])
+    resources:
+        gpu=GPU,
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            wildcards, [wildcards.dataset], attempt
+        ),
+        runtime=MINUTES_OF_FEATURES,
+    params:
+        cfg=epoch_feature_settings,
+    script:
+        str(WORKFLOW / "scripts/compute_epoch_features.py")
+
+
+def inversion_settings(script, wildcards):
+    """Settings of a job of a script that inverts representations, or reads inversions."""
+    settings = InversionJobSettings(
+        **network_settings(wildcards),
+        inversion=INVERSION,
+        code=digest_with_merge(script, wildcards.method),
+    )
+    return to_params(settings)
+
+
+rule invert_representation:
+    input:
+        unpack(network_inputs),
+    output:
+        inverted="results/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.safetensors",
+        index="results/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.index.parquet",
+        manifest="results/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.manifest.json",
+        provenance="results/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.provenance.json",
+    log:
+        "logs/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.log",
+    wildcard_constraints:
+        method=f"{PRETRAINED}|{ONE_STATE}",
+    conda:
+        str(WORKFLOW.parent / "envs/torch.yaml")
+    threads: lambda wildcards: threads_for([wildcards.dataset])
+    resources:
+        gpu=GPU,
+        mem_mb=lambda wildcards, attempt: attempt
+        * memory_of(
+            [wildcards.dataset], MEMORY.gradients_on_host(wildcards.model, EVALUATION_BATCH_SIZE)
+        ),
+        runtime=720,
+    params:
+        cfg=lambda wildcards: inversion_settings("invert_representation", wildcards),
+    script:
+        str(WORKFLOW / "scripts/invert_representation.py")
+
+
+def inversion_before_tuning(wildcards):
+    """The inversion of the pretrained model's representation of a job's dataset, by input."""
+    file = (
+        f"results/{FAMILY}/{CONFIG['protocol']}/inversions/{PRETRAINED_RUNS[wildcards.model]}"
+        f"/{wildcards.dataset}"
+    )
+    return {
+        "before": f"{file}.manifest.json",
+        "inverted_before": ancient(f"{file}.safetensors"),
+    }
+
+
+rule cross_inversions:
+    input:
+        unpack(network_inputs),
+        unpack(inversion_before_tuning),
+        after="results/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.manifest.json",
+        inverted_after=ancient(
+            "results/{family}/{protocol}/inversions/{model}/{target}/{method}/{size}/{seed}/{dataset}.safetensors"
+        ),
+    output:
+        features="results/{family}/{protocol}/stir/{model}/{target}/{method}/{size}/{seed}/{dataset}.safetensors",
+        manifest="results/{family}/{protocol}/stir/{model}/{target}/{method}/{size}/{seed}/{dataset}.manifest.json",
+        provenance="results/{family}/{protocol}/stir/{model}/{target}/{method}/{size}/{seed}/{dataset}.provenance.json",
+    log:
+        "logs/{family}/{protocol}/stir/{model}/{target}/{method}/{size}/{seed}/{dataset}.log",
+    wildcard_constraints:
+        method=ONE_STATE,
+    conda:
+        str(WORKFLOW.parent / "envs/torch.yaml")
+    threads: lambda wildcards: threads_for([wildcards.dataset])
+    resources:
+        gpu=GPU,
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            wildcards, [wildcards.dataset], attempt
+        ),
+        runtime=MINUTES_OF_FEATURES,
+    params:
+        cfg=lambda wildcards: inversion_settings("cross_inversions", wildcards),
+    script:
+        str(WORKFLOW / "scripts/cross_inversions.py")
 
 
 def fisher_inputs(wildcards):

@@ -118,16 +118,3 @@ rule select_weights:
         cfg=selection_settings,
     script:
         "../scripts/select_weights.py"
-
-
-FISHER_RECORDS = {}  # by method of a merge that needs Fisher information
-for RUN in MERGED_RUNS:
-    PATHS = fisher_files("provenance.json", RUN)
-    if PATHS:
-        FISHER_RECORDS.setdefault(RUN.method, []).extend(PATHS)
-SHARED_FISHER_RECORDS = {}  # by method whose trainings on all targets share Fisher information
-for RUN in TRAINED_RUNS:
-    for PATH in shared_fisher_files("provenance.json", RUN):
-        PATHS = SHARED_FISHER_RECORDS.setdefault(RUN.method, [])
-        if PATH not in PATHS:
-            PATHS.append(PATH)

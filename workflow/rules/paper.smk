@@ -1,13 +1,15 @@
-# What stands for the figures and tables of the paper, as far as they could be confirmed, in one
-# folder.
+# List which figures and tables stand for which of the paper, as far as they could be confirmed.
+
+from os.path import relpath
 
 from rib.report.settings import PaperRow, PaperSettings
 
-PAPER = f"{REPORTS}/paper"
+PAPER = f"{REPORT}/paper/README.md"
 PAPER_MAP = CATALOG.table("paper_map.csv", ("of_paper", "shows", "figure", "tables", "state"), ())
 KNOWN_TABLES = dict(TABLES)
-for ANALYSIS in REGISTRY.analyses.values():
-    KNOWN_TABLES.update(ANALYSIS.tables)
+for NAME in ANALYSES:
+    for FILE, FILE_PATH in tables_of(NAME).items():
+        KNOWN_TABLES[Path(FILE).stem] = FILE_PATH
 
 
 def files_for_paper(row):
@@ -17,8 +19,8 @@ def files_for_paper(row):
     between them. Those that this run does not make are left out.
     """
     files = []
-    if row["figure"] in REGISTRY.figures:
-        files += figure_files(row["figure"])
+    if row["figure"] in DRAWN:
+        files += [figure_file(row["figure"], ending) for ending in ("png", "pdf", "csv")]
     for name in row["tables"].split():
         if name in KNOWN_TABLES:
             files.append(KNOWN_TABLES[name])
@@ -26,39 +28,31 @@ def files_for_paper(row):
 
 
 PAPER_FILES = {row["of_paper"]: files_for_paper(row) for row in PAPER_MAP}
-ALL_PAPER_FILES = [path for paths in PAPER_FILES.values() for path in paths]
 PAPER_SETTINGS = PaperSettings(
     rows=[
         PaperRow(of_paper=row["of_paper"], shows=row["shows"], state=row["state"])
         for row in PAPER_MAP
     ],
     files={
-        of_paper: [Path(path).name for path in paths] for of_paper, paths in PAPER_FILES.items()
+        of_paper: [relpath(path, Path(PAPER).parent) for path in paths]
+        for of_paper, paths in PAPER_FILES.items()
     },
     family=FAMILY,
     title=GRID.family.title,
     limits=GRID.family.limits,
     conditions=list(GRID.conditions()),
-    folder=Path(PAPER),
-    grids=Path(METRICS).parent,
-    code=digest(
-        "paper",
-        REPORTING / "paper.py",
-        REPORTING / "publication.py",
-        REPORTING / "settings.py",
-    ),
+    code=digest("paper", REPORTING / "paper.py", REPORTING / "settings.py"),
 )
 
 
 rule paper:
     input:
-        files=ALL_PAPER_FILES,
+        files=[path for paths in PAPER_FILES.values() for path in paths],
     output:
-        **{Path(path).name: f"{PAPER}/{Path(path).name}" for path in ALL_PAPER_FILES},
-        readme=f"{PAPER}/README.md",
-        provenance=f"{PAPER}/provenance.json",
+        readme=PAPER,
+        provenance=f"{REPORT}/paper/provenance.json",
     log:
-        f"{LOGS}/paper.log",
+        f"logs/{REPORT}/paper.log",
     localrule: True
     conda:
         "../../envs/report.yaml"

@@ -8,4 +8,10 @@ with run(snakemake) as output:
 
     cfg = snakemake.params.cfg
     files = {name: snakemake.input[name] for name in cfg["inputs"]}
-    make_tables(cfg["module"], Inputs(files, cfg["params"]), output, cfg["conditions"])
+    make_tables(
+        cfg["module"],
+        Inputs(files, cfg["params"]),
+        output,
+        cfg["conditions"],
+        cfg["without_fit"],
+    )

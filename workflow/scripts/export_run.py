@@ -5,12 +5,14 @@ from pathlib import Path
 from _run import run
 
 with run(snakemake) as output:
+    from _datasets import dataset_group, row_files
     from _inputs import optional_path, paths, run_of
     from _networks import dataset_of, run_on_dataset
     from rib.base.settings import from_params
     from rib.evaluation.export import ExportFiles, PublishedModel, export_network
     from rib.report.model_card import CardFiles, CardNetwork, write_card
     from rib.report.settings import ExportSettings
+    from rib.statistics.metrics import write_metrics
 
     settings = from_params(ExportSettings, snakemake.params.cfg)
     files = snakemake.input
@@ -30,6 +32,22 @@ with run(snakemake) as output:
         ),
         ExportFiles(weights=output["weights"], config=output["config"], head=output.get("head")),
     )
+    tables = output["card"].with_name("tables")
+    tables.mkdir()
+    table_files = {name: tables / f"{name}.csv" for name in settings.tables}
+    write_metrics(
+        files=row_files(files, settings.metrics.methods),
+        manifests=paths(files.row_manifests),
+        datasets=dataset_group(
+            files, settings.metrics.excludes_proxy, settings.metrics.split, snakemake.threads
+        ),
+        settings=settings.metrics,
+        outputs={
+            **table_files,
+            "counts": tables / "counts.npz",
+            "mri_json": tables / "mri.json",
+        },
+    )
     write_card(
         CardNetwork(
             run=exported_run,
@@ -39,8 +57,8 @@ with run(snakemake) as output:
         ),
         settings.card,
         CardFiles(
-            accuracy=Path(files.accuracy),
-            ri=Path(files.ri),
+            accuracy=table_files["accuracy"],
+            ri=table_files["ri"],
             records=paths(files.records),
             template=Path(files.templates[0]),
             citation=Path(files.citation),

@@ -4,11 +4,10 @@ from _run import run
 
 with run(snakemake) as output:
     from _inputs import paths
-    from rib.analyses.distances.distances import distances_of
-    from rib.analyses.distances.settings import FeatureDistanceSettings
-    from rib.base.settings import from_params
+    from rib.statistics.distances import distances_of
     from rib.statistics.writing import write_tables
 
-    settings = from_params(FeatureDistanceSettings, snakemake.params.cfg)
-    table = distances_of(datasets=settings.datasets, features=paths(snakemake.input.features))
+    table = distances_of(
+        datasets=snakemake.params.cfg["datasets"], features=paths(snakemake.input.features)
+    )
     write_tables({"distances": table}, output)

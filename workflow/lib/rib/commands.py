@@ -21,13 +21,14 @@ from rib.base.progress import log, print_lines
 from rib.base.text import redacted
 from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.grid import Grid, resolve_grid
+from rib.config.paths import Paths
 from rib.config.schema import read_yaml, validated
 from rib.records.pull import pull, restore_metadata
 from rib.records.track import track
 from rib.records.verify import verify
 from rib.report.cost_estimate import print_plan
 
-# Stages of `results/<family>/<protocol>/` whose files are shared and verified, besides metrics.
+# Stages of `results/<family>/<protocol>/` whose files are shared and verified.
 STAGES = (
     "split",
     "labels",
@@ -43,6 +44,8 @@ STAGES = (
 SNAKEMAKES_LOCKS = Path(".snakemake/locks")
 OWN_LOCK = Path(".snakemake/rib.lock")
 VERIFY_LOG = Path("logs/verify.log")
+PREVIEW_LOG = Path("logs/preview.log")
+CITATION = PROJECT_CATALOG.parents[1] / "CITATION.cff"
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -74,6 +77,10 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("plan", parents=[config], help=what, description=what)
     command.set_defaults(run=run_plan)
 
+    what = "make tables, figures and a page of the runs that are finished, also beside a run"
+    command = commands.add_parser("preview", parents=[config], help=what, description=what)
+    command.set_defaults(run=run_preview)
+
     what = "compare every byte of the results, and of what they were made from, with the records"
     command = commands.add_parser("verify", parents=[config], help=what, description=what)
     command.set_defaults(run=run_verify)
@@ -94,19 +101,29 @@ def run_plan(arguments: argparse.Namespace) -> None:
     print_plan(read_grid(arguments))
 
 
+def run_preview(arguments: argparse.Namespace) -> None:
+    """Make tables, figures and page of the finished runs in reports/<name>/preview."""
+    from rib.report.preview import write_preview  # with Matplotlib, which other commands don't need
+
+    PREVIEW_LOG.parent.mkdir(exist_ok=True)
+    log.addHandler(logging.FileHandler(PREVIEW_LOG, mode="w", encoding="utf-8"))
+    page = write_preview(read_grid(arguments), CITATION)
+    print_lines(f"Page: {page}")
+
+
 def run_verify(arguments: argparse.Namespace) -> None:
     """Check the files of the grid against their records; all differences are in VERIFY_LOG."""
     grid = read_grid(arguments)
     VERIFY_LOG.parent.mkdir(exist_ok=True)
     log.addHandler(logging.FileHandler(VERIFY_LOG, mode="w", encoding="utf-8"))
-    verify(patterns_of_results(grid, metrics=grid.digest), str(VERIFY_LOG))
+    verify(patterns_of_results(grid), str(VERIFY_LOG))
 
 
 def run_track(arguments: argparse.Namespace) -> None:
     """Add results of the grid's family and protocol to DVC."""
     grid = read_grid(arguments)
     with folder_at_rest():
-        track(patterns_of_results(grid, metrics="*"), reports_of(grid))
+        track(patterns_of_results(grid), Path(Paths(grid).report))
 
 
 def run_pull(arguments: argparse.Namespace) -> None:
@@ -139,30 +156,16 @@ def read_grid(arguments: argparse.Namespace) -> Grid:
     return grid
 
 
-def reports_of(grid: Grid) -> Path:
-    """Folder of the published tables and figures, such as `reports/fashion`."""
-    reports = Path("reports", grid.family.name)
-    protocol = grid.config["protocol"]
-    return reports if protocol == "paper" else reports / protocol
-
-
-def patterns_of_results(grid: Grid, metrics: str) -> list[str]:
-    """Glob patterns of the folders and files with results of a grid's family and protocol.
-
-    Args:
-        metrics: digest of the grid whose tables are meant; `*` for all grids.
-    """
-    family = f"results/{grid.family.name}"
-    runs = f"{family}/{grid.config['protocol']}"
-    reports = reports_of(grid)
-    analyses = [record.parent for record in reports.glob("*/provenance.json")]
+def patterns_of_results(grid: Grid) -> list[str]:
+    """Glob patterns of the folders and files with results of a grid's family and protocol."""
+    paths = Paths(grid)
+    family = f"results/{paths.family}"
+    shown = ("tables", "figures", "*/tables", "*/figures", "index.html", "index.provenance.json")
     return [
         "data/raw/*",
         *(f"{family}/{stage}/*" for stage in ("prepare", "models", "text")),
-        *(f"{runs}/{stage}/*" for stage in STAGES),
-        f"{runs}/metrics/{metrics}",
-        *(f"{reports}/{name}" for name in ("tables", "figures", "provenance.json", "index.html")),
-        *(str(folder) for folder in analyses if folder.name != "held_out"),  # another protocol
+        *(f"{paths.stage(stage)}/*" for stage in STAGES),
+        *(f"{paths.report}/{name}" for name in shown),
     ]
 
 

@@ -117,19 +117,19 @@ def load_rows(project: str | Path, run: str) -> pd.DataFrame:
     return rows
 
 
-def load_tables(
-    project: str | Path, family: str, protocol: str = "paper"
-) -> dict[str, pd.DataFrame]:
-    """Tables of the page of a family, by name, such as "ri" and "mri".
+def load_tables(project: str | Path, name: str) -> dict[str, pd.DataFrame]:
+    """Tables of a report by name, such as "ri" and "mri".
+
+    Args:
+        name: of the folder in reports/: config's `name`, by default the family, under protocol
+            held_out with `_held_out`.
 
     Example: `rib.load_tables(".", "emoji")["mri"]`.
     """
-    folder = Path(project).expanduser() / "reports" / family
-    if protocol != "paper":
-        folder /= protocol
+    folder = Path(project).expanduser() / "reports" / name
     files = sorted(folder.glob("tables/*.csv"))
     if not files:
-        raise UserError(f"{folder} has no tables; run the workflow, or correct the family.")
+        raise UserError(f"{folder} has no tables; run the workflow, or correct the name.")
     return {path.stem: pd.read_csv(path) for path in files}
 
 

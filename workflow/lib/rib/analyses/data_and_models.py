@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.memory import megabytes_of_rows
-from rib.config.paths import Paths
 from rib.config.run import ALL
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.statistics.inputs import Inputs
 
 DATA = Table(
@@ -135,7 +134,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
         },
         makes=[f"{name}.csv" for name in tables],
         tables=tables,
-        megabytes=megabytes_of_rows(grid),
     )
 
 

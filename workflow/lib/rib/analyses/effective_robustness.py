@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING
 from rib.base.appearance import INK, PALE
 from rib.config.analysis import Analysis, Column, Figure, Table
 from rib.config.baselines import baseline_accuracies
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
@@ -26,6 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
     from matplotlib.lines import Line2D
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels, Style, Styles
     from rib.statistics.effective_robustness import Line
     from rib.statistics.inputs import Inputs

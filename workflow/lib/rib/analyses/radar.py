@@ -11,9 +11,6 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 from rib.config.run import PRETRAINED
 
 if TYPE_CHECKING:
@@ -24,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.projections.polar import PolarAxes
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels, ModelAndMethod, Style, Styles
 
 CAPTION = """\

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 from rib.base.appearance import MRI_LABEL, SHARED
 from rib.base.rounding import fit_percent, points
 from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -21,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels, ModelAndMethod
 
 CAPTION = """\

@@ -1,10 +1,16 @@
 """The benchmark itself: accuracies, RI and mRI of the whole grid."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 from rib.statistics.settings import in_distribution_datasets
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
 
 MRI = Table(
     title="Mean robustness improvement",

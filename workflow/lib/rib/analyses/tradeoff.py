@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING
 
 from rib.base.appearance import INK, PALE, PRETRAINED_LABEL
 from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
 from rib.config.run import PRETRAINED
 from rib.statistics.settings import in_distribution_datasets
 
@@ -25,6 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as MatplotlibFigure
 
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.figures import Drawn, Labels, Style, Styles
 
 CAPTION = """\

@@ -127,7 +127,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_table(path: Path, table: "DataFrame", float_format: str = "%.6f") -> None:
-    """Write a table as CSV without its index: equal tables give equal bytes on every system.
+    """Write a table as CSV, see `table_text`."""
+    write_text(path, table_text(table, float_format))
+
+
+def table_text(table: "DataFrame", float_format: str = "%.6f") -> str:
+    """A table as CSV without its index: equal tables give equal bytes on every system.
 
     Texts are printable and no formulas, see `rib.base.text.printable_cell`, whoever chose them.
     """
@@ -140,10 +145,10 @@ def write_table(path: Path, table: "DataFrame", float_format: str = "%.6f") -> N
             if printable_cells != cells:
                 printable_table.isetitem(position, printable_cells)
     header = [printable_cell(str(name)) for name in table.columns]
-    text = printable_table.to_csv(
+    text: str = printable_table.to_csv(
         index=False, header=header, float_format=float_format, lineterminator="\n"
     )
-    write_text(path, text)
+    return text
 
 
 def _printable_cells(cells: list[Any]) -> list[Any]:

@@ -90,6 +90,14 @@ class Figure:
         """All files that it is drawn from."""
         return flat(self.inputs)
 
+    @property
+    def of_runs(self) -> bool:
+        """Whether it shows fine-tuned runs; the table of fits decides how these are marked.
+
+        Such a figure has a parameter that says of which methods.
+        """
+        return not self.params.keys().isdisjoint({"method", "methods", "example"})
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -101,25 +109,27 @@ class Analysis:
             columns of the fit of their runs.
         params: what else the tables depend on, as values of JSON.
         makes: files that the job writes: `ranking.csv`, `summary.tex`.
+        without_fit: tables that get no columns of the fit, although there is an input `fit`.
         tables: that the page shows, by name; they are among the files that the job writes.
         files: those that the page links to, by title.
         figures: by name.
         of_metrics: whether the rule compute_metrics makes the tables that the page shows.
         on_demand: whether it is part of a run only if config's `analyses` lists it; its tables and
             figures are in a folder of its own.
-        megabytes, minutes: limits of the job that makes the tables.
+        megabytes: memory of the job that makes the tables, if it needs more than one that reads
+            the same files.
     """
 
     inputs: Files = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     makes: Sequence[str] = ()
+    without_fit: Sequence[str] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
     of_metrics: bool = False
     on_demand: bool = False
-    megabytes: int = 2000
-    minutes: int = 30
+    megabytes: int = 0
 
 
 def flat(files: Files) -> list[str]:

@@ -3,9 +3,12 @@
 No torch, no pandas.
 """
 
-from typing import Any
+from __future__ import annotations
 
-from rib.config.grid import Grid
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
 
 
 def in_distribution(grid: Grid, dataset: str) -> str | None:

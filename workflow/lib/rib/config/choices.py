@@ -656,7 +656,7 @@ def _too_many_images(method: Method, conditions: MethodConditions) -> str | None
 
 @dataclass(frozen=True)
 class VariantSelection:
-    """How one variant of each swept method is chosen, see rib.analyses.selection.tables."""
+    """How one variant of each swept method is chosen, see rib.statistics.selection."""
 
     rule: str  # target, leave_one_out or oracle
     variants: dict[str, list[str]]  # names in the grid by method, which has at least two

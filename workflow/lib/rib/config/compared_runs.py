@@ -1,10 +1,18 @@
 """Which runs are compared by their representations. No torch."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from rib.config.grid import Grid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from rib.config.run import ENSEMBLE, Run
 from rib.config.schema import known_name
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
+
+# Names of the weights that are kept in a training: ten, at equal distances, whatever its length.
+SNAPSHOTS = [f"snapshot{number}" for number in range(1, 11)]
 
 
 def example_target(grid: Grid) -> str | None:
@@ -52,3 +60,11 @@ def _compared_methods(choice: str | Sequence[str], grid: Grid) -> Sequence[str]:
     for name in choice:
         known_name(name, methods_with_one_network, what, "config, representations")
     return choice
+
+
+def megabytes_of_kernels(images: int) -> int:
+    """Memory of a job that computes CKA on so many images of a dataset.
+
+    It holds the kernels of all layers and one more, and their sums over objects.
+    """
+    return 2000 + images**2 * 8 * 20 // 2**20

@@ -1,21 +1,17 @@
 """Settings of a figure. Not in rib.figures, which imports Matplotlib: rules import this module."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rib.base.settings import Settings, Texts
+from rib.config.analysis import Figure
 from rib.config.geometry import Geometry
+from rib.config.labels import GridLabels
 
-
-class ExampleRun(Settings):
-    """The runs of a model, method and target that a figure shows as an example."""
-
-    model: str
-    model_label: str
-    method: str
-    method_label: str
-    target: str
-    size: str  # of the training subset
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
 
 
 class FigureSettings(Settings):
@@ -33,7 +29,6 @@ class FigureSettings(Settings):
     uncropped: Texts = ()  # datasets whose encoded photos are shown without the geometry's crop
     # Labels by name for `models`, `methods` and `targets`, to name unfinished runs.
     labels: dict[str, dict[str, str]] | None = None
-    note: str = ""  # what else is said below the figure
 
 
 class FiguresSettings(Settings):
@@ -43,6 +38,26 @@ class FiguresSettings(Settings):
     inputs: dict[str, dict[str, str | list[str]]]  # path or paths of each positional argument
     fit: str | None  # table of fits, which decides how runs are marked in figures with `labels`
     code: str  # digest of the code that draws the figures
+
+
+def figure_settings(analysis: str, figure: Figure, grid: Grid) -> FigureSettings:
+    """What a figure of an analysis shows of a grid."""
+    labels = None
+    if figure.of_runs:
+        methods = {name: method.label for name, method in grid.methods.items()}
+        labels = {**GridLabels(grid).by_target, "methods": methods}
+    return FigureSettings(
+        module=f"rib.analyses.{analysis}",
+        params=dict(figure.params),
+        every_size=figure.every_size,
+        finished_only=figure.finished_only,
+        marks_runs=figure.marks_runs,
+        size=grid.shown_size,
+        sizes=grid.sizes,
+        geometry=grid.geometry(next(iter(grid.models))),
+        uncropped=tuple(grid.uncropped),
+        labels=labels,
+    )
 
 
 def folder_of_kept(log_file: Path) -> Path:

@@ -26,13 +26,10 @@ from rib.config.sources import without_addresses
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
 # Keys of config that are no settings of results.
-UNRECORDED = ("catalog", "archives", "external", "monitor")
+UNRECORDED = ("name", "catalog", "archives", "external", "monitor")
 # Settings of the machine, on which results do not depend. `deterministic` is one: with `warn` a
 # training on CUDA may give other numbers each time, which no digest could tell apart.
 OF_MACHINE = ("jobs_per_gpu", "gpu_memory_gb", "decode_workers", "deterministic")
-# Choices, besides those of UNRECORDED, on which no table of a plain run depends: what a page shows,
-# and settings of analyses that have tables of their own.
-NOT_OF_GRID = ("analyses", "select", "representations", "distances", "slices", "stir")
 # Keys of config that are about a call, not about the grid.
 OF_CALL = ("archives", "monitor")
 # What a model is, without its label and style.
@@ -233,17 +230,6 @@ class Grid:
         if evaluated == evaluated_by_default:
             return group
         return f"{group}_{short_digest(evaluated)}"
-
-    @cached_property
-    def digest(self) -> str:
-        """Digest of the choices on which tables of a plain run depend.
-
-        It is in the path of the folder that has these tables.
-        """
-        choices_of_grid = {
-            key: choice for key, choice in self.resolved().items() if key not in NOT_OF_GRID
-        }
-        return short_digest(choices_of_grid)
 
     def evaluated_before(self, dataset: str) -> list[str]:
         """Evaluated datasets that are split into train, select and test before this one.

@@ -40,8 +40,6 @@ SHARE_WITHOUT_GRADIENT = 0.1
 MARGIN = 1.25
 
 # Megabytes of a job that makes tables, and of very large datasets in it: their index and rows.
-TABLES = 2000
-LARGE_DATASETS = 12000
 
 # Tensors as large as the weights on the GPU in training: weights, gradients, the pretrained
 # weights, those after the last epoch (rib.training.good_state), and a teacher or start that some
@@ -282,13 +280,3 @@ class NetworkMemory:
 def _parameters(model: Model) -> int:
     """Number of parameters of a model, or a guess."""
     return model.parameters or UNKNOWN_PARAMETERS
-
-
-def megabytes_of_rows(grid: Grid) -> int:
-    """Memory of a job that reads the rows of all runs."""
-    return TABLES + LARGE_DATASETS if _has_large_datasets(grid) else TABLES
-
-
-def _has_large_datasets(grid: Grid) -> bool:
-    """Whether a dataset is evaluated whose photos are kept encoded."""
-    return any(dataset.storage == "encoded" for dataset in grid.datasets.values())

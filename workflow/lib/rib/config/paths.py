@@ -27,10 +27,12 @@ class Paths:
     results/fashion/paper/finetune/net/edges/ft/all/0/history.csv.
     """
 
-    def __init__(self, grid: Grid):
+    def __init__(self, grid: Grid, report: str = ""):
+        """`report` is another folder for tables, figures and page than that of config's `name`."""
         self._grid = grid
         self.family = grid.family.name
         self.protocol = grid.config["protocol"]
+        self.report = report or f"reports/{grid.config['name'] or default_name(grid)}"
 
     @cached_property
     def parents(self) -> dict[str, list[str]]:
@@ -322,11 +324,6 @@ class Paths:
         groups = list(self.groups_not_trained_on)
         return self.rows(self._grid.runs_over_targets(), "evaluate_over_targets", groups)
 
-    @property
-    def report(self) -> str:
-        """Folder of tables, figures and page, such as reports/fashion."""
-        return f"reports/{self._grid.config['name'] or default_name(self._grid)}"
-
     def table(self, name: str, on_demand: str = "") -> str:
         """CSV file of a table, such as reports/fashion/tables/mri.csv.
 
@@ -337,6 +334,11 @@ class Paths:
         """
         folder = f"{self.report}/{on_demand}" if on_demand else self.report
         return f"{folder}/tables/{name}.csv"
+
+    def figure(self, name: str, ending: str, on_demand: str = "") -> str:
+        """A file of a figure, such as reports/fashion/figures/cost.png; see `table`."""
+        folder = f"{self.report}/{on_demand}" if on_demand else self.report
+        return f"{folder}/figures/{name}.{ending}"
 
     @property
     def counts(self) -> str:

@@ -149,8 +149,6 @@ def write_figure(
             assert settings.labels is not None  # the settings of figures of runs have them
             note = _unfinished_note(runs, settings.labels, settings.finished_only)
             _add_wrapped_below(drawn, note)
-        if settings.note:
-            _add_wrapped_below(drawn, settings.note)
         drawn.savefig(files.png, metadata={"Software": None})
         if files.pdf:
             drawn.savefig(files.pdf, metadata={"CreationDate": None})

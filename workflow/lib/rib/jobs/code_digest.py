@@ -60,9 +60,20 @@ def _statements_below(module: ast.Module) -> Iterator[ast.stmt]:
         block = blocks.pop()
         for field in ("body", "orelse", "finalbody", "handlers", "cases"):
             for child in getattr(block, field, []):
+                if _is_for_type_checkers(child):
+                    continue
                 if isinstance(child, ast.stmt):
                     yield child
                 blocks.append(child)
+
+
+def _is_for_type_checkers(block: ast.AST) -> bool:
+    """Whether a block is `if TYPE_CHECKING:`, which is not run."""
+    return (
+        isinstance(block, ast.If)
+        and isinstance(block.test, ast.Name)
+        and block.test.id == "TYPE_CHECKING"
+    )
 
 
 @cache

@@ -24,6 +24,7 @@ from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
 from rib.base.rounding import MINUS, fit_percent, percent, points
+from rib.config.analysis import QUESTIONS, Column
 from rib.config.run import MEAN, RUN_COLUMNS
 from rib.records import provenance
 from rib.records.environment import outside_git
@@ -33,8 +34,7 @@ from rib.report.answer import (
     AnswerTables,
     answer,
 )
-from rib.report.questions import QUESTIONS
-from rib.report.settings import GridDescription, PageSettings
+from rib.report.settings import GridDescription, PageSettings, ShownFigure, ShownTable
 from rib.report.views import ENTRIES_OF_COLUMN, page_views
 from rib.statistics.bootstrap import FEWEST_SEEDS
 from rib.statistics.comparison import few_objects
@@ -68,29 +68,12 @@ MISSING = Cell("\N{EN DASH}", float("-inf"))  # a number that there is not
 
 
 @dataclass(frozen=True)
-class PageInputs:
-    """Files that a page is made of."""
-
-    mri: Path  # tables, CSV files
-    ri: Path
-    accuracy: Path
-    fit: Path
-    analyses: Mapping[str, Path]  # tables of the analyses by name, CSV files
-    columns: Sequence[Path]  # YAML files that say how to show the tables (analyses/*/tables.yaml)
-    figures: Sequence[Path]  # PNG files, in the order of the page
-    captions: Sequence[Path]  # reStructuredText file of each figure
-    citation: Path  # CITATION.cff
-    records: Sequence[str]  # provenance records of the run's jobs; gathered ones replace missing
-    cells: Path | None = None  # what explains each cell of RI (rib.analyses.samples.cells)
-
-
-@dataclass(frozen=True)
 class PageTable:
     """A table on the page."""
 
     title: str
     note: str
-    file: str  # name of the CSV file
+    link: str  # to the CSV file
     question: str  # key of `QUESTIONS`
     open: bool  # whether it is unfolded at first
     header: list[str]
@@ -102,6 +85,7 @@ class PageFigure:
     """A figure on the page."""
 
     name: str
+    link: str  # to its files, without ending
     width: int  # in pixels of the page
     question: str  # key of `QUESTIONS`
     data: str  # image as WebP, in base64
@@ -128,26 +112,39 @@ class RunFacts:
     mixed: list[str]  # differences between jobs
 
 
-def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
+def write_page(
+    settings: PageSettings,
+    *,
+    citation: Path,
+    records: Sequence[str],
+    cells: Path | None,
+    page: Path,
+) -> None:
     """Write the page of a run, or of a preview if `settings.partial` is given.
+
+    Args:
+        settings: what the page shows.
+        citation: CITATION.cff.
+        records: provenance records of jobs, besides `settings.upstream`; gathered ones replace
+            missing ones.
+        cells: what explains each cell of RI (rib.analyses.cells), if it is made.
+        page: HTML file that is written.
 
     Raises:
         UserError: no job has a readable record.
     """
     about = settings.about
-    records = list(provenance.of_jobs(inputs.records).values())
-    if not records:
+    jobs = list(provenance.of_jobs([*settings.upstream, *records]).values())
+    if not jobs:
         raise UserError(
             f"each record of the run is missing, has another format version, or "
             f"{provenance.DAMAGED}; "
             "`rib verify` names them."
         )
-    paths_of_tables = {"mri": inputs.mri, "ri": inputs.ri, "accuracy": inputs.accuracy}
-    tables = page_tables({**paths_of_tables, **inputs.analyses}, inputs.columns, about)
-    means = read_table(inputs.mri)
-    fits = read_table(inputs.fit)
-    run = run_facts(records)
-    views = _views(inputs, settings) if inputs.figures else {}
+    csv_files = {name: table.path for name, table in settings.tables.items()}
+    fits = read_table(settings.fit)
+    run = run_facts(jobs)
+    views = _views(csv_files, settings) if settings.figures else {}
     text = _template().render(
         appearance=appearance,
         about=about,
@@ -155,24 +152,24 @@ def write_page(inputs: PageInputs, settings: PageSettings, page: Path) -> None:
         duration=duration,
         config=yaml.safe_dump(about.config_file, sort_keys=False),
         outside_git=outside_git(about.config_file["catalog"]),
-        answer=_answer(means, inputs.analyses, settings),
+        answer=_answer(csv_files, settings),
         questions=QUESTIONS,
-        figures=_figures(inputs.figures, inputs.captions, settings.questions),
-        tables=tables,
+        figures=_figures(settings.figures),
+        tables=page_tables(settings.tables, about),
         most_rows=MOST_ROWS,
         views=views,
         bundle=vega_bundle() if views else "",
-        cells=_explained_cells(inputs.cells, about) if inputs.cells else None,
+        cells=_explained_cells(cells, about) if cells else None,
         unfinished=name_unfinished(fits, _labels_of_runs(about)),
         other_rates=name_other_rates(fits, _labels_of_runs(about)),
         fitted=_number_of_fitted(fits, about),
         fewest_seeds=FEWEST_SEEDS,
-        files=settings.more_files,
+        files=settings.files,
         run=run,
         commits=[commit for commit, _ in run.commits if commit != NO_COMMIT],
         method_rows=method_rows(about),
         corrupt=_corrupt_images(settings.prepared),
-        cite=yaml.safe_load(inputs.citation.read_text(encoding="utf-8")),
+        cite=yaml.safe_load(citation.read_text(encoding="utf-8")),
     )
     write_text(page, text)
 
@@ -199,18 +196,22 @@ def _texts_of_rows(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
     return texts
 
 
-def _views(inputs: PageInputs, settings: PageSettings) -> dict[str, dict[str, Any]]:
-    """Interactive views by the name of the figure that each replaces."""
-    ri = inputs.ri
-    if settings.partial is None:  # a preview's seeds_ri lacks some runs
-        ri = inputs.analyses.get("seeds_ri", inputs.ri)
+def _views(tables: Mapping[str, Path], settings: PageSettings) -> dict[str, dict[str, Any]]:
+    """Interactive views by the name of the figure that each replaces.
+
+    Args:
+        tables: CSV files by name.
+    """
     in_distribution = None
-    if "in_distribution" in inputs.analyses:
-        in_distribution = read_table(inputs.analyses["in_distribution"])
+    if "in_distribution" in tables:
+        in_distribution = read_table(tables["in_distribution"])
+    ri_of_seeds = tables.get("seeds_ri", tables["ri"])
+    if settings.partial is not None:  # a preview's seeds_ri lacks some runs
+        ri_of_seeds = tables["ri"]
     return page_views(
-        mri=read_table(inputs.mri),
-        ri=read_table(ri),
-        accuracy=read_table(inputs.accuracy),
+        mri=read_table(tables["mri"]),
+        ri=read_table(ri_of_seeds),
+        accuracy=read_table(tables["accuracy"]),
         about=settings.about,
         colours=settings.colours,
         in_distribution=in_distribution,
@@ -277,28 +278,26 @@ def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescripti
     return pd.concat([rows_of_other_methods, chosen_means], ignore_index=True)
 
 
-def _answer(mri: pd.DataFrame, analyses: Mapping[str, Path], settings: PageSettings) -> Answer:
+def _answer(tables: Mapping[str, Path], settings: PageSettings) -> Answer:
     """The answer that the page begins with.
 
     Args:
-        mri: table of mRI of all sizes.
-        analyses: CSV files of the tables of analyses, by name.
-        settings: those of the page.
+        tables: CSV files by name.
     """
     about = settings.about
-    means = with_choices(mri, analyses.get("selection"), about)
+    means = with_choices(read_table(tables["mri"]), tables.get("selection"), about)
     more_tables = {}
     for name in ("in_distribution", "ranking", "leak_free"):
-        if name in analyses:
-            more_tables[name] = _of_shown_size(analyses[name], about)
-    tables = AnswerTables(mri=means[means["size"] == about.shown_size], **more_tables)
+        if name in tables:
+            more_tables[name] = _of_shown_size(tables[name], about)
+    shown = AnswerTables(mri=means[means["size"] == about.shown_size], **more_tables)
     names = AnswerNames(
         models=about.labels("models"),
         methods={**about.labels("sweeps"), **about.labels("methods")},
         averages=settings.averages,
         coefficients=settings.coefficients,
     )
-    return answer(tables, names)
+    return answer(shown, names)
 
 
 def _of_shown_size(path: Path, about: GridDescription) -> pd.DataFrame:
@@ -307,34 +306,26 @@ def _of_shown_size(path: Path, about: GridDescription) -> pd.DataFrame:
     return table[table["size"] == about.shown_size]
 
 
-def _figures(
-    paths: Sequence[Path], captions: Iterable[Path], questions: Mapping[str, str]
-) -> list[PageFigure]:
-    """Figures with their captions; one without a question helps to answer the first.
-
-    Args:
-        paths: PNG files.
-        captions: reStructuredText file of each figure.
-        questions: question of each figure, by the name of the figure.
-    """
-    all_questions = list(QUESTIONS)
+def _figures(shown: Mapping[str, ShownFigure]) -> list[PageFigure]:
+    """Figures with their captions."""
     with ThreadPoolExecutor() as pool:
-        images = list(pool.map(_webp, paths))
+        images = list(pool.map(_webp, [figure.path for figure in shown.values()]))
     figures = []
-    for path, caption, image in zip(paths, captions, images, strict=True):
-        width, encoded_image = image
-        text = caption.read_text(encoding="utf-8").strip()
-        html = publish_parts(text, writer="html5", settings_overrides={"raw_enabled": False})
-        first_sentence, *_ = text.split(". ")
-        figure = PageFigure(
-            name=path.stem,
+    for (name, figure), (width, encoded_image) in zip(shown.items(), images, strict=True):
+        caption = publish_parts(
+            figure.caption, writer="html5", settings_overrides={"raw_enabled": False}
+        )
+        first_sentence, *_ = figure.caption.strip().split(". ")
+        page_figure = PageFigure(
+            name=name,
+            link=figure.link,
             width=width,
-            question=questions.get(path.stem, all_questions[0]),
+            question=figure.question,
             data=encoded_image,
             alt=first_sentence,
-            caption=html["body"],
+            caption=caption["body"],
         )
-        figures.append(figure)
+        figures.append(page_figure)
     return figures
 
 
@@ -350,41 +341,19 @@ def _webp(path: Path) -> tuple[int, str]:
     return width, base64.b64encode(file.getvalue()).decode()
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table on the page."""
-
-    header: str
-    value: str  # name of the column of the CSV file
-    form: str | None = None  # key of `FORMS`; by the type of the value if None
-    interval: Sequence[str] | None = None  # columns of the ends of the confidence interval
-    optional: bool = False  # whether some runs have no such column
-    # A column of which this one says what another column says already, unless it has numbers.
-    repeats_without: str | None = None
-
-
-def page_tables(
-    paths: Mapping[str, Path], columns: Iterable[Path], about: GridDescription
-) -> list[PageTable]:
+def page_tables(shown: Mapping[str, ShownTable], about: GridDescription) -> list[PageTable]:
     """Tables of results. Those of runs with a fit have a column for it, the last one.
 
     Columns that say nothing are left out (see `_informative`).
 
     Args:
-        paths: CSV files by name of the table.
-        columns: YAML files with title, question, note and columns of each table. A column is given
-            by its header: a column of the CSV file, or the fields of `Column`. The table
-            `accuracy` also has a column for each dataset.
+        shown: by name. The table `accuracy` also has a column for each dataset.
         about: the choices of the run.
     """
-    descriptions = {}
-    for file in columns:
-        descriptions.update(yaml.safe_load(file.read_text(encoding="utf-8")))
     tables = []
-    for name, path in paths.items():
-        description = descriptions[name]
-        table = read_table(path)
-        described_columns = _described_columns(description["columns"])
+    for name, shown_table in shown.items():
+        table = read_table(shown_table.path)
+        described_columns = [Column(**fields) for fields in shown_table.columns]
         shown_columns = [
             column for column in described_columns if column.value in table or not column.optional
         ]
@@ -395,32 +364,16 @@ def page_tables(
             shown_columns.append(Column("Fit (%)", value="fit", form="fit"))
         shown_columns = _informative(shown_columns, table, about)
         page_table = PageTable(
-            title=description["title"],
-            note=_note(description["note"], table),
-            file=path.name,
-            question=description["question"],
-            open=description.get("open", False),
+            title=shown_table.title,
+            note=_note(shown_table.note, table),
+            link=shown_table.link,
+            question=shown_table.question,
+            open=shown_table.open,
             header=_header(shown_columns, about.confidence),
             rows=_rows(_labelled(table, about), shown_columns),
         )
         tables.append(page_table)
     return tables
-
-
-def _described_columns(descriptions: Mapping[str, str | Mapping[str, Any]]) -> list[Column]:
-    """Columns as tables.yaml describes them, by header.
-
-    Args:
-        descriptions: the name of a column of the CSV file, as in {"Model": "model"}, or fields of
-            `Column`, as in {"mRI": {"value": "mri", "form": "signed"}}.
-    """
-    columns = []
-    for header, description in descriptions.items():
-        if isinstance(description, str):
-            columns.append(Column(header, value=description))
-        else:
-            columns.append(Column(header, **description))
-    return columns
 
 
 def _with_column_per_dataset(accuracy: pd.DataFrame) -> pd.DataFrame:

@@ -1,40 +1,20 @@
-"""The figures and tables of a run that stand for those of the paper, with a list of them."""
+"""Which figures and tables of a run stand for which of the paper."""
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rib.base.files import write_text
 from rib.base.text import markdown
-from rib.report.publication import remove_other_grids
 from rib.report.settings import PaperRow, PaperSettings
 
 FAMILY_OF_PAPER = "imagenet"
 
 
-def write_paper(
-    files: Sequence[Path], copies: Mapping[str, Path], readme: Path, settings: PaperSettings
-) -> None:
-    """Copy the files, list them by what they stand for, and remove those of other grids.
+def paper_list(settings: PaperSettings) -> str:
+    """A page in Markdown that says which figures and tables stand for what of the paper.
 
     Args:
-        files: figures and tables of this run.
-        copies: where to write the copy of each file, by its name.
-        readme: the list to write.
-        settings: what the files stand for.
+        settings: what they stand for, with links to them.
     """
-    for file in files:
-        shutil.copyfile(file, copies[file.name])
-    write_text(readme, _list_of_files(settings))
-    remove_other_grids(
-        folders=[settings.folder],
-        published={settings.folder / file.name for file in files},
-        grids=settings.grids,
-    )
-
-
-def _list_of_files(settings: PaperSettings) -> str:
-    """A page in Markdown that says which files stand for what of the paper."""
     introduction = (
         "Figures and tables of the paper (arXiv 2410.21582) as this run of the family "
         f"{settings.title} has them."
@@ -56,7 +36,7 @@ def _list_of_files(settings: PaperSettings) -> str:
 
 
 def _line(row: PaperRow, files: Sequence[str]) -> str:
-    """A line of the table, with links to the files beside it."""
-    links = ", ".join(f"[{name}]({name})" for name in files) or "not made by this run"
+    """A line of the table, with links to the files."""
+    links = ", ".join(f"[{Path(link).name}]({link})" for link in files) or "not made by this run"
     of_paper = markdown(row.of_paper)
     return f"| {of_paper} | {markdown(row.shows)} | {links} | {markdown(row.state)} |"

@@ -1,120 +1,307 @@
-"""A preview of an unfinished grid: tables, figures and the page of the runs that are finished.
+"""A preview of an unfinished grid: tables, figures and page of the runs whose rows are there.
 
-It is made by the rules of a run, which Snakemake reads once more for the finished runs only (see
-workflow/rules/reported_runs.smk). This happens in a private folder with links to results, so that a
-run at work is not disturbed: locks, records and unfinished files of the two are apart.
+It is made by the functions of a run's jobs, one after the other, and can be made beside a run.
 """
 
-import json
-import os
 import shutil
-import subprocess
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 from rib.base.errors import UserError
-from rib.base.files import write_text
-from rib.base.progress import log_lines, print_lines
-from rib.base.settings import replaced
-from rib.jobs.job import WORK, private
-from rib.records.hashing import MEMORY
-from rib.report.settings import PreviewJobSettings, PreviewSettings
+from rib.base.progress import log
+from rib.base.settings import from_params, to_params
+from rib.config.analysis import Analysis, Figure, flat
+from rib.config.figure_settings import figure_settings
+from rib.config.grid import Grid
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths, beside
+from rib.config.run import PRETRAINED, Run
+from rib.data.view import DatasetFiles
+from rib.figures import FigureFiles, write_figure
+from rib.records import provenance
+from rib.report.about import page_settings
+from rib.report.described import chosen_analyses, described_analyses
+from rib.report.page import write_page
+from rib.report.settings import FinishedShare, PreviewDescription
+from rib.statistics.counts import RowFiles
+from rib.statistics.inputs import Inputs
+from rib.statistics.metrics import write_metrics
+from rib.statistics.settings import grid_table_settings, metrics_of
+from rib.statistics.writing import make_tables
+from rib.training.settings import TrainingSettings
 
-# Environment variable of the Snakemake process that makes a preview: file with its PreviewSettings.
-PREVIEW = "RIB_PREVIEW"
-SETTINGS_FILE = "preview.json"
-# A preview of more runs draws fewer bootstrap replicates, and leaves out what reads all rows again
-# or has a line for each run or class.
-MOST_RUNS = 1000
-REPLICATES = 200
-SLOW = [
-    "compare_samples",
-    "compare_slices",
-    "explain_cells",
-    "accuracy_matrix",
-    "ri_matrix",
-    "classes",
-]
-# At once two jobs, since a grid may be running on the other cores. Inputs count as they are: only
-# what they are newer than is made again.
-OPTIONS = (
-    *("--cores", "2", "--executor", "local", "--scheduler", "greedy", "--keep-going"),
-    *("--rerun-triggers", "mtime", "--nolock", "--workflow-profile", "none"),
+NO_FINISHED_RUN = (
+    "preview: no run is finished; it needs the rows of a pretrained model, and of all seeds of one "
+    "of its methods on a target."
 )
 
 
-def is_large(runs: int) -> bool:
-    """Whether a preview of so many runs leaves out what is slow."""
-    return runs > MOST_RUNS
+class Variant(NamedTuple):
+    """What has a mean over targets and seeds."""
+
+    model: str
+    method: str
+    size: str
 
 
-def settings_of_preview() -> PreviewSettings | None:
-    """Settings of the preview that this Snakemake process makes; None if it makes none."""
-    path = os.environ.get(PREVIEW)
-    if path is None:
-        return None
-    return PreviewSettings.model_validate_json(Path(path).read_text(encoding="utf-8"))
+class Cell(NamedTuple):
+    """A variant on one target. Its runs differ in their seeds."""
+
+    variant: Variant
+    target: str
 
 
-def write_preview(settings: PreviewJobSettings, log_file: str) -> None:
-    """Make a preview in place of an earlier one.
+def write_preview(grid: Grid, citation: Path) -> Path:
+    """Write the preview of a grid in place of an earlier one, and return its page.
 
-    If a job fails, those that don't need it go on, and the page names it. If another preview of
-    this project is being made, this one waits for it.
+    Rows are shown as they are found; the page says what is missing and which runs have records of
+    other settings. An analysis or a figure that can't be made is left out, with its reason.
 
     Args:
-        log_file: log of the job that calls this.
+        citation: CITATION.cff.
 
     Raises:
-        UserError: the tables of accuracy and RI, which all else needs, or the page failed.
+        UserError: no run is finished, or the tables of accuracy and RI can't be made.
     """
-    with private("preview", log_file, {}, resumes=None):
-        for earlier in (settings.folder, settings.logs):
-            shutil.rmtree(earlier, ignore_errors=True)
-        project = WORK / "preview"
-        _link_project(project, settings)
-        new_preview = project / settings.folder
-        page = new_preview / "index.html"
-        _run_snakemake(project, settings, settings.preview)
-        has_tables = (new_preview / "tables/mri.csv").is_file()
-        without_failed = replaced(settings.preview, all_were_tried=True)
-        # Once without tables that failed; then, if figures waited for these tables and fail
-        # themselves, without the figures.
-        for _ in range(2):
-            if has_tables and not page.is_file():
-                _run_snakemake(project, settings, without_failed)
-        if not page.is_file():
-            raise UserError(f"there is no page; {log_file} says why.")
-        settings.folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(new_preview, settings.folder)
-    description = settings.preview.description
-    print_lines(
-        f"Preview of {description.finished} of {description.runs} runs: "
-        f"{settings.folder / page.name}"
+    runs = finished_runs(grid)
+    shown = grid.of_runs(runs)
+    paths = Paths(shown, report=f"{Paths(grid).report}/preview")
+    shutil.rmtree(paths.report, ignore_errors=True)
+    Path(paths.report, "tables").mkdir(parents=True)
+    Path(paths.report, "figures").mkdir()
+    _write_metrics(shown, paths)
+    analyses = chosen_analyses(described_analyses(shown, paths), grid.config["analyses"])
+    left_out: dict[str, str] = {}
+    made = {}
+    for name, analysis in _in_order(analyses, paths):
+        with _noting(name, left_out):
+            _make_tables(name, analysis, shown, paths)
+            made[name] = analysis
+    drawn = {
+        name: _with_drawn_figures(name, analysis, shown, paths, left_out)
+        for name, analysis in made.items()
+    }
+    partial = _description(grid, runs, left_out)
+    page = Path(paths.report, "index.html")
+    settings = page_settings(shown, paths, drawn, code="", partial=partial)
+    cells = Path(paths.report, "tables/cells.json")
+    write_page(
+        settings,
+        citation=citation,
+        records=[],
+        cells=cells if cells.is_file() else None,
+        page=page,
+    )
+    return page
+
+
+def _write_metrics(grid: Grid, paths: Paths) -> None:
+    geometry = paths.first_geometry
+    settings = grid_table_settings(grid, code="")
+    rows = paths.rows(grid.runs())
+    splits = dict(zip(settings.split, paths.splits(settings.split, geometry), strict=True))
+    proxy = paths.proxy(grid.datasets, geometry)
+    datasets = [
+        DatasetFiles(
+            name=name,
+            folder=Path(index).parent,
+            proxy=Path(proxy[0]).parent if name in settings.excludes_proxy else None,
+            split=Path(splits[name]) if name in splits else None,
+        )
+        for name, index in zip(grid.datasets, paths.indexes(), strict=True)
+    ]
+    outputs = {name: Path(paths.table(name)) for name in metrics_of(grid)}
+    outputs["counts"] = Path(paths.counts)
+    outputs["mri_json"] = Path(paths.report, "tables/mri.json")
+    write_metrics(
+        files=RowFiles(
+            rows=list(map(Path, rows)),
+            indexes=list(map(Path, paths.indexes())),
+            methods=settings.methods,
+        ),
+        manifests=[Path(beside("manifest", path)) for path in rows],
+        datasets=datasets,
+        settings=settings,
+        outputs=outputs,
     )
 
 
-def _link_project(folder: Path, settings: PreviewJobSettings) -> None:
-    """Prepare a folder in which Snakemake finds the project's results and configuration."""
-    MEMORY.mkdir(parents=True, exist_ok=True)
-    for path in (*settings.linked, MEMORY):  # MEMORY: large files are not hashed again
-        if not path.is_absolute():
-            link = folder / path
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path.absolute())
-    write_text(folder / "config.yaml", json.dumps(settings.config, indent=1))
+def _in_order(analyses: Mapping[str, Analysis], paths: Paths) -> list[tuple[str, Analysis]]:
+    """Analyses, each after those whose tables it needs."""
+    tables_of = {
+        paths.table(Path(file).stem): name
+        for name, analysis in analyses.items()
+        for file in analysis.makes
+    }
+    needed = {
+        name: {tables_of[path] for path in flat(analysis.inputs) if path in tables_of}
+        for name, analysis in analyses.items()
+    }
+    return [(name, analyses[name]) for name in TopologicalSorter(needed).static_order()]
 
 
-def _run_snakemake(folder: Path, settings: PreviewJobSettings, preview: PreviewSettings) -> None:
-    """Run Snakemake in a prepared folder; all that it prints is written to the log of this job."""
-    settings_file = (folder / SETTINGS_FILE).absolute()
-    write_text(settings_file, preview.model_dump_json())
-    completed = subprocess.run(
-        [*settings.command, *OPTIONS],
-        cwd=folder,
-        env={**os.environ, PREVIEW: str(settings_file)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
+def _make_tables(name: str, analysis: Analysis, grid: Grid, paths: Paths) -> None:
+    folder = Path(paths.report, name if analysis.on_demand else "", "tables")
+    folder.mkdir(parents=True, exist_ok=True)
+    if analysis.makes:
+        make_tables(
+            f"rib.analyses.{name}",
+            Inputs(analysis.inputs, analysis.params),
+            {file.removesuffix(".csv"): folder / file for file in analysis.makes},
+            "; ".join(grid.conditions()),
+        )
+
+
+def _with_drawn_figures(
+    name: str, analysis: Analysis, grid: Grid, paths: Paths, left_out: dict[str, str]
+) -> Analysis:
+    """An analysis with the figures that can be drawn; reasons for the others are noted."""
+    figures: dict[str, Figure] = {}
+    for figure_name, figure in analysis.figures.items():
+        folder = name if analysis.on_demand else ""
+        files = FigureFiles(
+            **{
+                ending: Path(paths.figure(figure_name, ending, on_demand=folder))
+                for ending in ("png", "csv", "pdf")
+            }
+        )
+        files.png.parent.mkdir(parents=True, exist_ok=True)
+        settings = figure_settings(name, figure, grid)
+        fit = Path(paths.table("fit")) if settings.labels else None
+        with _noting(figure_name, left_out):
+            write_figure(figure_name, figure.inputs, settings, files, fit)
+            figures[figure_name] = figure
+    return replace(analysis, figures=figures)
+
+
+@contextmanager
+def _noting(name: str, left_out: dict[str, str]) -> Iterator[None]:
+    """A block in which something is made; why it could not be is noted, and logged whole."""
+    try:
+        yield
+    except Exception as error:
+        log.debug("%s", traceback.format_exc())
+        if isinstance(error, FileNotFoundError):
+            left_out[name] = f"{error.filename} is not made"
+        elif isinstance(error, UserError):
+            left_out[name] = str(error)
+        else:
+            left_out[name] = f"{type(error).__name__}: {error}"
+
+
+def finished_runs(grid: Grid) -> list[Run]:
+    """Runs of a grid that can be compared: their rows, of all seeds, are there.
+
+    They are of variants (model, method and size) that are finished on the same targets, and of
+    their pretrained models. The targets are those that give the most cells, see `common_targets`.
+
+    Raises:
+        UserError: there are none.
+    """
+    paths = Paths(grid)
+    evaluated = {
+        run for run in grid.runs() if all(map(Path.is_file, _rows_and_manifests(paths, run)))
+    }
+    pretrained = {run.model: run for run in evaluated if run.method == PRETRAINED}
+    runs_of_cells: dict[Cell, list[Run]] = defaultdict(list)
+    for run in grid.runs():
+        if run.method != PRETRAINED and run.model in pretrained:
+            variant = Variant(run.model, run.method, run.size)
+            runs_of_cells[Cell(variant, run.target)].append(run)
+    finished_cells = {
+        cell: runs for cell, runs in runs_of_cells.items() if evaluated.issuperset(runs)
+    }
+    if not finished_cells:
+        raise UserError(NO_FINISHED_RUN)
+    counted: set[Run] = set()
+    for cell in common_targets(finished_cells):
+        counted.update(finished_cells[cell])
+        counted.add(pretrained[cell.variant.model])
+    return [run for run in grid.runs() if run in counted]
+
+
+def _rows_and_manifests(paths: Paths, run: Run) -> list[Path]:
+    rows = paths.rows([run])
+    return [*map(Path, rows), *(Path(beside("manifest", path)) for path in rows)]
+
+
+def common_targets(cells: Collection[Cell]) -> list[Cell]:
+    """Cells of all variants that are finished on each of some targets.
+
+    The targets are those that most variants are finished on, as many of them as give the most
+    cells: of two targets with 5 and 3 variants, of which 3 are finished on both, both are taken,
+    since 2 targets times 3 variants are more cells than 1 target times 5.
+    """
+    targets_of_variant: dict[Variant, set[str]] = defaultdict(set)
+    for cell in cells:
+        targets_of_variant[cell.variant].add(cell.target)
+    # Sorted, so that equally frequent targets are in the order of their names.
+    number_of_cells = Counter(sorted(cell.target for cell in cells))
+    targets_by_frequency = [target for target, _ in number_of_cells.most_common()]
+    best: list[Cell] = []
+    for number in range(1, len(targets_by_frequency) + 1):
+        targets = targets_by_frequency[:number]
+        chosen = [
+            Cell(variant, target)
+            for variant, finished_targets in targets_of_variant.items()
+            if finished_targets.issuperset(targets)
+            for target in targets
+        ]
+        if len(chosen) > len(best):
+            best = chosen
+    return best
+
+
+def _description(
+    grid: Grid, finished: Collection[Run], left_out: Mapping[str, str]
+) -> PreviewDescription:
+    """How far the grid is."""
+    labels = GridLabels(grid)
+    methods = {name: method.label for name, method in grid.methods.items()}
+    shares = []
+    names = {"model": labels.models, "method": methods, "target": labels.targets}
+    for attribute, labels_of_names in names.items():
+        for name, label in labels_of_names.items():
+            runs = [run for run in grid.runs() if getattr(run, attribute) == name]
+            if runs:
+                share = FinishedShare(
+                    subject=f"{attribute} {label}",
+                    finished=sum(run in finished for run in runs),
+                    runs=len(runs),
+                )
+                shares.append(share)
+    targets = dict.fromkeys(run.target for run in finished if run.method != PRETRAINED)
+    return PreviewDescription(
+        finished=len(finished),
+        runs=len(grid.runs()),
+        counts=shares,
+        targets=", ".join(labels.targets[name] for name in targets),
+        other_settings=runs_with_other_settings(grid, finished),
+        left_out=dict(left_out),
     )
-    log_lines(completed.stdout)
+
+
+def runs_with_other_settings(grid: Grid, runs: Iterable[Run]) -> list[str]:
+    """Runs whose training was recorded with other settings than the grid's, by name."""
+    paths = Paths(grid)
+    names = []
+    for run in runs:
+        if run.method == PRETRAINED or not grid.methods[run.method].trains:
+            continue
+        record = provenance.read(Path(paths.checkpoint("provenance.json", run)))
+        if record is None:
+            continue
+        training = from_params(TrainingSettings, grid.training_of(run.method, run.target, run.size))
+        present = {
+            "settings": grid.settings(run.method, run.model),
+            "training": to_params(training),
+        }
+        if any(record["cfg"][key] != value for key, value in present.items()):
+            names.append(str(run))
+    return names

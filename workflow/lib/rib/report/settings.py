@@ -3,19 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from rib.base.settings import FreeSettings, Settings
+from rib.base.settings import FreeSettings, Settings, Texts
 from rib.evaluation.settings import NetworkSettings
+from rib.statistics.settings import GridTableSettings
 
 Entries = Literal["models", "methods", "datasets", "sweeps"]  # those of a `GridDescription`
-
-
-class PublicationSettings(Settings):
-    """Where files of a grid are, and where they are published."""
-
-    source: Path  # folder with what was made of the grid
-    folder: Path  # below reports/, where the copies will be
-    grids: Path  # folder with the folders of all grids, of which `source` is one
-    code: str  # digest of the code that publishes
 
 
 class PaperRow(Settings):
@@ -30,14 +22,12 @@ class PaperSettings(Settings):
     """What stands for the figures and tables of the paper, and where it is published."""
 
     rows: list[PaperRow]
-    files: dict[str, list[str]]  # file names by `of_paper`; none if this run makes none
+    files: dict[str, list[str]]  # links by `of_paper`; none if this run makes none
     family: str  # name of the family
     title: str  # of the family
     limits: str | None  # what the family cannot show
     conditions: list[str]  # on which the numbers depend
-    folder: Path  # below reports/, where the copies will be
-    grids: Path  # folder with the folders of all grids
-    code: str  # digest of the code that copies and lists
+    code: str  # digest of the code that lists them
 
 
 class FamilyDescription(Settings):
@@ -141,6 +131,8 @@ class ExportSettings(NetworkSettings):
 
     published: FreeSettings | None  # `weights` of the model's entry
     label_names: list[str] | None  # of the network's outputs; None for ImageNet's
+    metrics: GridTableSettings  # how accuracies and RI of the card are computed
+    tables: Texts  # names of the tables that are computed
     card: CardDescription
 
 
@@ -157,52 +149,42 @@ class PreviewDescription(Settings):
 
     finished: int  # number of runs
     runs: int  # number of all runs
-    outdated: int  # runs that have rows, but would be made again
     counts: list[FinishedShare]
     targets: str  # labels of the targets over which means are
+    other_settings: list[str]  # runs whose training was recorded with other settings
     left_out: dict[str, str]  # reasons, by the name of what a full run shows
 
-    @property
-    def note(self) -> str:
-        """What each table and figure of the preview says of it."""
-        return f"PREVIEW of {self.finished} of {self.runs} runs; means over {self.targets}"
+
+class ShownTable(Settings):
+    """A table of the page."""
+
+    path: Path  # CSV file
+    link: str  # from the folder of the page
+    title: str
+    question: str  # key of rib.config.analysis.QUESTIONS
+    note: str
+    open: bool  # whether it is unfolded at first
+    columns: list[dict[str, Any]]  # fields of rib.config.analysis.Column
 
 
-class PreviewSettings(Settings):
-    """What a preview is of: the runs that were finished when it was called.
+class ShownFigure(Settings):
+    """A figure of the page."""
 
-    Runs have the names that `str(run)` gives.
-    """
-
-    finished: list[str]  # runs that have their own accuracies and RI
-    compared: list[str]  # those of them that means and comparisons are of
-    selectable: list[str]  # those of them among which a variant of a sweep may be chosen
-    too_slow: list[str]  # rules, figures and outputs that are left out, since they take too long
-    expected: list[str]  # analyses and figures that a full run has
-    description: PreviewDescription  # without what is left out, which is known later
-    # Whether all jobs were tried. What is not made then has failed, and the page does without.
-    all_were_tried: bool = False
-
-
-class PreviewJobSettings(Settings):
-    """How `snakemake preview` starts Snakemake once more."""
-
-    preview: PreviewSettings
-    folder: Path  # where the preview is written; an earlier one is removed
-    logs: Path  # folder of the logs of its jobs
-    config: dict[str, Any]  # that of this call, for a file config.yaml
-    linked: list[Path]  # folders and files of the project that jobs read
-    command: list[str]  # of Snakemake, without what depends on the folder in which it is called
+    path: Path  # PNG file
+    link: str  # from the folder of the page, without ending
+    question: str  # key of rib.config.analysis.QUESTIONS
+    caption: str  # reStructuredText
 
 
 class PageSettings(Settings):
     """What a page shows, besides the contents of its files."""
 
     about: GridDescription
-    analyses: list[str]  # names of the analyses' tables, in the order of their files
-    more_files: dict[str, list[str]]  # names of further files beside the tables, by title
+    tables: dict[str, ShownTable]  # by name, in the order of the page
+    figures: dict[str, ShownFigure]
+    files: dict[str, list[str]]  # links to further files, by title
+    fit: Path  # table of the fits of runs
     prepared: dict[str, Path]  # manifests of datasets by label; one that exists lists lost images
-    questions: dict[str, str]  # question of each figure (rib.report.questions)
     colours: dict[str, str]  # of methods, #rrggbb, for the interactive views
     # Of each method that averages its parent's weights with the pretrained ones: the parent, and
     # the coefficient of its weights.

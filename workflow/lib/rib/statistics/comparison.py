@@ -16,16 +16,17 @@ or more seeds it has no test and no rank either: how much another merge, of othe
 differ is not known.
 
 With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods
-are exchangeable on each object: mRI_A - mRI_B is a sum over objects (`rib.statistics.ri.ood_parts`),
-and the sign of each term is random, jointly for all targets, datasets and seeds in which the object
-appears. p is the fraction of draws with at least the observed absolute difference, counting the
-observed one (Phipson and Smyth 2010, doi 10.2202/1544-6115.1585).
+are exchangeable on each object: mRI_A - mRI_B is a sum over objects
+(`rib.statistics.ri.ood_parts`), and the sign of each term is random, jointly for all targets,
+datasets and seeds in which the object appears. p is the fraction of draws with at least the
+observed absolute difference, counting the observed one (Phipson and Smyth 2010, doi
+10.2202/1544-6115.1585).
 
 Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table
 with the same model and size: all pairs, including those with the pretrained model, and in
-comparisons_ri all targets. A method with an unfinished run (`rib.statistics.fit`) of a model and size
-has no test and no rank there, since that would compare how far training got; its mRI and RI are in
-mri.csv and seeds_ri.csv.
+comparisons_ri all targets. A method with an unfinished run (`rib.statistics.fit`) of a model and
+size has no test and no rank there, since that would compare how far training got; its mRI and RI
+are in mri.csv and seeds_ri.csv.
 
 Either test is liberal if objects are few and a large gain on rare ones makes up for small losses on
 the others: with 40 objects, 3 % of them rare, over a fifth of p are at most 0.05 where the mean
@@ -50,7 +51,7 @@ from rib.statistics.counts import Counts, read_counts
 from rib.statistics.fit import read_table
 from rib.statistics.ri import Ood, SourceGroups, ood_accuracies, ood_parts, ri_objects
 from rib.statistics.scored_state import ScoredState
-from rib.statistics.settings import MethodComparisonSettings
+from rib.statistics.settings import RIStatistics
 from rib.statistics.simultaneous import simultaneous_intervals, smallest_told
 
 DRAWS = 100_000  # of signs
@@ -620,7 +621,7 @@ def few_objects(table: pd.DataFrame) -> str:
 
 
 def comparison_tables(
-    counts: Path, fit: Path, settings: MethodComparisonSettings, draws: int = DRAWS
+    counts: Path, fit: Path, *, ri: RIStatistics, compare_to: str, draws: int = DRAWS
 ) -> dict[str, pd.DataFrame]:
     """The tables that compare the methods of each model and size of a grid, without curves.
 
@@ -630,7 +631,8 @@ def comparison_tables(
     Args:
         counts: file with the right answers of all runs, see `write_counts`.
         fit: CSV file of `fit_table`, which says what is unfinished.
-        settings: how methods are compared.
+        ri: how RI and its intervals are computed.
+        compare_to: the method, or the pretrained model, that differences in the ranking are from.
         draws: number of random sign flips, where there are too many for all.
     """
     runs = read_table(fit)
@@ -638,7 +640,7 @@ def comparison_tables(
     tables_of_models_and_sizes = []
     for counts_of_model in read_counts(counts):
         plain = counts_of_model.without_curves()
-        tables_of_models_and_sizes += _tables_of_model(plain, unfinished, settings, draws)
+        tables_of_models_and_sizes += _tables_of_model(plain, unfinished, ri, compare_to, draws)
     tables_of_grid = {}
     for name, columns in COLUMNS.items():
         tables_with_rows = [
@@ -655,20 +657,18 @@ def comparison_tables(
 
 
 def _tables_of_model(
-    counts: Counts, unfinished: pd.DataFrame, settings: MethodComparisonSettings, draws: int
+    counts: Counts, unfinished: pd.DataFrame, ri: RIStatistics, compare_to: str, draws: int
 ) -> list[dict[str, pd.DataFrame]]:
     """The tables of each size of one model, by name, see `tables_of`.
 
     Args:
         counts: of the model's runs, without curves.
         unfinished: model, method and size of unfinished runs of any model.
-        settings: how methods are compared.
-        draws: number of random sign flips.
+        ri, compare_to, draws: as for `comparison_tables`.
     """
-    statistics = settings.ri
-    ood_datasets = statistics.ood_datasets
-    source_groups = statistics.source_groups
-    weights = object_weights(counts.objects, statistics.replicates, statistics.seed)
+    ood_datasets = ri.ood_datasets
+    source_groups = ri.source_groups
+    weights = object_weights(counts.objects, ri.replicates, ri.seed)
     ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
     contributions = {}  # of objects to RI
     for state, before_and_after in ood_parts(counts, ood_datasets, source_groups).items():
@@ -680,9 +680,7 @@ def _tables_of_model(
         is_of_size = (unfinished["model"] == model) & (unfinished["size"] == size)
         unfinished_methods = set(unfinished.loc[is_of_size, "method"])
         effects = effects_of(ood, contributions, size, unfinished_methods)
-        tables = tables_of(
-            effects, statistics.confidence, draws, statistics.seed, settings.compare_to
-        )
+        tables = tables_of(effects, ri.confidence, draws, ri.seed, compare_to)
         tables = _with_objects(tables, counts, effects, ood_datasets, source_groups)
         tables_of_sizes.append(
             {name: table.assign(model=model, size=size) for name, table in tables.items()}

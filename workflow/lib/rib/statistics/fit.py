@@ -35,7 +35,7 @@ def fit_table(
     Args:
         fits: fit (0 to 1) of the checkpoints that make up each run's weights, by key (see
             rib.config.run.parent_of).
-        accuracy: accuracies of runs on datasets, see `rib.statistics.tables.accuracy_table`. The fit
+        accuracy: accuracies of runs on datasets, see rib.statistics.tables.accuracy_table. The fit
             of a merge is its accuracy on its target if its parents were trained on all of that, and
             NaN otherwise.
         rule: what decides how a run is marked.

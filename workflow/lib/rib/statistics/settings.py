@@ -1,10 +1,16 @@
 """Settings that several analyses share. No pandas: rules import this module."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from rib.base.settings import Settings, Texts, from_params
-from rib.config.grid import Grid
 from rib.data.settings import DatasetView
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
 
 
 class TableSettings(Settings):
@@ -46,21 +52,11 @@ class GridTableSettings(TableSettings):
     view: DatasetView  # with which datasets are read, to see which classes targets show
     excludes_proxy: list[str]  # datasets of which the images of the pretraining proxy are left out
     split: list[str]  # datasets that are split; empty under protocol paper
-    # Names of the runs that means, curves and counts are of, pretrained models' among them; None:
-    # all. A preview has runs that others don't have their like of.
-    compared: list[str] | None = None
     # Where images that share their source with one of the target count in RI: targets with such
     # images, and the source group of each dataset. There is then a table leak_free.
     sharing_targets: Texts = ()
     leaking_groups: dict[str, str] | None = None
     filtered: Texts = ()  # adversarially filtered datasets; mRI is also shown without them
-
-
-class MethodComparisonSettings(TableSettings):
-    """How methods are compared (rib.statistics.comparison.comparison_tables)."""
-
-    ri: RIStatistics
-    compare_to: str  # the method that differences in the ranking are from
 
 
 def ri_statistics(grid: Grid) -> RIStatistics:
@@ -94,6 +90,16 @@ def filtered_datasets(grid: Grid) -> list[str]:
     """
     filtered = [name for name in grid.ood if grid.datasets[name].adversarially_filtered]
     return filtered if len(grid.ood) > len(filtered) + 1 else []
+
+
+def metrics_of(grid: Grid) -> list[str]:
+    """Names of the tables that are computed from the rows of a grid."""
+    names = ["accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes"]
+    if in_distribution_datasets(grid):
+        names.append("in_distribution")
+    if grid.leaking_groups():
+        names.append("leak_free")
+    return names
 
 
 def grid_table_settings(grid: Grid, code: str) -> GridTableSettings:

@@ -452,7 +452,6 @@ def grid_tables(
     datasets: Collection[DatasetFiles],
     settings: GridTableSettings,
     counts_file: Path,
-    with_classes: bool = True,
 ) -> dict[str, pd.DataFrame]:
     """Tables of accuracy, fit, RI and mRI from the evaluation rows of a grid.
 
@@ -463,13 +462,12 @@ def grid_tables(
             seen.
         settings: what the tables show.
         counts_file: where the counts of the runs are written, see `write_counts`.
-        with_classes: whether to make the table classes, by far the largest.
 
     Returns:
-        accuracy, fit, ri, mri, ood, curves and worst_classes; with filtered datasets, mri has
-        without_filtered, mRI without them, and its interval; with `with_classes`, classes; with
-        datasets in distribution, in_distribution, which is like mri with change, before and after;
-        with leaking groups, leak_free (see `leak_free_table`).
+        accuracy, fit, ri, mri, ood, curves, classes and worst_classes; with filtered datasets, mri
+        has without_filtered, mRI without them, and its interval; with datasets in distribution,
+        in_distribution, which is like mri with change, before and after; with leaking groups,
+        leak_free (see `leak_free_table`).
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.
@@ -485,16 +483,12 @@ def grid_tables(
     counts = count(
         read_rows_of(replace(files, rows=rows)), read_objects(files.indexes, groups_of_sources)
     )
-    compared_counts = counts
-    if settings.compared is not None:
-        compared_counts = _counts_of_runs(counts, set(settings.compared))
-    counts_to_write = compared_counts
+    counts_to_write = counts
     if source_groups is None:  # other jobs count all images
-        counts_to_write = replace(compared_counts, shared={})
+        counts_to_write = replace(counts, shared={})
     write_counts(counts_to_write, counts_file)
     weights = object_weights(counts.objects, settings.ri.replicates, settings.ri.seed)
     ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
-    compared_ood = {state: ood[state] for state in compared_counts.states if state in ood}
 
     ri = ri_table(ood, confidence)
     if source_groups is not None:
@@ -503,10 +497,10 @@ def grid_tables(
     accuracy = accuracy_table(counts)
     fits_of_runs = fit_table(fits, accuracy, settings.fit)
     classes = class_table(counts, label_spaces(datasets), source_groups)
-    mri, mean_accuracies = mri_tables(compared_ood, confidence)
+    mri, mean_accuracies = mri_tables(ood, confidence)
     if settings.filtered:
         not_filtered = [name for name in ood_datasets if name not in settings.filtered]
-        ood_without = ood_accuracies(compared_counts, weights, not_filtered, source_groups)
+        ood_without = ood_accuracies(counts, weights, not_filtered, source_groups)
         mri = _with_mri_of_others(mri, ood_without, confidence)
     in_distribution = settings.in_distribution
     tables = {
@@ -515,22 +509,19 @@ def grid_tables(
         "ri": seen_table(ri, counts, seen, weights, confidence, ood_datasets, source_groups),
         "mri": mri,
         "ood": mean_accuracies,
-        "curves": curve_table(compared_ood, confidence),
+        "curves": curve_table(ood, confidence),
         "worst_classes": worst_classes(classes, ood_datasets),
-    }
-    if with_classes:
         # Marked here, since it is by far the largest table.
-        tables["classes"] = marked(classes, fits_of_runs)
+        "classes": marked(classes, fits_of_runs),
+    }
     if settings.leaking_groups is not None:
         leak_free = leak_free_accuracies(
-            compared_counts.without_curves(), weights, ood_datasets, settings.leaking_groups
+            counts.without_curves(), weights, ood_datasets, settings.leaking_groups
         )
-        tables["leak_free"] = leak_free_table(
-            compared_ood, leak_free, settings.sharing_targets, confidence
-        )
+        tables["leak_free"] = leak_free_table(ood, leak_free, settings.sharing_targets, confidence)
     if in_distribution:
         tables["in_distribution"] = _in_distribution_table(
-            compared_counts, weights, in_distribution, confidence
+            counts, weights, in_distribution, confidence
         )
     return tables
 
@@ -546,15 +537,6 @@ def _in_distribution_table(
     means, _ = mri_tables(accuracies, confidence)
     new_names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
     return means.rename(columns=new_names)
-
-
-def _counts_of_runs(counts: Counts, names: Collection[str]) -> Counts:
-    """The counts of only those runs that have these names, such as `lite0/noto/ft/all/0`."""
-    chosen_states = []  # their indices
-    for i, state in enumerate(counts.states):
-        if str(state.run) in names:
-            chosen_states.append(i)
-    return counts.select_states(chosen_states)
 
 
 def _log_remaining_images(ri: pd.DataFrame) -> None:

@@ -1,7 +1,7 @@
 """Writing of the tables that analyses return, with the fit of the runs in their rows. No torch."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +17,13 @@ NUMBERS = "%.6f"  # format of numbers in tables
 FORMATS = {"cost": "%.2f", "learning_rates": "%.8g", "training": "%.8g"}
 
 
-def make_tables(module: str, inputs: Inputs, outputs: Mapping[str, Path], conditions: str) -> None:
+def make_tables(
+    module: str,
+    inputs: Inputs,
+    outputs: Mapping[str, Path],
+    conditions: str,
+    without_fit: Sequence[str] = (),
+) -> None:
     """Write what the function `tables` of an analysis returns.
 
     Args:
@@ -25,16 +31,19 @@ def make_tables(module: str, inputs: Inputs, outputs: Mapping[str, Path], condit
         inputs: with an input `fit`, the tables get columns of the fit of their runs.
         outputs: where the files are written, by name: `cost.csv`, `summary.md`.
         conditions: on which the numbers depend; the last column of each table.
+        without_fit: tables that get no columns of the fit.
     """
-    tables = {}
+    fit = read_fit(inputs.path("fit")) if "fit" in inputs.files else None
     for name, content in importlib.import_module(module).tables(inputs).items():
         if isinstance(content, str):
             write_text(outputs[name], content)
         else:
-            tables[name] = content
-    fit = read_fit(inputs.path("fit")) if "fit" in inputs.files else None
-    paths = {name: outputs[f"{name}.csv"] for name in tables}
-    write_tables(tables, paths, fit=fit, conditions=conditions)
+            write_tables(
+                {name: content},
+                {name: outputs[f"{name}.csv"]},
+                fit=None if name in without_fit else fit,
+                conditions=conditions,
+            )
 
 
 def write_tables(

@@ -1,0 +1,145 @@
+"""Calibration error before and after fine-tuning, of the table that `samples` makes."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from rib.base.appearance import DARK_BLUE, GREY, PRETRAINED_LABEL
+from rib.config.analysis import Analysis, Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
+    from rib.figures import Drawn, Labels, ModelAndMethod
+
+CAPTION = """\
+Expected calibration error on each dataset before (open) and after (filled) fine-tuning: the
+distance between confidence and accuracy, in percent, over 15 bins of equal width; 0 is best. Each
+value is the mean over seeds and over the targets other than the dataset. Ticks are the floors,
+before (grey, upward) and after (blue, downward): the mean error of a perfectly calibrated model
+with as many images and the same confidences, which is high where images are few. Before and after
+share the images but not the confidences, so that their floors differ; a difference between before
+and after that is no larger than that of their floors means nothing. A larger one need not be
+significant, since no intervals are given, and an error may fall because accuracy rises to meet high
+confidences.
+"""
+TICK_UP, TICK_DOWN = 2, 3  # markers of Matplotlib
+MARKS: dict[str, dict[str, Any]] = {
+    "ece_before": {
+        "s": 18,
+        "facecolor": "white",
+        "edgecolor": DARK_BLUE,
+        "label": f"before ({PRETRAINED_LABEL})",
+    },
+    "ece_after": {
+        "s": 18,
+        "facecolor": DARK_BLUE,
+        "edgecolor": DARK_BLUE,
+        "label": "after fine-tuning",
+    },
+    "ece_floor_before": {
+        "s": 16,
+        "marker": TICK_UP,
+        "linewidth": 1.5,
+        "color": GREY,
+        "label": "floor before",
+    },
+    "ece_floor_after": {
+        "s": 16,
+        "marker": TICK_DOWN,
+        "linewidth": 1.5,
+        "color": DARK_BLUE,
+        "label": "floor after",
+    },
+}
+FLOOR = (
+    "floor (ticks): what a perfectly calibrated model with as many images and the same confidences "
+    "has by chance"
+)
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
+    """One panel for each model and method, with a dumbbell for each dataset."""
+    return Analysis(
+        figures={
+            "calibration": Figure(
+                question="trust",
+                caption=CAPTION,
+                inputs={"samples": paths.table("samples")},
+                params={
+                    "models": labels.models,
+                    "methods": labels.methods,
+                    "datasets": labels.datasets,
+                },
+                marks_runs=True,
+            )
+        }
+    )
+
+
+def draw_calibration(
+    samples: pd.DataFrame,
+    *,
+    models: Labels,
+    methods: Labels,
+    datasets: Labels,
+    unfinished: Collection[ModelAndMethod] = (),
+) -> Drawn:
+    """Expected calibration error and its floor, in percent.
+
+    They are means over seeds and the targets other than the dataset.
+
+    Args:
+        samples: columns model, method, target, seed, dataset, ece_before, ece_after,
+            ece_floor_before, ece_floor_after.
+        unfinished: models and methods with an unfinished run; their panels are marked.
+    """
+    from rib.figures import NOTE_CHARACTERS, label_of_run
+    from rib.figures._panels import name_rows, run_panels
+
+    on_other_datasets = samples[samples["target"] != samples["dataset"]]
+    runs = on_other_datasets.groupby(["model", "method", "dataset"], sort=False)
+    errors = runs[list(MARKS)].mean()
+    figure, panels = run_panels(
+        errors, models, methods, panel=(1.8, 0.45 + 0.2 * len(datasets)), margin=(1.2, 0.9)
+    )
+    shown_rows = errors.reset_index()
+    for (model, method), axes in panels.items():
+        is_shown_here = (shown_rows["model"] == model) & (shown_rows["method"] == method)
+        errors_of_datasets = shown_rows[is_shown_here].set_index("dataset")
+        _draw_dumbbells(axes, errors_of_datasets.reindex(list(datasets)))
+        method_label = label_of_run(methods[method], (model, method), unfinished)
+        axes.set_title(f"{models[model]},\n{method_label}", fontsize=8)
+        axes.tick_params(labelsize=7)
+        name_rows(axes, list(datasets.values()))
+    first_panel = figure.axes[0]
+    first_panel.set_xlim(0, max(5, 1.06 * errors.to_numpy().max()))
+    note = textwrap.fill(FLOOR, int(NOTE_CHARACTERS * figure.get_figwidth()))
+    figure.supxlabel(f"expected calibration error (%)\n{note}", fontsize=8)
+    handles, labels = first_panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    return figure, shown_rows
+
+
+def _draw_dumbbells(axes: Axes, errors: pd.DataFrame) -> None:
+    """Connect the error before and after with a line, for each dataset with results.
+
+    Args:
+        errors: a row per dataset, with the columns of MARKS; NaN without results.
+    """
+    import numpy as np
+
+    rows = np.flatnonzero(errors["ece_after"].notna())
+    errors = errors.iloc[rows]
+    axes.hlines(
+        rows, errors["ece_before"], errors["ece_after"], color=GREY, linewidth=1.2, zorder=1
+    )
+    for column, style in MARKS.items():
+        axes.scatter(errors[column], rows, zorder=2, **style)

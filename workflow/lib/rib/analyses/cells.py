@@ -1,0 +1,54 @@
+"""What explains each cell of RI, for the page: classes that lose most, and images that flip."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rib.config.analysis import Analysis
+from rib.config.geometry import Geometry
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
+    from rib.statistics.inputs import Inputs
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
+    """Images are read at the first model's geometry; those are shown whose licence allows it."""
+    runs = [run for run in grid.runs() if run.method not in labels.curves]
+    first_model = next(iter(grid.models))
+    return Analysis(
+        inputs={
+            "rows": paths.rows(runs),
+            "indexes": paths.indexes(),
+            "classes": paths.classes(),
+        },
+        params={
+            "methods": list(dict.fromkeys(run.method for run in runs)),
+            "ood_datasets": grid.ood,
+            "size": grid.shown_size,
+            "publishable": [name for name, dataset in grid.datasets.items() if dataset.publishable],
+            "geometry": asdict(grid.geometry(first_model)),
+            "uncropped": grid.uncropped,
+        },
+        makes=["cells.json"],
+    )
+
+
+def tables(inputs: Inputs) -> dict[str, str]:
+    """The file cells.json as a text, see rib.statistics.cells.explained_cells."""
+    from rib.statistics.cells import explained_cells
+
+    params = inputs.params
+    cells = explained_cells(
+        inputs.rows(params["methods"]),
+        inputs.paths("classes"),
+        ood_datasets=params["ood_datasets"],
+        size=params["size"],
+        publishable=params["publishable"],
+        geometry=Geometry(**params["geometry"]),
+        uncropped=params["uncropped"],
+    )
+    return {"cells.json": cells}

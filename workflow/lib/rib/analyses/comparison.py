@@ -1,0 +1,427 @@
+"""Methods compared: differences from a reference, pairs, a ranking, and the spread over seeds."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from rib.base.appearance import INK, PALE
+from rib.base.rounding import MINUS, fit_percent, percent, points
+from rib.base.settings import from_params, to_params
+from rib.config.analysis import Analysis, Column, Figure, Table
+from rib.config.run import PRETRAINED
+from rib.statistics.settings import RIStatistics, ri_statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as PlottedFigure
+    from matplotlib.transforms import Transform
+
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
+    from rib.figures import Drawn, Labels, Style, Styles
+    from rib.statistics.inputs import Inputs
+
+RANKING = Table(
+    title="Ranking of methods",
+    question="method",
+    note=(
+        "Methods by mRI in percentage points, best first. The difference is mRI minus that of the "
+        "reference (compare_to in config.yaml; the pretrained model where that has no rank). Its "
+        "confidence interval is simultaneous: with the stated confidence, those of all ranked "
+        "methods of a model and size hold the true differences together (max-t bootstrap over "
+        "objects and, from three seeds on, trainings). Two methods share a letter if the paired "
+        "test below does not tell them apart (Holm-adjusted p above 1 minus the confidence), "
+        "which does not make them equal: the smallest difference is how far apart two methods "
+        "truly have to be to be told apart in about three of four cases (median over pairs, at "
+        "the level of the first step of Holm's correction). Ranks are known up to what is not "
+        "told apart. Targets and datasets are fixed, and with fewer than three seeds the trained "
+        "networks: another training may change ranks. Methods with an unfinished run of the model "
+        "and size have no rank and no difference."
+    ),
+    columns=[
+        Column("Model", "model"),
+        Column("Method", "method"),
+        Column("Size", "size"),
+        Column("mRI", "mri", form="signed", interval=("ci_low", "ci_high")),
+        Column("Difference", "difference", form="signed", interval=("diff_low", "diff_high")),
+        Column("From", "reference", form="text"),
+        Column("Seeds", "seeds"),
+        Column("Rank from", "rank_best"),
+        Column("to", "rank_worst"),
+        Column("Letters (same: not told apart)", "letters"),
+        Column("Smallest difference", "smallest_difference", form="number"),
+        Column("Versus pretrained", "pretrained"),
+    ],
+)
+COMPARISONS = Table(
+    title="Pairwise comparison of methods",
+    question="method",
+    note=(
+        "Difference of mRI, first method minus second, in percentage points, on the same objects. "
+        "p is two-sided, from sign flips of objects jointly in all targets, datasets and seeds "
+        "or, with three or more seeds, from the variance over objects and seeds; it is "
+        "Holm-adjusted over the pairs of a model and size, without methods that have an "
+        "unfinished run. With several seeds, values are means over seeds; SD and t-interval are "
+        "those of the difference over seeds, with fixed objects. With three or more seeds, merges "
+        "over seeds are not compared, since how much a merge of other seeds would differ is not "
+        "known. Objects are those with an image in at least one target's RI. Pairs include the "
+        "pretrained model. 100,000 signs are drawn, so that p is 0.00001 at least, unless 1,000 "
+        "objects or more contribute. Confidence intervals are not adjusted."
+    ),
+    columns=[
+        Column("Model", "model"),
+        Column("Method", "method"),
+        Column("Minus", "other"),
+        Column("Size", "size"),
+        Column("Difference", "difference", form="signed", interval=("ci_low", "ci_high")),
+        Column("p", "p", form="p"),
+        Column("Holm p", "p_holm", form="p"),
+        Column("Objects", "objects"),
+        Column("Seeds", "seeds"),
+        Column("SD over seeds (pp)", "seed_sd", form="number"),
+        Column("t-interval over seeds from", "seed_low", form="signed"),
+        Column("to", "seed_high", form="signed"),
+    ],
+)
+SEEDS_RI = Table(
+    title="RI over seeds",
+    question="survived",
+    note=(
+        "Mean over seeds, in percentage points. The confidence interval is over objects and, with "
+        "three or more seeds, over seeds as well; SD and t-interval are over seeds alone, with "
+        "fixed objects, and empty if there is only one seed or for a merge over seeds."
+    ),
+    columns=[
+        Column("Model", "model"),
+        Column("Method", "method"),
+        Column("Target", "target"),
+        Column("Size", "size"),
+        Column("RI", "ri", form="signed", interval=("ci_low", "ci_high")),
+        Column("Seeds", "seeds"),
+        Column("SD over seeds (pp)", "seed_sd", form="number"),
+        Column("t-interval over seeds from", "seed_low", form="signed"),
+        Column("to", "seed_high", form="signed"),
+    ],
+)
+CAPTION = """\
+Difference of each method's mRI from that of a reference method (``compare_to``, by default full
+fine-tuning), best on top; to the right of the line at 0 a method gains more than the reference.
+Bars are simultaneous confidence intervals: with the stated confidence, those of all methods of a
+panel hold the true differences together. A marker is filled if its interval is off 0. Intervals are
+over objects and, from three seeds on, over trainings too. Targets and datasets are fixed, and with
+fewer seeds the trained networks: differences and ranks then hold for these networks. The dotted
+line is the pretrained model, to the right of which robustness was gained. Where the reference has
+no rank for a model, the pretrained model takes its place. Right of the panel is mRI, with an
+interval of its own. Methods that share a letter are not told apart by the paired test (p
+Holm-adjusted over all pairs of a model), which does not make them equal; the note says how far
+apart two methods truly have to be to be told apart in about three of four cases (median over pairs,
+at the first step of Holm's correction). More than 26 letters of a model are not drawn; they are in
+``ranking.csv``. With fewer than 100 objects the test finds differences too often, which a note
+below the figure then says. Beside each method is its fit, mean accuracy on the images trained on: a
+regularised method may give up some of it for robustness. Methods with an unfinished run have no
+rank, nor, from three seeds on, have merges over seeds, of which there is one.
+"""
+# Inches, right of a panel.
+MARGIN = 0.12  # to the numbers of mRI
+NUMBERS_WIDTH = 1.3
+LETTER_WIDTH = 0.15
+MAX_LETTERS = 26  # more of a model can't be followed by eye, and are not drawn
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
+    """All methods of each model and size, compared by mRI and by RI of each target."""
+    return Analysis(
+        inputs={"counts": paths.counts, "fit": paths.table("fit")},
+        params={"ri": to_params(ri_statistics(grid)), "compare_to": grid.compare_to},
+        makes=["comparisons.csv", "comparisons_ri.csv", "ranking.csv", "seeds_ri.csv"],
+        tables={"ranking": RANKING, "comparisons": COMPARISONS, "seeds_ri": SEEDS_RI},
+        files={"Methods compared per target": ["comparisons_ri.csv"]},
+        figures={
+            "ranking": Figure(
+                question="method",
+                caption=CAPTION,
+                inputs={"ranking": paths.table("ranking")},
+                params=labels.styled_means,
+                finished_only=True,  # other methods have no rank
+            )
+        },
+    )
+
+
+def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
+    """Tables of pairs, a ranking, and RI over seeds, see rib.statistics.comparison."""
+    from rib.statistics.comparison import comparison_tables
+
+    return comparison_tables(
+        inputs.path("counts"),
+        inputs.path("fit"),
+        ri=from_params(RIStatistics, inputs.params["ri"]),
+        compare_to=inputs.params["compare_to"],
+    )
+
+
+def draw_ranking(
+    ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: float
+) -> Drawn:
+    """Difference of mRI from the reference (percentage points), with simultaneous intervals.
+
+    Right of the panel are mRI with its own interval, and letters: methods that share one are not
+    told apart.
+
+    Args:
+        ranking: ranking.csv, as `rib.statistics.comparison` writes it, in display order: columns
+            model, method, size, mri with ci_low and ci_high, seeds, fit, letters,
+            smallest_difference, and reference, the method from which `difference` with diff_low and
+            diff_high is. A model without a finished method has no rows. The column objects, their
+            number, may be missing; then no note says that they are few.
+    """
+    import matplotlib.pyplot as plt
+
+    ranked_models = [model for model in models if model in set(ranking["model"])]
+    if not ranked_models:
+        figure = plt.figure(figsize=(5.2, 1))
+        figure.text(0.5, 0.6, "no method is ranked", ha="center")
+        return figure, ranking
+    rows_of_models = {
+        model: ranking[ranking["model"] == model].reset_index(drop=True) for model in ranked_models
+    }
+    figure, panels = _panels(list(rows_of_models.values()))
+    for axes, (model, rows) in zip(panels, rows_of_models.items(), strict=True):
+        _draw_panel(axes, rows, models[model], methods)
+    notes = _notes(ranking, confidence)
+    for model, rows in rows_of_models.items():
+        notes += _smallest_difference(rows, models[model])
+        if not _letters_to_draw(rows):
+            notes.append(f"{models[model]}: what is not told apart is in ranking.csv, by letters")
+    figure.supxlabel("\n".join(notes), fontsize=8)
+    return figure, ranking
+
+
+def _panels(rows_of_panels: Sequence[pd.DataFrame]) -> tuple[PlottedFigure, np.ndarray]:
+    """A figure and its panels, one below the other, with room for the rows and letters of each."""
+    import matplotlib.pyplot as plt
+
+    most_letters = max(len(_letters_to_draw(rows)) for rows in rows_of_panels)
+    width = 5.8 + MARGIN + NUMBERS_WIDTH + LETTER_WIDTH * most_letters
+    height = 1.1 + sum(0.6 + 0.26 * len(rows) for rows in rows_of_panels)
+    figure, panels = plt.subplots(
+        len(rows_of_panels),
+        1,
+        figsize=(width, height),
+        height_ratios=[len(rows) + 0.6 for rows in rows_of_panels],
+        squeeze=False,
+    )
+    return figure, panels[:, 0]
+
+
+def _notes(ranking: pd.DataFrame, confidence: float) -> list[str]:
+    """What the picture says, a line each."""
+    from rib.statistics.bootstrap import FEWEST_SEEDS
+    from rib.statistics.comparison import few_objects
+
+    seeds = int(ranking["seeds"].max())
+    resampled = "objects, for these trained networks"
+    if seeds >= FEWEST_SEEDS:
+        resampled = "objects and seeds"
+    notes = [
+        f"bars: {confidence:.0%} confidence intervals over {resampled},",
+        "which hold for all methods of a panel together; filled: the interval is off 0;",
+        "dotted: the pretrained model; mRI: each with an interval of its own",
+    ]
+    if seeds == 1:
+        notes.append("one seed: another training may change the order")
+    warning = few_objects(ranking)
+    if warning:
+        notes.append(warning)
+    return notes
+
+
+def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
+    """How far apart two methods of a model have to be, one line; none if there is no pair."""
+    smallest = rows["smallest_difference"].iloc[0]
+    if math.isnan(smallest):
+        return []
+    apart = f"two methods {percent(smallest)} points apart"
+    return [f"{model_label}: {apart} are told apart in about 3 of 4 cases"]
+
+
+def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Styles) -> None:
+    """Draw the methods of one model; the columns of `rows` are those of `draw_ranking`."""
+    from rib.figures._panels import name_rows
+
+    reference = rows["reference"].iloc[0]
+    for i, row in enumerate(rows.to_dict("records")):
+        _draw_method(axes, i, row, methods[row["method"]])
+    axes.axvline(0, color=INK, linewidth=1, zorder=1)
+    reference_label = "the pretrained model"
+    if reference != PRETRAINED:
+        reference_label = methods[reference]["label"]
+        mri_of_reference = rows.loc[rows["method"] == reference, "mri"].iloc[0]
+        of_pretrained = -mri_of_reference  # the pretrained model has an mRI of 0
+        axes.axvline(of_pretrained, color=INK, linewidth=1, linestyle=":", zorder=1)
+    name_rows(axes, [_row_label(row, methods) for row in rows.to_dict("records")])
+    axes.set_title(model_label, loc="left")
+    axes.set_xlabel(f"mRI minus that of {reference_label} (percentage points)")
+    _write_numbers(axes, rows)
+    _draw_letters(axes, rows)
+
+
+def _row_label(row: Mapping[Hashable, Any], methods: Styles) -> str:
+    """A method's label, such as `Linear probing (fit 98.7 %, reference)`.
+
+    The fit, accuracy on the training images, is left out if it is not known. Differences are from
+    the reference.
+    """
+    label = methods[row["method"]]["label"]
+    fit = fit_percent(row["fit"])
+    facts = []
+    if fit:
+        facts.append(f"fit {fit} %")
+    if row["method"] == row["reference"]:
+        facts.append("reference")
+    if not facts:
+        return label
+    return f"{label} ({', '.join(facts)})"
+
+
+def _draw_method(axes: Axes, y: int, row: Mapping[Hashable, Any], style: Style) -> None:
+    """Draw a marker at the difference, filled if its interval is off 0, on a bar for the interval.
+
+    Args:
+        y: number of the row in the panel.
+        row: difference, diff_low, diff_high.
+    """
+    low = row["diff_low"]
+    high = row["diff_high"]
+    colour = style["colour"]
+    if not math.isnan(low):  # the reference has none
+        axes.plot([low, high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
+    is_off_zero = low > 0 or high < 0
+    axes.plot(
+        row["difference"],
+        y,
+        marker=style["marker"],
+        markersize=6.5,
+        zorder=4,
+        markeredgecolor=INK,
+        markeredgewidth=0.8,
+        markerfacecolor=colour if is_off_zero else "white",
+    )
+
+
+def _right_of(axes: Axes, inches: float) -> Transform:
+    """Coordinates for a text beside a row of the panel: x = 1 is so many inches right of its edge.
+
+    y is the number of the row, as in the panel. The distance is in inches, not a share of the
+    width, since the layout makes room for the text before the panel has its final width.
+    """
+    from matplotlib.transforms import ScaledTranslation
+
+    shift = ScaledTranslation(inches, 0, axes.figure.dpi_scale_trans)
+    # Its x is a share of the panel's width, with 1 at the right edge; its y is that of the data.
+    rows_of_panel = axes.get_yaxis_transform()
+    return rows_of_panel + shift
+
+
+def _write_numbers(axes: Axes, rows: pd.DataFrame) -> None:
+    """Write mRI of each row with its interval, right of the panel."""
+    coordinates = _right_of(axes, MARGIN)
+    axes.text(1, -0.7, "mRI", transform=coordinates, ha="left", va="bottom", fontsize=8)
+    for y, row in enumerate(rows.to_dict("records")):
+        interval = f"{_signed(row['ci_low'])}, {_signed(row['ci_high'])}"
+        text = f"{_signed(row['mri'])} [{interval}]"
+        axes.text(1, y, text, transform=coordinates, ha="left", va="center", fontsize=7)
+
+
+def _signed(change: float) -> str:
+    """A difference in percentage points, with a sign for readers."""
+    return points(change).replace("-", MINUS)
+
+
+def _split_letters(text: str) -> list[str]:
+    """The letters of a method, each with its optional number: `aba1` is `a`, `b` and `a1`."""
+    return re.findall(r"\D\d*", text)
+
+
+def _letters_to_draw(rows: pd.DataFrame) -> list[str]:
+    """The letters of a model's methods: first a to z, then a1 and so on; none if they are too many.
+
+    Args:
+        rows: a row for each method with its letters.
+    """
+    distinct_letters = set()
+    for text in rows["letters"]:
+        distinct_letters.update(_split_letters(text))
+    if len(distinct_letters) > MAX_LETTERS:
+        return []
+    return sorted(distinct_letters, key=lambda letter: (len(letter), letter))
+
+
+def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
+    """Write the letters of each method right of its numbers, with a column for each letter.
+
+    Methods that share a letter are not told apart, so a line joins their rows in its column. If
+    there are more than `MAX_LETTERS`, none is written.
+
+    Args:
+        rows: a row for each method, from top to bottom, with its letters: `ab` is a and b. After z
+            come a1, b1 and so on, so that `a1b1` is two letters, too.
+    """
+    columns = _letters_to_draw(rows)
+    if not columns:
+        return
+    letters_of_rows = [_split_letters(text) for text in rows["letters"]]
+    left_edge = MARGIN + NUMBERS_WIDTH
+    axes.text(
+        1,
+        -0.7,  # above the first row
+        "same letter:\nnot told apart",
+        transform=_right_of(axes, left_edge),
+        ha="left",
+        va="bottom",
+        fontsize=8,
+    )
+    for column, letter in enumerate(columns):
+        middle_of_column = left_edge + LETTER_WIDTH * (column + 0.5)
+        coordinates = _right_of(axes, middle_of_column)
+        rows_with_letter = [y for y, letters in enumerate(letters_of_rows) if letter in letters]
+        _draw_column(axes, letter, rows_with_letter, coordinates)
+
+
+def _draw_column(axes: Axes, letter: str, rows: Sequence[int], coordinates: Transform) -> None:
+    """Write a letter beside each of the rows that have it, and draw a line from first to last.
+
+    Args:
+        rows: numbers of the rows, from top to bottom.
+        coordinates: those of the letter's column, see `_right_of`.
+    """
+    if len(rows) > 1:
+        axes.plot(
+            [1, 1],
+            [rows[0], rows[-1]],
+            transform=coordinates,
+            color=PALE,
+            linewidth=1,
+            clip_on=False,
+            zorder=2,
+        )
+    background = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    for y in rows:
+        axes.text(
+            1,
+            y,
+            letter,
+            transform=coordinates,
+            bbox=background,
+            ha="center",
+            va="center",
+            fontsize=7,
+            color=PALE,
+        )

@@ -1,1 +1,0 @@
-"""Methods compared: differences from a reference, pairs, a ranking, and tables for papers."""

@@ -1,1 +1,0 @@
-"""Distances between datasets, and their relation to effects of fine-tuning."""

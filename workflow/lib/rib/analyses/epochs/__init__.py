@@ -1,1 +1,0 @@
-"""Representations and scores in the course of training."""

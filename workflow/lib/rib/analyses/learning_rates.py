@@ -1,0 +1,175 @@
+"""Learning rates chosen from a sweep: `snakemake learning_rates`.
+
+Under protocol paper they are chosen on the training images, and nothing is evaluated; under
+held_out on the select splits of the targets, which are all that is evaluated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rib.base.progress import log, print_lines
+from rib.config.analysis import Analysis, Column, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
+    from rib.statistics.inputs import Inputs
+    from rib.statistics.learning_rates import SweptMethod
+
+ON_TRAINING_IMAGES = Table(
+    title="Learning rates, chosen on the training images",
+    question="method",
+    note=(
+        "A method that can fit its training images gets the smallest rate at which every run "
+        "reaches the family's threshold, any other the rate with the lowest final training loss "
+        "(mean over runs)."
+    ),
+    columns=[
+        Column("Model", "model"),
+        Column("Method", "method"),
+        Column("Recipe", "recipe"),
+        Column("Rate", "lr", form="p"),
+        Column("Target", "target"),
+        Column("Size", "size"),
+        Column("Seed", "seed"),
+        Column("Fit", "fit", form="fit"),
+        Column("Loss", "loss", form="decimals"),
+        Column("Chosen", "chosen"),
+    ],
+)
+ON_SELECT_SPLITS = Table(
+    title="Learning rates, chosen on held-out images of the targets",
+    question="method",
+    note=(
+        "Each method and model gets the smallest rate whose accuracy on the select split, averaged "
+        "over targets, is within one standard error of the best rate's; the error is that of the "
+        "difference on the same images. For a method that can fit its training images, only rates "
+        "count at which every run reaches the family's threshold. A rate at the edge of the sweep "
+        "is the best or the chosen one, and a further one should be tried. What other seeds would "
+        "change is not in the error."
+    ),
+    columns=[
+        Column("Model", "model"),
+        Column("Method", "method"),
+        Column("Recipe", "recipe"),
+        Column("Rate", "lr", form="p"),
+        Column("Accuracy on the select splits (%)", "accuracy", form="number"),
+        Column("Difference from the best", "difference", form="signed"),
+        Column("Standard error", "standard_error", form="decimals"),
+        Column("Lowest fit (%)", "lowest_fit", form="fit"),
+        Column("Every run fits", "all_fit"),
+        Column("Chosen", "chosen"),
+        Column("At the edge", "at_edge"),
+    ],
+)
+
+RECIPES = "learning_rates.yaml"  # the chosen rates as the family's file takes them
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """Rates of all trainings that have one."""
+    runs = [run for run in paths.trained_runs if "lr" in grid.methods[run.method].settings]
+    if not runs:
+        return None
+    manifests = [paths.checkpoint("manifest.json", run) for run in runs]
+    methods = list(dict.fromkeys(run.method for run in runs))
+    params = {
+        "swept_methods": {name: _swept_method(grid, name) for name in methods},
+        "threshold": grid.family.fit_threshold,
+    }
+    if not grid.split_fractions:
+        return Analysis(
+            inputs={
+                "manifests_of_runs": manifests,
+                "histories": [paths.checkpoint("history.csv", run) for run in runs],
+            },
+            params=params,
+            makes=["learning_rates.csv"],
+            tables={"learning_rates": ON_TRAINING_IMAGES},
+            on_demand=True,
+        )
+    folder = paths.table("learning_rates", on_demand="learning_rates").rpartition("/")[0]
+    return Analysis(
+        inputs={
+            "manifests_of_runs": manifests,
+            "rows": paths.rows_on_select_splits(runs),
+            "indexes": paths.indexes(grid.targets),
+        },
+        params={
+            **params,
+            "methods": methods,
+            "family": grid.family.name,
+            "targets": list(grid.targets),
+            "seeds": list(grid.seeds),
+        },
+        makes=["learning_rates.csv", RECIPES],
+        tables={"learning_rates": ON_SELECT_SPLITS},
+        files={"Chosen learning rates, for the family's file": [f"{folder}/{RECIPES}"]},
+        on_demand=True,
+    )
+
+
+def _swept_method(grid: Grid, name: str) -> dict[str, Any]:
+    """Fields of SweptMethod; `lora-lr0.001-rank4` is swept over learning rates as `lora-rank4`."""
+    method = grid.methods[name]
+    return {
+        "method": method.without_rate,
+        "entry": method.base,
+        "recipe": method.schedule,
+        "can_fit": method.can_fit,
+        "lr": {
+            model: grid.settings(name, model)["lr"]
+            for model in grid.models
+            if name in grid.methods_of(model)
+        },
+    }
+
+
+def tables(inputs: Inputs) -> dict[str, pd.DataFrame | str]:
+    """Table `learning_rates`; on select splits also the recipes, which are printed."""
+    from rib.statistics.learning_rates import SweptMethod, choice_table
+
+    swept_methods = {
+        name: SweptMethod(**fields) for name, fields in inputs.params["swept_methods"].items()
+    }
+    if "rows" in inputs.files:
+        return _on_select_splits(inputs, swept_methods)
+    rates = choice_table(
+        manifests=inputs.paths("manifests_of_runs"),
+        histories=inputs.paths("histories"),
+        swept_methods=swept_methods,
+        threshold=inputs.params["threshold"],
+    )
+    return {"learning_rates": rates}
+
+
+def _on_select_splits(
+    inputs: Inputs, swept_methods: dict[str, SweptMethod]
+) -> dict[str, pd.DataFrame | str]:
+    """Table and recipes of protocol held_out."""
+    from rib.statistics.held_out_rates import choose_on_select_splits, family_recipes, warnings_on
+
+    params = inputs.params
+    threshold = params["threshold"]
+    rates = choose_on_select_splits(
+        manifests=inputs.paths("manifests_of_runs"),
+        select_files=inputs.rows(params["methods"]),
+        swept_methods=swept_methods,
+        targets=params["targets"],
+        threshold=threshold,
+    )
+    recipes = family_recipes(
+        rates,
+        swept_methods=swept_methods,
+        family=params["family"],
+        targets=params["targets"],
+        seeds=params["seeds"],
+    )
+    print_lines(*recipes.splitlines())
+    for sentence in warnings_on(rates, threshold):
+        log.warning("%s", sentence)
+    return {"learning_rates": rates, RECIPES: recipes}

@@ -1,1 +1,0 @@
-"""Learning rates chosen from a sweep."""

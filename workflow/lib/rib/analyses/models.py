@@ -1,0 +1,233 @@
+"""Pretrained models compared that were fine-tuned with the same method."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rib.base.appearance import DARK_GREY
+from rib.base.settings import from_params, to_params
+from rib.config.analysis import Analysis, Column, Figure, Table
+from rib.statistics.settings import RIStatistics, ri_statistics
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
+    from rib.figures import Drawn, Styles
+    from rib.statistics.inputs import Inputs
+
+MODEL_COMPARISONS = Table(
+    title="Pairwise comparison of models",
+    question="model",
+    note=(
+        "For a method, the first model minus the second, in percentage points, on the same "
+        "objects: mRI (mri), and mean accuracy on the other datasets before (ood_before) and "
+        "after fine-tuning (ood_after). Intervals and p as in the comparison of methods; "
+        "Holm-adjusted over all pairs and measures of a method and size. Models with an "
+        "unfinished run are compared before fine-tuning only. The fit is that of the first model."
+    ),
+    columns=[
+        Column("Method", "method"),
+        Column("Size", "size"),
+        Column("Model", "model"),
+        Column("Minus", "other_model"),
+        Column("Measure", "measure"),
+        Column("Difference", "difference", form="signed", interval=("ci_low", "ci_high")),
+        Column("p", "p", form="p"),
+        Column("Holm p", "p_holm", form="p"),
+    ],
+)
+MODEL_RANKS = Table(
+    title="Ranks of models",
+    question="model",
+    note=(
+        "Mean accuracy on the other datasets before and after fine-tuning, in percent, and the "
+        "models' ranks by these values (1 is best); which differences a test finds is in the "
+        "table above. A model with an unfinished run has no rank. Kendall's tau of before and "
+        "after is that of all ranked models, from five on: 1 for the same order, -1 for the "
+        "reverse. Its p is of the hypothesis that the two orders have nothing to do with each "
+        "other, every pairing of them being equally likely; models and their values are fixed. "
+        "The p is exact for up to eight models; for more it is approximate if some have equal "
+        "values or there are more than 33."
+    ),
+    columns=[
+        Column("Method", "method"),
+        Column("Size", "size"),
+        Column("Model", "model"),
+        Column("OOD before (%)", "ood_before", interval=("before_low", "before_high")),
+        Column("OOD after (%)", "ood_after", interval=("after_low", "after_high")),
+        Column("Rank before", "rank_before", form="count"),
+        Column("Rank after", "rank_after", form="count"),
+        Column("Tau", "tau", form="decimals"),
+        Column("p of tau", "tau_p", form="p"),
+    ],
+)
+CAPTION = """\
+Whether the pretrained models that start best also end best. Left: mean accuracy on the
+out-of-distribution datasets other than the target, before and after fine-tuning, one marker per
+model, with the key on the right; on the dashed line nothing changed. Right: the models' ranks
+before and after; where lines cross, the order changed. Kendall's tau sums that up (1: the same
+order, -1: reversed); its p is of the hypothesis that the two orders are unrelated, with models and
+values fixed. It is exact for up to eight models, and approximate for more if some have equal values
+or there are more than 33. Tau has no interval. Ranks are of the values drawn; judge differences of
+two models by the table of paired comparisons, not by whether whiskers overlap. mRI is not plotted
+against accuracy before: it is accuracy after minus accuracy before, so noise in the latter alone
+would make the two correlate negatively.
+"""
+MARGIN = 3  # of the axes of accuracies, in percentage points
+NO_RANK = "\N{EN DASH}"
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """Pairs and ranks of models by each method that all have; None with one model."""
+    if len(grid.models) == 1 or not labels.has_figures:
+        return None
+    return Analysis(
+        inputs={"counts": paths.counts, "fit": paths.table("fit")},
+        params={"ri": to_params(ri_statistics(grid)), "methods": labels.shared_methods},
+        makes=["model_comparisons.csv", "model_ranks.csv"],
+        tables={"model_comparisons": MODEL_COMPARISONS, "model_ranks": MODEL_RANKS},
+        figures={
+            "models": Figure(
+                question="model",
+                caption=CAPTION,
+                inputs={"ranks": paths.table("model_ranks")},
+                params={
+                    **labels.one_method,
+                    "models": labels.model_styles,
+                    "confidence": labels.confidence,
+                },
+            )
+        },
+    )
+
+
+def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
+    """Tables of pairs and ranks, see rib.statistics.model_comparison."""
+    from rib.statistics.model_comparison import model_tables
+
+    return model_tables(
+        inputs.path("counts"),
+        inputs.path("fit"),
+        ri=from_params(RIStatistics, inputs.params["ri"]),
+        methods=inputs.params["methods"],
+    )
+
+
+def draw_models(
+    ranks: pd.DataFrame, *, method: str, method_label: str, models: Styles, confidence: float
+) -> Drawn:
+    """Mean OOD accuracy (percent) after against before, and ranks, with a marker per model.
+
+    Args:
+        ranks: columns method, model, ood_before, before_low, before_high, ood_after, after_low,
+            after_high, rank_before, rank_after (NaN for models that are not ranked), tau, tau_p.
+    """
+    import matplotlib.pyplot as plt
+
+    is_shown = (ranks["method"] == method) & ranks["model"].isin(list(models))
+    shown_rows = ranks[is_shown].reset_index(drop=True)
+    height = max(3.4, 1.2 + 0.16 * len(shown_rows))
+    figure, (accuracy_axes, rank_axes) = plt.subplots(
+        1, 2, figsize=(7.2, height), width_ratios=(3, 2)
+    )
+    _draw_accuracies(accuracy_axes, shown_rows, models)
+    _draw_ranks(rank_axes, shown_rows, models)
+    tau = _tau_text(shown_rows["tau"].iloc[0], shown_rows["tau_p"].iloc[0])
+    figure.supxlabel(
+        f"Kendall's tau of before and after {tau}\n"
+        f"whiskers: {confidence:.0%} confidence intervals; "
+        "ranks are of the values drawn, without a test",
+        fontsize=7,
+    )
+    figure.suptitle(method_label, fontsize=9)
+    return figure, shown_rows
+
+
+def _tau_text(tau: float, p: float) -> str:
+    """Kendall's tau with its p; what it needs, if it is missing."""
+    if math.isnan(tau):
+        return "needs five ranked models"
+    signed = f"{tau:+.2f}".replace("-", "\N{MINUS SIGN}")
+    return f"{signed} (p = {p:.2g} if the orders were unrelated)"
+
+
+def _draw_accuracies(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
+    """Draw a marker with whiskers in both directions for each model, and the diagonal."""
+    for row in shown_rows.to_dict("records"):
+        style = models[row["model"]]
+        colour = style["colour"]
+        x = row["ood_before"]
+        y = row["ood_after"]
+        axes.plot([row["before_low"], row["before_high"]], [y, y], color=colour, linewidth=0.9)
+        axes.plot([x, x], [row["after_low"], row["after_high"]], color=colour, linewidth=0.9)
+        axes.plot(x, y, style["marker"], color=colour, markersize=5)
+    limits = shown_rows[["before_low", "before_high", "after_low", "after_high"]]
+    ends = (limits.min().min() - MARGIN, limits.max().max() + MARGIN)
+    axes.plot(
+        ends, ends, color=DARK_GREY, linewidth=0.8, linestyle="--", zorder=1, label="unchanged"
+    )
+    axes.legend()
+    axes.set(xlabel="Mean OOD accuracy before (%)", ylabel="Mean OOD accuracy after (%)")
+    axes.set(xlim=ends, ylim=ends, aspect="equal", anchor="N")
+    axes.grid(True, axis="both")
+
+
+def _draw_ranks(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
+    """Draw lines between the ranks before and after.
+
+    Equal ranks are drawn one below the other, models without a rank below all others.
+
+    Args:
+        shown_rows: model, rank_before, rank_after of each model; ranks may be missing.
+    """
+    rank_before = shown_rows["rank_before"]
+    rank_after = shown_rows["rank_after"]
+    place_before = _places(rank_before, rank_after)
+    place_after = _places(rank_after, rank_before)
+    for i, model in enumerate(shown_rows["model"]):
+        is_ranked = not math.isnan(rank_after[i])
+        axes.plot(
+            [0, 1],
+            [place_before[i], place_after[i]],
+            linestyle="-" if is_ranked else "",
+            marker=models[model]["marker"],
+            color=models[model]["colour"],
+            markersize=5,
+        )
+    axes_after = axes.twinx()
+    names_after = []
+    for rank, model in zip(_rank_texts(rank_after), shown_rows["model"], strict=True):
+        names_after.append(f"{rank}  {models[model]['label']}")
+    axes.set_yticks(place_before, _rank_texts(rank_before))
+    axes_after.set_yticks(place_after, names_after)
+    for side in (axes, axes_after):
+        side.set_ylim(len(shown_rows) + 0.5, 0.5)
+        side.tick_params(axis="y", length=0, labelsize=7)
+        side.grid(False)
+    axes.set(xlim=(-0.1, 1.1), ylabel="Rank (1 is best)")
+    axes.set_xticks([0, 1], ["before", "after"])
+
+
+def _places(ranks: pd.Series, other_ranks: pd.Series) -> pd.Series:
+    """Places of models from the top, 1 to their number.
+
+    Equal ranks are in the order of the other side, so that lines cross only where the order
+    changes.
+
+    Args:
+        ranks: of one side, such as 1, 2, 2; missing where a model is not ranked.
+        other_ranks: of the other side.
+    """
+    # Ranks differ by at least 1, and there are fewer than 1000 models.
+    untied = ranks + other_ranks.fillna(0) / 1000
+    return untied.rank(method="first", na_option="bottom")
+
+
+def _rank_texts(ranks: pd.Series) -> list[str]:
+    """Ranks as text, and a dash where there is none."""
+    return [NO_RANK if math.isnan(rank) else f"{rank:g}" for rank in ranks]

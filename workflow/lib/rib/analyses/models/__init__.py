@@ -1,1 +1,0 @@
-"""Pretrained models compared that were fine-tuned with the same method."""

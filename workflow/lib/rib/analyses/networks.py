@@ -1,0 +1,374 @@
+"""Groups of networks compared that differ in pretraining: means over networks, and differences."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rib.base.appearance import INK, PRETRAINED_LABEL
+from rib.base.settings import from_params, to_params
+from rib.config.analysis import Analysis, Column, Figure, Table
+from rib.statistics.settings import RIStatistics, in_distribution_datasets, ri_statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
+    from rib.figures import Drawn, Labels, Styles
+    from rib.statistics.inputs import Inputs
+
+NETWORK_DIFFERENCES = Table(
+    title="Differences between groups of networks",
+    question="model",
+    note=(
+        "For a method, the mean over the networks of the first group minus that of the second, "
+        "which was pretrained on fewer images or as many: mRI (mri), mean accuracy on the other "
+        "datasets before (ood_before) and after fine-tuning (ood_after), the change of accuracy "
+        "in distribution (in_distribution), and accuracy on the target (on_target), in percentage "
+        "points. A network's value is its mean over targets and training seeds. Each difference "
+        "has two intervals, which answer different questions: over networks (Welch's t, with its "
+        "degrees of freedom), with objects fixed, for the mean over all networks that could be "
+        "pretrained like these; over objects (bootstrap), for these very networks. Targets are "
+        "fixed in both. The fewer networks, the wider is the first: an interval that holds 0 "
+        "leaves open which group is better and by how much, and does not make them equal. With "
+        "one network in a group there is none. p is that of Welch's t, two-sided, and "
+        "Holm-adjusted over the pairs of groups of a method, size and measure, but not over "
+        "measures."
+    ),
+    columns=[
+        Column("Method", "method"),
+        Column("Size", "size"),
+        Column("Measure", "measure"),
+        Column("Group", "group"),
+        Column("Minus", "other_group"),
+        Column("Networks", "networks", form="count"),
+        Column("Networks of the second", "other_networks", form="count"),
+        Column("Difference", "difference", form="signed", interval=("ci_low", "ci_high")),
+        Column("Interval over", "over"),
+        Column("Fixed", "fixed"),
+        Column("Degrees of freedom", "df", form="number"),
+        Column("p", "p", form="p"),
+        Column("Holm p", "p_holm", form="p"),
+        Column("Remark", "remark"),
+    ],
+)
+NETWORK_GROUPS = Table(
+    title="Means of groups of networks",
+    question="model",
+    note=(
+        "Networks of a group differ only in what chance decides in pretraining: the seed, and "
+        "with it initial weights, order and, below all images, the images. For a method, the mean "
+        "over the networks of a group of mRI (mri, percentage points), mean accuracy on the other "
+        "datasets before (ood_before) and after fine-tuning (ood_after, percent), the change of "
+        "accuracy in distribution (in_distribution, percentage points), and accuracy on the "
+        "target (on_target, percent); a network's value is its mean over targets and training "
+        "seeds. Intervals over networks are Student's t, with objects fixed, and the wider the "
+        "fewer networks there are; with one there is none. Those over objects are bootstrap "
+        "intervals for these very networks. Targets are fixed in both. Networks with an "
+        "unfinished run of a method don't count for it."
+    ),
+    columns=[
+        Column("Method", "method"),
+        Column("Size", "size"),
+        Column("Measure", "measure"),
+        Column("Group", "group"),
+        Column("Pretrained on", "pretraining_images", form="count"),
+        Column("Networks", "networks", form="count"),
+        Column("Mean", "mean", form="number", interval=("ci_low", "ci_high")),
+        Column("SD over networks", "sd", form="number"),
+        Column("Interval over", "over"),
+        Column("Fixed", "fixed"),
+        Column("Degrees of freedom", "df", form="count"),
+        Column("Remark", "remark"),
+    ],
+)
+CAPTION = """\
+Groups of networks that differ only in what chance decides in pretraining: the seed, and with it
+initial weights, order and, below all images, the images. Groups stand in the order of the number of
+their pretraining images. Above: mean accuracy on the out-of-distribution datasets other than the
+target, before (black stars) and after fine-tuning; below: mRI, their difference. A dot is a
+network, the mean over targets and training seeds; a marker is the mean over the networks of its
+group, and its whisker Student's t interval over networks, with images and targets fixed. The fewer
+networks, the wider it is: at 95 % confidence it reaches 9 standard deviations of the networks to
+each side with two of them, 2.5 with three, 1.2 with five, and a group with one has none. So where
+few networks stand behind a mean, a wide whisker says that little is known, not that groups are
+alike; nor does an overlap say so. The table of differences between groups has their intervals, over
+networks and, for these networks, over images. Networks with an unfinished run of a method don't
+count for it.
+"""
+STYLE_BEFORE_FINE_TUNING = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*"}
+STEP = 0.22  # inches from one marker of a group to the next
+BETWEEN = 0.5  # inches between the markers of two groups
+BESIDE_AXES = 1.0  # width of what is beside the axes, in inches
+NARROWEST = 4.2  # width of the figure, in inches
+LABEL_CHARACTERS = 14  # of a line of a group's label, per inch
+MEASURES = ["mri", "ood_before", "ood_after"]
+POINT_COLUMNS = ["group", "model", "method", "size", "measure", "value"]
+MEAN_COLUMNS = [
+    "group",
+    "pretraining_images",
+    "method",
+    "size",
+    "measure",
+    "networks",
+    "value",
+    "ci_low",
+    "ci_high",
+]
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """Groups of networks that differ only in what chance decides in pretraining.
+
+    None if no group (`group` of a model) has several networks.
+    """
+    group_of_model = {name: model.group for name, model in grid.models.items() if model.group}
+    largest_group = max(Counter(group_of_model.values()).values(), default=0)
+    if largest_group < 2 or not labels.has_figures:
+        return None
+    pretrained_here = [name for name in group_of_model if grid.models[name].is_trained_here]
+    stated_images = {name: grid.models[name].stated_pretraining_images for name in group_of_model}
+    return Analysis(
+        inputs={
+            "counts": paths.counts,
+            "fit": paths.table("fit"),
+            "descriptions": [paths.model("model.json", name) for name in pretrained_here],
+        },
+        params={
+            "ri": to_params(ri_statistics(grid)),
+            "groups": group_of_model,
+            "in_distribution": in_distribution_datasets(grid),
+            "pretraining_images": {name: n for name, n in stated_images.items() if n},
+        },
+        makes=["network_differences.csv", "network_groups.csv", "networks.csv"],
+        tables={"network_differences": NETWORK_DIFFERENCES, "network_groups": NETWORK_GROUPS},
+        files={"Measures of each network": ["networks.csv"]},
+        figures={
+            "networks": Figure(
+                question="model",
+                caption=CAPTION,
+                inputs={name: paths.table(name) for name in ("networks", "network_groups")},
+                params={
+                    **labels.styled_means,
+                    "models": {name: labels.models[name] for name in group_of_model},
+                },
+            )
+        },
+    )
+
+
+def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
+    """Measures of networks, means and differences of groups, see rib.statistics.network_groups."""
+    from rib.statistics.network_groups import network_tables
+
+    params = {**inputs.params, "ri": from_params(RIStatistics, inputs.params["ri"])}
+    return network_tables(
+        inputs.path("counts"), inputs.path("fit"), inputs.paths("descriptions"), **params
+    )
+
+
+def draw_networks(
+    networks: pd.DataFrame,
+    network_groups: pd.DataFrame,
+    *,
+    models: Labels,
+    methods: Styles,
+    confidence: float,
+) -> Drawn:
+    """Mean OOD accuracy (percent) and mRI (percentage points), with groups side by side.
+
+    The upper panel has the accuracy before fine-tuning and after each method, the lower one the mRI
+    of each method. Groups are in the order of their pretraining images. Networks with an unfinished
+    run of a method are not drawn for it.
+
+    Args:
+        networks: columns group, model, method, size, measure, value and counted, as written by
+            rib.statistics.network_groups.
+        network_groups: columns group, pretraining_images, method, size, measure, networks, mean,
+            over, ci_low, ci_high. A mean has several rows, which differ in the interval. The one
+            whose `over` is `networks` is drawn: its interval is over the networks of the group, and
+            NaN if there is one network.
+        models: those with a group.
+    """
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    from rib.figures._panels import method_legend
+
+    points, means = _drawn_rows(networks, network_groups, list(models), list(methods))
+    if means.empty:
+        figure = plt.figure(figsize=(NARROWEST, 1))
+        figure.text(0.5, 0.6, "no network has finished training", ha="center")
+        return figure, means
+    groups = _groups_in_order(means)
+    number_of_series = 1 + len(methods)
+    width_of_group = STEP * number_of_series + BETWEEN
+    width = max(NARROWEST, BESIDE_AXES + width_of_group * len(groups))
+    figure, (accuracy_axes, mri_axes) = plt.subplots(
+        2, figsize=(width, 5.8), sharex=True, height_ratios=(3, 2)
+    )
+    x_of_groups = {group: width_of_group * i for i, group in enumerate(groups)}
+
+    points_before, means_before = _before_fine_tuning(points, means)
+    x_before = _shifted(x_of_groups, 0, number_of_series)
+    _draw_series(accuracy_axes, points_before, means_before, x_before, STYLE_BEFORE_FINE_TUNING)
+    for i, (method, style) in enumerate(methods.items(), start=1):
+        x_of_method = _shifted(x_of_groups, i, number_of_series)
+        for axes, measure in ((accuracy_axes, "ood_after"), (mri_axes, "mri")):
+            points_of_method = _of(points, method, measure)
+            means_of_method = _of(means, method, measure)
+            _draw_series(axes, points_of_method, means_of_method, x_of_method, style)
+
+    mri_axes.axhline(0, color=INK, linewidth=0.8)
+    accuracy_axes.set_ylabel("Mean OOD accuracy (%)")
+    mri_axes.set_ylabel("mRI (percentage points)")
+    _label_groups(mri_axes, x_of_groups, means, width_of_group)
+    note = (
+        "Groups in the order of their pretraining images; dots: networks; markers: their mean, "
+        f"with its {confidence:.0%} t interval over networks, wide where these are few"
+    )
+    figure.supxlabel(textwrap.fill(note, int(13 * width)), fontsize=8)
+    method_legend(figure, accuracy_axes)
+    return figure, pd.concat([points, means], ignore_index=True)
+
+
+def _drawn_rows(
+    networks: pd.DataFrame,
+    network_groups: pd.DataFrame,
+    models: Collection[str],
+    methods: Collection[str],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of both tables that are drawn: points of networks, and means of groups.
+
+    Both have their number in the column `value`.
+    """
+    is_counted = networks["model"].isin(models) & (networks["counted"] == "yes")
+    is_shown = is_counted & networks["method"].isin(methods) & networks["measure"].isin(MEASURES)
+    points = networks.loc[is_shown, POINT_COLUMNS]
+    is_over_networks = network_groups["over"] == "networks"
+    is_shown = network_groups["method"].isin(methods) & network_groups["measure"].isin(MEASURES)
+    means = network_groups[is_over_networks & is_shown]
+    return points, means.rename(columns={"mean": "value"})[MEAN_COLUMNS]
+
+
+def _groups_in_order(means: pd.DataFrame) -> list[str]:
+    """Groups in the order of their pretraining images; those of an unknown number come last."""
+    in_order = means.sort_values("pretraining_images", kind="stable")
+    return list(dict.fromkeys(in_order["group"]))
+
+
+def _before_fine_tuning(
+    points: pd.DataFrame, means: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracies before fine-tuning: points of networks, and one mean for each group.
+
+    The tables repeat them for each method, without the networks that have an unfinished run of it.
+    Of each group, the rows of the method with the most networks are taken.
+    """
+    all_means = means[means["measure"] == "ood_before"]
+    most_networks_first = all_means.sort_values("networks", ascending=False, kind="stable")
+    chosen_means = most_networks_first.drop_duplicates("group")
+    all_points = points[points["measure"] == "ood_before"]
+    chosen_points = all_points.merge(chosen_means[["group", "method"]], on=["group", "method"])
+    return chosen_points, chosen_means
+
+
+def _of(table: pd.DataFrame, method: str, measure: str) -> pd.DataFrame:
+    """The rows of a method and measure."""
+    return table[(table["method"] == method) & (table["measure"] == measure)]
+
+
+def _shifted(
+    x_of_groups: Mapping[str, float], index: int, number_of_series: int
+) -> dict[str, float]:
+    """Where a series is drawn in each group: series stand side by side around the group's middle.
+
+    Args:
+        index: of the series, from 0 on.
+    """
+    shift = STEP * (index - (number_of_series - 1) / 2)
+    return {group: x + shift for group, x in x_of_groups.items()}
+
+
+def _draw_series(
+    axes: Axes,
+    points: pd.DataFrame,
+    means: pd.DataFrame,
+    x_of_groups: Mapping[str, float],
+    style: Mapping[str, str],
+) -> None:
+    """Draw the networks of a series as dots, and the means of groups with their intervals.
+
+    Args:
+        points: rows with group and value, one for each network.
+        means: rows with group, value, ci_low and ci_high; an interval that is NaN is not drawn.
+        x_of_groups: where each group is drawn.
+        style: label, colour and marker.
+    """
+    colour = style["colour"]
+    # Numbers also if there are no rows, which pandas maps to texts.
+    x_of_points = points["group"].map(x_of_groups).astype(float)
+    x_of_means = means["group"].map(x_of_groups).astype(float)
+    axes.scatter(
+        x_of_points + STEP / 3,
+        points["value"],
+        s=7,
+        color=colour,
+        alpha=0.55,
+        linewidths=0,
+        zorder=2,
+    )
+    heights = means["value"]
+    axes.errorbar(
+        x_of_means,
+        heights,
+        [heights - means["ci_low"], means["ci_high"] - heights],
+        fmt=style["marker"],
+        color=colour,
+        label=style["label"],
+        markersize=5,
+        elinewidth=0.9,
+        capsize=2,
+        zorder=3,
+    )
+
+
+def _label_groups(
+    axes: Axes, x_of_groups: Mapping[str, float], means: pd.DataFrame, width: float
+) -> None:
+    """Name the groups below the axis, with their numbers of networks.
+
+    Args:
+        width: of a group, in inches.
+    """
+    labels = []
+    for group in x_of_groups:
+        name = textwrap.fill(group, int(LABEL_CHARACTERS * width))
+        numbers = means.loc[means["group"] == group, "networks"]
+        labels.append(f"{name}\n{_number_of_networks(numbers)}")
+    axes.set_xticks(list(x_of_groups.values()), labels, fontsize=8)
+    middles = list(x_of_groups.values())
+    axes.set_xlim(middles[0] - width / 2, middles[-1] + width / 2)
+    for panel in axes.figure.axes:
+        panel.tick_params(axis="x", length=0)
+        for middle in middles[1:]:
+            panel.axvline(middle - width / 2, color="#bdbdbd", linewidth=0.8, linestyle=":")
+
+
+def _number_of_networks(numbers: pd.Series) -> str:
+    """How many networks of a group count, which may differ between methods."""
+    from rib.figures import counted
+
+    fewest = int(min(numbers))
+    most = int(max(numbers))
+    if most == 1:
+        return "1 network, no interval"
+    if fewest == most:
+        return counted(most, "network")
+    return f"{fewest} to {most} networks"

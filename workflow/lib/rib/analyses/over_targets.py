@@ -1,0 +1,152 @@
+"""Accuracy of merges over targets on datasets that none of their parents was trained on.
+
+Such a merge has no target, so its gain is no RI: it is a mean over other datasets, and the parents
+saw several targets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rib.base.settings import from_params, to_params
+from rib.config.analysis import Analysis, Column, Table
+from rib.config.paths import Paths, beside
+from rib.config.run import PRETRAINED
+from rib.statistics.settings import FitRule, fit_rule
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
+    import pandas as pd
+
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.statistics.counts import RowFiles
+    from rib.statistics.inputs import Inputs
+
+MERGES_OVER_TARGETS = Table(
+    title="Merges over targets",
+    question="survived",
+    note=(
+        "Mean accuracy in percent, before and after, on the datasets that are no targets of the "
+        "run and share no source images with one, so that none of the merged networks was trained "
+        "on them; difference in percentage points. There is one merge for each seed, and the "
+        "confidence interval is over objects, for these networks. The merges have no target, so "
+        "this is no RI and is not to be ranked beside mRI."
+    ),
+    columns=[
+        Column("Model", "model"),
+        Column("Method", "method"),
+        Column("Size", "size"),
+        Column("Seed", "seed", form="text"),
+        Column("Datasets", "datasets"),
+        Column("Images", "images"),
+        Column("Before (%)", "before", form="number"),
+        Column("After (%)", "after", form="number"),
+        Column("Difference", "difference", form="signed", interval=("ci_low", "ci_high")),
+    ],
+)
+KEY = ["model", "method", "size", "seed"]
+NUMBERS = ["datasets", "images", "before", "after", "difference", "ci_low", "ci_high"]
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """Rows of the merges and of the pretrained models, on the datasets that are no targets."""
+    if not grid.over_targets:
+        return None
+    before = paths.rows(paths.pretrained_runs.values(), groups=list(paths.groups_not_trained_on))
+    rows = [*before, *paths.rows_over_targets()]
+    return Analysis(
+        inputs={
+            "rows": rows,
+            "indexes": paths.indexes(),
+            "evaluations": [beside("manifest", path) for path in rows],
+        },
+        params={
+            "methods": [PRETRAINED, *grid.over_targets],
+            "datasets": grid.not_trained_on,
+            "fit": to_params(fit_rule(grid)),
+            **grid.config["statistics"],
+        },
+        makes=["merges_over_targets.csv"],
+        tables={"merges_over_targets": MERGES_OVER_TARGETS},
+    )
+
+
+def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
+    """Table `merges_over_targets`, see `over_targets_table`."""
+    params = inputs.params
+    merges = over_targets_table(
+        inputs.rows(params["methods"]),
+        inputs.paths("evaluations"),
+        datasets=params["datasets"],
+        fit=from_params(FitRule, params["fit"]),
+        replicates=params["replicates"],
+        confidence=params["confidence"],
+        seed=params["seed"],
+    )
+    return {"merges_over_targets": merges}
+
+
+def over_targets_table(
+    files: RowFiles,
+    manifests: Iterable[Path],
+    *,
+    datasets: Collection[str],
+    fit: FitRule,
+    replicates: int,
+    confidence: float,
+    seed: int,
+) -> pd.DataFrame:
+    """The table of merges over targets from their rows and those of the pretrained models.
+
+    Args:
+        files: the rows, of which those of other datasets are ignored.
+        manifests: of the evaluations that made the rows.
+        datasets: that none of the merges' parents was trained on.
+        fit: what decides how runs are marked.
+        replicates, seed: of the bootstrap.
+        confidence: coverage of intervals, 0 to 1.
+
+    Returns:
+        One row per run: model, method, size, seed, numbers of datasets and images, mean accuracy
+        over datasets before and after (percent), difference (percentage points) with its confidence
+        interval over objects, unfinished (1 if a parent is, else 0).
+
+    Raises:
+        UserError: the runs were evaluated on different kinds of devices.
+    """
+    import pandas as pd
+
+    from rib.statistics.bootstrap import estimate, object_weights
+    from rib.statistics.counts import count, read_objects, read_rows_of
+    from rib.statistics.fit import fit_table, mark_columns
+    from rib.statistics.ri import ood_accuracies
+    from rib.statistics.tables import accuracy_table, read_fits
+
+    fits = read_fits(manifests, files.methods)
+    objects_of_dataset = {
+        name: objects for name, objects in read_objects(files.indexes).items() if name in datasets
+    }
+    counts = count(read_rows_of(files), objects_of_dataset)
+    weights = object_weights(counts.objects, replicates, seed)
+    lines = []
+    for state, accuracies in ood_accuracies(counts, weights).items():
+        difference, low, high = estimate(accuracies.change, confidence)
+        line = (
+            *state.run.values(KEY),
+            len(counts.datasets),
+            accuracies.images,
+            accuracies.before[0],  # without resampling
+            accuracies.after[0],
+            difference,
+            low,
+            high,
+        )
+        lines.append(line)
+    table = pd.DataFrame(lines, columns=[*KEY, *NUMBERS])
+    fits_of_runs = fit_table(fits, accuracy_table(counts), fit)
+    marks = mark_columns(fits_of_runs)
+    table = table.merge(fits_of_runs[[*KEY, *marks]], on=KEY)
+    return table.assign(**{column: (table[column] == "yes").astype(int) for column in marks})

@@ -1,1 +1,0 @@
-"""Merges over targets, which have no target and no RI."""

@@ -1,0 +1,232 @@
+"""Accuracies and mRI by the number of images that models were pretrained on."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from rib.base.appearance import INK, PRETRAINED_LABEL
+from rib.config.analysis import Analysis, Column, Figure, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
+    from rib.figures import Drawn, Labels, Styles
+    from rib.statistics.inputs import Inputs
+
+PRETRAINING_SIZES = Table(
+    title="Sizes of pretraining",
+    question="model",
+    note=(
+        "Models whose number of pretraining images is known: mean accuracy on the other datasets "
+        "before and after fine-tuning (percent), and mRI, their difference (percentage points). "
+        "Size is confounded with architecture, supervision and recipe, except among models that "
+        "were pretrained by one recipe on subsets of one dataset."
+    ),
+    columns=[
+        Column("Model", "model"),
+        Column("Pretrained on", "pretraining_images", form="count"),
+        Column("Method", "method"),
+        Column("Size", "size"),
+        Column("OOD before (%)", "before", interval=("before_low", "before_high")),
+        Column("OOD after (%)", "after", interval=("after_low", "after_high")),
+        Column("mRI", "mri", form="signed", interval=("ci_low", "ci_high")),
+    ],
+)
+CAPTION = """\
+Robustness against the size of the data that each model was pretrained on. Above: mean accuracy on
+the other datasets before (black stars) and after fine-tuning; below: the difference, mRI. Models
+joined by a line are one network that was pretrained from scratch on nested subsets of one dataset,
+so they differ only in size. Models without a line stand in the order of size, with dotted lines
+between sizes; between them size is confounded with architecture, supervision and recipe, so the
+figure describes these models and does not say what more data do. Whiskers are bootstrap confidence
+intervals over objects; they don't include how much another pretraining of the same size would
+differ.
+"""
+BEFORE = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*", "line": ":"}
+ROOM = 0.22  # width of the axes for each model, in inches
+NARROWEST = 3.4  # width of the axes, in inches
+BESIDE_AXES = 1.4  # width of what is beside the axes, in inches
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """Models whose number of pretraining images is known.
+
+    None if no model is pretrained here and published ones don't state different numbers.
+    """
+    series = {
+        name: _series(model.architecture, model.pretrain)
+        for name, model in grid.models.items()
+        if model.pretrain
+    }
+    stated_images = {
+        name: images
+        for name, model in grid.models.items()
+        if (images := model.stated_pretraining_images)
+    }
+    has_several = bool(series) or len(set(stated_images.values())) > 1
+    if not has_several or not paths.checkpoint_runs or labels.example_method is None:
+        return None
+    methods = labels.method_styles
+    if len(series) < len(grid.models):
+        # Published models may be many; with them, one method is shown.
+        methods = {labels.example_method: methods[labels.example_method]}
+    pretrained_here = [name for name, model in grid.models.items() if model.is_trained_here]
+    return Analysis(
+        inputs={
+            **{name: paths.table(name) for name in ("mri", "ood", "fit")},
+            "descriptions": [paths.model("model.json", name) for name in pretrained_here],
+        },
+        params={"stated_images": stated_images},
+        makes=["pretraining_sizes.csv"],
+        tables={"pretraining_sizes": PRETRAINING_SIZES},
+        figures={
+            "pretraining_sizes": Figure(
+                question="model",
+                caption=CAPTION,
+                inputs={"pretraining_sizes": paths.table("pretraining_sizes")},
+                params={**labels.styled_means, "methods": methods, "series": series},
+            )
+        },
+    )
+
+
+def _series(architecture: str, recipe: Mapping[str, Any]) -> str:
+    """Models of a series differ only in size: `cnn on fashion, augmented`."""
+    augmented = ", augmented" if "augmentation" in recipe else ""
+    return f"{architecture} on {recipe['dataset']}{augmented}"
+
+
+def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
+    """Table `pretraining_sizes`, see rib.statistics.sizes.pretraining_size_table."""
+    from rib.statistics.sizes import images_of_pretraining, pretraining_size_table
+
+    pretraining_images = images_of_pretraining(
+        inputs.params["stated_images"], inputs.paths("descriptions")
+    )
+    table = pretraining_size_table(inputs.table("mri"), inputs.table("ood"), pretraining_images)
+    return {"pretraining_sizes": table}
+
+
+def draw_pretraining_sizes(
+    pretraining_sizes: pd.DataFrame,
+    *,
+    models: Labels,
+    series: Mapping[str, str],
+    methods: Styles,
+    confidence: float,
+) -> Drawn:
+    """Mean OOD accuracy (percent) and mRI by number of pretraining images.
+
+    Lines join models of a series. The scale is logarithmic if all models are of one series. Others
+    stand side by side in the order of their numbers.
+
+    Args:
+        pretraining_sizes: columns model, method, pretraining_images, before, before_low,
+            before_high, after, after_low, after_high, mri, ci_low, ci_high, see
+            rib.statistics.sizes.
+        series: by model, what it is one of; models of a series differ only in the pretraining size.
+    """
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    from rib.figures._panels import image_axis, method_legend
+
+    has_model = pretraining_sizes["model"].isin(list(models))
+    has_method = pretraining_sizes["method"].isin(list(methods))
+    shown_rows = pretraining_sizes[has_model & has_method].sort_values(
+        ["pretraining_images", "before"], kind="stable"
+    )
+    images = shown_rows.drop_duplicates("model").set_index("model")["pretraining_images"]
+    series_of_rows = shown_rows["model"].map(lambda model: series.get(model, model))
+    side_by_side = series_of_rows.nunique() > 1
+    if side_by_side:
+        # Equal steps on a logarithmic scale: 1, 2, 4, ...
+        x_of_models = 2.0 ** pd.Series(range(len(images)), images.index)
+        width = max(NARROWEST, ROOM * len(images))
+        height = 6.6
+    else:
+        x_of_models = images
+        width = NARROWEST
+        height = 5.2
+    figure, (accuracy_axes, mri_axes) = plt.subplots(
+        2, figsize=(BESIDE_AXES + width, height), sharex=True, height_ratios=(3, 2)
+    )
+    with_x = shown_rows.assign(x=shown_rows["model"].map(x_of_models))
+    for i, (_, of_series) in enumerate(with_x.groupby(series_of_rows, sort=False)):
+        _draw_series(accuracy_axes, mri_axes, of_series, methods, labelled=i == 0)
+    image_axis(mri_axes, x_of_models)
+    note = "Pretraining images (log scale); "
+    if side_by_side:
+        note = "Models in the order of their pretraining images (above the panels); "
+        labels = [models[model] for model in x_of_models.index]
+        mri_axes.set_xticks(x_of_models, labels, rotation=90, fontsize=7)
+        _draw_numbers(accuracy_axes, mri_axes, images)
+    mri_axes.axhline(0, color=INK, linewidth=0.8)
+    accuracy_axes.set_ylabel("Mean OOD accuracy (%)")
+    mri_axes.set_ylabel("mRI (percentage points)")
+    note += f"whiskers: {confidence:.0%} confidence intervals"
+    figure.supxlabel(textwrap.fill(note, int(13 * (BESIDE_AXES + width))), fontsize=8)
+    method_legend(figure, accuracy_axes)
+    return figure, shown_rows.reset_index(drop=True)
+
+
+def _draw_numbers(accuracy_axes: Axes, mri_axes: Axes, images: pd.Series) -> None:
+    """Write numbers of images above the models that have them, with lines between these groups.
+
+    Args:
+        images: by model, ascending, in the order of their places 2 ** 0, 2 ** 1, ...
+    """
+    import numpy as np
+    import pandas as pd
+    from matplotlib.ticker import NullLocator
+
+    exponents = pd.Series(np.arange(len(images), dtype=float), images.index)
+    exponents_of_number = exponents.groupby(images)
+    middles = exponents_of_number.mean()
+    above = accuracy_axes.secondary_xaxis("top")
+    above.xaxis.set_minor_locator(NullLocator())
+    labels = [_number_of_images(number) for number in middles.index]
+    above.set_xticks(2.0**middles, labels, fontsize=7)
+    above.tick_params(length=0)
+    last_of_groups = exponents_of_number.max()
+    for last in last_of_groups.iloc[:-1]:
+        between = 2.0 ** (last + 0.5)
+        for axes in (accuracy_axes, mri_axes):
+            axes.axvline(between, color="#bdbdbd", linewidth=0.8, linestyle=":")
+
+
+def _number_of_images(number: int) -> str:
+    """A number in the width of a few models: `50,000` and `400 M`, for millions."""
+    return f"{number / 1e6:,.4g} M" if number >= 1e6 else f"{number:,}"
+
+
+def _draw_series(
+    accuracy_axes: Axes, mri_axes: Axes, rows: pd.DataFrame, methods: Styles, labelled: bool
+) -> None:
+    """Draw lines through the models of one series, with labels for the legend or without.
+
+    Args:
+        rows: columns of the table of pretraining sizes, and x, the place on the horizontal axis.
+    """
+    from rib.figures._panels import line_with_intervals
+
+    styles = [BEFORE, *methods.values()]
+    if not labelled:
+        styles = [{**style, "label": "_"} for style in styles]
+    lines = len(styles)
+    before = rows.drop_duplicates("model")
+    columns = ["before", "before_low", "before_high"]
+    line_with_intervals(accuracy_axes, before, "x", columns, styles[0], 0, lines)
+    for i, method in enumerate(methods, start=1):
+        of_method = rows[rows["method"] == method]
+        columns = ["after", "after_low", "after_high"]
+        line_with_intervals(accuracy_axes, of_method, "x", columns, styles[i], i, lines)
+        columns = ["mri", "ci_low", "ci_high"]
+        line_with_intervals(mri_axes, of_method, "x", columns, styles[i], i, lines)

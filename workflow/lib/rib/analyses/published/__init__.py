@@ -1,1 +1,0 @@
-"""Accuracies of pretrained models compared with published ones."""

@@ -1,1 +1,0 @@
-"""How fine-tuning changes the representations of layers, by CKA."""

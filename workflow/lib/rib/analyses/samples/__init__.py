@@ -1,1 +1,0 @@
-"""Agreement of networks before and after fine-tuning per image: flips, calibration, scores."""

@@ -1,0 +1,89 @@
+"""The variant of each sweep that is chosen by what is stored, see config's `select`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rib.base.settings import from_params, to_params
+from rib.config.analysis import Analysis, Column, Table
+from rib.statistics.settings import RIStatistics, ri_statistics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
+    from rib.statistics.inputs import Inputs
+
+SELECTION = Table(
+    title="Chosen variants of swept methods",
+    question="method",
+    note=(
+        "RI in percentage points of the variant that the rule chooses; target mean is mRI. Rules: "
+        "target chooses by accuracy on the target's select split. leave_one_out chooses one "
+        "variant for each evaluation dataset, by the datasets that share no source images with it "
+        "or the target; it estimates a procedure, not one network, uses labels of "
+        "out-of-distribution datasets, and is not to be ranked beside target. oracle (upper bound) "
+        "chooses by RI itself; it has no interval, since the choice favours chance, and resampling "
+        "would add the chance of each replicate. Every bootstrap replicate chooses again; the "
+        "share is that of replicates (with leave_one_out, of replicates and datasets) that make "
+        "the choice shown. Of variants with the same score the first of the grid is chosen; the "
+        "others are named. Intervals are over objects and, with three or more seeds, over seeds as "
+        "well, which choose together: how much other seeds would change the choice is not "
+        "included."
+    ),
+    columns=[
+        Column("Model", "model"),
+        Column("Method", "method"),
+        Column("Rule", "rule"),
+        Column("Size", "size"),
+        Column("Target", "target"),
+        Column("Chosen", "chosen", form="text"),
+        Column("Accuracy on the select split (%)", "select_accuracy", form="number"),
+        Column("Tied with", "tied_with", form="text"),
+        Column("Share (%)", "chosen_share", form="number"),
+        Column("Of", "variants"),
+        Column("RI", "ri", form="signed", interval=("ci_low", "ci_high")),
+    ],
+)
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """One choice for each sweep, if config has a rule; the rule target needs rows of its own."""
+    if grid.selection is None:
+        return None
+    runs = paths.runs_to_choose_from()
+    return Analysis(
+        inputs={
+            "counts": paths.counts,
+            "rows": paths.rows_on_select_splits(runs),
+            "indexes": paths.indexes(),
+            "fit": paths.table("fit"),
+        },
+        params={
+            "methods": list(dict.fromkeys(run.method for run in runs)),
+            "ri": to_params(ri_statistics(grid)),
+            "rule": grid.selection.rule,
+            "variants": grid.selection.variants,
+            "groups": grid.selection.groups,
+        },
+        makes=["selection.csv"],
+        tables={"selection": SELECTION},
+    )
+
+
+def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
+    """Table `selection`, see rib.statistics.selection.select_variants."""
+    from rib.statistics.selection import select_variants
+
+    params = inputs.params
+    selection = select_variants(
+        inputs.path("counts"),
+        inputs.rows(params["methods"]),
+        ri=from_params(RIStatistics, params["ri"]),
+        rule=params["rule"],
+        variants=params["variants"],
+        groups=params["groups"],
+    )
+    return {"selection": selection}

@@ -1,1 +1,0 @@
-"""The variant of each sweep that is chosen by what is stored."""

@@ -1,1 +1,0 @@
-"""Robustness by the numbers of fine-tuning and of pretraining images."""

@@ -1,0 +1,121 @@
+"""Accuracy by slices of datasets, such as the severity of a corruption, on demand.
+
+Slices are by columns that a layout adds to a dataset's index; config's `slices` chooses some.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rib.config.analysis import Analysis, Column, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
+    from rib.statistics.inputs import Inputs
+
+SLICES = Table(
+    title="Accuracy by slices of datasets",
+    question="why",
+    note=(
+        "Accuracy in percent before and after fine-tuning on the images of a dataset for which a "
+        "column of its index has a value, and the change in percentage points."
+    ),
+    columns=[
+        Column("Model", "model"),
+        Column("Method", "method"),
+        Column("Target", "target"),
+        Column("Size", "size"),
+        Column("Seed", "seed", form="text"),
+        Column("Dataset", "dataset"),
+        Column("Slice", "slice"),
+        Column("Value", "value", form="text"),
+        Column("Images", "n"),
+        Column("Before (%)", "before", form="number"),
+        Column("After (%)", "after", form="number"),
+        Column("Change", "change", form="signed"),
+    ],
+)
+MCE = Table(
+    title="Mean corruption error (mCE)",
+    question="survived",
+    note=(
+        "Errors relative to AlexNet's (Hendrycks and Dietterich 2019), in percent: the mean, over "
+        "the corruptions for which AlexNet's error is known, fifteen for ImageNet-C, of the sum "
+        "of errors over severities 1 to 5, divided by the same sum for AlexNet. Lower is better; "
+        "AlexNet has 100. It can be compared with published mCE where the table says so: there "
+        "the photos, which are published at 224 pixels, were seen whole. Elsewhere the model's "
+        "crop has enlarged them, and cut off their margin, as the paper's code does (uncropped in "
+        "config.yaml). A dataset of which one of these corruptions or a severity was not "
+        "evaluated is left out, and the log says so."
+    ),
+    columns=[
+        Column("Model", "model"),
+        Column("Method", "method"),
+        Column("Target", "target"),
+        Column("Size", "size"),
+        Column("Seed", "seed", form="text"),
+        Column("Dataset", "dataset"),
+        Column("mCE before (%)", "before", form="number"),
+        Column("mCE after (%)", "after", form="number"),
+        Column("Change", "change", form="signed"),
+        Column("As published", "comparable", form="text"),
+    ],
+)
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
+    """All runs but curves, with mean corruption errors of datasets with errors of AlexNet."""
+    runs = [run for run in grid.runs() if run.method not in labels.curves]
+    relative_errors = {
+        name: _alexnet_errors(grid, dataset.relative_errors)
+        for name, dataset in grid.datasets.items()
+        if dataset.relative_errors
+    }
+    # Models that see images as those of published errors did.
+    comparable = {
+        dataset: [model for model in grid.models if grid.errors_are_as_published(model, dataset)]
+        for dataset in relative_errors
+    }
+    shown_tables = {"accuracy_by_slice": SLICES}
+    if relative_errors:
+        shown_tables["mce"] = MCE
+    return Analysis(
+        inputs={
+            "rows": paths.rows(runs),
+            "indexes": paths.indexes(),
+            "fit": paths.table("fit"),
+        },
+        params={
+            "methods": list(dict.fromkeys(run.method for run in runs)),
+            "columns": grid.config["slices"],
+            "relative_errors": relative_errors,
+            "comparable": comparable,
+        },
+        makes=["accuracy_by_slice.csv", "corruptions.csv", "mce.csv"],
+        tables=shown_tables,
+        files={"Accuracy by corruption and severity": ["corruptions.csv"]},
+        on_demand=True,
+    )
+
+
+def _alexnet_errors(grid: Grid, file: str) -> dict[str, float]:
+    """Errors in percent by corruption, from a file of the catalogue."""
+    rows = grid.catalog.table(file, ("corruption", "error", "source"), ["error"])
+    return {row["corruption"]: float(row["error"]) for row in rows}
+
+
+def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
+    """Accuracies by slice and by corruption, and mCE, see rib.statistics.slices."""
+    from rib.statistics.slices import slice_tables
+
+    params = inputs.params
+    return slice_tables(
+        inputs.rows(params["methods"]),
+        columns=params["columns"],
+        relative_errors=params["relative_errors"],
+        comparable=params["comparable"],
+    )

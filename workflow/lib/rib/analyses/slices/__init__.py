@@ -1,1 +1,0 @@
-"""Accuracy by slices, columns that a layout adds to the index of a dataset."""

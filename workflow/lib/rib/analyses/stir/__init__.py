@@ -1,1 +1,0 @@
-"""Shared invariances of networks before and after fine-tuning (STIR)."""

@@ -1,0 +1,42 @@
+"""RI of every target and mRI of all methods as tables for papers: Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rib.config.analysis import Analysis
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
+    from rib.statistics.inputs import Inputs
+
+FILES = ["summary.md", "summary.tex", "summary.csv"]
+SUMMARIZED = ["mri", "seeds_ri", "comparisons", "comparisons_ri", "ranking"]  # tables
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
+    """A table for each model, with a row for each method and size."""
+    return Analysis(
+        inputs={name: paths.table(name) for name in [*SUMMARIZED, "fit"]},
+        params={
+            "labels": labels.by_target,
+            "confidence": labels.confidence,
+            "conditions": "; ".join(grid.conditions()),
+        },
+        makes=FILES,
+        files={"RI of every target and mRI, for papers and notes": FILES},
+    )
+
+
+def tables(inputs: Inputs) -> dict[str, str]:
+    """The three files as texts; the CSV has columns of its own for the fit of each number."""
+    from rib.statistics.summary import summary_files
+    from rib.statistics.writing import read_fit
+
+    return summary_files(
+        *(inputs.table(name) for name in SUMMARIZED),
+        **inputs.params,
+        fit=read_fit(inputs.path("fit")),
+    )

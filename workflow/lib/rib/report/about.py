@@ -1,0 +1,158 @@
+"""What pages and model cards say about a grid. No pandas, no plots."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from os.path import relpath
+from pathlib import Path
+
+from rib.config.analysis import Analysis
+from rib.config.entries import Dataset
+from rib.config.grid import Grid
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
+from rib.report.settings import (
+    DatasetDescription,
+    FamilyDescription,
+    GridDescription,
+    MethodDescription,
+    ModelDescription,
+    PageSettings,
+    PreviewDescription,
+    ReadDatasetDescription,
+    ShownFigure,
+    ShownTable,
+    SweepDescription,
+)
+
+
+def describe_grid(grid: Grid) -> GridDescription:
+    """What pages and model cards say about the choices of a grid."""
+    return GridDescription(
+        config=grid.resolved(),
+        config_file={**grid.as_config(), "catalog": grid.config["catalog"]},
+        family=FamilyDescription(
+            title=grid.family.title,
+            description=grid.family.description,
+            limits=grid.family.limits,
+        ),
+        targets=list(grid.targets),
+        ood=list(grid.ood),
+        sizes=list(grid.sizes),
+        shown_size=grid.shown_size,
+        conditions=list(grid.conditions()),
+        datasets={
+            name: DatasetDescription(
+                label=dataset.label, licence=dataset.licence, origin=dataset.origin
+            )
+            for name, dataset in grid.datasets.items()
+        },
+        read={dataset.name: _read_dataset(dataset) for dataset in grid.datasets_read()},
+        models={
+            name: ModelDescription(
+                label=model.label,
+                architecture=model.architecture,
+                pretraining=model.pretraining,
+                licence=model.licence,
+                record=model.record,
+            )
+            for name, model in grid.models.items()
+        },
+        methods={
+            name: MethodDescription(
+                label=method.label,
+                settings=method.settings,
+                source=method.source,
+                can_fit=method.can_fit,
+                reference=method.reference,
+            )
+            for name, method in grid.methods.items()
+        },
+        fit_threshold=grid.family.fit_threshold,
+        source_groups=grid.source_groups(),
+        sharing_targets=grid.sharing_targets(),
+        sweeps=_sweeps(grid),
+    )
+
+
+def _read_dataset(dataset: Dataset) -> ReadDatasetDescription:
+    return ReadDatasetDescription(
+        label=dataset.label,
+        licence=dataset.licence,
+        origin=dataset.origin,
+        publishable=dataset.publishable,
+        tuning=dataset.tuning,
+    )
+
+
+def _sweeps(grid: Grid) -> dict[str, SweepDescription]:
+    """Sweeps of which a variant is chosen, by method."""
+    if not grid.selection:
+        return {}
+    return {
+        name: SweepDescription(label=grid.catalog.methods[name].label, variants=list(variants))
+        for name, variants in grid.selection.variants.items()
+    }
+
+
+def page_settings(
+    grid: Grid,
+    paths: Paths,
+    analyses: Mapping[str, Analysis],
+    code: str,
+    partial: PreviewDescription | None = None,
+) -> PageSettings:
+    """What the page of a grid shows.
+
+    Args:
+        analyses: of the page, by name, in its order.
+        code: digest of the code that writes the page.
+        partial: how far the grid is, for a preview.
+    """
+    labels = GridLabels(grid)
+    tables = {}
+    figures = {}
+    files = {}
+    for name, analysis in analyses.items():
+        folder = name if analysis.on_demand else ""
+        for table_name, table in analysis.tables.items():
+            path = paths.table(table_name, on_demand=folder)
+            tables[table_name] = ShownTable(
+                path=Path(path),
+                link=relpath(path, paths.report),
+                title=table.title,
+                question=table.question,
+                note=table.note,
+                open=table.open,
+                columns=[asdict(column) for column in table.columns],
+            )
+        for figure_name, figure in analysis.figures.items():
+            path = paths.figure(figure_name, "png", on_demand=folder)
+            figures[figure_name] = ShownFigure(
+                path=Path(path),
+                link=relpath(path, paths.report).removesuffix(".png"),
+                question=figure.question,
+                caption=figure.caption,
+            )
+        for title, names in analysis.files.items():
+            links = [
+                relpath(f"{paths.report}/{folder}/tables/{file}", paths.report) for file in names
+            ]
+            files[title] = links
+    geometry = paths.first_geometry
+    return PageSettings(
+        about=describe_grid(grid),
+        tables=tables,
+        figures=figures,
+        files=files,
+        fit=Path(paths.table("fit")),
+        prepared={
+            dataset.label: Path(paths.prepared("manifest.json", dataset.name, geometry))
+            for dataset in grid.datasets_read()
+        },
+        colours={name: style["colour"] for name, style in labels.method_styles.items()},
+        averages={name: parent for name, (parent, _) in labels.averages.items()},
+        coefficients={name: alpha for name, (_, alpha) in labels.averages.items()},
+        upstream=[path for stage in paths.records().values() for path in stage],
+        partial=partial,
+        code=code,
+    )

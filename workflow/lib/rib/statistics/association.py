@@ -1,0 +1,441 @@
+"""Do distances between datasets predict the effect of fine-tuning?
+
+The answer is a correlation with a permutation test, exact where possible. There are three levels,
+each per model, method, training subset and kind of distance; seeds are averaged:
+
+    pairs            target i and another OOD dataset j: their distance and A_i(j) - A_pre(j)
+    targets          target i: RI_i and the distance to the in-distribution dataset or, if the
+                     family has none, the mean distance to the other OOD datasets
+    in_distribution  target i: distance to the in-distribution dataset and change of accuracy on it
+                     (the question of arXiv 2410.21582), if it is evaluated
+
+Pairs that share a dataset are not independent. Their p-value is therefore from a Mantel test
+(1967), which permutes rows and columns of the distance matrix together, and they have no confidence
+interval. Targets are permuted among themselves, as are the datasets that are only evaluated on: a
+test that mixes the two rejects too often if they differ.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm, rankdata
+
+from rib.base.progress import log
+from rib.config.run import PRETRAINED
+
+MOST = 1_000_000  # up to this number, all permutations are enumerated
+DRAWS = 100_000  # random permutations otherwise
+CHUNK = 20_000  # permutations at once
+TIE = 1e-9  # correlations closer than this are equal
+FEWEST = 3  # minimum number of points for a correlation
+PEARSON = "pearson"
+SPEARMAN = "spearman"
+STATISTICS = (PEARSON, SPEARMAN)
+RUN = ["method", "size"]
+KEYS = ["model", *RUN, "distance", "level", "statistic"]
+COLUMNS = [*KEYS, "value", "ci_low", "ci_high", "p", "permutations", "exact", "n"]
+
+# A function from permutations (b, k) to the predictors (b, n) that each of them leads to.
+PermutedPredictors = Callable[[np.ndarray], np.ndarray]
+
+
+def permutations(*sizes: int, seed: int) -> tuple[np.ndarray, bool]:
+    """Permutations of n items within groups of the given sizes, one group after the other.
+
+    They are all permutations, or random draws if there are too many. Of groups of 2 and 1 items
+    there are [0, 1, 2] and [1, 0, 2].
+
+    Returns:
+        (count, n) int64, with n the sum of sizes, and whether these are all.
+    """
+    groups = []  # the items of each group
+    for size, end in zip(sizes, np.cumsum(sizes), strict=True):
+        groups.append(np.arange(end - size, end))
+    number_of_permutations = math.prod(math.factorial(size) for size in sizes)
+    if number_of_permutations <= MOST:
+        return _all_permutations(groups), True
+    rng = np.random.default_rng(seed)
+    draws_of_groups = [rng.permuted(np.tile(group, (DRAWS, 1)), axis=1) for group in groups]
+    return np.hstack(draws_of_groups), False
+
+
+def _all_permutations(groups: Sequence[np.ndarray]) -> np.ndarray:
+    """Each combination of one permutation of each group: (count, n) int64.
+
+    Args:
+        groups: the items of each group, of which there are n together.
+    """
+    orders_of_groups = [np.array(list(itertools.permutations(group)), np.int64) for group in groups]
+    counts = [len(orders) for orders in orders_of_groups]
+    # (groups, count): for each combination, which of its orders each group has.
+    combinations = np.indices(counts).reshape(len(groups), -1)
+    chosen_orders = []
+    for orders, chosen in zip(orders_of_groups, combinations, strict=True):
+        chosen_orders.append(orders[chosen])
+    return np.hstack(chosen_orders)
+
+
+def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson's r between the rows of (a, n) and (b, n): (a, b), NaN for constant rows."""
+    return _standardised(x) @ _standardised(y).T
+
+
+def _standardised(rows: np.ndarray) -> np.ndarray:
+    """Rows (a, n) minus their mean, scaled to length 1; NaN for constant rows."""
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    rounding_error = TIE * np.abs(rows).max(axis=1, keepdims=True)
+    undefined = np.full_like(centred, np.nan)
+    return np.divide(centred, length, where=length > rounding_error, out=undefined)
+
+
+def permuted_p(
+    permuted_predictors: PermutedPredictors,
+    responses: np.ndarray,
+    orders: np.ndarray,
+    exact: bool,
+    ranks: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correlations of predictors with responses, and their two-sided permutation p-values.
+
+    Args:
+        permuted_predictors: gives the predictors after permutations.
+        responses: (runs, n).
+        orders: (count, k), see `permutations`.
+        exact: whether those are all. If not, the observed order is added to the draws, which keeps
+            p valid.
+        ranks: use Spearman's correlation instead of Pearson's.
+
+    Returns:
+        Correlations (runs,) in -1 to 1, and p (runs,); NaN where a correlation is undefined.
+    """
+    if ranks:
+        responses = rankdata(responses, axis=1)
+
+    def correlations_after(permutations_of_block: np.ndarray) -> np.ndarray:
+        """Correlations (b, runs) after each of b permutations (b, k)."""
+        predictors = permuted_predictors(permutations_of_block)
+        if ranks:
+            predictors = rankdata(predictors, axis=1)
+        return correlations(predictors, responses)
+
+    identity = np.arange(orders.shape[1])[None]
+    observed = correlations_after(identity)[0]
+    as_extreme = np.zeros(len(observed), np.int64)  # permutations with a correlation as extreme
+    for start in range(0, len(orders), CHUNK):
+        permuted = correlations_after(orders[start : start + CHUNK])
+        is_as_extreme = np.abs(permuted) >= np.abs(observed) - TIE
+        as_extreme += is_as_extreme.sum(axis=0)
+    added = 0 if exact else 1  # the observed order
+    p = (as_extreme + added) / (len(orders) + added)
+    p_or_nan = np.where(np.isnan(observed), np.nan, p)
+    return observed, p_or_nan
+
+
+def interval(value: float, n: int, confidence: float, ranks: bool) -> tuple[float, float]:
+    """Confidence interval of a correlation over n independent points; NaN if it is undefined.
+
+    It is from Fisher's z. For Spearman's correlation (`ranks`), z has the variance of Bonett &
+    Wright 2000. With few points the interval is wide, as it should be; a bootstrap interval would
+    be too narrow.
+    """
+    is_defined = n > FEWEST and abs(value) < 1 - TIE
+    if not is_defined:
+        return np.nan, np.nan
+    z = np.arctanh(value)
+    numerator = 1 + value**2 / 2 if ranks else 1
+    variance = numerator / (n - 3)
+    half_width = norm.ppf((1 + confidence) / 2) * np.sqrt(variance)
+    return float(np.tanh(z - half_width)), float(np.tanh(z + half_width))
+
+
+def to_targets(
+    distances: pd.DataFrame,
+    targets: Sequence[str],
+    ood_datasets: Sequence[str],
+    in_distribution: str | None,
+) -> dict[str, float]:
+    """Distance of each target to the in-distribution dataset; if None, its mean to the others.
+
+    Args:
+        distances: first, second, value; of one model and kind of distance.
+        ood_datasets: the others, of which a target may be one itself.
+    """
+    datasets = [in_distribution] if in_distribution else ood_datasets
+    matrix = matrix_of(distances)
+    distance_of_targets = {}
+    for target in targets:
+        other_datasets = [dataset for dataset in datasets if dataset != target]
+        distances_of_target = matrix.loc[target, other_datasets].to_numpy()
+        distance_of_targets[target] = float(distances_of_target.mean())
+    return distance_of_targets
+
+
+def matrix_of(distances: pd.DataFrame) -> pd.DataFrame:
+    """Symmetric matrix of one model's distances of one kind, NaN on the diagonal.
+
+    Args:
+        distances: columns first, second and value, with a row for each pair of datasets.
+    """
+    turned = distances.rename(columns={"first": "second", "second": "first"})
+    return pd.concat([distances, turned]).pivot(index="first", columns="second", values="value")
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The datasets whose distances are compared with effects of fine-tuning."""
+
+    targets: Sequence[str]
+    ood_datasets: Sequence[str]
+    in_distribution: str | None
+
+    @property
+    def only_evaluated(self) -> list[str]:
+        """OOD datasets that are not targets."""
+        return [dataset for dataset in self.ood_datasets if dataset not in self.targets]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Each target with each other OOD dataset."""
+        return [
+            (target, dataset)
+            for target in self.targets
+            for dataset in self.ood_datasets
+            if dataset != target
+        ]
+
+
+@dataclass(frozen=True)
+class PermutationTest:
+    """Distances as predictors of a level's responses, and what a permutation test permutes."""
+
+    predictors: PermutedPredictors
+    group_sizes: tuple[int, ...]  # see `permutations`
+    independent: bool  # whether the points are, so that there is a confidence interval
+
+    def correlate(
+        self, responses: np.ndarray, confidence: float, seed: int
+    ) -> list[dict[str, Any]]:
+        """Correlations of the distances with the responses (runs, n).
+
+        Returns:
+            For each statistic and then run: its index (run), statistic, value, ci_low, ci_high, p,
+            permutations, exact, n. With too few points the values are NaN.
+        """
+        runs, n = responses.shape
+        has_enough_points = n >= FEWEST
+        orders = np.empty((0, sum(self.group_sizes)), np.int64)
+        exact = True
+        if has_enough_points:
+            orders, exact = permutations(*self.group_sizes, seed=seed)
+        rows = []
+        for statistic in STATISTICS:
+            ranks = statistic == SPEARMAN
+            values = np.full(runs, np.nan)
+            p_values = np.full(runs, np.nan)
+            if has_enough_points:
+                values, p_values = permuted_p(self.predictors, responses, orders, exact, ranks)
+            for run in range(runs):
+                low = np.nan
+                high = np.nan
+                if self.independent:
+                    low, high = interval(values[run], n, confidence, ranks)
+                row = {
+                    "run": run,
+                    "statistic": statistic,
+                    "value": values[run],
+                    "ci_low": low,
+                    "ci_high": high,
+                    "p": p_values[run],
+                    "permutations": len(orders),
+                    "exact": exact,
+                    "n": n,
+                }
+                rows.append(row)
+        return rows
+
+
+def association_table(
+    distances: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    ri: pd.DataFrame,
+    *,
+    targets: Sequence[str],
+    ood_datasets: Sequence[str],
+    in_distribution: str | None,
+    pairs: bool,
+    confidence: float,
+    seed: int,
+) -> pd.DataFrame:
+    """Correlations of distances with changes of accuracy, at each level.
+
+    Args:
+        distances: model, first, second, distance, value.
+        accuracy: model, method, target, size, seed, dataset, accuracy (percent).
+        ri: model, method, target, size, seed, ri.
+        targets: of the runs.
+        ood_datasets: the out-of-distribution datasets that count in RI.
+        in_distribution: dataset to which distances of targets are measured, if any.
+        pairs: whether pairs of a target and a dataset are compared; not if RI excludes images that
+            the pairs' accuracies include.
+        confidence: coverage of intervals, 0 to 1.
+        seed: of drawn permutations.
+
+    Returns:
+        One row per model, method, size, distance, level and statistic: value, its confidence
+        interval, two-sided p, number of permutations, whether these are all (exact), and n points.
+        The value is NaN if there are fewer than three points or all are equal.
+    """
+    datasets = Datasets(targets, ood_datasets, in_distribution)
+    levels = ["targets"]
+    if pairs:
+        levels.insert(0, "pairs")
+    if in_distribution in set(accuracy["dataset"]):
+        levels.append("in_distribution")
+
+    rows = []
+    for model, distances_of_model in distances.groupby("model", sort=False):
+        ri_of_model = ri[ri["model"] == model]
+        runs = [
+            (run["method"], run["size"])
+            for run in ri_of_model[RUN].drop_duplicates().to_dict("records")
+        ]
+        if not runs:
+            continue
+        mean_ri = ri_of_model.groupby([*RUN, "target"], sort=False)["ri"].mean()  # over seeds
+        changes = _changes_of_accuracy(accuracy[accuracy["model"] == model])
+        responses = {level: _responses(level, runs, changes, mean_ri, datasets) for level in levels}
+        for kind, distances_of_kind in distances_of_model.groupby("distance", sort=False):
+            for level in levels:
+                test = _permutation_test(level, distances_of_kind, datasets)
+                for correlation in test.correlate(responses[level], confidence, seed):
+                    method, size = runs[correlation["run"]]
+                    run_columns = {"model": model, "method": method, "size": size}
+                    rows.append({**run_columns, "distance": kind, "level": level, **correlation})
+        log.info("%s: distances compared with the effects of %d methods", model, len(runs))
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.sort_values(["model", *RUN], kind="stable", key=_order_of_appearance)
+
+
+def _order_of_appearance(column: pd.Series) -> np.ndarray:
+    """A number of each cell by which cells are sorted as they first appear: b, a, b is 0, 1, 0."""
+    numbers, _ = pd.factorize(column)
+    return numbers
+
+
+def _changes_of_accuracy(accuracy: pd.DataFrame) -> dict[tuple[str, str, str, str], float]:
+    """A_i(j) - A_pre(j) of one model, mean over seeds, by method, size, target i and dataset j.
+
+    Args:
+        accuracy: method, target, size, seed, dataset, accuracy (percent), of the pretrained model,
+            too.
+    """
+    is_pretrained = accuracy["method"] == PRETRAINED
+    before = accuracy[is_pretrained].set_index("dataset")["accuracy"]
+    runs = accuracy[~is_pretrained].groupby([*RUN, "target", "dataset"])
+    after = runs["accuracy"].mean().reset_index()
+    changes = {}
+    for row in after.to_dict("records"):
+        dataset = row["dataset"]
+        change = row["accuracy"] - before[dataset]
+        changes[row["method"], row["size"], row["target"], dataset] = change
+    return changes
+
+
+def _responses(
+    level: str,
+    runs: Sequence[tuple[str, str]],
+    changes: Mapping[tuple[str, str, str, str], float],
+    mean_ri: pd.Series,
+    datasets: Datasets,
+) -> np.ndarray:
+    """Effects of fine-tuning at a level: (runs, n).
+
+    Args:
+        level: `targets`, `pairs` or `in_distribution`, see the module.
+        runs: method and size of each.
+        changes: changes of accuracy by method, size, target and dataset.
+        mean_ri: RI by method, size and target.
+    """
+    if level == "targets":
+        ri_of_runs = []
+        for method, size in runs:
+            ri_of_runs.append([mean_ri[method, size, target] for target in datasets.targets])
+        return np.array(ri_of_runs)
+    if level == "pairs":
+        pairs = datasets.pairs
+    else:
+        assert datasets.in_distribution is not None  # else there is no such level
+        pairs = [(target, datasets.in_distribution) for target in datasets.targets]
+    changes_of_runs = []
+    for method, size in runs:
+        changes_of_runs.append(
+            [changes[method, size, target, dataset] for target, dataset in pairs]
+        )
+    return np.array(changes_of_runs)
+
+
+def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -> PermutationTest:
+    """The test of a level: of pairs a Mantel test, else one that permutes the targets.
+
+    Args:
+        distances: first, second, value; of one model and kind of distance.
+    """
+    if level == "pairs":
+        return PermutationTest(
+            predictors=_distances_of_pairs(distances, datasets),
+            group_sizes=(len(datasets.targets), len(datasets.only_evaluated)),
+            independent=False,
+        )
+    distance_of_target = to_targets(
+        distances, datasets.targets, datasets.ood_datasets, datasets.in_distribution
+    )
+    distances_of_targets = np.array(list(distance_of_target.values()))
+
+    def permuted_distances(orders: np.ndarray) -> np.ndarray:
+        """Distances (b, targets) after permutations (b, targets)."""
+        return distances_of_targets[orders]
+
+    return PermutationTest(
+        predictors=permuted_distances, group_sizes=(len(datasets.targets),), independent=True
+    )
+
+
+def _distances_of_pairs(distances: pd.DataFrame, datasets: Datasets) -> PermutedPredictors:
+    """A function that permutes the datasets and gives the distances of `Datasets.pairs`.
+
+    Args:
+        distances: first, second, value; of one model and kind of distance.
+    """
+    names = [*datasets.targets, *datasets.only_evaluated]
+    matrix = matrix_of(distances).loc[names, names].to_numpy()
+    target_numbers = [names.index(target) for target, _ in datasets.pairs]
+    dataset_numbers = [names.index(dataset) for _, dataset in datasets.pairs]
+
+    def permuted_distances(orders: np.ndarray) -> np.ndarray:
+        """Distances (b, pairs) after permutations (b, datasets)."""
+        return matrix[orders[:, target_numbers], orders[:, dataset_numbers]]
+
+    return permuted_distances
+
+
+def all_distances(
+    models: Sequence[str], features: Sequence[Path], compression: Sequence[Path]
+) -> pd.DataFrame:
+    """Distances of all models, with the column model.
+
+    Args:
+        features, compression: CSV of each model's distances in feature space and by compression.
+    """
+    distances_of_models = {}
+    for model, in_features, by_compression in zip(models, features, compression, strict=True):
+        distances_of_models[model] = pd.concat(
+            [pd.read_csv(in_features), pd.read_csv(by_compression)]
+        )
+    return pd.concat(distances_of_models, names=["model"]).reset_index("model")

@@ -1,0 +1,91 @@
+"""Choice of learning rates from a sweep, on the training images alone. No torch.
+
+This is the rule of protocol paper; `rib.statistics.held_out_rates` has that of held_out.
+
+A method that can fit its training images gets the smallest rate at which every run reaches the
+threshold, so that training is finished and goes no further than it must. Any other gets the rate
+with the lowest final training loss. Nothing is evaluated: a choice by accuracy on other datasets
+would use what the benchmark measures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from rib.base.files import read_json
+from rib.config.run import run_of
+
+GROUP = ["model", "method", "recipe"]
+
+
+@dataclass(frozen=True)
+class SweptMethod:
+    """A method of the grid, which is a variant of another with one learning rate."""
+
+    method: str  # whose rates are swept, with what else is swept, such as lora-rank4
+    entry: str  # its entry in the catalogue, such as lora
+    recipe: str  # of its training
+    can_fit: bool  # whether it can fit its training images
+    lr: Mapping[str, float]  # learning rate by model
+
+
+def choose(runs: pd.DataFrame, threshold: float | None) -> pd.DataFrame:
+    """The runs with the column chosen, sorted by model, method, recipe, rate and run.
+
+    It is yes for the runs of one rate of each model, method and recipe, and no for the others. If
+    no rate reaches the threshold, all are no.
+
+    Args:
+        runs: model, method, recipe, can_fit, lr, target, size, seed, fit (percent), loss (of the
+            last epoch).
+        threshold: fit (0 to 1) that every run must reach; None: all methods are chosen by their
+            loss.
+    """
+    tables = []
+    for _, sweep in runs.groupby(GROUP, sort=False):
+        rates = sweep.groupby("lr").agg(lowest_fit=("fit", "min"), mean_loss=("loss", "mean"))
+        if threshold is not None and sweep["can_fit"].all():
+            reaches_threshold = rates["lowest_fit"] >= 100 * threshold
+            chosen_rate = rates.index[reaches_threshold].min()  # NaN if there is none
+        else:
+            chosen_rate = rates["mean_loss"].idxmin()
+        chosen = ["yes" if lr == chosen_rate else "no" for lr in sweep["lr"]]
+        tables.append(sweep.assign(chosen=chosen))
+    return pd.concat(tables).sort_values([*GROUP, "lr", "target", "size", "seed"], kind="stable")
+
+
+def choice_table(
+    *,
+    manifests: Sequence[Path],
+    histories: Sequence[Path],
+    swept_methods: Mapping[str, SweptMethod],
+    threshold: float | None,
+) -> pd.DataFrame:
+    """`choose` of all fine-tuning runs.
+
+    Args:
+        manifests, histories: of the fine-tuning runs, in the same order.
+        swept_methods: the methods of these runs by name.
+        threshold: see `choose`.
+    """
+    rows = []
+    for manifest, history in zip(manifests, histories, strict=True):
+        run = run_of(manifest)
+        swept = swept_methods[run.method]
+        row = {
+            "model": run.model,
+            "method": swept.method,
+            "recipe": swept.recipe,
+            "can_fit": swept.can_fit,
+            "lr": swept.lr[run.model],
+            "target": run.target,
+            "size": run.size,
+            "seed": run.seed,
+            "fit": 100 * read_json(manifest)["fit"],
+            "loss": pd.read_csv(history)["loss"].iloc[-1],
+        }
+        rows.append(row)
+    table = choose(pd.DataFrame(rows), threshold)
+    return table[[*GROUP, "lr", "target", "size", "seed", "fit", "loss", "chosen"]]

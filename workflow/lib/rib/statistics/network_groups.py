@@ -1,0 +1,378 @@
+"""Groups of networks compared: means over the networks of a group, and differences. No torch.
+
+Networks of a group are replicates, which differ in the seed of their pretraining: in initial
+weights, in the order of images and, if they are pretrained on a part of a dataset, in the images of
+this part. A network's value of a measure is the mean over targets and training seeds. Networks
+whose runs of a method are unfinished (`rib.statistics.fit`) don't count for this method.
+
+There are two intervals of the same estimate, which answer different questions:
+
+- over networks: Student's t over the values of the networks, for a difference Welch's t (1947, doi
+  10.2307/2332510) with the degrees of freedom of Satterthwaite (1946, doi 10.2307/3002019). It is
+  for the mean over all networks that could be pretrained as those of the group, on these images.
+  How much fine-tuning varies with its seed is part of the variance over networks. A group with one
+  network has none.
+- over objects: the bootstrap of `rib.statistics.bootstrap`. It is for these networks and their
+  trainings, on other images.
+
+Neither contains the other, and targets are fixed in both. Differences over networks are not paired,
+though networks of two groups with the same seed may share images of their pretraining. Holm's
+correction is over the pairs of groups of a method, size and measure.
+"""
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import ttest_ind
+
+from rib.statistics.bootstrap import LIMITS, estimate, object_weights, spread
+from rib.statistics.comparison import holm
+from rib.statistics.counts import Counts, read_counts
+from rib.statistics.fit import read_table
+from rib.statistics.ri import ood_accuracies
+from rib.statistics.settings import RIStatistics
+from rib.statistics.sizes import images_of_pretraining
+
+# Measures, in the order of the tables, and whether they are accuracies: 0 to 100 percent.
+IS_ACCURACY = {
+    "mri": False,
+    "ood_before": True,
+    "ood_after": True,
+    "in_distribution": False,  # change of accuracy
+    "on_target": True,
+}
+NETWORKS = "networks"
+OBJECTS = "objects"
+# What is fixed, by what is resampled.
+FIXED = {NETWORKS: "objects and targets", OBJECTS: "networks, trainings and targets"}
+ONE_NETWORK = "one network: no interval over networks"
+KEY = ["method", "size", "measure"]
+NETWORK_COLUMNS = ["group", "model", *KEY, "value", "ci_low", "ci_high", "counted"]
+INTERVAL_COLUMNS = ["over", "fixed", "ci_low", "ci_high", "df"]
+GROUP_COLUMNS = [
+    *KEY,
+    "group",
+    "pretraining_images",
+    "networks",
+    "mean",
+    "sd",
+    *INTERVAL_COLUMNS,
+    "remark",
+]
+DIFFERENCE_COLUMNS = [
+    *KEY,
+    "group",
+    "other_group",
+    "networks",
+    "other_networks",
+    "difference",
+    *INTERVAL_COLUMNS,
+    "p",
+    "p_holm",
+    "remark",
+]
+
+
+class MeasureOfMethod(NamedTuple):
+    """What is compared between groups."""
+
+    method: str
+    size: str
+    measure: str
+
+
+@dataclass(frozen=True)
+class MeasuredNetwork:
+    """A measure of one network with one method, the mean over targets and training seeds."""
+
+    group: str
+    model: str
+    measure: MeasureOfMethod
+    values: np.ndarray  # (1 + replicates,) percent, observed and of each replicate of objects
+    is_finished: bool  # whether all runs of the method are, so that the network counts
+
+
+@dataclass(frozen=True)
+class WelchInterval:
+    """The t interval and test of a difference between two means over networks."""
+
+    low: float  # percentage points
+    high: float
+    freedom: float  # degrees of freedom
+    p: float  # two-sided, of the hypothesis that there is no difference
+
+
+# Values of the counted networks by group, (networks, 1 + replicates) percent, groups in order.
+ValuesOfGroups = Mapping[str, np.ndarray]
+
+
+def network_tables(
+    counts: Path,
+    fit: Path,
+    descriptions: Iterable[Path],
+    *,
+    ri: RIStatistics,
+    groups: Mapping[str, str],
+    in_distribution: Sequence[str],
+    pretraining_images: Mapping[str, int],
+) -> dict[str, pd.DataFrame]:
+    """Measures of networks, their means over the networks of a group, and differences of groups.
+
+    Args:
+        counts: of the grid, see `rib.statistics.counts.write_counts`.
+        fit: CSV file of `rib.statistics.fit.fit_table`, which says what is unfinished.
+        descriptions: `<model>/model.json` of each model of a group that was pretrained here.
+        ri: how RI and its intervals are computed.
+        groups: of the models that have one, by model in the order of the grid.
+        in_distribution: datasets whose change of accuracy is a measure; none: no such measure.
+        pretraining_images: numbers that entries of models state, by model.
+
+    Returns:
+        Measures are those of `IS_ACCURACY`, in percent or percentage points. Tables by name:
+        networks: group, model, method, size, measure, value with its interval over objects, counted
+        (yes or no: a network with an unfinished run of the method does not count);
+        network_groups: method, size, measure, group, pretraining_images, number of networks that
+        count, their mean and standard deviation, and in a row for each of `FIXED` what the interval
+        is over, what is fixed, its ends and its degrees of freedom (NaN for objects), remark;
+        network_differences: method, size, measure, group, other_group (of fewer pretraining
+        images), numbers of their networks, difference (group minus other_group), the columns of
+        intervals, and for those over networks p and Holm-adjusted p; remark.
+        What one network can't tell is NaN.
+    """
+    unfinished = _unfinished_methods(fit)
+    networks: list[MeasuredNetwork] = []
+    for counts_of_model in read_counts(counts):
+        model = counts_of_model.states[0].run.model
+        if model in groups:
+            networks += measures_of_network(
+                counts_of_model, groups[model], unfinished, ri, in_distribution
+            )
+    images_of_groups = _images_of_groups(
+        groups, images_of_pretraining(pretraining_images, descriptions)
+    )
+    ordered_groups = sorted(images_of_groups, key=lambda group: images_of_groups[group])
+    values_of_measures = _values_by_measure(networks, ordered_groups)
+    confidence = ri.confidence
+    group_rows: list[tuple[object, ...]] = []
+    difference_rows: list[tuple[object, ...]] = []
+    for measure, values_of_groups in values_of_measures.items():
+        for group, values in values_of_groups.items():
+            images = images_of_groups[group]
+            group_rows += _rows_of_group(measure, group, images, values, confidence)
+        difference_rows += _rows_of_differences(measure, values_of_groups, confidence)
+    groups_table = pd.DataFrame(group_rows, columns=GROUP_COLUMNS)
+    known_images = groups_table["pretraining_images"].replace(np.inf, np.nan)
+    groups_table["pretraining_images"] = known_images.astype("Int64")
+    return {
+        "networks": _networks_table(networks, confidence),
+        "network_groups": groups_table,
+        "network_differences": pd.DataFrame(difference_rows, columns=DIFFERENCE_COLUMNS),
+    }
+
+
+def measures_of_network(
+    counts: Counts,
+    group: str,
+    unfinished: Collection[tuple[str, str, str]],
+    ri: RIStatistics,
+    in_distribution: Sequence[str],
+) -> list[MeasuredNetwork]:
+    """All measures of one network, of each method and size.
+
+    A target that is not evaluated is left out of the accuracy on targets; without any that is, so
+    is the measure.
+
+    Args:
+        counts: of one model.
+        group: of this model.
+        unfinished: model, method and size of unfinished runs.
+        ri, in_distribution: as for `network_tables`.
+    """
+    plain = counts.without_curves()
+    model = plain.states[0].run.model
+    values_of_targets = _values_of_runs(plain, ri, in_distribution)
+    networks = []
+    for measure, values_by_target in values_of_targets.items():
+        # Means over seeds, and then over targets.
+        means_of_targets = [np.mean(of_seeds, axis=0) for of_seeds in values_by_target.values()]
+        network = MeasuredNetwork(
+            group=group,
+            model=model,
+            measure=measure,
+            values=np.mean(means_of_targets, axis=0),
+            is_finished=(model, measure.method, measure.size) not in unfinished,
+        )
+        networks.append(network)
+    return networks
+
+
+def _values_of_runs(
+    counts: Counts, ri: RIStatistics, in_distribution: Sequence[str]
+) -> dict[MeasureOfMethod, dict[str, list[np.ndarray]]]:
+    """Measures of the runs of one model, by target a list over seeds: (1 + replicates,) each."""
+    weights = object_weights(counts.objects, ri.replicates, ri.seed)
+    ood = ood_accuracies(counts, weights, ri.ood_datasets, ri.source_groups)
+    in_distribution_of_state = {}
+    if in_distribution:
+        in_distribution_of_state = ood_accuracies(counts, weights, in_distribution)
+    values: dict[MeasureOfMethod, dict[str, list[np.ndarray]]] = {}
+    for state, accuracies in ood.items():
+        measures_of_run = {
+            "mri": accuracies.change,
+            "ood_before": accuracies.before,
+            "ood_after": accuracies.after,
+        }
+        if state in in_distribution_of_state:
+            measures_of_run["in_distribution"] = in_distribution_of_state[state].change
+        if not np.isnan(accuracies.on_target_after[0]):
+            measures_of_run["on_target"] = accuracies.on_target_after
+        for measure, values_of_run in measures_of_run.items():
+            key = MeasureOfMethod(state.run.method, state.run.size, measure)
+            values_by_target = values.setdefault(key, {})
+            values_by_target.setdefault(state.run.target, []).append(values_of_run)
+    return values
+
+
+def _unfinished_methods(fit: Path) -> set[tuple[str, str, str]]:
+    """Model, method and size of unfinished runs in a CSV file of `rib.statistics.fit.fit_table`."""
+    runs = read_table(fit)
+    unfinished = runs[runs["unfinished"] == "yes"]
+    return set(unfinished[["model", "method", "size"]].itertuples(index=False, name=None))
+
+
+def _images_of_groups(
+    groups: Mapping[str, str], images_of_models: Mapping[str, int]
+) -> dict[str, float]:
+    """Number of pretraining images by group, infinite if it is not known.
+
+    Of a group whose networks have different numbers it is the smallest.
+    """
+    images_of_groups: dict[str, float] = {}
+    for model, group in groups.items():
+        images = images_of_models.get(model, np.inf)
+        images_of_groups[group] = min(images, images_of_groups.get(group, np.inf))
+    return images_of_groups
+
+
+def _values_by_measure(
+    networks: Iterable[MeasuredNetwork], ordered_groups: Sequence[str]
+) -> dict[MeasureOfMethod, ValuesOfGroups]:
+    """Values of the networks that count, by method, size, measure and group, in order."""
+    rows: dict[MeasureOfMethod, dict[str, list[np.ndarray]]] = {}
+    for network in networks:
+        if network.is_finished:
+            rows_of_groups = rows.setdefault(network.measure, {})
+            rows_of_groups.setdefault(network.group, []).append(network.values)
+    values: dict[MeasureOfMethod, ValuesOfGroups] = {}
+    for measure in sorted(rows, key=_in_display_order):
+        rows_of_groups = rows[measure]
+        values[measure] = {
+            group: np.array(rows_of_groups[group])
+            for group in ordered_groups
+            if group in rows_of_groups
+        }
+    return values
+
+
+def _in_display_order(measure: MeasureOfMethod) -> tuple[str, str, int]:
+    """Sort key: methods and sizes by name, measures in the order of `IS_ACCURACY`."""
+    return measure.method, measure.size, list(IS_ACCURACY).index(measure.measure)
+
+
+def _networks_table(networks: Iterable[MeasuredNetwork], confidence: float) -> pd.DataFrame:
+    """The table networks of `network_tables`."""
+    rows = []
+    for network in networks:
+        counted = "yes" if network.is_finished else "no"
+        interval = estimate(network.values, confidence)
+        rows.append((network.group, network.model, *network.measure, *interval, counted))
+    return pd.DataFrame(rows, columns=NETWORK_COLUMNS)
+
+
+def _rows_of_group(
+    measure: MeasureOfMethod, group: str, images: float, values: np.ndarray, confidence: float
+) -> list[tuple[object, ...]]:
+    """The rows of a group in the table network_groups of `network_tables`.
+
+    Args:
+        images: number of pretraining images.
+        values: (networks, 1 + replicates) percent.
+    """
+    networks, deviation, low, high = spread(values[:, 0], confidence)
+    if IS_ACCURACY[measure.measure]:
+        low, high = np.clip((low, high), *LIMITS)
+    freedom = networks - 1 if networks > 1 else np.nan
+    mean, object_low, object_high = estimate(values.mean(axis=0), confidence)
+    remark = ONE_NETWORK if networks == 1 else ""
+    facts = (*measure, group, images, networks, mean, deviation)
+    return [
+        (*facts, NETWORKS, FIXED[NETWORKS], low, high, freedom, remark),
+        (*facts, OBJECTS, FIXED[OBJECTS], object_low, object_high, np.nan, ""),
+    ]
+
+
+def _rows_of_differences(
+    measure: MeasureOfMethod, values_of_groups: ValuesOfGroups, confidence: float
+) -> list[tuple[object, ...]]:
+    """The rows of all pairs of groups in the table network_differences of `network_tables`."""
+    pairs = list(itertools.combinations(values_of_groups, 2))
+    intervals = [
+        welch_interval(
+            values_of_groups[group][:, 0], values_of_groups[other_group][:, 0], confidence
+        )
+        for other_group, group in pairs
+    ]
+    adjusted_p = _holm_of_known(np.array([interval.p for interval in intervals]))
+    rows: list[tuple[object, ...]] = []
+    for (other_group, group), interval, p_holm in zip(pairs, intervals, adjusted_p, strict=True):
+        values = values_of_groups[group]
+        other_values = values_of_groups[other_group]
+        change = values.mean(axis=0) - other_values.mean(axis=0)
+        difference, object_low, object_high = estimate(change, confidence)
+        remark = ONE_NETWORK if min(len(values), len(other_values)) == 1 else ""
+        facts = (*measure, group, other_group, len(values), len(other_values), difference)
+        over_networks = (FIXED[NETWORKS], interval.low, interval.high, interval.freedom)
+        over_objects = (FIXED[OBJECTS], object_low, object_high, np.nan)
+        rows.append((*facts, NETWORKS, *over_networks, interval.p, p_holm, remark))
+        rows.append((*facts, OBJECTS, *over_objects, np.nan, np.nan, ""))
+    return rows
+
+
+def welch_interval(
+    values: np.ndarray, other_values: np.ndarray, confidence: float
+) -> WelchInterval:
+    """Welch's t interval and test of the difference between the means of two samples.
+
+    With one value in either sample all is NaN. If no value differs from the others of its sample,
+    the interval is the difference itself, without a test.
+
+    Args:
+        values, other_values: (networks,) percent each.
+        confidence: 0 to 1.
+    """
+    if min(len(values), len(other_values)) < 2:
+        return WelchInterval(np.nan, np.nan, np.nan, np.nan)
+    if np.ptp(values) == 0 and np.ptp(other_values) == 0:
+        difference = float(values[0] - other_values[0])
+        return WelchInterval(difference, difference, np.nan, np.nan)
+    test = ttest_ind(values, other_values, equal_var=False)
+    interval = test.confidence_interval(confidence)
+    return WelchInterval(
+        low=float(interval.low),
+        high=float(interval.high),
+        freedom=float(test.df),
+        p=float(test.pvalue),
+    )
+
+
+def _holm_of_known(p: np.ndarray) -> np.ndarray:
+    """Holm-adjusted p of those that are not NaN, (pairs,); the others stay NaN."""
+    adjusted = np.full(len(p), np.nan)
+    is_known = ~np.isnan(p)
+    adjusted[is_known] = holm(p[is_known])
+    return adjusted
