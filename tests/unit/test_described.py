@@ -3,14 +3,11 @@
 import importlib
 import inspect
 import json
-import pkgutil
-from dataclasses import replace
 
 import pytest
 
-import rib.analyses
-from rib.config.labels import GridLabels
 from rib.config.paths import Paths
+from rib.report.described import described_analyses
 from tiny.grids import grid
 
 # Small grids of which each figure is in one.
@@ -29,25 +26,18 @@ GRIDS = {
         "methods": ["flyp"],
     },
 }
-MODULES = [
-    module.name for module in pkgutil.iter_modules(rib.analyses.__path__) if not module.ispkg
-]
 
 
 @pytest.fixture(params=GRIDS)
 def described(request):
     """What each analysis describes of a grid, by the name of its module."""
-    resolved = grid(**GRIDS[request.param])
-    named = replace(resolved, config={**resolved.config, "name": "shown"})
-    paths = Paths(named)
-    labels = GridLabels(named)
-    analyses = {}
-    for name in MODULES:
-        module = importlib.import_module(f"rib.analyses.{name}")
-        analysis = module.describe(named, paths, labels)
-        if analysis is not None:
-            analyses[name] = analysis
-    return analyses
+    return describe(request.param)
+
+
+def describe(name):
+    """What each analysis describes of one of `GRIDS`."""
+    resolved = grid(**GRIDS[name])
+    return described_analyses(resolved, Paths(resolved))
 
 
 def test_functions_that_draw_have_the_arguments_of_their_figures(described):
@@ -80,7 +70,8 @@ def test_captions_and_notes_are_there(described):
         assert all(table.note and table.columns for table in analysis.tables.values())
 
 
-def test_tables_are_made_by_the_job_of_the_analysis_or_by_metrics(described):
-    for name, analysis in described.items():
-        made = {file.removesuffix(".csv") for file in analysis.makes}
-        assert analysis.of_metrics or analysis.tables.keys() <= made, name
+def test_a_grid_without_a_common_method_has_tables_but_no_figures():
+    analyses = describe("without a common method")
+    assert {"mri", "worst_classes"} <= analyses["robustness"].tables.keys()
+    assert "cost" in analyses["cost"].tables
+    assert [name for name in analyses if analyses[name].figures] == []

@@ -3,7 +3,7 @@
 import ast
 import errno
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from unittest.mock import Mock
 
 import matplotlib.pyplot as plt
@@ -18,14 +18,15 @@ from matplotlib.text import Text
 from rib.analyses import (
     accuracy_matrix,
     before_after,
+    calibration,
     cost,
     effective_robustness,
     examples,
     protocol,
     radar,
     ri_matrix,
+    samples,
 )
-from rib.analyses.samples import calibration, flips
 from rib.base.appearance import GAIN, LOSS
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
@@ -226,8 +227,7 @@ def test_before_after_marks_nothing_where_the_paper_has_no_bars():
 def described_bars(**choices):
     """What the caption of the bars and the paper's numbers are in a grid of some choices."""
     of_choices = grid(**choices)
-    named = replace(of_choices, config={**of_choices.config, "name": "shown"})
-    analysis = before_after.describe(named, Paths(named), GridLabels(named))
+    analysis = before_after.describe(of_choices, Paths(of_choices), GridLabels(of_choices))
     figure = analysis.figures["before_after"]
     return figure.caption, figure.params["paper"]
 
@@ -325,7 +325,7 @@ def test_costs_and_calibration_are_marked_by_the_runs_of_their_own_model():
     settings = {"models": TWO_MODELS, "methods": {"ft": "FT"}, "unfinished": UNFINISHED}
     # when
     bars, _ = cost.draw_cost(costs, means, **settings, confidence=0.95)
-    dumbbells, _ = calibration.draw(errors, **settings, datasets=DATASETS)
+    dumbbells, _ = calibration.draw_calibration(errors, **settings, datasets=DATASETS)
     # then
     for marked, unmarked, figure in (("FT †", "FT", bars), ("M, FT †", "N, FT", dumbbells)):
         texts_of_figure = visible_texts(figure)
@@ -467,8 +467,8 @@ def test_gains_and_losses_have_one_pair_of_colours(accuracy, ri, mri):
     assert LOSS not in colours_of_gains
     assert LOSS in colours_of_losses
     assert GAIN not in colours_of_losses
-    assert flips.TO_RIGHT["color"] == GAIN
-    assert flips.TO_WRONG["color"] == LOSS
+    assert samples.TO_RIGHT["color"] == GAIN
+    assert samples.TO_WRONG["color"] == LOSS
 
 
 def test_what_has_not_changed_has_the_colour_of_neither(accuracy, ri, mri):
@@ -723,7 +723,9 @@ def test_flips_diverge_from_zero_with_their_intervals():
     table = pd.DataFrame([{"model": "m", "method": method, **shares} for method in methods])
     drawn_methods = {"lwf": "LwF", "ft": "FT"}
     # when
-    figure, shown = flips.draw(table, models={"m": "M"}, methods=drawn_methods, confidence=0.9)
+    figure, shown = samples.draw_flips(
+        table, models={"m": "M"}, methods=drawn_methods, confidence=0.9
+    )
     # then
     left, right = figure.axes
     assert [bar.get_width() for bar in left.patches] == [-5, -5, 9, 9]
@@ -768,7 +770,9 @@ def test_calibration_joins_the_errors_before_and_after_on_the_other_datasets():
     errors = calibration_errors()
     methods = {"ft": "FT", "vit": "V"}
     # when
-    figure, shown = calibration.draw(errors, models={"m": "M"}, methods=methods, datasets=DATASETS)
+    figure, shown = calibration.draw_calibration(
+        errors, models={"m": "M"}, methods=methods, datasets=DATASETS
+    )
     # then
     panel, panel_of_absent_method = figure.axes
     assert not panel_of_absent_method.axison
