@@ -372,7 +372,7 @@ def test_an_edit_of_a_layout_prepares_its_datasets_again(finished_copy):
 @pytest.mark.thorough
 def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_copy):
     finished_copy.edit(
-        "workflow/scripts/_networks.py", "run, settings, optional", "(run), settings, optional"
+        "workflow/scripts/_networks.py", "run, settings, opt", "run, (settings), opt"
     )
     planned = finished_copy.planned()
     assert set(planned) - MADE_OF_ROWS == {"evaluate", *PAGE}
