@@ -33,7 +33,7 @@ def test_the_default_grid(project):
         "evaluate": models * (1 + (trained + merged) * targets),
         **TABLES,
         "analyse_models": 1,
-        "tabulate_sizes": 1,
+        "analyse_pretraining_sizes": 1,
         **FIGURES,
         **PAGE,
     }
