@@ -344,7 +344,7 @@ STAGES = [
     ("write_summary", {}, {"analyses/comparison/summary.py", "analysis/fit.py"}),
     ("compare_methods", {}, ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
     ("compare_samples", {}, ROWS | {"analyses/samples/tables.py", "analysis/bootstrap.py"}),
-    ("compare_with_baselines", {}, {"analyses/effective_robustness/tables.py", "config/run.py"}),
+    ("analyse_effective_robustness", {}, {"statistics/effective_robustness.py", "config/run.py"}),
     ("compare_published", {}, {"analyses/published/tables.py"}),
     ("tabulate_sizes", {}, {"analyses/sizes/tables.py"}),
     ("compare_networks", {}, ROWS | {"analyses/networks/tables.py", "analysis/bootstrap.py"}),
@@ -363,11 +363,11 @@ STAGES = [
         },
     ),
     ("select_variants", {}, ROWS | {"analyses/selection/tables.py", "analysis/bootstrap.py"}),
-    ("gather_histories", {}, {"analyses/training/tables.py", "config/run.py"}),
+    ("analyse_training", {}, {"analyses/training.py", "config/run.py"}),
     (
-        "plot_figures",
+        "draw_figures",
         {},
-        {"analyses/robustness/radar.py", "figures/__init__.py", "figures/_panels.py"},
+        {"analyses/radar.py", "figures/__init__.py", "figures/_panels.py"},
     ),
 ]
 

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from rib.analyses import comparison, cost
-from rib.analyses.training import training
+from rib.analyses import comparison, cost, training
 from rib.figures import STYLE
 
 LOOKS = {
@@ -266,7 +265,7 @@ def histories(seeds):
 
 
 def draw_training(table, targets):
-    return training.draw(table, model="m", model_label="M", methods=LOOKS, targets=targets)
+    return training.draw_training(table, model="m", model_label="M", methods=LOOKS, targets=targets)
 
 
 def test_training_has_a_column_per_target_and_a_line_per_trained_method():

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.robustness import accuracy_matrix, protocol, radar
+from rib.analyses import accuracy_matrix, protocol, radar
 from rib.figures import STYLE
 from rib.figures._panels import run_panels
 
@@ -77,7 +77,7 @@ def protocol_with_label(label, accuracy):
         "target": "a",
         "size": "all",
     }
-    figure, _ = protocol.draw(
+    figure, _ = protocol.draw_protocol(
         accuracies,
         ri,
         mri,
@@ -135,7 +135,7 @@ def test_no_text_of_the_radar_is_cut(labels):
         "n": {**look, "label": "ResNet-18 (Places365)"},
     }
     # when
-    figure, _ = radar.draw(
+    figure, _ = radar.draw_radar(
         pd.DataFrame(lines, columns=columns),
         target="set1",
         method="ft",
@@ -165,7 +165,7 @@ def test_mark_of_shared_sources_is_explained_where_it_is_used(source_groups, is_
         columns=["model", "method", "target", "seed", "dataset", "accuracy"],
     )
 
-    figure, _ = accuracy_matrix.draw(
+    figure, _ = accuracy_matrix.draw_accuracy_matrix(
         accuracies,
         models={"m": "M"},
         methods={"ft": "FT"},
