@@ -40,6 +40,8 @@ RUNS = 7  # pretrained, and three methods on two targets
 # Pages of which other tests run the commands.
 RUN_FOR_REAL = {"your-own-family", "families", "adding", "sharing", "cluster"}
 PROGRAMS = ("snakemake", "rib", "dvc", "git", "make", "pip", "sha256sum")
+# The command `rib` of the project, which the environment has for the clone where it was made.
+COMMAND_RIB = 'rib() { PYTHONPATH=workflow/lib python -m rib.commands "$@"; }'
 CLUSTER = "envs/requirements-cluster.txt"
 INSTALL = f"pip install --require-hashes --no-deps -r {CLUSTER}"
 
@@ -131,10 +133,7 @@ def shell(project, command, **environment):
     program, *words = shlex.split(command)
     if program in forked.IMPORTED:
         return project.fork(program, *words, **environment)
-    if program == "rib":
-        command = f"python -m rib.commands {shlex.join(words)}"
-        environment["PYTHONPATH"] = str(project.folder / "workflow/lib")
-    return project.run("bash", "-c", command, **environment)
+    return project.run("bash", "-c", f"{COMMAND_RIB}\n{command}", **environment)
 
 
 def only_until(rule, command):
