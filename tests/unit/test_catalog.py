@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from rib.analyses.effective_robustness.baselines import in_distribution
 from rib.base.errors import UserError
+from rib.config.baselines import in_distribution
 from rib.config.catalog import Catalog
 from rib.config.entries import Parts
 from rib.config.schema import validated

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from rib.analyses.training.tables import training_table
 
+from rib.analyses.training import training_table
 from rib.config.catalog import Catalog
 from rib.config.run import METHODS
 from rib.records import provenance

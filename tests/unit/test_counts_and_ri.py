@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from rib.analyses.data_and_models.tables import identical_table
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
@@ -30,6 +29,7 @@ from rib.statistics.counts import (
     read_rows_of,
     write_counts,
 )
+from rib.statistics.data_and_models import identical_table
 from rib.statistics.ri import on_other_datasets, ood_accuracies, ood_parts
 from rib.statistics.sample_rows import read_rows
 from rib.statistics.scored_state import STATE_COLUMNS

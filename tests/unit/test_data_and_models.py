@@ -2,7 +2,7 @@
 
 import pytest
 
-from rib.analyses.data_and_models.tables import head_of, left_out
+from rib.statistics.data_and_models import head_of, left_out
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rib.analyses.effective_robustness.baselines import baselines as published
-from rib.analyses.effective_robustness.settings import BaselineAccuracies
-from rib.analyses.effective_robustness.tables import (
+from rib.base.errors import UserError
+from rib.config.baselines import baseline_accuracies
+from rib.config.run import RUN_COLUMNS
+from rib.statistics.effective_robustness import (
     Line,
     line_table,
     robustness_table,
     robustness_tables,
 )
-from rib.base.errors import UserError
-from rib.config.run import RUN_COLUMNS
 from tiny.grids import grid
 from tiny.tables import write
 
@@ -305,15 +304,13 @@ def test_the_tables_are_written_with_their_conditions(tmp_path, baselines):
             ("ft", "x"): {"val": 65.0, "ood": 55.0},
         }
     ).assign(size="010")
-    accuracies.assign(conditions="c").to_csv(tmp_path / "accuracy.csv", index=False)
-    stated_baselines = [BaselineAccuracies(**pair) for pair in baselines.to_dict("records")]
     # when
     robustness_file = tmp_path / "effective_robustness.csv"
     lines_file = tmp_path / "baseline_lines.csv"
     write(
         robustness_tables,
-        accuracy=tmp_path / "accuracy.csv",
-        baselines=stated_baselines,
+        accuracy=accuracies,
+        baselines=baselines.to_dict("records"),
         confidence=0.9,
         conditions="paper",
         outputs={"effective_robustness": robustness_file, "baseline_lines": lines_file},
@@ -362,12 +359,12 @@ def test_none_or_all_right_is_no_infinite_logit(baselines):
 
 def published_of(datasets):
     """The baselines of a grid of the family imagenet with these datasets."""
-    return published(grid(family="imagenet", datasets=datasets, methods=["ft"]))
+    return baseline_accuracies(grid(family="imagenet", datasets=datasets, methods=["ft"]))
 
 
 def pairs_of_datasets(baselines):
     """The datasets of baselines, each with the one in distribution."""
-    return {(baseline.dataset, baseline.in_distribution) for baseline in baselines}
+    return {(baseline["dataset"], baseline["in_distribution"]) for baseline in baselines}
 
 
 def test_pairs_have_the_same_classes_and_no_adversarial_filter():
@@ -381,7 +378,7 @@ def test_pairs_have_the_same_classes_and_no_adversarial_filter():
 
     with_classes_of_r = published_of(["imagenet_val", "imagenet_val_r", "imagenet_a", "imagenet_r"])
     assert pairs_of_datasets(with_classes_of_r) == {("imagenet_r", "imagenet_val_r")}
-    accuracies = {baseline.model: (baseline.id, baseline.ood) for baseline in with_classes_of_r}
+    accuracies = {row["model"]: (row["id"], row["ood"]) for row in with_classes_of_r}
     assert accuracies["vgg11.tv_in1k"] == (87.350, 26.537)
     assert accuracies["resnet50.tv2_in1k"] == (94.600, 42.840)
     for model in accuracies:
@@ -392,7 +389,7 @@ def test_pairs_have_the_same_classes_and_no_adversarial_filter():
 
 def test_published_models_follow_their_lines():
     """A number under a wrong model or dataset would lie off the line."""
-    baselines = pd.DataFrame([dict(baseline) for baseline in published_of("all")])
+    baselines = pd.DataFrame(published_of("all"))
     lines = line_table(baselines).set_index("dataset")
     assert lines["models"].to_dict() == {"imagenet_v2": 39, "imagenet_r": 37, "imagenet_sketch": 39}
     assert (lines["correlation"] > 0.9).all()

@@ -14,7 +14,6 @@ from matplotlib.text import Text
 
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
-from rib.config.figure_settings import FigureSettings
 from rib.config.grid import resolve_grid
 from rib.config.run import RUN_COLUMNS, Run
 from rib.config.schema import validated
@@ -22,7 +21,7 @@ from rib.figures import FigureFiles, write_figure
 from rib.statistics.fit import fit_table, name_other_rates, name_unfinished
 from rib.statistics.settings import FitRule
 from rib.statistics.writing import read_fit, write_tables
-from tiny.analyses import drawing_module
+from tiny.analyses import settings_of_figure
 from tiny.project import ROOT
 
 LABELS = {
@@ -323,19 +322,13 @@ def write_and_read_figure(monkeypatch, fit, name, inputs, settings, size="all"):
     for table_name, table in inputs.items():
         files[table_name] = str(fit.with_name(f"{table_name}.csv"))
         table.to_csv(files[table_name], index=False)
-    figure_settings = FigureSettings(
-        drawing_module=drawing_module(name),
-        draw_settings=settings,
-        size=size,
-        sizes=["all"],
-        labels=LABELS,
-    )
+    figure_settings = settings_of_figure(name, settings, size=size, sizes=["all"], labels=LABELS)
     figure_files = FigureFiles(
         png=fit.with_name("figure.png"),
         pdf=fit.with_name("figure.pdf"),
         csv=fit.with_name("figure.csv"),
     )
-    write_figure(files, figure_settings, figure_files, fit)
+    write_figure(name, files, figure_settings, figure_files, fit)
     figure = figures[0]
     texts = [" ".join(artist.get_text().split()) for artist in figure.findobj(Text)]
     texts_shown = [text for text in texts if text]

@@ -18,8 +18,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rib.analyses.effective_robustness.baselines import baselines
 from rib.config import catalog as catalogue
+from rib.config.baselines import baseline_accuracies
 from rib.config.catalog import Catalog
 from rib.config.grid import Grid, resolve_grid
 from rib.config.label_space import (
@@ -719,7 +719,7 @@ def test_published_numbers_are_taken_or_refused_with_their_file(rows):
     # then
     with folder_of({**OWN, **BESIDE, "published.csv": text, "baselines.csv": text}) as folder:
         published = folder / "published.csv"
-        outcome(lambda: baselines(resolved(CONFIG, [CATALOG, folder])))
+        outcome(lambda: baseline_accuracies(resolved(CONFIG, [CATALOG, folder])))
         result = outcome(lambda: list(read_csv_rows(published, ("model", "accuracy"))))
     assert isinstance(result, list) or str(published) in result, result
 

@@ -5,14 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from rib.analyses.data_and_models.settings import DatasetFacts
-from rib.analyses.data_and_models.tables import label_table
 from scipy.stats import binom
 
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.data.identity import PHOTO
+from rib.statistics.data_and_models import label_table
 from rib.statistics.label_check import (
     AGREES,
     NO_CLASS,
@@ -276,8 +275,7 @@ def test_photos_without_a_digest_are_different_ones(photos, tmp_path):
 
 def test_the_table_shows_the_best_other_mapping(photos, tmp_path):
     record = check(photos(TRUTH, predictions(0.7)), tmp_path / "verdict.json")
-    facts = DatasetFacts(label="Photos", role="", excluded="", licence="", origin="")
-    (row,) = label_table({"photos": facts}, [tmp_path / "verdict.json"]).to_dict("records")
+    (row,) = label_table({"photos": "Photos"}, [tmp_path / "verdict.json"]).to_dict("records")
     assert (row["model"], row["label"], row["verdict"]) == ("net", "Photos", AGREES)
     accuracies = [mapping["accuracy"] for mapping in record["mappings"].values()]
     assert row["mapping_accuracy"] == max(accuracies)

@@ -12,19 +12,20 @@ import pytest
 import yaml
 from PIL import Image
 
-from rib.base.plugins import LIBRARY
+from rib.analyses import robustness
 from rib.base.progress import duration
+from rib.config.analysis import Column, Table
 from rib.records import provenance
 from rib.report.page import (
     MOST_ROWS,
-    PageInputs,
     page_tables,
     run_facts,
     with_choices,
     write_page,
 )
-from rib.report.settings import PageSettings
-from tiny.analyses import DESCRIPTIONS, caption_of
+from rib.report.settings import PageSettings, ShownFigure
+from tiny.analyses import figures as declared_figures
+from tiny.analyses import shown
 from tiny.descriptions import description
 from tiny.project import ROOT
 
@@ -59,6 +60,14 @@ ABOUT = {
 }
 RUN = {"model": "net", "method": "ft", "target": "a", "size": "all", "seed": 0}
 PRETRAINED_RUN = {**RUN, "method": "pretrained", "target": "none"}
+# Tables as their analysis declares them.
+DECLARED = {
+    "mri": robustness.MRI,
+    "ri": robustness.RI,
+    "accuracy": robustness.ACCURACY,
+    "in_distribution": robustness.IN_DISTRIBUTION,
+    "leak_free": robustness.LEAK_FREE,
+}
 MACHINE = {"processor": "P", "system": "S", "python": "3.11"}
 
 
@@ -153,7 +162,8 @@ def shown_table(file, about=ABOUT):
     Args:
         file: CSV, whose name without ending is that of the table.
     """
-    (table,) = page_tables({file.stem: file}, DESCRIPTIONS, description(about))
+    settings = {file.stem: shown(file, DECLARED[file.stem])}
+    (table,) = page_tables(settings, description(about))
     for row in table.rows:
         assert len(row) == len(table.header)
     return table
@@ -175,13 +185,8 @@ def cell_of(table, row, header):
 
 def test_tables_have_labels_signs_and_values_to_sort_by(tables):
     # when
-    shown_tables = page_tables(
-        {name: tables[name] for name in ("mri", "ri", "accuracy")},
-        DESCRIPTIONS,
-        description(ABOUT),
-    )
+    mri, ri, accuracy = [shown_table(tables[name]) for name in ("mri", "ri", "accuracy")]
     # then
-    mri, ri, accuracy = shown_tables
     assert mri.header[:4] == ["Model", "Method", "mRI", "95 % confidence interval"]
     assert mri.rows[0][:4] == [
         ("Net", "Net"),
@@ -255,24 +260,24 @@ def test_models_of_one_label_keep_rows_of_their_own(tables):
     assert sorted(accuracies_on_a) == [50.0, 50.0, 90.0, 90.0]
 
 
-def described_table(folder, csv, columns):
+def declared_table(folder, csv, *columns):
     """A table `x` as the page shows it.
 
     Args:
         csv: its text.
-        columns: YAML that says how they are shown, as in tables.yaml.
+        columns: that are shown.
     """
     table_file = folder / "x.csv"
     table_file.write_text(csv)
-    description_file = folder / "columns.yaml"
-    description_file.write_text(f"x: {{title: X, question: why, note: N, columns: {columns}}}")
-    (table,) = page_tables({"x": table_file}, [description_file], description(ABOUT))
-    return table
+    table = Table(title="X", question="why", note="N", columns=columns)
+    (page_table,) = page_tables({"x": shown(table_file, table)}, description(ABOUT))
+    return page_table
 
 
 def test_the_note_of_a_comparison_of_few_objects_says_so(tmp_path):
-    table_of_few = described_table(tmp_path, "p,objects\n0.1,120\n0.2,40\n", "{P: p}")
-    table_of_enough = described_table(tmp_path, "p,objects\n0.1,120\n0.2,100\n", "{P: p}")
+    p = Column("P", "p")
+    table_of_few = declared_table(tmp_path, "p,objects\n0.1,120\n0.2,40\n", p)
+    table_of_enough = declared_table(tmp_path, "p,objects\n0.1,120\n0.2,100\n", p)
     warning = "Fewer than 100 objects (40): the test finds differences too often."
     assert table_of_few.note == f"N {warning}"
     assert table_of_enough.note == "N"
@@ -281,10 +286,14 @@ def test_the_note_of_a_comparison_of_few_objects_says_so(tmp_path):
 def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
     # given
     csv = "method,n,d,low,high,p\nft,3,-1.25,-2,0.04,0.01234\nft,4,,,,0.5\n"
-    change = "{value: d, form: signed, interval: [low, high]}"
-    columns = f"{{Method: method, Images: n, Change: {change}, P: {{value: p, form: p}}}}"
+    columns = [
+        Column("Method", "method"),
+        Column("Images", "n"),
+        Column("Change", "d", form="signed", interval=("low", "high")),
+        Column("P", "p", form="p"),
+    ]
     # when
-    table = described_table(tmp_path, csv, columns)
+    table = declared_table(tmp_path, csv, *columns)
     # then
     assert table.header == ["Method", "Images", "Change", "95 % confidence interval", "P"]
     assert texts_of_rows(table) == [
@@ -295,17 +304,21 @@ def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
 
 def test_counts_beside_missing_values_have_no_decimals(tmp_path):
     csv = "epoch,n\n0,5000\n,\n"
-    columns = "{Epoch: {value: epoch, form: count}, Images: {value: n, form: count}}"
-    table = described_table(tmp_path, csv, columns)
+    columns = [Column("Epoch", "epoch", form="count"), Column("Images", "n", form="count")]
+    table = declared_table(tmp_path, csv, *columns)
     assert texts_of_rows(table) == [["0", "5,000"], [DASH, DASH]]
 
 
 def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):
     # given
     csv = "first,second,r,low,high\na,other,-0.12345,,\na,other,0.5,0.4,0.6\n"
-    columns = "{First: first, Second: second, R: {value: r, form: decimals, interval: [low, high]}}"
+    columns = [
+        Column("First", "first"),
+        Column("Second", "second"),
+        Column("R", "r", form="decimals", interval=("low", "high")),
+    ]
     # when
-    table = described_table(tmp_path, csv, columns)
+    table = declared_table(tmp_path, csv, *columns)
     # then
     assert texts_of_rows(table) == [
         ["A", "other", f"{MINUS}0.123", DASH],
@@ -444,34 +457,38 @@ def page_of(folder, tables, *, records=None, figures=(), about=ABOUT, questions=
         record_files.append(str(record_file))
     manifest = folder / "manifest.json"
     manifest.write_text('{"corrupt": ["x/1.jpg"]}')
-    of_analyses = ("in_distribution", "leak_free")
-    analyses = {name: path for name, path in tables.items() if name in of_analyses}
-    inputs = PageInputs(
-        mri=tables["mri"],
-        ri=tables["ri"],
-        accuracy=tables["accuracy"],
-        fit=tables["fit"],
-        analyses=analyses,
-        columns=DESCRIPTIONS,
-        figures=figures,
-        captions=[caption_of(path.stem) for path in figures],
-        citation=ROOT / "CITATION.cff",
-        records=[*record_files, "was/not/pulled.json"],
-    )
+    shown_figures = {}
+    for path in figures:
+        _, figure = declared_figures()[path.stem]
+        shown_figures[path.stem] = ShownFigure(
+            path=path,
+            link=f"figures/{path.stem}",
+            question=(questions or {}).get(path.stem, figure.question),
+            caption=figure.caption,
+        )
     settings = PageSettings(
         about=description(about),
-        analyses=list(analyses),
-        more_files={"For <papers>": ["summary.tex"]},
+        tables={
+            name: shown(path, DECLARED[name]) for name, path in tables.items() if name != "fit"
+        },
+        figures=shown_figures,
+        files={"For <papers>": ["tables/summary.tex"]},
+        fit=tables["fit"],
         prepared={"A": manifest, "b": Path("was/not/pulled.json")},
-        questions=questions or {},
         colours={},
         averages={},
         coefficients={},
-        upstream=[],
+        upstream=["was/not/pulled.json"],
         code="",
     )
     page_file = folder / "index.html"
-    write_page(inputs, settings, page_file)
+    write_page(
+        settings,
+        citation=ROOT / "CITATION.cff",
+        records=record_files,
+        cells=None,
+        page=page_file,
+    )
     return page_file.read_text()
 
 
@@ -661,13 +678,8 @@ def test_rows_beyond_the_first_ones_are_data_of_a_script(tmp_path, tables):
 
 
 def test_every_figure_has_a_caption():
-    modules_of_figures = [
-        path for path in LIBRARY.glob("analyses/*/*.py") if "\ndef draw(" in path.read_text()
-    ]
-    assert modules_of_figures
-    for module in modules_of_figures:
-        caption = module.with_suffix(".rst").read_text()
-        assert len(caption) > 100, module
+    for name, (_, figure) in declared_figures().items():
+        assert len(figure.caption) > 100, name
 
 
 class Tag(NamedTuple):
