@@ -274,7 +274,7 @@ def draw_tradeoff_epochs(
     import numpy as np
     import pandas as pd
 
-    from rib.analyses.tradeoff.tradeoff import COLUMNS, draw_panels
+    from rib.analyses.tradeoff import COLUMNS, draw_panels
 
     start = tradeoff_epochs[tradeoff_epochs["trained"] == 0].assign(method=PRETRAINED)
     end = tradeoff_epochs[tradeoff_epochs["trained"] == 100]

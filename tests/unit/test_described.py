@@ -1,0 +1,197 @@
+"""Analyses describe themselves, and what they make is looked through before any job runs."""
+
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+
+from rib.base.errors import UserError
+from rib.base.plugins import LIBRARY
+from rib.config.analysis import Analysis, Column, Figure, Table
+from rib.config.labels import shades_of
+from rib.config.paths import Paths
+from rib.report import described
+from rib.report.described import chosen_analyses, described_analyses
+from tiny.grids import grid
+
+TABLE = Table(title="T", question="why", note="N", columns=[Column("Model", "model")])
+FIGURE = Figure(question="why", caption="How to read it.", inputs={"mri": "mri.csv"})
+CATALOG = LIBRARY.parents[1] / "catalog"
+PINK = "#cc79a7"
+BLUE = "#56b4e9"
+
+
+def described_of(one_grid):
+    """Analyses of a grid, as the rules ask for them."""
+    return described_analyses(one_grid, Paths(one_grid))
+
+
+@pytest.fixture
+def describe(monkeypatch):
+    """A function that gives what is described where the library has the given analyses."""
+
+    def described_of_modules(**analyses):
+        modules = {
+            f"rib.analyses.{name}": SimpleNamespace(describe=lambda *_, analysis=analysis: analysis)
+            for name, analysis in analyses.items()
+        }
+        names = [SimpleNamespace(name=name) for name in analyses]
+        with monkeypatch.context() as context:
+            context.setattr(described.pkgutil, "iter_modules", lambda _: names)
+            context.setattr(described.importlib, "import_module", modules.__getitem__)
+            return described_of(grid())
+
+    return described_of_modules
+
+
+def test_an_analysis_has_the_name_of_its_file_and_may_have_nothing_to_show(describe):
+    # given
+    one = Analysis(makes=["one.csv", "one.md"], tables={"one": TABLE}, figures={"one": FIGURE})
+    # then
+    assert describe(one=one, nothing=None) == {"one": one}
+
+
+@pytest.mark.parametrize(
+    "analysis",
+    [Analysis(makes=["same.csv", "b.csv"]), Analysis(figures={"same": FIGURE})],
+    ids=["table", "figure"],
+)
+def test_two_analyses_that_make_the_same_file_are_refused(describe, analysis):
+    ours = Analysis(makes=["same.csv"], figures={"same": FIGURE})
+    with pytest.raises(UserError, match=r"theirs\.py and ours\.py both make same\.\w+; rename"):
+        describe(ours=ours, theirs=analysis)
+
+
+def test_a_table_that_is_not_made_is_refused(describe):
+    analysis = Analysis(makes=["other.csv"], tables={"wanted": TABLE})
+    with pytest.raises(UserError, match=r"mine\.py.*'wanted'.*wanted\.csv is not among"):
+        describe(mine=analysis)
+
+
+def test_tables_of_metrics_are_made_by_another_job(describe):
+    analysis = Analysis(tables={"wanted": TABLE}, of_metrics=True)
+    assert describe(mine=analysis) == {"mine": analysis}
+
+
+ANALYSES = {"usual": Analysis(), "extra": Analysis(on_demand=True)}
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"), [("all", ["usual", "extra"]), (["extra"], ["usual", "extra"])]
+)
+def test_an_analysis_on_demand_is_part_of_a_run_that_lists_it(choice, names):
+    assert list(chosen_analyses(ANALYSES, choice)) == names
+    assert list(chosen_analyses(ANALYSES, [])) == ["usual"]
+
+
+@pytest.mark.parametrize("name", ["other", "usual"])
+def test_an_analysis_that_is_unknown_or_not_on_demand_cannot_be_chosen(name):
+    with pytest.raises(UserError, match=f"config, analyses: unknown '{name}'; known are extra"):
+        chosen_analyses(ANALYSES, [name])
+
+
+# Our analyses
+
+
+@pytest.fixture(scope="module")
+def ours():
+    """Analyses of the default grid of the emoji family."""
+    return described_of(grid())
+
+
+def test_config_cannot_choose_an_analysis_of_ours_that_does_not_exist(ours):
+    with pytest.raises(UserError, match=r"'cka'; known are distances, epochs, .*stir"):
+        chosen_analyses(ours, ["cka"])
+
+
+def test_each_file_of_an_analysis_describes_it():
+    """In some grid; and each figure that one draws is declared, see test_readme_parts."""
+    choices = (
+        {},
+        {"train_subset": ["all", 5], "models": ["efficientnet_lite0"]},
+        {"family": "imagenet"},
+        {"family": "fashion", "models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1"]},
+        {"methods": ["ft", "soup_targets"]},
+        {
+            "family": "fashion",
+            "protocol": "held_out",
+            "method_settings": {"ft": {"lr": [0.1, 0.2]}},
+            "methods": ["ft"],
+            "select": "target",
+        },
+    )
+    names = set()
+    for choices_of_grid in choices:
+        names.update(described_of(grid(**choices_of_grid)))
+    files = {file.stem for file in (LIBRARY / "analyses").glob("*.py")} - {"__init__"}
+    assert names == files
+
+
+def test_a_grid_without_fine_tuned_runs_has_tables_but_no_figures():
+    # given
+    without_methods = grid(methods=[])
+    # when
+    analyses = described_of(without_methods)
+    # then
+    assert [name for name, analysis in analyses.items() if analysis.figures] == []
+    assert {"robustness", "data_and_models", "summary"} <= analyses.keys()
+    assert "cells" not in analyses, "it explains the matrix of RI"
+
+
+def test_files_of_analyses_are_read_and_describe_themselves_without_pandas_and_plots():
+    """Each call of Snakemake reads all of them."""
+    source = (
+        "import sys\n"
+        "from rib.config.catalog import Catalog\n"
+        "from rib.config.grid import resolve_grid\n"
+        "from rib.config.paths import Paths\n"
+        "from rib.config.schema import validated\n"
+        "from rib.report.described import described_analyses\n"
+        "config = validated({'family': 'emoji'}, 'config', 'config')\n"
+        "grid = resolve_grid(config, Catalog([sys.argv[1]]))\n"
+        "print(len(described_analyses(grid, Paths(grid))))\n"
+        "print(*sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(CATALOG)],
+        env={**os.environ, "PYTHONPATH": str(LIBRARY.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    number, modules = done.stdout.splitlines()
+    assert int(number) > 20
+    assert not {"torch", "pandas", "numpy", "matplotlib", "pyarrow"} & {*modules.split()}
+
+
+def test_no_file_of_an_analysis_is_only_read_with_another():
+    """What one imports of another would be in its digest."""
+    for file in (LIBRARY / "analyses").glob("*.py"):
+        imported = re.findall(r"from rib\.analyses\.(\w+) import", file.read_text())
+        assert set(imported) <= {"tradeoff"}, file.name
+
+
+def brightness(shade):
+    """The sum of red, green and blue of a colour such as #cc79a7, each from 0 to 255."""
+    return sum(bytes.fromhex(shade.removeprefix("#")))
+
+
+@pytest.mark.parametrize("names", [1, 2, 3, 6])
+def test_methods_of_one_colour_have_different_shades_of_which_the_first_is_the_colour(names):
+    """So many methods are pink, one is blue, and a last one is pink again."""
+    # when
+    shades = shades_of([*[PINK] * names, BLUE, PINK])
+    # then
+    *first_shades_of_pink, shade_of_blue, last_shade_of_pink = shades
+    shades_of_pink = [*first_shades_of_pink, last_shade_of_pink]
+    assert len(shades_of_pink) == names + 1
+    assert len(set(shades)) == names + 2
+    assert shades_of_pink[0] == PINK
+    assert shade_of_blue == BLUE
+    for lighter, darker in pairwise(shades_of_pink):
+        assert brightness(lighter) > brightness(darker)
+    assert brightness(last_shade_of_pink) > 0.3 * brightness(PINK)
