@@ -39,7 +39,7 @@ def test_the_library_keeps_its_contracts():
 
 # Imports that a contract forbids, by module; the other modules of the library are empty.
 FORBIDDEN = {
-    "base/files.py": "import rib.analyses.robustness.radar",
+    "base/files.py": "import rib.analyses.radar",
     "data/images.py": "import rib.models.state, timm.data\nfrom rib.data import prepare",
     "models/state.py": "import rib.data.images",
     "data/prepare.py": "import rib.data.images",
@@ -83,7 +83,7 @@ def report_of_faults(tmp_path_factory):
 @pytest.mark.parametrize(
     "fault",
     [
-        "rib.base.files -> rib.analyses.robustness.radar",
+        "rib.base.files -> rib.analyses.radar",
         "rib.data.images -> rib.models.state",
         "rib.data.archives -> rib.evaluation.score",
         "rib.report.page -> rib.project",

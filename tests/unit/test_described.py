@@ -108,27 +108,47 @@ def test_config_cannot_choose_an_analysis_of_ours_that_does_not_exist(ours):
         chosen_analyses(ours, ["cka"])
 
 
-def test_each_file_of_an_analysis_describes_it():
+# Grids that have all our analyses between them.
+CHOICES = (
+    {},
+    {"train_subset": ["all", 5], "models": ["efficientnet_lite0"]},
+    {"family": "imagenet"},
+    {"family": "fashion", "models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1"]},
+    {"methods": ["ft", "soup_targets"]},
+    {
+        "family": "fashion",
+        "protocol": "held_out",
+        "method_settings": {"ft": {"lr": [0.1, 0.2]}},
+        "methods": ["ft"],
+        "select": "target",
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def all_ours():
+    """What each grid of CHOICES has, as pairs of an analysis' name and what it describes."""
+    described_analyses_of_grids = []
+    for choices in CHOICES:
+        described_analyses_of_grids.extend(described_of(grid(**choices)).items())
+    return described_analyses_of_grids
+
+
+def test_each_file_of_an_analysis_describes_it(all_ours):
     """In some grid; and each figure that one draws is declared, see test_readme_parts."""
-    choices = (
-        {},
-        {"train_subset": ["all", 5], "models": ["efficientnet_lite0"]},
-        {"family": "imagenet"},
-        {"family": "fashion", "models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1"]},
-        {"methods": ["ft", "soup_targets"]},
-        {
-            "family": "fashion",
-            "protocol": "held_out",
-            "method_settings": {"ft": {"lr": [0.1, 0.2]}},
-            "methods": ["ft"],
-            "select": "target",
-        },
-    )
-    names = set()
-    for choices_of_grid in choices:
-        names.update(described_of(grid(**choices_of_grid)))
+    names = {name for name, _ in all_ours}
     files = {file.stem for file in (LIBRARY / "analyses").glob("*.py")} - {"__init__"}
     assert names == files
+
+
+def test_the_page_links_to_files_that_an_analysis_makes(all_ours):
+    links = 0
+    for name, analysis in all_ours:
+        for files in analysis.files.values():
+            links += len(files)
+            of_metrics = ["classes.csv"] if analysis.of_metrics else []
+            assert {*files} <= {*analysis.makes, *of_metrics}, name
+    assert links > 10
 
 
 def test_a_grid_without_fine_tuned_runs_has_tables_but_no_figures():
