@@ -1,7 +1,6 @@
 """Analyses describe themselves, and what they make is looked through before any job runs."""
 
 import os
-import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -14,6 +13,7 @@ from rib.base.plugins import LIBRARY
 from rib.config.analysis import Analysis, Column, Figure, Table
 from rib.config.labels import shades_of
 from rib.config.paths import Paths
+from rib.jobs import code_digest
 from rib.report import described
 from rib.report.described import chosen_analyses, described_analyses
 from tiny.grids import grid
@@ -77,7 +77,11 @@ def test_tables_of_metrics_are_made_by_another_job(describe):
     assert describe(mine=analysis) == {"mine": analysis}
 
 
-ANALYSES = {"usual": Analysis(), "extra": Analysis(on_demand=True)}
+ANALYSES = {
+    "usual": Analysis(),
+    "extra": Analysis(on_demand=True, tables={"extra": TABLE}),
+    "target_alone": Analysis(on_demand=True, makes=["x.csv"]),
+}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_an_analysis_on_demand_is_part_of_a_run_that_lists_it(choice, names):
     assert list(chosen_analyses(ANALYSES, [])) == ["usual"]
 
 
-@pytest.mark.parametrize("name", ["other", "usual"])
+@pytest.mark.parametrize("name", ["other", "usual", "target_alone"])
 def test_an_analysis_that_is_unknown_or_not_on_demand_cannot_be_chosen(name):
     with pytest.raises(UserError, match=f"config, analyses: unknown '{name}'; known are extra"):
         chosen_analyses(ANALYSES, [name])
@@ -188,11 +192,15 @@ def test_files_of_analyses_are_read_and_describe_themselves_without_pandas_and_p
     assert not {"torch", "pandas", "numpy", "matplotlib", "pyarrow"} & {*modules.split()}
 
 
-def test_no_file_of_an_analysis_is_only_read_with_another():
-    """What one imports of another would be in its digest."""
+def test_no_analysis_is_made_again_when_the_code_that_resolves_grids_changes():
+    """What its file imports is in its digest."""
+    resolving = {f"config/{name}.py" for name in ("catalog", "grid", "labels", "paths", "schema")}
     for file in (LIBRARY / "analyses").glob("*.py"):
-        imported = re.findall(r"from rib\.analyses\.(\w+) import", file.read_text())
-        assert set(imported) <= {"tradeoff"}, file.name
+        closure = code_digest.closure(file)
+        found = {path.relative_to(LIBRARY).as_posix() for path in closure}
+        assert not found & resolving, file.name
+        others = {name for name in found if name.startswith("analyses/")}
+        assert others <= {f"analyses/{file.name}", "analyses/__init__.py", "analyses/tradeoff.py"}
 
 
 def brightness(shade):

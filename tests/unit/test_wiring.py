@@ -454,9 +454,7 @@ def test_an_analysis_reads_all_that_it_asks_for(jobs, monkeypatch):
         return call
 
     not_read = set()
-    for job in {
-        (job.rule, *job.settings["inputs"]): job for job in jobs_with(jobs, "analyse")
-    }.values():
+    for job in jobs_with(jobs, "analyse"):
         # given an analysis that computes nothing
         module = importlib.import_module(job.settings["module"])
         inputs = NotedInputs(job)
@@ -471,12 +469,10 @@ def test_an_analysis_reads_all_that_it_asks_for(jobs, monkeypatch):
             files = {name if "." in name else f"{name}.csv" for name in made}
             assert files == job.outputs.keys() - {"provenance"}, job.rule
         analysis = job.rule.removeprefix("analyse_")
-        by_the_writer = {"fit"}
-        for name in (
-            *inputs.files.keys() - inputs.read - by_the_writer,
-            *inputs.params.params.keys() - inputs.params.read,
-        ):
-            not_read.add((analysis, name))
+        read_by_the_writer = {"fit"}
+        names = inputs.files.keys() - inputs.read - read_by_the_writer
+        names |= inputs.params.keys() - inputs.params.read
+        not_read.update((analysis, name) for name in names)
     assert not_read == NOT_READ
     assert len(calls.given_to) > 15
 
@@ -491,8 +487,8 @@ def test_a_part_of_a_large_target_is_trained_for_the_steps_of_the_familys_ceilin
 
 
 def test_a_choice_of_rates_takes_only_a_methods_own_rate_out_of_its_name(wiring):
-    (choice,) = jobs_of(wiring["clothes, held out"], "choose_rates_on_select_splits")
-    swept_methods = choice.settings["swept_methods"]
+    (choice,) = jobs_of(wiring["clothes, held out"], "analyse_learning_rates")
+    swept_methods = choice.settings["params"]["swept_methods"]
     swept_as = {name: swept["method"] for name, swept in swept_methods.items()}
     assert swept_as["linear_probe-lr0.015"] == "linear_probe"
     assert swept_as["lp_ft-lr0.01"] == "lp_ft-lr0.01"

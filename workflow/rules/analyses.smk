@@ -127,7 +127,8 @@ def drawing_settings(names):
     modules = {ANALYSES_FOLDER / f"{ANALYSIS_OF_FIGURE[name]}.py" for name in names}
     settings = FiguresSettings(
         figures={
-            name: figure_settings(ANALYSIS_OF_FIGURE[name], DRAWN[name], GRID) for name in names
+            name: figure_settings(ANALYSIS_OF_FIGURE[name], DRAWN[name], GRID, LABELS)
+            for name in names
         },
         inputs={name: dict(DRAWN[name].inputs) for name in names},
         fit=next(iter(fit_for(names)), None),
