@@ -87,6 +87,12 @@ def commands(text):
     return list(dict.fromkeys(calls))
 
 
+def commands_of_blocks(text):
+    """Command lines of a text's blocks alone."""
+    blocks = [block.content for block in examples(text) if not block.language]
+    return commands("\n\n".join(f"```\n{content}```" for content in blocks))
+
+
 def commands_of(program, text):
     """Command lines of a text that call a program."""
     return [line for line in commands(text) if line.startswith(program)]
@@ -249,13 +255,13 @@ def test_commands_plan_a_run(bare, paper):
     for line in PLANNED:
         if line.startswith("snakemake"):
             snakemake_commands.add(line.removesuffix(" -n"))
-    snakemake_commands.discard("snakemake preview")  # tests/workflow/test_preview.py runs it
     assert snakemake_commands
     for command in snakemake_commands:
         project = paper if "family=imagenet" in command else bare
         shell(project, f"{command} -n")
     for command in PLANNED:
-        if command.startswith("rib"):  # they only look
+        # They only look. A preview needs a finished run: tests/workflow/test_preview.py.
+        if command.startswith("rib") and not command.startswith("rib preview"):
             shell(paper if "family=imagenet" in command else bare, command)
 
 
@@ -397,12 +403,6 @@ def test_the_rest_of_the_reference_is_accuracy_in_distribution(to_change):
     assert images["photos"] == len(CLASSES) * IMAGES["photos"]
 
 
-def newest_tables(project) -> Path:
-    """Folder of the tables that were made last."""
-    tables = (project.folder / "results/tools/paper/metrics").glob("*/tables/ri.csv")
-    return max(tables, key=lambda table: table.stat().st_mtime_ns).parent
-
-
 def checkpoint_of(project, run) -> Path:
     """The checkpoint of a fine-tuning, "<target>/<method>"."""
     return project.folder / RESULTS.format(stage="finetune", run=run) / "checkpoint.safetensors"
@@ -419,7 +419,7 @@ def test_a_method_is_added_to_what_is_there(to_change):
     (command,) = commands(text)
     shell(to_change, only_until("compute_metrics", command))
     # then it is beside what was there, which stays
-    ri = pd.read_csv(newest_tables(to_change) / "ri.csv")
+    ri = table_of(to_change, "ri")
     assert set(ri["method"]) == {"ft", "bitfit"}
     assert checkpoint_of_ft.stat().st_mtime_ns == time_before
     # and it has changed biases only
@@ -464,15 +464,15 @@ def test_weights_that_were_trained_elsewhere_are_scored(to_change):
         save_as(to_change.folder / "own" / line["file"], finetuned)
     # when
     (command,) = [line for line in commands(text) if "external" in line]
-    shell(to_change, only_until("write_summary", command))
+    shell(to_change, only_until("analyse_summary", command))
     # then
-    tables = newest_tables(to_change)
-    ri = pd.read_csv(tables / "ri.csv").set_index(["method", "target"])["ri"]
+    ri = table_of(to_change, "ri").set_index(["method", "target"])["ri"]
     ri_of_ft = ri["ft"].to_dict()
     assert set(ri_of_ft) == {"photos", "sketches"}
     assert ri["theirs"].to_dict() == ri_of_ft
     assert len(ri) == 2 * len(ri_of_ft)
-    assert "Their method" in (tables / "summary.md").read_text()
+    summary = to_change.folder / "reports/tools/tables/summary.md"
+    assert "Their method" in summary.read_text()
 
 
 @pytest.mark.thorough
@@ -541,18 +541,6 @@ def test_a_layout_that_cuts_makes_an_image_of_each_view(tmp_path):
     assert images.mean(axis=(1, 2, 3)).tolist() == [0, 255, 0, 255]
 
 
-@pytest.mark.thorough
-def test_a_figure_is_added(to_change):
-    text = section("adding", "A figure")
-    assert len(write(to_change, files_of(text))) == 3
-    (command,) = commands(text)
-    shell(to_change, command)
-    trade_off = pd.read_csv(to_change.folder / "reports/tools/figures/trade_off.csv")
-    assert len(trade_off) == 2 * 3  # targets and methods
-    assert trade_off[["gain", "ri"]].notna().all(axis=None)
-    assert "trade_off" in page_of(to_change)  # since it is part of every run
-
-
 def changes_on_other_datasets(accuracy, run):
     """Changes of accuracy from the pretrained model, of a run, on datasets out of distribution.
 
@@ -572,19 +560,51 @@ def changes_on_other_datasets(accuracy, run):
     return changes
 
 
+LARGEST_DROP = "workflow/lib/rib/analyses/largest_drop.py"
+
+
 @pytest.mark.thorough
 def test_an_analysis_is_added(to_change):
-    text = section("adding", "An analysis")
-    assert len(write(to_change, files_of(text))) == 5
-    (command,) = commands(text)
+    text = section("adding", "A table or a figure")
+    assert write(to_change, files_of(text)) == {LARGEST_DROP}
+    # when it is run, as all analyses are, then nothing else is made again
+    jobs = planned(to_change)
+    assert set(jobs) - {"all", "total"} == {"analyse_largest_drop", "draw_figures", "write_page"}
+    (command,) = commands_of_blocks(text)
     shell(to_change, command)
+    # then it has a line for each run, a figure of them, and a place on the page
     drops = table_of(to_change, "largest_drop")
     assert len(drops) == 2 * 3  # targets and methods
     accuracy = table_of(to_change, "accuracy")
     for run in drops.to_dict("records"):
         largest_drop = min(changes_on_other_datasets(accuracy, run))
         assert run["change"] == pytest.approx(largest_drop, abs=1e-5)
-    assert "Largest drop" in page_of(to_change)
+    figure = to_change.folder / "reports/tools/figures/largest_drop"
+    assert figure.with_suffix(".png").is_file()
+    assert len(pd.read_csv(figure.with_suffix(".csv"))) == len(drops)
+    page = page_of(to_change)
+    assert "Largest drop" in page
+    assert "Points far to the left" in page  # the caption
+
+
+@pytest.mark.thorough
+def test_an_analysis_on_demand_has_a_folder_of_its_own(to_change):
+    text = section("adding", "A table or a figure")
+    write(to_change, files_of(text))
+    own_table = 'paths.table("largest_drop", on_demand="largest_drop")'
+    assert "`on_demand=True`" in text and f"`{own_table}`" in text
+    to_change.edit(LARGEST_DROP, 'paths.table("largest_drop")', own_table)
+    to_change.edit(LARGEST_DROP, "    return Analysis(\n", "    return Analysis(on_demand=True,\n")
+    # when
+    assert planned(to_change) == {}
+    (command,) = set(commands(text)) - set(commands_of_blocks(text))
+    shell(to_change, command)
+    # then
+    folder = to_change.folder / "reports/tools/largest_drop"
+    assert f"`reports/<name>/{folder.name}/`" in text
+    assert (folder / "tables/largest_drop.csv").is_file()
+    assert (folder / "figures/largest_drop.png").is_file()
+    assert "Largest drop" not in page_of(to_change)
 
 
 @pytest.mark.thorough

@@ -1,11 +1,14 @@
 """What the files of analyses declare, of grids that have all figures between them."""
 
+import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rib.base.plugins import LIBRARY
 from rib.config.analysis import Figure, Table
 from rib.config.figure_settings import FigureSettings
 from rib.report.readme import described_figures
@@ -25,22 +28,35 @@ def caption_of(figure: str) -> str:
     return " ".join(declared.caption.split())
 
 
-def settings_of_figure(figure: str, params: Mapping[str, Any], **settings) -> FigureSettings:
-    """Settings of a figure, with the marks that its analysis declares.
+def drawing_module(figure: str) -> str:
+    """The dotted name of the module that draws a figure."""
+    (file,) = [
+        file
+        for file in LIBRARY.glob("analyses/*.py")
+        if f"\ndef draw_{figure}(" in file.read_text(encoding="utf-8")
+    ]
+    return f"rib.analyses.{file.stem}"
+
+
+def figure_settings(figure: str, params: Mapping[str, Any], **choices: Any) -> FigureSettings:
+    """Settings of a figure, which shows the size `all` of a grid with no other one.
+
+    A figure marks runs by itself if the function that draws it has the argument `unfinished`.
 
     Args:
-        params: arguments of the function that draws it.
-        settings: such as `size` and `sizes`.
+        params: keyword arguments of this function.
+        choices: fields with other values, such as `size`.
     """
-    analysis, declared = figures()[figure]
-    return FigureSettings(
-        module=f"rib.analyses.{analysis}",
-        params=dict(params),
-        every_size=declared.every_size,
-        finished_only=declared.finished_only,
-        marks_runs=declared.marks_runs,
-        **settings,
-    )
+    module = drawing_module(figure)
+    draw = getattr(importlib.import_module(module), f"draw_{figure}")
+    usual = {
+        "every_size": False,
+        "finished_only": False,
+        "marks_runs": "unfinished" in inspect.signature(draw).parameters,
+        "size": "all",
+        "sizes": ["all"],
+    }
+    return FigureSettings(module=module, params=dict(params), **{**usual, **choices})
 
 
 def shown(file: Path, table: Table) -> ShownTable:

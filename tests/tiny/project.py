@@ -27,20 +27,19 @@ TARGET_RULES = ("total", "all", "tables", "figures")
 TABLES = dict.fromkeys(
     (
         "compute_metrics",
-        "compare_methods",
-        "write_summary",
-        "count_costs",
-        "gather_histories",
-        "compare_samples",
-        "explain_cells",
-        "describe_data_and_models",
+        "analyse_comparison",
+        "analyse_summary",
+        "analyse_cost",
+        "analyse_training",
+        "analyse_samples",
+        "analyse_cells",
+        "analyse_data_and_models",
     ),
     1,
 )
 # Jobs that draw the figures of tables, and that of images.
-FIGURES = {"plot_figures": 1, "plot_examples": 1}
-# The page, and its publication with tables and figures.
-PAGE = {"write_page": 1, "publish_grid": 1}
+FIGURES = {"draw_figures": 1, "draw_examples": 1}
+PAGE = {"write_page": 1}
 # Rule and number of jobs in a line of Snakemake's table.
 TABLE_LINE = r"^(\w+) +(\d+)$"
 # Variables of the environment, which nothing that a run writes may contain.

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from rib.analyses import comparison, cost
-from rib.analyses.training import draw_training
+from rib.analyses import comparison, cost, training
 from rib.figures import STYLE
 
 LOOKS = {
@@ -265,12 +264,12 @@ def histories(seeds):
     )
 
 
-def drawn_training(table, targets):
-    return draw_training(table, model="m", model_label="M", methods=LOOKS, targets=targets)
+def draw_training(table, targets):
+    return training.draw_training(table, model="m", model_label="M", methods=LOOKS, targets=targets)
 
 
 def test_training_has_a_column_per_target_and_a_line_per_trained_method():
-    figure, shown_rows = drawn_training(histories([0]), {"a": "Set A", "b": "Set B"})
+    figure, shown_rows = draw_training(histories([0]), {"a": "Set A", "b": "Set B"})
     assert [axes.get_title() for axes in figure.axes] == ["Set A", "Set B", "", ""]
     loss, _loss_on_b, accuracy, _accuracy_on_b = figure.axes
     assert [list(line.get_ydata()) for line in loss.lines] == [[4, 3, 2]] * 2
@@ -283,7 +282,7 @@ def test_training_has_a_column_per_target_and_a_line_per_trained_method():
 
 
 def test_training_has_thin_lines_per_seed_and_their_mean():
-    figure, _ = drawn_training(histories([0, 1]), {"a": "Set A", "b": "Set B"})
+    figure, _ = draw_training(histories([0, 1]), {"a": "Set A", "b": "Set B"})
     lines = figure.axes[0].lines[:3]
     assert [list(line.get_ydata()) for line in lines] == [[4, 3, 2], [5, 4, 3], [4.5, 3.5, 2.5]]
     width_of_seed, width_of_other_seed, width_of_mean = (line.get_linewidth() for line in lines)
@@ -296,7 +295,7 @@ def test_training_of_many_targets_goes_on_below():
     table = pd.concat(
         [histories([0]).query("target == 'a'").assign(target=name) for name in targets]
     )
-    figure, _ = drawn_training(table, targets)
+    figure, _ = draw_training(table, targets)
     titled = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titled == list("abcdefg") and sum(axes.axison for axes in figure.axes) == 14
     above_nothing = figure.axes[4 + 3]

@@ -1,5 +1,8 @@
 """Analyses describe themselves, and what they make is looked through before any job runs."""
 
+import importlib
+import inspect
+import json
 import os
 import subprocess
 import sys
@@ -126,6 +129,11 @@ CHOICES = (
         "methods": ["ft"],
         "select": "target",
     },
+    {
+        "family": "imagenet",
+        "datasets": ["imagenet_val", "imagenet_v2", "imagenet_r"],
+        "methods": ["ft"],
+    },
 )
 
 
@@ -143,6 +151,50 @@ def test_each_file_of_an_analysis_describes_it(all_ours):
     names = {name for name, _ in all_ours}
     files = {file.stem for file in (LIBRARY / "analyses").glob("*.py")} - {"__init__"}
     assert names == files
+
+
+def test_functions_that_draw_have_the_arguments_of_their_figures(all_ours):
+    for name, analysis in all_ours:
+        for figure_name, figure in analysis.figures.items():
+            module = importlib.import_module(f"rib.analyses.{name}")
+            parameters = inspect.signature(getattr(module, f"draw_{figure_name}")).parameters
+            tables = [
+                key for key, given in parameters.items() if given.kind is not given.KEYWORD_ONLY
+            ]
+            keywords = {
+                key for key, given in parameters.items() if given.kind is given.KEYWORD_ONLY
+            }
+            required = [key for key in tables if parameters[key].default is inspect.Parameter.empty]
+            assert set(required) <= figure.inputs.keys() <= set(tables), figure_name
+            assert figure.params.keys() == keywords - {"unfinished"}, figure_name
+            assert figure.marks_runs == ("unfinished" in keywords), figure_name
+
+
+def test_parameters_are_plain_json(all_ours):
+    """Snakemake compares them with those of an earlier run."""
+    for name, analysis in all_ours:
+        for params in (analysis.params, *(figure.params for figure in analysis.figures.values())):
+            assert repr(json.loads(json.dumps(params))) == repr(dict(params)), name
+
+
+def test_captions_and_notes_are_there(all_ours):
+    for _, analysis in all_ours:
+        assert all(figure.caption.strip() for figure in analysis.figures.values())
+        assert all(table.note and table.columns for table in analysis.tables.values())
+
+
+def test_a_grid_without_a_common_method_has_tables_but_no_figures():
+    analyses = described_of(
+        grid(
+            family="imagenet",
+            datasets=["imagenet_val", "imagenet_v2", "imagenet_r"],
+            models=["ViT-B-32.openai", "resnet18.tv_in1k"],
+            methods=["flyp"],
+        )
+    )
+    assert {"mri", "worst_classes"} <= analyses["robustness"].tables.keys()
+    assert "cost" in analyses["cost"].tables
+    assert [name for name in analyses if analyses[name].figures] == []
 
 
 def test_the_page_links_to_files_that_an_analysis_makes(all_ours):

@@ -7,17 +7,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from rib.analyses import effective_robustness
 from rib.base.errors import UserError
 from rib.config.baselines import baseline_accuracies
 from rib.config.run import RUN_COLUMNS
-from rib.statistics.effective_robustness import (
-    Line,
-    line_table,
-    robustness_table,
-    robustness_tables,
-)
+from rib.statistics.effective_robustness import Line, line_table, robustness_table
+from rib.statistics.inputs import Inputs
+from rib.statistics.writing import write_tables
 from tiny.grids import grid
-from tiny.tables import write
 
 # Accuracies of six models in percent, on a dataset in distribution and on another.
 INSIDE = np.array([58.0, 66.0, 70.0, 74.5, 79.0, 84.0])
@@ -304,16 +301,18 @@ def test_the_tables_are_written_with_their_conditions(tmp_path, baselines):
             ("ft", "x"): {"val": 65.0, "ood": 55.0},
         }
     ).assign(size="010")
+    accuracies.assign(conditions="c").to_csv(tmp_path / "accuracy.csv", index=False)
+    inputs = Inputs(
+        {"accuracy": str(tmp_path / "accuracy.csv")},
+        {"baselines": baselines.to_dict("records"), "confidence": 0.9},
+    )
     # when
     robustness_file = tmp_path / "effective_robustness.csv"
     lines_file = tmp_path / "baseline_lines.csv"
-    write(
-        robustness_tables,
-        accuracy=accuracies,
-        baselines=baselines.to_dict("records"),
-        confidence=0.9,
+    write_tables(
+        effective_robustness.tables(inputs),
+        {"effective_robustness": robustness_file, "baseline_lines": lines_file},
         conditions="paper",
-        outputs={"effective_robustness": robustness_file, "baseline_lines": lines_file},
     )
     # then
     table = pd.read_csv(robustness_file, dtype={"size": str})
@@ -378,7 +377,9 @@ def test_pairs_have_the_same_classes_and_no_adversarial_filter():
 
     with_classes_of_r = published_of(["imagenet_val", "imagenet_val_r", "imagenet_a", "imagenet_r"])
     assert pairs_of_datasets(with_classes_of_r) == {("imagenet_r", "imagenet_val_r")}
-    accuracies = {row["model"]: (row["id"], row["ood"]) for row in with_classes_of_r}
+    accuracies = {
+        baseline["model"]: (baseline["id"], baseline["ood"]) for baseline in with_classes_of_r
+    }
     assert accuracies["vgg11.tv_in1k"] == (87.350, 26.537)
     assert accuracies["resnet50.tv2_in1k"] == (94.600, 42.840)
     for model in accuracies:

@@ -5,9 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.accuracy_matrix import draw_accuracy_matrix
-from rib.analyses.protocol import draw_protocol
-from rib.analyses.radar import draw_radar
+from rib.analyses import accuracy_matrix, protocol, radar
 from rib.figures import STYLE
 from rib.figures._panels import run_panels
 
@@ -79,7 +77,7 @@ def protocol_with_label(label, accuracy):
         "target": "a",
         "size": "all",
     }
-    figure, _ = draw_protocol(
+    figure, _ = protocol.draw_protocol(
         accuracies,
         ri,
         mri,
@@ -137,7 +135,7 @@ def test_no_text_of_the_radar_is_cut(labels):
         "n": {**look, "label": "ResNet-18 (Places365)"},
     }
     # when
-    figure, _ = draw_radar(
+    figure, _ = radar.draw_radar(
         pd.DataFrame(lines, columns=columns),
         target="set1",
         method="ft",
@@ -167,7 +165,7 @@ def test_mark_of_shared_sources_is_explained_where_it_is_used(source_groups, is_
         columns=["model", "method", "target", "seed", "dataset", "accuracy"],
     )
 
-    figure, _ = draw_accuracy_matrix(
+    figure, _ = accuracy_matrix.draw_accuracy_matrix(
         accuracies,
         models={"m": "M"},
         methods={"ft": "FT"},

@@ -15,24 +15,29 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from rib.analyses import before_after, samples
-from rib.analyses.accuracy_matrix import draw_accuracy_matrix
-from rib.analyses.before_after import draw_before_after
-from rib.analyses.calibration import draw_calibration
-from rib.analyses.cost import draw_cost
-from rib.analyses.effective_robustness import draw_effective_robustness
-from rib.analyses.examples import draw_examples
-from rib.analyses.protocol import draw_protocol
-from rib.analyses.radar import draw_radar
-from rib.analyses.ri_matrix import draw_ri_matrix
+from rib.analyses import (
+    accuracy_matrix,
+    before_after,
+    calibration,
+    cost,
+    effective_robustness,
+    examples,
+    protocol,
+    radar,
+    ri_matrix,
+    samples,
+)
 from rib.base.appearance import GAIN, LOSS
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.config.figure_settings import FiguresSettings
 from rib.config.label_space import LabelSpace
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
 from rib.data.prepared import PreparedDataset
 from rib.figures import STYLE, FigureFiles, text_colour, write_figure, write_figures
-from tiny.analyses import settings_of_figure
+from tiny.analyses import figure_settings
+from tiny.grids import grid
 
 OOD = pd.DataFrame(
     [
@@ -176,7 +181,7 @@ def image_of(figure):
 
 
 def test_before_after_has_bars_and_whiskers_of_the_tables_numbers():
-    figure, shown = draw_before_after(OOD, **BEFORE_AFTER)
+    figure, shown = before_after.draw_before_after(OOD, **BEFORE_AFTER)
     (axes,) = figure.axes
     before = [40, 20]
     after = [10, 30]
@@ -198,7 +203,7 @@ def test_before_after_marks_the_papers_bars_where_it_has_them():
     # given
     settings = {**BEFORE_AFTER, "paper": {"m2": {"before": 44.0, "after": 70.0}}}
     # when
-    figure, shown = draw_before_after(OOD, **settings)
+    figure, shown = before_after.draw_before_after(OOD, **settings)
     # then
     (axes,) = figure.axes
     before, after = diamonds(axes)
@@ -213,14 +218,34 @@ def test_before_after_marks_the_papers_bars_where_it_has_them():
 
 
 def test_before_after_marks_nothing_where_the_paper_has_no_bars():
-    figure, _ = draw_before_after(OOD, **BEFORE_AFTER)
+    figure, _ = before_after.draw_before_after(OOD, **BEFORE_AFTER)
     (axes,) = figure.axes
     assert diamonds(axes) == []
     assert len(axes.get_legend().get_texts()) == 2
 
 
+def described_bars(**choices):
+    """What the caption of the bars and the paper's numbers are in a grid of some choices."""
+    of_choices = grid(**choices)
+    analysis = before_after.describe(of_choices, Paths(of_choices), GridLabels(of_choices))
+    figure = analysis.figures["before_after"]
+    return figure.caption, figure.params["paper"]
+
+
+def test_only_a_caption_of_the_papers_bars_speaks_of_them():
+    model = "vit_base_patch16_224.augreg_in1k"
+    caption, paper = described_bars(family="imagenet", models=[model], methods=["ft"])
+    assert paper == {model: {"before": 42.7, "after": 44.0}}
+    assert "Diamonds" in caption
+
+    caption, paper = described_bars(family="fashion", methods=["ft"])
+    assert paper == {}
+    assert "Diamonds" not in caption
+    assert "the paper" not in caption
+
+
 def test_radar_closes_a_line_before_and_a_dashed_one_after(accuracy):
-    figure, _ = draw_radar(accuracy, **EXAMPLE, models={"m": LOOK_OF_M})
+    figure, _ = radar.draw_radar(accuracy, **EXAMPLE, models={"m": LOOK_OF_M})
     (axes,) = figure.axes
     before, after = axes.lines
     assert list(before.get_ydata()) == [10, 20, 30, 10]
@@ -232,7 +257,7 @@ def test_radar_closes_a_line_before_and_a_dashed_one_after(accuracy):
 
 
 def test_ri_matrix_writes_each_value_with_its_interval_fit_and_marks(ri, mri):
-    figure, _ = draw_ri_matrix(ri, mri, **{**RI_MATRIX, "methods": METHODS})
+    figure, _ = ri_matrix.draw_ri_matrix(ri, mri, **{**RI_MATRIX, "methods": METHODS})
     of_ft = [
         *("+5.0†", "+4.0 to +6.0", "fit 99.9"),
         *("-12.5‡", "-13.5 to -11.5", "fit 99.9"),
@@ -273,9 +298,9 @@ def test_rows_and_panels_are_marked_by_the_runs_of_their_own_model(accuracy, ri,
     matrix_settings = {**RI_MATRIX, **models_and_methods}
     accuracies = of_two_models(accuracy)
     # when
-    matrix, _ = draw_ri_matrix(of_two_models(ri), of_two_models(mri), **matrix_settings)
+    matrix, _ = ri_matrix.draw_ri_matrix(of_two_models(ri), of_two_models(mri), **matrix_settings)
     panels, _ = draw_accuracy(accuracies, **models_and_methods)
-    rings, _ = draw_radar(accuracies, **EXAMPLE, models=looks, unfinished=UNFINISHED)
+    rings, _ = radar.draw_radar(accuracies, **EXAMPLE, models=looks, unfinished=UNFINISHED)
     # then
     rows_of_m, rows_of_n = [labels_of(axes.get_yticklabels()) for axes in matrix.axes[:2]]
     assert rows_of_m == ["FT †", "LwF"]
@@ -299,8 +324,8 @@ def test_costs_and_calibration_are_marked_by_the_runs_of_their_own_model():
     errors = of_two_models(calibration_errors())
     settings = {"models": TWO_MODELS, "methods": {"ft": "FT"}, "unfinished": UNFINISHED}
     # when
-    bars, _ = draw_cost(costs, means, **settings, confidence=0.95)
-    dumbbells, _ = draw_calibration(errors, **settings, datasets=DATASETS)
+    bars, _ = cost.draw_cost(costs, means, **settings, confidence=0.95)
+    dumbbells, _ = calibration.draw_calibration(errors, **settings, datasets=DATASETS)
     # then
     for marked, unmarked, figure in (("FT †", "FT", bars), ("M, FT †", "N, FT", dumbbells)):
         texts_of_figure = visible_texts(figure)
@@ -317,7 +342,7 @@ def draw_accuracy(accuracy, **changes):
         "datasets": DATASETS,
         "source_groups": {},
     }
-    return draw_accuracy_matrix(accuracy, **{**settings, **changes})
+    return accuracy_matrix.draw_accuracy_matrix(accuracy, **{**settings, **changes})
 
 
 def test_accuracy_matrix_outlines_the_target_and_marks_shared_sources(accuracy):
@@ -357,7 +382,9 @@ def test_examples_show_the_objects_that_most_sets_have_and_which_answers_are_rig
         PreparedDataset("c", images, np.array([1, 1]), None, index_of_c, space_of_c),
     ]
     # when
-    figure, shown = draw_examples([rows], prepared, datasets=DATASETS, model_label="M", objects=5)
+    figure, shown = examples.draw_examples(
+        [rows], prepared, datasets=DATASETS, model_label="M", objects=5
+    )
     # then
     assert [axes.get_xlabel() for axes in figure.axes] == ["✓ ant", "✗ bee", "✓ emmet"]
     assert panel_of(figure).get_ylabel() == "ant"
@@ -365,7 +392,7 @@ def test_examples_show_the_objects_that_most_sets_have_and_which_answers_are_rig
 
 
 def test_protocol_states_the_runs_numbers(accuracy, ri, mri):
-    figure, shown = draw_protocol(accuracy, ri, mri, **PROTOCOL)
+    figure, shown = protocol.draw_protocol(accuracy, ri, mri, **PROTOCOL)
     written = " ".join(texts(figure))
     assert "-12.5 points" in written
     assert "-3.8 points" in written
@@ -380,7 +407,7 @@ def test_protocol_states_how_many_images_were_trained_on(accuracy, ri, mri, size
     data = pd.DataFrame(
         {"dataset": ["a", "b"], "train": [7, 301], "select": [2, 100], "test": [50, 50]}
     )
-    figure, _ = draw_protocol(accuracy, ri, mri, data, **protocol_settings(size=size))
+    figure, _ = protocol.draw_protocol(accuracy, ri, mri, data, **protocol_settings(size=size))
     noun = "image" if images == 1 else "images"
     assert f"({images} {noun})" in " ".join(texts(figure))
 
@@ -389,7 +416,7 @@ def test_protocol_shows_which_datasets_do_not_count_in_ri(accuracy, ri, mri):
     # given
     settings = protocol_settings(left_out={"c": "in distribution"})
     # when
-    figure, _ = draw_protocol(accuracy, ri, mri, **settings)
+    figure, _ = protocol.draw_protocol(accuracy, ri, mri, **settings)
     # then
     (axes,) = figure.axes
     height_of_text = {}
@@ -412,8 +439,8 @@ def test_one_target_is_no_plural(accuracy, ri, mri):
     settings = protocol_settings("a", targets={"a": "Set A"})
     settings_of_bars = {**BEFORE_AFTER, "number_of_targets": 1, "number_of_datasets": 2}
     # when
-    figure, _ = draw_protocol(accuracy, ri, mri, **settings)
-    bars, _ = draw_before_after(OOD, **settings_of_bars)
+    figure, _ = protocol.draw_protocol(accuracy, ri, mri, **settings)
+    bars, _ = before_after.draw_before_after(OOD, **settings_of_bars)
     # then
     for written in (" ".join(texts(figure)), panel_of(bars).get_xlabel()):
         assert written.count("1 target") == 1
@@ -431,8 +458,8 @@ def test_gains_and_losses_have_one_pair_of_colours(accuracy, ri, mri):
     # given
     falling = accuracy.assign(accuracy=-accuracy["accuracy"])
     # when
-    figure_of_gains, _ = draw_protocol(accuracy, ri, mri, **protocol_settings("a"))
-    figure_of_losses, _ = draw_protocol(falling, ri, mri, **PROTOCOL)
+    figure_of_gains, _ = protocol.draw_protocol(accuracy, ri, mri, **protocol_settings("a"))
+    figure_of_losses, _ = protocol.draw_protocol(falling, ri, mri, **PROTOCOL)
     # then
     colours_of_gains = colours_of(figure_of_gains, "+7.0")
     colours_of_losses = colours_of(figure_of_losses, "-14.0")
@@ -446,14 +473,14 @@ def test_gains_and_losses_have_one_pair_of_colours(accuracy, ri, mri):
 
 def test_what_has_not_changed_has_the_colour_of_neither(accuracy, ri, mri):
     constant = accuracy.assign(accuracy=50.0)
-    figure, _ = draw_protocol(constant, ri, mri, **PROTOCOL)
+    figure, _ = protocol.draw_protocol(constant, ri, mri, **PROTOCOL)
     colours_of_zero = colours_of(figure, "+0.0")
     assert colours_of_zero
     assert colours_of_zero.isdisjoint({GAIN, LOSS})
 
 
 def test_the_map_of_ri_goes_from_the_colour_of_losses_to_that_of_gains(ri, mri):
-    figure, _ = draw_ri_matrix(ri, mri, **RI_MATRIX)
+    figure, _ = ri_matrix.draw_ri_matrix(ri, mri, **RI_MATRIX)
     image = image_of(figure)
 
     def distance(share_of_map, colour):
@@ -471,7 +498,7 @@ DIVERGING_MAPS = {
 }
 MODULES_OF_FIGURES = [
     path
-    for pattern in ("figures/*.py", "analyses/*.py")
+    for pattern in ("figures/*.py", "analyses/**/*.py")
     for path in LIBRARY.glob(pattern)
     if path.name != "__init__.py"
 ]
@@ -506,14 +533,14 @@ class Sizes:
     of_grid: tuple[str, ...] = ("all",)
 
 
-def write(folder, name, inputs, settings, sizes=Sizes()):
+def write(folder, name, inputs, params, sizes=Sizes()):
     """Write a figure as its job does.
 
     Args:
         folder: where its files are written, and the tables that it reads.
         name: of the figure.
         inputs: its tables by name.
-        settings: arguments of the function that draws it.
+        params: other arguments of the function that draws it.
 
     Returns:
         Paths of the figure's files by ending.
@@ -525,10 +552,8 @@ def write(folder, name, inputs, settings, sizes=Sizes()):
         table.to_csv(path, index=False)
         tables[table_name] = str(path)
     paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-    figure_settings = settings_of_figure(
-        name, settings, size=sizes.shown, sizes=list(sizes.of_grid)
-    )
-    write_figure(name, tables, figure_settings, FigureFiles(**paths))
+    settings = figure_settings(name, params, size=sizes.shown, sizes=list(sizes.of_grid))
+    write_figure(name, tables, settings, FigureFiles(**paths))
     return paths
 
 
@@ -542,41 +567,40 @@ def test_the_same_table_gives_the_same_files(tmp_path):
 
 
 @pytest.fixture
-def three_figures(monkeypatch):
-    """Lets before_after.py have three figures that are drawn as `before_after` is."""
-    for name in ("first", "broken", "last"):
-        monkeypatch.setattr(before_after, f"draw_{name}", draw_before_after, raising=False)
+def write_all(monkeypatch):
+    """A function that writes figures as one job does; each is `before_after` of one table."""
+
+    def write_figures_of(folder, tables):
+        """Write them.
+
+        Args:
+            folder: where the figures, the tables and the log are written.
+            tables: the table of each figure, by the figure's name.
+
+        Returns:
+            Files of each figure, by its name.
+        """
+        folder.mkdir(exist_ok=True)
+        inputs = {}
+        files = {}
+        for name, table in tables.items():
+            draw = before_after.draw_before_after
+            monkeypatch.setattr(before_after, f"draw_{name}", draw, raising=False)
+            table.to_csv(folder / f"{name}_table.csv", index=False)
+            inputs[name] = {"ood": str(folder / f"{name}_table.csv")}
+            paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
+            files[name] = FigureFiles(**paths)
+        settings_of_one = figure_settings("before_after", BEFORE_AFTER)
+        settings = FiguresSettings(
+            figures=dict.fromkeys(tables, settings_of_one), inputs=inputs, fit=None, code=""
+        )
+        write_figures(settings, files, folder / "plot.log")
+        return files
+
+    return write_figures_of
 
 
-def write_all(folder, tables):
-    """Write figures as one job does, see `three_figures`; each is of one table.
-
-    Args:
-        folder: where the figures, the tables and the log are written.
-        tables: the table of each figure, by the figure's name.
-
-    Returns:
-        Files of each figure, by its name.
-    """
-    folder.mkdir(exist_ok=True)
-    settings_of_one = settings_of_figure("before_after", BEFORE_AFTER, size="all", sizes=["all"])
-    inputs = {}
-    files = {}
-    for name, table in tables.items():
-        table.to_csv(folder / f"{name}_table.csv", index=False)
-        inputs[name] = {"ood": str(folder / f"{name}_table.csv")}
-        paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-        files[name] = FigureFiles(**paths)
-    settings = FiguresSettings(
-        figures=dict.fromkeys(tables, settings_of_one), inputs=inputs, fit=None, code=""
-    )
-    write_figures(settings, files, folder / "plot.log")
-    return files
-
-
-def test_a_figure_that_fails_is_named_and_the_others_are_kept_beside_the_log(
-    three_figures, tmp_path
-):
+def test_a_figure_that_fails_is_named_and_the_others_are_kept_beside_the_log(tmp_path, write_all):
     without_accuracy = OOD.drop(columns="accuracy")
     tables = {"first": OOD, "broken": without_accuracy, "last": OOD}
     with pytest.raises(UserError) as raised:
@@ -593,7 +617,7 @@ def test_a_figure_that_fails_is_named_and_the_others_are_kept_beside_the_log(
             assert (kept / path.name).read_bytes() == path.read_bytes()
 
 
-def test_figures_that_a_failed_job_kept_are_gone_when_it_succeeds(three_figures, tmp_path):
+def test_figures_that_a_failed_job_kept_are_gone_when_it_succeeds(tmp_path, write_all):
     with pytest.raises(UserError):
         write_all(tmp_path / "job", {"first": OOD, "broken": OOD.drop(columns="accuracy")})
     assert (tmp_path / "job/plot").is_dir()
@@ -601,9 +625,9 @@ def test_figures_that_a_failed_job_kept_are_gone_when_it_succeeds(three_figures,
     assert not (tmp_path / "job/plot").exists()
 
 
-def test_a_full_disk_is_no_matter_of_one_figure(three_figures, tmp_path, monkeypatch):
+def test_a_full_disk_is_no_matter_of_one_figure(tmp_path, monkeypatch, write_all):
     full = OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(before_after, "draw_first", Mock(side_effect=full))
+    monkeypatch.setattr(before_after, "draw_before_after", Mock(side_effect=full))
     with pytest.raises(OSError, match="No space left"):
         write_all(tmp_path / "job", {"first": OOD, "last": OOD})
 
@@ -746,7 +770,9 @@ def test_calibration_joins_the_errors_before_and_after_on_the_other_datasets():
     errors = calibration_errors()
     methods = {"ft": "FT", "vit": "V"}
     # when
-    figure, shown = draw_calibration(errors, models={"m": "M"}, methods=methods, datasets=DATASETS)
+    figure, shown = calibration.draw_calibration(
+        errors, models={"m": "M"}, methods=methods, datasets=DATASETS
+    )
     # then
     panel, panel_of_absent_method = figure.axes
     assert not panel_of_absent_method.axison
@@ -792,7 +818,7 @@ def figure_of_effective_robustness():
         rho_before=5.0,
         rho_after=-5.0,
     )
-    return draw_effective_robustness(
+    return effective_robustness.draw_effective_robustness(
         table,
         baselines=baselines,
         models={"m": {**LOOK_OF_M, "marker": "s"}},
@@ -878,7 +904,9 @@ def test_logarithmic_axes_are_without_mathtext():
     methods = {"a": "A", "b": "B"}
     # when
     with plt.style.context(STYLE):
-        figure, _ = draw_cost(costs, means, models={"m": "M"}, methods=methods, confidence=0.95)
+        figure, _ = cost.draw_cost(
+            costs, means, models={"m": "M"}, methods=methods, confidence=0.95
+        )
         figure.canvas.draw()
     # then
     written = labels_of(figure.findobj(Text))

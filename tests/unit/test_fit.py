@@ -21,7 +21,7 @@ from rib.figures import FigureFiles, write_figure
 from rib.statistics.fit import fit_table, name_other_rates, name_unfinished
 from rib.statistics.settings import FitRule
 from rib.statistics.writing import read_fit, write_tables
-from tiny.analyses import settings_of_figure
+from tiny.analyses import figure_settings
 from tiny.project import ROOT
 
 LABELS = {
@@ -306,15 +306,15 @@ FLIPS = table_of_flips()
 FLIPS_SETTINGS = {"models": {"m": "Net"}, "methods": TWO_METHODS, "confidence": 0.95}
 
 
-def write_and_read_figure(monkeypatch, fit, name, inputs, settings, size="all"):
+def write_and_read_figure(monkeypatch, fit, name, inputs, params, **choices):
     """Write a figure; gives all texts in it, in one line each.
 
     Args:
         fit: the file of fits.
-        name: of the analysis.
+        name: of the figure.
         inputs: tables that it draws, by name.
-        settings: of its drawing.
-        size: of the targets whose runs it shows.
+        params: other arguments of the function that draws it.
+        choices: further settings, such as the size of the targets whose runs it shows.
     """
     figures = []
     monkeypatch.setattr(plt, "close", figures.append)
@@ -322,13 +322,13 @@ def write_and_read_figure(monkeypatch, fit, name, inputs, settings, size="all"):
     for table_name, table in inputs.items():
         files[table_name] = str(fit.with_name(f"{table_name}.csv"))
         table.to_csv(files[table_name], index=False)
-    figure_settings = settings_of_figure(name, settings, size=size, sizes=["all"], labels=LABELS)
+    settings = figure_settings(name, params, labels=LABELS, **choices)
     figure_files = FigureFiles(
         png=fit.with_name("figure.png"),
         pdf=fit.with_name("figure.pdf"),
         csv=fit.with_name("figure.csv"),
     )
-    write_figure(name, files, figure_settings, figure_files, fit)
+    write_figure(name, files, settings, figure_files, fit)
     figure = figures[0]
     texts = [" ".join(artist.get_text().split()) for artist in figure.findobj(Text)]
     texts_shown = [text for text in texts if text]
@@ -430,12 +430,16 @@ def test_the_ranking_says_who_has_no_rank_and_why(monkeypatch, fit):
     }
     ranking = pd.DataFrame([rank_of_lwf])
     empty_ranking = ranking.head(0)
-    settings = {"models": {"m": "Net"}, "methods": LOOKS, "confidence": 0.95}
+    params = {"models": {"m": "Net"}, "methods": LOOKS, "confidence": 0.95}
+
+    def texts_of(table):
+        return write_and_read_figure(
+            monkeypatch, fit, "ranking", {"ranking": table}, params, finished_only=True
+        )
+
     # when
-    texts = write_and_read_figure(monkeypatch, fit, "ranking", {"ranking": ranking}, settings)
-    texts_without_ranks = write_and_read_figure(
-        monkeypatch, fit, "ranking", {"ranking": empty_ranking}, settings
-    )
+    texts = texts_of(ranking)
+    texts_without_ranks = texts_of(empty_ranking)
     # then
     reason = "not ranked, since training is unfinished: Net, full fine-tuning on Set A"
     assert "LwF (fit 42.9 %)" in texts

@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import pandas as pd
 import pytest
 
-from rib.analyses.ri_matrix import draw_ri_matrix
+from rib.analyses import ri_matrix
 from rib.base.files import write_table
 from rib.base.rounding import MINUS, fit_percent, percent, points, whole_percent
 from rib.report.page import FORMS
@@ -85,7 +85,7 @@ def test_summary_page_views_and_figures_show_the_same_text():
     ri = pd.DataFrame([{**run, "ri": value, "ci_low": low, "ci_high": high}])
     # when
     labels = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": {"a": "A"}}
-    figure, _ = draw_ri_matrix(
+    figure, _ = ri_matrix.draw_ri_matrix(
         ri, ri.rename(columns={"ri": "mri"}), **labels, shared=[], confidence=0.95
     )
     texts = [text.get_text() for text in figure.axes[0].texts]

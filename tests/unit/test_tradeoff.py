@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from rib.analyses import tradeoff
 from rib.analyses.epochs import draw_tradeoff_epochs, tradeoff_table
-from rib.analyses.tradeoff import draw_tradeoff
 from rib.base.errors import UserError
 from rib.statistics.bootstrap import object_weights, over_runs
 from rib.statistics.counts import Counts, RowFiles
@@ -337,7 +337,7 @@ def texts_of(artists):
 
 
 def test_one_point_per_method_with_both_whiskers_and_a_line_by_alpha():
-    figure, drawn_rows = draw_tradeoff(mri_table(), NO_CURVE, **SETTINGS)
+    figure, drawn_rows = tradeoff.draw_tradeoff(mri_table(), NO_CURVE, **SETTINGS)
     (axes,) = figure.axes
     assert points_by_label(axes) == {
         "pretrained": [ORIGIN],
@@ -378,10 +378,10 @@ def test_changes_in_distribution_have_panels_of_their_own_below():
         }
     )
     # when
-    figure, drawn_rows = draw_tradeoff(mri_table(), NO_CURVE, in_distribution, **SETTINGS)
+    figure, drawn_rows = tradeoff.draw_tradeoff(mri_table(), NO_CURVE, in_distribution, **SETTINGS)
     # then
     above, below = figure.axes
-    figure_without, _ = draw_tradeoff(mri_table(), NO_CURVE, **SETTINGS)
+    figure_without, _ = tradeoff.draw_tradeoff(mri_table(), NO_CURVE, **SETTINGS)
     (axes_without,) = figure_without.axes
     assert points_by_label(above) == points_by_label(axes_without)
     assert points_by_label(below) == {
@@ -395,7 +395,7 @@ def test_changes_in_distribution_have_panels_of_their_own_below():
 
 
 def test_variants_that_share_colour_and_marker_are_filled_differently():
-    figure, _ = draw_tradeoff(mri_table(), NO_CURVE, **SETTINGS)
+    figure, _ = tradeoff.draw_tradeoff(mri_table(), NO_CURVE, **SETTINGS)
     (axes,) = figure.axes
     fills = {line.get_label(): line.get_fillstyle() for line in axes.lines}
     assert fills["FT"] == "full"
@@ -406,7 +406,7 @@ def test_variants_that_share_colour_and_marker_are_filled_differently():
 
 def test_each_parent_has_a_line_of_its_own():
     averages = {"w1": ("ft", 0.1), "w9": ("lp", 0.9)}
-    figure, _ = draw_tradeoff(mri_table(), NO_CURVE, **{**SETTINGS, "averages": averages})
+    figure, _ = tradeoff.draw_tradeoff(mri_table(), NO_CURVE, **{**SETTINGS, "averages": averages})
     (axes,) = figure.axes
     assert joined_points(axes) == [
         [ORIGIN, (35, 6), (95, 12)],
@@ -443,7 +443,7 @@ def curve_table():
 def test_a_curve_is_the_mean_of_its_targets_and_seeds_with_a_few_alphas():
     methods = {**STYLES, "curve": {"label": "C", "colour": "#000000", "marker": "."}}
     settings = {**SETTINGS, "methods": methods, "averages": {}}
-    figure, drawn_rows = draw_tradeoff(mri_table(), curve_table(), **settings)
+    figure, drawn_rows = tradeoff.draw_tradeoff(mri_table(), curve_table(), **settings)
     (axes,) = figure.axes
     (points,) = joined_points(axes)
     expected = np.array([(20, 1.5), (57.5, 9), (95, 1.5)])
@@ -462,7 +462,7 @@ def test_a_curve_is_the_mean_of_its_targets_and_seeds_with_a_few_alphas():
     ],
 )
 def test_the_axis_says_what_the_accuracy_is_and_the_note_what_is_resampled(seeds, note):
-    figure, _ = draw_tradeoff(mri_table(seeds=seeds), NO_CURVE, **SETTINGS)
+    figure, _ = tradeoff.draw_tradeoff(mri_table(seeds=seeds), NO_CURVE, **SETTINGS)
     label, *lines_of_note = figure.get_supxlabel().split("\n")
     assert label == "fit of the training images (%)"
     assert " ".join(lines_of_note) == f"whiskers: 90% confidence intervals over {note}"
@@ -471,13 +471,13 @@ def test_the_axis_says_what_the_accuracy_is_and_the_note_what_is_resampled(seeds
 
 def test_models_have_panels_in_the_given_order():
     settings = {**SETTINGS, "models": {"n": "N", "none": "", "m": "M"}}
-    figure, _ = draw_tradeoff(mri_table(models=("m", "n")), NO_CURVE, **settings)
+    figure, _ = tradeoff.draw_tradeoff(mri_table(models=("m", "n")), NO_CURVE, **settings)
     assert [axes.get_title("left") for axes in figure.axes] == ["N", "M"]
 
 
 def test_a_target_that_is_not_evaluated_leaves_an_empty_panel():
     not_evaluated = mri_table().assign(on_target=np.nan, on_target_before=np.nan)
-    figure, _ = draw_tradeoff(not_evaluated, NO_CURVE, **SETTINGS)
+    figure, _ = tradeoff.draw_tradeoff(not_evaluated, NO_CURVE, **SETTINGS)
     (axes,) = figure.axes
     points = points_by_label(axes)
     assert points.keys() == {"pretrained", *(style["label"] for style in STYLES.values())}

@@ -32,8 +32,8 @@ def test_the_default_grid(project):
         "finetune": models * trained * targets,
         "evaluate": models * (1 + (trained + merged) * targets),
         **TABLES,
-        "compare_models": 1,
-        "tabulate_sizes": 1,
+        "analyse_models": 1,
+        "analyse_pretraining_sizes": 1,
         **FIGURES,
         **PAGE,
     }
@@ -72,4 +72,4 @@ def test_a_bad_entry_of_ones_own_is_one_sentence(project):
 @pytest.mark.thorough
 def test_without_targets_no_models_are_compared(project):
     planned = project.planned(config=("datasets=[fashion_drawing,fashion_tilted]",))
-    assert "compare_models" not in planned and planned["compute_metrics"] == 1
+    assert "analyse_models" not in planned and planned["compute_metrics"] == 1

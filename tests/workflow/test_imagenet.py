@@ -39,12 +39,12 @@ def test_the_papers_grid_is_planned_without_data(printed):
         == MODELS * (1 + (TRAINED + MERGED) * TARGETS * SIZES) * EVALUATION_GROUPS
     )
     assert (
-        planned["compare_samples"]
-        == planned["compare_with_baselines"]
-        == planned["compare_models"]
+        planned["analyse_samples"]
+        == planned["analyse_effective_robustness"]
+        == planned["analyse_models"]
         == 1
     )
-    assert planned["plot_figures"] == 1
+    assert planned["draw_figures"] == 1
     # nine datasets; val with its kit and C in four parts; seven models
     assert planned["download"] == 7 + 2 + 4 + MODELS
     # three geometries, and C in one form for all
@@ -111,8 +111,8 @@ def test_a_dataset_of_fewer_classes_has_a_line_where_val_is_scored_among_them(im
     names = "imagenet_val,imagenet_val_r,imagenet_a,imagenet_r"
     planned = imagenet.planned(config=(*config, f"datasets=[{names}]"))
     assert planned["prepare"] == 3 * 4 and planned["evaluate"] == MODELS * (1 + 2 * SIZES) * 2
-    assert planned["compare_with_baselines"] == 1
+    assert planned["analyse_effective_robustness"] == 1
     planned = imagenet.planned(
         config=(*config, f"datasets=[{names.replace('imagenet_val_r,', '')}]")
     )
-    assert "compare_with_baselines" not in planned
+    assert "analyse_effective_robustness" not in planned

@@ -26,23 +26,6 @@ def test_the_map_names_figures_and_tables_that_exist(row):
     assert row["tables"].split() and set(row["tables"].split()) <= made
 
 
-def test_only_a_page_with_the_papers_bars_speaks_of_them(project):
-    page = "reports/tiny/index.html"
-    folder = "workflow/lib/rib/analyses/robustness"
-    plain = f"{folder}/before_after.rst"
-    with_bars = f"{folder}/before_after_with_paper.rst"
-    printed = project.listed(page)
-    assert plain in printed and with_bars not in printed
-    (project.folder / "mine/paper.csv").write_text(
-        "family,model,method,ood_before,ood_after,source\ntiny,tiny_cnn,ft,40,41,tests\n"
-    )
-    printed = project.listed(page)
-    assert with_bars in printed and plain not in printed
-    words = {path: (project.folder / path).read_text() for path in (plain, with_bars)}
-    assert "Diamonds" in words[with_bars] and "Diamonds" not in words[plain]
-    assert "the paper" not in words[plain]
-
-
 def test_the_target_collects_what_the_run_has_and_says_what_it_stands_for(finished_copy):
     finished_copy.snakemake("--cores", "1", "paper")
     folder = finished_copy.folder / "reports/tiny/paper"

@@ -335,10 +335,10 @@ def test_with_what_is_made_of_a_grid_alone_figures_and_page_can_be_made_again(sh
     reader.dvc(
         "remote", "add", "--local", "--default", "storage", str(shared.folder.parent / "storage")
     )
-    reader.rib("pull", "results/tiny/paper/metrics", "reports")
+    reader.rib("pull", "reports")
     assert "Nothing to be done" in reader.snakemake("-n")
-    reader.edit("workflow/lib/rib/analyses/robustness/radar.py", "markersize=4.5", "markersize=5.5")
-    assert reader.planned() == {"plot_figures": 1, **PAGE}
+    reader.edit("workflow/lib/rib/analyses/radar.py", "markersize=4.5", "markersize=5.5")
+    assert reader.planned() == {"draw_figures": 1, **PAGE}
     page = reader.folder / "reports/tiny/index.html"
     jobs = re.search(r"\d+ jobs", page.read_text())[0]
     reader.snakemake()

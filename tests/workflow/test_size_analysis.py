@@ -106,9 +106,9 @@ def test_models_are_pretrained_benchmarked_and_compared_by_size(own):
 
 def test_a_grid_of_one_size_and_published_models_has_no_such_analysis(project):
     planned = project.planned()
-    assert not {"tabulate_sizes", "pretrain_model"} & planned.keys()
+    assert not {"analyse_train_subsets", "pretrain_model"} & planned.keys()
     planned = project.planned(config=(SIZES,))
-    assert planned["tabulate_sizes"] == 1
+    assert planned["analyse_train_subsets"] == 1
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ TARGETS = ["red", "green"]
 
 
 def tables(project, folder="reports/tiny"):
-    """Tables of accuracy and RI by name, of a grid's own folder or, by default, the published."""
+    """Tables of accuracy and RI by name."""
     return {
         name: pd.read_csv(project.folder / folder / f"tables/{name}.csv")
         for name in ("accuracy", "ri", "mri", "ood")
@@ -204,7 +204,7 @@ def test_figures_have_the_same_bytes_in_whatever_order_one_process_draws_them(
 ):
     project, _ = drawn
     monkeypatch.chdir(project.folder)
-    record = json.loads(Path(project.report(), "figures/provenance.json").read_text())
+    record = json.loads(Path(project.report(), "figures/figures.provenance.json").read_text())
     names = list(record["cfg"]["figures"])
     forwards = draw_figures(record, names, tmp_path / "forwards")
     backwards = draw_figures(record, reversed(names), tmp_path / "backwards")
@@ -213,15 +213,11 @@ def test_figures_have_the_same_bytes_in_whatever_order_one_process_draws_them(
     assert differing == []
 
 
-def test_tables_and_figures_are_published(finished):
+def test_a_plain_run_makes_tables_figures_and_the_page(finished):
     project, printed = finished
     made = tables(project)
     assert len(made["accuracy"]) == (1 + 4 * 2) * 4 and set(made["accuracy"]["n"]) == {20}
     assert len(made["ri"]) == 4 * 2 and list(made["mri"]["method"]) == METHODS
-    of_grid = project.folder / project.report()
-    drawn_figures = {file.name: file.read_bytes() for file in of_grid.glob("figures/*.???")}
-    published = (project.folder / "reports/tiny/figures").glob("*.???")
-    assert drawn_figures == {file.name: file.read_bytes() for file in published}
     assert "Page: reports/tiny/index.html" in printed
     assert not any((project.folder / "work").iterdir())
 
@@ -294,7 +290,7 @@ def test_the_page_says_what_ri_is_averaged_over_and_where_heads_are_from(finishe
 
 
 def test_figures_that_fail_are_named_and_the_others_are_kept(finished_copy):
-    module = "workflow/lib/rib/analyses/robustness/radar.py"
+    module = "workflow/lib/rib/analyses/radar.py"
     finished_copy.edit(
         module, "    figure, axes = plt.subplots(", "    broken, axes = plt.subplots("
     )
@@ -302,7 +298,7 @@ def test_figures_that_fail_are_named_and_the_others_are_kept(finished_copy):
     printed = finished_copy.snakemake(target, "--cores", "1", check=False)
     sentence = next(line for line in printed.splitlines() if "could not draw" in line)
     assert "could not draw 1 figure of 11: radar (NameError: name 'figure'" in sentence
-    kept = Path("logs/tiny/plot_figures")
+    kept = Path("logs/reports/tiny/draw_figures")
     assert f"{kept}.log" in sentence
     assert str(kept) in sentence
     assert "Traceback" in (finished_copy.folder / f"{kept}.log").read_text()
@@ -326,14 +322,14 @@ LIBRARY = "workflow/lib/rib"
 # Rules of tables and figures. Histories too, since unfinished runs are marked in their table.
 MADE_OF_ROWS = {
     "compute_metrics",
-    "compare_methods",
-    "compare_samples",
-    "write_summary",
-    "count_costs",
+    "analyse_comparison",
+    "analyse_samples",
+    "analyse_summary",
+    "analyse_cost",
     *FIGURES,
-    "gather_histories",
-    "explain_cells",
-    "describe_data_and_models",
+    "analyse_training",
+    "analyse_cells",
+    "analyse_data_and_models",
 }
 
 
@@ -375,7 +371,9 @@ def test_an_edit_of_a_layout_prepares_its_datasets_again(finished_copy):
 
 @pytest.mark.thorough
 def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_copy):
-    finished_copy.edit("workflow/scripts/_networks.py", "states=states,", "states=(states),")
+    finished_copy.edit(
+        "workflow/scripts/_networks.py", "run, settings, opt", "run, (settings), opt"
+    )
     planned = finished_copy.planned()
     assert set(planned) - MADE_OF_ROWS == {"evaluate", *PAGE}
 
@@ -383,7 +381,7 @@ def test_an_argument_that_scripts_share_re_runs_the_stages_that_use_it(finished_
 @pytest.mark.thorough
 def test_a_column_of_the_mri_table_re_runs_tables_figures_and_the_page(finished_copy):
     finished_copy.edit(
-        f"{LIBRARY}/analysis/tables.py",
+        f"{LIBRARY}/statistics/tables.py",
         'GROUP = ["model", "method", "size"]',
         'GROUP = [*["model", "method", "size"]]',
     )
@@ -419,7 +417,7 @@ def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_th
 def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy):
     finished_copy.edit(f"{LIBRARY}/methods/lwf.py", "self.weight * ", "1.0 * self.weight * ")
     printed = finished_copy.listed()
-    assert jobs(printed) == {"finetune": 2, "evaluate": 2, **TABLES, "plot_figures": 1, **PAGE}
+    assert jobs(printed) == {"finetune": 2, "evaluate": 2, **TABLES, "draw_figures": 1, **PAGE}
     assert methods(printed, "finetune") == methods(printed, "evaluate") == {"lwf"}
 
 
@@ -454,8 +452,8 @@ def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
 def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     planned = finished_copy.planned(config=("targets=[red,green,blue]",))
     of_new_target = {"check_labels": 1, "finetune": 3, "evaluate": 4}
-    # All tables and figures too, since what is made of a grid has a folder of its own.
-    assert planned == {**of_new_target, **TABLES, **FIGURES, **PAGE}
+    # What is drawn of the pretrained model alone stays.
+    assert planned == {**of_new_target, **TABLES, "draw_figures": 1, **PAGE}
 
 
 def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_copy):
@@ -481,12 +479,12 @@ def test_a_pending_download_hides_no_other_work(finished_copy):
 @pytest.mark.thorough
 def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
     finished_copy.edit("mine/models.yaml", "label: tiny_cnn", "label: another")
-    assert set(finished_copy.planned()) <= {*FIGURES, "write_summary", *PAGE}
+    assert set(finished_copy.planned()) <= {*FIGURES, "analyse_summary", *PAGE}
 
 
 def test_editing_the_module_of_a_figure_re_runs_the_job_of_figures_alone(finished_copy):
-    finished_copy.edit(f"{LIBRARY}/analyses/robustness/radar.py", "markersize=4.5", "markersize=5")
-    assert finished_copy.planned() == {"plot_figures": 1, **PAGE}
+    finished_copy.edit(f"{LIBRARY}/analyses/radar.py", "markersize=4.5", "markersize=5")
+    assert finished_copy.planned() == {"draw_figures": 1, **PAGE}
 
 
 def test_editing_the_figures_style_draws_them_again(finished_copy):
@@ -526,9 +524,9 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project)
 def test_figures_can_be_drawn_again_and_nothing_before_them_is(finished_copy):
     figures = finished_copy.folder / finished_copy.report() / "figures"
     shutil.rmtree(figures)
-    assert finished_copy.planned() == {}, "they are published"
+    assert finished_copy.planned() == {**FIGURES, **PAGE}
     two_figures = [f"{finished_copy.report()}/figures/{name}.png" for name in ("radar", "cost")]
-    assert finished_copy.planned(*two_figures) == {"plot_figures": 1}
+    assert finished_copy.planned(*two_figures) == {"draw_figures": 1}
 
 
 @pytest.mark.slow

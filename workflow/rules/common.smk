@@ -61,26 +61,16 @@ os.environ[JOBS_PER_GPU] = str(CONFIG["compute"]["jobs_per_gpu"])
 os.environ["RIB_SNAKEMAKE"] = str(os.getpid())  # scripts/_run.py
 
 FAMILY = GRID.family.name
-MODEL = f"results/{FAMILY}/models/{{model}}"
-RUNS = f"results/{FAMILY}/{CONFIG['protocol']}"
-RUN_PATH = "{model}/{target}/{method}/{size}/{seed}"
-LOGS = f"logs/{FAMILY}"
 REPORT = PATHS.report  # folder of tables, figures and page
 REPORTING = WORKFLOW / "lib/rib/report"
-MODEL_WEIGHTS = f"{MODEL}/weights.safetensors"
-GEOMETRIES = {geometry.key: geometry for geometry in map(GRID.geometry, GRID.models)}
-GEOMETRY_OF = {model: GRID.geometry(model).key for model in GRID.models}
 EVALUATION_GROUPS = GRID.evaluation_groups()
 DATASETS_READ = GRID.datasets_read()
 # Datasets whose photos are kept encoded: all that jobs read, and the evaluated ones.
 LARGE_DATASETS_READ = {entry.name for entry in DATASETS_READ if entry.storage == "encoded"}
 LARGE_DATASETS = LARGE_DATASETS_READ & set(GRID.datasets)
-CURVES = [name for name, method in GRID.methods.items() if method.form == "curve"]
 ENSEMBLES = [name for name, method in GRID.methods.items() if method.form == "ensemble"]
 CONDITIONS = "; ".join(GRID.conditions())
-CONFIDENCE = CONFIG["statistics"]["confidence"]
 FIRST_MODEL = next(iter(GRID.models))
-PRETRAINED_RUNS = {run.model: run for run in GRID.runs() if run.method == PRETRAINED}
 COMPUTE = from_params(ComputeSettings, GRID.compute())
 EVALUATION_BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
 MEMORY = NetworkMemory(GRID)
@@ -96,7 +86,7 @@ def view_of(model, *datasets):
 
 def view_at(geometry, *datasets):
     """How a job reads the given datasets at a geometry."""
-    return from_params(DatasetView, GRID.view_at(GEOMETRIES[geometry], datasets))
+    return from_params(DatasetView, GRID.view_at(PATHS.geometries[geometry], datasets))
 
 
 wildcard_constraints:

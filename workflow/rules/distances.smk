@@ -49,14 +49,20 @@ def compression_settings(wildcards):
 rule compress_datasets:
     input:
         manifests=lambda wildcards: [
-            prepared("manifest.json", name, wildcards.geometry) for name in DATASETS_OF_DISTANCES
+            PATHS.prepared("manifest.json", name, wildcards.geometry)
+            for name in DATASETS_OF_DISTANCES
         ],
         indexes=lambda wildcards: ancient(
-            [prepared("index.parquet", name, wildcards.geometry) for name in DATASETS_OF_DISTANCES]
+            [
+                PATHS.prepared("index.parquet", name, wildcards.geometry)
+                for name in DATASETS_OF_DISTANCES
+            ]
         ),
-        dataset_files=lambda wildcards: ancient(files_at(wildcards.geometry, DATASETS_OF_DISTANCES)),
-        proxy=lambda wildcards: proxy_of(wildcards.geometry, DATASETS_OF_DISTANCES),
-        splits=splits_of("{geometry}", DATASETS_OF_DISTANCES),
+        dataset_files=lambda wildcards: ancient(
+            PATHS.prepared_files(wildcards.geometry, DATASETS_OF_DISTANCES)
+        ),
+        proxy=lambda wildcards: PATHS.proxy(wildcards.geometry, DATASETS_OF_DISTANCES),
+        splits=PATHS.splits("{geometry}", DATASETS_OF_DISTANCES),
     output:
         compression="results/{family}/{protocol}/distances/{geometry}/compression.csv",
         provenance="results/{family}/{protocol}/distances/{geometry}/compression.provenance.json",

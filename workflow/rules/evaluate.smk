@@ -12,49 +12,10 @@ from rib.evaluation.settings import EvaluationSettings, MergeSettings, SnapshotS
 MINUTES_OF_EVALUATION = 120
 MINUTES_OF_LONG_EVALUATION = 720
 
-ROW_FILE = (
-    "results/{family}/{protocol}/{stage}/{model}/{target}/{entry}/{size}/{seed}/{group}.parquet"
-)
 # {"ft": "ft", "wise_ft-alpha0.25": "wise_ft-alpha", "wise_ft-alpha0.5": "wise_ft-alpha"}
 ENTRY_OF_METHOD = {name: GRID.evaluation_of(name) for name in (PRETRAINED, *GRID.methods)}
 # The last method of each entry; all methods of an entry are made of the same files.
 METHOD_OF_ENTRY = {entry: method for method, entry in ENTRY_OF_METHOD.items()}
-
-
-def rows_of(runs, stage="evaluate", groups=EVALUATION_GROUPS):
-    """Files with the rows of runs on evaluation groups, each once.
-
-    One of them is results/emoji/paper/evaluate/net/noto/ft/all/0/emoji.parquet.
-    """
-    files = []
-    for run in runs:
-        for group in groups:
-            file = ROW_FILE.format(
-                family=FAMILY,
-                protocol=CONFIG["protocol"],
-                stage=stage,
-                entry=ENTRY_OF_METHOD[run.method],
-                group=group,
-                **vars(run),
-            )
-            files.append(file)
-    return list(dict.fromkeys(files))
-
-
-def rows_on_select_splits(runs):
-    """Files with the rows of runs on the select splits of their targets, each once.
-
-    Variants and learning rates are chosen by them.
-    """
-    files = []
-    for run in runs:
-        files.extend(rows_of([run], "select", GRID.groups_of(run.target)))
-    return list(dict.fromkeys(files))
-
-
-def methods_of(runs):
-    """Methods of runs, each once. Files may also have rows of methods that config leaves out."""
-    return list(dict.fromkeys(run.method for run in runs))
 
 
 def evaluated_run(wildcards):
@@ -71,19 +32,18 @@ def evaluated_run(wildcards):
 def network_files(run):
     """Inputs of which a run's network is made, by name.
 
-    Large files are `ancient`, since jobs watch their manifests instead. `run` is a run or the
-    wildcards of one.
+    Large files are `ancient`, since jobs watch their manifests instead.
     """
-    parents = PARENTS[run.method]
+    parents = PATHS.parents[run.method]
     is_selected = run.method != PRETRAINED and GRID.methods[run.method].form == SELECT
     return {
-        "model": f"{MODEL}/manifest.json".format(model=run.model),
-        "weights": ancient(MODEL_WEIGHTS.format(model=run.model)),
-        "selection": SELECTED_WEIGHTS.format(**columns_of(run)) if is_selected else [],
-        "checkpoint_manifests": checkpoint_files("manifest.json", run, parents),
-        "checkpoints": ancient(checkpoint_files("checkpoint.safetensors", run, parents)),
-        "fisher_manifests": fisher_files("manifest.json", run),
-        "fisher": ancient(fisher_files("safetensors", run)),
+        "model": PATHS.model("manifest.json", run.model),
+        "weights": ancient(PATHS.model("weights.safetensors", run.model)),
+        "selection": PATHS.selection(run) if is_selected else [],
+        "checkpoint_manifests": PATHS.checkpoints("manifest.json", run, parents),
+        "checkpoints": ancient(PATHS.checkpoints("checkpoint.safetensors", run, parents)),
+        "fisher_manifests": PATHS.fisher("manifest.json", run),
+        "fisher": ancient(PATHS.fisher("safetensors", run)),
     }
 
 
@@ -104,13 +64,13 @@ def merge_of(method, settings_of_networks):
 
 def evaluation_inputs(wildcards, datasets):
     """Inputs of a job that evaluates an entry on datasets, by name."""
-    geometry = GEOMETRY_OF[wildcards.model]
+    geometry = PATHS.geometry_of(wildcards.model)
     return {
         **network_files(evaluated_run(wildcards)),
-        "datasets": [prepared("manifest.json", name, geometry) for name in datasets],
-        "dataset_files": ancient(files_at(geometry, datasets)),
-        "proxy": proxy_of(geometry, datasets),
-        "splits": splits_of(geometry, datasets),
+        "datasets": [PATHS.prepared("manifest.json", name, geometry) for name in datasets],
+        "dataset_files": ancient(PATHS.prepared_files(geometry, datasets)),
+        "proxy": PATHS.proxy(geometry, datasets),
+        "splits": PATHS.splits(geometry, datasets),
     }
 
 
@@ -123,7 +83,7 @@ def evaluation_settings(wildcards, datasets, **changes):
     evaluated = GRID.methods[method].evaluated if method != PRETRAINED else {}
     part = GRID.part_of_group(wildcards.group)
     fields = {
-        "parents": PARENTS[method],
+        "parents": PATHS.parents[method],
         "merge": merge_of(method, evaluated),
         "view": view_of(wildcards.model, *datasets),
         "evaluation_batch_size": EVALUATION_BATCH_SIZE,

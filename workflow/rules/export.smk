@@ -8,9 +8,8 @@ from rib.report.settings import CardDescription, ExportSettings
 
 ABOUT = describe_grid(GRID)
 
-EXPORT = f"{RUNS}/export/{RUN_PATH}"
 REASONS = {
-    **dict.fromkeys(CURVES, "it has several states"),
+    **dict.fromkeys(LABELS.curves, "it has several states"),
     **dict.fromkeys(ENSEMBLES, "it has several networks"),
     **{
         name: "networks have no padding prompt"
@@ -39,8 +38,8 @@ def export_inputs(wildcards):
         "row_manifests": beside("manifest", PATHS.rows(runs)),
         "indexes": ancient(PATHS.indexes()),
         "prepared": list(map(manifest_of, PATHS.indexes())),
-        "proxy": proxy_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
-        "splits": splits_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
+        "proxy": PATHS.proxy(PATHS.first_geometry, GRID.datasets),
+        "splits": PATHS.splits(PATHS.first_geometry, GRID.datasets),
         "records": [re.sub(r"\w+\.json$", "provenance.json", path) for path in files_of_weights],
         "templates": [
             local(REPORTING / name) for name in ("model_card.md.jinja", "citation.jinja")
@@ -62,7 +61,7 @@ def card_description(wildcards):
     Of parents that differ in their targets it says how that on the last one is trained.
     """
     training = {}
-    for key in PARENTS[wildcards.method]:
+    for key in PATHS.parents[wildcards.method]:
         parent = {**wildcards, **parent_of(key)}
         name = parent["method"]
         if GRID.methods[name].trains:
@@ -76,7 +75,7 @@ def card_description(wildcards):
         methods=ABOUT.methods,
         method_settings=ABOUT.config["method_settings"],
         reference=ABOUT.config["reference"],
-        confidence=CONFIDENCE,
+        confidence=LABELS.confidence,
         training=training,
     )
 
@@ -161,7 +160,7 @@ def exported(wildcards):
     total_size = sum(size_of_export(GRID.models[run.model]) for run in runs)
     size = f"about {in_bytes(total_size)}" if total_size else "of unknown size"
     print_lines(*NOT_EXPORTED.values(), f"exporting {len(runs)} runs, {size}", file=sys.stderr)
-    return [f"{EXPORT}/README.md".format(**vars(run)) for run in runs]
+    return [f"{PATHS.stage('export')}/{run}/README.md" for run in runs]
 
 
 def size_of_export(model):

@@ -16,15 +16,15 @@ def weights_settings(wildcards):
     The files have their sizes and times in place of hashes, which would slow down every dry-run.
     Without the files, settings are those of the checkpoint's record, if it was pulled.
     """
-    run = RUN_PATH.format(**wildcards)
-    entry = GRID.models[wildcards["model"]]
+    run = str(run_of(wildcards))
+    entry = GRID.models[wildcards.model]
     row = CATALOG.external[run]
     path = row["path"]  # of a file, or of a folder as other libraries export it
     files = [path / name for name in EXPORTED if (path / name).is_file()]
     if not files and path.is_file():
         files = [path]
     if not files:
-        record = provenance.read(Path(f"{CHECKPOINT}/provenance.json".format(**wildcards)))
+        record = provenance.read(Path(PATHS.checkpoint("provenance.json", run_of(wildcards))))
         if record:
             return record["cfg"]["settings"]
         weights_of_a_folder = " or ".join(EXPORTED[:2])
@@ -44,7 +44,7 @@ def weights_settings(wildcards):
     return {"run": run, "files": size_and_time, "model": model}
 
 
-for RUN in (vars(run) for run in CHECKPOINT_RUNS if str(run) in CATALOG.external):
+for RUN in (run for run in PATHS.checkpoint_runs if str(run) in CATALOG.external):
     weights_settings(RUN)  # refuse a missing file before any job runs
 
 

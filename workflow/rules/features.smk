@@ -26,9 +26,11 @@ def network_inputs(wildcards):
     They are images of its dataset, or of the target if it has none.
     """
     return {
-        **network_files(wildcards),
+        **network_files(run_of(wildcards)),
         **dataset_inputs(
-            "dataset", wildcards.get("dataset", wildcards.target), GEOMETRY_OF[wildcards.model]
+            "dataset",
+            wildcards.get("dataset", wildcards.target),
+            PATHS.geometry_of(wildcards.model),
         ),
     }
 
@@ -50,7 +52,7 @@ def network_settings(wildcards):
     if dataset == NO_TARGET:
         dataset = GRID.reference.dataset.name
     return {
-        "parents": PARENTS[wildcards.method],
+        "parents": PATHS.parents[wildcards.method],
         "merge": merge_of_run(wildcards.method),
         "view": view_of(wildcards.model, dataset),
         "evaluation_batch_size": EVALUATION_BATCH_SIZE,
@@ -129,11 +131,11 @@ rule compute_epoch_features:
     input:
         unpack(
             lambda wildcards: dataset_inputs(
-                "dataset", wildcards.dataset, GEOMETRY_OF[wildcards.model]
+                "dataset", wildcards.dataset, PATHS.geometry_of(wildcards.model)
             )
         ),
-        model=f"{MODEL}/manifest.json",
-        weights=ancient(MODEL_WEIGHTS),
+        model="results/{family}/models/{model}/manifest.json",
+        weights=ancient("results/{family}/models/{model}/weights.safetensors"),
         manifest="results/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}/manifest.json",
         snapshots=ancient(
             [
@@ -206,7 +208,7 @@ rule invert_representation:
 def inversion_before_tuning(wildcards):
     """The inversion of the pretrained model's representation of a job's dataset, by input."""
     file = (
-        f"results/{FAMILY}/{CONFIG['protocol']}/inversions/{PRETRAINED_RUNS[wildcards.model]}"
+        f"results/{FAMILY}/{CONFIG['protocol']}/inversions/{PATHS.pretrained_runs[wildcards.model]}"
         f"/{wildcards.dataset}"
     )
     return {
@@ -249,7 +251,7 @@ rule cross_inversions:
 def fisher_inputs(wildcards):
     """Inputs of a job that computes Fisher information, by name."""
     if wildcards.method == PRETRAINED:
-        return {**network_files(wildcards), **reference_inputs("dataset", wildcards.model)}
+        return {**network_files(run_of(wildcards)), **reference_inputs("dataset", wildcards.model)}
     return network_inputs(wildcards)
 
 

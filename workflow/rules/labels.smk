@@ -3,13 +3,6 @@
 
 from rib.evaluation.settings import LabelCheckSettings
 
-LABEL_CHECK = f"{RUNS}/labels/{{model}}/{{target}}"
-# Models whose head has classes that others published, or is made from names of classes. Heads that
-# are trained on the family's own labels can't contradict these.
-MODELS_WITH_PUBLISHED_CLASSES = [
-    name for name in GRID.models if GRID.head(name) in ("published", "zero_shot")
-]
-
 
 def compared_datasets(target):
     """Datasets on which a network is compared with its accuracy on a target, the target first.
@@ -20,34 +13,16 @@ def compared_datasets(target):
     return list(dict.fromkeys([target, *names]))
 
 
-def verdicts_on_labels(run):
-    """The verdict on the labels of a run's target, for which its trainings wait.
-
-    `run` is a run or the wildcards of one. The file is in a list, which is empty if the labels
-    can't be checked by the run's model, and under protocol held_out, where sweeps score nothing but
-    select splits.
-    """
-    if run.model not in MODELS_WITH_PUBLISHED_CLASSES or CONFIG["protocol"] == "held_out":
-        return []
-    return [f"{LABEL_CHECK}.json".format(model=run.model, target=run.target)]
-
-
-# Verdicts on all targets that models are trained on here.
-LABEL_VERDICTS = list(
-    dict.fromkeys(verdict for run in TRAINED_RUNS for verdict in verdicts_on_labels(run))
-)
-
-
 def label_check_inputs(wildcards):
     """Inputs of a job that checks the labels of a target, by name."""
-    geometry = GEOMETRY_OF[wildcards.model]
+    geometry = PATHS.geometry_of(wildcards.model)
     names = compared_datasets(wildcards.target)
     return {
-        "model": f"{MODEL}/manifest.json".format(model=wildcards.model),
-        "weights": ancient(MODEL_WEIGHTS.format(model=wildcards.model)),
-        "datasets": [prepared("manifest.json", name, geometry) for name in names],
-        "dataset_files": ancient(files_at(geometry, names)),
-        "proxy": proxy_of(geometry, names),
+        "model": PATHS.model("manifest.json", wildcards.model),
+        "weights": ancient(PATHS.model("weights.safetensors", wildcards.model)),
+        "datasets": [PATHS.prepared("manifest.json", name, geometry) for name in names],
+        "dataset_files": ancient(PATHS.prepared_files(geometry, names)),
+        "proxy": PATHS.proxy(geometry, names),
     }
 
 
@@ -79,7 +54,7 @@ rule check_labels:
     resources:
         gpu=GPU,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
-            PRETRAINED_RUNS[wildcards.model], compared_datasets(wildcards.target), attempt
+            PATHS.pretrained_runs[wildcards.model], compared_datasets(wildcards.target), attempt
         ),
         runtime=60,
     params:

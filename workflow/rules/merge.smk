@@ -1,17 +1,10 @@
 # Merges: what they need, and those that are selected on held-out images. How the networks of other
 # merges are made is computed by the jobs that use them (evaluate.smk).
 
-from rib.config.settings import constant, takes_fisher
+from rib.config.settings import constant
 from rib.evaluation.settings import SelectionSettings
 
 FEWEST_PARENTS = 1  # of a merge whose algorithm doesn't say
-SELECTED_WEIGHTS = f"{RUNS}/merge/{RUN_PATH}/selection.json"
-MERGED_RUNS = [
-    run
-    for run in GRID.runs()
-    if run.method != PRETRAINED and GRID.methods[run.method].form in MERGES
-]
-MERGED_RUNS += GRID.runs_over_targets()
 
 
 def digest_with_merge(script, method):
@@ -21,34 +14,15 @@ def digest_with_merge(script, method):
     return digest(script, CATALOG.algorithm_file(GRID.methods[method].algorithm))
 
 
-def fisher_files(ending, run):
-    """A file of the Fisher information of each parent, if the algorithm asks for it.
-
-    `run` is a run or the wildcards of one. The file is named after the number of images, such as
-    1000.safetensors.
-    """
-    method = GRID.methods.get(run.method)  # None for the pretrained model
-    if method is None or method.form not in LOADED:
-        return []
-    if not takes_fisher(CATALOG.algorithm_file(method.algorithm)):
-        return []
-    columns = {**columns_of(run), "fisher_images": method.settings["fisher_images"]}
-    files = []
-    for key in PARENTS[run.method]:
-        parent = {**columns, **parent_of(key)}
-        files.append(f"{FISHER}.{ending}".format(**parent))
-    return files
-
-
 def refuse_parents():
     """Raise a UserError if a merge can't be made of its parents, before anything is trained.
 
     It has too few of them, or one trains a padding prompt, which can't be averaged.
     """
-    names_of_merges = dict.fromkeys(run.method for run in MERGED_RUNS)
+    names_of_merges = dict.fromkeys(run.method for run in PATHS.merged_runs)
     for name in names_of_merges:
         method = GRID.methods[name]
-        number = len(PARENTS[name])
+        number = len(PATHS.parents[name])
         algorithm = CATALOG.algorithm_file(method.algorithm)
         fewest = constant(algorithm, "FEWEST_PARENTS", FEWEST_PARENTS)
         if number < fewest:
@@ -69,10 +43,10 @@ refuse_parents()
 def selection_inputs(wildcards):
     """Inputs of a job that chooses weights, by name."""
     return {
-        **network_files(wildcards),
-        **dataset_inputs("target", wildcards.target, GEOMETRY_OF[wildcards.model]),
+        **network_files(run_of(wildcards)),
+        **dataset_inputs("target", wildcards.target, PATHS.geometry_of(wildcards.model)),
         "dataset_files": ancient(
-            prepared("images.npy", wildcards.target, GEOMETRY_OF[wildcards.model])
+            PATHS.prepared("images.npy", wildcards.target, PATHS.geometry_of(wildcards.model))
         ),
         "selection": [],  # which this job writes
     }

@@ -14,8 +14,8 @@ rule compute_metrics:
         indexes=ancient(PATHS.indexes()),
         classes=ancient(PATHS.classes()),
         prepared=list(map(manifest_of, PATHS.indexes())),
-        proxy=proxy_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
-        splits=splits_of(GEOMETRY_OF[FIRST_MODEL], GRID.datasets),
+        proxy=PATHS.proxy(PATHS.first_geometry, GRID.datasets),
+        splits=PATHS.splits(PATHS.first_geometry, GRID.datasets),
     output:
         **TABLES,
         mri_json=MRI_JSON,

@@ -21,7 +21,9 @@ def fitted_on(wildcards):
     """
     if not has_fitted_head(wildcards.model):
         return []
-    return prepared("manifest.json", GRID.reference.dataset.name, GEOMETRY_OF[wildcards.model])
+    return PATHS.prepared(
+        "manifest.json", GRID.reference.dataset.name, PATHS.geometry_of(wildcards.model)
+    )
 
 
 def megabytes_of_conversion(wildcards):

@@ -3,8 +3,6 @@
 
 from rib.data.settings import PreparationSettings
 
-PREPARED = f"results/{FAMILY}/prepare/{{dataset}}/{{geometry}}"
-PREPARED_FILES = ["images.npy", "index.parquet", "classes.json"]
 FEW_IMAGES = 5000  # at most so many are decoded by one thread
 MINUTES_OF_FEW_IMAGES = 60
 MINUTES_OF_MANY_IMAGES = 720
@@ -17,39 +15,10 @@ MANY_IMAGES = {
 
 
 # Geometries of prepared arrays: those of the models, with and without their crop.
-PREPARED_GEOMETRIES = dict(GEOMETRIES)
-for PREPARED_GEOMETRY in GEOMETRIES.values():
+PREPARED_GEOMETRIES = dict(PATHS.geometries)
+for PREPARED_GEOMETRY in PATHS.geometries.values():
     UNCROPPED_GEOMETRY = PREPARED_GEOMETRY.without_crop()
     PREPARED_GEOMETRIES[UNCROPPED_GEOMETRY.key] = UNCROPPED_GEOMETRY
-
-
-def prepared(file, dataset, geometry):
-    """A file of a prepared dataset, such as results/emoji/prepare/noto/224/manifest.json.
-
-    Encoded datasets (photos as published, decoded when used) are the same at all geometries, and
-    those that models see without their crop are prepared without it.
-    """
-    if CATALOG.datasets[dataset].storage == "encoded":
-        geometry = "encoded"
-    elif dataset in GRID.uncropped:
-        geometry = GEOMETRIES[geometry].without_crop().key
-    return f"{PREPARED}/{file}".format(dataset=dataset, geometry=geometry)
-
-
-def files_at(geometry, datasets):
-    """All files of prepared datasets that jobs read."""
-    return [prepared(file, name, geometry) for name in datasets for file in PREPARED_FILES]
-
-
-def proxy_of(geometry, datasets):
-    """Manifest of the dataset that contains the pretraining proxy.
-
-    The proxy is images that stand in for the pretraining data. Without a dataset from which they
-    are excluded, it isn't needed, and this is an empty list.
-    """
-    if not any(GRID.excludes_proxy(dataset) for dataset in datasets):
-        return []
-    return prepared("manifest.json", GRID.reference.dataset.name, geometry)
 
 
 def decode_workers_of(wildcards):

@@ -15,11 +15,11 @@ def pretraining_inputs(wildcards):
     pretraining = CATALOG.models[wildcards.model].pretrain
     dataset = pretraining["dataset"]
     test_dataset = pretraining["test"]
-    geometry = GEOMETRY_OF[wildcards.model]
+    geometry = PATHS.geometry_of(wildcards.model)
     return {
-        "dataset": prepared("manifest.json", dataset, geometry),
-        "test": prepared("manifest.json", test_dataset, geometry),
-        "dataset_files": ancient(files_at(geometry, [dataset, test_dataset])),
+        "dataset": PATHS.prepared("manifest.json", dataset, geometry),
+        "test": PATHS.prepared("manifest.json", test_dataset, geometry),
+        "dataset_files": ancient(PATHS.prepared_files(geometry, [dataset, test_dataset])),
     }
 
 

@@ -58,7 +58,7 @@ rule write_page:
         runtime=10,
     params:
         cfg=to_params(page_settings(GRID, PATHS, CHOSEN_ANALYSES, digest("write_page", *PAGE_CODE))),
-        files=REPORT_FILES,
+        files=lambda wildcards, input: REPORT_FILES,  # `input`: the page is not of them
     script:
         "../scripts/write_page.py"
 

@@ -4,22 +4,6 @@
 
 from rib.data.settings import SplitSettings
 
-SPLIT = f"{RUNS}/split/{{dataset}}/{{geometry}}"
-
-
-def splits_of(geometry, datasets):
-    """Splits of the given datasets under protocol held_out; an empty list otherwise."""
-    if not GRID.split_fractions:
-        return []
-    return [f"{SPLIT}.parquet".format(dataset=name, geometry=geometry) for name in datasets]
-
-
-def split_of(geometry, dataset):
-    """Split of a dataset under protocol held_out; an empty list otherwise."""
-    if not GRID.split_fractions:
-        return []
-    return f"{SPLIT}.parquet".format(dataset=dataset, geometry=geometry)
-
 
 def dataset_inputs(role, dataset, geometry):
     """Inputs of a job that reads a dataset's images, by name.
@@ -27,14 +11,11 @@ def dataset_inputs(role, dataset, geometry):
     Most names begin with the dataset's role.
     """
     return {
-        role: prepared("manifest.json", dataset, geometry),
-        "dataset_files": ancient(files_at(geometry, [dataset])),
-        f"{role}_proxy": proxy_of(geometry, [dataset]),
-        f"{role}_split": split_of(geometry, dataset),
+        role: PATHS.prepared("manifest.json", dataset, geometry),
+        "dataset_files": ancient(PATHS.prepared_files(geometry, [dataset])),
+        f"{role}_proxy": PATHS.proxy(geometry, [dataset]),
+        f"{role}_split": PATHS.split(geometry, dataset),
     }
-
-
-SPLITS = [path for key in GEOMETRIES for path in splits_of(key, GRID.datasets)]
 
 
 def split_settings(wildcards):
@@ -56,19 +37,23 @@ def split_settings(wildcards):
 
 rule split_dataset:
     input:
-        dataset=lambda wildcards: prepared("manifest.json", wildcards.dataset, wildcards.geometry),
-        dataset_files=lambda wildcards: ancient(files_at(wildcards.geometry, [wildcards.dataset])),
-        dataset_proxy=lambda wildcards: proxy_of(wildcards.geometry, [wildcards.dataset]),
-        earlier=lambda wildcards: splits_of(
+        dataset=lambda wildcards: PATHS.prepared(
+            "manifest.json", wildcards.dataset, wildcards.geometry
+        ),
+        dataset_files=lambda wildcards: ancient(
+            PATHS.prepared_files(wildcards.geometry, [wildcards.dataset])
+        ),
+        dataset_proxy=lambda wildcards: PATHS.proxy(wildcards.geometry, [wildcards.dataset]),
+        earlier=lambda wildcards: PATHS.splits(
             wildcards.geometry, GRID.evaluated_before(wildcards.dataset)
         ),
         earlier_prepared=lambda wildcards: [
-            prepared("manifest.json", name, wildcards.geometry)
+            PATHS.prepared("manifest.json", name, wildcards.geometry)
             for name in GRID.evaluated_before(wildcards.dataset)
         ],
         earlier_indexes=lambda wildcards: ancient(
             [
-                prepared("index.parquet", name, wildcards.geometry)
+                PATHS.prepared("index.parquet", name, wildcards.geometry)
                 for name in GRID.evaluated_before(wildcards.dataset)
             ]
         ),

@@ -3,26 +3,14 @@
 
 from rib.models.settings import TextSettings
 
-TEXT = f"results/{FAMILY}/text/{{model}}"
-
-
-def trains_with_texts(model):
-    """Whether a method of a model trains with texts."""
-    return any(GRID.methods[method].text != "no" for method in GRID.methods_of(model))
-
-
-TEXT_MODELS = [name for name in GRID.models if trains_with_texts(name)]
-
 
 def text_inputs(wildcards):
     """Inputs of a job that trains a run with texts, by name; none for other runs."""
     if GRID.methods[wildcards.method].text == "no":
         return {}
-    files = [
-        f"{TEXT}/{name}.safetensors".format(model=wildcards.model) for name in ("tower", "tokens")
-    ]
+    files = [PATHS.text(f"{name}.safetensors", wildcards.model) for name in ("tower", "tokens")]
     return {
-        "text": f"{TEXT}/manifest.json".format(model=wildcards.model),
+        "text": PATHS.text("manifest.json", wildcards.model),
         "text_files": ancient(files),
     }
 
@@ -50,7 +38,7 @@ rule store_text:
     log:
         "logs/{family}/text/{model}.log",
     wildcard_constraints:
-        model="|".join(map(re.escape, TEXT_MODELS)) or "(?!)",
+        model="|".join(map(re.escape, PATHS.models_with_texts())) or "(?!)",
     conda:
         "../../envs/torch.yaml"
     resources:

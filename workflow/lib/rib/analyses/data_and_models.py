@@ -116,7 +116,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             "classes": of_datasets("classes.json"),
             "descriptions": [paths.model("model.json", model) for model in grid.models],
             "verdicts": list(dict.fromkeys(verdicts)),
-            "splits": paths.splits(grid.datasets, paths.first_geometry),
+            "splits": paths.splits(paths.first_geometry, grid.datasets),
         },
         params={
             "datasets": {

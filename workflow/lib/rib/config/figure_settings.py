@@ -65,6 +65,6 @@ def figure_settings(
 def folder_of_kept(log_file: Path) -> Path:
     """Where a job that fails keeps the figures that it has drawn, beside its log.
 
-    Of logs/tiny/plot_figures.log it is logs/tiny/plot_figures.
+    Of logs/reports/tiny/draw_figures.log it is logs/reports/tiny/draw_figures.
     """
     return log_file.with_suffix("")

@@ -8,6 +8,8 @@ from rib.config.compared_runs import compared_runs, example_target
 from rib.config.entries import MERGES
 from rib.config.grid import Grid
 
+VARIANT_MARKERS = ("s", "^", "v", "P", "X", "o", "D", "*")
+
 
 class GridLabels:
     """Labels and styles of a grid's models, methods, targets and datasets, by name.
@@ -43,14 +45,14 @@ class GridLabels:
 
     @cached_property
     def method_styles(self) -> dict[str, dict[str, Any]]:
-        """Label, colour and marker of methods; equal colours become shades."""
-        methods = [self._grid.methods[name] for name in self.methods]
-        shades = shades_of([method.style["colour"] for method in methods])
+        """Label, colour and marker of methods; variants of one differ in shade and marker."""
+        styles = [self._grid.methods[name].style for name in self.methods]
+        shades = shades_of([style["colour"] for style in styles])
+        markers = markers_of([(style["colour"], str(style["marker"])) for style in styles])
+        looks = zip(self.methods.items(), styles, shades, markers, strict=True)
         return {
-            name: {"label": method.label, **method.style, "colour": colour}
-            for (name, method), colour in zip(
-                zip(self.methods, methods, strict=True), shades, strict=True
-            )
+            name: {"label": label, **style, "colour": shade, "marker": marker}
+            for (name, label), style, shade, marker in looks
         }
 
     @cached_property
@@ -147,6 +149,20 @@ class GridLabels:
         }
 
 
+def markers_of(looks: Sequence[tuple[str, str]]) -> list[str]:
+    """Markers of methods, given their colour and marker: equal ones get another marker each.
+
+    Of three methods with ("#ff0000", "D") the markers are D, s and ^.
+    """
+    markers = []
+    for position, look in enumerate(looks):
+        equal_before = looks[:position].count(look)
+        _, own_marker = look
+        others = [marker for marker in VARIANT_MARKERS if marker != own_marker]
+        markers.append([own_marker, *others][equal_before % (1 + len(others))])
+    return markers
+
+
 def shades_of(colours: Sequence[str]) -> list[str]:
     """Colours #rrggbb, each darker than an equal one before.
 
@@ -155,7 +171,7 @@ def shades_of(colours: Sequence[str]) -> list[str]:
     shades = []
     for position, colour in enumerate(colours):
         equal_before = colours[:position].count(colour)
-        brightness = 1 - equal_before / (1.6 * colours.count(colour))
+        brightness = 1 - equal_before / (1.3 * colours.count(colour))
         red, green, blue = bytes.fromhex(colour.removeprefix("#"))
         channels = [round(channel * brightness) for channel in (red, green, blue)]
         shades.append("#" + bytes(channels).hex())

@@ -119,17 +119,29 @@ class Paths:
             self.prepared("classes.json", name, self.first_geometry) for name in self._grid.datasets
         ]
 
-    def proxy(self, datasets: Iterable[str], geometry: str) -> list[str]:
+    def prepared_files(self, geometry: str, datasets: Iterable[str]) -> list[str]:
+        """All files of prepared datasets that jobs read."""
+        files = ("images.npy", "index.parquet", "classes.json")
+        return [self.prepared(file, name, geometry) for name in datasets for file in files]
+
+    def proxy(self, geometry: str, datasets: Iterable[str]) -> str | list[str]:
         """Manifest of the dataset with the pretraining proxy, if one of the datasets excludes it.
 
-        The proxy is images that stand in for the pretraining data.
+        The proxy is images that stand in for the pretraining data. Otherwise it is an empty list,
+        which is how a rule says that a job lacks an input.
         """
         if not any(self._grid.excludes_proxy(dataset) for dataset in datasets):
             return []
         assert self._grid.reference is not None  # it has the proxy
-        return [self.prepared("manifest.json", self._grid.reference.dataset.name, geometry)]
+        return self.prepared("manifest.json", self._grid.reference.dataset.name, geometry)
 
-    def splits(self, datasets: Iterable[str], geometry: str) -> list[str]:
+    def split(self, geometry: str, dataset: str) -> str | list[str]:
+        """Split of a dataset under protocol held_out; an empty list otherwise."""
+        if not self._grid.split_fractions:
+            return []
+        return f"{self.stage('split')}/{dataset}/{geometry}.parquet"
+
+    def splits(self, geometry: str, datasets: Iterable[str]) -> list[str]:
         """Splits of datasets under protocol held_out; none otherwise."""
         if not self._grid.split_fractions:
             return []
@@ -138,6 +150,10 @@ class Paths:
     def model(self, file: str, model: str) -> str:
         """A file of a pretrained model, such as results/emoji/models/net/model.json."""
         return f"{MODEL.format(family=self.family, model=model)}/{file}"
+
+    def text(self, file: str, model: str) -> str:
+        """A file of a stored text tower, such as results/emoji/text/clip/tower.safetensors."""
+        return f"{TEXT.format(family=self.family, model=model)}/{file}"
 
     def checkpoint(self, file: str, run: Run) -> str:
         """A file of a training: checkpoint.safetensors, manifest.json or history.csv."""
@@ -226,7 +242,7 @@ class Paths:
 
     def splits_of_all(self) -> list[str]:
         """Splits of all evaluated datasets at all geometries."""
-        return [path for key in self.geometries for path in self.splits(self._grid.datasets, key)]
+        return [path for key in self.geometries for path in self.splits(key, self._grid.datasets)]
 
     def verdicts(self, run: Run) -> list[str]:
         """The verdict on the labels of a run's target, for which its training waits.
@@ -273,10 +289,7 @@ class Paths:
             "prepare": prepared,
             "split": [beside("provenance", path) for path in self.splits_of_all()],
             "models": [self.model("provenance.json", model) for model in grid.models],
-            "text": [
-                f"{TEXT.format(family=self.family, model=model)}/provenance.json"
-                for model in self.models_with_texts()
-            ],
+            "text": [self.text("provenance.json", model) for model in self.models_with_texts()],
             "labels": [beside("provenance", path) for path in verdicts],
             "finetune": [self.checkpoint("provenance.json", run) for run in self.checkpoint_runs],
             "fisher": fisher,

@@ -14,6 +14,7 @@ from rib.report.settings import (
     DatasetDescription,
     FamilyDescription,
     GridDescription,
+    Look,
     MethodDescription,
     ModelDescription,
     PageSettings,
@@ -149,7 +150,10 @@ def page_settings(
             dataset.label: Path(paths.prepared("manifest.json", dataset.name, geometry))
             for dataset in grid.datasets_read()
         },
-        colours={name: style["colour"] for name, style in labels.method_styles.items()},
+        looks={
+            name: Look(colour=style["colour"], marker=str(style["marker"]))
+            for name, style in labels.method_styles.items()
+        },
         averages={name: parent for name, (parent, _) in labels.averages.items()},
         coefficients={name: alpha for name, (_, alpha) in labels.averages.items()},
         upstream=[path for stage in paths.records().values() for path in stage],

@@ -58,6 +58,7 @@ class Answer:
 
     method: str = ""  # label
     average: str = ""  # label
+    # Of networks, the one with the lowest change first.
     numbers: list[KeyNumbers] = field(default_factory=list)
     models: int = 0  # all that were fine-tuned; more than `numbers` has if they are many
     unfinished: bool = False  # whether no run is finished, so that the numbers are of others
@@ -159,10 +160,9 @@ def _leak_free_means(leak_free: DataFrame | None, method: str) -> DataFrame:
 
 
 def _extremes(rows: DataFrame) -> DataFrame:
-    """All rows of few networks; of many those with the lowest and the highest mRI."""
-    if len(rows) <= MOST_SHOWN:
-        return rows
-    return rows.sort_values("mri", kind="stable").iloc[[0, -1]]
+    """Rows by mRI, the lowest first; of many networks those with the lowest and the highest."""
+    rows = rows.sort_values("mri", kind="stable")
+    return rows if len(rows) <= MOST_SHOWN else rows.iloc[[0, -1]]
 
 
 def _value(rows: DataFrame, model: str, column: str) -> float | None:

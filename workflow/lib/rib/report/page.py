@@ -213,7 +213,7 @@ def _views(tables: Mapping[str, Path], settings: PageSettings) -> dict[str, dict
         ri=read_table(ri_of_seeds),
         accuracy=read_table(tables["accuracy"]),
         about=settings.about,
-        colours=settings.colours,
+        looks=settings.looks,
         in_distribution=in_distribution,
     )
 

@@ -105,13 +105,13 @@ def _write_metrics(grid: Grid, paths: Paths) -> None:
     geometry = paths.first_geometry
     settings = grid_table_settings(grid, code="")
     rows = paths.rows(grid.runs())
-    splits = dict(zip(settings.split, paths.splits(settings.split, geometry), strict=True))
-    proxy = paths.proxy(grid.datasets, geometry)
+    splits = dict(zip(settings.split, paths.splits(geometry, settings.split), strict=True))
+    proxy = paths.proxy(geometry, grid.datasets)
     datasets = [
         DatasetFiles(
             name=name,
             folder=Path(index).parent,
-            proxy=Path(proxy[0]).parent if name in settings.excludes_proxy else None,
+            proxy=Path(str(proxy)).parent if name in settings.excludes_proxy else None,
             split=Path(splits[name]) if name in splits else None,
         )
         for name, index in zip(grid.datasets, paths.indexes(), strict=True)

@@ -56,7 +56,7 @@ def config_table() -> str:
     """Every key of config.yaml: name, default, meaning."""
     rows = []
     for name, schema in _config_keys().items():
-        default = json.dumps(schema["default"]).strip('"')
+        default = json.dumps(schema["default"]).strip('"') or '""'
         description = schema["description"].replace("|", "\\|")
         rows.append((f"`{name}`", f"`{default}`", description))
     return _table(("key", "default", "meaning"), rows)

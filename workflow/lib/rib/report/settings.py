@@ -19,7 +19,7 @@ class PaperRow(Settings):
 
 
 class PaperSettings(Settings):
-    """What stands for the figures and tables of the paper, and where it is published."""
+    """What stands for the figures and tables of the paper, and links to the files."""
 
     rows: list[PaperRow]
     files: dict[str, list[str]]  # links by `of_paper`; none if this run makes none
@@ -176,6 +176,13 @@ class ShownFigure(Settings):
     caption: str  # reStructuredText
 
 
+class Look(Settings):
+    """How points of a method look."""
+
+    colour: str  # #rrggbb
+    marker: str  # Matplotlib's
+
+
 class PageSettings(Settings):
     """What a page shows, besides the contents of its files."""
 
@@ -185,7 +192,7 @@ class PageSettings(Settings):
     files: dict[str, list[str]]  # links to further files, by title
     fit: Path  # table of the fits of runs
     prepared: dict[str, Path]  # manifests of datasets by label; one that exists lists lost images
-    colours: dict[str, str]  # of methods, #rrggbb, for the interactive views
+    looks: dict[str, Look]  # of methods, for the interactive views
     # Of each method that averages its parent's weights with the pretrained ones: the parent, and
     # the coefficient of its weights.
     averages: dict[str, str]

@@ -18,7 +18,7 @@ from pandas import DataFrame
 from rib.base.appearance import GAIN, INK, LOSS, MRI_LABEL, PAGE_INK, PALE, SHARED, UNCHANGED
 from rib.base.rounding import fit_percent, percent, points
 from rib.config.run import NO_TARGET, PRETRAINED
-from rib.report.settings import Entries, GridDescription
+from rib.report.settings import Entries, GridDescription, Look
 from rib.statistics.fit import UNFINISHED
 
 MEAN = MRI_LABEL  # in place of a target
@@ -40,6 +40,19 @@ ENTRIES_OF_COLUMN: dict[str, Entries] = {
 }
 MOST_ROWS = 30  # of a matrix; with more it begins with one model, and if need be with one method
 CHANGES = [LOSS, UNCHANGED, GAIN]
+# Vega's shapes for Matplotlib's markers; others are circles.
+SHAPES = {
+    "s": "square",
+    "^": "triangle-up",
+    "v": "triangle-down",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "D": "diamond",
+    "d": "diamond",
+    "P": "cross",
+    "X": "M-.5,-.5L.5,.5M-.5,.5L.5,-.5",
+    "*": "M0,-.6L.18,-.19L.6,-.19L.26,.08L.38,.5L0,.24L-.38,.5L-.26,.08L-.6,-.19L-.18,-.19Z",
+}
 # In pixels. On a wide page its script makes panels and cells wider.
 CELL_WIDTH = 60
 CELL_HEIGHT = 34
@@ -59,7 +72,7 @@ def page_views(
     ri: DataFrame,
     accuracy: DataFrame,
     about: GridDescription,
-    colours: Mapping[str, str],
+    looks: Mapping[str, Look],
     in_distribution: DataFrame | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Interactive charts, each of which replaces a figure on a screen.
@@ -72,7 +85,7 @@ def page_views(
             without an interval.
         accuracy: table of accuracies, in which seeds are averaged.
         about: the choices of the run.
-        colours: of methods, by name.
+        looks: of methods, by name.
         in_distribution: table of changes of accuracy in distribution, if there are such datasets.
     """
     mri = mri[mri["size"] == about.shown_size]
@@ -89,7 +102,7 @@ def page_views(
         in_distribution = in_distribution[in_distribution["size"] == about.shown_size]
         points_of_runs = _with_changes_in_distribution(points_of_runs, in_distribution)
     return {
-        "tradeoff": _tradeoff(points_of_runs, about, colours),
+        "tradeoff": _tradeoff(points_of_runs, about, looks),
         "ri_matrix": _ri_matrix(changes, about),
         "accuracy_matrix": _accuracy_matrix(accuracy, about),
     }
@@ -272,7 +285,7 @@ IN_DISTRIBUTION_PANEL = Panel(
 
 
 def _tradeoff(
-    table: DataFrame, about: GridDescription, colours: Mapping[str, str]
+    table: DataFrame, about: GridDescription, looks: Mapping[str, Look]
 ) -> dict[str, Any]:
     """Accuracy on the target against the change on other datasets, with a point for each run.
 
@@ -281,11 +294,13 @@ def _tradeoff(
     Args:
         table: as from `_tradeoff_table`.
         about: the choices of the run.
-        colours: of methods, by name.
+        looks: of methods, by name.
     """
-    choices = [Choice("model"), Choice("method"), Choice("target", first=MEAN)]
-    base, parameters = _chart(_labelled(table, about), choices)
-    channels = _channels_of_points(table, about, colours)
+    labelled = _labelled(table, about)
+    first_model = labelled["model"].iloc[0] if labelled["model"].nunique() > 1 else None
+    choices = [Choice("model", first_model), Choice("method"), Choice("target", first=MEAN)]
+    base, parameters = _chart(labelled, choices)
+    channels = _channels_of_points(table, about, looks)
     chart = _tradeoff_panel(base, MRI_PANEL, channels)
     description = (
         "Accuracy on the target against the change of accuracy on the other datasets, "
@@ -303,22 +318,25 @@ def _tradeoff(
 
 
 def _channels_of_points(
-    table: DataFrame, about: GridDescription, colours: Mapping[str, str]
+    table: DataFrame, about: GridDescription, looks: Mapping[str, Look]
 ) -> dict[str, Any]:
-    """How the points of the trade-off look: colour by method, shape by model, hollow if unfinished.
+    """How the points of the trade-off look: colour and shape by method, hollow if unfinished.
 
     A hover shows their numbers.
 
     Args:
         table: as from `_tradeoff_table`.
         about: the choices of the run.
-        colours: of methods, by name; with none, Vega chooses them.
+        looks: of methods, by name; with none, Vega chooses them.
     """
-    scale: alt.Scale | UndefinedType = alt.Undefined
-    if colours:
-        colour_of_label = {about.methods[name].label: colours[name] for name in colours}
-        colour_of_label[PRETRAINED] = INK
-        scale = alt.Scale(domain=list(colour_of_label), range=list(colour_of_label.values()))
+    colour_scale: alt.Scale | UndefinedType = alt.Undefined
+    shape_scale: alt.Scale | UndefinedType = alt.Undefined
+    if looks:
+        methods = [about.methods[name].label for name in looks]
+        colours = [look.colour for look in looks.values()]
+        shapes = [SHAPES.get(look.marker, "circle") for look in looks.values()]
+        colour_scale = alt.Scale(domain=[*methods, PRETRAINED], range=[*colours, INK])
+        shape_scale = alt.Scale(domain=[*methods, PRETRAINED], range=[*shapes, "circle"])
     legend = alt.Legend(orient="bottom", symbolLimit=0)
     tips = [
         *TIPS,
@@ -327,15 +345,13 @@ def _channels_of_points(
     ]
     if IN_DISTRIBUTION_PANEL.column in table:
         tips.append(alt.Tooltip("change_inside:N", title="in distribution"))
-    channels = {
-        "color": alt.Color("method:N", scale=scale, title=None, legend=legend),
-        "fill": alt.Fill("method:N", scale=scale, title=None, legend=legend),
+    return {
+        "color": alt.Color("method:N", scale=colour_scale, title=None, legend=legend),
+        "fill": alt.Fill("method:N", scale=colour_scale, title=None, legend=legend),
+        "shape": alt.Shape("method:N", scale=shape_scale, title=None, legend=legend),
         "fillOpacity": alt.condition("datum.unfinished > 0", alt.value(0), alt.value(0.85)),
         "tooltip": tips,
     }
-    if table["model"].nunique() > 1:
-        channels["shape"] = alt.Shape("model:N", title=None, legend=legend)
-    return channels
 
 
 def _tradeoff_panel(
@@ -597,7 +613,8 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
     for number, column in enumerate(matrix.small_lines, start=1):
         middle_of_line = middle_of_text + 2 + SMALL_LINE_HEIGHT * number
         small_text = cells.mark_text(fontSize=SMALL_FONT_SIZE, dy=middle_of_line)
-        layers.append(small_text.encode(text=f"{column}:N", color=text_colour, tooltip=tips))
+        shown_text = small_text.encode(text=f"{column}:N", color=text_colour, tooltip=tips)
+        layers.append(shown_text.properties(name="small"))  # left out on a narrow screen
     if "own" in table:
         outlined = cells.transform_filter("datum.own > 0")
         layers.append(outlined.mark_rect(filled=False, stroke=INK, strokeWidth=2))
