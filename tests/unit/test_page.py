@@ -475,7 +475,7 @@ def page_of(folder, tables, *, records=None, figures=(), about=ABOUT, questions=
         files={"For <papers>": ["tables/summary.tex"]},
         fit=tables["fit"],
         prepared={"A": manifest, "b": Path("was/not/pulled.json")},
-        colours={},
+        looks={},
         averages={},
         coefficients={},
         upstream=["was/not/pulled.json"],
@@ -499,6 +499,11 @@ def text_between(start, end, text):
     assert end in after_start
     between, _, _ = after_start.partition(end)
     return between
+
+
+def section_of(page, question):
+    """The section of a page that answers a question."""
+    return text_between(f'id="q-{question}"', "</section>", page)
 
 
 def beginning_of(page):
@@ -536,8 +541,8 @@ def test_the_page_says_which_size_its_figures_show_where_that_is_a_choice(tmp_pa
     two_sizes = {**ABOUT, "sizes": ["5", "0.5"], "shown_size": "0.5"}
     page = page_of(tmp_path, tables)
     page_of_two_sizes = page_of(tmp_path, tables, about=two_sizes)
-    assert "train_subset" not in beginning_of(page)
-    assert "train_subset 0.5" in beginning_of(page_of_two_sizes)
+    assert "train_subset" not in section_of(page, "trust")
+    assert "train_subset 0.5" in section_of(page_of_two_sizes, "trust")
 
 
 def test_the_page_begins_with_what_is_unfinished(tmp_path, tables):
@@ -578,17 +583,19 @@ def test_the_page_says_which_threshold_finished_training_has_reached(tmp_path, t
     without_a_method_that_can_fit = {**ABOUT, "methods": {"ft": linear_probe}}
     mark_as_finished(tables)
     # when
-    beginning = beginning_of(page_of(tmp_path, tables))
-    beginning_without_threshold = beginning_of(page_of(tmp_path, tables, about=without_threshold))
-    beginning_without_such_a_method = beginning_of(
-        page_of(tmp_path, tables, about=without_a_method_that_can_fit)
-    )
+    page = page_of(tmp_path, tables)
+    page_without_threshold = page_of(tmp_path, tables, about=without_threshold)
+    page_without_such_a_method = page_of(tmp_path, tables, about=without_a_method_that_can_fit)
     # then
-    assert "reached the threshold of 95 %" in beginning
-    assert "unfinished" not in beginning
-    assert "No threshold of <a" in beginning_without_threshold
-    assert "unfinished" not in beginning_without_threshold
-    assert "threshold" not in beginning_without_such_a_method
+    assert "reached the threshold of 95 %" in section_of(page, "trust")
+    assert "unfinished" not in beginning_of(page)
+    assert "No threshold of <a" in section_of(page_without_threshold, "trust")
+    assert "unfinished" not in beginning_of(page_without_threshold)
+    for part in (
+        beginning_of(page_without_such_a_method),
+        section_of(page_without_such_a_method, "trust"),
+    ):
+        assert "threshold" not in part
 
 
 def test_the_page_says_what_happened_in_distribution_and_what_its_numbers_cannot_show(
@@ -744,12 +751,12 @@ def test_texts_of_the_catalogue_make_no_tags_and_no_links(tmp_path, tables, text
 
 
 def test_the_page_begins_with_the_answer(tmp_path, tables):
-    beginning = beginning_of(page_of(tmp_path, tables))
-    assert (
-        "Full fine-tuning changed mean accuracy on the out-of-distribution datasets other than the "
-        f"target by {MINUS}1.3 percentage points; its training is unfinished."
-    ) in beginning
-    assert "Intervals are in the tables" in beginning
+    page = page_of(tmp_path, tables)
+    beginning = beginning_of(page)
+    assert "Full fine-tuning of Net; its training is unfinished:" in beginning
+    assert f"<dt>{MINUS}1.3</dt>" in beginning
+    assert "50.0 → 48.8 %" in beginning
+    assert "Intervals are in the tables" in section_of(page, "survived")
 
 
 def test_the_page_says_at_once_how_much_remains_without_shared_source_images(tmp_path, tables):
@@ -765,11 +772,11 @@ def test_the_page_says_at_once_how_much_remains_without_shared_source_images(tmp
     page = page_of(tmp_path, {**tables, "leak_free": leak_free})
     table = shown_table(leak_free)
     # then
-    beginning = beginning_of(page)
+    survived = section_of(page, "survived")
     assert f"<td>{MINUS}9.0</td>" in text_between('<table class="key">', "</table>", page)
-    assert "1 of 2 targets shares source images with other datasets" in beginning
+    assert "1 of 2 targets shares source images with other datasets" in survived
     assert cell_of(table, 0, "Leak-free") == (f"{MINUS}9.0", -9.0)
-    assert "source images" not in beginning_of(usual_page)
+    assert "source images" not in section_of(usual_page, "survived")
 
 
 def test_who_cites_is_told_a_commit_only_if_there_is_one(tmp_path, tables):
