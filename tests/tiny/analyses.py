@@ -1,16 +1,31 @@
-"""Files of analyses."""
+"""What the files of analyses declare, of grids that have all figures between them."""
 
 import importlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rib.base.plugins import LIBRARY
+from rib.config.analysis import Figure, Table
 from rib.config.figure_settings import FigureSettings
+from rib.report.readme import described_figures
+from rib.report.settings import ShownTable
+from tiny.grids import project_catalog
 
-# Files that say how the page shows tables.
-DESCRIPTIONS = sorted(LIBRARY.glob("analyses/*/tables.yaml"))
+
+@cache
+def figures() -> dict[str, tuple[str, Figure]]:
+    """Each figure with the name of its analysis, by its own name."""
+    return described_figures(project_catalog())
+
+
+def caption_of(figure: str) -> str:
+    """The caption of a figure, in one line."""
+    _, declared = figures()[figure]
+    return " ".join(declared.caption.split())
 
 
 def drawing_module(figure: str) -> str:
@@ -44,7 +59,14 @@ def figure_settings(figure: str, params: Mapping[str, Any], **choices: Any) -> F
     return FigureSettings(module=module, params=dict(params), **{**usual, **choices})
 
 
-def caption_of(figure: str) -> Path:
-    """The file with the caption of a figure."""
-    (file,) = LIBRARY.glob(f"analyses/*/{figure}.rst")
-    return file
+def shown(file: Path, table: Table) -> ShownTable:
+    """A table as settings of the page have it."""
+    return ShownTable(
+        path=file,
+        link=f"tables/{file.name}",
+        title=table.title,
+        question=table.question,
+        note=table.note,
+        open=table.open,
+        columns=[asdict(column) for column in table.columns],
+    )

@@ -153,7 +153,7 @@ GRIDS = {
         },
     ),
     "replicates": Grid(
-        targets=("all",),
+        targets=("all", "tables", "figures"),
         config={
             "family": "fashion",
             "catalog": "mine",

@@ -176,7 +176,10 @@ MODULES = {
         "def f():\n    if p:\n        from rib.pack import b\n    return b\n"
     ),
     "rib/pack/__init__.py": "import rib.c as other\n",
-    "rib/pack/b.py": "import rib.pack.deep.e\n",
+    "rib/pack/b.py": (
+        "from typing import TYPE_CHECKING\n\nimport rib.pack.deep.e\n\n"
+        "if TYPE_CHECKING:\n    from rib.types_alone import x\n"
+    ),
     "rib/pack/deep/__init__.py": "deep = 1\n",
     "rib/pack/deep/e.py": "from rib.pack.deep import deep\nfrom rib.a import f\n",
     "rib/pack/unused.py": "x = 1\n",
@@ -185,6 +188,7 @@ MODULES = {
         "from rib.nothing import x\nimport rib.records.integrity\n"
     ),
     "rib/unused.py": "x = 1\n",
+    "rib/types_alone.py": "x = 1\n",
     "rib/jobs/script.py": "import rib.unused\n",
     "rib/records/__init__.py": "import rib.unused\n",
     "rib/records/integrity.py": "import rib.unused\n",
@@ -220,7 +224,7 @@ def library(tmp_path, monkeypatch):
 
 
 def test_a_closure_follows_imports_and_stops_where_no_result_depends_on_it(library):
-    """Also imports in functions and packages."""
+    """Also imports in functions and packages, but not those for type checkers alone."""
     root = library("a")
     found = code_digest.closure(root / "scripts/s.py")
     assert found == sorted(root / file for file in USED)
@@ -294,7 +298,8 @@ FEATURES = NETWORK | {
     "models/fuse_batch_norm.py",
     "evaluation/networks.py",
 }
-ROWS = {"analysis/counts.py", "analysis/ri.py", "config/run.py", "base/files.py"}
+COUNTED = ["counts", "ri"]  # in rib.statistics
+ROWS = {"statistics/counts.py", "statistics/ri.py", "config/run.py", "base/files.py"}
 # What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. The
 # rules say what they are made of (see tiny.wiring); that the files which settings name are in it is
 # asserted in test_wiring.
@@ -339,31 +344,33 @@ STAGES = [
     (
         "compute_metrics",
         {},
-        ROWS | {f"analysis/{name}.py" for name in ("bootstrap", "fit", "tables")},
+        ROWS | {f"statistics/{name}.py" for name in ("bootstrap", "fit", "tables")},
     ),
-    ("write_summary", {}, {"analyses/comparison/summary.py", "analysis/fit.py"}),
-    ("compare_methods", {}, ROWS | {"analysis/comparison.py", "analysis/bootstrap.py"}),
-    ("compare_samples", {}, ROWS | {"analyses/samples/tables.py", "analysis/bootstrap.py"}),
-    ("analyse_effective_robustness", {}, {"statistics/effective_robustness.py", "config/run.py"}),
-    ("compare_published", {}, {"analyses/published/tables.py"}),
-    ("tabulate_sizes", {}, {"analyses/sizes/tables.py"}),
-    ("compare_networks", {}, ROWS | {"analyses/networks/tables.py", "analysis/bootstrap.py"}),
-    ("associate_distances", {}, {"analyses/distances/association.py"}),
-    ("compute_cka", {}, {"analysis/cka.py", "analyses/representations/tables.py"}),
-    ("measure_distances", {}, {"analyses/distances/distances.py", "data/stored_features.py"}),
-    ("compress_datasets", {}, {"analyses/distances/compression.py", "data/prepared.py"}),
-    ("compute_stir", {}, {"analyses/stir/tables.py"}),
-    ("count_costs", {}, {"analyses/cost/tables.py"}),
-    (
-        "choose_rates_on_select_splits",
-        {},
-        {
-            *("analysis/counts.py", "config/run.py", "base/files.py"),
-            *("analyses/learning_rates/held_out.py", "analysis/select_splits.py"),
-        },
+    *(
+        (
+            f"analyse_{name}",
+            {},
+            {f"analyses/{name}.py", *(f"statistics/{file}.py" for file in files)},
+        )
+        for name, files in {
+            "summary": ["summary", "fit"],
+            "comparison": [*COUNTED, "comparison", "bootstrap"],
+            "samples": [*COUNTED, "samples", "bootstrap"],
+            "effective_robustness": ["effective_robustness"],
+            "published": ["published"],
+            "train_subsets": ["sizes"],
+            "networks": [*COUNTED, "network_groups", "bootstrap"],
+            "distances": ["association"],
+            "representations": ["cka"],
+            "stir": ["stir"],
+            "cost": ["cost"],
+            "learning_rates": ["counts", "held_out_rates", "select_splits"],
+            "selection": [*COUNTED, "selection", "bootstrap"],
+            "training": [],
+        }.items()
     ),
-    ("select_variants", {}, ROWS | {"analyses/selection/tables.py", "analysis/bootstrap.py"}),
-    ("analyse_training", {}, {"analyses/training.py", "config/run.py"}),
+    ("measure_distances", {}, {"statistics/distances.py", "data/stored_features.py"}),
+    ("compress_datasets", {}, {"statistics/compression.py", "data/prepared.py"}),
     (
         "draw_figures",
         {},
@@ -392,12 +399,13 @@ def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others
     # then
     assert script in files and script.with_name("_run.py") in files
     assert wanted <= found, f"{sorted(wanted - found)} may change and {rule} would not notice"
-    assert not any(name.startswith(("jobs/", "records/", "reporting/")) for name in found)
+    assert not any(name.startswith(("jobs/", "records/", "report/")) for name in found)
     assert not found & {"config/catalog.py", "config/grid.py", "config/schema.py"}
     assert ("evaluation/evaluate.py" in found) == (rule == "evaluate"), (
         "a change of the rows would train again"
     )
-    assert {name for name in found if name.startswith("figures/")} <= {*modules, *wanted}
+    if not rule.startswith("analyse_"):  # the file of an analysis draws its figures, too
+        assert {name for name in found if name.startswith("figures/")} <= {*modules, *wanted}
     algorithms = {
         name for name in found if name.startswith("methods/") and name != "methods/__init__.py"
     }

@@ -85,24 +85,22 @@ def test_what_changes_files_refuses_beside_snakemake_and_beside_itself(capsys, c
     assert "at work" not in refusal(capsys, command), "nothing is here to share"
 
 
-def test_results_are_of_a_family_and_protocol_and_of_the_chosen_grid():
-    Path("reports/fashion/distances").mkdir(parents=True)
-    Path("reports/fashion/distances/provenance.json").write_text("{}")
+def test_results_are_of_a_family_and_protocol_and_of_the_report_of_the_grid():
     grid = grid_of("--config", "family=fashion")
-    patterns = commands.patterns_of_results(grid, metrics=grid.digest)
     assert {
         "data/raw/*",
         "results/fashion/prepare/*",
         "results/fashion/paper/finetune/*",
-        f"results/fashion/paper/metrics/{grid.digest}",
         "reports/fashion/tables",
-        "reports/fashion/distances",
-    } <= set(patterns)
+        "reports/fashion/*/tables",
+    } <= set(commands.patterns_of_results(grid))
     held_out = grid_of("--config", "family=fashion", "protocol=held_out")
-    patterns = commands.patterns_of_results(held_out, metrics="*")
-    assert {"results/fashion/held_out/metrics/*", "reports/fashion/held_out/tables"} <= set(
-        patterns
-    )
+    assert {
+        "results/fashion/held_out/finetune/*",
+        "reports/fashion_held_out/tables",
+    } <= set(commands.patterns_of_results(held_out))
+    named = grid_of("--config", "family=fashion", "name=mine")
+    assert "reports/mine/tables" in commands.patterns_of_results(named)
 
 
 def test_verify_of_a_grid_that_was_never_run_finds_nothing(capsys):

@@ -1,47 +1,160 @@
-"""What files of analyses describe: what is drawn has its arguments, and all is plain JSON."""
+"""Analyses describe themselves, and what they make is looked through before any job runs."""
 
 import importlib
 import inspect
 import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
+from rib.base.errors import UserError
+from rib.base.plugins import LIBRARY
+from rib.config.analysis import Analysis, Column, Figure, Table
+from rib.config.labels import shades_of
 from rib.config.paths import Paths
-from rib.report.described import described_analyses
+from rib.jobs import code_digest
+from rib.report import described
+from rib.report.described import chosen_analyses, described_analyses
 from tiny.grids import grid
 
-# Small grids of which each figure is in one.
-GRIDS = {
-    "drawings": {"family": "emoji", "methods": ["ft", "wise_ft"]},
-    "clothes": {"family": "fashion", "protocol": "held_out", "train_subset": [20, "all"]},
-    "photos": {
+TABLE = Table(title="T", question="why", note="N", columns=[Column("Model", "model")])
+FIGURE = Figure(question="why", caption="How to read it.", inputs={"mri": "mri.csv"})
+CATALOG = LIBRARY.parents[1] / "catalog"
+PINK = "#cc79a7"
+BLUE = "#56b4e9"
+
+
+def described_of(one_grid):
+    """Analyses of a grid, as the rules ask for them."""
+    return described_analyses(one_grid, Paths(one_grid))
+
+
+@pytest.fixture
+def describe(monkeypatch):
+    """A function that gives what is described where the library has the given analyses."""
+
+    def described_of_modules(**analyses):
+        modules = {
+            f"rib.analyses.{name}": SimpleNamespace(describe=lambda *_, analysis=analysis: analysis)
+            for name, analysis in analyses.items()
+        }
+        names = [SimpleNamespace(name=name) for name in analyses]
+        with monkeypatch.context() as context:
+            context.setattr(described.pkgutil, "iter_modules", lambda _: names)
+            context.setattr(described.importlib, "import_module", modules.__getitem__)
+            return described_of(grid())
+
+    return described_of_modules
+
+
+def test_an_analysis_has_the_name_of_its_file_and_may_have_nothing_to_show(describe):
+    # given
+    one = Analysis(makes=["one.csv", "one.md"], tables={"one": TABLE}, figures={"one": FIGURE})
+    # then
+    assert describe(one=one, nothing=None) == {"one": one}
+
+
+@pytest.mark.parametrize(
+    "analysis",
+    [Analysis(makes=["same.csv", "b.csv"]), Analysis(figures={"same": FIGURE})],
+    ids=["table", "figure"],
+)
+def test_two_analyses_that_make_the_same_file_are_refused(describe, analysis):
+    ours = Analysis(makes=["same.csv"], figures={"same": FIGURE})
+    with pytest.raises(UserError, match=r"theirs\.py and ours\.py both make same\.\w+; rename"):
+        describe(ours=ours, theirs=analysis)
+
+
+def test_a_table_that_is_not_made_is_refused(describe):
+    analysis = Analysis(makes=["other.csv"], tables={"wanted": TABLE})
+    with pytest.raises(UserError, match=r"mine\.py.*'wanted'.*wanted\.csv is not among"):
+        describe(mine=analysis)
+
+
+def test_tables_of_metrics_are_made_by_another_job(describe):
+    analysis = Analysis(tables={"wanted": TABLE}, of_metrics=True)
+    assert describe(mine=analysis) == {"mine": analysis}
+
+
+ANALYSES = {
+    "usual": Analysis(),
+    "extra": Analysis(on_demand=True, tables={"extra": TABLE}),
+    "target_alone": Analysis(on_demand=True, makes=["x.csv"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"), [("all", ["usual", "extra"]), (["extra"], ["usual", "extra"])]
+)
+def test_an_analysis_on_demand_is_part_of_a_run_that_lists_it(choice, names):
+    assert list(chosen_analyses(ANALYSES, choice)) == names
+    assert list(chosen_analyses(ANALYSES, [])) == ["usual"]
+
+
+@pytest.mark.parametrize("name", ["other", "usual", "target_alone"])
+def test_an_analysis_that_is_unknown_or_not_on_demand_cannot_be_chosen(name):
+    with pytest.raises(UserError, match=f"config, analyses: unknown '{name}'; known are extra"):
+        chosen_analyses(ANALYSES, [name])
+
+
+# Our analyses
+
+
+@pytest.fixture(scope="module")
+def ours():
+    """Analyses of the default grid of the emoji family."""
+    return described_of(grid())
+
+
+def test_config_cannot_choose_an_analysis_of_ours_that_does_not_exist(ours):
+    with pytest.raises(UserError, match=r"'cka'; known are distances, epochs, .*stir"):
+        chosen_analyses(ours, ["cka"])
+
+
+# Grids that have all our analyses between them.
+CHOICES = (
+    {},
+    {"train_subset": ["all", 5], "models": ["efficientnet_lite0"]},
+    {"family": "imagenet"},
+    {"family": "fashion", "models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1"]},
+    {"methods": ["ft", "soup_targets"]},
+    {
+        "family": "fashion",
+        "protocol": "held_out",
+        "method_settings": {"ft": {"lr": [0.1, 0.2]}},
+        "methods": ["ft"],
+        "select": "target",
+    },
+    {
         "family": "imagenet",
         "datasets": ["imagenet_val", "imagenet_v2", "imagenet_r"],
         "methods": ["ft"],
     },
-    "without a common method": {
-        "family": "imagenet",
-        "datasets": ["imagenet_val", "imagenet_v2", "imagenet_r"],
-        "models": ["ViT-B-32.openai", "resnet18.tv_in1k"],
-        "methods": ["flyp"],
-    },
-}
+)
 
 
-@pytest.fixture(params=GRIDS)
-def described(request):
-    """What each analysis describes of a grid, by the name of its module."""
-    return describe(request.param)
+@pytest.fixture(scope="module")
+def all_ours():
+    """What each grid of CHOICES has, as pairs of an analysis' name and what it describes."""
+    described_analyses_of_grids = []
+    for choices in CHOICES:
+        described_analyses_of_grids.extend(described_of(grid(**choices)).items())
+    return described_analyses_of_grids
 
 
-def describe(name):
-    """What each analysis describes of one of `GRIDS`."""
-    resolved = grid(**GRIDS[name])
-    return described_analyses(resolved, Paths(resolved))
+def test_each_file_of_an_analysis_describes_it(all_ours):
+    """In some grid; and each figure that one draws is declared, see test_readme_parts."""
+    names = {name for name, _ in all_ours}
+    files = {file.stem for file in (LIBRARY / "analyses").glob("*.py")} - {"__init__"}
+    assert names == files
 
 
-def test_functions_that_draw_have_the_arguments_of_their_figures(described):
-    for name, analysis in described.items():
+def test_functions_that_draw_have_the_arguments_of_their_figures(all_ours):
+    for name, analysis in all_ours:
         for figure_name, figure in analysis.figures.items():
             module = importlib.import_module(f"rib.analyses.{name}")
             parameters = inspect.signature(getattr(module, f"draw_{figure_name}")).parameters
@@ -57,21 +170,108 @@ def test_functions_that_draw_have_the_arguments_of_their_figures(described):
             assert figure.marks_runs == ("unfinished" in keywords), figure_name
 
 
-def test_parameters_are_plain_json(described):
+def test_parameters_are_plain_json(all_ours):
     """Snakemake compares them with those of an earlier run."""
-    for name, analysis in described.items():
+    for name, analysis in all_ours:
         for params in (analysis.params, *(figure.params for figure in analysis.figures.values())):
             assert repr(json.loads(json.dumps(params))) == repr(dict(params)), name
 
 
-def test_captions_and_notes_are_there(described):
-    for analysis in described.values():
+def test_captions_and_notes_are_there(all_ours):
+    for _, analysis in all_ours:
         assert all(figure.caption.strip() for figure in analysis.figures.values())
         assert all(table.note and table.columns for table in analysis.tables.values())
 
 
 def test_a_grid_without_a_common_method_has_tables_but_no_figures():
-    analyses = describe("without a common method")
+    analyses = described_of(
+        grid(
+            family="imagenet",
+            datasets=["imagenet_val", "imagenet_v2", "imagenet_r"],
+            models=["ViT-B-32.openai", "resnet18.tv_in1k"],
+            methods=["flyp"],
+        )
+    )
     assert {"mri", "worst_classes"} <= analyses["robustness"].tables.keys()
     assert "cost" in analyses["cost"].tables
     assert [name for name in analyses if analyses[name].figures] == []
+
+
+def test_the_page_links_to_files_that_an_analysis_makes(all_ours):
+    links = 0
+    for name, analysis in all_ours:
+        for files in analysis.files.values():
+            links += len(files)
+            of_metrics = ["classes.csv"] if analysis.of_metrics else []
+            assert {*files} <= {*analysis.makes, *of_metrics}, name
+    assert links > 10
+
+
+def test_a_grid_without_fine_tuned_runs_has_tables_but_no_figures():
+    # given
+    without_methods = grid(methods=[])
+    # when
+    analyses = described_of(without_methods)
+    # then
+    assert [name for name, analysis in analyses.items() if analysis.figures] == []
+    assert {"robustness", "data_and_models", "summary"} <= analyses.keys()
+    assert "cells" not in analyses, "it explains the matrix of RI"
+
+
+def test_files_of_analyses_are_read_and_describe_themselves_without_pandas_and_plots():
+    """Each call of Snakemake reads all of them."""
+    source = (
+        "import sys\n"
+        "from rib.config.catalog import Catalog\n"
+        "from rib.config.grid import resolve_grid\n"
+        "from rib.config.paths import Paths\n"
+        "from rib.config.schema import validated\n"
+        "from rib.report.described import described_analyses\n"
+        "config = validated({'family': 'emoji'}, 'config', 'config')\n"
+        "grid = resolve_grid(config, Catalog([sys.argv[1]]))\n"
+        "print(len(described_analyses(grid, Paths(grid))))\n"
+        "print(*sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(CATALOG)],
+        env={**os.environ, "PYTHONPATH": str(LIBRARY.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    number, modules = done.stdout.splitlines()
+    assert int(number) > 20
+    assert not {"torch", "pandas", "numpy", "matplotlib", "pyarrow"} & {*modules.split()}
+
+
+def test_no_analysis_is_made_again_when_the_code_that_resolves_grids_changes():
+    """What its file imports is in its digest."""
+    resolving = {f"config/{name}.py" for name in ("catalog", "grid", "labels", "paths", "schema")}
+    for file in (LIBRARY / "analyses").glob("*.py"):
+        closure = code_digest.closure(file)
+        found = {path.relative_to(LIBRARY).as_posix() for path in closure}
+        assert not found & resolving, file.name
+        others = {name for name in found if name.startswith("analyses/")}
+        assert others <= {f"analyses/{file.name}", "analyses/__init__.py", "analyses/tradeoff.py"}
+
+
+def brightness(shade):
+    """The sum of red, green and blue of a colour such as #cc79a7, each from 0 to 255."""
+    return sum(bytes.fromhex(shade.removeprefix("#")))
+
+
+@pytest.mark.parametrize("names", [1, 2, 3, 6])
+def test_methods_of_one_colour_have_different_shades_of_which_the_first_is_the_colour(names):
+    """So many methods are pink, one is blue, and a last one is pink again."""
+    # when
+    shades = shades_of([*[PINK] * names, BLUE, PINK])
+    # then
+    *first_shades_of_pink, shade_of_blue, last_shade_of_pink = shades
+    shades_of_pink = [*first_shades_of_pink, last_shade_of_pink]
+    assert len(shades_of_pink) == names + 1
+    assert len(set(shades)) == names + 2
+    assert shades_of_pink[0] == PINK
+    assert shade_of_blue == BLUE
+    for lighter, darker in pairwise(shades_of_pink):
+        assert brightness(lighter) > brightness(darker)
+    assert brightness(last_shade_of_pink) > 0.3 * brightness(PINK)

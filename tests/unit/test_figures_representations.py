@@ -7,6 +7,7 @@ from rib.analyses.epochs import draw_cka_epochs
 from rib.analyses.representations import CKA, draw_cka_layers
 from rib.analyses.stir import draw_stir
 from rib.report.page import page_tables
+from tiny.analyses import shown
 from tiny.descriptions import description
 
 METHODS = {
@@ -89,8 +90,8 @@ def test_a_method_that_a_model_lacks_has_no_line(cka):
 def test_the_page_shows_cka_with_three_decimals_and_its_interval(cka, tmp_path):
     cka.assign(size="all", n=20, biased=0.8).to_csv(tmp_path / "cka.csv", index=False)
     about = description({"config": {"seeds": [0], "statistics": {"confidence": 0.9}}})
-    (shown,) = page_tables({"cka": tmp_path / "cka.csv"}, {"cka": CKA}, about)
-    texts = dict(zip(shown.header, (cell.text for cell in shown.rows[0]), strict=True))
+    (table,) = page_tables({"cka": shown(tmp_path / "cka.csv", CKA)}, about)
+    texts = dict(zip(table.header, (cell.text for cell in table.rows[0]), strict=True))
     (interval,) = (text for header, text in texts.items() if header.startswith("90 %"))
     assert (texts["CKA"], interval, texts["Biased"]) == ("0.500", "0.400 to 0.550", "0.800")
 

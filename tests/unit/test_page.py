@@ -12,19 +12,20 @@ import pytest
 import yaml
 from PIL import Image
 
-from rib.base.plugins import LIBRARY
+from rib.analyses import robustness
 from rib.base.progress import duration
+from rib.config.analysis import Column, Table
 from rib.records import provenance
 from rib.report.page import (
     MOST_ROWS,
-    PageInputs,
     page_tables,
     run_facts,
     with_choices,
     write_page,
 )
-from rib.report.settings import PageSettings
-from tiny.analyses import DESCRIPTIONS, caption_of
+from rib.report.settings import PageSettings, ShownFigure
+from tiny.analyses import figures as declared_figures
+from tiny.analyses import shown
 from tiny.descriptions import description
 from tiny.project import ROOT
 
@@ -59,6 +60,14 @@ ABOUT = {
 }
 RUN = {"model": "net", "method": "ft", "target": "a", "size": "all", "seed": 0}
 PRETRAINED_RUN = {**RUN, "method": "pretrained", "target": "none"}
+# Tables as their analysis declares them.
+DECLARED = {
+    "mri": robustness.MRI,
+    "ri": robustness.RI,
+    "accuracy": robustness.ACCURACY,
+    "in_distribution": robustness.IN_DISTRIBUTION,
+    "leak_free": robustness.LEAK_FREE,
+}
 MACHINE = {"processor": "P", "system": "S", "python": "3.11"}
 
 
@@ -153,7 +162,8 @@ def shown_table(file, about=ABOUT):
     Args:
         file: CSV, whose name without ending is that of the table.
     """
-    (table,) = page_tables({file.stem: file}, DESCRIPTIONS, description(about))
+    settings = {file.stem: shown(file, DECLARED[file.stem])}
+    (table,) = page_tables(settings, description(about))
     for row in table.rows:
         assert len(row) == len(table.header)
     return table
@@ -175,13 +185,8 @@ def cell_of(table, row, header):
 
 def test_tables_have_labels_signs_and_values_to_sort_by(tables):
     # when
-    shown_tables = page_tables(
-        {name: tables[name] for name in ("mri", "ri", "accuracy")},
-        DESCRIPTIONS,
-        description(ABOUT),
-    )
+    mri, ri, accuracy = [shown_table(tables[name]) for name in ("mri", "ri", "accuracy")]
     # then
-    mri, ri, accuracy = shown_tables
     assert mri.header[:4] == ["Model", "Method", "mRI", "95 % confidence interval"]
     assert mri.rows[0][:4] == [
         ("Net", "Net"),
@@ -255,24 +260,24 @@ def test_models_of_one_label_keep_rows_of_their_own(tables):
     assert sorted(accuracies_on_a) == [50.0, 50.0, 90.0, 90.0]
 
 
-def described_table(folder, csv, columns):
+def declared_table(folder, csv, *columns):
     """A table `x` as the page shows it.
 
     Args:
         csv: its text.
-        columns: YAML that says how they are shown, as in tables.yaml.
+        columns: that are shown.
     """
     table_file = folder / "x.csv"
     table_file.write_text(csv)
-    description_file = folder / "columns.yaml"
-    description_file.write_text(f"x: {{title: X, question: why, note: N, columns: {columns}}}")
-    (table,) = page_tables({"x": table_file}, [description_file], description(ABOUT))
-    return table
+    table = Table(title="X", question="why", note="N", columns=columns)
+    (page_table,) = page_tables({"x": shown(table_file, table)}, description(ABOUT))
+    return page_table
 
 
 def test_the_note_of_a_comparison_of_few_objects_says_so(tmp_path):
-    table_of_few = described_table(tmp_path, "p,objects\n0.1,120\n0.2,40\n", "{P: p}")
-    table_of_enough = described_table(tmp_path, "p,objects\n0.1,120\n0.2,100\n", "{P: p}")
+    p = Column("P", "p")
+    table_of_few = declared_table(tmp_path, "p,objects\n0.1,120\n0.2,40\n", p)
+    table_of_enough = declared_table(tmp_path, "p,objects\n0.1,120\n0.2,100\n", p)
     warning = "Fewer than 100 objects (40): the test finds differences too often."
     assert table_of_few.note == f"N {warning}"
     assert table_of_enough.note == "N"
@@ -281,10 +286,14 @@ def test_the_note_of_a_comparison_of_few_objects_says_so(tmp_path):
 def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
     # given
     csv = "method,n,d,low,high,p\nft,3,-1.25,-2,0.04,0.01234\nft,4,,,,0.5\n"
-    change = "{value: d, form: signed, interval: [low, high]}"
-    columns = f"{{Method: method, Images: n, Change: {change}, P: {{value: p, form: p}}}}"
+    columns = [
+        Column("Method", "method"),
+        Column("Images", "n"),
+        Column("Change", "d", form="signed", interval=("low", "high")),
+        Column("P", "p", form="p"),
+    ]
     # when
-    table = described_table(tmp_path, csv, columns)
+    table = declared_table(tmp_path, csv, *columns)
     # then
     assert table.header == ["Method", "Images", "Change", "95 % confidence interval", "P"]
     assert texts_of_rows(table) == [
@@ -295,17 +304,21 @@ def test_an_analysis_table_is_shown_as_its_columns_say(tmp_path):
 
 def test_counts_beside_missing_values_have_no_decimals(tmp_path):
     csv = "epoch,n\n0,5000\n,\n"
-    columns = "{Epoch: {value: epoch, form: count}, Images: {value: n, form: count}}"
-    table = described_table(tmp_path, csv, columns)
+    columns = [Column("Epoch", "epoch", form="count"), Column("Images", "n", form="count")]
+    table = declared_table(tmp_path, csv, *columns)
     assert texts_of_rows(table) == [["0", "5,000"], [DASH, DASH]]
 
 
 def test_a_number_without_an_interval_and_labels_of_pairs(tmp_path):
     # given
     csv = "first,second,r,low,high\na,other,-0.12345,,\na,other,0.5,0.4,0.6\n"
-    columns = "{First: first, Second: second, R: {value: r, form: decimals, interval: [low, high]}}"
+    columns = [
+        Column("First", "first"),
+        Column("Second", "second"),
+        Column("R", "r", form="decimals", interval=("low", "high")),
+    ]
     # when
-    table = described_table(tmp_path, csv, columns)
+    table = declared_table(tmp_path, csv, *columns)
     # then
     assert texts_of_rows(table) == [
         ["A", "other", f"{MINUS}0.123", DASH],
@@ -444,34 +457,38 @@ def page_of(folder, tables, *, records=None, figures=(), about=ABOUT, questions=
         record_files.append(str(record_file))
     manifest = folder / "manifest.json"
     manifest.write_text('{"corrupt": ["x/1.jpg"]}')
-    of_analyses = ("in_distribution", "leak_free")
-    analyses = {name: path for name, path in tables.items() if name in of_analyses}
-    inputs = PageInputs(
-        mri=tables["mri"],
-        ri=tables["ri"],
-        accuracy=tables["accuracy"],
-        fit=tables["fit"],
-        analyses=analyses,
-        columns=DESCRIPTIONS,
-        figures=figures,
-        captions=[caption_of(path.stem) for path in figures],
-        citation=ROOT / "CITATION.cff",
-        records=[*record_files, "was/not/pulled.json"],
-    )
+    shown_figures = {}
+    for path in figures:
+        _, figure = declared_figures()[path.stem]
+        shown_figures[path.stem] = ShownFigure(
+            path=path,
+            link=f"figures/{path.stem}",
+            question=(questions or {}).get(path.stem, figure.question),
+            caption=figure.caption,
+        )
     settings = PageSettings(
         about=description(about),
-        analyses=list(analyses),
-        more_files={"For <papers>": ["summary.tex"]},
+        tables={
+            name: shown(path, DECLARED[name]) for name, path in tables.items() if name != "fit"
+        },
+        figures=shown_figures,
+        files={"For <papers>": ["tables/summary.tex"]},
+        fit=tables["fit"],
         prepared={"A": manifest, "b": Path("was/not/pulled.json")},
-        questions=questions or {},
-        colours={},
+        looks={},
         averages={},
         coefficients={},
-        upstream=[],
+        upstream=["was/not/pulled.json"],
         code="",
     )
     page_file = folder / "index.html"
-    write_page(inputs, settings, page_file)
+    write_page(
+        settings,
+        citation=ROOT / "CITATION.cff",
+        records=record_files,
+        cells=None,
+        page=page_file,
+    )
     return page_file.read_text()
 
 
@@ -482,6 +499,11 @@ def text_between(start, end, text):
     assert end in after_start
     between, _, _ = after_start.partition(end)
     return between
+
+
+def section_of(page, question):
+    """The section of a page that answers a question."""
+    return text_between(f'id="q-{question}"', "</section>", page)
 
 
 def beginning_of(page):
@@ -519,8 +541,8 @@ def test_the_page_says_which_size_its_figures_show_where_that_is_a_choice(tmp_pa
     two_sizes = {**ABOUT, "sizes": ["5", "0.5"], "shown_size": "0.5"}
     page = page_of(tmp_path, tables)
     page_of_two_sizes = page_of(tmp_path, tables, about=two_sizes)
-    assert "train_subset" not in beginning_of(page)
-    assert "train_subset 0.5" in beginning_of(page_of_two_sizes)
+    assert "train_subset" not in section_of(page, "trust")
+    assert "train_subset 0.5" in section_of(page_of_two_sizes, "trust")
 
 
 def test_the_page_begins_with_what_is_unfinished(tmp_path, tables):
@@ -561,17 +583,19 @@ def test_the_page_says_which_threshold_finished_training_has_reached(tmp_path, t
     without_a_method_that_can_fit = {**ABOUT, "methods": {"ft": linear_probe}}
     mark_as_finished(tables)
     # when
-    beginning = beginning_of(page_of(tmp_path, tables))
-    beginning_without_threshold = beginning_of(page_of(tmp_path, tables, about=without_threshold))
-    beginning_without_such_a_method = beginning_of(
-        page_of(tmp_path, tables, about=without_a_method_that_can_fit)
-    )
+    page = page_of(tmp_path, tables)
+    page_without_threshold = page_of(tmp_path, tables, about=without_threshold)
+    page_without_such_a_method = page_of(tmp_path, tables, about=without_a_method_that_can_fit)
     # then
-    assert "reached the threshold of 95 %" in beginning
-    assert "unfinished" not in beginning
-    assert "No threshold of <a" in beginning_without_threshold
-    assert "unfinished" not in beginning_without_threshold
-    assert "threshold" not in beginning_without_such_a_method
+    assert "reached the threshold of 95 %" in section_of(page, "trust")
+    assert "unfinished" not in beginning_of(page)
+    assert "No threshold of <a" in section_of(page_without_threshold, "trust")
+    assert "unfinished" not in beginning_of(page_without_threshold)
+    for part in (
+        beginning_of(page_without_such_a_method),
+        section_of(page_without_such_a_method, "trust"),
+    ):
+        assert "threshold" not in part
 
 
 def test_the_page_says_what_happened_in_distribution_and_what_its_numbers_cannot_show(
@@ -661,13 +685,8 @@ def test_rows_beyond_the_first_ones_are_data_of_a_script(tmp_path, tables):
 
 
 def test_every_figure_has_a_caption():
-    modules_of_figures = [
-        path for path in LIBRARY.glob("analyses/*/*.py") if "\ndef draw(" in path.read_text()
-    ]
-    assert modules_of_figures
-    for module in modules_of_figures:
-        caption = module.with_suffix(".rst").read_text()
-        assert len(caption) > 100, module
+    for name, (_, figure) in declared_figures().items():
+        assert len(figure.caption) > 100, name
 
 
 class Tag(NamedTuple):
@@ -732,12 +751,12 @@ def test_texts_of_the_catalogue_make_no_tags_and_no_links(tmp_path, tables, text
 
 
 def test_the_page_begins_with_the_answer(tmp_path, tables):
-    beginning = beginning_of(page_of(tmp_path, tables))
-    assert (
-        "Full fine-tuning changed mean accuracy on the out-of-distribution datasets other than the "
-        f"target by {MINUS}1.3 percentage points; its training is unfinished."
-    ) in beginning
-    assert "Intervals are in the tables" in beginning
+    page = page_of(tmp_path, tables)
+    beginning = beginning_of(page)
+    assert "Full fine-tuning of Net; its training is unfinished:" in beginning
+    assert f"<dt>{MINUS}1.3</dt>" in beginning
+    assert "50.0 → 48.8 %" in beginning
+    assert "Intervals are in the tables" in section_of(page, "survived")
 
 
 def test_the_page_says_at_once_how_much_remains_without_shared_source_images(tmp_path, tables):
@@ -753,11 +772,11 @@ def test_the_page_says_at_once_how_much_remains_without_shared_source_images(tmp
     page = page_of(tmp_path, {**tables, "leak_free": leak_free})
     table = shown_table(leak_free)
     # then
-    beginning = beginning_of(page)
+    survived = section_of(page, "survived")
     assert f"<td>{MINUS}9.0</td>" in text_between('<table class="key">', "</table>", page)
-    assert "1 of 2 targets shares source images with other datasets" in beginning
+    assert "1 of 2 targets shares source images with other datasets" in survived
     assert cell_of(table, 0, "Leak-free") == (f"{MINUS}9.0", -9.0)
-    assert "source images" not in beginning_of(usual_page)
+    assert "source images" not in section_of(usual_page, "survived")
 
 
 def test_who_cites_is_told_a_commit_only_if_there_is_one(tmp_path, tables):

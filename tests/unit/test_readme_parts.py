@@ -3,12 +3,14 @@
 Whether they are fresh is asked in tests/integration/test_readme.py.
 """
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from rib.analyses import radar
 from rib.config.catalog import Catalog
 from rib.report import readme
 
@@ -170,16 +172,21 @@ def test_defaults_are_shown_as_in_yaml(monkeypatch):
     ]
 
 
-def test_captions_become_lines_of_a_list(tmp_path, monkeypatch):
-    monkeypatch.setattr(readme, "ANALYSES", tmp_path)
-    captions = {"two/a": "One.\n", "one/b": "Of\nfive ``targets``.\n", "one/b_with_more": "More.\n"}
-    for name, caption in captions.items():
-        path = tmp_path / f"{name}.rst"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(caption)
-    for figure in ("two/a", "one/b"):
-        (tmp_path / f"{figure}.py").write_text("")
-    assert readme.figure_list() == "- `a`: One.\n- `b`: Of five `targets`."
+def test_every_figure_has_a_line_with_its_caption(catalog):
+    # given
+    drawn = []
+    for file in (ROOT / "workflow/lib/rib/analyses").glob("*.py"):
+        drawn += re.findall(r"^def draw_(\w+)\(", file.read_text(), re.MULTILINE)
+    # when
+    lines = readme.figure_list(catalog).splitlines()
+    # then
+    names = [re.match(r"- `(\w+)`: \S", line)[1] for line in lines]
+    assert names == sorted(names)
+    assert {*drawn} - {*names} == {"panels"}  # which two figures share
+    assert {*names} <= {*drawn}
+    (line_of_radar,) = [line for line in lines if line.startswith("- `radar`: ")]
+    assert line_of_radar.removeprefix("- `radar`: ") == " ".join(radar.CAPTION.split())
+    assert "``" not in "".join(lines)
 
 
 def test_methods_say_what_they_need(catalog):
@@ -250,7 +257,7 @@ PARTS = (
 )
 
 
-def test_each_part_comes_to_its_place(tmp_path, compared, seeds, monkeypatch):
+def test_each_part_comes_to_its_place(tmp_path, catalog, compared, seeds, monkeypatch):
     # given two pages, of which the second has all parts but the graph
     monkeypatch.chdir(ROOT)
     first, second = pages(tmp_path, *PARTS)
@@ -262,7 +269,7 @@ def test_each_part_comes_to_its_place(tmp_path, compared, seeds, monkeypatch):
         f"{readme.graph(GRAPH)}\n<!-- end -->\nafter graph\n"
     )
     text = second.read_text()
-    for name, part in (("config", readme.config_table()), ("figures", readme.figure_list())):
+    for name, part in (("config", readme.config_table()), ("figures", readme.figure_list(catalog))):
         assert f"<!-- made by make docs: {name} -->\n{part}\n<!-- end -->\nafter {name}\n" in text
     assert "stale" not in text
     assert text.count("made by") == len(PARTS) - 1

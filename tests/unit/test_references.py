@@ -26,7 +26,7 @@ def references():
     files = {}
     for path in texts():
         for match in REFERENCE.finditer(path.read_text(encoding="utf-8")):
-            reference = match[1].removeprefix(".")
+            reference = match[1].removeprefix(".").removesuffix(".__path__")
             if not reference.startswith(EXAMPLES):
                 files.setdefault(reference, path.relative_to(ROOT))
     return files

@@ -14,10 +14,9 @@ RULES = {
 # rule.
 SHARED = {
     "import_checkpoint": "finetune",
-    "published": "publish",
 }
 # Rules that are made in a loop have it.
-IN_A_LOOP = {"plot_figures"}
+IN_A_LOOP = {"analyse", "draw_figures"}
 BLOCKS = re.compile(r"^( *)rule (\w+):\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
 
 
@@ -41,7 +40,7 @@ def test_a_stage_has_one_name(rule):
     assert set(named) <= {script}, named
     # Their bytes are pinned, they make nothing that is kept, or trainings would be hidden behind
     # them (see LabelCheckSettings).
-    without_digest = {"download", "preview", "check_labels"}
+    without_digest = {"download", "check_labels"}
     assert rule in without_digest or re.search(rf"\w\(\s*\"{script}\"", "".join(RULES.values())), (
         "no code digest"
     )

@@ -25,6 +25,7 @@ from rib.statistics.selection import (
     selection_table,
 )
 from rib.statistics.settings import RIStatistics
+from tiny.analyses import shown
 from tiny.descriptions import description
 from tiny.grids import grid
 from tiny.rows import write_rows
@@ -791,9 +792,8 @@ def test_the_page_has_labels_of_the_method_and_of_its_variants(tmp_path):
         "sizes": ["all", "10"],
     }
     # when
-    (table_on_page,) = page_tables(
-        {"selection": tmp_path / "selection.csv"}, {"selection": SELECTION}, description(about)
-    )
+    settings = {"selection": shown(tmp_path / "selection.csv", SELECTION)}
+    (table_on_page,) = page_tables(settings, description(about))
     # then
     texts_of_rows = []
     for row in table_on_page.rows:

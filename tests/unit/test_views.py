@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 
 from rib.base.rounding import points
 from rib.config.run import RUN_COLUMNS
+from rib.report.settings import Look
 from rib.report.views import MEAN, MOST_ROWS, page_views, with_intervals
 from tiny.descriptions import description
 
@@ -46,7 +47,7 @@ class Tables:
     ri: pd.DataFrame
     accuracy: pd.DataFrame
 
-    def views(self, label="Net", colours=None, in_distribution=None, **about):
+    def views(self, label="Net", looks=None, in_distribution=None, **about):
         """The views of these tables.
 
         Args:
@@ -54,7 +55,7 @@ class Tables:
             about: more of the grid's description.
         """
         grid = described(label, **about)
-        return page_views(self.mri, self.ri, self.accuracy, grid, colours or {}, in_distribution)
+        return page_views(self.mri, self.ri, self.accuracy, grid, looks or {}, in_distribution)
 
 
 def random_ri(rng):
@@ -114,10 +115,13 @@ def data_of(view):
 
 
 def test_views_are_the_same_bytes_each_time(tables):
-    colours = {"ft": "#123456", "ewc": "#654321"}
-    views = tables.views(colours=colours)
+    looks = {
+        "ft": Look(colour="#123456", marker="s"),
+        "ewc": Look(colour="#654321", marker="?"),
+    }
+    views = tables.views(looks=looks)
     assert len(views) == 3
-    assert json.dumps(views) == json.dumps(tables.views(colours=colours))
+    assert json.dumps(views) == json.dumps(tables.views(looks=looks))
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -6,6 +6,7 @@ run again when it changes, the script gives its stage all that this asks for, an
 has the files that the settings name.
 """
 
+import ast
 import contextlib
 import importlib.util
 import inspect
@@ -16,38 +17,21 @@ import runpy
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
+import pandas as pd
 import pytest
-from rib.analyses.comparison.settings import SummarySettings
-from rib.analyses.cost.settings import CostSettings
-from rib.analyses.data_and_models.settings import DataAndModelsSettings
-from rib.analyses.distances.settings import (
-    AssociationSettings,
-    CompressionSettings,
-    FeatureDistanceSettings,
-)
-from rib.analyses.effective_robustness.settings import EffectiveRobustnessSettings
-from rib.analyses.epochs.settings import EpochCkaSettings, EpochTradeoffSettings
-from rib.analyses.learning_rates.settings import HeldOutRateSettings, LearningRateSettings
-from rib.analyses.models.settings import ModelComparisonSettings
-from rib.analyses.networks.settings import NetworkGroupSettings
-from rib.analyses.over_targets.settings import OverTargetsSettings
-from rib.analyses.published.settings import PublishedSettings
-from rib.analyses.representations.settings import CkaSettings
-from rib.analyses.samples.settings import CellSettings, SampleSettings
-from rib.analyses.selection.settings import VariantChoiceSettings
-from rib.analyses.sizes.settings import SizeSettings
-from rib.analyses.slices.settings import SliceSettings
-from rib.analyses.stir.settings import StirSettings
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.base.settings import from_params, to_params
 from rib.config.figure_settings import FiguresSettings
+from rib.config.paths import manifest_of
 from rib.data.settings import (
     DownloadSettings,
     PreparationSettings,
@@ -64,17 +48,14 @@ from rib.evaluation.settings import (
 )
 from rib.jobs.script import LABEL_VERDICT
 from rib.models.settings import ConversionSettings, TextSettings
-from rib.report.settings import (
-    ExportSettings,
-    PageSettings,
-    PaperSettings,
-    PublicationSettings,
-)
-from rib.statistics.settings import GridTableSettings, MethodComparisonSettings, TableSettings
+from rib.report.settings import ExportSettings, PageSettings, PaperSettings
+from rib.statistics.inputs import Inputs
+from rib.statistics.settings import GridTableSettings
 from rib.training.settings import FineTuningSettings, PretrainingSettings
 from tiny.wiring import ROOT
 
 SCRIPTS = ROOT / "workflow/scripts"
+ANALYSES = [*(LIBRARY / "analyses").glob("*.py")]
 RULES = [*(ROOT / "workflow/rules").rglob("*.smk")]
 # Rules without a digest of their code: those that write no results, or whose bytes are pinned by a
 # digest; and the check of labels (see LabelCheckSettings).
@@ -91,12 +72,17 @@ def jobs_of(jobs, rule):
     return [job for job in jobs if job.rule == rule]
 
 
+def jobs_with(jobs, script):
+    return [job for job in jobs if job.script == script]
+
+
 def test_the_grids_of_these_tests_have_jobs_of_every_rule(jobs):
     names = re.compile(r"^ *(?:use rule \w+ as|rule) (\w+)(?: with)?:", re.MULTILINE)
     written = {name for file in RULES for name in names.findall(file.read_text())}
     described = {job.rule for job in jobs}
-    # the settings of preview can't be made without a finished run
-    assert written - described == {"preview"}
+    analyses = {file.stem for file in ANALYSES if "\ndef tables(" in file.read_text()}
+    assert len(analyses) > 15
+    assert written | {f"analyse_{name}" for name in analyses} <= described
 
 
 # Inputs that rules have from a function that they share with others, and to which these jobs give
@@ -115,7 +101,8 @@ NEVER_GIVEN = {
     # no merge of the grids with inversions is selected
     "invert_representation": {"selection"},
     "cross_inversions": {"selection"},
-    "export_open_clip_run": NO_MERGE | {"dataset_split"},
+    # the model of images and texts is fine-tuned without splits alone
+    "export_open_clip_run": NO_MERGE | {"dataset_split", "splits"},
     # the tokenizer of the model alone
     "export_run": {"archive"},
     # nothing is trained
@@ -200,58 +187,23 @@ STAGES = {
     "compute_fisher": ("rib.evaluation.fisher:compute_fisher", FisherSettings),
     "invert_representation": ("rib.evaluation.inversion:invert_run", InversionJobSettings),
     "cross_inversions": ("rib.evaluation.inversion:cross_features", InversionJobSettings),
-    "compute_metrics": ("rib.statistics.tables:grid_tables", GridTableSettings),
-    "compare_methods": ("rib.statistics.comparison:comparison_tables", MethodComparisonSettings),
-    "write_summary": ("rib.analyses.comparison.summary:write_summary", SummarySettings),
-    "count_costs": ("rib.analyses.cost.tables:cost_of", CostSettings),
-    "describe_data_and_models": (
-        "rib.analyses.data_and_models.tables:data_table",
-        DataAndModelsSettings,
-    ),
-    "measure_distances": ("rib.analyses.distances.distances:distances_of", FeatureDistanceSettings),
-    "compress_datasets": ("rib.analyses.distances.compression:compression_of", CompressionSettings),
-    "associate_distances": (
-        "rib.analyses.distances.association:all_distances",
-        AssociationSettings,
-    ),
-    "compare_with_baselines": (
-        "rib.analyses.effective_robustness.tables:robustness_tables",
-        EffectiveRobustnessSettings,
-    ),
-    "compute_cka_epochs": ("rib.analyses.epochs.tables:epoch_table", EpochCkaSettings),
-    "tabulate_tradeoff_epochs": (
-        "rib.analyses.epochs.tables:tradeoff_table",
-        EpochTradeoffSettings,
-    ),
-    "compute_cka": ("rib.analyses.representations.tables:cka_table", CkaSettings),
-    "compare_models": ("rib.analyses.models.tables:model_tables", ModelComparisonSettings),
-    "compare_networks": ("rib.analyses.networks.tables:network_tables", NetworkGroupSettings),
-    "compute_stir": ("rib.analyses.stir.tables:stir_table", StirSettings),
+    "compute_metrics": ("rib.statistics.metrics:write_metrics", GridTableSettings),
     "export_run": ("rib.evaluation.export:export_network", ExportSettings),
-    "compare_samples": ("rib.analyses.samples.tables:sample_tables", SampleSettings),
-    "explain_cells": ("rib.analyses.samples.cells:write_cells", CellSettings),
-    "compare_slices": ("rib.analyses.slices.tables:slice_tables", SliceSettings),
-    "select_variants": ("rib.analyses.selection.tables:select_variants", VariantChoiceSettings),
-    "tabulate_over_targets": (
-        "rib.analyses.over_targets.tables:over_targets_table",
-        OverTargetsSettings,
-    ),
-    "tabulate_sizes": ("rib.analyses.sizes.tables:size_tables", SizeSettings),
-    "gather_histories": ("rib.analyses.training.tables:training_table", TableSettings),
-    "choose_learning_rates": (
-        "rib.analyses.learning_rates.tables:choice_table",
-        LearningRateSettings,
-    ),
-    "choose_rates_on_select_splits": (
-        "rib.analyses.learning_rates.held_out:choose_on_select_splits",
-        HeldOutRateSettings,
-    ),
-    "compare_published": ("rib.analyses.published.tables:compare", PublishedSettings),
-    "plot_figures": ("rib.figures:write_figures", FiguresSettings),
+    "draw_figures": ("rib.figures:write_figures", FiguresSettings),
     "write_page": ("rib.report.page:write_page", PageSettings),
-    "publish": ("rib.report.publication:publish", PublicationSettings),
-    "paper": ("rib.report.paper:write_paper", PaperSettings),
+    "paper": ("rib.report.paper:paper_list", PaperSettings),
 }
+# Scripts with settings that are a dictionary, with its keys.
+KEYS = {
+    "analyse": {"module", "inputs", "params", "without_fit", "conditions", "code"},
+    "measure_distances": {"datasets", "code"},
+    "compress_datasets": {"view", "excludes_proxy", "split", "megabytes", "code"},
+}
+STAGES_OF_KEYS = (
+    "rib.statistics.writing:make_tables",
+    "rib.statistics.distances:distances_of",
+    "rib.statistics.compression:compression_of",
+)
 
 
 def test_a_script_reads_the_settings_that_its_rule_built(jobs):
@@ -262,6 +214,17 @@ def test_a_script_reads_the_settings_that_its_rule_built(jobs):
             _, kind = STAGES[job.script]
             assert to_params(from_params(kind, job.settings)) == job.settings, job.rule
     assert scripts == {*STAGES}
+    assert scripts | {*KEYS, ""} == {job.script for job in jobs}
+
+
+@pytest.mark.parametrize("script", KEYS)
+def test_a_script_reads_each_setting_of_a_dictionary(jobs, script):
+    for job in jobs:
+        if job.script == script:
+            assert job.settings.keys() == KEYS[script]
+    text = (SCRIPTS / f"{script}.py").read_text()
+    for key in KEYS[script] - {"code"}:
+        assert f'["{key}"]' in text
 
 
 def test_snakemake_sees_each_change_of_a_parameter_since_all_are_plain_json(jobs):
@@ -357,7 +320,7 @@ def asked(script_module, monkeypatch):
         return call
 
     monkeypatch.setattr(script_module, "run", run)
-    for stage, _ in STAGES.values():
+    for stage in (*(stage for stage, _ in STAGES.values()), *STAGES_OF_KEYS):
         monkeypatch.setattr(stage.replace(":", "."), checked(pkgutil.resolve_name(stage)))
 
     def run_script(job):
@@ -389,13 +352,11 @@ def asked(script_module, monkeypatch):
     return run_script, calls.given_to
 
 
-# Arguments and fields that no rule gives: those of a preview, and constants that tests change.
+# Arguments and fields that no rule gives: constants that tests change.
 NOT_OF_RULES = {
     "Watch": {"warned"},
     "DatasetFiles": {"pixels"},
     "download": {"partial"},
-    "comparison_tables": {"draws"},
-    "model_tables": {"draws"},
 }
 
 
@@ -415,6 +376,107 @@ def test_every_stage_is_given_all_that_it_asks_for(wiring, asked, monkeypatch, t
     assert not_given == NOT_OF_RULES
 
 
+class NotedInputs(Inputs):
+    """Inputs of an analysis without files; `read` has the names of those that it asked for."""
+
+    def __init__(self, job):
+        super().__init__(
+            {
+                name: job.inputs[name] if job.is_list[name] else job.inputs[name][0]
+                for name in job.settings["inputs"]
+            },
+            NotedParams(job.settings["params"]),
+        )
+        object.__setattr__(self, "read", set())
+
+    def path(self, name):
+        self.read.add(name)
+        return super().path(name)
+
+    def paths(self, name):
+        self.read.add(name)
+        return super().paths(name)
+
+    def table(self, name):
+        self.path(name)
+        return pd.DataFrame()
+
+
+class NotedParams(Mapping):
+    """Parameters of an analysis; `read` has the names of those that it asked for."""
+
+    def __init__(self, params):
+        self.params = params
+        self.read = set()
+
+    def __getitem__(self, name):
+        self.read.add(name)
+        return self.params[name]
+
+    def __iter__(self):
+        return iter(self.params)
+
+    def __len__(self):
+        return len(self.params)
+
+
+def computations(module):
+    """Functions that an analysis calls, as pairs of what has them and their name.
+
+    They are its own, and those of rib.statistics that it imports where it needs them.
+    """
+    found = []
+    for statement in ast.walk(ast.parse(inspect.getsource(module))):
+        is_local = isinstance(statement, ast.ImportFrom) and statement.col_offset > 0
+        if is_local and statement.module.startswith("rib.statistics."):
+            owner = importlib.import_module(statement.module)
+            found.extend((owner, alias.name) for alias in statement.names)
+    found.extend((module, name) for name in vars(module))
+    for owner, name in found:
+        function = getattr(owner, name)
+        is_own = inspect.isfunction(function) and function.__module__ == owner.__name__
+        if is_own and not name.startswith(("_", "draw_")) and name not in ("describe", "tables"):
+            yield owner, name
+
+
+# The table of costs is made again with that of mRI.
+NOT_READ = {("cost", "mri")}
+
+
+def test_an_analysis_reads_all_that_it_asks_for(jobs, monkeypatch):
+    calls = Calls()
+
+    def checked(function):
+        def call(*args, **kwargs):
+            calls.note(function, inspect.signature(function).bind(*args, **kwargs).arguments)
+            return MagicMock()
+
+        return call
+
+    not_read = set()
+    for job in jobs_with(jobs, "analyse"):
+        # given an analysis that computes nothing
+        module = importlib.import_module(job.settings["module"])
+        inputs = NotedInputs(job)
+        with monkeypatch.context() as context:
+            for owner, name in computations(module):
+                context.setattr(owner, name, checked(getattr(owner, name)))
+            context.setattr("rib.base.files.table_text", MagicMock())
+            # when: a computation that isn't given what it requires is a TypeError
+            made = module.tables(inputs)
+        # then
+        if isinstance(made, dict):
+            files = {name if "." in name else f"{name}.csv" for name in made}
+            assert files == job.outputs.keys() - {"provenance"}, job.rule
+        analysis = job.rule.removeprefix("analyse_")
+        read_by_the_writer = {"fit"}
+        names = inputs.files.keys() - inputs.read - read_by_the_writer
+        names |= inputs.params.keys() - inputs.params.read
+        not_read.update((analysis, name) for name in names)
+    assert not_read == NOT_READ
+    assert len(calls.given_to) > 15
+
+
 def test_a_part_of_a_large_target_is_trained_for_the_steps_of_the_familys_ceiling(wiring):
     lengths_of_target = {}
     for job in jobs_of(wiring["photos"], "finetune"):
@@ -425,8 +487,8 @@ def test_a_part_of_a_large_target_is_trained_for_the_steps_of_the_familys_ceilin
 
 
 def test_a_choice_of_rates_takes_only_a_methods_own_rate_out_of_its_name(wiring):
-    (choice,) = jobs_of(wiring["clothes, held out"], "choose_rates_on_select_splits")
-    swept_methods = choice.settings["swept_methods"]
+    (choice,) = jobs_of(wiring["clothes, held out"], "analyse_learning_rates")
+    swept_methods = choice.settings["params"]["swept_methods"]
     swept_as = {name: swept["method"] for name, swept in swept_methods.items()}
     assert swept_as["linear_probe-lr0.015"] == "linear_probe"
     assert swept_as["lp_ft-lr0.01"] == "lp_ft-lr0.01"
@@ -484,33 +546,38 @@ def named_code(job):
 
 
 def test_a_digest_of_figures_has_their_modules_and_their_style(jobs):
-    plots = [job for job in jobs if job.script == "plot_figures"]
-    assert {job.rule for job in plots} >= {"plot_figures", "plot_examples", "plot_distances"}
-    for job in plots:
-        modules = {figure["drawing_module"] for figure in job.settings["figures"].values()}
+    drawings = jobs_with(jobs, "draw_figures")
+    assert {job.rule for job in drawings} >= {"draw_figures", "draw_examples", "draw_distances"}
+    for job in drawings:
+        modules = {figure["module"] for figure in job.settings["figures"].values()}
         files = {module.removeprefix("rib.").replace(".", "/") + ".py" for module in modules}
-        assert set(job.code) == {"scripts/plot_figures.py", "figures/rib.mplstyle", *files}
+        assert set(job.code) == {"scripts/draw_figures.py", "figures/rib.mplstyle", *files}
+
+
+def test_a_digest_of_tables_has_the_file_of_their_analysis(jobs):
+    for job in jobs_with(jobs, "analyse"):
+        name = job.rule.removeprefix("analyse_")
+        assert job.settings["module"] == f"rib.analyses.{name}"
+        assert job.code == ["scripts/analyse.py", f"analyses/{name}.py"]
 
 
 def test_a_job_of_figures_watches_every_file_that_it_reads(jobs):
-    for job in jobs:
-        if job.script == "plot_figures":
-            files = {job.settings["fit"]} - {None}
-            for inputs in job.settings["inputs"].values():
-                for path_or_paths in inputs.values():
-                    files.update(
-                        [path_or_paths] if isinstance(path_or_paths, str) else path_or_paths
-                    )
-            assert files == set(job.watched), job.rule
+    for job in jobs_with(jobs, "draw_figures"):
+        files = {job.settings["fit"]} - {None}
+        for inputs in job.settings["inputs"].values():
+            for path_or_paths in inputs.values():
+                files.update([path_or_paths] if isinstance(path_or_paths, str) else path_or_paths)
+        assert files <= {*job.inputs["files"]}, job.rule
+        assert {manifest_of(file) or file for file in files} == set(job.watched), job.rule
 
 
 def test_who_has_tables_alone_can_draw_figures_of_tables(jobs):
-    for job in jobs_of(jobs, "plot_figures"):
+    for job in jobs_of(jobs, "draw_figures"):
         assert all("/tables/" in path for path in job.watched)
 
 
 def test_a_digest_has_all_of_reporting_that_makes_its_results(jobs):
-    """Digests leave the package `reporting` out.
+    """Digests leave the package `report` out.
 
     So rules add each of its files that decides what is written.
     """
@@ -522,7 +589,7 @@ def test_a_digest_has_all_of_reporting_that_makes_its_results(jobs):
         assert needed <= {*job.code}, job.rule
         if needed:
             made_by_reporting.add(job.rule)
-    assert {"paper", "publish_grid", "published", "write_page"} <= made_by_reporting
+    assert made_by_reporting == {"export_run", "export_open_clip_run", "paper", "write_page"}
 
 
 def reporting_behind(job):
@@ -540,7 +607,7 @@ def reporting_behind(job):
         if path not in behind:
             behind.add(path)
             text = path.read_text()
-            imported = re.findall(r"^ *from rib\.reporting\.(\w+) import", text, re.MULTILINE)
+            imported = re.findall(r"^ *from rib\.report\.(\w+) import", text, re.MULTILINE)
             templates = re.findall(r"[\w.]+\.jinja", text)
             waiting += [folder / f"{name}.py" for name in imported]
             waiting += [folder / name for name in templates if (folder / name).is_file()]

@@ -112,7 +112,7 @@ def test_the_report_names_each_figure_and_has_the_caption_of_the_page(reported):
     figures = (reported.folder / "reports/tiny/figures").glob("*.png")
     assert labels == {path.name: {"figure": path.stem} for path in figures}
     for path, entry in found.items():
-        words_of_page = caption_of(Path(path).stem).read_text().split()[:8]
+        words_of_page = caption_of(Path(path).stem).split()[:8]
         assert entry["caption"].removeprefix("<p>").split()[:8] == words_of_page
 
 

@@ -23,7 +23,7 @@ def tables_of(name):
 
 
 def with_manifests(files):
-    """Inputs of a job, by name: large files are `ancient`, and their manifests are watched."""
+    """Inputs of a job, by name: large files are `ancient`, and their manifests are `watched`."""
     inputs = {}
     manifests = []
     for name, path_or_paths in files.items():
@@ -32,7 +32,9 @@ def with_manifests(files):
         manifests.extend(filter(None, map(manifest_of, paths)))
         marked = [ancient(path) if manifest_of(path) else path for path in paths]
         inputs[name] = marked[0] if is_one else marked
-    return {**inputs, "manifests": list(dict.fromkeys(manifests))}
+    if manifests:
+        inputs["watched"] = list(dict.fromkeys(manifests))
+    return inputs
 
 
 def limits_of(analysis):
@@ -125,7 +127,8 @@ def drawing_settings(names):
     modules = {ANALYSES_FOLDER / f"{ANALYSIS_OF_FIGURE[name]}.py" for name in names}
     settings = FiguresSettings(
         figures={
-            name: figure_settings(ANALYSIS_OF_FIGURE[name], DRAWN[name], GRID) for name in names
+            name: figure_settings(ANALYSIS_OF_FIGURE[name], DRAWN[name], GRID, LABELS)
+            for name in names
         },
         inputs={name: dict(DRAWN[name].inputs) for name in names},
         fit=next(iter(fit_for(names)), None),

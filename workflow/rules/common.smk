@@ -25,7 +25,8 @@ from rib.config.labels import GridLabels  # noqa: E402
 from rib.config.memory import NetworkMemory  # noqa: E402
 from rib.config.paths import Paths, manifest_of  # noqa: E402
 from rib.config.run import LOADED, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
-from rib.config.schema import known_name, read_yaml, validated  # noqa: E402
+from rib.config.schema import read_yaml, validated  # noqa: E402
+from rib.config.values import known_name  # noqa: E402
 from rib.data import variables  # noqa: E402
 from rib.data.settings import DatasetView  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402

@@ -14,12 +14,13 @@ for NAME, ANALYSIS in CHOSEN_ANALYSES.items():
     PAGE_TABLES.extend(tables_of(NAME).values())
     PAGE_FIGURES.extend(ANALYSIS.figures)
 CELLS = [path for path in PAGE_TABLES if path.endswith("/cells.json")]
-# Files of which the page is made, besides those that its script imports.
+# Files of rib.report of which the page is made; digests leave this package out.
 PAGE_CODE = [
     *sorted(REPORTING.glob("page*")),
     REPORTING / "answer.py",
     REPORTING / "citation.jinja",
     REPORTING / "settings.py",
+    REPORTING / "stale.py",
     REPORTING / "views.py",
 ]
 

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from rib.statistics.inputs import Inputs
 
 
-def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Images are read at the first model's geometry; those are shown whose licence allows it."""
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """Images are read at the first model's geometry; those are shown whose licence allows it.
+
+    The matrix of RI, a figure, shows them.
+    """
+    if not labels.has_figures:
+        return None
     runs = [run for run in grid.runs() if run.method not in labels.curves]
     first_model = next(iter(grid.models))
     return Analysis(

@@ -92,7 +92,6 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
             tables={"learning_rates": ON_TRAINING_IMAGES},
             on_demand=True,
         )
-    folder = paths.table("learning_rates", on_demand="learning_rates").rpartition("/")[0]
     return Analysis(
         inputs={
             "manifests_of_runs": manifests,
@@ -108,7 +107,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
         },
         makes=["learning_rates.csv", RECIPES],
         tables={"learning_rates": ON_SELECT_SPLITS},
-        files={"Chosen learning rates, for the family's file": [f"{folder}/{RECIPES}"]},
+        files={"Chosen learning rates, for the family's file": [RECIPES]},
         on_demand=True,
     )
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from rib.base.settings import from_params, to_params
 from rib.config.analysis import Analysis, Column, Table
-from rib.config.paths import Paths, beside
 from rib.config.run import PRETRAINED
 from rib.statistics.settings import FitRule, fit_rule
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from rib.config.grid import Grid
     from rib.config.labels import GridLabels
+    from rib.config.paths import Paths
     from rib.statistics.counts import RowFiles
     from rib.statistics.inputs import Inputs
 
@@ -61,7 +61,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
         inputs={
             "rows": rows,
             "indexes": paths.indexes(),
-            "evaluations": [beside("manifest", path) for path in rows],
+            "evaluations": paths.manifests(rows),
         },
         params={
             "methods": [PRETRAINED, *grid.over_targets],

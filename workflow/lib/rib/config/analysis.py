@@ -111,7 +111,7 @@ class Analysis:
         makes: files that the job writes: `ranking.csv`, `summary.tex`.
         without_fit: tables that get no columns of the fit, although there is an input `fit`.
         tables: that the page shows, by name; they are among the files that the job writes.
-        files: those that the page links to, by title.
+        files: those that the page links to, by title; they are among the files that the job writes.
         figures: by name.
         of_metrics: whether the rule compute_metrics makes the tables that the page shows.
         on_demand: whether it is part of a run only if config's `analyses` lists it; its tables and

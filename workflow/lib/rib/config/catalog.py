@@ -51,7 +51,7 @@ from rib.config.label_space import (
 )
 from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve, validated_models
 from rib.config.run import ALL, METHODS, TARGETS
-from rib.config.schema import known_name, load_schema, number, read_yaml, validated
+from rib.config.schema import load_schema, number, read_yaml, validated
 from rib.config.settings import (
     BASE,
     SCHEDULE,
@@ -62,7 +62,7 @@ from rib.config.settings import (
     signature_of,
 )
 from rib.config.sources import ADDRESSES, redacted_addresses
-from rib.config.values import is_number, show
+from rib.config.values import is_number, known_name, show
 
 PROJECT_CATALOG = WORKFLOW / "catalog"
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check

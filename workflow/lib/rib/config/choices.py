@@ -16,8 +16,8 @@ from rib.config.catalog import Catalog
 from rib.config.entries import CURVE, EVALUATED, EXTERNAL, SELECT, Dataset, Family, Method, Model
 from rib.config.model_names import with_styles
 from rib.config.run import ALL, LOADED, PRETRAINED, SEEDS, TARGETS, VARIANTS, Run
-from rib.config.schema import known_name
 from rib.config.settings import constant
+from rib.config.values import known_name
 
 # Method that differences in the ranking are from, in runs that have it.
 DEFAULT_COMPARE_TO = "ft"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rib.config.run import ENSEMBLE, Run
-from rib.config.schema import known_name
+from rib.config.values import known_name
 
 if TYPE_CHECKING:
     from rib.config.grid import Grid

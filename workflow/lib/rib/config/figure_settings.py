@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from rib.base.settings import Settings, Texts
 from rib.config.analysis import Figure
 from rib.config.geometry import Geometry
-from rib.config.labels import GridLabels
 
 if TYPE_CHECKING:
     from rib.config.grid import Grid
+    from rib.config.labels import GridLabels
 
 
 class FigureSettings(Settings):
@@ -40,12 +40,14 @@ class FiguresSettings(Settings):
     code: str  # digest of the code that draws the figures
 
 
-def figure_settings(analysis: str, figure: Figure, grid: Grid) -> FigureSettings:
+def figure_settings(
+    analysis: str, figure: Figure, grid: Grid, grid_labels: GridLabels
+) -> FigureSettings:
     """What a figure of an analysis shows of a grid."""
     labels = None
     if figure.of_runs:
         methods = {name: method.label for name, method in grid.methods.items()}
-        labels = {**GridLabels(grid).by_target, "methods": methods}
+        labels = {**grid_labels.by_target, "methods": methods}
     return FigureSettings(
         module=f"rib.analyses.{analysis}",
         params=dict(figure.params),

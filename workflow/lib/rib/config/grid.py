@@ -20,10 +20,11 @@ from rib.config.geometry import Geometry, geometry_of
 from rib.config.hub_datasets import dataset_terms
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, images_of, largest
-from rib.config.schema import known_name, load_schema
+from rib.config.schema import load_schema
 from rib.config.settings import LENGTH, OTHER, RATE, SCHEDULE
 from rib.config.sources import without_addresses
 from rib.config.sweeps import Variants, in_path, resolve_methods
+from rib.config.values import known_name
 
 # Keys of config that are no settings of results.
 UNRECORDED = ("name", "catalog", "archives", "external", "monitor")

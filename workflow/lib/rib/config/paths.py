@@ -332,6 +332,10 @@ class Paths:
                 groups[group] = left
         return groups
 
+    def manifests(self, rows: Iterable[str]) -> list[str]:
+        """Manifests of files with rows, which say what the networks were made of."""
+        return [beside("manifest", path) for path in rows]
+
     def rows_over_targets(self) -> list[str]:
         """Files with the rows of merges over targets, on datasets that they weren't trained on."""
         groups = list(self.groups_not_trained_on)

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -203,30 +203,6 @@ def _sentence(error: ValidationError) -> str:
         return f"give at least one of the keys {', '.join(keys)}{inside}."
     subject = f"'{key_path}' is" if key_path else "the file is"
     return f"{subject} {shown}, which is not valid ({reason}){meaning}."
-
-
-def known_name(
-    name: object, known_names: Iterable[str], kind: str, where: str, listed_as: str = "known"
-) -> str:
-    """Return a name if it is known.
-
-    Args:
-        name: the name that a user wrote.
-        kind: what the names are of, such as `method`, for the message.
-        where: file and key of the name.
-        listed_as: word before the list of names in the message.
-
-    Raises:
-        UserError: The name is unknown; the message lists those that are known.
-    """
-    known_names = list(known_names)
-    if name not in known_names:
-        listed_names = ", ".join(sorted(known_names)) or "none"
-        raise UserError(
-            f"{where}: unknown {kind} {show(name)}{nearest(name, known_names)}; "
-            f"{listed_as} are {listed_names}."
-        )
-    return name
 
 
 def read_yaml(path: Path) -> Any:

@@ -16,8 +16,8 @@ from rib.base.plugins import LIBRARY
 from rib.config.entries import EXTERNAL, FINETUNE, MERGES
 from rib.config.ranges import RANGES, misfit
 from rib.config.run import MERGE
-from rib.config.schema import known_name, number, read_source
-from rib.config.values import is_number, is_whole, show
+from rib.config.schema import number, read_source
+from rib.config.values import is_number, is_whole, known_name, show
 
 BASE = LIBRARY / "methods/base.py"  # the class of all methods that train, not an algorithm
 

@@ -17,8 +17,8 @@ from rib.config.catalog import Catalog
 from rib.config.choices import as_list
 from rib.config.entries import MERGES, WEIGHTS, Family, Method
 from rib.config.run import VARIANTS
-from rib.config.schema import known_name
 from rib.config.settings import LENGTH, OTHER, RATE, SCHEDULE, Setting, check_settings
+from rib.config.values import known_name
 
 VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 

@@ -66,7 +66,10 @@ def chosen_analyses(
     Raises:
         UserError: config lists one that doesn't exist, or isn't on demand.
     """
-    on_demand = [name for name, analysis in analyses.items() if analysis.on_demand]
+    # One without tables of the page, `published`, is a target alone.
+    on_demand = [
+        name for name, analysis in analyses.items() if analysis.on_demand and analysis.tables
+    ]
     if choice == "all":
         chosen = on_demand
     else:

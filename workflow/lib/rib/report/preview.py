@@ -153,8 +153,9 @@ def _make_tables(name: str, analysis: Analysis, grid: Grid, paths: Paths) -> Non
         make_tables(
             f"rib.analyses.{name}",
             Inputs(analysis.inputs, analysis.params),
-            {file.removesuffix(".csv"): folder / file for file in analysis.makes},
+            {file: folder / file for file in analysis.makes},
             "; ".join(grid.conditions()),
+            analysis.without_fit,
         )
 
 
@@ -172,7 +173,7 @@ def _with_drawn_figures(
             }
         )
         files.png.parent.mkdir(parents=True, exist_ok=True)
-        settings = figure_settings(name, figure, grid)
+        settings = figure_settings(name, figure, grid, GridLabels(grid))
         fit = Path(paths.table("fit")) if settings.labels else None
         with _noting(figure_name, left_out):
             write_figure(figure_name, figure.inputs, settings, files, fit)

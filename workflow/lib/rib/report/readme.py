@@ -15,10 +15,14 @@ import pandas as pd
 
 from rib.base.rounding import fit_percent, percent, points
 from rib.base.text import markdown
+from rib.config.analysis import Figure
 from rib.config.catalog import Catalog
 from rib.config.entries import MERGES, SELECT, Method
+from rib.config.grid import resolve_grid
+from rib.config.paths import Paths
 from rib.config.run import PRETRAINED, SEEDS, TARGETS, VARIANTS
-from rib.config.schema import load_schema
+from rib.config.schema import load_schema, validated
+from rib.report.described import described_analyses
 from rib.statistics.bootstrap import spread
 from rib.statistics.fit import read_table
 
@@ -27,7 +31,6 @@ PART = re.compile(
     r"(?P<begin><!-- made by make docs: (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.S
 )
 CATALOG = Path("workflow/catalog")
-ANALYSES = Path("workflow/lib/rib/analyses")
 COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
 FASHION_SEEDS = Path("reports/fashion_seeds")  # of a run of configs/fashion_seeds.yaml
 # Sets with kinds of change that broad augmentation has, too.
@@ -37,6 +40,14 @@ REFERENCE = "ft"  # full fine-tuning
 HEADLINE_METHODS = (REFERENCE, "wise_ft-alpha0.5")
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
+# Choices of grids that have all figures between them: most are in every grid, `networks`,
+# `train_subsets` and `effective_robustness` are not.
+GRIDS_WITH_ALL_FIGURES: tuple[dict[str, Any], ...] = (
+    {},
+    {"models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1"]},
+    {"train_subset": ["all", 20]},
+    {"family": "imagenet"},
+)
 COSTS = ("training", "storage")  # measured against full fine-tuning
 PAGE = "write_page"  # the rule that reads the outputs of most other rules
 
@@ -64,15 +75,24 @@ def _config_keys() -> dict[str, dict[str, Any]]:
     return schemas
 
 
-def figure_list() -> str:
+def figure_list(catalog: Catalog) -> str:
     """Figures and their captions, as a list in Markdown."""
     lines = []
-    caption_files = [path for path in ANALYSES.glob("*/*.rst") if path.with_suffix(".py").is_file()]
-    for path in sorted(caption_files, key=lambda path: path.stem):
-        words = path.read_text(encoding="utf-8").split()
-        caption = " ".join(words).replace("``", "`")
-        lines.append(f"- `{path.stem}`: {caption}")
+    for name, (_, figure) in sorted(described_figures(catalog).items()):
+        caption = " ".join(figure.caption.split()).replace("``", "`")
+        lines.append(f"- `{name}`: {caption}")
     return "\n".join(lines)
+
+
+def described_figures(catalog: Catalog) -> dict[str, tuple[str, Figure]]:
+    """The analysis of each figure and what it declares, by the name of the figure."""
+    figures: dict[str, tuple[str, Figure]] = {}
+    for choices in GRIDS_WITH_ALL_FIGURES:
+        grid = resolve_grid(validated(choices, "config", "config"), catalog)
+        for name, analysis in described_analyses(grid, Paths(grid)).items():
+            for figure_name, figure in analysis.figures.items():
+                figures.setdefault(figure_name, (name, figure))
+    return figures
 
 
 def method_table(catalog: Catalog) -> str:
@@ -330,7 +350,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
     catalog = Catalog([CATALOG])
     parts = {
         "config": config_table(),
-        "figures": figure_list(),
+        "figures": figure_list(catalog),
         "graph": graph(rulegraph),
         "methods": method_table(catalog),
         "recipes": recipe_table(catalog),
