@@ -113,6 +113,6 @@ dataset-records: $(VENV)/run.done ## update workflow/catalog/datasets.lock.json 
 
 clean: ## remove results; keep the environment, downloads and .dvc files
 	rm -rf logs work .snakemake
-	@for part in results reports/$(FAMILY); do \
+	@for part in results $(REPORTS); do \
 		if [ -d $$part ]; then find $$part -type f ! -name '*.dvc' ! -name dvc.yaml -delete; find $$part -type d -empty -delete; fi; \
 	done

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from rib.config.labels import shades_of
 from rib.config.paths import Paths
 from rib.jobs import code_digest
 from rib.report import described
-from rib.report.described import chosen_analyses, described_analyses
+from rib.report.described import analyses_of_page, described_analyses
 from tiny.grids import grid
 
 TABLE = Table(title="T", question="why", note="N", columns=[Column("Model", "model")])
@@ -28,16 +29,16 @@ PINK = "#cc79a7"
 BLUE = "#56b4e9"
 
 
-def described_of(one_grid):
+def described_of(one_grid, choice=()):
     """Analyses of a grid, as the rules ask for them."""
-    return described_analyses(one_grid, Paths(one_grid))
+    return described_analyses(one_grid, Paths(one_grid), choice)
 
 
 @pytest.fixture
 def describe(monkeypatch):
     """A function that gives what is described where the library has the given analyses."""
 
-    def described_of_modules(**analyses):
+    def described_of_modules(*, choice=(), **analyses):
         modules = {
             f"rib.analyses.{name}": SimpleNamespace(describe=lambda *_, analysis=analysis: analysis)
             for name, analysis in analyses.items()
@@ -46,7 +47,7 @@ def describe(monkeypatch):
         with monkeypatch.context() as context:
             context.setattr(described.pkgutil, "iter_modules", lambda _: names)
             context.setattr(described.importlib, "import_module", modules.__getitem__)
-            return described_of(grid())
+            return described_of(grid(), choice)
 
     return described_of_modules
 
@@ -55,7 +56,7 @@ def test_an_analysis_has_the_name_of_its_file_and_may_have_nothing_to_show(descr
     # given
     one = Analysis(makes=["one.csv", "one.md"], tables={"one": TABLE}, figures={"one": FIGURE})
     # then
-    assert describe(one=one, nothing=None) == {"one": one}
+    assert describe(one=one, nothing=None) == {"one": replace(one, folder="reports/emoji")}
 
 
 @pytest.mark.parametrize(
@@ -77,12 +78,12 @@ def test_a_table_that_is_not_made_is_refused(describe):
 
 def test_tables_of_metrics_are_made_by_another_job(describe):
     analysis = Analysis(tables={"wanted": TABLE}, of_metrics=True)
-    assert describe(mine=analysis) == {"mine": analysis}
+    assert describe(mine=analysis)["mine"].tables == {"wanted": TABLE}
 
 
 ANALYSES = {
     "usual": Analysis(),
-    "extra": Analysis(on_demand=True, tables={"extra": TABLE}),
+    "extra": Analysis(on_demand=True, makes=["extra.csv"], tables={"extra": TABLE}),
     "target_alone": Analysis(on_demand=True, makes=["x.csv"]),
 }
 
@@ -90,15 +91,20 @@ ANALYSES = {
 @pytest.mark.parametrize(
     ("choice", "names"), [("all", ["usual", "extra"]), (["extra"], ["usual", "extra"])]
 )
-def test_an_analysis_on_demand_is_part_of_a_run_that_lists_it(choice, names):
-    assert list(chosen_analyses(ANALYSES, choice)) == names
-    assert list(chosen_analyses(ANALYSES, [])) == ["usual"]
+def test_an_analysis_on_demand_is_part_of_a_run_that_lists_it_else_it_has_its_own_folder(
+    describe, choice, names
+):
+    paths = Paths(grid())
+    assert list(analyses_of_page(describe(choice=choice, **ANALYSES), paths)) == names
+    not_chosen = describe(**ANALYSES)
+    assert list(analyses_of_page(not_chosen, paths)) == ["usual"]
+    assert not_chosen["extra"].folder == "reports/emoji/extra"
 
 
 @pytest.mark.parametrize("name", ["other", "usual", "target_alone"])
-def test_an_analysis_that_is_unknown_or_not_on_demand_cannot_be_chosen(name):
+def test_an_analysis_that_is_unknown_or_not_on_demand_cannot_be_chosen(describe, name):
     with pytest.raises(UserError, match=f"config, analyses: unknown '{name}'; known are extra"):
-        chosen_analyses(ANALYSES, [name])
+        describe(choice=[name], **ANALYSES)
 
 
 # Our analyses
@@ -110,9 +116,9 @@ def ours():
     return described_of(grid())
 
 
-def test_config_cannot_choose_an_analysis_of_ours_that_does_not_exist(ours):
+def test_config_cannot_choose_an_analysis_of_ours_that_does_not_exist():
     with pytest.raises(UserError, match=r"'cka'; known are distances, epochs, .*stir"):
-        chosen_analyses(ours, ["cka"])
+        described_of(grid(), ["cka"])
 
 
 # Grids that have all our analyses between them.
@@ -229,7 +235,7 @@ def test_files_of_analyses_are_read_and_describe_themselves_without_pandas_and_p
         "from rib.report.described import described_analyses\n"
         "config = validated({'family': 'emoji'}, 'config', 'config')\n"
         "grid = resolve_grid(config, Catalog([sys.argv[1]]))\n"
-        "print(len(described_analyses(grid, Paths(grid))))\n"
+        "print(len(described_analyses(grid, Paths(grid), [])))\n"
         "print(*sys.modules)\n"
     )
     done = subprocess.run(

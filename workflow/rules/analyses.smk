@@ -3,23 +3,18 @@
 
 from rib.config.analysis import flat
 from rib.config.figure_settings import FiguresSettings, figure_settings
-from rib.report.described import chosen_analyses, described_analyses
+from rib.report.described import analyses_of_page, described_analyses
 
-ANALYSES = described_analyses(GRID, PATHS)
-CHOSEN_ANALYSES = chosen_analyses(ANALYSES, CONFIG["analyses"])
+ANALYSES = described_analyses(GRID, PATHS, CONFIG["analyses"])
+CHOSEN_ANALYSES = analyses_of_page(ANALYSES, PATHS)
 ANALYSES_FOLDER = WORKFLOW / "lib/rib/analyses"
 STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"
 
 
-def report_folder(name):
-    """Folder of what an analysis makes: reports/fashion, or reports/fashion/stir on demand."""
-    return f"{PATHS.report}/{name}" if ANALYSES[name].on_demand else PATHS.report
-
-
 def tables_of(name):
     """Files that the job of an analysis makes, by file name."""
-    folder = report_folder(name)
-    return {file: f"{folder}/tables/{file}" for file in ANALYSES[name].makes}
+    analysis = ANALYSES[name]
+    return {file: f"{analysis.folder}/tables/{file}" for file in analysis.makes}
 
 
 def with_manifests(files):
@@ -70,7 +65,7 @@ for NAME, ANALYSIS in ANALYSES.items():
                 **with_manifests(ANALYSIS.inputs),
             output:
                 **tables_of(NAME),
-                provenance=f"{report_folder(NAME)}/tables/{NAME}.provenance.json",
+                provenance=f"{ANALYSIS.folder}/tables/{NAME}.provenance.json",
             log:
                 f"logs/{PATHS.report}/{NAME}.log",
             conda:
@@ -98,8 +93,8 @@ def figure_jobs():
     jobs = {}
     for name, analysis in ANALYSES.items():
         for figure_name, figure in analysis.figures.items():
-            job = name if analysis.on_demand else "figures"
-            if not analysis.on_demand and not is_of_tables(figure):
+            job = "figures" if name in CHOSEN_ANALYSES else name
+            if not is_of_tables(figure):
                 job = figure_name
             jobs.setdefault(job, []).append(figure_name)
     return jobs
@@ -114,12 +109,19 @@ DRAWN = {figure: ANALYSES[name].figures[figure] for figure, name in ANALYSIS_OF_
 
 def figure_file(figure, ending):
     """A file of a figure, such as reports/fashion/figures/cost.png."""
-    return f"{report_folder(ANALYSIS_OF_FIGURE[figure])}/figures/{figure}.{ending}"
+    return f"{ANALYSES[ANALYSIS_OF_FIGURE[figure]].folder}/figures/{figure}.{ending}"
+
+
+def folder_of(names):
+    """Folder of the report that has the given figures of one job."""
+    return ANALYSES[ANALYSIS_OF_FIGURE[names[0]]].folder
 
 
 def fit_for(names):
     """The table of fits, if one of the given figures shows fine-tuned runs; in a list."""
-    return [PATHS.table("fit")] if any(DRAWN[name].of_runs for name in names) else []
+    if not any(DRAWN[name].of_runs for name in names):
+        return []
+    return [f"{folder_of(names)}/tables/fit.csv"]
 
 
 def drawing_settings(names):
@@ -168,7 +170,7 @@ for NAME, FIGURE_NAMES in FIGURE_JOBS.items():
             **with_manifests({"files": drawing_inputs(FIGURE_NAMES)}),
         output:
             **drawing_outputs(FIGURE_NAMES),
-            provenance=f"{report_folder(ANALYSIS_OF_FIGURE[FIGURE_NAMES[0]])}/figures/{NAME}.provenance.json",
+            provenance=f"{folder_of(FIGURE_NAMES)}/figures/{NAME}.provenance.json",
         log:
             f"logs/{PATHS.report}/draw_{NAME}.log",
         conda:

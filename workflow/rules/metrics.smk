@@ -1,4 +1,5 @@
-# Compute accuracies, RI and mRI with confidence intervals from the rows of the whole grid.
+# Compute accuracies, RI and mRI with confidence intervals from the rows of the whole grid: for the
+# page, and for an analysis on demand that is no part of the run in a folder of its own.
 
 from rib.statistics.settings import grid_table_settings, metrics_of
 
@@ -17,13 +18,15 @@ rule compute_metrics:
         proxy=PATHS.proxy(PATHS.first_geometry, GRID.datasets),
         splits=PATHS.splits(PATHS.first_geometry, GRID.datasets),
     output:
-        **TABLES,
-        mri_json=MRI_JSON,
+        **{name: f"reports/{{report}}/tables/{name}.csv" for name in metrics_of(GRID)},
+        mri_json="reports/{report}/tables/mri.json",
         # Correct predictions per run, dataset and object, for comparisons.
-        counts=PATHS.counts,
-        provenance=f"{REPORT}/tables/provenance.json",
+        counts="reports/{report}/tables/counts.npz",
+        provenance="reports/{report}/tables/provenance.json",
     log:
-        f"logs/{REPORT}/metrics.log",
+        "logs/reports/{report}/metrics.log",
+    wildcard_constraints:
+        report=f"{re.escape(Path(REPORT).name)}(/[a-z_]+)?",  # fashion, fashion/stir
     conda:
         "../../envs/report.yaml"
     resources:

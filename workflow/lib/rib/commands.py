@@ -27,6 +27,7 @@ from rib.records.pull import pull, restore_metadata
 from rib.records.track import track
 from rib.records.verify import verify
 from rib.report.cost_estimate import print_plan
+from rib.report.described import described_analyses
 
 # Stages of `results/<family>/<protocol>/` whose files are shared and verified.
 STAGES = (
@@ -160,7 +161,9 @@ def patterns_of_results(grid: Grid) -> list[str]:
     """Glob patterns of the folders and files with results of a grid's family and protocol."""
     paths = Paths(grid)
     family = f"results/{paths.family}"
-    shown = ("tables", "figures", "*/tables", "*/figures", "index.html", "index.provenance.json")
+    analyses = described_analyses(grid, paths, grid.config["analyses"])
+    on_demand = [name for name, analysis in analyses.items() if analysis.folder != paths.report]
+    shown = ("tables", "figures", "index.html", "index.provenance.json", "paper", *on_demand)
     return [
         "data/raw/*",
         *(f"{family}/{stage}/*" for stage in ("prepare", "models", "text")),

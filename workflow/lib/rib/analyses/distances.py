@@ -113,9 +113,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
     in_distribution = next(
         (name for name, dataset in datasets.items() if dataset.role != "ood"), None
     )
-    table_paths = {
-        name: paths.table(name, on_demand="distances") for name in ("distances", "association")
-    }
+    table_paths = {name: paths.table(name) for name in ("distances", "association")}
     folder = paths.stage("distances")
     figures = {}
     if labels.has_figures:

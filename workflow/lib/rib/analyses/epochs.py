@@ -110,13 +110,13 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             "cka_epochs": Figure(
                 question="why",
                 caption=CAPTION_OF_CKA,
-                inputs={"cka_epochs": paths.table("cka_epochs", on_demand="epochs")},
+                inputs={"cka_epochs": paths.table("cka_epochs")},
                 params={**of_runs, "methods": methods},
             ),
             "tradeoff_epochs": Figure(
                 question="why",
                 caption=CAPTION_OF_TRADEOFF,
-                inputs={"tradeoff_epochs": paths.table("tradeoff_epochs", on_demand="epochs")},
+                inputs={"tradeoff_epochs": paths.table("tradeoff_epochs")},
                 params={
                     "models": of_runs["models"],
                     "methods": methods,

@@ -72,7 +72,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             "cka_layers": Figure(
                 question="why",
                 caption=CAPTION,
-                inputs={"cka": paths.table("cka", on_demand="representations")},
+                inputs={"cka": paths.table("cka")},
                 params=labels.of_compared_runs,
             )
         },

@@ -88,7 +88,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             "stir": Figure(
                 question="why",
                 caption=CAPTION,
-                inputs={"stir": paths.table("stir", on_demand="stir")},
+                inputs={"stir": paths.table("stir")},
                 params=labels.of_compared_runs,
             )
         },

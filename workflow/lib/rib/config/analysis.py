@@ -114,8 +114,9 @@ class Analysis:
         files: those that the page links to, by title; they are among the files that the job writes.
         figures: by name.
         of_metrics: whether the rule compute_metrics makes the tables that the page shows.
-        on_demand: whether it is part of a run only if config's `analyses` lists it; its tables and
-            figures are in a folder of its own.
+        on_demand: whether it is part of a run only if config's `analyses` lists it.
+        folder: of its tables and figures: reports/fashion, or reports/fashion/stir of an analysis
+            on demand that is no part of the run. It is not stated by `describe`.
         megabytes: memory of the job that makes the tables, if it needs more than one that reads
             the same files.
     """
@@ -129,6 +130,7 @@ class Analysis:
     figures: Mapping[str, Figure] = field(default_factory=dict)
     of_metrics: bool = False
     on_demand: bool = False
+    folder: str = ""
     megabytes: int = 0
 
 

@@ -341,21 +341,13 @@ class Paths:
         groups = list(self.groups_not_trained_on)
         return self.rows(self._grid.runs_over_targets(), "evaluate_over_targets", groups)
 
-    def table(self, name: str, on_demand: str = "") -> str:
-        """CSV file of a table, such as reports/fashion/tables/mri.csv.
+    def table(self, name: str) -> str:
+        """CSV file of a table, such as reports/fashion/tables/mri.csv."""
+        return f"{self.report}/tables/{name}.csv"
 
-        An analysis on demand has a folder of its own: reports/fashion/stir/tables/stir.csv.
-
-        Args:
-            on_demand: name of such an analysis.
-        """
-        folder = f"{self.report}/{on_demand}" if on_demand else self.report
-        return f"{folder}/tables/{name}.csv"
-
-    def figure(self, name: str, ending: str, on_demand: str = "") -> str:
-        """A file of a figure, such as reports/fashion/figures/cost.png; see `table`."""
-        folder = f"{self.report}/{on_demand}" if on_demand else self.report
-        return f"{folder}/figures/{name}.{ending}"
+    def figure(self, name: str, ending: str) -> str:
+        """A file of a figure, such as reports/fashion/figures/cost.png."""
+        return f"{self.report}/figures/{name}.{ending}"
 
     @property
     def counts(self) -> str:

@@ -113,10 +113,9 @@ def page_settings(
     tables = {}
     figures = {}
     files = {}
-    for name, analysis in analyses.items():
-        folder = name if analysis.on_demand else ""
+    for analysis in analyses.values():
         for table_name, table in analysis.tables.items():
-            path = paths.table(table_name, on_demand=folder)
+            path = paths.table(table_name)
             tables[table_name] = ShownTable(
                 path=Path(path),
                 link=relpath(path, paths.report),
@@ -127,7 +126,7 @@ def page_settings(
                 columns=[asdict(column) for column in table.columns],
             )
         for figure_name, figure in analysis.figures.items():
-            path = paths.figure(figure_name, "png", on_demand=folder)
+            path = paths.figure(figure_name, "png")
             figures[figure_name] = ShownFigure(
                 path=Path(path),
                 link=relpath(path, paths.report).removesuffix(".png"),
@@ -135,10 +134,7 @@ def page_settings(
                 caption=figure.caption,
             )
         for title, names in analysis.files.items():
-            links = [
-                relpath(f"{paths.report}/{folder}/tables/{file}", paths.report) for file in names
-            ]
-            files[title] = links
+            files[title] = [f"tables/{file}" for file in names]
     geometry = paths.first_geometry
     return PageSettings(
         about=describe_grid(grid),

@@ -26,7 +26,7 @@ from rib.data.view import DatasetFiles
 from rib.figures import FigureFiles, write_figure
 from rib.records import provenance
 from rib.report.about import page_settings
-from rib.report.described import chosen_analyses, described_analyses
+from rib.report.described import analyses_of_page, described_analyses
 from rib.report.page import write_page
 from rib.report.settings import FinishedShare, PreviewDescription
 from rib.statistics.counts import RowFiles
@@ -76,7 +76,8 @@ def write_preview(grid: Grid, citation: Path) -> Path:
     Path(paths.report, "tables").mkdir(parents=True)
     Path(paths.report, "figures").mkdir()
     _write_metrics(shown, paths)
-    analyses = chosen_analyses(described_analyses(shown, paths), grid.config["analyses"])
+    analyses = described_analyses(shown, paths, grid.config["analyses"])
+    analyses = analyses_of_page(analyses, paths)
     left_out: dict[str, str] = {}
     made = {}
     for name, analysis in _in_order(analyses, paths):
@@ -147,8 +148,7 @@ def _in_order(analyses: Mapping[str, Analysis], paths: Paths) -> list[tuple[str,
 
 
 def _make_tables(name: str, analysis: Analysis, grid: Grid, paths: Paths) -> None:
-    folder = Path(paths.report, name if analysis.on_demand else "", "tables")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(paths.report, "tables")
     if analysis.makes:
         make_tables(
             f"rib.analyses.{name}",
@@ -165,14 +165,9 @@ def _with_drawn_figures(
     """An analysis with the figures that can be drawn; reasons for the others are noted."""
     figures: dict[str, Figure] = {}
     for figure_name, figure in analysis.figures.items():
-        folder = name if analysis.on_demand else ""
         files = FigureFiles(
-            **{
-                ending: Path(paths.figure(figure_name, ending, on_demand=folder))
-                for ending in ("png", "csv", "pdf")
-            }
+            **{ending: Path(paths.figure(figure_name, ending)) for ending in ("png", "csv", "pdf")}
         )
-        files.png.parent.mkdir(parents=True, exist_ok=True)
         settings = figure_settings(name, figure, grid, GridLabels(grid))
         fit = Path(paths.table("fit")) if settings.labels else None
         with _noting(figure_name, left_out):

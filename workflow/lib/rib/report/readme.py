@@ -89,7 +89,7 @@ def described_figures(catalog: Catalog) -> dict[str, tuple[str, Figure]]:
     figures: dict[str, tuple[str, Figure]] = {}
     for choices in GRIDS_WITH_ALL_FIGURES:
         grid = resolve_grid(validated(choices, "config", "config"), catalog)
-        for name, analysis in described_analyses(grid, Paths(grid)).items():
+        for name, analysis in described_analyses(grid, Paths(grid), "all").items():
             for figure_name, figure in analysis.figures.items():
                 figures.setdefault(figure_name, (name, figure))
     return figures
