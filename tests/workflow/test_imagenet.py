@@ -60,7 +60,7 @@ def test_plan_says_what_the_dry_run_says(imagenet, printed):
     assert counts == {
         "preparation": planned["prepare"],
         "training": planned["finetune"] + planned.get("compute_fisher", 0),
-        "evaluation": planned["evaluate_run"],
+        "evaluation": planned["evaluate"],
     }
     assert "stated" in plan and "Download   71.1GB" in plan
     assert "imagenet_a: 688MB, not stated for the images, not yet fetched by us" in plan

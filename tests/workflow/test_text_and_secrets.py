@@ -49,17 +49,6 @@ def test_config_is_refused_before_snakemake_reads_it(project, kind):
     assert not (project.folder / "trap").exists() and "Building DAG" not in printed
 
 
-@pytest.mark.parametrize("kind", ["duplicate keys", "duplicate keys below"])
-def test_config_files_on_the_command_line_are_refused_too(project, kind):
-    (project.folder / "more.yaml").write_text(CONFIGS[kind])
-    printed = project.snakemake("-n", "--configfile", "more.yaml", check=False)
-    assert (
-        "more.yaml is not valid YAML" in printed
-        and "given twice" in printed
-        and "Traceback (most" not in printed
-    )
-
-
 def results(report):
     """Snakemake's results as its report has them in a script.
 
