@@ -374,7 +374,10 @@ STAGES = [
     (
         "draw_figures",
         {},
-        {"analyses/radar.py", "figures/__init__.py", "figures/_panels.py"},
+        {
+            *("analyses/radar.py", "analyses/representations.py"),
+            *("figures/__init__.py", "figures/_panels.py", "figures/_cka.py"),
+        },
     ),
 ]
 

@@ -120,7 +120,6 @@ def datasets_in(folder):
 def settings_of(
     *,
     in_distribution=(),
-    compared=None,
     threshold=None,
     sharing_targets=(),
     leaking_groups=None,
@@ -142,7 +141,6 @@ def settings_of(
         view=ALL_IMAGES,
         excludes_proxy=[],
         split=[],
-        compared=compared,
         sharing_targets=sharing_targets,
         leaking_groups=leaking_groups,
         filtered=list(filtered),

@@ -116,6 +116,7 @@ def test_tables_of_an_analysis_are_written_where_its_job_writes_them(whole, tmp_
     module = SimpleNamespace(tables=lambda inputs: made)
     monkeypatch.setitem(sys.modules, "rib.analyses.mine", module)
     paths = Paths(whole, report=str(tmp_path))
+    (tmp_path / "tables").mkdir()
     # when
     preview._make_tables("mine", Analysis(makes=["mine.csv", "mine.md"]), whole, paths)
     # then
