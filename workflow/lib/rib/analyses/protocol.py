@@ -27,13 +27,10 @@ if TYPE_CHECKING:
     from rib.figures import Drawn, Labels
 
 CAPTION = """\
-How the benchmark works, with this run's numbers for one model and one target. The pretrained model
-is scored on every dataset, fine-tuned on the target, and scored again. RI is the mean change of
-accuracy over the out-of-distribution datasets other than the target; datasets in distribution do
-not count. mRI is the mean of RI over targets. Rows in grey are not in RI, for the reason in
-brackets: the target, datasets in distribution, variants of a dataset that is there too, and, with
-``leak_free``, datasets that share source images with the target, of which only the other images
-count.
+The protocol, with this run's numbers for one model and one target. The pretrained model is scored
+on every dataset, fine-tuned on the target, and scored again. RI is the mean change of accuracy over
+the out-of-distribution datasets other than the target, mRI the mean of RI over targets. Rows in
+grey are not in RI.
 """
 NOTE = "accuracy in %; grey: not in RI"
 FONT_SIZE = 7  # of rows, in points

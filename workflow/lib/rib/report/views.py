@@ -614,7 +614,7 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
         middle_of_line = middle_of_text + 2 + SMALL_LINE_HEIGHT * number
         small_text = cells.mark_text(fontSize=SMALL_FONT_SIZE, dy=middle_of_line)
         shown_text = small_text.encode(text=f"{column}:N", color=text_colour, tooltip=tips)
-        layers.append(shown_text.properties(name="small"))  # left out on a narrow screen
+        layers.append(shown_text.properties(name=f"small_{number}"))  # not on a narrow screen
     if "own" in table:
         outlined = cells.transform_filter("datum.own > 0")
         layers.append(outlined.mark_rect(filled=False, stroke=INK, strokeWidth=2))
