@@ -58,7 +58,7 @@ print_lines(*GRID.notices, file=sys.stderr)
 # Settings of the machine reach jobs as environment variables, so that they repeat no job.
 variables.set_from(CONFIG)
 os.environ[JOBS_PER_GPU] = str(CONFIG["compute"]["jobs_per_gpu"])
-os.environ["RIB_SNAKEMAKE"] = str(os.getpid())  # scripts/_run.py
+os.environ.update(RIB_SNAKEMAKE=str(os.getpid()))  # scripts/_run.py
 
 FAMILY = GRID.family.name
 REPORT = PATHS.report  # folder of tables, figures and page

@@ -207,10 +207,8 @@ rule invert_representation:
 
 def inversion_before_tuning(wildcards):
     """The inversion of the pretrained model's representation of a job's dataset, by input."""
-    file = (
-        f"results/{FAMILY}/{CONFIG['protocol']}/inversions/{PATHS.pretrained_runs[wildcards.model]}"
-        f"/{wildcards.dataset}"
-    )
+    run = PATHS.pretrained_runs[wildcards.model]
+    file = f"{PATHS.stage('inversions')}/{run}/{wildcards.dataset}"
     return {
         "before": f"{file}.manifest.json",
         "inverted_before": ancient(f"{file}.safetensors"),

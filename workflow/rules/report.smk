@@ -13,7 +13,7 @@ PAGE_FIGURES = []
 for NAME, ANALYSIS in CHOSEN_ANALYSES.items():
     PAGE_TABLES.extend(tables_of(NAME).values())
     PAGE_FIGURES.extend(ANALYSIS.figures)
-CELLS = [path for path in PAGE_TABLES if path.endswith("/cells.json")]
+CELLS = [path for path in PAGE_TABLES if Path(path).name == "cells.json"]
 # Files of rib.report of which the page is made; digests leave this package out.
 PAGE_CODE = [
     *sorted(REPORTING.glob("page*")),
