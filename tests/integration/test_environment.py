@@ -101,7 +101,7 @@ def test_a_run_has_the_library_of_its_own_clone(clone):
     errors.write_text(f"{errors.read_text()}\n\nprint('the library of the other clone')\n")
 
     words = ("-m", "snakemake", "-n", "all", "--config", "family=tiny", "catalog=mine")
-    assert "the library of the other clone" in run(python_of(clone), *words, cwd=other, check=False)
+    assert "the library of the other clone" in run(python_of(clone), *words, cwd=other)
 
     script = (
         f"import sys; sys.path.insert(0, {str(other / 'workflow/scripts')!r}); import _run; {WHERE}"

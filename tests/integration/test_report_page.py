@@ -390,8 +390,8 @@ def test_a_phone_shows_what_scrolls_sideways(page):
 def test_the_answer_and_its_figure_are_on_the_first_screen_side_by_side(page):
     screen = Screen(1400, 900)
     resize(page, screen)
-    answer = page.find_element(By.CLASS_NAME, "answer").rect
-    figure = page.find_element(By.ID, "tradeoff").rect
+    answer = page.find_element(By.CLASS_NAME, "numbers").rect
+    figure = page.find_element(By.ID, "protocol").rect
     assert figure["x"] >= answer["x"] + answer["width"]
     assert answer["y"] + answer["height"] < screen.height
     assert figure["y"] < 200

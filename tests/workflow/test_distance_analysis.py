@@ -42,7 +42,7 @@ def test_distances_are_a_target_of_their_own_and_part_of_the_run_where_config_sa
     assert all((figures / f"{name}.png").is_file() for name in ("distance_drop", "distance_matrix"))
     config = (compressed, "analyses=[distances]")
     made = jobs(finished_copy.snakemake("--cores", "1", config=config))
-    assert made == {"write_page": 1, "publish_grid": 1}
+    assert made == {"analyse_distances": 1, "draw_figures": 1, "write_page": 1}
     page = (finished_copy.folder / "reports/tiny/index.html").read_text()
     assert "Distances between datasets" in page and "Distance and change of accuracy" in page
     assert "Nothing to be done" in finished_copy.snakemake("distances", config=config)

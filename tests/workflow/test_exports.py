@@ -79,7 +79,7 @@ def test_every_fine_tuned_run_is_exported_and_nothing_else_is_made(exported):
         for method in METHODS:
             expected.update(f"{export_of(method, target)}/{file}" for file in FILES)
     assert files == expected
-    assert jobs(exported.printed) == {"export_run": 8}
+    assert jobs(exported.printed) == {"export_run": 8, "export": 1}
     assert "exporting 8 runs" in exported.printed
 
 

@@ -96,7 +96,7 @@ def test_held_out_scores_images_that_no_dataset_of_their_source_trained_on(held_
 
 def test_held_out_splits_every_class_alike_and_the_report_has_the_counts(held_out):
     """Of 12 images per class 7.2, 2.4 and 2.4, of the 60 of a dataset 36, 12 and 12."""
-    table = pd.read_csv(held_out.folder / "reports/tiny/held_out/tables/data.csv")
+    table = pd.read_csv(held_out.folder / "reports/tiny_held_out/tables/data.csv")
     table = table.set_index("dataset").dropna(subset="train")
     assert table[["train", "select", "test"]].to_numpy().tolist() == [[36, 12, 12]] * 4
     scored = rows(held_out, "tiny_vit/red/ft/all/0")
@@ -139,7 +139,7 @@ def test_a_curve_is_one_run_with_a_state_per_alpha(held_out_rows):
 
 
 def test_a_curve_has_a_table_from_the_pretrained_network_to_the_fine_tuned_one(held_out):
-    tables = held_out.folder / "reports/tiny/held_out/tables"
+    tables = held_out.folder / "reports/tiny_held_out/tables"
     curves, ri = (
         pd.read_csv(tables / "curves.csv"),
         pd.read_csv(tables / "ri.csv").set_index("method")["ri"],
@@ -147,7 +147,7 @@ def test_a_curve_has_a_table_from_the_pretrained_network_to_the_fine_tuned_one(h
     assert len(curves) == 11 and curves["ri"].iloc[0] == 0 and "wise_ft_curve" not in ri.index
     assert curves["ri"].iloc[-1] == pytest.approx(ri["ft"], abs=1e-5)
     assert ((curves["ood_low"] <= curves["ood"]) & (curves["ood"] <= curves["ood_high"])).all()
-    assert (held_out.folder / "reports/tiny/held_out/figures/tradeoff.png").stat().st_size > 100
+    assert (held_out.folder / "reports/tiny_held_out/figures/tradeoff.png").stat().st_size > 100
 
 
 def test_the_reference_dataset_is_used_and_not_evaluated(held_out):
@@ -254,7 +254,7 @@ def test_held_out_is_free_of_leaks_so_that_leak_free_leaves_nothing_more_out(hel
     copy, config = Project(tmp_path / "copy"), (*HELD_OUT, "leak_free=true")
     table = f"{copy.report(*config)}/tables/ri.csv"
     copy.snakemake(table, "--cores", "1", config=config)
-    plain = pd.read_csv(held_out.folder / "reports/tiny/held_out/tables/ri.csv")
+    plain = pd.read_csv(held_out.folder / "reports/tiny_held_out/tables/ri.csv")
     pd.testing.assert_frame_equal(plain, pd.read_csv(copy.folder / table))
     # `copy` is scored on the test sources of `red` and counts
     assert set(plain["n"]) == {3 * 12}

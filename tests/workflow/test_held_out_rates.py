@@ -21,7 +21,7 @@ SWEEP = (
     "seeds=[100]",
     "method_settings={ft: {lr: [0.001, 0.01]}, linear_probe: {lr: [0.001, 0.01]}}",
 )
-TABLES = Path("reports/tiny/held_out/learning_rates/tables")
+TABLES = Path("reports/tiny_held_out/learning_rates/tables")
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ CHOICES = (
     MERGES,
 )
 CONFIG = (*CHOICES, "method_settings={ft: {lr: [0.001, 0.003]}}")
-TABLES = "reports/tiny/held_out/tables"
+TABLES = "reports/tiny_held_out/tables"
 
 
 def parents(printed, rule, output):

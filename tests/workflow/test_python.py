@@ -67,7 +67,7 @@ def test_tables_are_those_of_the_page(folder):
     assert {"ri", "mri", "accuracy"} <= tables.keys()
     assert set(tables["mri"]["method"]) == set(METHODS)
     with pytest.raises(UserError, match="has no tables"):
-        rib.load_tables(folder, "tiny", protocol="held_out")
+        rib.load_tables(folder, "tiny_held_out")
 
 
 @pytest.mark.parametrize("name", ["ri", "mri"])

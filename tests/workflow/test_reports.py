@@ -10,8 +10,8 @@ from tiny.project import Project
 
 pytestmark = pytest.mark.thorough
 
-NARROW = ("targets=[red]", "datasets=[red,green,blue]")
-HELD_OUT = (*NARROW, "protocol=held_out", "methods=[ft]")
+NARROW = ("targets=[red]", "methods=[ft]")
+HELD_OUT = (*NARROW, "protocol=held_out")
 HERE = "reports/tiny"
 
 

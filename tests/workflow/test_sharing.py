@@ -19,7 +19,7 @@ import yaml
 from rib.base.files import file_hash, sha256
 from rib.records import provenance
 from rib.records.pull import restore_metadata
-from tiny.project import FIGURES, PAGE, TABLES, Project, jobs, methods
+from tiny.project import PAGE, TABLES, Project, jobs, methods
 
 CHECKPOINT_RECORD = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/provenance.json"
 
@@ -123,7 +123,7 @@ def test_after_plain_dvc_pull_rib_pull_fetches_nothing_and_writes_the_metadata(c
     # when
     printed = colleague.rib("pull")
     # then
-    assert "Snakemake knows the outputs of 52 more jobs" in printed and "fetching" not in printed
+    assert "Snakemake knows the outputs of 38 more jobs" in printed and "fetching" not in printed
     assert "Nothing to be done" in colleague.snakemake("-n")
     assert "Snakemake knows the outputs of 0 more jobs" in colleague.rib("pull")
 
@@ -204,7 +204,7 @@ def test_git_holds_records_and_dvc_files_only(shared):
 def test_one_setting_or_module_of_lwf_re_runs_lwf_and_what_hangs_on_it(colleague):
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 2.0", "temperature: 3.0")
     printed = colleague.listed()
-    assert jobs(printed) == {"finetune": 2, "evaluate": 2, **TABLES, **FIGURES, **PAGE}
+    assert jobs(printed) == {"finetune": 2, "evaluate": 2, **TABLES, "draw_figures": 1, **PAGE}
     assert methods(printed, "finetune") == methods(printed, "evaluate") == {"lwf"}
     colleague.edit("workflow/catalog/methods.yaml", "temperature: 3.0", "temperature: 2.0")
     assert colleague.planned() == {}
