@@ -218,7 +218,7 @@ def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finishe
     finished_copy.snakemake(f"{grid}/figures/before_after.png", "--cores", "1", config=config)
     figure = finished_copy.folder / grid / "figures/before_after"
     assert set(pd.read_csv(figure.with_suffix(".csv"))["size"]) == {"all"}
-    record = json.loads(figure.with_name("provenance.json").read_text())
+    record = json.loads(figure.with_name("figures.provenance.json").read_text())
     settings = record["cfg"]["figures"]["before_after"]
     assert (settings["size"], settings["sizes"]) == ("all", ["5", "all"])
     ood = pd.read_csv(finished_copy.folder / grid / "tables/ood.csv", dtype={"size": str})
