@@ -55,7 +55,7 @@ def held_out(held_out_rows):
 
     With its tables.
     """
-    held_out_rows.snakemake("tables", config=HELD_OUT)
+    held_out_rows.snakemake("tables", "figures", config=HELD_OUT)
     return held_out_rows
 
 
