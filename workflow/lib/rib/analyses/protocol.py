@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from rib.figures import Drawn, Labels
 
 CAPTION = """\
-The protocol, with this run's numbers for one model and one target. The pretrained model is scored
-on every dataset, fine-tuned on the target, and scored again. RI is the mean change of accuracy over
-the out-of-distribution datasets other than the target, mRI the mean of RI over targets. Rows in
-grey are not in RI.
+The protocol, with this run's numbers for one model and one target. RI is the mean change of
+accuracy over the out-of-distribution datasets other than the target; datasets in distribution do
+not count. mRI is the mean of RI over targets. Rows in grey are not in RI: the target, datasets in
+distribution, variants of another dataset and, with ``leak_free``, datasets that share source
+images.
 """
 NOTE = "accuracy in %; grey: not in RI"
 FONT_SIZE = 7  # of rows, in points
