@@ -70,7 +70,6 @@ LARGE_DATASETS_READ = {entry.name for entry in DATASETS_READ if entry.storage ==
 LARGE_DATASETS = LARGE_DATASETS_READ & set(GRID.datasets)
 ENSEMBLES = [name for name, method in GRID.methods.items() if method.form == "ensemble"]
 CONDITIONS = "; ".join(GRID.conditions())
-FIRST_MODEL = next(iter(GRID.models))
 COMPUTE = from_params(ComputeSettings, GRID.compute())
 EVALUATION_BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
 MEMORY = NetworkMemory(GRID)

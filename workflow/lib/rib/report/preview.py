@@ -163,12 +163,13 @@ def _with_drawn_figures(
     name: str, analysis: Analysis, grid: Grid, paths: Paths, left_out: dict[str, str]
 ) -> Analysis:
     """An analysis with the figures that can be drawn; reasons for the others are noted."""
+    labels = GridLabels(grid)
     figures: dict[str, Figure] = {}
     for figure_name, figure in analysis.figures.items():
         files = FigureFiles(
             **{ending: Path(paths.figure(figure_name, ending)) for ending in ("png", "csv", "pdf")}
         )
-        settings = figure_settings(name, figure, grid, GridLabels(grid))
+        settings = figure_settings(name, figure, grid, labels)
         fit = Path(paths.table("fit")) if settings.labels else None
         with _noting(figure_name, left_out):
             write_figure(figure_name, figure.inputs, settings, files, fit)

@@ -13,13 +13,6 @@ if TYPE_CHECKING:
     from rib.config.grid import Grid
 
 
-class TableSettings(Settings):
-    """What every job that writes tables of runs depends on, besides its files."""
-
-    conditions: str  # on which the numbers depend, the last column of each table
-    code: str  # digest of the code that makes the tables
-
-
 class RIStatistics(Settings):
     """How RI and its intervals are computed."""
 
@@ -41,9 +34,11 @@ class FitRule(Settings):
     other_rates: dict[str, list[str]] = Field(default_factory=dict)
 
 
-class GridTableSettings(TableSettings):
+class GridTableSettings(Settings):
     """What the tables of a grid show (rib.statistics.tables.grid_tables)."""
 
+    conditions: str  # on which the numbers depend, the last column of each table
+    code: str  # digest of the code that makes the tables
     methods: Texts = ()  # whose rows are read
     ri: RIStatistics
     fit: FitRule
