@@ -16,25 +16,15 @@ START = time.time()
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/download.smk"
-include: "workflow/rules/prepare.smk"
-include: "workflow/rules/split.smk"
+include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
-include: "workflow/rules/pretrain.smk"
-include: "workflow/rules/text.smk"
-include: "workflow/rules/finetune.smk"
-include: "workflow/rules/external.smk"
-include: "workflow/rules/merge.smk"
+include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/labels.smk"
 include: "workflow/rules/features.smk"
-include: "workflow/rules/distances.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/analyses.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/export.smk"
-include: "workflow/rules/paper.smk"
-include: "workflow/rules/commands.smk"
 
 
 rule all:
@@ -43,7 +33,7 @@ rule all:
         PAGE,
         PAGE_TABLES,
         PATHS.counts,
-        files_of_figures(["png", "pdf", "csv"]),
+        FILES_OF_FIGURES,
 
 
 onsuccess:

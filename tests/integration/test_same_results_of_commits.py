@@ -73,8 +73,9 @@ def change_the_bootstrap_seed(project):
 
 
 def leave_a_table_out(project):
-    rules = project / "workflow/rules/analysis/comparison.smk"
-    edited(rules, '("ranking", "comparisons", "seeds_ri")', '("ranking", "comparisons")')
+    analysis = project / "workflow/lib/rib/analyses/comparison.py"
+    edited(analysis, '"ranking.csv", "seeds_ri.csv"]', '"ranking.csv"]')
+    edited(analysis, ', "seeds_ri": SEEDS_RI}', "}")
 
 
 # The fault, and the beginning of a line that tells of it.

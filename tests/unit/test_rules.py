@@ -46,6 +46,18 @@ def test_a_stage_has_one_name(rule):
     )
 
 
+@pytest.mark.parametrize("file", sorted(set(RULES) - {"common.smk"}))
+def test_a_rule_file_is_read_without_the_others(file):
+    """What it defines is used nowhere else; common.smk has what several files use."""
+    definition = re.compile(r"^(?:def (\w+)|([A-Z]\w*) =)", re.MULTILINE)
+    others = "".join(text for other, text in RULES.items() if other != file)
+    code = re.sub(r"#.*", "", others)
+    defined = [match[1] or match[2] for match in definition.finditer(RULES[file])]
+    used = set(re.findall(r"(?<![.\w])\w+", code))
+    defined_twice = {match[1] or match[2] for match in definition.finditer(others)}
+    assert set(defined) & used - defined_twice == set()
+
+
 @pytest.mark.parametrize("file", [*sorted(RULES), "../../Snakefile"])
 def test_globals_are_capitals(file):
     """A loop variable that is a common noun overwrites what else has its name, in any file."""

@@ -262,7 +262,7 @@ def script_module(monkeypatch):
     """
     monkeypatch.setattr(sys, "path", list(sys.path))
     shared = []
-    for name in ("_run", "_inputs", "_networks", "_datasets"):
+    for name in ("_run", "_inputs", "_networks"):
         spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)

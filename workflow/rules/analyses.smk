@@ -3,18 +3,9 @@
 
 from rib.config.analysis import flat
 from rib.config.figure_settings import FiguresSettings, figure_settings
-from rib.report.described import analyses_of_page, described_analyses
 
-ANALYSES = described_analyses(GRID, PATHS, CONFIG["analyses"])
-CHOSEN_ANALYSES = analyses_of_page(ANALYSES, PATHS)
 ANALYSES_FOLDER = WORKFLOW / "lib/rib/analyses"
 STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"
-
-
-def tables_of(name):
-    """Files that the job of an analysis makes, by file name."""
-    analysis = ANALYSES[name]
-    return {file: f"{analysis.folder}/tables/{file}" for file in analysis.makes}
 
 
 def with_manifests(files):
@@ -64,7 +55,7 @@ for NAME, ANALYSIS in ANALYSES.items():
             input:
                 **with_manifests(ANALYSIS.inputs),
             output:
-                **tables_of(NAME),
+                **ANALYSIS.made_files,
                 provenance=f"{ANALYSIS.folder}/tables/{NAME}.provenance.json",
             log:
                 f"logs/{PATHS.report}/{NAME}.log",
@@ -93,7 +84,7 @@ def figure_jobs():
     jobs = {}
     for name, analysis in ANALYSES.items():
         for figure_name, figure in analysis.figures.items():
-            job = "figures" if name in CHOSEN_ANALYSES else name
+            job = "figures" if name in PAGE_ANALYSES else name
             if not is_of_tables(figure):
                 job = figure_name
             jobs.setdefault(job, []).append(figure_name)
@@ -105,11 +96,6 @@ ANALYSIS_OF_FIGURE = {
     figure: name for name, analysis in ANALYSES.items() for figure in analysis.figures
 }
 DRAWN = {figure: ANALYSES[name].figures[figure] for figure, name in ANALYSIS_OF_FIGURE.items()}
-
-
-def figure_file(figure, ending):
-    """A file of a figure, such as reports/fashion/figures/cost.png."""
-    return f"{ANALYSES[ANALYSIS_OF_FIGURE[figure]].folder}/figures/{figure}.{ending}"
 
 
 def folder_of(names):
@@ -151,13 +137,9 @@ def drawing_outputs(names):
     """Outputs of a job that draws the given figures, by file name."""
     outputs = {}
     for name in names:
-        outputs[f"{name}.png"] = report(
-            figure_file(name, "png"),
-            category="Figures",
-            labels={"figure": name},
-        )
-        outputs[f"{name}.pdf"] = figure_file(name, "pdf")
-        outputs[f"{name}.csv"] = figure_file(name, "csv")
+        files = ANALYSES[ANALYSIS_OF_FIGURE[name]].figure_files(name)
+        files["png"] = report(files["png"], category="Figures", labels={"figure": name})
+        outputs.update({f"{name}.{ending}": path for ending, path in files.items()})
     return outputs
 
 
@@ -192,9 +174,5 @@ for NAME, ANALYSIS in ANALYSES.items():
             name:
                 NAME
             input:
-                tables_of(NAME).values(),
-                [
-                    figure_file(figure, ending)
-                    for figure in ANALYSIS.figures
-                    for ending in ("png", "pdf", "csv")
-                ],
+                ANALYSIS.made_files.values(),
+                [ANALYSIS.figure_files(figure).values() for figure in ANALYSIS.figures],

@@ -1,6 +1,5 @@
-# Shared by all rules: configuration, grid, path templates, wildcards, and functions used by at
-# least three stages. Functions that return the files of a stage are defined next to the rule that
-# makes them.
+# Shared by all rules: configuration, grid, paths, wildcards, and functions that several stages use.
+# No other name is used beyond the file that defines it.
 
 import os
 import re
@@ -19,7 +18,7 @@ from rib.base.files import refuse_unwritable  # noqa: E402
 from rib.base.progress import print_lines  # noqa: E402
 from rib.base.settings import from_params, to_params  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
-from rib.config.entries import MERGES  # noqa: E402
+from rib.config.entries import CURVE, MERGES, SELECT, WEIGHTS  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
 from rib.config.labels import GridLabels  # noqa: E402
 from rib.config.memory import NetworkMemory  # noqa: E402
@@ -29,9 +28,11 @@ from rib.config.schema import read_yaml, validated  # noqa: E402
 from rib.config.values import known_name  # noqa: E402
 from rib.data import variables  # noqa: E402
 from rib.data.settings import DatasetView  # noqa: E402
+from rib.evaluation.settings import MergeSettings  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.jobs.gpu_lock import JOBS_PER_GPU  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
+from rib.report.described import analyses_of_page, described_analyses  # noqa: E402
 
 # Snakemake would keep the last of two equal keys.
 validated(read_yaml(Path("config.yaml")), "config", "config.yaml")
@@ -62,6 +63,8 @@ os.environ.update(RIB_SNAKEMAKE=str(os.getpid()))  # scripts/_run.py
 
 FAMILY = GRID.family.name
 REPORT = PATHS.report  # folder of tables, figures and page
+ANALYSES = described_analyses(GRID, PATHS, CONFIG["analyses"])
+PAGE_ANALYSES = analyses_of_page(ANALYSES, PATHS)
 REPORTING = WORKFLOW / "lib/rib/report"
 EVALUATION_GROUPS = GRID.evaluation_groups()
 DATASETS_READ = GRID.datasets_read()
@@ -192,3 +195,128 @@ def beside(kind, paths):
     files.
     """
     return [str(Path(path).with_suffix(f".{kind}.json")) for path in paths]
+
+
+def dataset_inputs(role, dataset, geometry):
+    """Inputs of a job that reads a dataset's images, by name.
+
+    Most names begin with the dataset's role.
+    """
+    return {
+        role: PATHS.prepared("manifest.json", dataset, geometry),
+        "dataset_files": ancient(PATHS.prepared_files(geometry, [dataset])),
+        f"{role}_proxy": PATHS.proxy(geometry, [dataset]),
+        f"{role}_split": PATHS.split(geometry, dataset),
+    }
+
+
+def reference_inputs(role, model):
+    """Inputs of a job that reads the pretraining proxy, by name, with a role in these names.
+
+    The proxy is images that stand in for the pretraining data.
+
+    With the role `reference` they are `reference`, the manifest of the dataset with the proxy, and
+    `reference_split`, its split where the proxy is the whole dataset, else an empty list.
+    """
+    name = GRID.reference.dataset.name
+    geometry = PATHS.geometry_of(model)
+    is_whole_dataset = GRID.reference.images_per_class is None
+    return {
+        role: PATHS.prepared("manifest.json", name, geometry),
+        f"{role}_split": PATHS.split(geometry, name) if is_whole_dataset else [],
+    }
+
+
+def network_files(run):
+    """Inputs of which a run's network is made, by name.
+
+    Large files are `ancient`, since jobs watch their manifests instead.
+    """
+    parents = PATHS.parents[run.method]
+    is_selected = run.method != PRETRAINED and GRID.methods[run.method].form == SELECT
+    return {
+        "model": PATHS.model("manifest.json", run.model),
+        "weights": ancient(PATHS.model("weights.safetensors", run.model)),
+        "selection": PATHS.selection(run) if is_selected else [],
+        "checkpoint_manifests": PATHS.checkpoints("manifest.json", run, parents),
+        "checkpoints": ancient(PATHS.checkpoints("checkpoint.safetensors", run, parents)),
+        "fisher_manifests": PATHS.fisher("manifest.json", run),
+        "fisher": ancient(PATHS.fisher("safetensors", run)),
+    }
+
+
+def network_inputs(wildcards):
+    """Inputs of a job that passes images through a run's network, by name.
+
+    They are images of its dataset, or of the target if it has none.
+    """
+    return {
+        **network_files(run_of(wildcards)),
+        **dataset_inputs(
+            "dataset",
+            wildcards.get("dataset", wildcards.target),
+            PATHS.geometry_of(wildcards.model),
+        ),
+    }
+
+
+def merge_of(method, settings_of_networks):
+    """How the networks of a method are merged; None if they aren't, or were selected.
+
+    `settings_of_networks` are the settings of each network's method, by name.
+    """
+    chosen = GRID.methods.get(method)  # None for the pretrained model
+    if chosen is None or chosen.form not in (WEIGHTS, CURVE, *LOADED):
+        return None
+    return MergeSettings(
+        form=chosen.form,
+        algorithm=local(CATALOG.algorithm_file(chosen.algorithm)),
+        settings=settings_of_networks,
+    )
+
+
+def merge_of_run(method):
+    """How the network of a method's run is merged; None if it isn't, or was selected."""
+    if method == PRETRAINED:
+        return None
+    return merge_of(method, {method: GRID.methods[method].settings})
+
+
+def network_settings(wildcards):
+    """Fields of the settings of a job that passes images through a run's network, but `code`.
+
+    They are images of its dataset, or of the target if it has none; of the pretrained model, which
+    has no target, those of the pretraining proxy.
+    """
+    dataset = wildcards.get("dataset", wildcards.target)
+    if dataset == NO_TARGET:
+        dataset = GRID.reference.dataset.name
+    return {
+        "parents": PATHS.parents[wildcards.method],
+        "merge": merge_of_run(wildcards.method),
+        "view": view_of(wildcards.model, dataset),
+        "evaluation_batch_size": EVALUATION_BATCH_SIZE,
+        "compute": COMPUTE,
+    }
+
+
+def digest_with_merge(script, method):
+    """Digest of the code of a script that makes a method's network, which may be merged."""
+    if method == PRETRAINED or GRID.methods[method].form not in MERGES:
+        return digest(script)
+    return digest(script, CATALOG.algorithm_file(GRID.methods[method].algorithm))
+
+
+def inputs_of_metrics(runs):
+    """Inputs of a job that computes accuracies, RI and mRI of runs, by name."""
+    rows = PATHS.rows(runs)
+    indexes = PATHS.indexes()
+    return {
+        "rows": ancient(rows),
+        "row_manifests": beside("manifest", rows),
+        "indexes": ancient(indexes),
+        "classes": ancient(PATHS.classes()),
+        "prepared": list(map(manifest_of, indexes)),
+        "proxy": PATHS.proxy(PATHS.first_geometry, GRID.datasets),
+        "splits": PATHS.splits(PATHS.first_geometry, GRID.datasets),
+    }

@@ -4,9 +4,14 @@
 # for each alpha that the family states. A job reads each image once for all networks of an entry.
 
 from rib.config.compared_runs import SNAPSHOTS
-from rib.config.entries import CURVE, SELECT, WEIGHTS
+from rib.config.settings import constant
 from rib.data.dataset_part import DatasetPart
-from rib.evaluation.settings import EvaluationSettings, MergeSettings, SnapshotState
+from rib.evaluation.settings import (
+    EvaluationSettings,
+    LabelCheckSettings,
+    SelectionSettings,
+    SnapshotState,
+)
 
 # Limits of time of jobs that score networks; the long one is for very large datasets.
 MINUTES_OF_EVALUATION = 120
@@ -26,39 +31,6 @@ def evaluated_run(wildcards):
         METHOD_OF_ENTRY[wildcards.entry],
         wildcards.size,
         int(wildcards.seed),
-    )
-
-
-def network_files(run):
-    """Inputs of which a run's network is made, by name.
-
-    Large files are `ancient`, since jobs watch their manifests instead.
-    """
-    parents = PATHS.parents[run.method]
-    is_selected = run.method != PRETRAINED and GRID.methods[run.method].form == SELECT
-    return {
-        "model": PATHS.model("manifest.json", run.model),
-        "weights": ancient(PATHS.model("weights.safetensors", run.model)),
-        "selection": PATHS.selection(run) if is_selected else [],
-        "checkpoint_manifests": PATHS.checkpoints("manifest.json", run, parents),
-        "checkpoints": ancient(PATHS.checkpoints("checkpoint.safetensors", run, parents)),
-        "fisher_manifests": PATHS.fisher("manifest.json", run),
-        "fisher": ancient(PATHS.fisher("safetensors", run)),
-    }
-
-
-def merge_of(method, settings_of_networks):
-    """How the networks of a method are merged; None if they aren't, or were selected.
-
-    `settings_of_networks` are the settings of each network's method, by name.
-    """
-    chosen = GRID.methods.get(method)  # None for the pretrained model
-    if chosen is None or chosen.form not in (WEIGHTS, CURVE, *LOADED):
-        return None
-    return MergeSettings(
-        form=chosen.form,
-        algorithm=local(CATALOG.algorithm_file(chosen.algorithm)),
-        settings=settings_of_networks,
     )
 
 
@@ -213,3 +185,152 @@ use rule evaluate as evaluate_snapshots with:
             parents=SNAPSHOTS,
             snapshots=STATES_OF_SNAPSHOTS,
         ),
+
+
+# Merges: what they need, and those that are selected on held-out images. How the networks of other
+# merges are made is computed by the jobs that use them (evaluate.smk).
+
+FEWEST_PARENTS = 1  # of a merge whose algorithm doesn't say
+
+
+def refuse_parents():
+    """Raise a UserError if a merge can't be made of its parents, before anything is trained.
+
+    It has too few of them, or one trains a padding prompt, which can't be averaged.
+    """
+    names_of_merges = dict.fromkeys(run.method for run in PATHS.merged_runs)
+    for name in names_of_merges:
+        method = GRID.methods[name]
+        number = len(PATHS.parents[name])
+        algorithm = CATALOG.algorithm_file(method.algorithm)
+        fewest = constant(algorithm, "FEWEST_PARENTS", FEWEST_PARENTS)
+        if number < fewest:
+            raise UserError(
+                f"method '{name}' merges at least {fewest} parents, but has {number}; add others."
+            )
+        for parent in method.parents:
+            if GRID.methods[parent].algorithm == "visual_prompt":
+                raise UserError(
+                    f"method '{name}': its parent '{parent}' trains a padding prompt; "
+                    "choose another."
+                )
+
+
+refuse_parents()
+
+
+def selection_inputs(wildcards):
+    """Inputs of a job that chooses weights, by name."""
+    return {
+        **network_files(run_of(wildcards)),
+        **dataset_inputs("target", wildcards.target, PATHS.geometry_of(wildcards.model)),
+        "dataset_files": ancient(
+            PATHS.prepared("images.npy", wildcards.target, PATHS.geometry_of(wildcards.model))
+        ),
+        "selection": [],  # which this job writes
+    }
+
+
+def selection_settings(wildcards):
+    """Settings of a job that chooses weights."""
+    method = GRID.methods[wildcards.method]
+    algorithm = CATALOG.algorithm_file(method.algorithm)
+    settings = SelectionSettings(
+        algorithm=local(algorithm),
+        settings=method.settings,
+        parents=GRID.parents_of(wildcards.method),
+        view=view_of(wildcards.model, wildcards.target),
+        evaluation_batch_size=EVALUATION_BATCH_SIZE,
+        compute=COMPUTE,
+        code=digest("select_weights", algorithm),
+    )
+    return to_params(settings)
+
+
+# Score candidates on the select split of the target; the file has their accuracies.
+rule select_weights:
+    input:
+        unpack(selection_inputs),
+    output:
+        selection="results/{family}/{protocol}/merge/{model}/{target}/{method}/{size}/{seed}/selection.json",
+        provenance="results/{family}/{protocol}/merge/{model}/{target}/{method}/{size}/{seed}/provenance.json",
+    log:
+        "logs/{family}/{protocol}/merge/{model}/{target}/{method}/{size}/{seed}.log",
+    wildcard_constraints:
+        method=of_form("select"),
+    conda:
+        "../../envs/torch.yaml"
+    threads: lambda wildcards: threads_for([wildcards.target])
+    resources:
+        gpu=GPU,
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            wildcards, [wildcards.target], attempt
+        ),
+        runtime=60,
+    params:
+        cfg=selection_settings,
+    script:
+        "../scripts/select_weights.py"
+
+
+# Check the labels of targets before anything is fine-tuned on them: whether a pretrained model
+# agrees better with shifted or re-sorted labels (rib.statistics.label_check).
+
+
+def compared_datasets(target):
+    """Datasets on which a network is compared with its accuracy on a target, the target first.
+
+    Very large ones are left out, since their index takes long to read.
+    """
+    names = [name for name in GRID.datasets if name not in LARGE_DATASETS]
+    return list(dict.fromkeys([target, *names]))
+
+
+def label_check_inputs(wildcards):
+    """Inputs of a job that checks the labels of a target, by name."""
+    geometry = PATHS.geometry_of(wildcards.model)
+    names = compared_datasets(wildcards.target)
+    return {
+        "model": PATHS.model("manifest.json", wildcards.model),
+        "weights": ancient(PATHS.model("weights.safetensors", wildcards.model)),
+        "datasets": [PATHS.prepared("manifest.json", name, geometry) for name in names],
+        "dataset_files": ancient(PATHS.prepared_files(geometry, names)),
+        "proxy": PATHS.proxy(geometry, names),
+    }
+
+
+def label_check_settings(wildcards):
+    """Settings of a job that checks the labels of a target."""
+    names = compared_datasets(wildcards.target)
+    settings = LabelCheckSettings(
+        datasets=names,
+        excludes_proxy=[name for name in names if GRID.excludes_proxy(name)],
+        view=view_of(wildcards.model, *names),
+        evaluation_batch_size=EVALUATION_BATCH_SIZE,
+        compute=COMPUTE,
+        labels_checked=GRID.datasets[wildcards.target].labels_checked,
+    )
+    return to_params(settings)
+
+
+rule check_labels:
+    input:
+        unpack(label_check_inputs),
+    output:
+        verdict="results/{family}/{protocol}/labels/{model}/{target}.json",
+        provenance="results/{family}/{protocol}/labels/{model}/{target}.provenance.json",
+    log:
+        "logs/{family}/{protocol}/labels/{model}/{target}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: lambda wildcards: threads_for(compared_datasets(wildcards.target))
+    resources:
+        gpu=GPU,
+        mem_mb=lambda wildcards, attempt: memory_of_evaluation(
+            PATHS.pretrained_runs[wildcards.model], compared_datasets(wildcards.target), attempt
+        ),
+        runtime=60,
+    params:
+        cfg=label_check_settings,
+    script:
+        "../scripts/check_labels.py"

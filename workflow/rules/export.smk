@@ -3,8 +3,10 @@
 
 from rib.base.files import in_bytes
 from rib.base.progress import print_lines
+from rib.base.settings import replaced
 from rib.report.about import describe_grid
 from rib.report.settings import CardDescription, ExportSettings
+from rib.statistics.settings import grid_table_settings, metrics_of
 
 ABOUT = describe_grid(GRID)
 
@@ -33,13 +35,8 @@ def export_inputs(wildcards):
         files_of_weights.append(network["selection"])
     return {
         **network,
-        "archive": ancient(archive_files(model)[0]) if model.library == "open_clip" else [],
-        "rows": ancient(PATHS.rows(runs)),
-        "row_manifests": beside("manifest", PATHS.rows(runs)),
-        "indexes": ancient(PATHS.indexes()),
-        "prepared": list(map(manifest_of, PATHS.indexes())),
-        "proxy": PATHS.proxy(PATHS.first_geometry, GRID.datasets),
-        "splits": PATHS.splits(PATHS.first_geometry, GRID.datasets),
+        "archive": ancient(PATHS.archives(model)[0]) if model.library == "open_clip" else [],
+        **inputs_of_metrics(runs),
         "records": [re.sub(r"\w+\.json$", "provenance.json", path) for path in files_of_weights],
         "templates": [
             local(REPORTING / name) for name in ("model_card.md.jinja", "citation.jinja")

@@ -20,46 +20,6 @@ SAMPLED = "sampled"
 INVERSION = from_params(InversionSettings, CONFIG["stir"])
 
 
-def network_inputs(wildcards):
-    """Inputs of a job that passes images through a run's network, by name.
-
-    They are images of its dataset, or of the target if it has none.
-    """
-    return {
-        **network_files(run_of(wildcards)),
-        **dataset_inputs(
-            "dataset",
-            wildcards.get("dataset", wildcards.target),
-            PATHS.geometry_of(wildcards.model),
-        ),
-    }
-
-
-def merge_of_run(method):
-    """How the network of a method's run is merged; None if it isn't, or was selected."""
-    if method == PRETRAINED:
-        return None
-    return merge_of(method, {method: GRID.methods[method].settings})
-
-
-def network_settings(wildcards):
-    """Fields of the settings of a job that passes images through a run's network, but `code`.
-
-    They are images of its dataset, or of the target if it has none; of the pretrained model, which
-    has no target, those of the pretraining proxy.
-    """
-    dataset = wildcards.get("dataset", wildcards.target)
-    if dataset == NO_TARGET:
-        dataset = GRID.reference.dataset.name
-    return {
-        "parents": PATHS.parents[wildcards.method],
-        "merge": merge_of_run(wildcards.method),
-        "view": view_of(wildcards.model, dataset),
-        "evaluation_batch_size": EVALUATION_BATCH_SIZE,
-        "compute": COMPUTE,
-    }
-
-
 def feature_settings(wildcards):
     """Settings of a job that computes features."""
     settings = FeatureSettings(
@@ -96,23 +56,6 @@ rule compute_features:
         cfg=feature_settings,
     script:
         str(WORKFLOW / "scripts/compute_features.py")
-
-
-# Runs are trained once more and keep their weights at ten times, so that the settings of the
-# ordinary runs don't change. The analysis `epochs` shows them.
-use rule finetune as keep_snapshots with:
-    input:
-        unpack(training_inputs),
-    output:
-        **{
-            name: f"results/{{family}}/{{protocol}}/snapshots/{{model}}/{{target}}/{{method}}/{{size}}/{{seed}}/{name}.safetensors"
-            for name in SNAPSHOTS
-        },
-        history="results/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}/history.csv",
-        manifest="results/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}/manifest.json",
-        provenance="results/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}/provenance.json",
-    log:
-        "logs/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}.log",
 
 
 def epoch_feature_settings(wildcards):
@@ -305,3 +248,84 @@ rule compute_fisher:
         cfg=fisher_settings,
     script:
         str(WORKFLOW / "scripts/compute_fisher.py")
+
+
+# Measure distances between datasets: from the features of a pretrained model, and by compressing
+# their pixels. The analysis `distances` relates them to effects of fine-tuning.
+
+DATASETS_OF_DISTANCES = [entry.name for entry in DATASETS_READ]
+
+
+def features_before_tuning(ending):
+    """A file with the features of a pretrained model on each dataset; `{model}` stays."""
+    return expand(
+        f"results/{{family}}/{{protocol}}/features/{{model}}/none/pretrained/all/0/{{dataset}}.{ending}",
+        dataset=DATASETS_OF_DISTANCES,
+        allow_missing=True,
+    )
+
+
+rule measure_distances:
+    input:
+        manifests=features_before_tuning("manifest.json"),
+        features=ancient(features_before_tuning("safetensors")),
+        index=ancient(features_before_tuning("index.parquet")),
+    output:
+        distances="results/{family}/{protocol}/distances/{model}/features.csv",
+        provenance="results/{family}/{protocol}/distances/{model}/features.provenance.json",
+    log:
+        "logs/{family}/{protocol}/distances/{model}/features.log",
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        cfg={"datasets": DATASETS_OF_DISTANCES, "code": digest("measure_distances")},
+    script:
+        "../scripts/measure_distances.py"
+
+
+def compression_settings(wildcards):
+    """Settings of a job that compresses the datasets at a geometry."""
+    return {
+        "view": to_params(view_at(wildcards.geometry, *DATASETS_OF_DISTANCES)),
+        "excludes_proxy": [name for name in DATASETS_OF_DISTANCES if GRID.excludes_proxy(name)],
+        "split": DATASETS_OF_DISTANCES if GRID.split_fractions else [],
+        "megabytes": CONFIG["distances"]["compressed_megabytes"],
+        "code": digest("compress_datasets"),
+    }
+
+
+# Once for all models with the same geometry.
+rule compress_datasets:
+    input:
+        manifests=lambda wildcards: [
+            PATHS.prepared("manifest.json", name, wildcards.geometry)
+            for name in DATASETS_OF_DISTANCES
+        ],
+        indexes=lambda wildcards: ancient(
+            [
+                PATHS.prepared("index.parquet", name, wildcards.geometry)
+                for name in DATASETS_OF_DISTANCES
+            ]
+        ),
+        dataset_files=lambda wildcards: ancient(
+            PATHS.prepared_files(wildcards.geometry, DATASETS_OF_DISTANCES)
+        ),
+        proxy=lambda wildcards: PATHS.proxy(wildcards.geometry, DATASETS_OF_DISTANCES),
+        splits=PATHS.splits("{geometry}", DATASETS_OF_DISTANCES),
+    output:
+        compression="results/{family}/{protocol}/distances/{geometry}/compression.csv",
+        provenance="results/{family}/{protocol}/distances/{geometry}/compression.provenance.json",
+    log:
+        "logs/{family}/{protocol}/distances/{geometry}/compression.log",
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=memory_of(DATASETS_OF_DISTANCES, 4000),
+        runtime=240,
+    params:
+        cfg=compression_settings,
+    script:
+        "../scripts/compress_datasets.py"

@@ -3,23 +3,13 @@
 
 from rib.statistics.settings import grid_table_settings, metrics_of
 
-ROWS = PATHS.rows(GRID.runs())
-TABLES = {name: PATHS.table(name) for name in metrics_of(GRID)}
-MRI_JSON = f"{REPORT}/tables/mri.json"  # for `dvc metrics`
-
 
 rule compute_metrics:
     input:
-        rows=ancient(ROWS),
-        manifests=beside("manifest", ROWS),
-        indexes=ancient(PATHS.indexes()),
-        classes=ancient(PATHS.classes()),
-        prepared=list(map(manifest_of, PATHS.indexes())),
-        proxy=PATHS.proxy(PATHS.first_geometry, GRID.datasets),
-        splits=PATHS.splits(PATHS.first_geometry, GRID.datasets),
+        **inputs_of_metrics(GRID.runs()),
     output:
         **{name: f"reports/{{report}}/tables/{name}.csv" for name in metrics_of(GRID)},
-        mri_json="reports/{report}/tables/mri.json",
+        mri_json="reports/{report}/tables/mri.json",  # for `dvc metrics`
         # Correct predictions per run, dataset and object, for comparisons.
         counts="reports/{report}/tables/counts.npz",
         provenance="reports/{report}/tables/provenance.json",

@@ -2,11 +2,10 @@
 # family's classes: the head that the weights have, one made from class names, or one fitted on the
 # family's reference dataset.
 
-from rib.models.settings import ConversionSettings
+from rib.models.settings import ConversionSettings, TextSettings
 
 MEGABYTES_OF_CONVERSION = 8000
 MEGABYTES_OF_FITTING_ON_ENCODED = 32000  # a head, on photos that are decoded when they are used
-TRAINED_HERE = [name for name, model in CATALOG.models.items() if model.is_trained_here]
 
 
 def has_fitted_head(model):
@@ -57,9 +56,9 @@ def threads_of_conversion(wildcards):
 rule convert_model:
     input:
         manifests=lambda wildcards: [
-            f"{file}.manifest.json" for file in archive_files(CATALOG.models[wildcards.model])
+            f"{file}.manifest.json" for file in PATHS.archives(CATALOG.models[wildcards.model])
         ],
-        archives=lambda wildcards: ancient(archive_files(CATALOG.models[wildcards.model])),
+        archives=lambda wildcards: ancient(PATHS.archives(CATALOG.models[wildcards.model])),
         reference=fitted_on,
     output:
         weights="results/{family}/models/{model}/weights.safetensors",
@@ -69,8 +68,7 @@ rule convert_model:
     log:
         "logs/{family}/models/{model}.log",
     wildcard_constraints:
-        model="|".join(re.escape(name) for name in CATALOG.models if name not in TRAINED_HERE)
-        or "(?!)",
+        model=any_of(name for name, model in CATALOG.models.items() if not model.is_trained_here),
     conda:
         "../../envs/torch.yaml"
     threads: threads_of_conversion
@@ -82,3 +80,43 @@ rule convert_model:
         cfg=conversion_settings,
     script:
         "../scripts/convert_model.py"
+
+
+# Store the text tower of each open_clip model on which a method trains with texts, and the tokens
+# of these texts.
+
+
+def text_settings(wildcards):
+    """Settings of a job that stores a text tower."""
+    facts = GRID.conversion(wildcards.model)
+    settings = TextSettings(
+        entry=facts["entry"], class_names=facts["class_names"], code=digest("store_text")
+    )
+    return to_params(settings)
+
+
+rule store_text:
+    input:
+        manifests=lambda wildcards: [
+            f"{file}.manifest.json" for file in PATHS.archives(CATALOG.models[wildcards.model])
+        ],
+        archives=lambda wildcards: ancient(PATHS.archives(CATALOG.models[wildcards.model])),
+    output:
+        tower="results/{family}/text/{model}/tower.safetensors",
+        tokens="results/{family}/text/{model}/tokens.safetensors",
+        manifest="results/{family}/text/{model}/manifest.json",
+        provenance="results/{family}/text/{model}/provenance.json",
+    log:
+        "logs/{family}/text/{model}.log",
+    wildcard_constraints:
+        model=any_of(PATHS.models_with_texts()),
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        gpu=0,
+        mem_mb=MEGABYTES_OF_CONVERSION,
+        runtime=120,
+    params:
+        cfg=text_settings,
+    script:
+        "../scripts/store_text.py"

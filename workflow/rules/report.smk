@@ -1,18 +1,23 @@
 # Write the page of a run, with tables, figures and provenance. Snakemake's own report is made after
 # a run (Makefile).
 
+from os.path import relpath
 from rib.report.about import page_settings
+from rib.report.settings import PaperRow, PaperSettings
+from rib.statistics.settings import metrics_of
 
 
 report: "../report/workflow.rst"
 
 
 PAGE = f"{REPORT}/index.html"
-PAGE_TABLES = list(TABLES.values())
+TABLES_OF_METRICS = {name: PATHS.table(name) for name in metrics_of(GRID)}
+PAGE_TABLES = list(TABLES_OF_METRICS.values())
 PAGE_FIGURES = []
-for NAME, ANALYSIS in CHOSEN_ANALYSES.items():
-    PAGE_TABLES.extend(tables_of(NAME).values())
-    PAGE_FIGURES.extend(ANALYSIS.figures)
+for ANALYSIS in PAGE_ANALYSES.values():
+    PAGE_TABLES.extend(ANALYSIS.made_files.values())
+    PAGE_FIGURES.extend(map(ANALYSIS.figure_files, ANALYSIS.figures))
+FILES_OF_FIGURES = [path for files in PAGE_FIGURES for path in files.values()]
 CELLS = [path for path in PAGE_TABLES if Path(path).name == "cells.json"]
 # Files of rib.report of which the page is made; digests leave this package out.
 PAGE_CODE = [
@@ -23,26 +28,14 @@ PAGE_CODE = [
     REPORTING / "stale.py",
     REPORTING / "views.py",
 ]
-
-
-def files_of_figures(endings):
-    """Files of the figures of the page."""
-    return [figure_file(name, ending) for name in PAGE_FIGURES for ending in endings]
-
-
 # All files of the present config; those of an earlier one of the same name are removed.
-REPORT_FILES = [
-    PATHS.counts,
-    MRI_JSON,
-    *PAGE_TABLES,
-    *files_of_figures(["png", "pdf", "csv"]),
-]
+REPORT_FILES = [PATHS.counts, PATHS.mri_json, *PAGE_TABLES, *FILES_OF_FIGURES]
 
 
 rule write_page:
     input:
         tables=[path for path in PAGE_TABLES if path not in CELLS],
-        figures=files_of_figures(["png"]),
+        figures=[files["png"] for files in PAGE_FIGURES],
         cells=CELLS,
         records=[f"{REPORT}/tables/provenance.json"],
         citation=local(WORKFLOW.parent / "CITATION.cff"),
@@ -57,7 +50,7 @@ rule write_page:
         mem_mb=1000,
         runtime=10,
     params:
-        cfg=to_params(page_settings(GRID, PATHS, CHOSEN_ANALYSES, digest("write_page", *PAGE_CODE))),
+        cfg=to_params(page_settings(GRID, PATHS, PAGE_ANALYSES, digest("write_page", *PAGE_CODE))),
         files=lambda wildcards, input: REPORT_FILES,  # `input`: the page is not of them
     script:
         "../scripts/write_page.py"
@@ -70,4 +63,85 @@ rule tables:
 
 rule figures:
     input:
-        files_of_figures(["png", "pdf", "csv"]),
+        FILES_OF_FIGURES,
+
+
+# List which figures and tables stand for which of the paper, as far as they could be confirmed.
+
+PAPER = f"{REPORT}/paper/README.md"
+PAPER_MAP = CATALOG.table("paper_map.csv", ("of_paper", "shows", "figure", "tables", "state"), ())
+KNOWN_TABLES = dict(TABLES_OF_METRICS)
+KNOWN_FIGURES = {}
+for ANALYSIS in ANALYSES.values():
+    KNOWN_TABLES.update({Path(file).stem: path for file, path in ANALYSIS.made_files.items()})
+    KNOWN_FIGURES.update({figure: ANALYSIS.figure_files(figure) for figure in ANALYSIS.figures})
+
+
+def files_for_paper(row):
+    """Files of this run that stand for a figure or table of the paper, a row of paper_map.csv.
+
+    In the row, `figure` is the name of a figure, and `tables` are names of tables with spaces
+    between them. Those that this run does not make are left out.
+    """
+    files = list(KNOWN_FIGURES.get(row["figure"], {}).values())
+    for name in row["tables"].split():
+        if name in KNOWN_TABLES:
+            files.append(KNOWN_TABLES[name])
+    return files
+
+
+PAPER_FILES = {row["of_paper"]: files_for_paper(row) for row in PAPER_MAP}
+PAPER_SETTINGS = PaperSettings(
+    rows=[
+        PaperRow(of_paper=row["of_paper"], shows=row["shows"], state=row["state"])
+        for row in PAPER_MAP
+    ],
+    files={
+        of_paper: [relpath(path, Path(PAPER).parent) for path in paths]
+        for of_paper, paths in PAPER_FILES.items()
+    },
+    family=FAMILY,
+    title=GRID.family.title,
+    limits=GRID.family.limits,
+    conditions=list(GRID.conditions()),
+    code=digest("paper", REPORTING / "paper.py", REPORTING / "settings.py"),
+)
+
+
+rule paper:
+    input:
+        files=[path for paths in PAPER_FILES.values() for path in paths],
+    output:
+        readme=PAPER,
+        provenance=f"{REPORT}/paper/provenance.json",
+    log:
+        f"logs/{REPORT}/paper.log",
+    localrule: True
+    conda:
+        "../../envs/report.yaml"
+    params:
+        cfg=to_params(PAPER_SETTINGS),
+    script:
+        "../scripts/paper.py"
+
+
+# Commands of `rib` that somebody takes for targets.
+
+
+def name_of_command(name):
+    """Input function that says which command is meant."""
+
+    def refuse(wildcards):
+        """Raise a UserError with the command."""
+        raise UserError(f"run `rib {name}` in place of `snakemake {name}`; it is a command.")
+
+    return refuse
+
+
+for NAME in ("plan", "preview", "verify", "track", "pull"):
+
+    rule:
+        name:
+            NAME
+        input:
+            name_of_command(NAME),

@@ -3,19 +3,17 @@
 from _run import run
 
 with run(snakemake) as output:
-    from _datasets import dataset_group, row_files
-    from _inputs import paths
+    from _inputs import optional_folder, paths
     from rib.base.settings import from_params
     from rib.statistics.metrics import write_metrics
     from rib.statistics.settings import GridTableSettings
 
-    settings = from_params(GridTableSettings, snakemake.params.cfg)
     write_metrics(
-        files=row_files(snakemake.input, settings.methods),
-        manifests=paths(snakemake.input.manifests),
-        datasets=dataset_group(
-            snakemake.input, settings.excludes_proxy, settings.split, snakemake.threads
-        ),
-        settings=settings,
+        rows=paths(snakemake.input.rows),
+        manifests=paths(snakemake.input.row_manifests),
+        indexes=paths(snakemake.input.indexes),
+        proxy=optional_folder(snakemake.input.proxy),
+        splits=paths(snakemake.input.splits),
+        settings=from_params(GridTableSettings, snakemake.params.cfg),
         outputs=output,
     )

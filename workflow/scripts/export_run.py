@@ -5,8 +5,7 @@ from pathlib import Path
 from _run import run
 
 with run(snakemake) as output:
-    from _datasets import dataset_group, row_files
-    from _inputs import optional_path, paths, run_of
+    from _inputs import optional_folder, optional_path, paths, run_of
     from _networks import dataset_of, run_on_dataset
     from rib.base.settings import from_params
     from rib.evaluation.export import ExportFiles, PublishedModel, export_network
@@ -36,11 +35,11 @@ with run(snakemake) as output:
     tables.mkdir()
     table_files = {name: tables / f"{name}.csv" for name in settings.tables}
     write_metrics(
-        files=row_files(files, settings.metrics.methods),
+        rows=paths(files.rows),
         manifests=paths(files.row_manifests),
-        datasets=dataset_group(
-            files, settings.metrics.excludes_proxy, settings.metrics.split, snakemake.threads
-        ),
+        indexes=paths(files.indexes),
+        proxy=optional_folder(files.proxy),
+        splits=paths(files.splits),
         settings=settings.metrics,
         outputs={
             **table_files,

@@ -1,6 +1,6 @@
 """Distances between datasets, and their relation to effects of fine-tuning.
 
-They are measured from pretrained features and by compression, see rules/distances.smk.
+They are measured from pretrained features and by compression, see rules/features.smk.
 """
 
 from __future__ import annotations

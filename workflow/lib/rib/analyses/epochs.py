@@ -1,7 +1,7 @@
 """Representations and scores in the course of training.
 
 CKA of the features before the head with the pretrained model's, and accuracy on the target with
-RI. Runs are trained once more and keep their weights at ten times (rules/features.smk), so that the
+RI. Runs are trained once more and keep their weights at ten times (rules/train.smk), so that the
 settings of the ordinary runs don't change.
 """
 

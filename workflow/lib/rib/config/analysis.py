@@ -133,6 +133,17 @@ class Analysis:
     folder: str = ""
     megabytes: int = 0
 
+    @property
+    def made_files(self) -> dict[str, str]:
+        """Paths of the files that the job writes: {"mri.csv": "reports/x/tables/mri.csv"}."""
+        return {file: f"{self.folder}/tables/{file}" for file in self.makes}
+
+    def figure_files(self, figure: str) -> dict[str, str]:
+        """Paths of a figure by ending: {"png": "reports/x/figures/cost.png", "pdf": ..., ...}."""
+        return {
+            ending: f"{self.folder}/figures/{figure}.{ending}" for ending in ("png", "pdf", "csv")
+        }
+
 
 def flat(files: Files) -> list[str]:
     """All paths of files, each once."""

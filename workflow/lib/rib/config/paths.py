@@ -147,6 +147,10 @@ class Paths:
             return []
         return [f"{self.stage('split')}/{name}/{geometry}.parquet" for name in datasets]
 
+    def archives(self, entry: Dataset | Model) -> list[str]:
+        """Archives of a dataset or model as published, such as data/raw/noto/images.zip."""
+        return [f"data/raw/{entry.raw}/{source['file']}" for source in entry.sources]
+
     def model(self, file: str, model: str) -> str:
         """A file of a pretrained model, such as results/emoji/models/net/model.json."""
         return f"{MODEL.format(family=self.family, model=model)}/{file}"
@@ -353,6 +357,11 @@ class Paths:
     def counts(self) -> str:
         """Right answers of each run by dataset and object, from which intervals are resampled."""
         return f"{self.report}/tables/counts.npz"
+
+    @property
+    def mri_json(self) -> str:
+        """mRI by method, for `dvc metrics`."""
+        return f"{self.report}/tables/mri.json"
 
 
 def manifest_of(path: str) -> str | None:

@@ -4,6 +4,7 @@ These are one split, within the budget, without the pretraining proxy: images th
 those that the models were pretrained on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,41 @@ class DatasetFiles:
     # whether images are opened; False for jobs that need the index and the classes only
     pixels: bool = True
     decode_workers: int = 1  # threads that decode encoded photos
+
+
+def evaluated_datasets(
+    *,
+    indexes: Sequence[Path],
+    proxy: Path | None,
+    splits: Sequence[Path],
+    excludes_proxy: Sequence[str],
+    split: Sequence[str],
+    decode_workers: int = 1,
+) -> list[DatasetFiles]:
+    """Files of the datasets that a job reads.
+
+    Args:
+        indexes: of the prepared datasets, .../prepare/<dataset>/<geometry>/index.parquet.
+        proxy: folder of the prepared dataset with the pretraining proxy: images that stand in for
+            the pretraining data.
+        splits: of the datasets that are split, in the order of `split`.
+        excludes_proxy: names of datasets of which the images of the proxy are left out.
+        split: names of datasets that are split.
+        decode_workers: threads that decode encoded photos.
+    """
+    split_of_dataset = dict(zip(split, splits, strict=True))
+    datasets = []
+    for index in indexes:
+        name = index.parts[-3]
+        dataset = DatasetFiles(
+            name=name,
+            folder=index.parent,
+            proxy=proxy if name in excludes_proxy else None,
+            split=split_of_dataset.get(name),
+            decode_workers=decode_workers,
+        )
+        datasets.append(dataset)
+    return datasets
 
 
 def load_dataset(files: DatasetFiles, view: DatasetView, split: str) -> PreparedDataset:

@@ -68,7 +68,7 @@ KINDS = {
 # Rules of the jobs in which the rates are measured.
 MEASURED_RULES = {TRAIN: "finetune", EVALUATE: "evaluate"}
 PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it: throughput.csv
-KEPT_SNAPSHOTS = 10  # in the course of a training (rules/analysis/epochs.smk)
+KEPT_SNAPSHOTS = 10  # in the course of a training (rules/train.smk)
 IMPORTED = "import_checkpoint"  # a rule that trains nothing
 
 Gathered = Mapping[str, Sequence[Mapping[str, Any]]]  # records of provenance.jsonl, by path

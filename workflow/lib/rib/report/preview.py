@@ -22,14 +22,12 @@ from rib.config.grid import Grid
 from rib.config.labels import GridLabels
 from rib.config.paths import Paths, beside
 from rib.config.run import PRETRAINED, Run
-from rib.data.view import DatasetFiles
 from rib.figures import FigureFiles, write_figure
 from rib.records import provenance
 from rib.report.about import page_settings
 from rib.report.described import analyses_of_page, described_analyses
 from rib.report.page import write_page
 from rib.report.settings import FinishedShare, PreviewDescription
-from rib.statistics.counts import RowFiles
 from rib.statistics.inputs import Inputs
 from rib.statistics.metrics import write_metrics
 from rib.statistics.settings import grid_table_settings, metrics_of
@@ -104,31 +102,18 @@ def write_preview(grid: Grid, citation: Path) -> Path:
 
 def _write_metrics(grid: Grid, paths: Paths) -> None:
     geometry = paths.first_geometry
-    settings = grid_table_settings(grid, code="")
     rows = paths.rows(grid.runs())
-    splits = dict(zip(settings.split, paths.splits(geometry, settings.split), strict=True))
     proxy = paths.proxy(geometry, grid.datasets)
-    datasets = [
-        DatasetFiles(
-            name=name,
-            folder=Path(index).parent,
-            proxy=Path(str(proxy)).parent if name in settings.excludes_proxy else None,
-            split=Path(splits[name]) if name in splits else None,
-        )
-        for name, index in zip(grid.datasets, paths.indexes(), strict=True)
-    ]
     outputs = {name: Path(paths.table(name)) for name in metrics_of(grid)}
     outputs["counts"] = Path(paths.counts)
-    outputs["mri_json"] = Path(paths.report, "tables/mri.json")
+    outputs["mri_json"] = Path(paths.mri_json)
     write_metrics(
-        files=RowFiles(
-            rows=list(map(Path, rows)),
-            indexes=list(map(Path, paths.indexes())),
-            methods=settings.methods,
-        ),
+        rows=list(map(Path, rows)),
         manifests=[Path(beside("manifest", path)) for path in rows],
-        datasets=datasets,
-        settings=settings,
+        indexes=list(map(Path, paths.indexes())),
+        proxy=Path(proxy).parent if isinstance(proxy, str) else None,
+        splits=list(map(Path, paths.splits(geometry, grid.datasets))),
+        settings=grid_table_settings(grid, code=""),
         outputs=outputs,
     )
 

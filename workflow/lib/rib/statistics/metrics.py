@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rib.base.files import write_json
-from rib.data.view import DatasetFiles
+from rib.data.view import evaluated_datasets
 from rib.statistics.counts import RowFiles
 from rib.statistics.settings import GridTableSettings
 from rib.statistics.tables import grid_tables, json_by_method
@@ -13,22 +13,33 @@ from rib.statistics.writing import write_tables
 
 def write_metrics(
     *,
-    files: RowFiles,
+    rows: Sequence[Path],
     manifests: Sequence[Path],
-    datasets: Sequence[DatasetFiles],
+    indexes: Sequence[Path],
+    proxy: Path | None,
+    splits: Sequence[Path],
     settings: GridTableSettings,
     outputs: Mapping[str, Path],
 ) -> None:
     """Compute the tables of a grid, and write them.
 
     Args:
-        files: rows of all runs, and the indexes of the datasets.
+        rows: of all runs.
         manifests: of the rows.
-        datasets: evaluated datasets.
+        indexes: of the evaluated datasets, .../prepare/<dataset>/<geometry>/index.parquet.
+        proxy: folder of the prepared dataset with the pretraining proxy, if a dataset excludes it.
+        splits: of the datasets, under protocol held_out.
         outputs: file of each table by name, `counts` (npz) and `mri_json`.
     """
+    datasets = evaluated_datasets(
+        indexes=indexes,
+        proxy=proxy,
+        splits=splits,
+        excludes_proxy=settings.excludes_proxy,
+        split=settings.split,
+    )
     tables = grid_tables(
-        files=files,
+        files=RowFiles(rows=rows, indexes=indexes, methods=settings.methods),
         manifests=manifests,
         datasets=datasets,
         settings=settings,

@@ -1,0 +1,218 @@
+# Download published archives and check their digests. Since the content is pinned, results do not
+# depend on the download code; later jobs watch the small manifest.
+
+from rib.config.sources import content_of
+from rib.data.folders import listing_of
+from rib.data.settings import DownloadSettings, PreparationSettings, SplitSettings
+from rib.records import provenance
+
+
+def archive_source(name, archive):
+    """Source of an archive of a dataset or model, without secrets of its addresses.
+
+    The source is an entry of the catalogue that says where the file comes from: an address, or a
+    file or folder of this machine. For a folder a listing of its files is added.
+    """
+    sources = {source["file"]: source for source in CATALOG.sources[name].sources}
+    source = dict(sources[archive])
+    if source["kind"] in ("file", "folder"):
+        source["path"] = local(source["path"])
+    if source["kind"] == "folder":
+        try:
+            source["listing"] = listing_of(source, Path("data/raw", name, archive))
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+    return source
+
+
+def refuse_archives_of_other_families():
+    """Refuse a dataset whose archive would replace one that another family's dataset is made from.
+
+    Datasets of two catalogue folders may have one name, and so one folder in data/raw.
+    """
+    for name in dict.fromkeys(dataset.raw for dataset in DATASETS_READ):
+        dataset = CATALOG.datasets[name]
+        families = {folder.parts[1] for folder in Path("results").glob(f"*/prepare/{name}")}
+        for other_family in sorted(families - {dataset.family}):
+            for archive in PATHS.archives(dataset):
+                record = provenance.read(Path(f"{archive}.provenance.json"))
+                if record is None:
+                    continue
+                source = content_of(archive_source(name, Path(archive).name))
+                if not is_same_source(record["cfg"]["source"], source):
+                    raise UserError(
+                        f"datasets.yaml, {name}: {archive} is from the source of another dataset "
+                        f"of this name, of family {other_family}; rename this one, or delete "
+                        f"results/{other_family} if you no longer need it."
+                    )
+
+
+def is_same_source(source, other):
+    """Whether two sources of an archive are one, whatever files a folder has now."""
+    return {**source, "listing": None} == {**other, "listing": None}
+
+
+refuse_archives_of_other_families()
+
+
+rule download:
+    output:
+        archive="data/raw/{name}/{archive}",
+        manifest="data/raw/{name}/{archive}.manifest.json",
+        provenance="data/raw/{name}/{archive}.provenance.json",
+    log:
+        "logs/download/{name}/{archive}.log",
+    wildcard_constraints:
+        name="|".join(map(re.escape, CATALOG.sources)),
+        archive="|".join(
+            re.escape(source["file"])
+            for entry in CATALOG.sources.values()
+            for source in entry.sources
+        ),
+    localrule: True
+    conda:
+        "../../envs/fetch.yaml"
+    params:
+        cfg=lambda wildcards: to_params(
+            DownloadSettings(source=content_of(archive_source(wildcards.name, wildcards.archive)))
+        ),
+        # Where to fetch it. `input` keeps addresses out of records, so that another one runs
+        # nothing again.
+        source=lambda wildcards, input: CATALOG.with_addresses(
+            wildcards.name, archive_source(wildcards.name, wildcards.archive)
+        ),
+    script:
+        "../scripts/download.py"
+
+
+# Decode and resize, or draw, each image once per geometry; photos of very large datasets are
+# checked and kept encoded.
+
+FEW_IMAGES = 5000  # at most so many are decoded by one thread
+MINUTES_OF_FEW_IMAGES = 60
+MINUTES_OF_MANY_IMAGES = 720
+# Datasets whose images are decoded by several threads.
+MANY_IMAGES = {
+    name
+    for name, entry in CATALOG.datasets.items()
+    if (entry.images or entry.about_images or 0) > FEW_IMAGES
+}
+
+
+# Geometries of prepared arrays: those of the models, with and without their crop.
+PREPARED_GEOMETRIES = dict(PATHS.geometries)
+for PREPARED_GEOMETRY in PATHS.geometries.values():
+    UNCROPPED_GEOMETRY = PREPARED_GEOMETRY.without_crop()
+    PREPARED_GEOMETRIES[UNCROPPED_GEOMETRY.key] = UNCROPPED_GEOMETRY
+
+
+def decode_workers_of(wildcards):
+    """Threads that decode the images of a dataset when it is prepared; a small one needs one."""
+    if wildcards.dataset in MANY_IMAGES:
+        return CONFIG["compute"]["decode_workers"]
+    return 1
+
+
+def preparation_settings(wildcards):
+    """Settings of a job that prepares a dataset; the layouts are Python files that it runs."""
+    fields = GRID.preparation(wildcards.dataset, PREPARED_GEOMETRIES.get(wildcards.geometry))
+    layouts = [fields["layout"]]
+    fields["layout"] = local(fields["layout"])
+    if fields["photos_layout"]:
+        layouts.append(fields["photos_layout"])
+        fields["photos_layout"] = local(fields["photos_layout"])
+    fields["code"] = digest("prepare", *layouts)
+    return to_params(PreparationSettings(**fields))
+
+
+rule prepare:
+    input:
+        manifests=lambda wildcards: [
+            f"{path}.manifest.json" for path in PATHS.archives(CATALOG.datasets[wildcards.dataset])
+        ],
+        archives=lambda wildcards: ancient(PATHS.archives(CATALOG.datasets[wildcards.dataset])),
+    output:
+        images="results/{family}/prepare/{dataset}/{geometry}/images.npy",
+        index="results/{family}/prepare/{dataset}/{geometry}/index.parquet",
+        classes="results/{family}/prepare/{dataset}/{geometry}/classes.json",
+        manifest="results/{family}/prepare/{dataset}/{geometry}/manifest.json",
+        provenance="results/{family}/prepare/{dataset}/{geometry}/provenance.json",
+    log:
+        "logs/{family}/prepare/{dataset}/{geometry}.log",
+    conda:
+        "../../envs/images.yaml"
+    threads: decode_workers_of
+    resources:
+        mem_mb=2000,
+        runtime=lambda wildcards: (
+            MINUTES_OF_MANY_IMAGES if wildcards.dataset in MANY_IMAGES else MINUTES_OF_FEW_IMAGES
+        ),
+    params:
+        cfg=preparation_settings,
+        # For messages. With the argument `input`, another folder of the same images prepares
+        # nothing again.
+        folders=lambda wildcards, input: CATALOG.datasets[wildcards.dataset].folders,
+    script:
+        "../scripts/prepare.py"
+
+
+# Protocol held_out: assign each source image of a dataset to a split. Datasets may share sources or
+# have identical images, so they are split in the order of the catalogue; a later one does not
+# change splits of earlier ones.
+
+
+def split_settings(wildcards):
+    """Settings of a job that splits a dataset.
+
+    Its images must be split as those of datasets that are split before it, where these share
+    source images with it.
+    """
+    datasets_before = GRID.evaluated_before(wildcards.dataset)
+    with_same_sources = GRID.split_before(wildcards.dataset)
+    settings = SplitSettings(
+        fractions=GRID.split_fractions,
+        view=view_at(wildcards.geometry, wildcards.dataset),
+        same_sources=tuple(name in with_same_sources for name in datasets_before),
+        code=digest("split_dataset"),
+    )
+    return to_params(settings)
+
+
+rule split_dataset:
+    input:
+        dataset=lambda wildcards: PATHS.prepared(
+            "manifest.json", wildcards.dataset, wildcards.geometry
+        ),
+        dataset_files=lambda wildcards: ancient(
+            PATHS.prepared_files(wildcards.geometry, [wildcards.dataset])
+        ),
+        dataset_proxy=lambda wildcards: PATHS.proxy(wildcards.geometry, [wildcards.dataset]),
+        earlier=lambda wildcards: PATHS.splits(
+            wildcards.geometry, GRID.evaluated_before(wildcards.dataset)
+        ),
+        earlier_prepared=lambda wildcards: [
+            PATHS.prepared("manifest.json", name, wildcards.geometry)
+            for name in GRID.evaluated_before(wildcards.dataset)
+        ],
+        earlier_indexes=lambda wildcards: ancient(
+            [
+                PATHS.prepared("index.parquet", name, wildcards.geometry)
+                for name in GRID.evaluated_before(wildcards.dataset)
+            ]
+        ),
+    output:
+        table="results/{family}/{protocol}/split/{dataset}/{geometry}.parquet",
+        provenance="results/{family}/{protocol}/split/{dataset}/{geometry}.provenance.json",
+    log:
+        "logs/{family}/{protocol}/split/{dataset}/{geometry}.log",
+    conda:
+        "../../envs/images.yaml"
+    resources:
+        mem_mb=lambda wildcards: memory_of(
+            [wildcards.dataset, *GRID.evaluated_before(wildcards.dataset)], 2000
+        ),
+        runtime=60,
+    params:
+        cfg=split_settings,
+    script:
+        "../scripts/split_dataset.py"
