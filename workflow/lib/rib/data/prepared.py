@@ -177,10 +177,13 @@ class PreparedDataset:
         layout gave, but identical photos have one source, whatever their ids.
         """
         declared_of_image, declared_ids = self.declared_sources
+        joined_sources = self.joined_sources
+        if not joined_sources:
+            return declared_of_image, declared_ids
         position_of_source: dict[str, int] = {}
         source_of_declared = np.empty(len(declared_ids), declared_of_image.dtype)
         for i, declared_id in enumerate(declared_ids):
-            source = self.joined_sources.get(declared_id, declared_id)
+            source = joined_sources.get(declared_id, declared_id)
             if source not in position_of_source:
                 position_of_source[source] = len(position_of_source)
             source_of_declared[i] = position_of_source[source]
