@@ -18,6 +18,8 @@ KEPT_IF_THERE = $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_s
 choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(or $(call choice,name),$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),_held_out))
+# A config of its own name keeps its tables there: reports/fashion_seeds/tables.
+RUN_TO_KEEP = $(if $(wildcard reports/$(EXAMPLE)/tables),reports/$(EXAMPLE),$(REPORTS))
 
 .PHONY: run test test-all test-slow torture same-results reproduce bench gpu lint format environment docs site example lock records dataset-records clean help
 
@@ -98,7 +100,7 @@ site: $(VENV)/test.done ## build README.md and docs/ as a site in build/site; a 
 
 example: $(VENV)/run.done ## keep the figures and tables of a finished run that README and docs show (EXAMPLE=fashion_seeds FIGURES=networks), then run docs
 	@mkdir -p reports/$(EXAMPLE)
-	@cp $(addprefix $(REPORTS)/,$(KEPT)) $$(ls $(addprefix $(REPORTS)/,$(KEPT_IF_THERE)) 2>/dev/null) reports/$(EXAMPLE)/
+	@cp $(addprefix $(RUN_TO_KEEP)/,$(KEPT)) $$(ls $(addprefix $(RUN_TO_KEEP)/,$(KEPT_IF_THERE)) 2>/dev/null) reports/$(EXAMPLE)/
 	@$(MAKE) --no-print-directory docs
 
 lock: ## update the pinned versions and hashes in envs/ from the .in files
