@@ -10,8 +10,10 @@ from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
+from rib.analyses import comparison, models
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.config.analysis import Analysis, Column, Figure, Table
@@ -20,11 +22,13 @@ from rib.config.paths import Paths
 from rib.jobs import code_digest
 from rib.report import described
 from rib.report.described import analyses_of_page, described_analyses
+from rib.statistics.comparison import few_objects
 from tiny.grids import grid
 
 TABLE = Table(title="T", question="why", note="N", columns=[Column("Model", "model")])
 FIGURE = Figure(question="why", caption="How to read it.", inputs={"mri": "mri.csv"})
 CATALOG = LIBRARY.parents[1] / "catalog"
+MOST_CHARACTERS = 480  # of a caption or a note: five lines of the page
 PINK = "#cc79a7"
 BLUE = "#56b4e9"
 
@@ -187,6 +191,25 @@ def test_captions_and_notes_are_there(all_ours):
     for _, analysis in all_ours:
         assert all(figure.caption.strip() for figure in analysis.figures.values())
         assert all(table.note and table.columns for table in analysis.tables.values())
+
+
+def test_captions_and_notes_fit_in_five_lines_of_the_page(all_ours):
+    too_long = {}
+    for _, analysis in all_ours:
+        texts = {name: figure.caption for name, figure in analysis.figures.items()}
+        for name, table in analysis.tables.items():
+            texts[f"table {name}"] = table.note
+        for name, text in texts.items():
+            characters = len(" ".join(text.split()))
+            if characters > MOST_CHARACTERS:
+                too_long[name] = characters
+    assert too_long == {}
+
+
+def test_a_note_fits_with_the_warning_of_few_objects():
+    warning = few_objects(pd.DataFrame({"objects": [40]}))
+    for table in (comparison.RANKING, comparison.COMPARISONS, models.MODEL_COMPARISONS):
+        assert len(f"{table.note} {warning}.") <= MOST_CHARACTERS, table.title
 
 
 def test_a_grid_without_a_common_method_has_tables_but_no_figures():

@@ -23,18 +23,16 @@ if TYPE_CHECKING:
 
 CAPTION = """\
 Mean accuracy on the out-of-distribution datasets other than the target, before and after
-fine-tuning. Each bar is the mean over targets of the mean over these datasets, in percent; the
-difference between the bars of a pair is mRI. Whiskers are bootstrap confidence intervals over
-objects and, from three seeds on, over seeds; before and after share their objects, so judge the
-difference by the confidence interval of mRI, not by whether whiskers overlap.
+fine-tuning, in percent, mean over targets. The difference between the bars of a pair is mRI.
+Whiskers are bootstrap confidence intervals over objects and, from three seeds on, seeds; before and
+after share objects, so judge the difference by the interval of mRI, not by overlap of whiskers.
 """
 CAPTION_WITH_PAPER = """\
-Mean accuracy on the other datasets, before and after fine-tuning. Each bar is the mean over targets
-of the mean over the other datasets, in percent; the difference between the bars of a pair is mRI.
-Whiskers are bootstrap confidence intervals over objects and, from three seeds on, over seeds;
-before and after share their objects, so judge the difference by the confidence interval of mRI, not
-by whether whiskers overlap. Diamonds are the paper's bars, read off to 0.3 points, where the paper
-shows a model; its mean has ObjectNet among the targets.
+Mean accuracy on the out-of-distribution datasets other than the target, before and after
+fine-tuning, in percent, mean over targets. The difference between the bars of a pair is mRI.
+Whiskers are bootstrap confidence intervals over objects and, from three seeds on, seeds; before and
+after share objects, so judge the difference by the interval of mRI, not by overlap of whiskers.
+Diamonds are the paper's bars, read off to 0.3 points; its mean has ObjectNet among the targets.
 """
 # Light and dark shades of one hue, distinguishable in greyscale by lightness and hatching.
 BARS: dict[str, dict[str, Any]] = {

@@ -21,14 +21,10 @@ if TYPE_CHECKING:
 
 CAPTION = """\
 Expected calibration error on each dataset before (open) and after (filled) fine-tuning: the
-distance between confidence and accuracy, in percent, over 15 bins of equal width; 0 is best. Each
-value is the mean over seeds and over the targets other than the dataset. Ticks are the floors,
-before (grey, upward) and after (blue, downward): the mean error of a perfectly calibrated model
-with as many images and the same confidences, which is high where images are few. Before and after
-share the images but not the confidences, so that their floors differ; a difference between before
-and after that is no larger than that of their floors means nothing. A larger one need not be
-significant, since no intervals are given, and an error may fall because accuracy rises to meet high
-confidences.
+distance between confidence and accuracy, in percent; 0 is best. Values are means over seeds and the
+targets other than the dataset. Ticks are the floors: the mean error of a perfectly calibrated model
+with as many images and the same confidences. A difference no larger than the difference of the
+floors means nothing. A larger one need not be significant: there are no intervals.
 """
 TICK_UP, TICK_DOWN = 2, 3  # markers of Matplotlib
 MARKS: dict[str, dict[str, Any]] = {

@@ -32,18 +32,11 @@ RANKING = Table(
     title="Ranking of methods",
     question="method",
     note=(
-        "Methods by mRI in percentage points, best first. The difference is mRI minus that of the "
-        "reference (compare_to in config.yaml; the pretrained model where that has no rank). Its "
-        "confidence interval is simultaneous: with the stated confidence, those of all ranked "
-        "methods of a model and size hold the true differences together (max-t bootstrap over "
-        "objects and, from three seeds on, trainings). Two methods share a letter if the paired "
-        "test below does not tell them apart (Holm-adjusted p above 1 minus the confidence), "
-        "which does not make them equal: the smallest difference is how far apart two methods "
-        "truly have to be to be told apart in about three of four cases (median over pairs, at "
-        "the level of the first step of Holm's correction). Ranks are known up to what is not "
-        "told apart. Targets and datasets are fixed, and with fewer than three seeds the trained "
-        "networks: another training may change ranks. Methods with an unfinished run of the model "
-        "and size have no rank and no difference."
+        "mRI in percentage points, best first. The difference is mRI minus the mRI of the "
+        "reference (compare_to). Its interval, over objects and, from three seeds on, trainings, "
+        "is simultaneous over the ranked methods of a model and size; targets, datasets and, with "
+        "fewer seeds, networks are fixed. Methods that share a letter don't differ clearly (paired "
+        "test below, Holm-adjusted), which does not make them equal."
     ),
     columns=[
         Column("Model", "model"),
@@ -65,15 +58,10 @@ COMPARISONS = Table(
     question="method",
     note=(
         "Difference of mRI, first method minus second, in percentage points, on the same objects. "
-        "p is two-sided, from sign flips of objects jointly in all targets, datasets and seeds "
-        "or, with three or more seeds, from the variance over objects and seeds; it is "
-        "Holm-adjusted over the pairs of a model and size, without methods that have an "
-        "unfinished run. With several seeds, values are means over seeds; SD and t-interval are "
-        "those of the difference over seeds, with fixed objects. With three or more seeds, merges "
-        "over seeds are not compared, since how much a merge of other seeds would differ is not "
-        "known. Objects are those with an image in at least one target's RI. Pairs include the "
-        "pretrained model. 100,000 signs are drawn, so that p is 0.00001 at least, unless 1,000 "
-        "objects or more contribute. Confidence intervals are not adjusted."
+        "p is two-sided, from sign flips of objects jointly in all targets, datasets and seeds or, "
+        "with three or more seeds, from the variance over objects and seeds. It is Holm-adjusted "
+        "over the pairs of a model and size; confidence intervals are not adjusted. SD and "
+        "t-interval are over seeds, with fixed objects."
     ),
     columns=[
         Column("Model", "model"),
@@ -111,22 +99,11 @@ SEEDS_RI = Table(
     ],
 )
 CAPTION = """\
-Difference of each method's mRI from that of a reference method (``compare_to``, by default full
-fine-tuning), best on top; to the right of the line at 0 a method gains more than the reference.
-Bars are simultaneous confidence intervals: with the stated confidence, those of all methods of a
-panel hold the true differences together. A marker is filled if its interval is off 0. Intervals are
-over objects and, from three seeds on, over trainings too. Targets and datasets are fixed, and with
-fewer seeds the trained networks: differences and ranks then hold for these networks. The dotted
-line is the pretrained model, to the right of which robustness was gained. Where the reference has
-no rank for a model, the pretrained model takes its place. Right of the panel is mRI, with an
-interval of its own. Methods that share a letter are not told apart by the paired test (p
-Holm-adjusted over all pairs of a model), which does not make them equal; the note says how far
-apart two methods truly have to be to be told apart in about three of four cases (median over pairs,
-at the first step of Holm's correction). More than 26 letters of a model are not drawn; they are in
-``ranking.csv``. With fewer than 100 objects the test finds differences too often, which a note
-below the figure then says. Beside each method is its fit, mean accuracy on the images trained on: a
-regularised method may give up some of it for robustness. Methods with an unfinished run have no
-rank, nor, from three seeds on, have merges over seeds, of which there is one.
+Each method's mRI minus the mRI of a reference method, best on top; right of 0 a method gains more.
+Bars are confidence intervals, simultaneous over the methods of a panel; filled: off 0. They
+resample objects and, from three seeds on, trainings; targets, datasets and, with fewer seeds,
+trained networks are fixed. Dotted: the pretrained model. Methods that share a letter do not differ
+clearly (paired test, Holm-adjusted p), which does not make them equal.
 """
 # Inches, right of a panel.
 MARGIN = 0.12  # to the numbers of mRI

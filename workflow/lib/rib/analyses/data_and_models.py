@@ -21,11 +21,10 @@ DATA = Table(
     note=(
         "RI is averaged over the datasets that count in it, without the target. Confidence "
         "intervals resample objects: images of one object, and identical images, are drawn "
-        "together. Identical images have the same pixels after decoding, whatever their files are "
-        "called; they are one source image, so that protocol held_out never trains on one and "
-        "tests another, and leak_free leaves them out of RI. Of those with different classes, one "
-        "label is wrong or arbitrary. Protocol held_out has images for fine-tuning if the dataset "
-        "is the target, for the selection of weights, and for testing."
+        "together. Identical images have the same pixels after decoding and are one source image; "
+        "where their classes differ, one label is wrong or arbitrary. Protocol held_out has images "
+        "for fine-tuning if the dataset is the target, for the selection of weights, and for "
+        "testing."
     ),
     columns=[
         Column("Dataset", "label"),
@@ -70,14 +69,12 @@ LABELS = Table(
     title="Labels of targets",
     question="trust",
     note=(
-        "Whether the pretrained network agrees better with other labels, such as those of the next "
-        "class or of classes in another order, than with the stated ones (exact McNemar tests, "
-        'Holm-adjusted). The best other mapping is shown. "Agrees": the stated labels are '
-        'significantly better than all others. "Not decided": neither they nor others are, as '
-        "where networks fail or neighbouring classes look alike. Nothing is fine-tuned on a target "
-        "whose labels are significantly worse than others that reach half of the network's median "
-        "accuracy over the datasets. Heads that were trained on the family's own labels can't "
-        "tell."
+        "Whether the pretrained network agrees better with other labels than with the stated ones "
+        '(exact McNemar tests, Holm-adjusted). "Agrees": the stated labels are significantly '
+        'better than all others. "Not decided": neither they nor others are. Nothing is fine-tuned '
+        "on a target whose labels are significantly worse than others that reach half of the "
+        "network's median accuracy over the datasets. Heads that were trained on the family's own "
+        "labels can't tell."
     ),
     columns=[
         Column("Model", "model"),

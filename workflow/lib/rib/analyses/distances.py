@@ -55,14 +55,12 @@ ASSOCIATION = Table(
     title="Distance and change of accuracy",
     question="why",
     note=(
-        "Correlations of distance with the effect of fine-tuning. Pairs: distance between target "
+        "Correlations of distance with the effect of fine-tuning. pairs: distance between target "
         "and another dataset, with the change of accuracy there; targets: distance to the "
-        "in-distribution dataset, or else the mean distance to the others, with RI; "
-        "in_distribution: that distance with the change of accuracy on the in-distribution "
-        "dataset. p is two-sided, from permutations of targets (pairs: Mantel test, which permutes "
-        "targets among themselves and datasets that are only evaluated on among themselves), and "
-        "not adjusted for multiple tests. Confidence intervals are Fisher's; pairs are not "
-        "independent and have none."
+        "in-distribution dataset, else mean distance to the others, with RI; in_distribution: that "
+        "distance, with the change of accuracy in distribution. p is two-sided, from permutations "
+        "of targets (pairs: Mantel test), not adjusted for multiple tests. Intervals are Fisher's; "
+        "pairs are not independent and have none."
     ),
     columns=[
         Column("Model", "model"),
@@ -83,15 +81,14 @@ Whether a target's distance predicts what fine-tuning on it does to robustness. 
 target, at its distance to what the models were pretrained for or, where no such dataset is there,
 at its mean distance to the other datasets; above each panel the correlations with p over all
 permutations of the targets (random ones where there are too many). With a handful of targets only a
-very strong association can be told from none.
+very strong association differs clearly from none.
 """
 CAPTION_OF_MATRIX = """\
-Distances between the datasets, in the space of what the pretrained model's head reads (OTDD, MMD²,
-Fréchet distance) and by compressing their pixels together (NCD: 0 for equal datasets, 1 where
-nothing is shared), from the same number of images of each. MMD² is unbiased, so datasets that can't
-be told apart may have values below 0; OTDD and Fréchet distance are above 0 even between samples of
-one source, so compare pairs with each other, not with 0. Where NCD is near 1 everywhere,
-compression found nothing in common, and small differences mean nothing.
+Distances between the datasets, in the space of the pretrained model's features before its head
+(OTDD, MMD², Fréchet distance) and by compressing pixels together (NCD: 0 for equal datasets, 1
+where nothing is shared). Compare pairs with each other, not with 0: MMD² is unbiased and may be
+below 0 where datasets do not differ clearly, and OTDD and Fréchet distance are above 0 even between
+samples of one source. Where NCD is near 1 everywhere, small differences mean nothing.
 """
 KINDS = {"otdd": "OTDD", "mmd2": "MMD²", "frechet": "Fréchet distance", "ncd": "NCD"}
 # Without yellow, which is too light for thin lines.

@@ -74,9 +74,7 @@ Accuracy out of distribution against accuracy in distribution, both on a logit s
 (open) to after (filled) fine-tuning on each target. Grey: published models trained on the
 in-distribution training set alone, and the line fitted to them with its confidence interval, dashed
 beyond them. Effective robustness is the height above the line, so an arrow along the line loses
-accuracy alone. Both axes are scored among the same classes; a dataset of fewer classes has a panel
-only where an in-distribution dataset with exactly these classes is evaluated (imagenet_val_r for
-IN-R), and adversarially filtered datasets have none.
+accuracy alone. Both axes are scored among the same classes.
 """
 TICKS = (0.1, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 MARGIN = 0.25  # margin of an axis in logits

@@ -74,9 +74,8 @@ CAPTION_OF_TRADEOFF = """\
 The way from the pretrained model (star) to the fine-tuned ones, scored at ten times in training:
 across, accuracy on the target; up, mRI of the targets named below. Where two lines pass over the
 same accuracy on the target, the methods fit equally well, and the higher line kept more robustness;
-end points alone also compare how far training got. A method that starts from another one's weights,
-as LP-FT does, is drawn from the pretrained model all the same. Lines have no intervals; those of
-the finished runs are in the figure and the table of mRI.
+end points alone also compare how far training got. Lines have no intervals; the figure and the
+table of mRI have intervals of the finished runs.
 """
 
 

@@ -25,10 +25,10 @@ MODEL_COMPARISONS = Table(
     question="model",
     note=(
         "For a method, the first model minus the second, in percentage points, on the same "
-        "objects: mRI (mri), and mean accuracy on the other datasets before (ood_before) and "
-        "after fine-tuning (ood_after). Intervals and p as in the comparison of methods; "
-        "Holm-adjusted over all pairs and measures of a method and size. Models with an "
-        "unfinished run are compared before fine-tuning only. The fit is that of the first model."
+        "objects: mRI (mri), and mean accuracy on the other datasets before (ood_before) and after "
+        "fine-tuning (ood_after). Intervals and p as in the comparison of methods; Holm-adjusted "
+        "over all pairs and measures of a method and size. Models with an unfinished run are "
+        "compared before fine-tuning only."
     ),
     columns=[
         Column("Method", "method"),
@@ -45,14 +45,11 @@ MODEL_RANKS = Table(
     title="Ranks of models",
     question="model",
     note=(
-        "Mean accuracy on the other datasets before and after fine-tuning, in percent, and the "
-        "models' ranks by these values (1 is best); which differences a test finds is in the "
-        "table above. A model with an unfinished run has no rank. Kendall's tau of before and "
-        "after is that of all ranked models, from five on: 1 for the same order, -1 for the "
-        "reverse. Its p is of the hypothesis that the two orders have nothing to do with each "
-        "other, every pairing of them being equally likely; models and their values are fixed. "
-        "The p is exact for up to eight models; for more it is approximate if some have equal "
-        "values or there are more than 33."
+        "Mean accuracy on the other datasets before and after fine-tuning, in percent, and ranks "
+        "by these values (1 is best); the table above has tests of differences. A model with an "
+        "unfinished run has no rank. Kendall's tau of before and after, from five ranked models "
+        "on: 1 for the same order, -1 for the reverse. Its p is of the hypothesis that the two "
+        "orders are unrelated, with models and their values fixed."
     ),
     columns=[
         Column("Method", "method"),
@@ -68,15 +65,10 @@ MODEL_RANKS = Table(
 )
 CAPTION = """\
 Whether the pretrained models that start best also end best. Left: mean accuracy on the
-out-of-distribution datasets other than the target, before and after fine-tuning, one marker per
-model, with the key on the right; on the dashed line nothing changed. Right: the models' ranks
-before and after; where lines cross, the order changed. Kendall's tau sums that up (1: the same
-order, -1: reversed); its p is of the hypothesis that the two orders are unrelated, with models and
-values fixed. It is exact for up to eight models, and approximate for more if some have equal values
-or there are more than 33. Tau has no interval. Ranks are of the values drawn; judge differences of
-two models by the table of paired comparisons, not by whether whiskers overlap. mRI is not plotted
-against accuracy before: it is accuracy after minus accuracy before, so noise in the latter alone
-would make the two correlate negatively.
+out-of-distribution datasets other than the target, after against before fine-tuning; on the dashed
+line nothing changed. Right: ranks before and after. Kendall's tau: 1 for the same order, -1 for the
+reverse; p is for unrelated orders, with models and values fixed. Ranks are of the values drawn:
+judge two models by the table of paired comparisons, not by overlap of whiskers.
 """
 MARGIN = 3  # of the axes of accuracies, in percentage points
 NO_RANK = "\N{EN DASH}"

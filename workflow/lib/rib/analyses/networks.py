@@ -27,19 +27,12 @@ NETWORK_DIFFERENCES = Table(
     title="Differences between groups of networks",
     question="model",
     note=(
-        "For a method, the mean over the networks of the first group minus that of the second, "
-        "which was pretrained on fewer images or as many: mRI (mri), mean accuracy on the other "
-        "datasets before (ood_before) and after fine-tuning (ood_after), the change of accuracy "
-        "in distribution (in_distribution), and accuracy on the target (on_target), in percentage "
-        "points. A network's value is its mean over targets and training seeds. Each difference "
-        "has two intervals, which answer different questions: over networks (Welch's t, with its "
-        "degrees of freedom), with objects fixed, for the mean over all networks that could be "
-        "pretrained like these; over objects (bootstrap), for these very networks. Targets are "
-        "fixed in both. The fewer networks, the wider is the first: an interval that holds 0 "
-        "leaves open which group is better and by how much, and does not make them equal. With "
-        "one network in a group there is none. p is that of Welch's t, two-sided, and "
-        "Holm-adjusted over the pairs of groups of a method, size and measure, but not over "
-        "measures."
+        "Mean over the networks of the first group minus the mean of the second, in percentage "
+        "points, for each method and measure. One interval is over networks (Welch's t), with "
+        "objects fixed: for all networks that could be pretrained like these. The other is over "
+        "objects (bootstrap), for these networks. Targets are fixed in both. An interval that "
+        "holds 0 does not make groups equal. p is Welch's, Holm-adjusted over the pairs of groups "
+        "of a method, size and measure."
     ),
     columns=[
         Column("Method", "method"),
@@ -62,16 +55,12 @@ NETWORK_GROUPS = Table(
     title="Means of groups of networks",
     question="model",
     note=(
-        "Networks of a group differ only in what chance decides in pretraining: the seed, and "
-        "with it initial weights, order and, below all images, the images. For a method, the mean "
-        "over the networks of a group of mRI (mri, percentage points), mean accuracy on the other "
-        "datasets before (ood_before) and after fine-tuning (ood_after, percent), the change of "
-        "accuracy in distribution (in_distribution, percentage points), and accuracy on the "
-        "target (on_target, percent); a network's value is its mean over targets and training "
-        "seeds. Intervals over networks are Student's t, with objects fixed, and the wider the "
-        "fewer networks there are; with one there is none. Those over objects are bootstrap "
-        "intervals for these very networks. Targets are fixed in both. Networks with an "
-        "unfinished run of a method don't count for it."
+        "Networks of a group differ only in what chance decides in pretraining. Means over them, "
+        "for each method and measure: accuracies in percent, mRI and the change in distribution "
+        "(in_distribution) in percentage points. Intervals over networks are Student's t with "
+        "objects fixed, wider the fewer networks there are; those over objects are bootstrap "
+        "intervals for these networks. Targets are fixed in both. Networks with an unfinished run "
+        "of a method don't count for it."
     ),
     columns=[
         Column("Method", "method"),
@@ -89,18 +78,11 @@ NETWORK_GROUPS = Table(
     ],
 )
 CAPTION = """\
-Groups of networks that differ only in what chance decides in pretraining: the seed, and with it
-initial weights, order and, below all images, the images. Groups stand in the order of the number of
-their pretraining images. Above: mean accuracy on the out-of-distribution datasets other than the
-target, before (black stars) and after fine-tuning; below: mRI, their difference. A dot is a
-network, the mean over targets and training seeds; a marker is the mean over the networks of its
-group, and its whisker Student's t interval over networks, with images and targets fixed. The fewer
-networks, the wider it is: at 95 % confidence it reaches 9 standard deviations of the networks to
-each side with two of them, 2.5 with three, 1.2 with five, and a group with one has none. So where
-few networks stand behind a mean, a wide whisker says that little is known, not that groups are
-alike; nor does an overlap say so. The table of differences between groups has their intervals, over
-networks and, for these networks, over images. Networks with an unfinished run of a method don't
-count for it.
+Groups of networks that differ only in what chance decides in pretraining. Above: mean accuracy on
+the out-of-distribution datasets other than the target, before (black stars) and after fine-tuning;
+below: mRI, the difference. A dot is a network, a marker the mean of its group, a whisker Student's
+t interval over networks, with images and targets fixed. With few networks a wide whisker says that
+little is known, not that groups are alike; nor does an overlap say so.
 """
 STYLE_BEFORE_FINE_TUNING = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*"}
 STEP = 0.22  # inches from one marker of a group to the next

@@ -42,12 +42,9 @@ PRETRAINING_SIZES = Table(
 CAPTION = """\
 Robustness against the size of the data that each model was pretrained on. Above: mean accuracy on
 the other datasets before (black stars) and after fine-tuning; below: the difference, mRI. Models
-joined by a line are one network that was pretrained from scratch on nested subsets of one dataset,
-so they differ only in size. Models without a line stand in the order of size, with dotted lines
-between sizes; between them size is confounded with architecture, supervision and recipe, so the
-figure describes these models and does not say what more data do. Whiskers are bootstrap confidence
-intervals over objects; they don't include how much another pretraining of the same size would
-differ.
+joined by a line differ only in size. Between the others size is confounded with architecture,
+supervision and recipe, so the figure does not say what more data do. Whiskers are bootstrap
+confidence intervals over objects, which leave out how much another pretraining would differ.
 """
 BEFORE = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*", "line": ":"}
 ROOM = 0.22  # width of the axes for each model, in inches

@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     from rib.figures import Drawn, Labels, ModelAndMethod
 
 CAPTION = """\
-Robustness improvement (RI) of every method (rows) and target (columns). RI is the mean change of
+Robustness improvement (RI) of methods (rows) and targets (columns). RI is the mean change of
 accuracy over the out-of-distribution datasets other than the target; datasets in distribution do
-not count. Orange: robustness was gained, purple: it was lost. The small numbers are confidence
-intervals over objects, each by itself: of many cells a few exclude 0 by chance. Below them is the
-fit, accuracy in percent on the images trained on. A dagger marks unfinished training: such an RI
-describes how far training got. A double dagger marks targets whose source images other datasets
-share, so that gains there may be recognition.
+not count. Orange: gained, purple: lost. Small numbers: confidence intervals over objects, each by
+itself: of many a few exclude 0 by chance; below, the fit, accuracy on training images. †:
+unfinished training. ‡: other datasets share the target's source images; gains may be recognition.
 """
 # By model, method and target (or the label of mRI): ri, ci_low, ci_high, fit, unfinished.
 Cells = dict[tuple[str, str, str], Mapping[Hashable, Any]]

@@ -18,16 +18,10 @@ MRI = Table(
     note=(
         "RI is the mean change of accuracy over the out-of-distribution datasets other than the "
         "target; datasets in distribution do not count. mRI is the mean of RI over targets, in "
-        "percentage points: mean accuracy on these datasets after fine-tuning (OOD after) minus "
-        "before. Its confidence interval is over objects and, with three or more seeds, over "
-        "seeds, for these targets. Over the targets RI has a standard deviation (SD); taken as a "
-        "sample of targets, their mean has the interval beside it (Student's). An adversarially "
-        "filtered dataset has the images that some network got wrong; mRI is also shown without "
-        "such datasets, where nearly any change raises a low accuracy. SD and t-interval over "
-        "seeds are of mRI with fixed objects, and left out with one seed. Accuracy on the target "
-        "is that of the images scored, which under protocol paper include the images trained on. A "
-        "merge over seeds is one network per target: its interval is over objects, and it has no "
-        "spread over seeds."
+        "percentage points. Its confidence interval is over objects and, with three or more seeds, "
+        "seeds, for these targets; the t-interval over targets takes them as a sample. SD and "
+        "t-interval over seeds have fixed objects. Under protocol paper accuracy on the target "
+        "includes the images trained on."
     ),
     columns=[
         Column("Model", "model"),
@@ -80,10 +74,9 @@ RI = Table(
     question="survived",
     note=(
         "RI is the mean change of accuracy over the out-of-distribution datasets other than the "
-        "target; datasets in distribution do not count. It is accuracy after fine-tuning minus "
-        "before, in percentage points; then, where a target lacks classes, the same over images of "
-        "classes that the training images show, and of the others. Each is a mean over datasets "
-        "with equal weight, of which some may have very few such images, so RI need not lie "
+        "target; datasets in distribution do not count. It is in percentage points; where a target "
+        "lacks classes, also over images of classes that the training images show, and of the "
+        "others. Each is a mean over datasets, some with very few such images, so RI need not lie "
         "between the two. A gain on the other classes can also come from lower logits of the "
         "trained ones (docs/how-it-works.md)."
     ),
@@ -135,12 +128,10 @@ ACCURACY = Table(
     question="survived",
     note=(
         "Top-1 accuracy in percent of each run (rows) on each dataset (columns). A prediction is "
-        "the class with the highest logit among those that the dataset has; of a class with "
+        "the class with the highest logit among the classes of the dataset; of a class with "
         "several network outputs the highest counts. The CSV has a row for each run and dataset, "
-        "with the dataset's role for the run: target; ood, which counts in RI; shared, with "
-        "leak_free an out-of-distribution dataset with source images of the target, of which only "
-        "the other images count; in_distribution and variant (of a dataset that is there too), "
-        "which do not count."
+        "with the dataset's role for the run: only ood counts in RI, and of shared (leak_free) "
+        "only images that share no source with the target."
     ),
     columns=[
         Column("Model", "model"),

@@ -54,13 +54,11 @@ MEAN_SCORES = Table(
     question="why",
     note=(
         "Means over targets, seeds and the datasets other than each target. NLL: negative "
-        "log-likelihood of the label in nats; Brier: squared distance between the probabilities "
-        "and the label, 0 to 2; lower is better for both. Confidence intervals are of the change "
-        "and over objects only, with any number of seeds. There is no top-5 if one of the "
-        "datasets has fewer than six classes. Macro F1: mean over classes of the harmonic mean of "
-        "precision and recall. Worst group: lowest accuracy over the groups of a dataset's "
-        "images, where datasets have groups. These two have intervals where the family asks for "
-        "RI of them."
+        "log-likelihood of the label in nats; Brier: squared distance between probabilities and "
+        "label, 0 to 2; lower is better for both. Macro F1: mean over classes of the harmonic mean "
+        "of precision and recall. Worst group: lowest accuracy over the groups of a dataset's "
+        "images. Confidence intervals are of the change and over objects only, with any number of "
+        "seeds."
     ),
     columns=[
         Column("Model", "model"),

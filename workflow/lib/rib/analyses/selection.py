@@ -20,18 +20,12 @@ SELECTION = Table(
     title="Chosen variants of swept methods",
     question="method",
     note=(
-        "RI in percentage points of the variant that the rule chooses; target mean is mRI. Rules: "
-        "target chooses by accuracy on the target's select split. leave_one_out chooses one "
-        "variant for each evaluation dataset, by the datasets that share no source images with it "
-        "or the target; it estimates a procedure, not one network, uses labels of "
-        "out-of-distribution datasets, and is not to be ranked beside target. oracle (upper bound) "
-        "chooses by RI itself; it has no interval, since the choice favours chance, and resampling "
-        "would add the chance of each replicate. Every bootstrap replicate chooses again; the "
-        "share is that of replicates (with leave_one_out, of replicates and datasets) that make "
-        "the choice shown. Of variants with the same score the first of the grid is chosen; the "
-        "others are named. Intervals are over objects and, with three or more seeds, over seeds as "
-        "well, which choose together: how much other seeds would change the choice is not "
-        "included."
+        "RI in percentage points of the chosen variant; target mean is mRI. Rule target chooses by "
+        "accuracy on the target's select split. Rule leave_one_out chooses for each dataset by "
+        "others; it estimates a procedure and is not to be ranked beside target. Rule oracle "
+        "chooses by RI itself, an upper bound without interval. Intervals are over objects and, "
+        "with three or more seeds, seeds; each replicate chooses again. How much other seeds would "
+        "change the choice is not included."
     ),
     columns=[
         Column("Model", "model"),

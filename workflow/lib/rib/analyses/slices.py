@@ -43,14 +43,12 @@ MCE = Table(
     title="Mean corruption error (mCE)",
     question="survived",
     note=(
-        "Errors relative to AlexNet's (Hendrycks and Dietterich 2019), in percent: the mean, over "
-        "the corruptions for which AlexNet's error is known, fifteen for ImageNet-C, of the sum "
-        "of errors over severities 1 to 5, divided by the same sum for AlexNet. Lower is better; "
-        "AlexNet has 100. It can be compared with published mCE where the table says so: there "
-        "the photos, which are published at 224 pixels, were seen whole. Elsewhere the model's "
-        "crop has enlarged them, and cut off their margin, as the paper's code does (uncropped in "
-        "config.yaml). A dataset of which one of these corruptions or a severity was not "
-        "evaluated is left out, and the log says so."
+        "Errors relative to AlexNet's (Hendrycks and Dietterich 2019), in percent: the sum of "
+        "errors over severities 1 to 5, divided by AlexNet's sum, averaged over the corruptions "
+        "for which AlexNet's error is known (fifteen for ImageNet-C). Lower is better; AlexNet has "
+        "100. Compare it with published mCE only where the table says so: there images, published "
+        "at 224 pixels, were seen whole. Elsewhere the model's crop has enlarged them and cut off "
+        "their margin, as the paper's code does."
     ),
     columns=[
         Column("Model", "model"),

@@ -47,9 +47,8 @@ CAPTION = """\
 Which invariances fine-tuned and pretrained networks share. For each image another is sought that
 the reference network (behind the bar) represents alike; STIR is how alike the other network finds
 the two: 1, it ignores whatever the reference ignores; 0, it sees only what the reference ignores.
-CKA compares the networks on the images themselves. An inversion that stopped short lowers STIR: the
-black dashes are the reference's own CKA of images and inversions, which STIR can hardly exceed;
-more steps (stir.steps) raise them.
+CKA compares the networks on the images themselves. Inversions that stopped short lower STIR, which
+hardly exceeds the black dashes, the reference's own CKA of images and inversions.
 """
 # STIR by reference, the network that was inverted.
 PRETRAINED = {"label": "STIR(fine-tuned | pretrained)", "color": VERMILION, "marker": "o"}

@@ -28,17 +28,11 @@ if TYPE_CHECKING:
     from rib.figures import Drawn, Labels, Style, Styles
 
 CAPTION = """\
-What fine-tuning gains on the target against what becomes of robustness: across, accuracy on the
-target, under protocol paper the fit, accuracy on the images trained on; up, mRI; both are means
-over targets. RI is the mean change of accuracy over the out-of-distribution datasets other than the
-target; datasets in distribution do not count. The star is the pretrained model, whose mRI is 0 by
-definition; above the line at 0 robustness was gained. Where there are datasets in distribution, the
-panel beside or below has the change of accuracy on them. Compare methods at equal accuracy on the
-target, where the higher point kept more robustness or gained more. The line of WiSE-FT goes from
-the pretrained weights (alpha 0) to the fine-tuned ones (alpha 1), with alpha beside some of its
-points; where it rises above both ends, averaging weights gains robustness. Whiskers resample
-objects (bootstrap), the same for both axes; targets are fixed and, with fewer than three seeds, the
-trained networks. Where whiskers lie on one another, the table of mRI has their ends.
+Accuracy on the target (across) and mRI (up), means over targets. RI is the mean change of accuracy
+over the out-of-distribution datasets other than the target; datasets in distribution do not count.
+The star is the pretrained model; above 0 robustness was gained. Compare methods at equal accuracy
+on the target, where the higher point is better. Whiskers are over objects and, from three seeds on,
+trainings; targets are fixed and, with fewer seeds, the trained networks.
 """
 ORIGIN = {"label": PRETRAINED_LABEL, "colour": INK, "marker": "*"}
 # Of variants of a method, which share colour and marker.
