@@ -396,7 +396,7 @@ def test_methods_that_the_test_cannot_tell_apart_share_a_letter():
     assert ranking["letters"].tolist() == ["a", "b", "b", "c"]
     assert ranking["rank_best"].tolist() == [1, 2, 2, 4]
     assert ranking["rank_worst"].tolist() == [1, 3, 3, 4]
-    assert ranking.set_index("method").loc["m3", "pretrained"] == "not told apart"
+    assert ranking.set_index("method").loc["m3", "pretrained"] == "inconclusive"
     pair = comparisons.set_index(["method", "other"]).loc[("m0", "m1")]
     assert pair["p_holm"] > 0.05
     assert pair["difference"] == pytest.approx(-0.1)
@@ -405,7 +405,7 @@ def test_methods_that_the_test_cannot_tell_apart_share_a_letter():
 def test_letters_are_by_the_adjusted_p():
     """Each pair's own p is below the level and the adjusted one above it, but for one pair.
 
-    Not to be told apart is not a transitive relation.
+    Not to differ clearly is not a transitive relation.
     """
     comparisons = compare_by_mri(made_effects([3.0, 2.0, 1.0], [1, 1, 1]))
     comparisons = comparisons.assign(p=0.01, p_holm=0.06)
@@ -415,7 +415,7 @@ def test_letters_are_by_the_adjusted_p():
     ranking = rank(comparisons, 0.95)
 
     assert ranking["letters"].tolist() == ["a", "ab", "b"]
-    assert set(ranking["pretrained"]) == {"not told apart"}
+    assert set(ranking["pretrained"]) == {"inconclusive"}
     assert ranking["rank_best"].tolist() == [1, 1, 2]
     assert ranking["rank_worst"].tolist() == [2, 3, 3]
 

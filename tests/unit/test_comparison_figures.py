@@ -178,8 +178,8 @@ def test_of_more_letters_none_is_drawn_and_the_figure_says_where_they_are():
     figure, _ = draw_ranking(table=ranked_with_letters(letters))
     (axes,) = figure.axes
     assert not set(texts(axes)) & set(letters)
-    assert "same letter:\nnot told apart" not in texts(axes)
-    assert "M: what is not told apart is in ranking.csv, by letters" in figure.get_supxlabel()
+    assert "same letter:\ninconclusive" not in texts(axes)
+    assert "M: inconclusive pairs are in ranking.csv, by letters" in figure.get_supxlabel()
 
 
 def test_a_ranking_over_seeds_says_so():

@@ -48,7 +48,7 @@ RANKING = Table(
         Column("Seeds", "seeds"),
         Column("Rank from", "rank_best"),
         Column("to", "rank_worst"),
-        Column("Letters (same: not told apart)", "letters"),
+        Column("Letters (same: inconclusive)", "letters"),
         Column("Smallest difference", "smallest_difference", form="number"),
         Column("Versus pretrained", "pretrained"),
     ],
@@ -150,7 +150,7 @@ def draw_ranking(
     """Difference of mRI from the reference (percentage points), with simultaneous intervals.
 
     Right of the panel are mRI with its own interval, and letters: methods that share one are not
-    told apart.
+    clearly different.
 
     Args:
         ranking: ranking.csv, as `rib.statistics.comparison` writes it, in display order: columns
@@ -176,7 +176,7 @@ def draw_ranking(
     for model, rows in rows_of_models.items():
         notes += _smallest_difference(rows, models[model])
         if not _letters_to_draw(rows):
-            notes.append(f"{models[model]}: what is not told apart is in ranking.csv, by letters")
+            notes.append(f"{models[model]}: inconclusive pairs are in ranking.csv, by letters")
     figure.supxlabel("\n".join(notes), fontsize=8)
     return figure, ranking
 
@@ -226,7 +226,7 @@ def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
     if math.isnan(smallest):
         return []
     apart = f"two methods {percent(smallest)} points apart"
-    return [f"{model_label}: {apart} are told apart in about 3 of 4 cases"]
+    return [f"{model_label}: {apart} differ clearly in about 3 of 4 cases"]
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Styles) -> None:
@@ -344,7 +344,7 @@ def _letters_to_draw(rows: pd.DataFrame) -> list[str]:
 def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
     """Write the letters of each method right of its numbers, with a column for each letter.
 
-    Methods that share a letter are not told apart, so a line joins their rows in its column. If
+    Methods that share a letter don't differ clearly, so a line joins their rows in its column. If
     there are more than `MAX_LETTERS`, none is written.
 
     Args:
@@ -359,7 +359,7 @@ def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
     axes.text(
         1,
         -0.7,  # above the first row
-        "same letter:\nnot told apart",
+        "same letter:\ninconclusive",
         transform=_right_of(axes, left_edge),
         ha="left",
         va="bottom",

@@ -284,7 +284,7 @@ def _draw_model(
 ) -> None:
     """Draw the lines and points of one model.
 
-    Methods with the same marker and colour are told apart by how much of the marker is filled.
+    Methods with the same marker and colour are distinguished by how much of the marker is filled.
 
     Args:
         points: columns COLUMNS, and those of the change.

@@ -133,7 +133,7 @@ def _costs(method: Method) -> list[str]:
 
 
 def comparison() -> str:
-    """Methods of the kept comparison, best first: mRI, fit and letters of those not told apart."""
+    """Methods of the kept comparison, best first: mRI, fit and letters."""
     letters = read_table(COMPARED / "ranking.csv").set_index("method")["letters"]
     rows = []
     for line in _best_first(COMPARED):
@@ -145,7 +145,7 @@ def comparison() -> str:
             letters.get(method, "not ranked"),
         )
         rows.append(row)
-    return _table(("method", "mRI", "fit (%)", "letters (same: not told apart)"), rows)
+    return _table(("method", "mRI", "fit (%)", "letters (same: inconclusive)"), rows)
 
 
 def _best_first(comparison_folder: Path) -> list[dict[Hashable, Any]]:

@@ -3,7 +3,7 @@
 The ranking has first the difference of each method from a reference method, with simultaneous
 intervals over the ranked methods of a model and size (`rib.statistics.simultaneous`). The reference
 is config's `compare_to` or, where that has no rank for a model and size, the pretrained model.
-Second it has letters of all pairs: methods that share one are not told apart, which does not make
+Second it has letters of all pairs: methods that share one do not differ clearly, which does not make
 them equal. How far apart two methods have to be is told by the smallest difference, the median over
 pairs of `rib.statistics.simultaneous.smallest_told`.
 
@@ -389,13 +389,13 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def letters(alike: np.ndarray) -> list[str]:
-    """Compact letter display: two methods share a letter if and only if they are not told apart.
+    """Compact letter display: two methods share a letter if and only if they don't differ clearly.
 
-    A method may have several letters: `ab` is told apart neither from `a` nor from `b`, which are
-    told apart from one another.
+    A method may have several letters: `ab` differs clearly neither from `a` nor from `b`, which
+    differ clearly from one another.
 
     Args:
-        alike: (methods, methods) bool, symmetric, whether two are not told apart.
+        alike: (methods, methods) bool, symmetric, whether two don't differ clearly.
 
     Returns:
         The letters of each method. The first methods have the first letters; after `z` come `a1`,
@@ -478,7 +478,7 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
 def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Methods by mRI, best first, from `compare` of all pairs.
 
-    Two methods are told apart if their Holm-adjusted p is at most 1 - confidence.
+    Two methods differ clearly if their Holm-adjusted p is at most 1 - confidence.
 
     Args:
         comparisons: a row for each pair of the methods and, last, the pretrained model, with its
@@ -487,23 +487,23 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     Returns:
         method, mri with its confidence interval and `spread` over seeds; rank_best (1 + number of
         better methods) and rank_worst (number of methods minus number of worse methods); letters
-        (shared by methods that are not told apart); pretrained (better, worse or not told apart in
-        comparison with the pretrained model).
+        (shared by methods that don't differ clearly); pretrained (better, worse or inconclusive,
+        in comparison with the pretrained model).
     """
     from_pretrained = comparisons[comparisons["other"] == PRETRAINED]
     methods = from_pretrained.rename(columns={"difference": "mri"})
-    told_apart = comparisons["p_holm"] <= 1 - confidence
+    differs_clearly = comparisons["p_holm"] <= 1 - confidence
     # Of the methods and, last, the pretrained model: 1 where the row's is better than the column's,
-    # -1 where it is worse, 0 where they are not told apart.
+    # -1 where it is worse, 0 where the difference is inconclusive.
     verdicts = np.zeros((len(methods) + 1, len(methods) + 1), int)
     above_diagonal = np.triu_indices(len(verdicts), 1)  # in the order of the pairs
-    verdicts[above_diagonal] = np.sign(comparisons["difference"]) * told_apart
+    verdicts[above_diagonal] = np.sign(comparisons["difference"]) * differs_clearly
     verdicts -= verdicts.T  # below the diagonal, the opposite
     best_first = np.argsort(-methods["mri"].to_numpy(), kind="stable")
     among_methods = verdicts[np.ix_(best_first, best_first)]
     is_better = among_methods > 0
     is_worse = among_methods < 0
-    words = {1: "better", 0: "not told apart", -1: "worse"}
+    words = {1: "better", 0: "inconclusive", -1: "worse"}
     ranked = methods.iloc[best_first][["method", "mri", *INTERVAL, *SEEDS]]
     return ranked.assign(
         rank_best=1 + is_worse.sum(axis=1),
@@ -551,7 +551,7 @@ def smallest_difference(
     """Median over pairs of methods of `smallest_told`, in percentage points.
 
     Pairs that are right on the same images in all runs are left out: that nothing varies tells
-    nothing about what could be told apart. NaN if no pair is left.
+    nothing about which differences would be clear. NaN if no pair is left.
     """
     values = _mri_values(effects)
     told_of_pairs = [

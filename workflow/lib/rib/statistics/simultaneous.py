@@ -26,7 +26,7 @@ from scipy.special import nctdtr, ndtr
 
 from rib.statistics.bootstrap import reach_of, variance_of_mean
 
-POWER = 0.8  # nominal, with which a difference of the smallest size is told from 0
+POWER = 0.8  # nominal, with which a difference of the smallest size is clearly not 0
 
 
 def simultaneous_intervals(
