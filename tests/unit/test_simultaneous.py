@@ -18,7 +18,7 @@ from rib.statistics.comparison import (
     sign_flip_p,
     smallest_difference,
 )
-from rib.statistics.simultaneous import simultaneous_intervals, smallest_told
+from rib.statistics.simultaneous import simultaneous_intervals, smallest_clear_difference
 
 CONFIDENCE = 0.95
 
@@ -178,23 +178,25 @@ def test_with_one_seed_the_smallest_difference_told_is_that_of_a_normal_test():
         quantile_of_test = stats.norm.ppf(1 - 0.05 / tests / 2)
         quantile_of_power = stats.norm.ppf(0.8)
         expected = error * (quantile_of_test + quantile_of_power)
-        assert smallest_told(differences, tests, CONFIDENCE) == pytest.approx(expected)
+        assert smallest_clear_difference(differences, tests, CONFIDENCE) == pytest.approx(expected)
 
 
 def test_the_smallest_difference_grows_with_the_number_of_tests_and_with_the_spread_of_trainings():
     differences = of_one_method(seeds=3)
     numbers_of_tests = (1, 6, 28, 378)
-    smallest = [smallest_told(differences, tests, CONFIDENCE) for tests in numbers_of_tests]
+    smallest = [
+        smallest_clear_difference(differences, tests, CONFIDENCE) for tests in numbers_of_tests
+    ]
     for with_fewer_tests, with_more_tests in itertools.pairwise(smallest):
         assert with_fewer_tests < with_more_tests
 
-    of_close_trainings = smallest_told(differences, 28, CONFIDENCE)
+    of_close_trainings = smallest_clear_difference(differences, 28, CONFIDENCE)
     spread_differences = differences + apart_by_seed(-30.0, 0, 30)
-    of_spread_trainings = smallest_told(spread_differences, 28, CONFIDENCE)
+    of_spread_trainings = smallest_clear_difference(spread_differences, 28, CONFIDENCE)
     assert of_spread_trainings > 1.5 * of_close_trainings
 
     no_differences = np.zeros_like(differences)
-    assert smallest_told(no_differences, 28, CONFIDENCE) == 0
+    assert smallest_clear_difference(no_differences, 28, CONFIDENCE) == 0
 
 
 # Reference of a ranking
@@ -265,9 +267,9 @@ def test_the_smallest_difference_is_the_median_over_pairs_of_ranked_methods():
     smallest = smallest_difference(effects, ["m0", "m1", "m3"], tests, CONFIDENCE)
     # then
     smallest_of_pairs = [
-        smallest_told(values_of_m0 - values_of_m1, tests, CONFIDENCE),
-        smallest_told(values_of_m0 - values_of_m3, tests, CONFIDENCE),
-        smallest_told(values_of_m1 - values_of_m3, tests, CONFIDENCE),
+        smallest_clear_difference(values_of_m0 - values_of_m1, tests, CONFIDENCE),
+        smallest_clear_difference(values_of_m0 - values_of_m3, tests, CONFIDENCE),
+        smallest_clear_difference(values_of_m1 - values_of_m3, tests, CONFIDENCE),
     ]
     assert smallest == pytest.approx(np.median(smallest_of_pairs))
     assert np.isnan(smallest_difference(effects, ["m0"], 1, CONFIDENCE))
@@ -399,7 +401,7 @@ def test_a_true_difference_of_the_smallest_size_is_told_in_about_three_of_four_c
     smallest_of_draws = []
     for _ in range(100):
         difference = equal_methods.draw_difference(rng)
-        smallest_of_draws.append(smallest_told(difference, tests, CONFIDENCE))
+        smallest_of_draws.append(smallest_clear_difference(difference, tests, CONFIDENCE))
     smallest = np.median(smallest_of_draws)
     # when methods differ by that much
     deviation = np.sqrt(Benchmark.variance_of_answers + of_training**2)

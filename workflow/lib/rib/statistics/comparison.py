@@ -3,9 +3,9 @@
 The ranking has first the difference of each method from a reference method, with simultaneous
 intervals over the ranked methods of a model and size (`rib.statistics.simultaneous`). The reference
 is config's `compare_to` or, where that has no rank for a model and size, the pretrained model.
-Second it has letters of all pairs: methods that share one do not differ clearly, which does not make
-them equal. How far apart two methods have to be is told by the smallest difference, the median over
-pairs of `rib.statistics.simultaneous.smallest_told`.
+Second it has letters of all pairs: methods that share one do not differ clearly, which does not
+make them equal. The smallest difference says how far apart two methods have to be: the median over
+pairs of `rib.statistics.simultaneous.smallest_clear_difference`.
 
 Confidence intervals and, from three seeds on, tests are those of `rib.statistics.bootstrap`. All
 methods share draws of objects, so differences are paired. The standard deviation and t-interval
@@ -52,7 +52,7 @@ from rib.statistics.fit import read_table
 from rib.statistics.ri import Ood, SourceGroups, ood_accuracies, ood_parts, ri_objects
 from rib.statistics.scored_state import ScoredState
 from rib.statistics.settings import RIStatistics
-from rib.statistics.simultaneous import simultaneous_intervals, smallest_told
+from rib.statistics.simultaneous import simultaneous_intervals, smallest_clear_difference
 
 DRAWS = 100_000  # of signs
 MANY_OBJECTS = 1000  # that contribute, from which on the sum's distribution counts as normal
@@ -548,14 +548,14 @@ def differences_from(
 def smallest_difference(
     effects: Effects, methods: Sequence[Hashable], tests: int, confidence: float
 ) -> float:
-    """Median over pairs of methods of `smallest_told`, in percentage points.
+    """Median over pairs of methods of `smallest_clear_difference`, in percentage points.
 
     Pairs that are right on the same images in all runs are left out: that nothing varies tells
     nothing about which differences would be clear. NaN if no pair is left.
     """
     values = _mri_values(effects)
     told_of_pairs = [
-        smallest_told(values[first] - values[second], tests, confidence)
+        smallest_clear_difference(values[first] - values[second], tests, confidence)
         for first, second in itertools.combinations(methods, 2)
     ]
     told_of_pairs_that_differ = [difference for difference in told_of_pairs if difference > 0]

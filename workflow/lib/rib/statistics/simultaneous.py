@@ -73,7 +73,7 @@ def simultaneous_intervals(
     return observed, observed - reach * errors, observed + reach * errors
 
 
-def smallest_told(differences: np.ndarray, tests: int, confidence: float) -> float:
+def smallest_clear_difference(differences: np.ndarray, tests: int, confidence: float) -> float:
     """The true difference that the test at the corrected level finds with a nominal power of 80 %.
 
     The level is that of the first step of Holm's correction, (1 - confidence) / tests.
