@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, needs("slurm")]
 
 ON_SLURM = ("--workflow-profile", "profiles/slurm")
 # Rules whose jobs are not submitted.
-LOCAL = {"download", "publish_grid", "all"}
+LOCAL = {"download", "all"}
 
 
 def asked(project, *config, targets=()):
