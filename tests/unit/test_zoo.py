@@ -13,7 +13,7 @@ from rib.base.files import read_json
 from rib.config.model_names import LOCK
 from rib.config.schema import read_yaml
 from rib.models.records import describe
-from rib.report.cost_estimate import EVALUATE, TRAIN
+from rib.report.plan import EVALUATE, TRAIN
 from tiny.project import ROOT
 
 open_clip = pytest.importorskip("open_clip")

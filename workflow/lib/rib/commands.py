@@ -26,8 +26,8 @@ from rib.config.schema import read_yaml, validated
 from rib.records.pull import pull, restore_metadata
 from rib.records.track import track
 from rib.records.verify import verify
-from rib.report.cost_estimate import print_plan
 from rib.report.described import described_analyses
+from rib.report.plan import print_plan
 
 # Stages of `results/<family>/<protocol>/` whose files are shared and verified.
 STAGES = (

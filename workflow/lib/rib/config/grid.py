@@ -201,17 +201,6 @@ class Grid:
         assert parts is not None  # otherwise its group would not have this name
         return parts
 
-    def share_of_group(self, group: str) -> float:
-        """Share of its datasets' images that a group has: 1, or less if it is a part of a dataset.
-
-        It is assumed that each level of the slice has as many images.
-        """
-        part = self.part_of_group(group)
-        if part is None:
-            return 1
-        levels = len(part["levels"])
-        return levels / (levels + len(self.levels_of_other_parts(group)))
-
     def _group_of(self, dataset: str) -> str:
         """Name of the evaluation group of an evaluated dataset, without that of a part.
 

@@ -1,0 +1,485 @@
+"""Plan of a run before it starts: jobs, images, hours, download and disk space. No torch.
+
+Hours are images divided by throughput: as measured in jobs of the model that ran here, else as
+stated in the catalogue's throughput.csv (timm's benchmark, one RTX 3090 at 224 px), else guessed
+from the other kind of pass. LEFT_OUT names what is not counted.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rib.base.files import in_bytes, read_json
+from rib.base.progress import print_lines
+from rib.config.entries import Dataset, Model
+from rib.config.grid import Grid
+from rib.config.memory import GIGA, NetworkMemory
+from rib.config.paths import Paths
+from rib.config.run import PRETRAINED, images_of
+from rib.data.folders import files_in
+from rib.records import provenance
+
+HOUR = 3600
+STATED_SIDE = 224  # pixels at which throughput.csv was measured
+FLOAT = 4  # bytes of a stored number
+ROW = 9  # bytes of a stored row about one image: 8.7 measured on a million like ImageNet-C's
+PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it: throughput.csv
+# Kinds of passes, which are columns of throughput.csv.
+TRAIN = "train"
+EVALUATE = "evaluate"
+# Folders of the jobs in which throughput is measured.
+MEASURED = {TRAIN: "finetune", EVALUATE: "evaluate"}
+LEFT_OUT = (
+    "starts of jobs and decoding",
+    "monitored datasets, checks of labels and selection",
+    "Fisher information for merges",
+)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Images that pass through networks of a model.
+
+    Attributes:
+        model: name of the model.
+        images: their number, with repetitions.
+        cost: time of a pass as a multiple of the usual time, such as 0.5.
+    """
+
+    model: str
+    images: int
+    cost: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Images per second of one device, and a phrase about their origin."""
+
+    images: float
+    origin: str
+
+
+Rates = Mapping[str, Mapping[str, Rate]]  # by model and kind of pass, without unknown ones
+
+
+def print_plan(grid: Grid) -> None:
+    """Print the plan of a grid."""
+    print_lines(*lines(grid, Path("results", grid.family.name)))
+
+
+def lines(grid: Grid, results: Path) -> list[str]:
+    """Text lines of the plan; `results` is the folder of the family, such as results/emoji."""
+    counts = images_of_datasets(grid, results)
+    rates = throughput(grid, results)
+    trained = training_passes(grid, counts)
+    evaluated = evaluation_passes(grid, counts)
+    jobs = jobs_by_stage(grid)
+    stages = ", ".join(f"{count:,} {stage}" for stage, count in jobs.items() if count)
+    disk = disk_space(grid, counts)
+    contents = ", ".join(f"{content} {in_bytes(size)}" for content, size in disk.items())
+    return [
+        f"Family {grid.family.title}: {len(grid.models)} models, {len(grid.methods)} methods, "
+        f"{len(grid.targets)} targets, {len(grid.seeds)} seeds, {len(grid.sizes)} sizes; "
+        f"{len(grid.datasets)} datasets in {len(grid.evaluation_groups())} evaluation groups.",
+        f"Numbers depend on: {'; '.join(grid.conditions())}.",
+        f"Jobs       {sum(jobs.values()):,} ({stages}), and those of downloads, merges, tables and "
+        "figures",
+        f"Training   {_images_and_hours(trained, TRAIN, rates)}",
+        f"Evaluation {_images_and_hours(evaluated, EVALUATE, rates)}",
+        f"Left out   {'; '.join([*LEFT_OUT, *_chosen_analyses(grid)])}",
+        f"Download   {in_bytes(download(grid))} not downloaded yet",
+        f"Disk       {in_bytes(sum(disk.values()))} ({contents})",
+        "Datasets   published archives and the licence of their images",
+        *(
+            _line_of_dataset(dataset, has_been_fetched=grid.catalog.datasets[dataset.raw].fetched)
+            for dataset in grid.datasets_read()
+        ),
+        "Models     published weights and their licence",
+        *(_line_of_model(model) for model in grid.models.values()),
+        "Images/s   of one device (stated: an RTX 3090 in mixed precision, timm's benchmark)",
+        *(_line_of_rates(model, rates_of_model) for model, rates_of_model in rates.items()),
+        *_lines_of_gpu_memory(grid),
+        *(f"Not known: {sentence}." for sentence in _unknown(grid, counts)),
+    ]
+
+
+# Jobs
+
+
+def jobs_by_stage(grid: Grid) -> dict[str, int]:
+    """Number of jobs by stage, such as {"preparation": 24, "training": 896, "evaluation": 4585}.
+
+    Jobs that download, convert, merge or make tables, figures and the page are not counted.
+    """
+    paths = Paths(grid)
+    prepared = set()
+    for dataset in grid.datasets_read():
+        for geometry in paths.geometries:
+            prepared.add(paths.prepared("manifest.json", dataset.name, geometry))
+    pretrained_here = [model for model in grid.models.values() if model.is_trained_here]
+    return {
+        "preparation": len(prepared),
+        "training": len(pretrained_here) + len(paths.trained_runs) + len(_shared_fisher(grid)),
+        "evaluation": len(paths.rows(grid.runs())) + len(paths.rows_over_targets()),
+    }
+
+
+def _shared_fisher(grid: Grid) -> set[tuple[str, int, int, str]]:
+    """Fisher information that trainings share: model, seed, most images and kind of each job."""
+    jobs = set()
+    for run in Paths(grid).trained_runs:
+        shared = grid.shared_fisher(run.method)
+        if shared is not None:
+            jobs.add((run.model, run.seed, *shared))
+    return jobs
+
+
+# Images of datasets
+
+
+def images_of_datasets(grid: Grid, results: Path) -> dict[str, int]:
+    """Number of images of each dataset that is read, without unknown ones: {"noto": 1200}."""
+    counts = {}
+    for dataset in grid.datasets_read():
+        # In every geometry it has the same images.
+        manifests = sorted(results.glob(f"prepare/{dataset.name}/*/manifest.json"))
+        stated_images = dataset.images or dataset.about_images
+        source = dataset.sources[0]
+        if manifests:
+            counts[dataset.name] = read_json(manifests[0])["n"]
+        elif stated_images:
+            counts[dataset.name] = stated_images
+        elif grid.family.one_image_per_class:
+            counts[dataset.name] = len(grid.catalog.label_space(dataset).keys)
+        elif source["kind"] == "folder":
+            counts[dataset.name] = len(files_in(Path(source["path"])))
+    return counts
+
+
+def _used_images(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
+    """Images of each dataset that runs use: without the pretraining proxy, within the budget.
+
+    If the proxy is a tenth of the reference dataset, each dataset that excludes it loses a tenth.
+    """
+    used_images = {}
+    for dataset in grid.datasets_read():
+        images = counts.get(dataset.name, 0)
+        if grid.excludes_proxy(dataset.name):
+            assert grid.reference is not None  # it has the proxy
+            images_of_reference = counts.get(grid.reference.dataset.name, 0)
+            share = _images_of_proxy(grid, counts) / max(1, images_of_reference)
+            images = round(images * (1 - share))
+        used_images[dataset.name] = grid.budget.images(dataset.name, images)
+    return used_images
+
+
+def _images_of_proxy(grid: Grid, counts: Mapping[str, int]) -> int:
+    """At most so many: a class of the reference dataset may have fewer than the proxy takes."""
+    assert grid.reference is not None
+    images = counts.get(grid.reference.dataset.name, 0)
+    if grid.reference.images_per_class is None:
+        return images
+    classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
+    return min(images, grid.reference.images_per_class * classes)
+
+
+# Passes and their hours
+
+
+def training_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
+    """Images of all epochs of pretraining and fine-tuning, and of shared Fisher information."""
+    passes = []
+    for name, model in grid.models.items():
+        if model.is_trained_here:
+            assert model.pretrain is not None
+            images = counts.get(model.pretrain["dataset"], 0)
+            size = str(model.pretrain["size"])
+            passes.append(Passes(name, _images_of_training(grid.pretraining(name), size, images)))
+    used_images = _used_images(grid, counts)
+    train_share = grid.split_fractions["train"] if grid.split_fractions else 1.0
+    for run in Paths(grid).trained_runs:
+        training = grid.training_of(run.method, run.target, run.size)
+        images = math.ceil(train_share * used_images[run.target])
+        cost = grid.methods[run.method].cost_of("training")
+        passes.append(Passes(run.model, _images_of_training(training, run.size, images), cost))
+    for name, _seed, most_images, _kind in _shared_fisher(grid):
+        passes.append(Passes(name, min(most_images, _images_of_proxy(grid, counts))))
+    return passes
+
+
+def _images_of_training(training: Mapping[str, Any], size: str, images: int) -> int:
+    """3 epochs on a subset of 1000 images are 3000 images."""
+    if training["steps"]:
+        steps: int = training["steps"]
+        batch_size: int = training["batch_size"]
+        return steps * batch_size
+    epochs: int = training["epochs"]
+    if training.get("subset_length") == "steps":  # a subset has as many steps as the whole
+        return epochs * images
+    return epochs * images_of(size, images)
+
+
+def evaluation_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
+    """Images of test splits, once for each network of an evaluation."""
+    used_images = _used_images(grid, counts)
+    test_share = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1.0
+    memory = NetworkMemory(grid)
+    method_of_entry = {}  # runs of one entry, such as alphas of wise_ft, are evaluated together
+    for run in [*grid.runs(), *grid.runs_over_targets()]:
+        method_of_entry[replace(run, method=grid.evaluation_of(run.method))] = run.method
+    passes = []
+    for entry, method in method_of_entry.items():
+        datasets = grid.not_trained_on if method in grid.over_targets else grid.datasets
+        images = sum(used_images[name] for name in datasets)
+        networks = memory.networks_of(method)
+        passes.append(Passes(entry.model, round(networks * test_share * images)))
+    return passes
+
+
+def hours(passes: Iterable[Passes], kind: str, rates: Rates) -> float:
+    """Hours of one device for passes of a kind, without models of unknown throughput."""
+    seconds = 0.0
+    for part in passes:
+        if kind in rates[part.model]:
+            seconds += part.images / rates[part.model][kind].images * part.cost
+    return seconds / HOUR
+
+
+# Throughput
+
+
+def throughput(grid: Grid, results: Path) -> Rates:
+    """Images per second of each model: measured, else stated, else guessed.
+
+    For example {"net": {"train": Rate(100, "stated"), "evaluate": Rate(420, "measured here")}}.
+    """
+    kinds = (EVALUATE, TRAIN)
+    table = grid.catalog.table("throughput.csv", ("architecture", *kinds), kinds)
+    stated = {row["architecture"]: row for row in table}
+    rates = {}
+    for name, model in grid.models.items():
+        row = stated.get(model.architecture)
+        scale = (STATED_SIDE / grid.geometry(name).size) ** 2
+        known = {}
+        for kind, stage in MEASURED.items():
+            measured_rate = _measured(results, stage, name)
+            if measured_rate:
+                known[kind] = Rate(measured_rate, "measured here")
+            elif row is not None:
+                known[kind] = Rate(float(row[kind]) * scale, "stated")
+        if known.keys() == {EVALUATE}:
+            guess = known[EVALUATE].images / PASSES_OF_TRAINING
+            known[TRAIN] = Rate(guess, "a guess from evaluation")
+        elif known.keys() == {TRAIN}:
+            guess = known[TRAIN].images * PASSES_OF_TRAINING
+            known[EVALUATE] = Rate(guess, "a guess from training")
+        rates[name] = known
+    return rates
+
+
+def _measured(results: Path, stage: str, model: str) -> float | None:
+    """Images/s of a model's finished jobs of a stage, including start-up; None without any."""
+    images = 0
+    seconds = 0.0
+    for path in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
+        manifest = path.with_name(path.name.replace("provenance.json", "manifest.json"))
+        record = provenance.read(path) if manifest.is_file() else None
+        if record is None:
+            continue
+        facts = read_json(manifest)
+        if stage == MEASURED[TRAIN]:
+            images_of_job = facts["images"]
+        else:
+            scored_images = sum(dataset["n"] for dataset in facts["datasets"].values())
+            images_of_job = len(facts.get("networks", ())) * scored_images
+        if images_of_job:  # none of imported weights, and of rows that earlier versions wrote
+            images += images_of_job
+            seconds += record["seconds"]
+    return images / seconds if seconds else None
+
+
+# Bytes
+
+
+def download(grid: Grid) -> int:
+    """Bytes of archives and pretrained weights that are not in data/raw yet, of known size."""
+    size_of_download = 0
+    for path, source in _archives_of_datasets(grid).items():
+        if not path.is_file() and source["kind"] != "folder":
+            size_of_download += _size_of_archive(path, source) or 0
+    for model in grid.models.values():
+        if model.source and not Path("data/raw", model.raw, model.source["file"]).is_file():
+            size_of_download += model.source.get("size", _size_of_weights(model))
+    return size_of_download
+
+
+def disk_space(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
+    """Bytes by content, such as {"archives": 55000000, "rows per image": 7600000}."""
+    archives = 0
+    for path, source in _archives_of_datasets(grid).items():
+        archives += _size_of_archive(path, source) or 0
+    geometries = {grid.geometry(model) for model in grid.models}
+    pixels_of_image = sum(geometry.size**2 for geometry in geometries)
+    prepared = 0
+    for dataset in grid.datasets_read():
+        if dataset.storage == "encoded":  # a copy of the archives
+            prepared += sum(source.get("size", 0) for source in dataset.sources)
+        elif dataset.storage == "array":  # of 3 bytes per pixel, at each size of models' images
+            prepared += 3 * pixels_of_image * counts.get(dataset.name, 0)
+    pretrained = 0
+    for model in grid.models.values():
+        copies = 2 if model.source else 1  # as published and as converted, or as trained here
+        pretrained += copies * _size_of_weights(model)
+    checkpoints = 0.0
+    for run in [*grid.runs(), *grid.runs_over_targets()]:
+        if run.method != PRETRAINED:
+            share_of_weights = grid.methods[run.method].cost_of("storage")
+            checkpoints += share_of_weights * _size_of_weights(grid.models[run.model])
+    size_by_content = {
+        "archives": archives,
+        "prepared images": prepared,
+        "pretrained weights": pretrained,
+        "checkpoints, at most": round(checkpoints),
+    }
+    fisher = [_size_of_weights(grid.models[name]) for name, *_ in _shared_fisher(grid)]
+    if fisher:
+        size_by_content["shared Fisher information"] = sum(fisher)
+    evaluated_images = sum(passes.images for passes in evaluation_passes(grid, counts))
+    size_by_content["rows per image"] = ROW * evaluated_images
+    return size_by_content
+
+
+def _archives_of_datasets(grid: Grid) -> dict[Path, Mapping[str, Any]]:
+    """Sources by path, such as data/raw/noto/images.zip; datasets may share archives."""
+    archives: dict[Path, Mapping[str, Any]] = {}
+    for dataset in grid.datasets_read():
+        files = map(Path, Paths(grid).archives(dataset))
+        archives.update(zip(files, dataset.sources, strict=True))
+    return archives
+
+
+def _size_of_archive(path: Path, source: Mapping[str, Any]) -> int | None:
+    """Bytes of an archive: of the file or folder if it is here, else as stated; None if unknown."""
+    if path.is_file():
+        return path.stat().st_size
+    if source.get("size") is None and source["kind"] == "folder":
+        return sum(file.stat().st_size for file in files_in(Path(source["path"])))
+    stated_size: int | None = source.get("size")
+    return stated_size
+
+
+def _size_of_weights(model: Model) -> int:
+    """Bytes of a model's weights; 0 if its number of parameters is not stated."""
+    return FLOAT * (model.parameters or 0)
+
+
+# Text
+
+
+def _images_and_hours(passes: Collection[Passes], kind: str, rates: Rates) -> str:
+    """Such as `9,000 images, 2.5 hours of one device, without net`, a model of unknown rate."""
+    images = sum(part.images for part in passes)
+    models_without_rate = [name for name in rates if kind not in rates[name]]
+    if images and len(models_without_rate) == len(rates):
+        return f"{images:,} images, hours unknown"
+    text = f"{images:,} images, {hours(passes, kind, rates):,.1f} hours of one device"
+    if images and models_without_rate:
+        text += f", without {', '.join(models_without_rate)}"
+    return text
+
+
+def _chosen_analyses(grid: Grid) -> list[str]:
+    """Most of them compute nothing from images, but some train and invert networks."""
+    analyses = grid.config["analyses"]
+    if analyses == "all":
+        return ["all optional analyses"]
+    return [f"the optional analysis {name}" for name in analyses]
+
+
+def _line_of_dataset(dataset: Dataset, has_been_fetched: bool) -> str:
+    """Size, terms and state of its archives, which may be another dataset's."""
+    facts = []
+    sizes = [source.get("size") for source in dataset.sources]
+    stated_sizes = [size for size in sizes if size is not None]
+    if stated_sizes:
+        at_least = "" if len(stated_sizes) == len(sizes) else "at least "
+        facts.append(f"{at_least}{in_bytes(sum(stated_sizes))}")
+    facts.append(dataset.licence)
+    if dataset.licences_on_hub:
+        facts.append(f"on the hub: {', '.join(dataset.licences_on_hub)}")
+    if dataset.gated_repositories:
+        facts.append("gated")
+    if not has_been_fetched:
+        facts.append("not yet fetched by us")
+    return f"  {dataset.name}: {', '.join(facts)}"
+
+
+def _line_of_model(model: Model) -> str:
+    """Size and terms of its published weights."""
+    facts = ["trained here"]
+    if model.source:
+        facts = [in_bytes(model.source.get("size", _size_of_weights(model)))]
+    facts.append(model.licence)
+    if model.gated:
+        facts.append("gated")
+    return f"  {model.name}: {', '.join(facts)}"
+
+
+def _line_of_rates(model: str, rates: Mapping[str, Rate]) -> str:
+    """Such as `  net: train 120, evaluate 420 (measured here)`."""
+    if not rates:
+        return f"  {model}: no jobs have run and no rate is stated (unknown)"
+    numbers = ", ".join(f"{kind} {rate.images:,.0f}" for kind, rate in rates.items())
+    origins = list({rate.origin for rate in rates.values()})
+    if len(origins) > 1:
+        origins = [f"{kind} {rate.origin}" for kind, rate in rates.items()]
+    return f"  {model}: {numbers} ({', '.join(origins)})"
+
+
+def _lines_of_gpu_memory(grid: Grid) -> list[str]:
+    """How much memory of a GPU each model needs, if runs may compute on one."""
+    memory = NetworkMemory(grid)
+    if memory.on_cpu:
+        return []
+    checkpointing = ", with gradient checkpointing" if memory.checkpointing else ""
+    text = [f"GPU memory estimated, in {memory.precision}{checkpointing}"]
+    for name in grid.models:
+        images = memory.images_of_pass(name)
+        in_training = memory.training_on_gpu(name, images, memory.checkpointing)
+        in_evaluation = memory.evaluation_on_gpu(name)
+        if in_training is None or in_evaluation is None:
+            text.append(f"  {name}: its architecture or number of parameters is not known")
+            continue
+        phrases = []
+        if images:
+            phrases.append(f"training {in_training / GIGA:.1f} GB ({images} images in a pass)")
+        phrases.append(
+            f"evaluation {in_evaluation / GIGA:.1f} GB ({memory.evaluation_batch_size} images)"
+        )
+        text.append(f"  {name}: {', '.join(phrases)}")
+    return text
+
+
+def _unknown(grid: Grid, counts: Mapping[str, int]) -> list[str]:
+    """Sentences about numbers that are missing in the sums."""
+    sentences = [
+        f"{dataset.label} has an unknown number of images until it is prepared"
+        for dataset in grid.datasets_read()
+        if dataset.name not in counts
+    ]
+    files_without_size = [
+        source["file"]
+        for path, source in _archives_of_datasets(grid).items()
+        if _size_of_archive(path, source) is None
+    ]
+    if files_without_size:
+        sentences.append(f"no size is stated for {', '.join(sorted(files_without_size))}")
+    unsized_models = [name for name, model in grid.models.items() if not _size_of_weights(model)]
+    if unsized_models:
+        sentences.append(
+            f"the entries of {', '.join(unsized_models)} do not state parameters, "
+            "so their checkpoints are not included"
+        )
+    return sentences
