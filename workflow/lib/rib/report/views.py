@@ -60,6 +60,8 @@ WIDTH_OF_INTERVAL = 88  # of a cell with an interval in it
 SMALL_FONT_SIZE = 10
 SMALL_LINE_HEIGHT = 13
 CHARACTER_WIDTH = 7.5  # at most, of labels
+MEAN_CHARACTER_WIDTH = 5.5
+SLANT = 30  # degrees, of the names of columns
 LONGEST_LABEL = 340
 PANEL_HEIGHT = 340
 PANEL_WIDTH = 340  # where the page sets none
@@ -583,7 +585,7 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
     base, parameters = _chart(table, choices)
     order_of_columns = list(dict.fromkeys(table[matrix.column]))
     order_of_rows = list(dict.fromkeys(table["row"]))
-    axis = alt.Axis(orient="top", labelAngle=-30, titleAnchor="start")
+    axis = alt.Axis(orient="top", labelAngle=-SLANT, titleAnchor="end", titleAlign="right")
     has_two_lines = any("\n" in name for name in order_of_rows)
     lines_of_name = alt.Axis(
         labelExpr=r"split(datum.label, '\n')",
@@ -598,7 +600,7 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
         f"{matrix.value}:Q",
         title=matrix.title,
         scale=matrix.colours,
-        legend=alt.Legend(orient="bottom", gradientLength=220),
+        legend=alt.Legend(orient="bottom"),
     )
     tips = list(matrix.tips)
     text_colour = alt.condition("datum.dark > 0", alt.value("white"), alt.value(PAGE_INK))
@@ -623,10 +625,17 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
         for line in name.split("\n"):
             longest_line = max(longest_line, len(line))
     labels_width = min(LONGEST_LABEL, CHARACTER_WIDTH * longest_line)
+    # Names of columns are slanted, so that the last one ends to the right of its column.
+    length_of_last = MEAN_CHARACTER_WIDTH * len(order_of_columns[-1])
+    last_column_width = length_of_last * math.cos(math.radians(SLANT))
     chart = alt.layer(*layers).properties(
         width=alt.Step(matrix.cell_width),
         height=alt.Step(CELL_HEIGHT + height_of_small_lines),
-        usermeta={"labels_width": labels_width, "columns": len(order_of_columns)},
+        usermeta={
+            "labels_width": labels_width,
+            "last_column_width": round(last_column_width),
+            "columns": len(order_of_columns),
+        },
     )
     description = f"{matrix.title} by {matrix.column}; the tables have the numbers."
     return _specification(chart, parameters, description)
