@@ -14,6 +14,7 @@ GRID = {
     "sizes": ["all"],
     "shown_size": "all",
     "conditions": ["protocol paper"],
+    "accuracy_on_target": "fit of the training images",
     "fit_threshold": 0.95,
     "source_groups": {},
     "sharing_targets": [],

@@ -38,13 +38,25 @@ def described_of(one_grid, choice=()):
     return described_analyses(one_grid, Paths(one_grid), choice)
 
 
+def draw(mri):
+    """A function that draws FIGURE."""
+
+
+def file_of(analysis, **functions):
+    """The module of an analysis, with functions for all that it makes, if there are no others."""
+    figures = analysis.figures if analysis else {}
+    drawing = {f"draw_{name}": draw for name in figures}
+    functions = functions or {"tables": lambda inputs: {}, **drawing}
+    return SimpleNamespace(describe=lambda *_: analysis, **functions)
+
+
 @pytest.fixture
 def describe(monkeypatch):
     """A function that gives what is described where the library has the given analyses."""
 
     def described_of_modules(*, choice=(), **analyses):
         modules = {
-            f"rib.analyses.{name}": SimpleNamespace(describe=lambda *_, analysis=analysis: analysis)
+            f"rib.analyses.{name}": analysis if hasattr(analysis, "describe") else file_of(analysis)
             for name, analysis in analyses.items()
         }
         names = [SimpleNamespace(name=name) for name in analyses]
@@ -72,6 +84,60 @@ def test_two_analyses_that_make_the_same_file_are_refused(describe, analysis):
     ours = Analysis(makes=["same.csv"], figures={"same": FIGURE})
     with pytest.raises(UserError, match=r"theirs\.py and ours\.py both make same\.\w+; rename"):
         describe(ours=ours, theirs=analysis)
+
+
+INCOMPLETE = {
+    "a table without description": (
+        {"tables": {"mine": replace(TABLE, note=" ")}},
+        "table 'mine' has no note; say what it shows.",
+    ),
+    "a question that the page has not": (
+        {"tables": {"mine": replace(TABLE, question="survivd")}},
+        "unknown question 'survivd' (did you mean 'survived'?)",
+    ),
+    "a form that there is not": (
+        {"tables": {"mine": replace(TABLE, columns=[Column("Model", "model", form="percnt")])}},
+        "table 'mine', model: unknown form 'percnt'",
+    ),
+    "a figure without caption": (
+        {"figures": {"mine": replace(FIGURE, caption="")}},
+        "figure 'mine' has no caption; say how to read it.",
+    ),
+    "a figure with other inputs than its function": (
+        {"figures": {"mine": replace(FIGURE, inputs={"ri": "ri.csv"})}},
+        "draw_mine is called with its inputs and params, missing a required argument: 'mri'",
+    ),
+    "a table that nothing makes": (
+        {"inputs": {"accuracy": "reports/emoji/tables/acuracy.csv"}},
+        "mine.py: unknown table 'acuracy.csv' (did you mean 'accuracy.csv'?)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", INCOMPLETE)
+def test_what_would_fail_after_the_trainings_is_refused_before_them(describe, case):
+    changes, sentence = INCOMPLETE[case]
+    analysis = replace(Analysis(makes=["mine.csv"]), **changes)
+    with pytest.raises(UserError) as error:
+        describe(mine=analysis)
+    assert str(error.value).startswith("rib/analyses/mine.py")
+    assert sentence in str(error.value)
+
+
+def test_a_file_without_its_functions_is_refused(describe):
+    analysis = Analysis(makes=["mine.csv"], figures={"mine": FIGURE})
+    with pytest.raises(UserError, match=r"mine\.py makes files, but has no function tables"):
+        describe(mine=file_of(analysis, draw_mine=draw))
+    with pytest.raises(UserError, match="there is no function draw_mine; add it"):
+        describe(mine=file_of(analysis, tables=dict))
+
+
+def test_a_description_that_lacks_something_names_its_file(describe):
+    broken = SimpleNamespace(describe=lambda *_: Figure(question="why", inputs={}))
+    with pytest.raises(
+        UserError, match=r"rib/analyses/mine\.py, describe: .*'caption'; correct it"
+    ):
+        describe(mine=broken)
 
 
 def test_a_table_that_is_not_made_is_refused(describe):

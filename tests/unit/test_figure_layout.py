@@ -172,6 +172,7 @@ def test_mark_of_shared_sources_is_explained_where_it_is_used(source_groups, is_
         targets={"a": "Set A"},
         datasets=DATASETS,
         source_groups=source_groups,
+        accuracy_on_target="fit of the training images",
     )
 
     assert ("shares its source images" in figure.get_supxlabel()) == is_explained

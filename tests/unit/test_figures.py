@@ -341,6 +341,7 @@ def draw_accuracy(accuracy, **changes):
         "targets": TARGETS,
         "datasets": DATASETS,
         "source_groups": {},
+        "accuracy_on_target": "fit of the training images",
     }
     return accuracy_matrix.draw_accuracy_matrix(accuracy, **{**settings, **changes})
 

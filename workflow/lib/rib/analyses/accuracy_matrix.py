@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 CAPTION = """\
 Top-1 accuracy of every run on every dataset. A row is the target that was fine-tuned on, the first
-row the pretrained model; compare a column with its first cell. Outlined cells are the target itself
-and never count in RI; a double dagger marks datasets that share the target's source images.
+row the pretrained model; compare a column with its first cell. Outlined cells are the target
+itself, under protocol paper the images trained on, and never count in RI; a double dagger marks
+datasets that share the target's source images.
 """
 
 
@@ -46,6 +47,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
                     **labels.by_target,
                     "datasets": labels.datasets,
                     "source_groups": grid.source_groups(),
+                    "accuracy_on_target": labels.accuracy_on_target,
                 },
                 marks_runs=True,
             )
@@ -61,6 +63,7 @@ def draw_accuracy_matrix(
     targets: Labels,
     datasets: Labels,
     source_groups: Labels,
+    accuracy_on_target: str,
     unfinished: Collection[ModelAndMethod] = (),
 ) -> Drawn:
     """Top-1 accuracy in percent, as colour and number, mean over seeds.
@@ -71,6 +74,7 @@ def draw_accuracy_matrix(
         accuracy: columns model, method, target, seed, dataset, accuracy.
         source_groups: source group by dataset; cells whose target and dataset share a group are
             marked.
+        accuracy_on_target: what it is, such as `fit of the training images`.
         unfinished: models and methods with an unfinished run; their panels are marked.
     """
     from rib.figures import label_of_run
@@ -96,7 +100,7 @@ def draw_accuracy_matrix(
         method_label = label_of_run(methods[method], (model, method), unfinished)
         axes.set_title(f"{models[model]}, {method_label}", fontsize=8)
     figure.supylabel("fine-tuned on", fontsize=8)
-    marks = "outlined: the target itself"
+    marks = f"outlined: {accuracy_on_target}"
     if has_shared:
         marks += f"    {SHARED} shares its source images"
     figure.supxlabel(f"evaluated on    ({marks})", fontsize=8)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rib.figures import Drawn, Labels, ModelAndMethod, Style, Styles
 
 CAPTION = """\
-Accuracy on each dataset before (solid, filled markers) and after (dashed, open markers) fine-tuning
-on one target, in bold. Robustness was gained on the other datasets on which the dashed line lies
+Accuracy of the first two models on each dataset before (solid, filled markers) and after (dashed,
+open markers) fine-tuning on one target, in bold. Robustness was gained on the other datasets on which the dashed line lies
 outside the solid one. There are no intervals here.
 """
 LABEL_CHARACTERS = 16  # of a line of a dataset's label

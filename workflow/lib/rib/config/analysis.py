@@ -14,6 +14,8 @@ QUESTIONS = {
     "trust": "Can I trust it?",
 }
 Question = Literal["survived", "method", "model", "why", "cost", "trust"]
+# How numbers of a column are written, see rib.report.page.FORMS.
+Form = Literal["signed", "number", "fit", "decimals", "count", "p", "text"]
 # A file or several, by the name of an argument.
 Files = Mapping[str, str | Sequence[str]]
 
@@ -25,7 +27,8 @@ class Column:
     Args:
         header: above the column.
         value: name of the column of the CSV file.
-        form: how numbers are written, a key of rib.report.page.FORMS; by their type if None.
+        form: how numbers are written: `signed` (+1.2), `number` (1.2), `fit` (99.95), `decimals`,
+            `count`, `p` (of a test) or `text`; by their type if None.
         interval: columns of the ends of the confidence interval.
         optional: whether some runs have no such column.
         repeats_without: a column without which this one repeats another.
@@ -33,7 +36,7 @@ class Column:
 
     header: str
     value: str
-    form: str | None = None
+    form: Form | None = None
     interval: tuple[str, str] | None = None
     optional: bool = False
     repeats_without: str | None = None

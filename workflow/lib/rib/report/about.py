@@ -41,6 +41,7 @@ def describe_grid(grid: Grid) -> GridDescription:
         sizes=list(grid.sizes),
         shown_size=grid.shown_size,
         conditions=list(grid.conditions()),
+        accuracy_on_target=GridLabels(grid).accuracy_on_target,
         datasets={
             name: DatasetDescription(
                 label=dataset.label, licence=dataset.licence, origin=dataset.origin

@@ -48,7 +48,8 @@ class KeyNumbers:
     after: str
     change: str  # in percentage points, such as `-3.1`, as the following ones
     change_in_distribution: str | None
-    gain_of_average: str | None  # mRI of the average minus that of the method
+    gain_of_average: str | None  # change by the average minus that by the method
+    change_of_average: str | None
     leak_free: str | None  # change without images that share a source with the target
 
 
@@ -88,9 +89,12 @@ def answer(tables: AnswerTables, names: AnswerNames) -> Answer:
     numbers = []
     for row in shown_rows.to_dict("records"):
         model = row["model"]
-        gain = None
+        change_of_average = None
         if average is not None:
-            gain = _value(rows[rows["method"] == average], model, "mri")
+            change_of_average = _value(rows[rows["method"] == average], model, "mri")
+        gain = None
+        if change_of_average is not None:
+            gain = change_of_average - row["mri"]
         change_in_distribution = None
         if tables.in_distribution is not None:
             table = tables.in_distribution
@@ -102,7 +106,8 @@ def answer(tables: AnswerTables, names: AnswerNames) -> Answer:
                 after=percent(row["ood_after"]),
                 change=_signed(row["mri"]),
                 change_in_distribution=_text(change_in_distribution),
-                gain_of_average=None if gain is None else _signed(gain - row["mri"]),
+                gain_of_average=_text(gain),
+                change_of_average=_text(change_of_average),
                 leak_free=_text(_value(leak_free, model, "leak_free")),
             )
         )

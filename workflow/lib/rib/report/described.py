@@ -1,16 +1,22 @@
 """The analyses of a grid, as their files describe them. No pandas, no plots."""
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
+from types import ModuleType
+from typing import get_args
 
 import rib.analyses
 from rib.base.errors import UserError
-from rib.config.analysis import Analysis
+from rib.config.analysis import QUESTIONS, Analysis, Form, flat
 from rib.config.grid import Grid
 from rib.config.labels import GridLabels
 from rib.config.paths import Paths
+from rib.config.values import known_name
+from rib.statistics.settings import metrics_of
 
 
 def described_analyses(
@@ -26,35 +32,93 @@ def described_analyses(
         choice: config's `analyses`: `all`, or names of analyses on demand.
 
     Raises:
-        UserError: two analyses make a table or a figure of the same name, a table of the page is
-            in none of the files that its analysis makes, or `choice` names an analysis that doesn't
-            exist or isn't on demand.
+        UserError: an analysis is incomplete (a table that it doesn't make, a figure without caption
+            or function), or reads a table that nothing makes; two make a table or a figure of the
+            same name; or `choice` names an analysis that doesn't exist or isn't on demand.
     """
     labels = GridLabels(grid)
     analyses = {}
     for module in pkgutil.iter_modules(rib.analyses.__path__):
         name = module.name
         file = importlib.import_module(f"rib.analyses.{name}")
-        analysis = file.describe(grid, paths, labels)
+        analysis = _described(file, name, grid, paths)
         if analysis is None:
             continue
         own_paths = paths
         if analysis.on_demand and not _is_chosen(name, analysis, choice):
             own_paths = Paths(grid, report=f"{paths.report}/{name}")
             analysis = file.describe(grid, own_paths, labels)
+        _refuse_incomplete(file, name, analysis)
         if not labels.has_figures:
             analysis = replace(analysis, figures={})
         analyses[name] = replace(analysis, folder=own_paths.report)
     _refuse_unknown(analyses, choice)
     _refuse_equal_names(analyses)
-    for name, analysis in analyses.items():
-        for table in analysis.tables:
-            if not analysis.of_metrics and f"{table}.csv" not in analysis.makes:
-                raise UserError(
-                    f"rib/analyses/{name}.py: describe shows the table '{table}', but "
-                    f"{table}.csv is not among what it makes; add it."
-                )
+    _refuse_missing_tables(grid, paths, analyses)
     return analyses
+
+
+def _described(file: ModuleType, name: str, grid: Grid, paths: Paths) -> Analysis | None:
+    try:
+        analysis: Analysis | None = file.describe(grid, paths, GridLabels(grid))
+    except TypeError as error:  # such as a Figure without caption
+        raise UserError(f"rib/analyses/{name}.py, describe: {error}; correct it.") from error
+    return analysis
+
+
+def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
+    """Refuse what would fail only when the job of an analysis runs, after the trainings."""
+    where = f"rib/analyses/{name}.py"
+    if analysis.makes and not hasattr(file, "tables"):
+        raise UserError(f"{where} makes files, but has no function tables; add it.")
+    for table_name, table in analysis.tables.items():
+        of_table = f"{where}, table '{table_name}'"
+        if not analysis.of_metrics and f"{table_name}.csv" not in analysis.makes:
+            raise UserError(
+                f"{where}: describe shows the table '{table_name}', but {table_name}.csv is not "
+                "among what it makes; add it."
+            )
+        if not table.note.strip():
+            raise UserError(f"{of_table} has no note; say what it shows.")
+        known_name(table.question, QUESTIONS, "question", of_table)
+        for column in table.columns:
+            if column.form is not None:
+                known_name(column.form, get_args(Form), "form", f"{of_table}, {column.value}")
+    for figure_name, figure in analysis.figures.items():
+        of_figure = f"{where}, figure '{figure_name}'"
+        if not figure.caption.strip():
+            raise UserError(f"{of_figure} has no caption; say how to read it.")
+        known_name(figure.question, QUESTIONS, "question", of_figure)
+        draw = getattr(file, f"draw_{figure_name}", None)
+        if draw is None:
+            raise UserError(f"{of_figure}: there is no function draw_{figure_name}; add it.")
+        arguments = {*figure.inputs, *figure.params, *(["unfinished"] if figure.marks_runs else [])}
+        try:
+            inspect.signature(draw).bind(**dict.fromkeys(arguments))
+        except TypeError as error:
+            raise UserError(
+                f"{of_figure}: draw_{figure_name} is called with its inputs and params, {error}; "
+                "give both the same names."
+            ) from error
+
+
+def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Analysis]) -> None:
+    """Refuse an analysis that reads a table which no analysis and no job of metrics makes."""
+    for name, analysis in analyses.items():
+        own = Paths(grid, report=analysis.folder)
+        of_metrics = [own.counts, own.mri_json, *map(own.table, metrics_of(grid))]
+        made = {*of_metrics}
+        for other in analyses.values():
+            made.update(other.made_files.values())
+        drawn_from = [path for figure in analysis.figures.values() for path in figure.paths]
+        for path in (*flat(analysis.inputs), *drawn_from):
+            if path.startswith(f"{paths.report}/") and path not in made:
+                known_name(
+                    PurePath(path).name,
+                    sorted({PurePath(other).name for other in made}),
+                    "table",
+                    f"rib/analyses/{name}.py",
+                )
 
 
 def _is_chosen(name: str, analysis: Analysis, choice: str | Sequence[str]) -> bool:

@@ -303,7 +303,12 @@ def _tradeoff(
     choices = [Choice("model", first_model), Choice("method"), Choice("target", first=MEAN)]
     base, parameters = _chart(labelled, choices)
     channels = _channels_of_points(table, about, looks)
-    chart = _tradeoff_panel(base, MRI_PANEL, channels)
+    x = alt.X(
+        "on_target:Q",
+        title=f"{about.accuracy_on_target} (%)",
+        scale=alt.Scale(zero=False),
+    )
+    chart = _tradeoff_panel(base, x, MRI_PANEL, channels)
     description = (
         "Accuracy on the target against the change of accuracy on the other datasets, "
         "with confidence intervals."
@@ -313,7 +318,7 @@ def _tradeoff(
         return _specification(sized, parameters, description)
     panels = [
         panel.properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
-        for panel in (chart, _tradeoff_panel(base, IN_DISTRIBUTION_PANEL, channels))
+        for panel in (chart, _tradeoff_panel(base, x, IN_DISTRIBUTION_PANEL, channels))
     ]
     description += " Beside it: accuracy on the target against the change in distribution."
     return _specification(alt.concat(*panels, columns=2), parameters, description)
@@ -357,16 +362,16 @@ def _channels_of_points(
 
 
 def _tradeoff_panel(
-    base: alt.Chart, panel: Panel, channels: Mapping[str, Any]
+    base: alt.Chart, x: alt.X, panel: Panel, channels: Mapping[str, Any]
 ) -> alt.LayerChart | alt.FacetChart:
     """Points with the intervals of both of their numbers, and a line at 0.
 
     Args:
         base: chart of the chosen rows.
+        x: accuracy on the target.
         panel: what is drawn upwards.
         channels: encodings of points other than their places.
     """
-    x = alt.X("on_target:Q", title="accuracy on the target (%)", scale=alt.Scale(zero=False))
     y = alt.Y(f"{panel.column}:Q", title=panel.title)
     low, high = panel.ends
     zero_line = base.transform_sample(1).mark_rule(color=PALE, aria=False)
@@ -513,7 +518,7 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, A
             text += SHARED
             has_shared = True
         texts.append(text)
-    marks = "evaluated on (outlined: the target itself"
+    marks = f"evaluated on (outlined: {about.accuracy_on_target}"
     if has_shared:
         marks += f"; {SHARED} shares its source images"
     table = accuracy.assign(
