@@ -527,7 +527,7 @@ def test_the_page_escapes_names_and_needs_no_network(tmp_path, tables):
     assert 'src="data:image/webp;base64,' in page
     assert 'src="http' not in page
     assert "@import" not in page
-    assert "Accuracy on each dataset before" in page
+    assert "Accuracy of the first two models" in page
     assert "max-width: 12px" in page
     # and it says what it is of
     assert title_of_paper in page.replace("&#39;", "'")

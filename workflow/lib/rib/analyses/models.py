@@ -66,9 +66,9 @@ MODEL_RANKS = Table(
 CAPTION = """\
 Whether the pretrained models that start best also end best. Left: mean accuracy on the
 out-of-distribution datasets other than the target, after against before fine-tuning; on the dashed
-line nothing changed. Right: ranks before and after. Kendall's tau, from five
-models on: 1 for the same order, -1 for the reverse; p is for unrelated orders, models fixed. Ranks are of the values drawn:
-judge two models by the table of paired comparisons, not by overlap of whiskers.
+line nothing changed. Right: ranks before and after. Kendall's tau, from five models on: 1 for the
+same order, -1 for the reverse; p is for unrelated orders, models fixed. Ranks are of the values
+drawn: judge two models by the table of paired comparisons, not by overlap of whiskers.
 """
 MARGIN = 3  # of the axes of accuracies, in percentage points
 NO_RANK = "\N{EN DASH}"

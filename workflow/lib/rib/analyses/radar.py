@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 CAPTION = """\
 Accuracy of the first two models on each dataset before (solid, filled markers) and after (dashed,
-open markers) fine-tuning on one target, in bold. Robustness was gained on the other datasets on which the dashed line lies
-outside the solid one. There are no intervals here.
+open markers) fine-tuning on one target, in bold. Robustness was gained on the other datasets on
+which the dashed line lies outside the solid one. There are no intervals here.
 """
 LABEL_CHARACTERS = 16  # of a line of a dataset's label
 LEGEND_CHARACTERS = 60  # of a line of the legend
