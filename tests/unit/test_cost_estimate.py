@@ -13,8 +13,8 @@ import pytest
 
 from rib.base.files import write_json
 from rib.base.settings import from_params, to_params
+from rib.config.config import config_of
 from rib.config.grid import resolve_grid
-from rib.config.schema import validated
 from rib.data.settings import DatasetView
 from rib.records import provenance
 from rib.report.cost_estimate import _line_of_dataset, lines, plan
@@ -93,7 +93,7 @@ def estimate(tmp_path, with_entries, monkeypatch):
     )
 
     def plan_grid(**choices):
-        config = validated({"family": "f", **choices}, "config", "config.yaml")
+        config = config_of({"family": "f", **choices}, "config.yaml")
         grid = resolve_grid(config, catalog)
         return plan(grid, Path("results/f")), grid
 
@@ -333,8 +333,8 @@ def test_fisher_information_that_trainings_share_counts_once_for_each_seed(estim
     [
         ({}, True, "  photos: 1.00kB, theirs"),
         ({}, False, "  photos: 1.00kB, theirs, not yet fetched by us"),
-        ({"sources": [{"size": 500}, {}]}, True, "  photos: at least 500B, theirs"),
-        ({"sources": [{}]}, True, "  photos: theirs"),
+        ({"archives": [{"size": 500}, {}]}, True, "  photos: at least 500B, theirs"),
+        ({"archives": [{}]}, True, "  photos: theirs"),
         (
             {"licences_on_hub": ("mit",), "gated_repositories": ("owner/set",)},
             True,
@@ -346,7 +346,7 @@ def test_a_datasets_size_terms_and_state_are_a_line(facts, has_been_fetched, lin
     # given
     usual_facts = {
         "name": "photos",
-        "sources": [{"size": 500}, {"size": 500}],
+        "archives": [{"size": 500}, {"size": 500}],
         "licence": "theirs",
         "licences_on_hub": (),
         "gated_repositories": (),

@@ -5,13 +5,16 @@ Whether they are fresh is asked in tests/integration/test_readme.py.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+from pydantic import Field, create_model
 
 from rib.analyses import radar
 from rib.config.catalog import Catalog
+from rib.config.fields import Described
 from rib.report import readme
 
 ROOT = Path(__file__).parents[2]
@@ -157,11 +160,13 @@ def test_defaults_are_shown_as_in_yaml(monkeypatch):
         "c": (["x"], "which"),
         "d": (0.5, "how much"),
     }
-    parts = {
-        key: {"default": default, "description": text} for key, (default, text) in leaves.items()
+    fields = {
+        key: (Any, Field(default, description=text)) for key, (default, text) in leaves.items()
     }
-    schema = {"properties": {"a": parts.pop("a"), "more": {"properties": parts}}}
-    monkeypatch.setattr(readme, "load_schema", {"config": schema}.get)
+    first = fields.pop("a")
+    more = create_model("More", __base__=Described, **fields)
+    config = create_model("Config", a=first, more=(more, Field(default_factory=more)))
+    monkeypatch.setattr(readme, "Config", config)
     assert readme.config_table().splitlines() == [
         "| key | default | meaning |",
         "| --- | --- | --- |",

@@ -17,7 +17,7 @@ from rib.base.files import in_bytes, read_json
 from rib.base.progress import print_lines
 from rib.base.settings import from_params, to_params
 from rib.config.compared_runs import compared_runs
-from rib.config.entries import Dataset, Model
+from rib.config.entries import Dataset, Model, Pretraining
 from rib.config.geometry import Geometry, geometry_of
 from rib.config.grid import Grid
 from rib.config.memory import GIGA, NetworkMemory
@@ -233,21 +233,18 @@ def _feature_jobs(grid: Grid) -> set[FeatureJob]:
     return jobs
 
 
-def _images_seen_in_pretraining(pretraining: Mapping[str, Any], counts: Mapping[str, int]) -> int:
+def _images_seen_in_pretraining(pretraining: Pretraining, counts: Mapping[str, int]) -> int:
     """Number of images, with repetitions, on which a model is pretrained.
 
     Args:
-        pretraining: `pretrain` of the model's entry. It states either `steps` and `batch_size`, or
-            `epochs`, `dataset` and `size`.
+        pretraining: `pretrain` of the model's entry.
         counts: number of images by dataset.
     """
-    if "steps" in pretraining:
-        steps: int = pretraining["steps"]
-        batch_size: int = pretraining["batch_size"]
-        return steps * batch_size
-    epochs: int = pretraining["epochs"]
-    images_of_dataset = counts[pretraining["dataset"]]
-    return epochs * images_of(str(pretraining["size"]), images_of_dataset)
+    if pretraining.steps is not None:
+        return pretraining.steps * pretraining.batch_size
+    assert pretraining.epochs is not None  # it has steps or epochs
+    images_of_dataset = counts[pretraining.dataset]
+    return pretraining.epochs * images_of(str(pretraining.size), images_of_dataset)
 
 
 # Images
@@ -284,7 +281,7 @@ def _images_of_dataset(dataset: Dataset, grid: Grid, results: Path) -> int | Non
         return dataset.about_images
     if grid.family.one_image_per_class:
         return len(grid.catalog.label_space(dataset).keys)
-    first_source = dataset.sources[0]
+    first_source = dataset.archives[0]
     if first_source["kind"] == "folder":
         return len(files_in(Path(first_source["path"])))
     return None
@@ -466,8 +463,8 @@ def _add_archives(estimate: Plan, grid: Grid) -> None:
     if files_without_size:
         estimate.unknown.append(f"no size is stated for {', '.join(sorted(files_without_size))}")
     for name, model in grid.models.items():
-        if model.source and not (RAW / name / model.source["file"]).is_file():
-            estimate.download += model.source.get("size", _size_of_weights(model))
+        if model.source and not (RAW / name / model.archives[0]["file"]).is_file():
+            estimate.download += model.archives[0].get("size", _size_of_weights(model))
     estimate.disk["archives"] = size_on_disk
 
 
@@ -478,7 +475,7 @@ def _archives_of_datasets(grid: Grid) -> dict[Path, Mapping[str, Any]]:
     """
     archives: dict[Path, Mapping[str, Any]] = {}
     for dataset in grid.datasets_read():
-        for source in dataset.sources:
+        for source in dataset.archives:
             archives[RAW / dataset.raw / source["file"]] = source
     return archives
 
@@ -495,7 +492,7 @@ def _add_prepared_images(estimate: Plan, grid: Grid, counts: Mapping[str, int]) 
         if dataset.storage == "array":
             images_in_arrays += counts[dataset.name]
         if dataset.storage == "encoded":
-            size_of_encoded += sum(source.get("size", 0) for source in dataset.sources)
+            size_of_encoded += sum(source.get("size", 0) for source in dataset.archives)
     geometries = {grid.geometry(model) for model in grid.models}
     pixels_of_image = sum(geometry.size**2 for geometry in geometries)
     estimate.disk["prepared images"] = 3 * pixels_of_image * images_in_arrays + size_of_encoded
@@ -807,7 +804,7 @@ def _line_of_dataset(dataset: Dataset, has_been_fetched: bool) -> str:
         has_been_fetched: whether we have fetched these archives.
     """
     facts = []
-    sizes = [source.get("size") for source in dataset.sources]
+    sizes = [source.get("size") for source in dataset.archives]
     stated_sizes = [size for size in sizes if size is not None]
     if stated_sizes:
         at_least = "" if len(stated_sizes) == len(sizes) else "at least "
@@ -826,7 +823,7 @@ def _line_of_model(name: str, model: Model) -> str:
     """Size and terms of a model's published weights."""
     facts = ["trained here"]
     if model.source:
-        facts = [in_bytes(model.source.get("size", _size_of_weights(model)))]
+        facts = [in_bytes(model.archives[0].get("size", _size_of_weights(model)))]
     facts.append(model.licence)
     if model.gated:
         facts.append("gated")
