@@ -36,7 +36,7 @@ from rib.config.fields import (
     matching,
     stated,
 )
-from rib.config.forms import EXTERNAL, FINETUNE, MERGES  # noqa: F401 (rib.config.settings)
+from rib.config.forms import FINETUNE, MERGES
 from rib.config.source_entries import AnySource, DatasetSource, HubDataset, Source
 
 EVALUATED = ("ood", "in_distribution")  # roles of datasets that are evaluated
@@ -454,11 +454,6 @@ class Preprocessing(Described):
         description="fraction, from 0.25 to 1, of the resized shorter side that the centre crop "
         "keeps",
     )
-    crop_mode: Literal["center", "squash"] = Field(
-        "center",
-        description="center (the shorter side is resized before the centre crop) or squash (both "
-        "sides are)",
-    )
     interpolation: Literal["bilinear", "bicubic"] = Field(
         description="bilinear or bicubic",
     )
@@ -467,6 +462,11 @@ class Preprocessing(Described):
     )
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)] = Field(
         description="per RGB channel, in 0..1",
+    )
+    crop_mode: Literal["center", "squash"] = Field(
+        "center",
+        description="center (the shorter side is resized before the centre crop) or squash (both "
+        "sides are)",
     )
 
 

@@ -59,7 +59,7 @@ class HubRepository:
 
 
 def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
-    """Facts by name, as the schema of models.yaml describes them.
+    """Facts by name, as rib.config.entries.Model has them.
 
     Those of the libraries are cached by version.
 
