@@ -752,7 +752,9 @@ class Method(Described):
     recipe and combination of swept settings (rib.config.sweeps).
     """
 
-    DERIVED = frozenset({"name"})
+    DERIVED = frozenset(
+        {"name", "base", "without_rate", "schedule", "length", "evaluation", "evaluated"}
+    )
 
     name: Annotated[str, matching(r"(?!pretrained\Z)[a-z0-9_]+", 100)] = Field(
         description="the name of a method, used in paths: lower-case letters, digits and _; "
