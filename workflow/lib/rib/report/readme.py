@@ -7,11 +7,12 @@
 import json
 import re
 import sys
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from rib.base.rounding import fit_percent, percent, points
@@ -51,19 +52,29 @@ GRIDS_WITH_ALL_FIGURES: tuple[dict[str, Any], ...] = (
     {"train_subset": ["all", 20]},
     {"family": "imagenet"},
 )
+# By JSON schema's names.
+TYPES = {
+    "string": "text",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "true or false",
+    "array": "list",
+    "object": "mapping",
+}
 COSTS = ("training", "storage")  # measured against full fine-tuning
 PAGE = "write_page"  # the rule that reads the outputs of most other rules
 
 
 def config_table() -> str:
-    """Every key of config.yaml: name, default, meaning."""
+    """Every key of config.yaml: name, type, default, meaning."""
     rows = []
     for name, field in _config_keys().items():
         value = field.get_default(call_default_factory=True)
         default = json.dumps(value).strip('"') or '""'
         description = str(field.description).replace("|", "\\|")
-        rows.append((f"`{name}`", f"`{default}`", description))
-    return _table(("key", "default", "meaning"), rows)
+        kind = _type_in_words(TypeAdapter(field.rebuild_annotation()).json_schema())
+        rows.append((f"`{name}`", kind, f"`{default}`", description))
+    return _table(("key", "type", "default", "meaning"), rows)
 
 
 def _config_keys() -> dict[str, FieldInfo]:
@@ -77,6 +88,26 @@ def _config_keys() -> dict[str, FieldInfo]:
         else:
             keys[name] = field
     return keys
+
+
+def _type_in_words(schema: Mapping[str, Any]) -> str:
+    """A type of pydantic's JSON schema in words, such as "`all`, integer or mapping"."""
+    types = list(dict.fromkeys(_types(schema)))
+    if TYPES["number"] in types and TYPES["integer"] in types:
+        types.remove(TYPES["integer"])  # which is a number
+    *first_types, last_type = types
+    return f"{', '.join(first_types)} or {last_type}" if first_types else last_type
+
+
+def _types(schema: Mapping[str, Any]) -> Iterator[str]:
+    for alternative in schema.get("anyOf", ()):
+        yield from _types(alternative)
+    if "const" in schema:
+        yield f"`{schema['const']}`"
+    elif "enum" in schema:
+        yield from (f"`{choice}`" for choice in schema["enum"])
+    elif "type" in schema:
+        yield TYPES[schema["type"]]
 
 
 def figure_list(catalog: Catalog) -> str:
