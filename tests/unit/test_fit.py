@@ -13,6 +13,7 @@ import pytest
 from matplotlib.text import Text
 
 from rib.base.errors import UserError
+from rib.base.settings import to_params
 from rib.config.catalog import Catalog
 from rib.config.config import config_of
 from rib.config.grid import resolve_grid
@@ -523,7 +524,7 @@ def catalog_with_own_family(with_entries):
     """The catalogue and a family, mine, in which LwF can fit; it has a dataset and a model."""
     own_catalog = Catalog([ROOT / "workflow/catalog"])
     defaults = resolve(own_catalog, family="emoji").family.defaults
-    family = {"can_fit": ["lwf"], "defaults": {**defaults, "targets": ["my_set"]}}
+    family = {"can_fit": ["lwf"], "defaults": {**to_params(defaults), "targets": ["my_set"]}}
     return with_entries(
         families={"mine": family},
         datasets={"my_set": {"family": "mine"}},

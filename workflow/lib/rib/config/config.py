@@ -63,13 +63,9 @@ class ImageBudget(Described):
 class Limits(Described):
     """Limits of photos and archives."""
 
-    photo_megabytes: Count = Field(
-        256,
-        description="millions of bytes of an encoded photo, from 1",
-    )
+    photo_megabytes: Count = Field(256, description="millions of bytes of an encoded photo, from 1")
     photo_megapixels: Annotated[Whole, Field(ge=2)] = Field(
-        100,
-        description="millions of pixels of a photo, from 2, checked before it is decoded",
+        100, description="millions of pixels of a photo, from 2, checked before it is decoded"
     )
     archive_ratio: Count = Field(
         100,
@@ -82,8 +78,7 @@ class Split(Described):
     """Fractions of the splits of protocol held_out."""
 
     train: Fraction = Field(
-        0.6,
-        description="fraction of the source images for training, between 0 and 1",
+        0.6, description="fraction of the source images for training, between 0 and 1"
     )
     select: Fraction = Field(
         0.2,
@@ -106,8 +101,7 @@ class Training(Described):
         "recipe and family",
     )
     batch_size: DefaultOrCount = Field(
-        "default",
-        description="images per step, from 1; 'default' is the family's",
+        "default", description="images per step, from 1; 'default' is the family's"
     )
     micro_batch_size: Literal["all"] | Count = Field(
         "all",
@@ -125,8 +119,7 @@ class Compute(Described):
     """Settings of the computation."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto",
-        description="'auto' (CUDA if it works, else CPU), 'cpu' or 'cuda'",
+        "auto", description="'auto' (CUDA if it works, else CPU), 'cpu' or 'cuda'"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
@@ -174,8 +167,7 @@ class Compute(Described):
         "it",
     )
     evaluation_batch_size: Count = Field(
-        64,
-        description="images per forward pass in evaluation, from 1",
+        64, description="images per forward pass in evaluation, from 1"
     )
 
 
@@ -223,10 +215,7 @@ class Stir(Described):
         description="images of each target, 5 to 10000, class-balanced; each needs `steps` "
         "forward and backward passes per run",
     )
-    steps: FromZero = Field(
-        200,
-        description="steps of gradient descent on pixels, from 0",
-    )
+    steps: FromZero = Field(200, description="steps of gradient descent on pixels, from 0")
     layer: Layer = Field(
         "pre_logits",
         description="layer whose representation is inverted: stage1 to stage4 or pre_logits (see "
@@ -242,35 +231,26 @@ class Stir(Described):
         description="initial learning rate of Adam, above 0, in units of the pixel range; decays "
         "to 0 by a cosine schedule",
     )
-    seed: Seed = Field(
-        0,
-        description="seed of the noise, a whole number from 0 to 2^64 - 1",
-    )
+    seed: Seed = Field(0, description="seed of the noise, a whole number from 0 to 2^64 - 1")
 
 
 class Statistics(Described):
     """Confidence intervals."""
 
     replicates: Annotated[Whole, Field(ge=100)] = Field(
-        2000,
-        description="bootstrap replicates, from 100",
+        2000, description="bootstrap replicates, from 100"
     )
     confidence: Fraction = Field(
-        0.95,
-        description="level of the confidence intervals, between 0 and 1",
+        0.95, description="level of the confidence intervals, between 0 and 1"
     )
-    seed: FromZero = Field(
-        0,
-        description="seed of the resampling, a whole number from 0",
-    )
+    seed: FromZero = Field(0, description="seed of the resampling, a whole number from 0")
 
 
 class Config(Described):
     """What to run: config.yaml."""
 
     family: str = Field(
-        "fashion",
-        description="family of datasets to run, a file of catalog/families",
+        "fashion", description="family of datasets to run, a file of catalog/families"
     )
     catalog: Folders = Field(
         default_factory=list,
@@ -289,8 +269,7 @@ class Config(Described):
         "to the grid",
     )
     models: Names = Field(
-        "default",
-        description="'default' (the family's short list), 'all', or a list of models",
+        "default", description="'default' (the family's short list), 'all', or a list of models"
     )
     methods: Names = Field(
         "default",
@@ -367,8 +346,7 @@ class Config(Described):
         "by source image, of which identical images are one, and evaluates on test",
     )
     split: Split = Field(
-        default_factory=Split,
-        description="fractions of the splits of protocol held_out",
+        default_factory=Split, description="fractions of the splits of protocol held_out"
     )
     select: Literal["none", "target", "leave_one_out", "oracle"] = Field(
         "none",
@@ -398,13 +376,9 @@ class Config(Described):
         "compared with published ones",
     )
     training: Training = Field(
-        default_factory=Training,
-        description="settings shared by every fine-tuning method",
+        default_factory=Training, description="settings shared by every fine-tuning method"
     )
-    compute: Compute = Field(
-        default_factory=Compute,
-        description="settings of the computation",
-    )
+    compute: Compute = Field(default_factory=Compute, description="settings of the computation")
     name: Annotated[str, matching("[A-Za-z0-9_-]*")] = Field(
         "",
         description="folder in reports/ for the tables, figures and page, letters, digits, - and "
@@ -433,17 +407,12 @@ class Config(Described):
         description="features of runs, and the runs whose features are compared",
     )
     distances: Distances = Field(
-        default_factory=Distances,
-        description="distances between datasets",
+        default_factory=Distances, description="distances between datasets"
     )
     stir: Stir = Field(
-        default_factory=Stir,
-        description="shared invariances by representation inversion",
+        default_factory=Stir, description="shared invariances by representation inversion"
     )
-    statistics: Statistics = Field(
-        default_factory=Statistics,
-        description="confidence intervals",
-    )
+    statistics: Statistics = Field(default_factory=Statistics, description="confidence intervals")
 
 
 def config_of(choices: object, where: str) -> dict[str, Any]:

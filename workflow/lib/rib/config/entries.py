@@ -63,11 +63,9 @@ def _none(threshold: object) -> object:
 class Style(Described):
     """Colour and marker in figures."""
 
-    colour: Annotated[str, matching("#[0-9a-fA-F]{6}")] = Field(
-        description="hex colour",
-    )
+    colour: Annotated[str, matching("#[0-9a-fA-F]{6}")] = Field(description="hex colour")
     marker: Annotated[str, matching("[.,ov^<>12348spP*hH+xXDd|_]")] = Field(
-        description="a Matplotlib marker: one of .,ov^<>12348spP*hH+xXDd|_",
+        description="a Matplotlib marker: one of .,ov^<>12348spP*hH+xXDd|_"
     )
 
 
@@ -76,55 +74,43 @@ class Classes(Described):
 
     file: FileName = Field(
         description="a file in catalog/classes; for timm the name of one of its lists: imagenet, "
-        "imagenet_a, imagenet_r",
+        "imagenet_a, imagenet_r"
     )
     format: Literal["class_map", "wnids", "index_map", "timm", "own"] = Field(
         description="class_map (emoji, codepoint, wnids, reason, optionally also: other emoji "
         "that are right answers), wnids (one per class), index_map (key, indices), "
-        "timm, or own (key, name): classes that are not ImageNet's",
+        "timm, or own (key, name): classes that are not ImageNet's"
     )
 
 
 class ProxyPart(Described):
     """A part of an evaluated dataset that stands in for the pretraining data."""
 
-    part_of: str = Field(
-        description="the dataset",
-    )
-    images_per_class: Count = Field(
-        description="number of images per class",
-    )
+    part_of: str = Field(description="the dataset")
+    images_per_class: Count = Field(description="number of images per class")
 
 
 class DefaultGrid(Described):
     """The grid for values `default` in config.yaml."""
 
-    models: Names = Field(
-        description="list of models",
-    )
-    methods: list[str] = Field(
-        description="list of methods",
-    )
+    models: Names = Field(description="list of models")
+    methods: list[str] = Field(description="list of methods")
     recipes: Names = Field(
         default_factory=lambda: ["paper"],
         description="list of recipes; methods trained with the first are named without it",
     )
-    targets: Names = Field(
-        description="list of datasets to fine-tune on",
-    )
+    targets: Names = Field(description="list of datasets to fine-tune on")
     train_subset: Annotated[list[Literal["all"] | Count], Field(min_length=1)] = Field(
         default_factory=_all_images,
         description="sizes of the training subset: all, or numbers of images",
     )
     image_size: Literal["native"] | Side = Field(
-        description="side of the input in pixels, 32 to 1024, or 'native'",
+        description="side of the input in pixels, 32 to 1024, or 'native'"
     )
     epochs: Count = Field(
-        description="passes over the target, from 1, for methods and recipes that do not say",
+        description="passes over the target, from 1, for methods and recipes that do not say"
     )
-    batch_size: Count = Field(
-        description="images per step, from 1",
-    )
+    batch_size: Count = Field(description="images per step, from 1")
 
 
 class Family(Described):
@@ -135,28 +121,21 @@ class Family(Described):
     name: Annotated[str, matching("[A-Za-z0-9_]+", 100)] = Field(
         description="the name of a family, which is the name of its file: letters, digits and _"
     )
-    title: Label = Field(
-        description="name of the family in figures and tables",
-    )
-    description: Prose = Field(
-        description="one sentence: what the datasets have in common",
-    )
+    title: Label = Field(description="name of the family in figures and tables")
+    description: Prose = Field(description="one sentence: what the datasets have in common")
     limits: Prose | None = Field(
         None,
         description="what numbers of the family cannot show, in sentences for the first lines of "
         "its page",
     )
-    classes: Classes = Field(
-        description="a label space",
-    )
+    classes: Classes = Field(description="a label space")
     crop_pct: Annotated[Number, Field(ge=0.25, le=1)] | None = Field(
         None,
         description="fraction, from 0.25 to 1, of each image that the centre crop keeps, in place"
         " of each model's own",
     )
     example_target: str | None = Field(
-        None,
-        description="the target in figures that show a single target, if it is in the grid",
+        None, description="the target in figures that show a single target, if it is in the grid"
     )
     reference: str | ProxyPart | None = Field(
         None,
@@ -212,31 +191,27 @@ class Family(Described):
         "models that are not named), and epochs or steps if they differ from the "
         "defaults",
     )
-    defaults: DefaultGrid = Field(
-        description="the grid for values 'default' in config.yaml",
-    )
+    defaults: DefaultGrid = Field(description="the grid for values 'default' in config.yaml")
 
 
 class Terms(Described):
     """Terms of a licence that forbids fine-tuning."""
 
     accept: Annotated[str, matching("[a-z_]+")] = Field(
-        description="word that config's accept_terms must list",
+        description="word that config's accept_terms must list"
     )
-    terms: Prose = Field(
-        description="terms of the licence, as a sentence",
-    )
+    terms: Prose = Field(description="terms of the licence, as a sentence")
 
 
 class Parts(Described):
     """The parts in which a dataset is evaluated."""
 
     column: Column = Field(
-        description="column of the dataset's index, which its layout gives, with the slice",
+        description="column of the dataset's index, which its layout gives, with the slice"
     )
     levels: Annotated[dict[PathPart, Levels], Field(min_length=2)] = Field(
         description="levels of the slice by part; each level is in one of them; the name of a "
-        "part is used in paths: letters, digits and _",
+        "part is used in paths: letters, digits and _"
     )
 
 
@@ -249,45 +224,32 @@ class Dataset(Described):
         description="the name of a dataset, used in paths: letters, digits and _, not starting "
         "with group_, and not none, which is reserved"
     )
-    family: str = Field(
-        description="family of the dataset",
-    )
-    label: Label = Field(
-        description="name in figures and tables",
-    )
+    family: str = Field(description="family of the dataset")
+    label: Label = Field(description="name in figures and tables")
     source: DatasetSource | None = Field(
         None,
         description="hf-datasets:OWNER/NAME, a dataset of the Hugging Face hub, the same as a "
         "mapping (kind hf-datasets), or another source of the archive",
     )
     sources: Annotated[list[DatasetSource], Field(min_length=2)] | None = Field(
-        None,
-        description="sources of a dataset with several archives",
+        None, description="sources of a dataset with several archives"
     )
     archives_of: str | None = Field(
-        None,
-        description="another dataset whose archives contain it, in place of its own",
+        None, description="another dataset whose archives contain it, in place of its own"
     )
-    classes: Classes | None = Field(
-        None,
-        description="a label space",
-    )
+    classes: Classes | None = Field(None, description="a label space")
     layout: str = Field(
         description="layout of the archive: a module of rib/data/layouts or of a catalogue "
-        "folder's layouts/",
+        "folder's layouts/"
     )
-    settings: dict[str, Any] = Field(
-        default_factory=dict,
-        description="settings of the layout",
-    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings of the layout")
     role: Literal["ood", "in_distribution", "reference"] = Field(
         "ood",
         description="ood; in_distribution: evaluated, but neither a target nor part of RI; "
         "reference: the pretraining proxy, not evaluated",
     )
     optional: Flag = Field(
-        False,
-        description="true if it is in the grid only when listed in config's datasets",
+        False, description="true if it is in the grid only when listed in config's datasets"
     )
     variant_of: str | None = Field(
         None,
@@ -337,12 +299,10 @@ class Dataset(Described):
         "stop; for terms of a licence see tuning",
     )
     images: Count | None = Field(
-        None,
-        description="exact number of images; preparation fails if it differs",
+        None, description="exact number of images; preparation fails if it differs"
     )
     about_images: Count | None = Field(
-        None,
-        description="approximate number of images, for cost estimates",
+        None, description="approximate number of images, for cost estimates"
     )
     evaluation_group: PathPart = Field(
         "",
@@ -356,8 +316,7 @@ class Dataset(Described):
         "finished part, and several GPUs share the evaluation of one run",
     )
     source_group: str | None = Field(
-        None,
-        description="name shared by datasets made from the same source images",
+        None, description="name shared by datasets made from the same source images"
     )
     icons_file: FileName | None = Field(
         None,
@@ -389,12 +348,8 @@ class Dataset(Described):
         description="excluded class keys or image ids, with the reason; a key is a text: in "
         "quotes if YAML would read a number",
     )
-    licence: Prose = Field(
-        description="licence of the images",
-    )
-    origin: Prose = Field(
-        description="author of the images",
-    )
+    licence: Prose = Field(description="licence of the images")
+    origin: Prose = Field(description="author of the images")
     # Sources of its archives as jobs get them, or those of the dataset whose archives it uses.
     # Empty if they are files of the hub that no job of this run reads.
     archives: tuple[dict[str, Any], ...] = ()
@@ -448,20 +403,18 @@ class Preprocessing(Described):
     """Preprocessing that a model expects."""
 
     input_size: Annotated[Whole, Field(ge=32, le=4096)] = Field(
-        description="native side of the input in pixels, from 32 to 4096",
+        description="native side of the input in pixels, from 32 to 4096"
     )
     crop_pct: Annotated[Number, Field(ge=0.25, le=1)] = Field(
         description="fraction, from 0.25 to 1, of the resized shorter side that the centre crop "
-        "keeps",
+        "keeps"
     )
-    interpolation: Literal["bilinear", "bicubic"] = Field(
-        description="bilinear or bicubic",
-    )
+    interpolation: Literal["bilinear", "bicubic"] = Field(description="bilinear or bicubic")
     mean: Annotated[list[Number], Field(min_length=3, max_length=3)] = Field(
-        description="per RGB channel, in 0..1",
+        description="per RGB channel, in 0..1"
     )
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)] = Field(
-        description="per RGB channel, in 0..1",
+        description="per RGB channel, in 0..1"
     )
     crop_mode: Literal["center", "squash"] = Field(
         "center",
@@ -473,47 +426,30 @@ class Preprocessing(Described):
 class Pretraining(Described):
     """How a model is trained from random weights."""
 
-    dataset: str = Field(
-        description="the training data, a dataset of role reference",
-    )
+    dataset: str = Field(description="the training data, a dataset of role reference")
     size: SizeOfSubset = Field(
         "all",
         description="size of the training data: 'all', a number of images from 1, or a fraction "
         "from 0.0001 to below 1; subsets of one seed are nested",
     )
     test: str = Field(
-        description="a dataset of role in_distribution, on which its held-out accuracy is measured",
+        description="a dataset of role in_distribution, on which its held-out accuracy is measured"
     )
-    epochs: Count | None = Field(
-        None,
-        description="passes over the images, from 1",
-    )
-    steps: Count | None = Field(
-        None,
-        description="steps, from 1, in place of epochs",
-    )
-    batch_size: Count = Field(
-        description="images per step, from 1",
-    )
-    lr: Positive = Field(
-        description="peak learning rate",
-    )
+    epochs: Count | None = Field(None, description="passes over the images, from 1")
+    steps: Count | None = Field(None, description="steps, from 1, in place of epochs")
+    batch_size: Count = Field(description="images per step, from 1")
+    lr: Positive = Field(description="peak learning rate")
     recipe: str | None = Field(
         None,
         description="optimiser and schedule, an entry of recipes.yaml; without it SGD, whose "
         "settings are the next three keys",
     )
-    momentum: BelowOne | None = Field(
-        None,
-        description="momentum of SGD, by default 0.9",
-    )
+    momentum: BelowOne | None = Field(None, description="momentum of SGD, by default 0.9")
     weight_decay: NonNegative | None = Field(
-        None,
-        description="L2 weight decay of SGD, by default 0",
+        None, description="L2 weight decay of SGD, by default 0"
     )
     warmup_fraction: UpToOne | None = Field(
-        None,
-        description="linear warm-up as a fraction of all steps, by default 0.1",
+        None, description="linear warm-up as a fraction of all steps, by default 0.1"
     )
     shift: Annotated[Whole, Field(ge=1, le=32)] | None = Field(
         None,
@@ -553,18 +489,10 @@ class Model(Described):
         description="a model's name (docs/adding.md): keys that the entry does not have are those"
         " of its record in models.lock.json",
     )
-    families: list[str] = Field(
-        description="families in which models 'all' includes it",
-    )
-    label: Label = Field(
-        description="name in figures and tables",
-    )
-    type: Literal["vit", "cnn"] = Field(
-        description="vit (attention) or cnn (convolutions)",
-    )
-    pretraining: Prose = Field(
-        description="pretraining data",
-    )
+    families: list[str] = Field(description="families in which models 'all' includes it")
+    label: Label = Field(description="name in figures and tables")
+    type: Literal["vit", "cnn"] = Field(description="vit (attention) or cnn (convolutions)")
+    pretraining: Prose = Field(description="pretraining data")
     group: Label | None = Field(
         None,
         description="name of a group of replicates: models that differ only in what chance "
@@ -581,10 +509,10 @@ class Model(Described):
         "training images; lines of effective robustness are fitted to such models",
     )
     library: Literal["timm", "open_clip"] = Field(
-        description="the library that builds it: timm, or open_clip for a visual tower",
+        description="the library that builds it: timm, or open_clip for a visual tower"
     )
     architecture: Annotated[str, matching("[A-Za-z0-9_.-]+")] = Field(
-        description="name of the architecture in that library",
+        description="name of the architecture in that library"
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict,
@@ -592,30 +520,22 @@ class Model(Described):
         "rib.config.model_arguments lists",
     )
     resized_by: Literal["img_size", "force_image_size"] | None = Field(
-        None,
-        description="the argument with which the network is built for another input size",
+        None, description="the argument with which the network is built for another input size"
     )
-    parameters: Count | None = Field(
-        None,
-        description="number of parameters, for cost estimates",
-    )
+    parameters: Count | None = Field(None, description="number of parameters, for cost estimates")
     head: Literal["published", "zero_shot", "none"] = Field(
         "published",
         description="published (the head of the weights), zero_shot (made from class names by an "
         "open_clip text tower) or none (fitted on the family's reference)",
     )
-    source: Source | None = Field(
-        None,
-        description="the archive or weights file as published",
-    )
+    source: Source | None = Field(None, description="the archive or weights file as published")
     tokenizer: list[Source] = Field(
         default_factory=list,
         description="files of an open_clip text tower's tokenizer, for those that open_clip does "
         "not contain",
     )
     gated: Flag = Field(
-        False,
-        description="true if the hub gives the weights only to users who accepted terms",
+        False, description="true if the hub gives the weights only to users who accepted terms"
     )
     pretrain: Pretraining | None = Field(
         None,
@@ -627,16 +547,9 @@ class Model(Described):
         default_factory=PublishedWeights,
         description="location of the state dict in the archive, and mapping of its keys",
     )
-    preprocessing: Preprocessing = Field(
-        description="preprocessing that the model expects",
-    )
-    licence: Prose = Field(
-        description="licence of the weights",
-    )
-    style: Style | None = Field(
-        None,
-        description="style in figures",
-    )
+    preprocessing: Preprocessing = Field(description="preprocessing that the model expects")
+    licence: Prose = Field(description="licence of the weights")
+    style: Style | None = Field(None, description="style in figures")
     # Sources of the weights and then of the tokenizer, as jobs get them.
     archives: tuple[dict[str, Any], ...] = ()
 
@@ -675,23 +588,16 @@ class Recipe(Described):
     name: Annotated[str, matching("[a-z0-9_]+", 100)] = Field(
         description="the name of a recipe, used in paths: lower-case letters, digits and _"
     )
-    label: Label = Field(
-        description="name in figures and tables",
-    )
+    label: Label = Field(description="name in figures and tables")
     optimizer: Literal["sgd", "adamw", "lion"] = Field(
-        description="sgd (with momentum), adamw or lion, as made by timm's factory",
+        description="sgd (with momentum), adamw or lion, as made by timm's factory"
     )
-    momentum: BelowOne = Field(
-        0.9,
-        description="momentum of sgd, 0 to below 1",
-    )
+    momentum: BelowOne = Field(0.9, description="momentum of sgd, 0 to below 1")
     weight_decay: NonNegative = Field(
-        0.0,
-        description="weight decay, from 0; decoupled for adamw and lion",
+        0.0, description="weight decay, from 0; decoupled for adamw and lion"
     )
     decay_norm_and_bias: Flag = Field(
-        True,
-        description="false exempts biases and scales of norms from weight decay",
+        True, description="false exempts biases and scales of norms from weight decay"
     )
     layer_decay: Share | None = Field(
         None,
@@ -699,29 +605,19 @@ class Recipe(Described):
         " for the same rate everywhere",
     )
     clip_norm: Positive | None = Field(
-        None,
-        description="maximum norm of the gradient, above 0; null for no clipping",
+        None, description="maximum norm of the gradient, above 0; null for no clipping"
     )
-    label_smoothing: BelowOne = Field(
-        0.0,
-        description="label smoothing, 0 to below 1",
-    )
+    label_smoothing: BelowOne = Field(0.0, description="label smoothing, 0 to below 1")
     augmentation: Unique[Literal["flip", "crop", "randaugment"]] = Field(
-        default_factory=list,
-        description="list of flip, crop and randaugment; empty for none",
+        default_factory=list, description="list of flip, crop and randaugment; empty for none"
     )
-    warmup_steps: FromZero = Field(
-        500,
-        description="maximum linear warm-up in steps, from 0",
-    )
+    warmup_steps: FromZero = Field(500, description="maximum linear warm-up in steps, from 0")
     warmup_fraction: UpToOne = Field(
         0.1,
         description="maximum warm-up as a fraction of all steps, 0 to 1; the shorter of the two "
         "is used",
     )
-    source: Prose = Field(
-        description="paper or file that defines it",
-    )
+    source: Prose = Field(description="paper or file that defines it")
 
     @property
     def training(self) -> dict[str, Any]:
@@ -735,14 +631,8 @@ class Recipe(Described):
 class Cost(Described):
     """Cost of a method, as a multiple of full fine-tuning."""
 
-    training: NonNegative | None = Field(
-        None,
-        description="seconds of fine-tuning",
-    )
-    storage: NonNegative | None = Field(
-        None,
-        description="bytes of what it stores",
-    )
+    training: NonNegative | None = Field(None, description="seconds of fine-tuning")
+    storage: NonNegative | None = Field(None, description="bytes of what it stores")
 
 
 class Method(Described):
@@ -760,11 +650,9 @@ class Method(Described):
         description="the name of a method, used in paths: lower-case letters, digits and _; "
         "pretrained is reserved for the model before fine-tuning"
     )
-    label: Label = Field(
-        description="name in figures and tables",
-    )
+    label: Label = Field(description="name in figures and tables")
     algorithm: str = Field(
-        description="a module of rib/methods or of a catalogue folder's methods/",
+        description="a module of rib/methods or of a catalogue folder's methods/"
     )
     form: Form = Field(
         FINETUNE,
@@ -792,8 +680,7 @@ class Method(Described):
         " steps if they differ from the family's",
     )
     parents: Strings = Field(
-        (),
-        description="for a merge: the merged methods, besides the pretrained model",
+        (), description="for a merge: the merged methods, besides the pretrained model"
     )
     over: Literal["methods", "seeds", "variants", "targets"] = Field(
         "methods",
@@ -828,15 +715,10 @@ class Method(Described):
         "fit_threshold are unfinished",
     )
     types: Annotated[tuple[Literal["vit", "cnn"], ...], Strict(False), Field(min_length=1)] = Field(
-        ("vit", "cnn"),
-        description="supported types of models: vit, cnn",
+        ("vit", "cnn"), description="supported types of models: vit, cnn"
     )
-    source: Prose = Field(
-        description="paper, equation or file that defines it",
-    )
-    style: Style = Field(
-        description="style in figures",
-    )
+    source: Prose = Field(description="paper, equation or file that defines it")
+    style: Style = Field(description="style in figures")
     # Only variants have the next six.
     base: str | None = None  # name of the entry that it is a variant of
     # name without a swept rate of its own, which all rates of its sweep share: `lora-rank4` of
@@ -871,7 +753,7 @@ class Affine(Described):
     """RandomAffine's arguments."""
 
     degrees: Annotated[Number, Field(ge=0, le=180)] = Field(
-        description="largest turn to either side, in degrees, 0 to 180",
+        description="largest turn to either side, in degrees, 0 to 180"
     )
     translate: Pair[UpToOne] | None = Field(
         None,
@@ -879,21 +761,15 @@ class Affine(Described):
         "to 1",
     )
     scale: Range[Scale] | None = Field(
-        None,
-        description="smallest and largest scale, above 0 to 10",
+        None, description="smallest and largest scale, above 0 to 10"
     )
     shear: Annotated[Number, Field(ge=0, lt=90)] | None = Field(
-        None,
-        description="largest shear along the x axis, in degrees, 0 to below 90",
+        None, description="largest shear along the x axis, in degrees, 0 to below 90"
     )
     interpolation: Literal["nearest", "bilinear"] = Field(
-        "bilinear",
-        description="nearest or bilinear",
+        "bilinear", description="nearest or bilinear"
     )
-    fill: Pixel = Field(
-        0,
-        description="value of pixels outside of the image, 0 to 255",
-    )
+    fill: Pixel = Field(0, description="value of pixels outside of the image, 0 to 255")
 
 
 class ColourJitter(Described):
@@ -904,17 +780,12 @@ class ColourJitter(Described):
         description="x, 0 to 10: brightness is multiplied by a factor between 1 - x, or 0, and 1 "
         "+ x",
     )
-    contrast: Factor | None = Field(
-        None,
-        description="as brightness, 0 to 10",
-    )
+    contrast: Factor | None = Field(None, description="as brightness, 0 to 10")
     saturation: Factor | None = Field(
-        None,
-        description="as brightness, 0 to 10; grey images stay as they are",
+        None, description="as brightness, 0 to 10; grey images stay as they are"
     )
     hue: Annotated[Number, Field(ge=0, le=0.5)] | None = Field(
-        None,
-        description="largest change of hue, 0 to 0.5; grey images stay as they are",
+        None, description="largest change of hue, 0 to 0.5; grey images stay as they are"
     )
 
     @model_validator(mode="after")
@@ -930,7 +801,7 @@ class Posterise(Described):
     """RandomPosterize's arguments."""
 
     bits: Annotated[Whole, Field(ge=1, le=7)] = Field(
-        description="bits of each channel that are kept, 1 to 7",
+        description="bits of each channel that are kept, 1 to 7"
     )
 
 
@@ -938,7 +809,7 @@ class Solarise(Described):
     """RandomSolarize's arguments."""
 
     threshold: Annotated[Number, Field(ge=0, le=255)] = Field(
-        description="values from this one on are inverted, 0 to 255",
+        description="values from this one on are inverted, 0 to 255"
     )
 
 
@@ -947,91 +818,57 @@ class Blur(Described):
 
     kernel_size: Annotated[
         Literal[3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31], AsNumber
-    ] = Field(
-        description="side of the kernel in pixels, an odd number from 3 to 31",
-    )
+    ] = Field(description="side of the kernel in pixels, an odd number from 3 to 31")
     sigma: Range[UpToHundred] = Field(
-        description="smallest and largest standard deviation, in pixels, above 0 to 100",
+        description="smallest and largest standard deviation, in pixels, above 0 to 100"
     )
 
 
 class Noise(Described):
     """GaussianNoise's arguments."""
 
-    sigma: Share = Field(
-        description="standard deviation, as a fraction of 255, above 0 to 1",
-    )
+    sigma: Share = Field(description="standard deviation, as a fraction of 255, above 0 to 1")
 
 
 class Erasing(Described):
     """RandomErasing's arguments."""
 
     scale: Range[Share] = Field(
-        description="smallest and largest fraction of the area that is erased, above 0 to 1",
+        description="smallest and largest fraction of the area that is erased, above 0 to 1"
     )
     ratio: Range[UpToHundred] = Field(
-        description="smallest and largest ratio of the rectangle's sides, above 0 to 100",
+        description="smallest and largest ratio of the rectangle's sides, above 0 to 100"
     )
-    value: Pixel = Field(
-        0,
-        description="value of the erased pixels, 0 to 255",
-    )
+    value: Pixel = Field(0, description="value of the erased pixels, 0 to 255")
 
 
 class Perspective(Described):
     """RandomPerspective's arguments."""
 
     distortion_scale: Share = Field(
-        description="how far corners move, as a fraction of half a side, above 0 to 1",
+        description="how far corners move, as a fraction of half a side, above 0 to 1"
     )
     interpolation: Literal["nearest", "bilinear"] = Field(
-        "bilinear",
-        description="nearest or bilinear",
+        "bilinear", description="nearest or bilinear"
     )
-    fill: Pixel = Field(
-        0,
-        description="value of pixels outside of the image, 0 to 255",
-    )
+    fill: Pixel = Field(0, description="value of pixels outside of the image, 0 to 255")
 
 
 class Transforms(Described):
     """Transforms of torchvision.transforms.v2, with the arguments of their classes."""
 
-    affine: Affine | None = Field(
-        None,
-        description="RandomAffine's arguments by name",
-    )
+    affine: Affine | None = Field(None, description="RandomAffine's arguments by name")
     colour_jitter: ColourJitter | None = Field(
-        None,
-        description="ColorJitter's arguments by name, at least one",
+        None, description="ColorJitter's arguments by name, at least one"
     )
-    invert: Invert | None = Field(
-        None,
-        description="{}: RandomInvert has no argument",
-    )
-    posterise: Posterise | None = Field(
-        None,
-        description="RandomPosterize's arguments by name",
-    )
-    solarise: Solarise | None = Field(
-        None,
-        description="RandomSolarize's arguments by name",
-    )
-    blur: Blur | None = Field(
-        None,
-        description="GaussianBlur's arguments by name",
-    )
-    noise: Noise | None = Field(
-        None,
-        description="GaussianNoise's arguments by name",
-    )
-    erasing: Erasing | None = Field(
-        None,
-        description="RandomErasing's arguments by name",
-    )
+    invert: Invert | None = Field(None, description="{}: RandomInvert has no argument")
+    posterise: Posterise | None = Field(None, description="RandomPosterize's arguments by name")
+    solarise: Solarise | None = Field(None, description="RandomSolarize's arguments by name")
+    blur: Blur | None = Field(None, description="GaussianBlur's arguments by name")
+    noise: Noise | None = Field(None, description="GaussianNoise's arguments by name")
+    erasing: Erasing | None = Field(None, description="RandomErasing's arguments by name")
     perspective: Perspective | None = Field(
-        None,
-        description="RandomPerspective's arguments by name",
+        None, description="RandomPerspective's arguments by name"
     )
 
     @model_validator(mode="after")
@@ -1047,20 +884,16 @@ class Augmentation(Described):
     name: Annotated[str, matching("[a-z0-9_]+", 100)] = Field(
         description="the name of an augmentation: lower-case letters, digits and _"
     )
-    label: Label = Field(
-        description="name in texts",
-    )
+    label: Label = Field(description="name in texts")
     most: Count = Field(
         description="an image gets none to so many of the transforms, each number as likely; from"
-        " 1 to the number of transforms",
+        " 1 to the number of transforms"
     )
     transforms: Transforms = Field(
         description="transforms of torchvision.transforms.v2 by name, with the arguments of their"
-        " classes",
+        " classes"
     )
-    source: Prose = Field(
-        description="paper or file that defines it",
-    )
+    source: Prose = Field(description="paper or file that defines it")
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def checked_model(name: str, entry: object, where: str) -> Model:
     Raises:
         UserError: It has a wrong key, or an argument that may load something.
     """
-    model = checked(Model, entry, where, name)
+    model = checked(Model, entry, where, name, [name])
     check_arguments(model.library, model.arguments, f"{where}, {name}")
     return model
 

@@ -199,8 +199,7 @@ class HubDataset(Described):
         description="owner/name of the repository"
     )
     revision: Annotated[str, matching(REVISION, 200)] | None = Field(
-        None,
-        description="commit, tag or branch, such as refs/convert/parquet; main by default",
+        None, description="commit, tag or branch, such as refs/convert/parquet; main by default"
     )
     config: ShortLabel | None = Field(
         None,
