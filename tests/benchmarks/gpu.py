@@ -47,10 +47,10 @@ from tqdm import tqdm
 
 from rib.base.errors import UserError
 from rib.base.progress import Progress
+from rib.config.config import config_of
 from rib.config.geometry import Geometry
 from rib.config.grid import resolve_grid
 from rib.config.memory import CUDA_ON_GPU, GIGA, MEGA, NetworkMemory
-from rib.config.schema import validated
 from rib.data.prepared import PreparedDataset
 from rib.evaluation.evaluate import ENCODING, _rows
 from rib.evaluation.score import score
@@ -377,7 +377,7 @@ def estimated_bytes(batch_size: int, device: torch.device) -> dict[str, float]:
         "recipes": ["paper"],
         "compute": {"precision": precision, "evaluation_batch_size": batch_size},
     }
-    memory = NetworkMemory(resolve_grid(validated(config, "config", "make gpu"), census.CATALOG))
+    memory = NetworkMemory(resolve_grid(config_of(config, "make gpu"), census.CATALOG))
     training = memory.training_on_gpu(MODEL, batch_size, checkpointing=False)
     evaluation = memory.evaluation_on_gpu(MODEL)
     assert training is not None and evaluation is not None  # the catalogue knows the architecture

@@ -101,7 +101,7 @@ def architectures() -> Iterator[tuple[str, str, dict, int]]:
     for model in catalog.models.values():
         if model.architecture not in listed:
             listed.add(model.architecture)
-            side = model.preprocessing["input_size"]
+            side = model.preprocessing.input_size
             yield model.library, model.architecture, model.arguments, side
     for record in read_json(TABLE.with_name("models.lock.json")).values():
         if record["architecture"] not in listed:

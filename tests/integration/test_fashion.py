@@ -26,11 +26,11 @@ SCRIPT = ROOT / "workflow/catalog/fashion_adversarial.py"
 def archives(tmp_path_factory):
     """The four files: of the project's own download, else fetched."""
     folder = ROOT / "data/raw" / OWNER.raw
-    names = [source["file"] for source in OWNER.sources]
+    names = [source["file"] for source in OWNER.archives]
     if not all((folder / name).is_file() for name in names):
         folder = tmp_path_factory.mktemp("archives")
         try:
-            for source in OWNER.sources:
+            for source in OWNER.archives:
                 download(source, folder / source["file"], OWNER.name)
         except UserError as error:
             pytest.skip(f"Fashion-MNIST cannot be fetched: {error}")
@@ -75,7 +75,7 @@ def photos_of(dataset, published):
 
 
 def test_no_two_sets_share_a_photo(sets):
-    sources = {name: set(dataset.sources[1]) for name, dataset in sets.items()}
+    sources = {name: set(dataset.archives[1]) for name, dataset in sets.items()}
     for some, others in itertools.combinations(sources.values(), 2):
         assert not some & others
     assert {name: len(found) for name, found in sources.items()} == {

@@ -93,7 +93,7 @@ def fetch(folder, hub, **environment):
         catalog = Catalog([Path("own")])
         catalog.add_hub_files(["photos"])
         try:
-            for source in catalog.datasets["photos"].sources:
+            for source in catalog.datasets["photos"].archives:
                 download(source, Path(source["file"]), "photos")
         except UserError as error:
             print(error)

@@ -130,7 +130,7 @@ KEY = "budget.max_images_per_dataset"
         ({"default": -0.5}, f"config.yaml: '{KEY}.default' is -0.5"),
         ({"imagenet_d": 5}, f"config, {KEY}: .*'imagenet_d'.*'imagenet_"),
         ({"noto": 5}, f"config, {KEY}: .*'noto'.*besides 'default'"),
-        ({5: 0.5}, f"config, {KEY}: unknown dataset .* 5"),
+        ({5: 0.5}, f"config.yaml: '{KEY}' is {{5: 0.5}}"),
     ],
     ids=str,
 )

@@ -13,10 +13,11 @@ import pytest
 from matplotlib.text import Text
 
 from rib.base.errors import UserError
+from rib.base.settings import to_params
 from rib.config.catalog import Catalog
+from rib.config.config import config_of
 from rib.config.grid import resolve_grid
 from rib.config.run import RUN_COLUMNS, Run
-from rib.config.schema import validated
 from rib.figures import FigureFiles, write_figure
 from rib.statistics.fit import fit_table, name_other_rates, name_unfinished
 from rib.statistics.settings import FitRule
@@ -515,7 +516,7 @@ def test_a_family_of_ones_own_has_its_own_threshold(with_entries):
 
 def resolve(catalog, **choices):
     """The grid of a configuration."""
-    return resolve_grid(validated(choices, "config", "config.yaml"), catalog)
+    return resolve_grid(config_of(choices, "config.yaml"), catalog)
 
 
 @pytest.fixture
@@ -523,7 +524,7 @@ def catalog_with_own_family(with_entries):
     """The catalogue and a family, mine, in which LwF can fit; it has a dataset and a model."""
     own_catalog = Catalog([ROOT / "workflow/catalog"])
     defaults = resolve(own_catalog, family="emoji").family.defaults
-    family = {"can_fit": ["lwf"], "defaults": {**defaults, "targets": ["my_set"]}}
+    family = {"can_fit": ["lwf"], "defaults": {**to_params(defaults), "targets": ["my_set"]}}
     return with_entries(
         families={"mine": family},
         datasets={"my_set": {"family": "mine"}},

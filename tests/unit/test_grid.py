@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import get_args
 
 import pyarrow as pa
 import pytest
@@ -9,12 +10,13 @@ import torch
 import yaml
 
 from rib.base.errors import UserError
-from rib.base.settings import from_params
+from rib.base.settings import from_params, to_params
 from rib.config.catalog import Catalog
-from rib.config.entries import MERGES
+from rib.config.config import config_of
+from rib.config.entries import Augmentation, Transforms
+from rib.config.forms import MERGES
 from rib.config.grid import resolve_grid
 from rib.config.run import Run
-from rib.config.schema import load_schema, validated
 from rib.training.settings import TrainingSettings, learning_rates
 from tiny.grids import grid, project_catalog
 from tiny.project import ROOT
@@ -174,7 +176,7 @@ def test_a_grid_says_of_which_datasets_whole_photos_are_seen():
 
 def test_an_entry_may_ask_for_whole_photos_in_place_of_the_models_crop(with_entries):
     # given
-    defaults = {**grid().family.defaults, "models": ["my_model"], "targets": ["whole"]}
+    defaults = {**to_params(grid().family.defaults), "models": ["my_model"], "targets": ["whole"]}
     catalog = with_entries(
         families={"mine": {"defaults": defaults, "crop_pct": 0.5}},
         datasets={"whole": {"family": "mine", "crop": "none"}, "cropped": {"family": "mine"}},
@@ -741,7 +743,7 @@ def test_a_and_r_among_all_classes_are_their_photos_and_have_no_part_in_ri(name)
     assert name in chosen.ood
     assert among_all.name not in chosen.ood
     assert among_all.name not in chosen.targets
-    assert among_all.sources == original.sources
+    assert among_all.archives == original.archives
     assert among_all.images == original.images
     assert among_all.source_group == name
     classes = chosen.catalog.label_space(original).keys
@@ -808,7 +810,7 @@ def fashion_networks(with_entries, **changes_by_name):
 
     None takes a key away. Their group is that of the network, which has rates, if none is given.
     """
-    original = vars(project_catalog().models["fashion_cnn_1k"])
+    original = to_params(project_catalog().models["fashion_cnn_1k"])
     copied_keys = ("families", "label", "type", "pretraining", "architecture", "preprocessing")
     copied = {key: original[key] for key in copied_keys}
     models = {}
@@ -883,13 +885,12 @@ def test_each_field_of_an_augmentation_that_images_depend_on_is_in_the_settings_
     distinct_settings = {json.dumps(values, sort_keys=True) for values in settings.values()}
     assert len(distinct_settings) == len(changed_entries)
     # and these were all fields
-    schema = load_schema("augmentations")["additionalProperties"]["properties"]
-    assert set(schema) == {"label", "source", "most", "transforms"}
-    arguments_of_schema = {
-        name: set(transform["properties"])
-        for name, transform in schema["transforms"]["properties"].items()
-    }
-    assert arguments_of_schema == {name: set(keys) for name, keys in OTHER_ARGUMENTS.items()}
+    assert set(Augmentation.model_fields) == {"name", "label", "source", "most", "transforms"}
+    fields = Transforms.model_fields
+    assert fields.keys() == OTHER_ARGUMENTS.keys()
+    for name, arguments in OTHER_ARGUMENTS.items():
+        transform, _ = get_args(fields[name].annotation)  # or None
+        assert transform.model_fields.keys() == arguments.keys()
 
 
 def test_a_pretraining_has_the_settings_of_its_recipe_or_of_sgd(with_entries):
@@ -981,7 +982,7 @@ def test_a_rate_by_model_or_group_is_that_models_alone(catalog_with_groups):
     # then
     rates_of_models = {model: chosen.settings("ft", model)["lr"] for model in MODELS_IN_GROUPS}
     assert rates_of_models == {"one": 0.1, "two": 0.2, "three": 0.3}
-    as_config = validated(chosen.as_config(), "config", "config.yaml")
+    as_config = config_of(chosen.as_config(), "config.yaml")
     pasted = resolve_grid(as_config, catalog_with_groups)
     assert pasted.resolved() == chosen.resolved()
     assert pasted.methods == chosen.methods
@@ -1072,7 +1073,7 @@ def test_a_family_may_state_rates_by_group(with_entries):
     # given
     rates = {"lite": 0.02, "big": 0.01}
     defaults = {
-        **grid().family.defaults,
+        **to_params(grid().family.defaults),
         "models": ["small_net", "large_net"],
         "targets": ["my_set"],
     }
@@ -1090,7 +1091,7 @@ def test_a_family_may_state_rates_by_group(with_entries):
 
 def own_family(with_entries, models=("mine",), head="published", **changes):
     """A catalogue with a family that has one model and one dataset."""
-    defaults = {**grid().family.defaults, "models": ["my_model"], "targets": ["my_set"]}
+    defaults = {**to_params(grid().family.defaults), "models": ["my_model"], "targets": ["my_set"]}
     return with_entries(
         families={"mine": {"defaults": defaults, **changes}},
         datasets={"my_set": {"family": "mine"}},
@@ -1127,7 +1128,7 @@ def test_the_largest_seeds_are_taken_by_what_uses_them():
     largest_of_stir = (1 << 64) - 1
     choices = {"seeds": [largest], "stir": {"seed": largest_of_stir}}
     # when
-    config = validated(choices, "config", "config.yaml")
+    config = config_of(choices, "config.yaml")
     # then
     column_of_rows = pa.array(config["seeds"], pa.int32())
     generator = torch.Generator().manual_seed(config["stir"]["seed"])
@@ -1145,7 +1146,7 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
         "compute": {"compile": "False"},
     }
     # when
-    config = validated(choices, "config", "config.yaml")
+    config = config_of(choices, "config.yaml")
     # then
     assert config["seeds"] == [0, 1]
     assert config["training"]["epochs"] == 3
@@ -1279,7 +1280,7 @@ def test_trainings_share_fisher_information_where_it_does_not_depend_on_the_targ
 
 def test_a_family_that_asks_for_the_worst_group_needs_a_dataset_with_groups(with_entries):
     # given
-    defaults = {**grid().family.defaults, "models": ["my_model"], "targets": ["my_set"]}
+    defaults = {**to_params(grid().family.defaults), "models": ["my_model"], "targets": ["my_set"]}
     family = {"defaults": defaults, "scores": ["macro_f1", "worst_group"]}
 
     def catalog_with(dataset):

@@ -19,9 +19,9 @@ from torch import nn
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.catalog import Catalog
+from rib.config.config import config_of
 from rib.config.grid import resolve_grid
 from rib.config.run import Run
-from rib.config.schema import validated
 from rib.config.settings import LIBRARY, constant, takes_fisher
 from rib.data.view import DatasetFiles
 from rib.evaluation.fisher import compute_fisher
@@ -600,7 +600,7 @@ def test_settings_out_of_range_are_refused_before_anything_runs(
         "method_settings": {method: {setting: value}},
     }
     with pytest.raises(UserError, match=f"{method}: the setting '{setting}' is .*; give {range_}"):
-        resolve_grid(validated(choices, "config", "config.yaml"), catalog)
+        resolve_grid(config_of(choices, "config.yaml"), catalog)
 
 
 def test_an_algorithm_says_what_it_needs():

@@ -13,6 +13,7 @@ import pytest
 
 from rib.analyses.over_targets import over_targets_table
 from rib.base.errors import UserError
+from rib.base.settings import to_params
 from rib.config.run import RUN_COLUMNS, Run, parent_of
 from rib.evaluation.networks import merged_states
 from rib.evaluation.settings import MergeSettings
@@ -151,7 +152,7 @@ def test_a_parent_without_a_sweep_is_a_variant_of_a_merge_over_variants(with_ent
 def test_a_recipe_that_is_not_swept_has_no_merge_over_variants(with_entries):
     # given
     recipes = {"paper": {"ft": {"lr": [0.1, 0.2]}}, "adamw": {"ft": {"lr": 0.3}}}
-    defaults = {**grid().family.defaults, "targets": ["my_set"]}
+    defaults = {**to_params(grid().family.defaults), "targets": ["my_set"]}
     catalog = with_entries(
         families={"mine": {"recipes": recipes, "defaults": defaults}},
         datasets={"my_set": {"family": "mine"}},

@@ -44,7 +44,7 @@ def test_every_file_is_the_pinned_one_of_an_entry_and_listed_in_the_readme(fashi
         file = FOLDER / f"{name}.safetensors"
         digest = sha256(file)
         source = fashion.models[name].source
-        assert (source["file"], source["digest"]) == (file.name, f"sha256:{digest}")
+        assert (source.file, source.digest) == (file.name, f"sha256:{digest}")
         assert f"\n| `{file.name}` |" in readme
 
 

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from rib.base.errors import UserError
+from rib.base.settings import to_params
 from rib.config.catalog import Catalog
 from rib.training.settings import TrainingSettings
 from tiny.grids import grid
@@ -259,7 +260,7 @@ def test_a_familys_recipes_are_checked(with_entries, recipes, place):
 
 
 def test_a_familys_default_recipe_must_be_known(with_entries):
-    defaults = {**grid().family.defaults, "recipes": ["adam"], "targets": ["my_set"]}
+    defaults = {**to_params(grid().family.defaults), "recipes": ["adam"], "targets": ["my_set"]}
     catalog = with_entries(
         families={"mine": {"defaults": defaults}}, datasets={"my_set": {"family": "mine"}}
     )

@@ -6,8 +6,8 @@ import pytest
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
+from rib.config.config import config_of
 from rib.config.grid import resolve_grid
-from rib.config.schema import validated
 from rib.config.settings import Setting, algorithm_settings, check_settings, signature_of
 from rib.methods import load_algorithm
 
@@ -222,9 +222,8 @@ def test_defaults_of_an_algorithms_signature_are_part_of_a_methods_settings(laye
     catalog = layered({"layers": [0, 1]})
     defaults = {"rank": 4, "lr": 0.5, "batch_norm": "frozen", "dropout": 0.0, "drop_path": 0.0}
     assert catalog.methods["mine"].settings == {"layers": [0, 1], **defaults}
-    config = validated(
+    config = config_of(
         {"family": "emoji", "methods": ["mine"], "method_settings": {"mine": {"rank": [1, 2]}}},
-        "config",
         "config.yaml",
     )
     grid = resolve_grid(config, catalog)

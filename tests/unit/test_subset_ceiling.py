@@ -1,11 +1,11 @@
 """How long parts of large targets are trained: `subset_ceiling` of a family."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
 
 from rib.base.errors import UserError
+from rib.base.settings import replaced
 from rib.config.catalog import Catalog
 from rib.config.run import ALL
 from tiny.grids import grid
@@ -28,9 +28,9 @@ def catalog_with_ceiling(ceiling, **facts):
     `facts` are of ImageNet-Sketch.
     """
     catalog = Catalog([ROOT / "workflow/catalog"])
-    catalog.families["imagenet"] = replace(catalog.families["imagenet"], subset_ceiling=ceiling)
+    catalog.families["imagenet"] = replaced(catalog.families["imagenet"], subset_ceiling=ceiling)
     sketch = catalog.datasets["imagenet_sketch"]
-    catalog.datasets["imagenet_sketch"] = replace(sketch, **facts)
+    catalog.datasets["imagenet_sketch"] = replaced(sketch, **facts)
     return catalog
 
 

@@ -18,14 +18,15 @@ from rib.base.files import refuse_unwritable  # noqa: E402
 from rib.base.progress import print_lines  # noqa: E402
 from rib.base.settings import from_params, to_params  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
-from rib.config.entries import CURVE, MERGES, SELECT, WEIGHTS  # noqa: E402
+from rib.config.config import config_of  # noqa: E402
+from rib.config.forms import CURVE, MERGES, SELECT, WEIGHTS  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
 from rib.config.labels import GridLabels  # noqa: E402
+from rib.config.messages import known_name  # noqa: E402
 from rib.config.memory import NetworkMemory  # noqa: E402
 from rib.config.paths import Paths, manifest_of  # noqa: E402
 from rib.config.run import LOADED, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
-from rib.config.schema import read_yaml, validated  # noqa: E402
-from rib.config.values import known_name  # noqa: E402
+from rib.config.yaml_files import read_yaml  # noqa: E402
 from rib.data import variables  # noqa: E402
 from rib.data.settings import DatasetView  # noqa: E402
 from rib.evaluation.settings import MergeSettings  # noqa: E402
@@ -35,13 +36,13 @@ from rib.models.settings import ComputeSettings  # noqa: E402
 from rib.report.described import analyses_of_page, described_analyses  # noqa: E402
 
 # Snakemake would keep the last of two equal keys.
-validated(read_yaml(Path("config.yaml")), "config", "config.yaml")
+config_of(read_yaml(Path("config.yaml")), "config.yaml")
 
 
 configfile: "config.yaml"
 
 
-CONFIG = validated(config, "config", "config.yaml or --config")
+CONFIG = config_of(config, "config.yaml or --config")
 OWN_FOLDERS = [CONFIG["catalog"]] if isinstance(CONFIG["catalog"], str) else CONFIG["catalog"]
 FOLDERS = [str(WORKFLOW / "catalog"), *OWN_FOLDERS]
 CATALOG = Catalog(FOLDERS, CONFIG["external"])

@@ -13,7 +13,7 @@ def archive_source(name, archive):
     The source is an entry of the catalogue that says where the file comes from: an address, or a
     file or folder of this machine. For a folder a listing of its files is added.
     """
-    sources = {source["file"]: source for source in CATALOG.sources[name].sources}
+    sources = {source["file"]: source for source in CATALOG.sources[name].archives}
     source = dict(sources[archive])
     if source["kind"] in ("file", "folder"):
         source["path"] = local(source["path"])
@@ -67,7 +67,7 @@ rule download:
         archive="|".join(
             re.escape(source["file"])
             for entry in CATALOG.sources.values()
-            for source in entry.sources
+            for source in entry.archives
         ),
     localrule: True
     conda:

@@ -4,6 +4,7 @@
 from rib.base.files import in_bytes
 from rib.base.progress import print_lines
 from rib.base.settings import replaced
+from rib.config.fields import stated
 from rib.report.about import describe_grid
 from rib.report.settings import CardDescription, ExportSettings
 from rib.statistics.settings import grid_table_settings, metrics_of
@@ -47,7 +48,7 @@ def export_inputs(wildcards):
 
 def names_of_classes():
     """Names of the outputs of the family's networks; None for ImageNet's, which libraries know."""
-    if GRID.family.classes["format"] == "own":
+    if GRID.family.classes.format == "own":
         return list(CATALOG.family_label_space(FAMILY).names)
     return None
 
@@ -83,7 +84,7 @@ def export_settings(wildcards):
     algorithms = [CATALOG.algorithm_file(method.algorithm)] if method.form in MERGES else []
     settings = ExportSettings(
         **network_settings(wildcards),
-        published=GRID.models[wildcards.model].weights,
+        published=stated(GRID.models[wildcards.model].weights),
         label_names=names_of_classes(),
         metrics=replaced(grid_table_settings(GRID, ""), methods=(PRETRAINED, wildcards.method)),
         tables=tuple(metrics_of(GRID)),
@@ -166,7 +167,7 @@ def size_of_export(model):
     It is 0 if neither is known.
     """
     size_of_weights = 4 * (model.parameters or 0)
-    size_of_archive = model.source.get("size", 0) if model.source else 0
+    size_of_archive = model.archives[0].get("size", 0) if model.source else 0
     return max(size_of_weights, size_of_archive)
 
 

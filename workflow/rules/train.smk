@@ -17,8 +17,8 @@ PUBLISHED_WITH_RECIPE = [
 def pretraining_inputs(wildcards):
     """Inputs of a job that pretrains a model: its dataset, and another to test it on, by name."""
     pretraining = CATALOG.models[wildcards.model].pretrain
-    dataset = pretraining["dataset"]
-    test_dataset = pretraining["test"]
+    dataset = pretraining.dataset
+    test_dataset = pretraining.test
     geometry = PATHS.geometry_of(wildcards.model)
     return {
         "dataset": PATHS.prepared("manifest.json", dataset, geometry),
@@ -30,7 +30,7 @@ def pretraining_inputs(wildcards):
 def pretraining_settings(wildcards):
     """Settings of a job that pretrains a model."""
     facts = GRID.conversion(wildcards.model)
-    pretraining = CATALOG.models[wildcards.model].pretrain
+    pretraining = CATALOG.pretraining(CATALOG.models[wildcards.model])
     settings = PretrainingSettings(
         entry={**facts["entry"], "source": None, "tokenizer": [], "pretrain": pretraining},
         num_classes=facts["num_classes"],
@@ -44,7 +44,7 @@ def pretraining_settings(wildcards):
 
 def pretraining_dataset(wildcards):
     """The dataset on which a model is pretrained."""
-    return CATALOG.models[wildcards.model].pretrain["dataset"]
+    return CATALOG.models[wildcards.model].pretrain.dataset
 
 
 rule pretrain_model:

@@ -20,6 +20,7 @@ from torch import nn
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.catalog import PROJECT_CATALOG, Catalog
+from rib.config.config import config_of
 from rib.config.grid import BEFORE_PART, Grid, resolve_grid
 from rib.config.hub_datasets import LOCK as DATASET_LOCK
 from rib.config.hub_datasets import read_dataset_lock
@@ -27,7 +28,6 @@ from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK as MODEL_LOCK
 from rib.config.model_names import read_lock
 from rib.config.run import PRETRAINED, Run, parent_of
-from rib.config.schema import validated
 from rib.config.settings import takes_fisher
 from rib.evaluation.networks import NetworkState, states_from_json
 from rib.models import checkpoint
@@ -196,7 +196,7 @@ def _accuracies(
 
 def _grid(project: Path, family: str, datasets: Sequence[str], settings: Mapping[str, Any]) -> Grid:
     choices = {**settings, "family": family, "datasets": list(datasets)}
-    config = validated(choices, "config", "settings")
+    config = config_of(choices, "settings")
     catalog = _catalog(project, config["catalog"])
     # What was resolved for this project; nothing is asked of the hub.
     catalog.records.update(read_lock(project / MODEL_LOCK))

@@ -167,7 +167,7 @@ def _facts_of_models(grid: Grid) -> dict[str, dict[str, Any]]:
             "architecture": model.architecture,
             "pretraining": model.pretraining,
             "pixels": grid.geometry(name).size,
-            "own_pixels": model.preprocessing["input_size"],
+            "own_pixels": model.preprocessing.input_size,
             "licence": model.licence,
         }
         for name, model in grid.models.items()

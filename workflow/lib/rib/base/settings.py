@@ -49,7 +49,7 @@ def from_params(kind: type[SettingsT], params: Mapping[str, Any]) -> SettingsT:
         raise UserError(f"{kind.__name__}: {_first_mistake(error)}.") from error
 
 
-def replaced(settings: SettingsT, **changes: Any) -> SettingsT:
+def replaced(settings: SettingsT, /, **changes: Any) -> SettingsT:
     """A copy of the settings with some fields changed.
 
     Args:

@@ -13,11 +13,12 @@ from typing import Any
 from rib.base.errors import UserError
 from rib.config.budget import DEFAULT, Budget
 from rib.config.catalog import Catalog
-from rib.config.entries import CURVE, EVALUATED, EXTERNAL, SELECT, Dataset, Family, Method, Model
+from rib.config.entries import EVALUATED, Dataset, Family, Method, Model, ProxyPart
+from rib.config.forms import CURVE, EXTERNAL, SELECT
+from rib.config.messages import known_name
 from rib.config.model_names import with_styles
 from rib.config.run import ALL, LOADED, PRETRAINED, SEEDS, TARGETS, VARIANTS, Run
 from rib.config.settings import constant
-from rib.config.values import known_name
 
 # Method that differences in the ranking are from, in runs that have it.
 DEFAULT_COMPARE_TO = "ft"
@@ -50,7 +51,7 @@ def choose(
     if choice == "all":
         return list(entries)
     if choice == "default":
-        choice = family.defaults[key]
+        choice = getattr(family.defaults, key)
         where = f"families/{family.name}.yaml, {key}"
     names = []
     for written_name in as_list(choice):
@@ -141,9 +142,9 @@ def choose_reference(
         where = f"families/{family.name}.yaml, reference"
     if choice in (None, "none"):
         return None
-    if isinstance(choice, dict):
-        name = choice["part_of"]
-        images_per_class = choice["images_per_class"]
+    if isinstance(choice, ProxyPart):
+        name = choice.part_of
+        images_per_class = choice.images_per_class
         candidates = catalog.datasets_of(family, *EVALUATED)
         kind = "dataset that is evaluated"
     else:
@@ -168,7 +169,7 @@ def head_of(model: Model, family: Family) -> str:
         return "pretrained"
     if model.head == "none":
         return "fitted"
-    own_classes = family.classes["format"] == "own"
+    own_classes = family.classes.format == "own"
     if model.head == "published" and own_classes:
         return "fitted"
     return model.head
@@ -221,7 +222,7 @@ def _selected_models(
     """
     choice = config["models"]
     if choice == "default":
-        choice = family.defaults["models"]
+        choice = family.defaults.models
     written_names = as_list(choice)
     library_names = [name for name in written_names if "/" in name or ":" in name]
     name_in_catalog = catalog.add_models(library_names)
@@ -287,7 +288,7 @@ def _check_pretraining(model: Model, family: Family, catalog: Catalog, budget: B
     if not model.pretrain:
         return
     for key, role in (("dataset", "reference"), ("test", "in_distribution")):
-        name = model.pretrain[key]
+        name = getattr(model.pretrain, key)
         dataset = catalog.datasets.get(name)
         if dataset and dataset.family != family.name:
             raise UserError(
@@ -300,8 +301,8 @@ def _check_pretraining(model: Model, family: Family, catalog: Catalog, budget: B
             f"dataset of role {role} of family {family.name}",
             f"models.yaml, {model.name}, pretrain.{key}",
         )
-    size = model.pretrain["size"]  # a number of images, a fraction or `all`
-    dataset = catalog.datasets[model.pretrain["dataset"]]
+    size = model.pretrain.size  # a number of images, a fraction or `all`
+    dataset = catalog.datasets[model.pretrain.dataset]
     available = _images_in_budget(dataset, budget)
     if isinstance(size, int) and available is not None and size > available:
         raise UserError(
@@ -390,7 +391,7 @@ def choose_targets(
     """
     _check_accepted_terms(config, catalog)
     if config["targets"] == "default" and config["datasets"] != "default":
-        chosen = [name for name in family.defaults["targets"] if name in datasets]
+        chosen = [name for name in family.defaults.targets if name in datasets]
     else:
         chosen = choose("targets", datasets, config, family)
     ood = ood_datasets(datasets)
@@ -409,8 +410,7 @@ def choose_targets(
         terms = datasets[name].tuning
         if terms:
             notices.append(
-                f"dataset '{name}' is a target because {terms['accept']} is accepted: "
-                f"{terms['terms']}"
+                f"dataset '{name}' is a target because {terms.accept} is accepted: {terms.terms}"
             )
     for name, reason in reasons_of_refused.items():
         notices.append(f"dataset '{name}' is evaluated but not a target: {reason}")
@@ -422,7 +422,7 @@ def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
     known_words = set()
     for dataset in catalog.datasets.values():
         if dataset.tuning:
-            known_words.add(dataset.tuning["accept"])
+            known_words.add(dataset.tuning.accept)
     for word in as_list(config["accept_terms"]):
         known_name(word, known_words, "word", "config, accept_terms")
 
@@ -445,8 +445,8 @@ def _reason_against_target(
     if dataset.never_target is not None:
         return dataset.never_target
     terms = dataset.tuning
-    if terms and terms["accept"] not in as_list(config["accept_terms"]):
-        return f"{terms['terms']} To do so nevertheless, list {terms['accept']} in accept_terms"
+    if terms and terms.accept not in as_list(config["accept_terms"]):
+        return f"{terms.terms} To do so nevertheless, list {terms.accept} in accept_terms"
     return None
 
 

@@ -15,16 +15,17 @@ from rib.config import choices
 from rib.config.budget import Budget, images_within
 from rib.config.catalog import SGD_OF_PRETRAINING, Catalog
 from rib.config.choices import Reference
-from rib.config.entries import EVALUATED, EXTERNAL, Dataset, Family, Method, Model, Parts
+from rib.config.entries import EVALUATED, Dataset, Family, Method, Model, Parts
+from rib.config.fields import stated
+from rib.config.forms import EXTERNAL
 from rib.config.geometry import Geometry, geometry_of
 from rib.config.hub_datasets import dataset_terms
+from rib.config.messages import known_name
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, images_of, largest
-from rib.config.schema import load_schema
 from rib.config.settings import LENGTH, OTHER, RATE, SCHEDULE
 from rib.config.sources import without_addresses
 from rib.config.sweeps import Variants, in_path, resolve_methods
-from rib.config.values import known_name
 
 # Keys of config that are no settings of results.
 UNRECORDED = ("name", "catalog", "archives", "external", "monitor")
@@ -126,7 +127,7 @@ class Grid:
         for model in self.models.values():
             if model.is_trained_here:
                 assert model.pretrain is not None
-                names += [model.pretrain["dataset"], model.pretrain["test"]]
+                names += [model.pretrain.dataset, model.pretrain.test]
         return [self.catalog.datasets[name] for name in dict.fromkeys(names)]
 
     def _uses_proxy(self) -> bool:
@@ -481,14 +482,14 @@ class Grid:
         preprocessing = self.models[model].preprocessing
         size = self.setting("image_size")
         if size == "native":
-            size = preprocessing["input_size"]
+            size = preprocessing.input_size
         if self.family.crop_pct is not None:
-            return Geometry(size, self.family.crop_pct, preprocessing["interpolation"])
+            return Geometry(size, self.family.crop_pct, preprocessing.interpolation)
         return Geometry(
             size=size,
-            crop_pct=preprocessing["crop_pct"],
-            interpolation=preprocessing["interpolation"],
-            crop_mode=preprocessing["crop_mode"],
+            crop_pct=preprocessing.crop_pct,
+            interpolation=preprocessing.interpolation,
+            crop_mode=preprocessing.crop_mode,
         )
 
     def errors_are_as_published(self, model: str, dataset: str) -> bool:
@@ -508,7 +509,7 @@ class Grid:
         entry = self.models[model]
         arguments = dict(entry.arguments)
         size = self.geometry(model).size
-        if entry.resized_by and size != entry.preprocessing["input_size"]:
+        if entry.resized_by and size != entry.preprocessing.input_size:
             arguments[entry.resized_by] = size
         return arguments
 
@@ -520,7 +521,7 @@ class Grid:
         """
         setting = self.config["training"].get(key, self.config.get(key))
         if setting == "default":
-            return self.family.defaults[key]
+            return getattr(self.family.defaults, key)
         return setting
 
     def _shared_training(self) -> dict[str, Any]:
@@ -649,7 +650,7 @@ class Grid:
 
     def pretraining(self, model: str) -> dict[str, Any]:
         """How a model is pretrained here (rib.training.settings.TrainingSettings)."""
-        pretrain = self.models[model].pretrain
+        pretrain = self.catalog.pretraining(self.models[model])
         assert pretrain is not None  # it is pretrained here
         if "recipe" in pretrain:
             schedule = self.catalog.recipes[pretrain["recipe"]].training
@@ -704,11 +705,11 @@ class Grid:
         pretraining = self.models[model].pretrain  # of a model that is pretrained here
         if pretraining is None or self.reference is None:
             return view
-        if pretraining["dataset"] == self.reference.dataset.name:
+        if pretraining.dataset == self.reference.dataset.name:
             # Such a model may have been pretrained on a subset of the dataset, of this size and
             # draw. The proxy must be the same subset, without images that the model has not seen.
-            view["pretraining_size"] = str(pretraining["size"])
-            view["pretraining_seed"] = pretraining["seed"]
+            view["pretraining_size"] = str(pretraining.size)
+            view["pretraining_seed"] = pretraining.seed
         return view
 
     def preparation(self, dataset: str, geometry: Geometry | None) -> dict[str, Any]:
@@ -725,7 +726,7 @@ class Grid:
             geometry = None
         photos_layout = self.catalog.photos_layout_file(entry)
         return {
-            "digests": tuple(archive.get("digest") for archive in entry.sources),
+            "digests": tuple(archive.get("digest") for archive in entry.archives),
             "layout": str(self.catalog.layout_file(entry.layout)),
             "photos_layout": str(photos_layout) if photos_layout else None,
             "settings": entry.settings,
@@ -755,17 +756,20 @@ class Grid:
         rib.training.settings.PretrainingSettings.
         """
         entry = self.models[model]
-        facts = {key: getattr(entry, key) for key in MODEL_FACTS}
+        facts: dict[str, Any] = {key: getattr(entry, key) for key in MODEL_FACTS}
+        facts["weights"] = stated(entry.weights)
+        facts["preprocessing"] = stated(entry.preprocessing)
         facts["arguments"] = self.arguments(model)
-        if entry.source:
-            facts["pretrain"] = None  # results depend on the weights, not on how they were made
-            facts["source"] = without_addresses(entry.source)
-            facts["tokenizer"] = [without_addresses(source) for source in entry.tokenizer]
+        sources = [without_addresses(archive) for archive in entry.archives]
+        facts["source"] = sources[0] if sources else None
+        facts["tokenizer"] = sources[1:]
+        # Results depend on the weights, not on how published ones were made.
+        facts["pretrain"] = None if sources else self.catalog.pretraining(entry)
         head = self.head(model)
         space = self.catalog.family_label_space(self.family.name)
         # A text tower makes the head from these; names of ImageNet's classes are known there.
         class_names = None
-        has_own_classes = self.family.classes["format"] == "own"
+        has_own_classes = self.family.classes.format == "own"
         if head == "zero_shot" and has_own_classes:
             class_names = list(space.names)
         return {
@@ -794,9 +798,7 @@ class Grid:
         choices_of_grid["image_size"] = self.setting("image_size")
         choices_of_grid["train_subset"] = [_size_in_config(size) for size in self.sizes]
         choices_of_grid["training"] = self.config["training"] | self._shared_training()
-        # In the order of the schema, whatever the order of the command line.
-        keys_of_config = load_schema("config")["properties"]
-        return {key: choices_of_grid[key] for key in keys_of_config if key not in OF_CALL}
+        return {key: choices_of_grid[key] for key in choices_of_grid if key not in OF_CALL}
 
     def _reference_choice(self) -> str:
         """What to write for `reference` in config.yaml to get this grid's pretraining proxy.
@@ -1009,7 +1011,7 @@ def _sizes(config: Mapping[str, Any], family: Family, targets: Collection[Datase
     if subsets == "default":
         fewest_images = _fewest_images_in_budget(choices.budget_of(config), targets)
         subsets = []
-        for size in family.defaults["train_subset"]:
+        for size in family.defaults.train_subset:
             if size == ALL or size < fewest_images:
                 subsets.append(size)
     if not subsets:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from rib.config.entries import MERGES, SELECT, Dataset, Model
+from rib.config.entries import Dataset, Model
+from rib.config.forms import MERGES, SELECT
 from rib.config.geometry import Geometry
 from rib.config.grid import Grid
 from rib.config.run import LOADED, PRETRAINED, Run, parent_of
@@ -149,7 +150,7 @@ class Paths:
 
     def archives(self, entry: Dataset | Model) -> list[str]:
         """Archives of a dataset or model as published, such as data/raw/noto/images.zip."""
-        return [f"data/raw/{entry.raw}/{source['file']}" for source in entry.sources]
+        return [f"data/raw/{entry.raw}/{source['file']}" for source in entry.archives]
 
     def model(self, file: str, model: str) -> str:
         """A file of a pretrained model, such as results/emoji/models/net/model.json."""
@@ -274,7 +275,7 @@ class Paths:
         entries: list[Dataset | Model] = [*grid.datasets_read(), *grid.models.values()]
         archives = []
         for entry in entries:
-            archives += [f"data/raw/{entry.raw}/{source['file']}" for source in entry.sources]
+            archives += [f"data/raw/{entry.raw}/{source['file']}" for source in entry.archives]
         prepared = [
             self.prepared("provenance.json", dataset.name, geometry)
             for geometry in self.geometries

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
-from rib.config.entries import EXTERNAL, FINETUNE, MERGES
+from rib.config.forms import EXTERNAL, FINETUNE, MERGES
 from rib.config.ranges import RANGES, misfit
 from rib.config.run import MERGE
 from rib.config.schema import number, read_source

@@ -15,10 +15,11 @@ from typing import Any
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.choices import as_list
-from rib.config.entries import MERGES, WEIGHTS, Family, Method
+from rib.config.entries import Family, Method
+from rib.config.forms import MERGES, WEIGHTS
+from rib.config.messages import known_name
 from rib.config.run import VARIANTS
 from rib.config.settings import LENGTH, OTHER, RATE, SCHEDULE, Setting, check_settings
-from rib.config.values import known_name
 
 VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
@@ -185,7 +186,7 @@ class Variants:
         """
         settings: dict[str, Any] = {}
         if schedule:
-            settings["epochs"] = self.family.defaults["epochs"]
+            settings["epochs"] = self.family.defaults.epochs
         # Each layer overrides what those before it say.
         for where, layer in self._layers_of_settings(method, schedule).items():
             if schedule and _states_length(layer, where):
@@ -256,7 +257,7 @@ class Variants:
         settings = _with_learning_rate_first(self.settings(method, schedule))
         settings.pop(SCHEDULE, None)
         swept_settings = _swept_settings(settings, self.catalog.settings_of(method))
-        default_schedule = method.settings.get(SCHEDULE, self.family.defaults["recipes"][0])
+        default_schedule = method.settings.get(SCHEDULE, self.family.defaults.recipes[0])
         schedule_in_name = {}
         if schedule and schedule != default_schedule:
             schedule_in_name[SCHEDULE] = schedule
@@ -275,11 +276,12 @@ class Variants:
             # One value of each swept setting, such as {"lr": 1e-5, "alpha": 0.5}.
             value_of_setting = dict(zip(swept_settings, swept_values, strict=True))
             settings_in_name = _settings_in_name(schedule_in_name | value_of_setting, parents)
-            variant = replace(
-                method,
-                settings=settings | value_of_setting,
-                schedule=schedules.pop() if schedules else None,
-                parents=tuple(parent.method.name for parent in parents),
+            variant = method.model_copy(
+                update={
+                    "settings": settings | value_of_setting,
+                    "schedule": schedules.pop() if schedules else None,
+                    "parents": tuple(parent.method.name for parent in parents),
+                }
             )
             named = self._named(variant, settings_in_name)
             in_name_without_rate = dict(settings_in_name)
@@ -288,8 +290,12 @@ class Variants:
             without_rate = self._named(variant, in_name_without_rate).name
             evaluation, evaluated = self._evaluation_of(named, variant, parents)
             yield Variant(
-                replace(
-                    named, without_rate=without_rate, evaluation=evaluation, evaluated=evaluated
+                named.model_copy(
+                    update={
+                        "without_rate": without_rate,
+                        "evaluation": evaluation,
+                        "evaluated": evaluated,
+                    }
                 ),
                 settings_in_name,
             )
@@ -379,14 +385,16 @@ class Variants:
             else:
                 name += f"-{key}{in_path(setting)}"
                 label += f", {key} {setting}"
-        return replace(
-            method,
-            name=name,
-            label=label,
-            settings=settings,
-            base=method.name,
-            can_fit=method.can_fit or method.name in self.can_fit,
-            length=length,
+        # Not checked as an entry is: names of variants have other characters.
+        return method.model_copy(
+            update={
+                "name": name,
+                "label": label,
+                "settings": settings,
+                "base": method.name,
+                "can_fit": method.can_fit or method.name in self.can_fit,
+                "length": length,
+            }
         )
 
 

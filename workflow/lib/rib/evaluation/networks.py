@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.entries import CURVE
+from rib.config.forms import CURVE
 from rib.config.run import LOADED, PRETRAINED, Run
 from rib.evaluation.settings import MergeSettings, NetworkSettings, SnapshotState
 from rib.models.merge import Merge, Weights

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rib.config.analysis import Analysis
 from rib.config.entries import Dataset
+from rib.config.fields import stated
 from rib.config.grid import Grid
 from rib.config.labels import GridLabels
 from rib.config.paths import Paths
@@ -81,8 +82,8 @@ def _read_dataset(dataset: Dataset) -> ReadDatasetDescription:
         label=dataset.label,
         licence=dataset.licence,
         origin=dataset.origin,
-        publishable=dataset.publishable,
-        tuning=dataset.tuning,
+        publishable=bool(dataset.publishable),
+        tuning=stated(dataset.tuning) if dataset.tuning else None,
     )
 
 

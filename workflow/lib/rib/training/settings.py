@@ -15,7 +15,7 @@ from rib.models.settings import ComputeSettings
 class TrainingSettings(Settings):
     """Length, batches, optimiser and schedule.
 
-    Those of the optimiser and the schedule are a recipe's (rib.config.entries.Schedule).
+    Those of the optimiser and the schedule are a recipe's (rib.config.entries.Recipe).
     """
 
     batch_size: int  # images per step

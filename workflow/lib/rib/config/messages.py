@@ -1,0 +1,52 @@
+"""How messages show what users wrote, and refuse names that are unknown."""
+
+import difflib
+from collections.abc import Iterable
+
+from rib.base.errors import UserError
+from rib.base.text import redacted
+
+SHOWN = 100  # maximum length of an invalid value in a message
+
+
+def show(value: object) -> str:
+    """An invalid value as quoted in messages: as Python writes it, but short and without passwords.
+
+    It is cut off after 100 characters.
+    """
+    text = redacted(repr(value))
+    if len(text) > SHOWN:
+        return f"{text[:SHOWN]}..."
+    return text
+
+
+def nearest(name: object, known_names: Iterable[str]) -> str:
+    """A clause with the most similar known name; empty if none is similar."""
+    similar_names = difflib.get_close_matches(str(name)[:SHOWN], list(known_names), n=1)
+    if not similar_names:
+        return ""
+    return f" (did you mean '{similar_names[0]}'?)"
+
+
+def known_name(
+    name: object, known_names: Iterable[str], kind: str, where: str, listed_as: str = "known"
+) -> str:
+    """Return a name if it is known.
+
+    Args:
+        name: the name that a user wrote.
+        kind: what the names are of, such as `method`, for the message.
+        where: file and key of the name.
+        listed_as: word before the list of names in the message.
+
+    Raises:
+        UserError: The name is unknown; the message lists those that are known.
+    """
+    known_names = list(known_names)
+    if name not in known_names:
+        listed_names = ", ".join(sorted(known_names)) or "none"
+        raise UserError(
+            f"{where}: unknown {kind} {show(name)}{nearest(name, known_names)}; "
+            f"{listed_as} are {listed_names}."
+        )
+    return name
