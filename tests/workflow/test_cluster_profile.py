@@ -43,7 +43,8 @@ def test_every_submitted_job_states_its_memory_and_time(project):
 
 def test_networks_ask_for_a_gpu_and_on_a_cpu_nothing_does(project):
     gpus = {rule: {int(job.get("gpu", 0)) for job in jobs} for rule, jobs in asked(project).items()}
-    assert {rule for rule, asking in gpus.items() if asking == {1}} == {"finetune", "evaluate"}
+    computing = {"check_labels", "finetune", "evaluate"}
+    assert {rule for rule, asking in gpus.items() if asking == {1}} == computing
     on_cpu = asked(project, "compute={device: cpu}")
     assert {int(job.get("gpu", 0)) for jobs in on_cpu.values() for job in jobs} == {0}
 
