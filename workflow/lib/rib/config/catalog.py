@@ -53,18 +53,17 @@ from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolv
 from rib.config.run import ALL, METHODS, TARGETS
 from rib.config.schema import load_schema, number, read_yaml, validated
 from rib.config.settings import (
-    BASE,
-    SCHEDULE,
-    TRAINING,
-    Setting,
-    algorithm_settings,
+    RECIPE,
     check_settings,
-    signature_of,
+    known_settings,
+    refuse_other_than_json,
+    settings_of_entry,
 )
 from rib.config.sources import ADDRESSES, redacted_addresses
 from rib.config.values import is_number, known_name, show
 
 PROJECT_CATALOG = WORKFLOW / "catalog"
+BASE = LIBRARY / "methods/base.py"  # the class of all methods that train, no algorithm itself
 FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
 # Settings of layouts that list all levels of a slice, by the slice's column of the index.
 LISTS_LEVELS = {"corruption": "corruptions", "severity": "severities"}
@@ -198,10 +197,12 @@ class Catalog:
             for source in sources_by_dataset[raw]:
                 sources.append({"file": f"{raw}.tar", **source})  # a source may name its file
         _refuse_equal_files(sources, where)
-        _, known_settings = signature_of(self.layout_file(entry["layout"]), "items")
-        settings = check_settings(entry.pop("settings"), known_settings, where, sweeps=False)
-        if PHOTOS in known_settings:
-            settings[PHOTOS] = self.settings_of_photos(settings[PHOTOS], where)
+        self.layout_file(entry["layout"])  # refuses an unknown one
+        settings = entry.pop("settings")
+        for key, setting in settings.items():
+            refuse_other_than_json(setting, f"{where}: the setting '{key}'")
+        if PHOTOS in settings:
+            self._check_photos(settings[PHOTOS], f"{where}, {PHOTOS}")
         if "parts" in entry:
             entry["parts"] = _parts_of(entry, settings, where)
         entry.setdefault("evaluation_group", name)
@@ -276,33 +277,30 @@ class Catalog:
             licences_on_hub=tuple(dict.fromkeys(licences)),
         )
 
-    def settings_of_photos(self, photos: object, where: str) -> dict[str, Any]:
-        """The layout that another layout takes its photos from, and its settings, both checked.
+    def _check_photos(self, photos: object, where: str) -> None:
+        """Check which layout another layout takes its photos from; its settings are checked later.
 
         Args:
             photos: setting `photos` of the other layout.
-            where: file and entry, for messages.
+            where: file, entry and setting, for messages.
 
         Raises:
-            UserError: It does not have the keys `layout` and `settings`, the layout is unknown or
-                takes its photos from another one itself, or its settings are not valid.
+            UserError: It does not have the keys `layout` and `settings`, or the layout is unknown
+                or takes its photos from another one itself.
         """
-        where = f"{where}, {PHOTOS}"
         if not isinstance(photos, dict) or not isinstance(photos.get("layout"), str):
             raise UserError(f"{where}: give the layout of the photos, and its settings.")
         for key in photos:
             known_name(key, ("layout", "settings"), "key", where, "allowed")
-        _, known_settings = signature_of(self.layout_file(photos["layout"]), "items")
-        if PHOTOS in known_settings:
+        self.layout_file(photos["layout"])
+        settings = photos.get("settings", {})
+        if not isinstance(settings, dict):
+            raise UserError(f"{where}: give the settings by name.")
+        if PHOTOS in settings:
             raise UserError(
                 f"{where}: '{photos['layout']}' takes its photos from another layout itself; give "
                 "that one."
             )
-        settings = photos.get("settings", {})
-        if not isinstance(settings, dict):
-            raise UserError(f"{where}: give the settings by name.")
-        checked_settings = check_settings(settings, known_settings, where, sweeps=False)
-        return {"layout": photos["layout"], "settings": checked_settings}
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -455,7 +453,7 @@ class Catalog:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """Methods by name, with settings checked against their algorithm's keyword arguments."""
+        """Methods by name."""
         methods = {}
         for name, entry in self._entries("methods").items():
             methods[name] = self._method(name, entry)
@@ -525,73 +523,49 @@ class Catalog:
         return {name: entry for name, entry in entries.items() if entry.raw == name}
 
     def _method(self, name: str, entry: dict[str, Any]) -> Method:
-        """The method that an entry of methods.yaml defines, with checked settings.
+        """The method that an entry of methods.yaml defines, with all of its settings.
 
         Raises:
-            UserError: The entry has a key or a setting that is not allowed, or lacks a setting.
+            UserError: The entry has a key or a setting that is not allowed.
         """
-        form, settings_of_algorithm = algorithm_settings(self.algorithm_file(entry["algorithm"]))
         where = f"methods.yaml, {name}"
+        self.algorithm_file(entry["algorithm"])  # refuses an unknown one
+        form = entry["form"]
         _check_keys_of_form(entry, form, where)
-        known_settings = dict(settings_of_algorithm)
-        if form == FINETUNE:
-            for key in sorted(settings_of_algorithm.keys() & TRAINING.keys()):
-                raise UserError(
-                    f"{where}: its algorithm has a setting '{key}', as all training has; rename it."
-                )
-            known_settings |= TRAINING
-        # A method may leave these to the family, the recipe or config: how it is trained (recipe,
-        # epochs, steps), and the learning rate, a setting of the algorithm that mostly depends on
-        # the recipe. `rib.config.sweeps` combines all of them, and refuses a missing rate.
-        may_lack = ("lr", *TRAINING)
-        settings = check_settings(entry["settings"], known_settings, where, may_lack=may_lack)
-        # A schedule of training is called recipe by users, as in `recipes` of an entry.
-        settings_by_schedule = self._settings_by_schedule(entry["recipes"], known_settings, where)
+        settings = settings_of_entry(entry["settings"], form == FINETUNE, where)
+        settings_by_recipe = self._settings_by_recipe(entry["recipes"], settings, where)
         # A method that trains has one parent at most, which its entry calls starts_from.
         parents = tuple(entry["parents"])
         if entry.get("starts_from"):
             parents = (entry["starts_from"],)
         fields = dict(entry)
         fields.pop("starts_from", None)
-        fields["form"] = form
         fields["parents"] = parents
         fields["types"] = tuple(entry["types"])
         fields["settings"] = settings
-        fields["recipes"] = settings_by_schedule
+        fields["recipes"] = settings_by_recipe
         return Method(name=name, **fields)
 
-    def _settings_by_schedule(
+    def _settings_by_recipe(
         self,
-        settings_by_schedule: Mapping[str, dict[str, Any]],
-        all_settings: Mapping[str, Setting],
+        settings_by_recipe: Mapping[str, dict[str, Any]],
+        settings_of_entry: Mapping[str, Any],
         where: str,
     ) -> dict[str, dict[str, Any]]:
-        """Settings of a method that hold with one schedule only, checked.
+        """Settings of a method that trains which hold with one recipe only, checked.
 
         Args:
-            settings_by_schedule: such as {"adamw": {"lr": 1e-5}}.
-            all_settings: annotation and default of each setting that the method may have.
+            settings_by_recipe: such as {"adamw": {"lr": 1e-5}}.
+            settings_of_entry: those that hold with all recipes.
             where: file and entry, for messages.
         """
-        # What holds with a schedule can't name another one.
-        allowed = {key: setting for key, setting in all_settings.items() if key != SCHEDULE}
+        known = known_settings(settings_of_entry, trains=True)
+        del known[RECIPE]  # what holds with a recipe can't name another one
         checked = {}
-        for schedule, settings in settings_by_schedule.items():
-            known_name(schedule, self.recipes, "recipe", where)
-            checked[schedule] = check_settings(
-                settings, allowed, f"{where}, recipes, {schedule}", complete=False
-            )
+        for recipe, settings in settings_by_recipe.items():
+            known_name(recipe, self.recipes, "recipe", where)
+            checked[recipe] = check_settings(settings, known, f"{where}, recipes, {recipe}")
         return checked
-
-    def settings_of(self, method: Method) -> Mapping[str, Setting]:
-        """What settings a method may have, by name: annotation and default of each.
-
-        They are those of its algorithm and, if it trains, of how it is trained.
-        """
-        _, settings_of_algorithm = algorithm_settings(self.algorithm_file(method.algorithm))
-        if method.trains:
-            return {**settings_of_algorithm, **TRAINING}
-        return settings_of_algorithm
 
     def _entries(self, kind: str) -> dict[str, dict[str, Any]]:
         """Entries of one kind of all catalogue folders by name, with defaults filled in.
@@ -672,6 +646,7 @@ class Catalog:
             entries[name] = {
                 "label": label_of_method.get(name, name),
                 "algorithm": EXTERNAL,
+                "form": EXTERNAL,
                 "source": "trained elsewhere",
                 "style": {"colour": BLACK, "marker": marker},
             }
@@ -867,9 +842,10 @@ def _parts_of(entry: Mapping[str, Any], settings: Mapping[str, Any], where: str)
                     "remove it from one of them."
                 )
             part_of_level[level] = part
-    setting = LISTS_LEVELS.get(column)
-    if setting is not None and setting in settings:
-        _refuse_other_levels(part_of_level, settings[setting], f"settings.{setting}", where)
+    setting = LISTS_LEVELS.get(column, "")
+    listed_levels = settings.get(setting)
+    if isinstance(listed_levels, list):  # what else it is, the layout refuses
+        _refuse_other_levels(part_of_level, listed_levels, f"settings.{setting}", where)
     return Parts(
         column=column,
         levels={part: tuple(levels) for part, levels in levels_of_parts.items()},
@@ -941,8 +917,9 @@ def _check_keys_of_form(entry: Mapping[str, Any], form: str, where: str) -> None
             f"{where}: parents is only for merges; use starts_from for the method that it starts "
             "from."
         )
-    if entry["over"] != METHODS and form not in MERGES:
-        raise UserError(f"{where}: over is only for merges.")
+    for key, default in (("over", METHODS), ("fewest_parents", 1)):
+        if entry[key] != default and form not in MERGES:
+            raise UserError(f"{where}: {key} is only for merges.")
     if entry["over"] == TARGETS and form in (CURVE, SELECT):
         raise UserError(
             f"{where}: over: targets is not for a {form}: there is no target to select or trace it "
@@ -978,7 +955,7 @@ def _modules_by_name(folders: Iterable[Path]) -> dict[str, Path]:
     modules: dict[str, Path] = {}
     for folder in folders:
         for path in sorted(folder.glob("[a-z]*.py")):  # not those that begin with _
-            if path == BASE:  # the class of all methods that train, no algorithm itself
+            if path == BASE:
                 continue
             if path.stem in modules:
                 raise UserError(

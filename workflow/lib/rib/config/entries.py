@@ -202,6 +202,9 @@ class Method:
     # threshold
     can_fit: bool
     text: str
+    fewest_parents: int = 1  # of a merge
+    # most images of an evaluated dataset, for a method that takes long; None for any number
+    most_images: int | None = None
     # what a merge's parents differ in: `methods`, or of each of these all `seeds`, `variants` with
     # one schedule, or `targets`
     over: str = METHODS

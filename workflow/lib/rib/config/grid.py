@@ -21,7 +21,7 @@ from rib.config.hub_datasets import dataset_terms
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, images_of, largest
 from rib.config.schema import load_schema
-from rib.config.settings import LENGTH, OTHER, RATE, SCHEDULE
+from rib.config.settings import FISHER_IMAGES, LENGTH, OTHER, RATE, RECIPE
 from rib.config.sources import without_addresses
 from rib.config.sweeps import Variants, in_path, resolve_methods
 from rib.config.values import known_name
@@ -477,12 +477,12 @@ class Grid:
         """
         method_entry = self.methods[method]
         settings = method_entry.settings
-        takes_fisher = method_entry.trains and {"fisher", "fisher_images"} <= settings.keys()
+        takes_fisher = method_entry.trains and {"fisher", FISHER_IMAGES} <= settings.keys()
         starts_from_pretrained = not method_entry.parents
         uses_proxy = method_entry.reference != "no" and self.reference is not None
         if not (takes_fisher and starts_from_pretrained and uses_proxy):
             return None
-        return settings["fisher_images"], settings["fisher"]
+        return settings[FISHER_IMAGES], settings["fisher"]
 
     def geometry(self, model: str) -> Geometry:
         """Input geometry of a model; models with the same geometry share prepared data.
@@ -901,7 +901,7 @@ def _settings_in_config(method: Method) -> dict[str, Any]:
     """
     if not method.trains:
         return dict(method.settings)
-    return {**method.settings, SCHEDULE: method.schedule, **method.length}
+    return {**method.settings, RECIPE: method.schedule, **method.length}
 
 
 def _size_in_config(size: str) -> str | int | float:
