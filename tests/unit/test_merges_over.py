@@ -26,7 +26,8 @@ from tiny.grids import grid, project_catalog
 from tiny.tables import write
 from tiny.training import RUN
 
-SOUP = {"algorithm": "soup", "recipes": None, "settings": {}}  # an entry of the catalogue
+# An entry of the catalogue.
+SOUP = {"algorithm": "soup", "form": "weights", "recipes": None, "settings": {"pretrained": True}}
 # Choices of config.
 TWO = {"models": ["efficientnet_lite0"], "targets": ["noto", "openmoji"], "seeds": [4, 2]}
 SWEEP = {"ft": {"lr": [0.1, 0.2]}}  # of method_settings
@@ -263,13 +264,16 @@ def test_merges_over_targets_are_scored_on_what_counts_in_ri(with_entries):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"algorithm": "ft", "over": "seeds"}, "methods.yaml, mine: over is only for merges"),
         (
-            {"over": "targets", "algorithm": "greedy_soup"},
+            {"algorithm": "ft", "form": "finetune", "over": "seeds"},
+            "methods.yaml, mine: over is only for merges",
+        ),
+        (
+            {"over": "targets", "algorithm": "greedy_soup", "form": "select"},
             "mine: over: targets is not for a select",
         ),
         (
-            {"over": "targets", "algorithm": "wise_ft_curve", "settings": {"steps": 2}},
+            {"over": "targets", "algorithm": "wise_ft_curve", "form": "curve"},
             "mine: over: targets is not for a curve",
         ),
         ({"over": "runs"}, "methods.yaml: .*'mine.over' is 'runs'"),

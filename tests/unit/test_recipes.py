@@ -267,18 +267,6 @@ def test_a_familys_default_recipe_must_be_known(with_entries):
         grid(catalog, family="mine", methods=["ft"])
 
 
-def test_an_algorithm_has_no_setting_of_the_name_of_one_that_all_training_has(
-    with_entries, tmp_path
-):
-    (tmp_path / "methods").mkdir()
-    (tmp_path / "methods/mine.py").write_text(
-        "from rib.methods import algorithm\n\n\n"
-        "@algorithm\nclass Mine:\n    def __init__(self, *, steps: int = 3): ...\n"
-    )
-    with pytest.raises(UserError, match="methods.yaml, mine: .*'steps'"):
-        _ = with_entries(methods={"mine": {"algorithm": "mine", "settings": {}}}).methods
-
-
 def test_the_recipe_that_the_documentation_shows_is_valid(tmp_path):
     page = (ROOT / "docs/methods.md").read_text()
     (shown,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.S | re.M)

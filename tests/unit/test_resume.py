@@ -21,8 +21,7 @@ import torch
 
 from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
-from rib.methods import load_algorithm
-from rib.methods.base import Task
+from rib.methods.base import Task, load_algorithm
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.training import finetune, training_state
 from rib.training.training_state import TrainingState
@@ -125,7 +124,7 @@ def train(name, network, images, saved=None, schedule=SGD, **settings):
     entry = CATALOG.methods[name]
     torch.manual_seed(0)
     algorithm_file = CATALOG.algorithm_file(entry.algorithm)
-    algorithm = load_algorithm(algorithm_file, {**settings_of(entry), **settings})
+    algorithm = load_algorithm(algorithm_file, {**settings_of(entry), **settings}, entry.name)
     target = images_of(images)
     reference = images_of(images)
     if schedule.augmentation:

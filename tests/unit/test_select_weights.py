@@ -14,7 +14,8 @@ import torch
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
-from rib.config.settings import LIBRARY, algorithm_settings
+from rib.base.plugins import LIBRARY, load_module
+from rib.config.entries import MERGES
 from rib.data.view import DatasetFiles
 from rib.evaluation.networks import merged_states, states_as_json, states_from_json
 from rib.evaluation.select_weights import select_weights
@@ -54,7 +55,7 @@ def states_of(algorithm, parents, settings):
         parents: methods that are merged.
         settings: of each merge, by the name of its method.
     """
-    form, _ = algorithm_settings(algorithm)
+    (form,) = [form for form in MERGES if form in vars(load_module(algorithm))]
     merge = MergeSettings(form=form, algorithm=str(algorithm), settings=settings)
     return merged_states(RUN, parents, merge)
 
@@ -169,6 +170,7 @@ def select(parents, methods, algorithm, folder, **settings):
     """
     selection = folder / "selection.json"
     select_weights(
+        method="chosen",
         model_folder=parents.model_folder,
         target=parents.target,
         checkpoints=parents.checkpoints,

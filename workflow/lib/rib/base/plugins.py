@@ -45,7 +45,7 @@ def load_function(path: str | Path, name: str) -> Callable[..., Any]:
     """
     function = getattr(load_module(path), name, None)
     if not inspect.isfunction(function):
-        raise UserError(f"{path} has no function '{name}'; add it.")
+        raise UserError(f"{path} has no function '{name}'; add it, or correct form in the entry.")
     return function
 
 

@@ -199,10 +199,7 @@ class Catalog:
         _refuse_equal_files(sources, where)
         self.layout_file(entry["layout"])  # refuses an unknown one
         settings = entry.pop("settings")
-        for key, setting in settings.items():
-            refuse_other_than_json(setting, f"{where}: the setting '{key}'")
-        if PHOTOS in settings:
-            self._check_photos(settings[PHOTOS], f"{where}, {PHOTOS}")
+        self.check_layout_settings(settings, where)
         if "parts" in entry:
             entry["parts"] = _parts_of(entry, settings, where)
         entry.setdefault("evaluation_group", name)
@@ -277,30 +274,39 @@ class Catalog:
             licences_on_hub=tuple(dict.fromkeys(licences)),
         )
 
-    def _check_photos(self, photos: object, where: str) -> None:
-        """Check which layout another layout takes its photos from; its settings are checked later.
+    def check_layout_settings(self, settings: Mapping[str, Any], where: str) -> None:
+        """Check a layout's settings as far as its module isn't needed; preparation checks the rest.
 
         Args:
-            photos: setting `photos` of the other layout.
-            where: file, entry and setting, for messages.
+            settings: of a dataset's entry. `photos` names the layout from which this one takes its
+                photos, and the settings of that one.
+            where: file and entry, for messages.
 
         Raises:
-            UserError: It does not have the keys `layout` and `settings`, or the layout is unknown
-                or takes its photos from another one itself.
+            UserError: A setting is empty or no value of JSON, or `photos` does not have the keys
+                `layout` and `settings`, or names a layout that is unknown or takes its photos from
+                another one itself.
         """
+        for name, setting in settings.items():
+            refuse_other_than_json(setting, f"{where}: the setting '{name}'")
+        if PHOTOS not in settings:
+            return
+        photos = settings[PHOTOS]
+        where = f"{where}, {PHOTOS}"
         if not isinstance(photos, dict) or not isinstance(photos.get("layout"), str):
             raise UserError(f"{where}: give the layout of the photos, and its settings.")
         for key in photos:
             known_name(key, ("layout", "settings"), "key", where, "allowed")
         self.layout_file(photos["layout"])
-        settings = photos.get("settings", {})
-        if not isinstance(settings, dict):
+        settings_of_photos = photos.get("settings", {})
+        if not isinstance(settings_of_photos, dict):
             raise UserError(f"{where}: give the settings by name.")
-        if PHOTOS in settings:
+        if PHOTOS in settings_of_photos:
             raise UserError(
                 f"{where}: '{photos['layout']}' takes its photos from another layout itself; give "
                 "that one."
             )
+        self.check_layout_settings(settings_of_photos, where)
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -914,8 +920,8 @@ def _check_keys_of_form(entry: Mapping[str, Any], form: str, where: str) -> None
         )
     if entry["parents"] and form == FINETUNE:
         raise UserError(
-            f"{where}: parents is only for merges; use starts_from for the method that it starts "
-            "from."
+            f"{where}: parents is only for merges; state the form of the merge, or use starts_from "
+            "for the method that it starts from."
         )
     for key, default in (("over", METHODS), ("fewest_parents", 1)):
         if entry[key] != default and form not in MERGES:

@@ -77,8 +77,6 @@ def check_settings(
         known_name(name, known, "setting", where, "allowed")
         subject = f"{where}: the setting '{name}'"
         refuse_other_than_json(setting, subject)
-        if setting == [] or (name == RATE and setting == {}):
-            raise UserError(f"{subject} is empty; give a value.")
         if name == RATE and isinstance(setting, dict):
             checked[name] = {
                 model: _checked(rate, known[name], f"{subject} of {show(model)}")
@@ -105,7 +103,7 @@ def is_sweep(setting: object, of_kind: object) -> bool:
 
 
 def refuse_other_than_json(setting: object, subject: str) -> None:
-    """Raise a UserError if a setting is, for example, a date or infinite.
+    """Raise a UserError if a setting is empty or, for example, a date or infinite.
 
     Args:
         subject: file, entry and setting, with which the message begins.
@@ -119,6 +117,8 @@ def refuse_other_than_json(setting: object, subject: str) -> None:
             f"{subject} is {show(setting)}; give text, a number, true, false, or lists and "
             "mappings of these."
         )
+    if setting in ([], {}):
+        raise UserError(f"{subject} is empty; give a value.")
 
 
 def _checked(value: object, of_kind: object, subject: str) -> object:

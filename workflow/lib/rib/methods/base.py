@@ -157,7 +157,8 @@ def load_algorithm(path: str | Path, settings: Mapping[str, Any], method: str) -
     if len(classes) != 1:
         names = ", ".join(cls.__name__ for cls in classes) or "no class"
         raise UserError(
-            f"{path} defines {names}; define exactly one class that inherits from FineTuning."
+            f"{path} defines {names}; define exactly one class that inherits from FineTuning, or "
+            "state the form of a merge in the method's entry."
         )
     (algorithm_class,) = classes
     with refused_settings(path, stated_in(method)):
