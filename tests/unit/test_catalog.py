@@ -206,7 +206,7 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
         ({"layout": "iconifi"}, "'iconifi'.*'iconify'"),
         ({"settings": {"margin": float("inf")}}, "datasets.yaml, mine: .*'margin' is inf"),
         ({"settings": {"photos": "iconify"}}, "datasets.yaml, mine, photos: give the layout"),
-        ({"settings": {"photos": {"layout": "x"}}}, "'x'.*'idx'"),
+        ({"settings": {"photos": {"layout": "idxx"}}}, "'idxx'.*'idx'"),
         (
             {"settings": {"photos": {"layout": "corruptions_of", "settings": {"photos": {}}}}},
             "datasets.yaml, mine, photos: 'corruptions_of' takes its photos from another layout",

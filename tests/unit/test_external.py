@@ -241,10 +241,17 @@ def test_a_merge_of_a_users_may_average_them(tmp_path):
         "half": {
             **common,
             "algorithm": "wise_ft",
+            "form": "weights",
             "settings": {"alpha": 0.5},
             "parents": ["theirs"],
         },
-        "mixed": {**common, "algorithm": "soup", "parents": ["ft", "theirs"]},
+        "mixed": {
+            **common,
+            "algorithm": "soup",
+            "form": "weights",
+            "settings": {"pretrained": True},
+            "parents": ["ft", "theirs"],
+        },
         "further": {
             **common,
             "algorithm": "ft",

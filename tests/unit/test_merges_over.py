@@ -306,7 +306,7 @@ def test_the_pretrained_model_is_an_ingredient_of_a_soup_or_not():
         "ft, seed 1": third,
         "ft, seed 2": third,
     }
-    assert soup.weights(KEYS) == {
+    assert soup.weights(KEYS, pretrained=True) == {
         "pretrained": 0.25,
         "ft, seed 0": 0.25,
         "ft, seed 1": 0.25,

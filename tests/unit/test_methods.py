@@ -1035,7 +1035,7 @@ def test_selection_takes_the_best_and_of_equals_the_one_nearest_to_pretrained():
 
 
 def test_a_soup_weighs_the_pretrained_model_and_each_parent_alike():
-    weights = soup.weights(["ft", "ewc", "lwf"])
+    weights = soup.weights(["ft", "ewc", "lwf"], pretrained=True)
     assert weights == {"pretrained": 0.25, "ft": 0.25, "ewc": 0.25, "lwf": 0.25}
 
 
@@ -1059,9 +1059,9 @@ def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_a_costly_one
         return len(weights)
 
     # when
-    soup_of_equals = greedy_soup.select(["a", "b"], accuracy_of_equals)
-    soup_that_would_fall = greedy_soup.select(["a"], accuracy_that_falls)
-    soup_that_rises = greedy_soup.select(["a"], accuracy_that_rises)
+    soup_of_equals = greedy_soup.select(["a", "b"], accuracy_of_equals, pretrained=True)
+    soup_that_would_fall = greedy_soup.select(["a"], accuracy_that_falls, pretrained=True)
+    soup_that_rises = greedy_soup.select(["a"], accuracy_that_rises, pretrained=True)
     # then
     assert soup_of_equals == {"a": 0.5, "b": 0.5}
     assert soup_that_would_fall == {"pretrained": 1.0}
@@ -1090,6 +1090,6 @@ def test_a_greedy_soup_compares_with_the_soup_so_far():
         return accuracy_by_soup.get(tuple(weights), 0.65)
 
     # when
-    weights = greedy_soup.select(["c", "b", "a"], accuracy)
+    weights = greedy_soup.select(["c", "b", "a"], accuracy, pretrained=True)
     # then
     assert weights == {"a": 0.5, "b": 0.5}

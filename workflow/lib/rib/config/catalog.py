@@ -283,9 +283,9 @@ class Catalog:
             where: file and entry, for messages.
 
         Raises:
-            UserError: A setting is empty or no value of JSON, or `photos` does not have the keys
-                `layout` and `settings`, or names a layout that is unknown or takes its photos from
-                another one itself.
+            UserError: A setting is an empty list or no value of JSON, or `photos` does not have the
+                keys `layout` and `settings`, or names a layout that is unknown or takes its photos
+                from another one itself.
         """
         for name, setting in settings.items():
             refuse_other_than_json(setting, f"{where}: the setting '{name}'")

@@ -12,13 +12,14 @@ from typing import Any
 
 from rib.base.errors import UserError
 from rib.config.schema import number
-from rib.config.values import is_number, known_name, show
+from rib.config.values import is_number, is_whole, known_name, show
 
 RECIPE = "recipe"
 LENGTH = ("epochs", "steps")  # of training
 RATE = "lr"  # the only setting that may be a mapping of models or their groups to numbers
 OTHER = "other"  # key of such a mapping, with the rate of all models that it does not name
 FISHER_IMAGES = "fisher_images"  # setting of methods that use Fisher information
+COUNTS = (*LENGTH, FISHER_IMAGES)  # the workflow itself computes with them
 
 # What every method that trains may be given, besides the settings of its own. Of those without a
 # default the value is an example: family, recipe or config state one.
@@ -77,6 +78,8 @@ def check_settings(
         known_name(name, known, "setting", where, "allowed")
         subject = f"{where}: the setting '{name}'"
         refuse_other_than_json(setting, subject)
+        if name == RATE and setting == {}:
+            raise UserError(f"{subject} is empty; give a number for each model or group.")
         if name == RATE and isinstance(setting, dict):
             checked[name] = {
                 model: _checked(rate, known[name], f"{subject} of {show(model)}")
@@ -86,6 +89,8 @@ def check_settings(
             checked[name] = [_checked(value, known[name], subject) for value in setting]
         else:
             checked[name] = _checked(setting, known[name], subject)
+        if name in COUNTS:
+            _refuse_other_than_counts(checked[name], subject)
     return checked
 
 
@@ -103,7 +108,7 @@ def is_sweep(setting: object, of_kind: object) -> bool:
 
 
 def refuse_other_than_json(setting: object, subject: str) -> None:
-    """Raise a UserError if a setting is empty or, for example, a date or infinite.
+    """Raise a UserError if a setting is an empty list or, for example, a date or infinite.
 
     Args:
         subject: file, entry and setting, with which the message begins.
@@ -117,8 +122,15 @@ def refuse_other_than_json(setting: object, subject: str) -> None:
             f"{subject} is {show(setting)}; give text, a number, true, false, or lists and "
             "mappings of these."
         )
-    if setting in ([], {}):
-        raise UserError(f"{subject} is empty; give a value.")
+    if setting == []:
+        raise UserError(f"{subject} is an empty list; give a value.")
+
+
+def _refuse_other_than_counts(setting: object, subject: str) -> None:
+    """Raise a UserError unless a setting, or each value of a sweep, is a whole number from 1."""
+    for count in setting if isinstance(setting, list) else [setting]:
+        if not is_whole(count) or count < 1:
+            raise UserError(f"{subject} is {show(count)}; give a whole number from 1.")
 
 
 def _checked(value: object, of_kind: object, subject: str) -> object:

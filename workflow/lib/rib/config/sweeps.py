@@ -18,7 +18,6 @@ from rib.config.choices import as_list
 from rib.config.entries import MERGES, WEIGHTS, Family, Method
 from rib.config.run import VARIANTS
 from rib.config.settings import (
-    FISHER_IMAGES,
     LENGTH,
     OTHER,
     RATE,
@@ -27,10 +26,9 @@ from rib.config.settings import (
     is_sweep,
     known_settings,
 )
-from rib.config.values import is_whole, known_name, show
+from rib.config.values import known_name
 
 VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
-COUNTS = (*LENGTH, FISHER_IMAGES)  # settings that the workflow itself computes with
 
 
 @dataclass(frozen=True)
@@ -360,9 +358,6 @@ class Variants:
         Args:
             method: the variant, with the name and label of its entry, such as `ft`.
             settings_in_name: settings that are part of the variant's name, such as {"lr": 0.001}.
-
-        Raises:
-            UserError: the length, or a number of images, is no whole number from 1.
         """
         settings = dict(method.settings)
         length = {}
@@ -370,12 +365,6 @@ class Variants:
             for key in LENGTH:
                 if key in settings:
                     length[key] = settings.pop(key)
-        for key in COUNTS:
-            count = method.settings.get(key, 1)
-            if not is_whole(count) or count < 1:
-                raise UserError(
-                    f"method '{method.name}': {key} is {show(count)}; give a whole number from 1."
-                )
         name = method.name
         label = method.label
         for key, setting in settings_in_name.items():
