@@ -271,7 +271,7 @@ def numbers_of(tensor):
 def test_steps_are_those_of_the_papers_equations(case):
     # given
     equations = CASES[case]
-    method = equations.method(lr=LR, **equations.settings)
+    method = with_defaults(equations.method, lr=LR, **equations.settings)
     optimizer = set_up(method)
     start = starting_weights()
     gradients_of_steps = random_gradients()
@@ -491,7 +491,7 @@ BY_LAYERS = {**TOGETHER, "layer_decay": 0.8, "decay_norm_and_bias": False, "micr
 NEUTRAL = {
     "spd": with_defaults(SelectiveProjectionDecay, lr=0.001, weight=0.0),
     "digrap": with_defaults(DirectionalGradientProjection, lr=0.001, rate=0.0),
-    "ftp": Unbound(lr=0.001, rate=0.01, annealing=1.0),
+    "ftp": with_defaults(Unbound, lr=0.001, rate=0.01, annealing=1.0),
 }
 ACTIVE = {
     "spd": with_defaults(SelectiveProjectionDecay, lr=0.001, weight=1.0),
