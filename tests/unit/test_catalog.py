@@ -204,6 +204,7 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
     ("changes", "place"),
     [
         ({"layout": "iconifi"}, "'iconifi'.*'iconify'"),
+        ({"settings": {0: 0.1}}, "datasets.yaml, mine: unknown setting 0"),
         ({"settings": {"margin": float("inf")}}, "datasets.yaml, mine: .*'margin' is inf"),
         ({"settings": {"photos": "iconify"}}, "datasets.yaml, mine, photos: give the layout"),
         ({"settings": {"photos": {"layout": "idxx"}}}, "'idxx'.*'idx'"),

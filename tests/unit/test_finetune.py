@@ -20,6 +20,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.plugins import LIBRARY
 from rib.config.run import Run
+from rib.config.settings import DEFAULTS_OF_TRAINING
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles
@@ -504,7 +505,7 @@ def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **fields):
         inputs=FineTuningInputs(model_folder=folders["model"], **inputs),
         settings=FineTuningSettings(
             algorithm=str(LIBRARY / f"methods/{algorithm}.py"),
-            settings=settings or {"lr": LR_OF_JOB},
+            settings={**DEFAULTS_OF_TRAINING, **(settings or {"lr": LR_OF_JOB})},
             parents=[],
             training=fields.get("training", FULL),
             view=fields.get("view", VIEW),

@@ -154,7 +154,7 @@ methods.yaml:
     starts_from: linear_probe
     types: [vit, cnn]
   blend: {<<: *method, label: blend, algorithm: soup, form: weights, parents: [ft, lwf]}
-  deep: {<<: *method, label: deep, algorithm: layered, settings: {layers: [0, 1]}}
+  deep: {<<: *method, label: deep, algorithm: layered, settings: {layers: [0, 1], lr: 0.1}}
   only: {<<: *method, label: only, algorithm: ft, settings: {recipe: mine, lr: 0.1, epochs: [1, 2]}}
 """)
 PIECES_OF_ENTRIES = OWN.pop("parts")

@@ -564,7 +564,7 @@ def test_what_cannot_be_merged_is_refused_in_a_sentence(network, merge):
         f"padding_prompt.{side}": torch.ones(3, 1, 1) for side in ("top", "bottom", "left", "right")
     }
     with pytest.raises(
-        UserError, match=r"^model_stock\.py: it merges at least 2 parents, but there is 1; .*\.$"
+        UserError, match=r"^model_stock\.py: it merges at least two parents, but there is 1; .*\.$"
     ):
         merge("model_stock", {"p": tuned})
     prompt_is_no_weights = r"^'vp' trains a padding prompt, which can't be merged with weights\.$"

@@ -82,7 +82,7 @@ def test_a_value_of_another_kind_is_refused_with_what_is_expected(of_kind, expec
         ({"alpah": 1}, "unknown setting 'alpah' .*did you mean 'alpha'"),
         ({3: 1}, "unknown setting 3; allowed are alpha, lr"),
         ({"alpha": []}, "'alpha' is an empty list"),
-        ({"lr": {}}, "'lr' is empty"),
+        ({"lr": {}}, "'lr' is an empty mapping"),
         ({"lr": {"net": "fast"}}, "'lr' of 'net' is 'fast'; give a number"),
         ({"lr": {"net": [0.1]}}, "'lr' of 'net' is .*; give a number"),
         ({"alpha": {"net": 0.1}}, "'alpha' is .*; give a number"),

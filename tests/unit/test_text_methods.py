@@ -598,12 +598,12 @@ def test_a_killed_training_goes_on_to_the_same_bytes(method, clip, tmp_path, mon
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"orthogonality": -1}, "orthogonality is -1; set a number of at least 0"),
-        ({"distillation": -1}, "distillation is -1; set a number of at least 0"),
-        ({"momentum": 1.1}, "momentum is 1.1; set a number from 0 to 1"),
-        ({"momentum": -0.1}, "momentum is -0.1; set a number from 0 to 1"),
-        ({"interval": 0}, "interval is 0; set a number above 0 and at most 1"),
-        ({"lr": 0}, "lr is 0"),
+        ({"orthogonality": -1}, "orthogonality\n.*greater than or equal to 0"),
+        ({"distillation": -1}, "distillation\n.*greater than or equal to 0"),
+        ({"momentum": 1.1}, "momentum\n.*less than or equal to 1"),
+        ({"momentum": -0.1}, "momentum\n.*greater than or equal to 0"),
+        ({"interval": 0}, "interval\n.*greater than 0"),
+        ({"lr": 0}, "lr\n.*greater than 0"),
     ],
 )
 def test_carots_settings_out_of_range_are_named(settings, sentence):
@@ -614,13 +614,13 @@ def test_carots_settings_out_of_range_are_named(settings, sentence):
 @pytest.mark.parametrize(
     ("key", "value", "range_"),
     [
-        ("weight", -1, "number of at least 0"),
-        ("texts", 0, "whole number from 1"),
-        ("length", 0, "whole number from 1"),
+        ("weight", -1, "greater than or equal to 0"),
+        ("texts", 0, "greater than or equal to 1"),
+        ("length", 0, "greater than or equal to 1"),
     ],
 )
 def test_lipsum_fts_settings_out_of_range_are_named(key, value, range_):
-    with pytest.raises(ValueError, match=f"{key} is {value}; set a {range_}"):
+    with pytest.raises(ValueError, match=f"{key}\n.*{range_}"):
         with_defaults(LipsumFineTuning, **{**LIPSUM, key: value})
 
 

@@ -74,7 +74,7 @@ def checked_settings(
             fields[name] = (annotation, ... if is_required else parameter.default)
     model = create_model("Settings", __config__=ConfigDict(extra="forbid"), **fields)
     with refused_settings(file, entry):
-        return dict(model(**settings))
+        return dict(model.model_validate(settings))
 
 
 @contextmanager

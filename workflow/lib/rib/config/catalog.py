@@ -288,6 +288,8 @@ class Catalog:
                 from another one itself.
         """
         for name, setting in settings.items():
+            if not isinstance(name, str):
+                raise UserError(f"{where}: unknown setting {show(name)}; give its name as text.")
             refuse_other_than_json(setting, f"{where}: the setting '{name}'")
         if PHOTOS not in settings:
             return

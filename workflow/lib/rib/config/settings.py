@@ -77,21 +77,27 @@ def check_settings(
     for name, setting in settings.items():
         known_name(name, known, "setting", where, "allowed")
         subject = f"{where}: the setting '{name}'"
-        refuse_other_than_json(setting, subject)
-        if name == RATE and setting == {}:
-            raise UserError(f"{subject} is empty; give a number for each model or group.")
         if name == RATE and isinstance(setting, dict):
-            checked[name] = {
-                model: _checked(rate, known[name], f"{subject} of {show(model)}")
-                for model, rate in setting.items()
-            }
-        elif is_sweep(setting, known[name]):
+            checked[name] = _checked_rates(setting, subject)
+            continue
+        refuse_other_than_json(setting, subject)
+        if is_sweep(setting, known[name]):
             checked[name] = [_checked(value, known[name], subject) for value in setting]
         else:
             checked[name] = _checked(setting, known[name], subject)
         if name in COUNTS:
             _refuse_other_than_counts(checked[name], subject)
     return checked
+
+
+def _checked_rates(rates: Mapping[object, object], subject: str) -> dict[object, object]:
+    """Learning rates by model or group of models; whether these exist is checked elsewhere."""
+    if not rates:
+        raise UserError(f"{subject} is an empty mapping; give a number for each model or group.")
+    return {
+        model: _checked(rate, TRAINING[RATE], f"{subject} of {show(model)}")
+        for model, rate in rates.items()
+    }
 
 
 def is_sweep(setting: object, of_kind: object) -> bool:
