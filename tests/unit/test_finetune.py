@@ -1078,3 +1078,13 @@ def test_a_job_that_diverges_in_its_first_epoch_keeps_nothing(folders, tmp_path,
     with pytest.raises(UserError, match="epoch 1, step 1 "):
         job(folders, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_setting_out_of_range_ends_a_job_before_anything_is_read(tmp_path):
+    no_files = {"model": tmp_path / "none", "target": tmp_path / "none"}
+    sentence = (
+        r"^ft\.py: the setting 'lr' is -1, but it should be greater than 0; "
+        rf"correct it in methods\.yaml, {RUN_OF_JOB.method}, or in method_settings\.$"
+    )
+    with pytest.raises(UserError, match=sentence):
+        job(no_files, tmp_path / "run", settings={"lr": -1})

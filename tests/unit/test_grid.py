@@ -1225,8 +1225,8 @@ def test_numbers_that_the_command_line_gives_as_text_are_numbers():
             "config, method_settings, lora: .*'rank'",
         ),
         (
-            {"method_settings": {"lwf": {"distil": ["a/b", "c"]}}},
-            "the swept method 'lwf-distila/b' does not have a unique name",
+            {"method_settings": {"lwf": {"distil": [1, "all"]}}},
+            "lwf: .*'distil' is 1; give text",
         ),
         (
             {

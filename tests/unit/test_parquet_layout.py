@@ -435,6 +435,21 @@ def test_any_entry_is_followed_or_refused(tmp_path_factory, changed):
         outcome(lambda: items(path, **checked))
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"imgae": "photo"}, "there is no setting 'imgae'; remove it in"),
+        ({"names": "owl"}, "the setting 'names' is 'owl', but it should be a valid list; correct"),
+        ({"slices": [1]}, "the setting 'slices' has 1, but it should be a valid string; correct"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused_before_the_files_are_read(
+    tmp_path, settings, sentence
+):
+    with pytest.raises(UserError, match=rf"^parquet\.py: {sentence}.* datasets\.yaml, set\.$"):
+        run_prepare(tmp_path, "parquet", space=SPACE, **settings)
+
+
 def test_the_example_of_the_docs_is_read(tmp_path, with_entries):
     settings = settings_of_example("parquet", with_entries)
     columns = {"image": PHOTOS, "label": LABELS, "domain": DOMAINS, "camera": ["phone"] * 6}
