@@ -43,7 +43,7 @@ from rib.config.geometry import Geometry
 from rib.data.prepared import PreparedDataset
 from rib.evaluation.evaluate import ENCODING, _rows
 from rib.evaluation.score import score
-from rib.methods import load_algorithm
+from rib.methods.base import load_algorithm
 from rib.models import device as devices
 from rib.models.checkpoint import xor_compress
 from rib.models.class_logits import class_logits, class_members
@@ -71,7 +71,9 @@ def catalog():
 def algorithm_of(name: str, model: torch.nn.Module, *data: PreparedDataset):
     """A method's algorithm, set up for training a model on data."""
     method = catalog().methods[name]
-    algorithm = load_algorithm(catalog().algorithm_file(method.algorithm), settings_of(method))
+    algorithm = load_algorithm(
+        catalog().algorithm_file(method.algorithm), settings_of(method), method.name
+    )
     algorithm.setup(task_of(model, *data))
     return algorithm
 
@@ -439,6 +441,7 @@ def b8(folder: Path) -> str:
     algorithm = {
         "path": str(catalog().algorithm_file("ft")),
         "settings": settings_of(catalog().methods["ft"]),
+        "method": "ft",
     }
     write_json(folder / "algorithm.json", algorithm)
     imports = [sys.executable, "-c", "import torch, timm"]

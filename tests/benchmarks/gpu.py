@@ -54,8 +54,7 @@ from rib.config.memory import CUDA_ON_GPU, GIGA, MEGA, NetworkMemory
 from rib.data.prepared import PreparedDataset
 from rib.evaluation.evaluate import ENCODING, _rows
 from rib.evaluation.score import score
-from rib.methods import load_algorithm
-from rib.methods.base import Task
+from rib.methods.base import Task, load_algorithm
 from rib.models import device as devices
 from rib.models.class_logits import class_logits
 from rib.models.device import ComputeSettings
@@ -189,7 +188,7 @@ class Subject:
         """Fine-tune the network for an epoch, as a job does."""
         method = census.CATALOG.methods["ft"]
         algorithm_file = census.CATALOG.algorithm_file(method.algorithm)
-        algorithm = load_algorithm(algorithm_file, settings_of(method))
+        algorithm = load_algorithm(algorithm_file, settings_of(method), method.name)
         state = self.network.state_dict().items()
         pretrained = {name: tensor.clone() for name, tensor in state}
         algorithm.setup(Task(self.network.eval(), images, None, seed=0))

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rib.methods import load_algorithm
-from rib.methods.base import Task
+from rib.methods.base import Task, load_algorithm
 from rib.models.class_logits import class_members
 from rib.models.inputs import Images, Inputs
 from rib.models.text import Text
@@ -235,7 +234,7 @@ def trained(name: str, network: str, device: torch.device) -> Mapping[str, Tenso
         The tensors that the training has changed, on the CPU.
     """
     entry = CATALOG.methods["ft" if name in VARIANTS else name]
-    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), fitting(entry))
+    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), fitting(entry), entry.name)
     model, text = small_network(network)
     images = on_device(small_images(network), device)
     if text is not None:

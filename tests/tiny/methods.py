@@ -9,8 +9,7 @@ import torch
 
 from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
-from rib.methods import load_algorithm
-from rib.methods.base import Task
+from rib.methods.base import Task, load_algorithm
 from rib.models.checkpoint import apply
 from rib.training.finetune import train
 from tiny import training
@@ -42,7 +41,7 @@ def set_up(name, network, images, **settings):
     """
     entry = CATALOG.methods[name]
     algorithm = load_algorithm(
-        CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings}
+        CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings}, name
     )
     torch.manual_seed(0)
     target = images_of(images)
@@ -58,8 +57,10 @@ def fine_tuned(
     It stores what differs from the pretrained network, which is `network` if none is given.
     """
     algorithm = set_up(name, network, images, **settings)
-    schedule = replace(TRAINING, epochs=epochs, micro_batch_size=micro_batch_size)
-    history, stored = train(algorithm, (pretrained or network).state_dict(), schedule, RUN, CPU)
+    length_and_recipe = replace(TRAINING, epochs=epochs, micro_batch_size=micro_batch_size)
+    history, stored = train(
+        algorithm, (pretrained or network).state_dict(), length_and_recipe, RUN, CPU
+    )
     return algorithm, history, stored
 
 

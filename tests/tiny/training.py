@@ -20,6 +20,7 @@ from rib.base.files import write_json
 from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, Run
+from rib.config.settings import DEFAULTS_OF_TRAINING
 from rib.data.identity import PHOTO
 from rib.data.view import DatasetView
 from rib.evaluation.networks import NetworkState
@@ -74,6 +75,11 @@ def settings_of(entry, recipe="paper") -> dict:
     settings = {**entry.settings, **entry.recipes.get(recipe, {})}
     settings.pop("recipe", None)
     return settings
+
+
+def with_defaults(algorithm: type, **settings):
+    """An algorithm of a class, with the defaults of training where no setting is given."""
+    return algorithm(**{**DEFAULTS_OF_TRAINING, **settings})
 
 
 def images_of(dataset) -> Images:

@@ -39,7 +39,7 @@ from rib.training.optimizer import make_optimizer
 from tiny.architectures import ARCHITECTURES, cases
 from tiny.census import Census
 from tiny.methods import ALL_ROWS, check_frozen, check_restored, coloured_images, fine_tuned, set_up
-from tiny.training import CPU, HALF, TRAINING, images_of, prepared_folder
+from tiny.training import CPU, HALF, TRAINING, images_of, prepared_folder, with_defaults
 
 METHODS = ["ft", "linear_probe", "lora", "visual_prompt"]
 TWO_HEADS = ["deit_distilled"]
@@ -246,7 +246,7 @@ def test_lora_moves_pointwise_convolutions_where_there_is_no_attention(name):
 @each
 def test_gradient_checkpointing_gives_the_same_checkpoint_and_keeps_less(name):
     network = copy.deepcopy(network_of(name))
-    algorithm = FullFineTuning(lr=0.01)
+    algorithm = with_defaults(FullFineTuning, lr=0.01)
     if name == "clip_resnet":
         with pytest.raises(
             ValueError,

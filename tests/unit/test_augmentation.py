@@ -18,7 +18,7 @@ from rib.models.augmentation import Augmentation, Shifts, drawn_transforms, reci
 from rib.models.inputs import Inputs
 from rib.training.finetune import train
 from tiny.changed import replace
-from tiny.training import CPU, HALF, RUN, TRAINING, normalised, task_of
+from tiny.training import CPU, HALF, RUN, TRAINING, normalised, task_of, with_defaults
 from unit.conftest import published
 
 ALL = ["flip", "crop", "randaugment"]
@@ -343,7 +343,7 @@ def augmented_task(network, target, names=ALL):
 def test_images_are_augmented_in_training_alone(network, target):
     # given a method that notes what it sees
     task = augmented_task(network, target)
-    method = FullFineTuning(lr=0.01)
+    method = with_defaults(FullFineTuning, lr=0.01)
     method.setup(task)
     rows_and_batches = []
     epochs = []
@@ -371,7 +371,9 @@ def test_images_are_augmented_in_training_alone(network, target):
 
 def fisher_information(network, target, names):
     """EWC's Fisher information by parameter, with these augmentations of the target."""
-    method = ElasticWeightConsolidation(lr=0.1, weight=1.0, fisher="empirical", fisher_images=10)
+    method = with_defaults(
+        ElasticWeightConsolidation, lr=0.1, weight=1.0, fisher="empirical", fisher_images=10
+    )
     method.setup(replace(augmented_task(network, target, names), reference=None))
     return method.importance
 
@@ -398,7 +400,9 @@ def test_lwfs_teacher_sees_the_very_images_of_its_student(network, target, monke
         calls.append((module, images.clone()))
 
     task.model.register_forward_pre_hook(note_call)
-    method = LearningWithoutForgetting(lr=0.01, temperature=2.0, weight=1.0, distil="all")
+    method = with_defaults(
+        LearningWithoutForgetting, lr=0.01, temperature=2.0, weight=1.0, distil="all"
+    )
     method.setup(task)
     calls.clear()
     # when
@@ -423,7 +427,7 @@ def test_lwfs_teacher_sees_the_very_images_of_its_student(network, target, monke
 
 def test_the_probes_features_are_those_of_the_augmented_image(network, target):
     task = augmented_task(network, target)
-    method = LinearProbing(lr=0.01)
+    method = with_defaults(LinearProbing, lr=0.01)
     method.setup(task)
     rows = np.array([2, 7, 3])
     for epoch in (0, 1, None):
@@ -443,7 +447,7 @@ def trained_probe(network, target, names, through_network=False):
         through_network: whether logits are those of the whole network, in place of the head's on
             features.
     """
-    method = LinearProbing(lr=0.1)
+    method = with_defaults(LinearProbing, lr=0.1)
     method.setup(augmented_task(network, target, names))
     if through_network:
         method.logits = lambda rows: method.model(method.inputs[rows])

@@ -149,13 +149,10 @@ def test_a_module_of_the_user_does_not_replace_the_librarys(with_entries, tmp_pa
     ("changes", "place"),
     [
         ({"algorithm": "none_such"}, "'none_such'.*ewc, external, .*ft"),
+        ({"settings": {"dropout": "x"}}, "methods.yaml, mine: .*'dropout' is 'x'; give a number"),
         (
-            {"settings": {"lr": 1, "batchnorm": "x"}},
-            "methods.yaml, mine: .*'batchnorm'.*'batch_norm'",
-        ),
-        (
-            {"algorithm": "lwf", "settings": {"weight": 1, "temperature": 1}},
-            "methods.yaml, mine: .*'distil'",
+            {"recipes": {"paper": {"batchnorm": "x"}}},
+            "methods.yaml, mine, recipes, paper: .*'batchnorm'.*'batch_norm'",
         ),
         ({"recipes": {"papers": {}}}, "methods.yaml, mine: .*'papers'.*'paper'"),
         ({"recipes": {"paper": {"lrr": 1}}}, "methods.yaml, mine, recipes, paper: .*'lrr'.*'lr'"),
@@ -169,23 +166,22 @@ def test_a_module_of_the_user_does_not_replace_the_librarys(with_entries, tmp_pa
         ),
         ({"settings": {"recipe": 3}}, "methods.yaml, mine: .*'recipe' is 3"),
         (
-            {"algorithm": "soup", "settings": {}, "parents": ["ft"]},
+            {"form": "weights", "parents": ["ft"]},
             "methods.yaml, mine: recipes is only for",
         ),
-        (
-            {"algorithm": "soup", "recipes": None, "settings": {"recipe": "paper"}},
-            "methods.yaml, mine: .*'recipe'",
-        ),
+        ({"form": "weigths"}, "methods.yaml: 'mine.form' is 'weigths'"),
+        ({"fewest_parents": 2}, "methods.yaml, mine: fewest_parents is only for merges"),
+        ({"most_images": 0}, "methods.yaml: 'mine.most_images' is 0"),
         ({"starts_from": "none_such"}, "methods.yaml, mine: .*'none_such'"),
         ({"starts_from": "wise_ft"}, "methods.yaml, mine: .*'wise_ft'"),
         ({"starts_from": "lp_ft"}, "methods.yaml, mine: .*'lp_ft'"),
         ({"parents": ["ft"]}, "methods.yaml, mine: parents"),
         (
-            {"algorithm": "soup", "settings": {}, "starts_from": "ft"},
+            {"form": "weights", "starts_from": "ft"},
             "methods.yaml, mine: starts_from",
         ),
         (
-            {"algorithm": "soup", "recipes": None, "parents": ["soup"]},
+            {"form": "weights", "recipes": None, "parents": ["soup"]},
             "methods.yaml, mine: .*'soup'",
         ),
         ({"types": ["mlp"]}, "methods.yaml: 'mine.types.0' is 'mlp'"),
@@ -207,9 +203,18 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
     ("changes", "place"),
     [
         ({"layout": "iconifi"}, "'iconifi'.*'iconify'"),
-        ({"settings": {"margn": 0.1}}, "datasets.yaml, mine: .*'margn'.*'margin'"),
-        ({"settings": {"margin": [0.1, 0.2]}}, "datasets.yaml, mine: .*'margin'"),
-        ({"settings": {}}, "datasets.yaml, mine: .*'margin'"),
+        ({"settings": {0: 0.1}}, "datasets.yaml: 0 in 'mine.settings'"),
+        (
+            {"settings": {"photos": {"layout": "idx", "settings": {0: 0.1}}}},
+            "datasets.yaml, mine: the setting 'photos' is",
+        ),
+        ({"settings": {"margin": float("inf")}}, "datasets.yaml, mine: .*'margin' is inf"),
+        ({"settings": {"photos": "iconify"}}, "datasets.yaml, mine, photos: give the layout"),
+        ({"settings": {"photos": {"layout": "idxx"}}}, "'idxx'.*'idx'"),
+        (
+            {"settings": {"photos": {"layout": "corruptions_of", "settings": {"photos": {}}}}},
+            "datasets.yaml, mine, photos: 'corruptions_of' takes its photos from another layout",
+        ),
         ({"icons_file": "../../secret.csv"}, "datasets.yaml: 'mine.icons_file'"),
         ({"exclude": {30: "too dark"}}, "datasets.yaml: 30 in 'mine.exclude'"),
         ({"source": {**NPM, "package": "-g"}}, "datasets.yaml: 'mine.source.package'"),
@@ -253,15 +258,6 @@ def test_a_name_that_stands_for_something_else_or_is_no_part_of_a_path_is_refuse
         with pytest.raises(UserError, match=kind.removesuffix("s")):
             catalog = with_entries(**{kind: {name: {}}})
             _ = getattr(catalog, kind), catalog.sources
-
-
-def test_a_layouts_number_that_yaml_reads_as_text_is_a_number(with_entries):
-    assert (
-        with_entries(datasets={"mine": {"settings": {"margin": "1e-2"}}})
-        .datasets["mine"]
-        .settings["margin"]
-        == 0.01
-    )
 
 
 @pytest.mark.parametrize(

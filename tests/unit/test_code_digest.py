@@ -419,3 +419,19 @@ def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others
     }
     assert algorithms <= wanted, "another method's edit would make this again"
     assert "methods/base.py" in wanted or "training/finetune.py" not in found
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (b"def items(\n", " line 1 is not valid Python .*correct it"),
+        (b"x = 1\ndef f(:\n", " line 2 is not valid Python"),
+        (b"\xff", " can't be read as Python"),
+        (None, " can't be read as Python"),
+    ],
+)
+def test_a_module_of_a_user_that_is_no_python_is_named(tmp_path, source, sentence):
+    path = tmp_path / "mine.py"
+    path.mkdir() if source is None else path.write_bytes(source)
+    with pytest.raises(UserError, match=f"^{path}{sentence}"):
+        code_digest.closure(path)

@@ -106,7 +106,7 @@ def test_a_wrong_entry_is_a_sentence_with_file_and_key(changes, sentence):
         checked(Dataset, entry, "datasets.yaml", "own", ["own"])
 
 
-@pytest.mark.parametrize("key", ["base", "schedule", "evaluated"])
+@pytest.mark.parametrize("key", ["base", "recipe", "evaluated"])
 def test_what_the_code_sets_is_no_key_of_a_method(key):
     entry = {**published("methods.yaml")["ft"], key: "paper"}
     with pytest.raises(UserError, match=f"methods.yaml: unknown key '{key}' in 'own'"):

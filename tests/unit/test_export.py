@@ -28,7 +28,7 @@ from rib.data.view import DatasetFiles
 from rib.evaluation.export import ExportFiles, PublishedModel, export_network
 from rib.evaluation.networks import NetworkState
 from rib.evaluation.run_on_dataset import RunOnDataset
-from rib.methods import load_algorithm
+from rib.methods.base import load_algorithm
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs
 from rib.models.merge import Merge
@@ -156,7 +156,9 @@ class Exported:
     def train(self, method: str) -> None:
         """Train for an epoch with an entry of the catalogue, and keep its checkpoint."""
         entry = CATALOG.methods[method]
-        algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), settings_of(entry))
+        algorithm = load_algorithm(
+            CATALOG.algorithm_file(entry.algorithm), settings_of(entry), entry.name
+        )
         trained(algorithm, self.network, self.target, replace(TRAINING, epochs=1))
         self.store(method, algorithm.state_delta(self.network.state_dict()))
 

@@ -100,7 +100,7 @@ def test_the_methods_of_tables_join_the_grid(tmp_path):
     assert others.label == "others"
     assert theirs.style != others.style
     assert theirs.form == "external"
-    assert theirs.schedule is None
+    assert theirs.recipe is None
     assert theirs.trains is False
     assert theirs.can_fit is False
     assert Run("efficientnet_lite0", "twemoji", "theirs", "all", 0) in chosen.runs()
@@ -241,10 +241,17 @@ def test_a_merge_of_a_users_may_average_them(tmp_path):
         "half": {
             **common,
             "algorithm": "wise_ft",
+            "form": "weights",
             "settings": {"alpha": 0.5},
             "parents": ["theirs"],
         },
-        "mixed": {**common, "algorithm": "soup", "parents": ["ft", "theirs"]},
+        "mixed": {
+            **common,
+            "algorithm": "soup",
+            "form": "weights",
+            "settings": {"pretrained": True},
+            "parents": ["ft", "theirs"],
+        },
         "further": {
             **common,
             "algorithm": "ft",
@@ -258,8 +265,8 @@ def test_a_merge_of_a_users_may_average_them(tmp_path):
         tmp_path, [HEAD, *ROWS], folders=[tmp_path], methods=["half", "mixed", "further"]
     )
     # then
-    schedules = {name: method.schedule for name, method in chosen.methods.items()}
-    assert schedules == {
+    recipes = {name: method.recipe for name, method in chosen.methods.items()}
+    assert recipes == {
         "theirs": None,
         "half": None,
         "ft": "adamw",

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
+from rib.base.plugins import LIBRARY
 from rib.config.run import Run
-from rib.config.settings import LIBRARY
+from rib.config.settings import DEFAULTS_OF_TRAINING
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles
@@ -61,6 +62,7 @@ from tiny.training import (
     task_of,
     trained,
     trained_by_hand,
+    with_defaults,
 )
 
 # Everything that a setting could hide behind is on: weights decay, warm-up ends early, the last
@@ -129,13 +131,15 @@ def assert_equal_histories(history, expected_history):
 )
 def test_training_is_sgd_with_momentum_and_weight_decay(network, target, changes):
     settings = replace(FULL, **changes)
-    training = trained(FullFineTuning(lr=LR), network, target, settings, seed=3)
+    training = trained(with_defaults(FullFineTuning, lr=LR), network, target, settings, seed=3)
     expected = expected_training(network, target, settings, seed=3)
     assert_equal_trainings(network, training, expected)
 
 
 def test_batch_norm_that_trains_follows_the_batches(network, target):
-    training = trained(FullFineTuning(lr=LR, batch_norm="train"), network, target, FULL)
+    training = trained(
+        with_defaults(FullFineTuning, lr=LR, batch_norm="train"), network, target, FULL
+    )
     network_in_training = copy.deepcopy(network).train()
     expected = expected_training(network_in_training, target, FULL)
     assert_equal_trainings(network, training, expected)
@@ -149,10 +153,10 @@ def test_a_network_is_compiled_where_that_was_chosen(network, target, monkeypatc
 
     monkeypatch.setattr(torch.nn.Module, "compile", note_compiled)
     one_epoch = replace(FULL, epochs=1)
-    trained(FullFineTuning(lr=LR), network, target, one_epoch)
+    trained(with_defaults(FullFineTuning, lr=LR), network, target, one_epoch)
     assert not compiled
     monkeypatch.setitem(devices._policy, "compile", True)
-    model, _ = trained(FullFineTuning(lr=LR), network, target, one_epoch)
+    model, _ = trained(with_defaults(FullFineTuning, lr=LR), network, target, one_epoch)
     (compiled_model,) = compiled
     assert compiled_model is model
 
@@ -161,7 +165,7 @@ def test_parts_of_a_batch_train_as_the_batch_does(network, target):
     """The last part is short: its images weigh as much as others."""
     # given
     settings = replace(FULL, batch_size=7, micro_batch_size=3)
-    method = FullFineTuning(lr=LR)
+    method = with_defaults(FullFineTuning, lr=LR)
     logits_of_rows = method.logits
     images_of_passes = []
 
@@ -186,7 +190,7 @@ def test_a_penalty_is_part_of_the_loss_and_of_the_gradient(network, target):
         ]
         return 0.15 * sum(distances)
 
-    training = trained(L2StartingPoint(lr=LR, weight=0.3), network, target, FULL)
+    training = trained(with_defaults(L2StartingPoint, lr=LR, weight=0.3), network, target, FULL)
     expected = expected_training(network, target, FULL, penalty=penalty)
     assert_equal_trainings(network, training, expected)
 
@@ -201,7 +205,9 @@ def test_a_penalty_gets_the_rows_and_logits_of_its_batch(network, target):
         divergences = teacher[rows].exp() * (teacher[rows] - student)
         return 0.7 * 9 * divergences.sum() / len(rows)
 
-    method = LearningWithoutForgetting(lr=LR, temperature=3.0, weight=0.7, distil="all")
+    method = with_defaults(
+        LearningWithoutForgetting, lr=LR, temperature=3.0, weight=0.7, distil="all"
+    )
     training = trained(method, network, target, FULL)
     expected = expected_training(network, target, FULL, penalty=penalty)
     assert_equal_trainings(network, training, expected)
@@ -240,7 +246,7 @@ def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(network, target):
     def weights_of(seed):
-        model, _ = trained(FullFineTuning(lr=LR), network, target, seed=seed)
+        model, _ = trained(with_defaults(FullFineTuning, lr=LR), network, target, seed=seed)
         return model.state_dict()
 
     weights = weights_of(seed=0)
@@ -255,7 +261,7 @@ def test_only_what_a_method_trains_has_gradients(network, target):
     # given
     model = copy.deepcopy(network)
     head = {"fc.weight": model.fc.weight, "fc.bias": model.fc.bias}
-    method = FullFineTuning(lr=LR)
+    method = with_defaults(FullFineTuning, lr=LR)
     method.trainable = lambda: list(head.items())
     model.requires_grad_(False)
     method.setup(task_of(model, target))
@@ -270,7 +276,9 @@ def test_only_what_a_method_trains_has_gradients(network, target):
 def test_a_loss_that_is_not_finite_stops_with_where_and_what_to_do(network, target):
     message = r"model m, method x, target t: the loss at epoch \d, step \d is not finite .* 1e\+12"
     with pytest.raises(DivergenceError, match=message):
-        trained(FullFineTuning(lr=1e12), network, target, replace(TRAINING, epochs=4))
+        trained(
+            with_defaults(FullFineTuning, lr=1e12), network, target, replace(TRAINING, epochs=4)
+        )
 
 
 def diverge_at(monkeypatch, diverging_step):
@@ -289,7 +297,7 @@ def diverge_at(monkeypatch, diverging_step):
 
 def set_up(network, target):
     """Full fine-tuning of a copy of the network, ready to train."""
-    method = FullFineTuning(lr=LR)
+    method = with_defaults(FullFineTuning, lr=LR)
     method.setup(task_of(copy.deepcopy(network), target))
     return method
 
@@ -334,11 +342,11 @@ def test_a_divergence_goes_back_to_the_state_after_the_last_good_epoch(
     two_epochs = replace(FULL, epochs=None, steps=6)
     rates = [0.01] * 6
     monkeypatch.setattr(finetune, "learning_rates", lambda *settings: rates)
-    method = FullFineTuning(lr=0.01, batch_norm="train")
+    method = with_defaults(FullFineTuning, lr=0.01, batch_norm="train")
     method.setup(task_of(copy.deepcopy(network), target))
     _, good = train(method, network.state_dict(), one_epoch, RUN, CPU)
 
-    method = FullFineTuning(lr=0.01, batch_norm="train")
+    method = with_defaults(FullFineTuning, lr=0.01, batch_norm="train")
     method.setup(task_of(copy.deepcopy(network), target))
     optimizer_step = method.update
 
@@ -368,7 +376,7 @@ def test_weights_are_read_once_unless_somebody_asks(network, target, tmp_path):
     """
 
     def reads(watch=None, snapshots=()):
-        method = FullFineTuning(lr=0.01)
+        method = with_defaults(FullFineTuning, lr=0.01)
         method.setup(task_of(copy.deepcopy(network), target))
         read_at = []
         read = method.state_delta
@@ -388,7 +396,7 @@ def test_weights_are_read_once_unless_somebody_asks(network, target, tmp_path):
 
 def test_labels_are_on_the_device_before_the_forward_pass(network, target):
     """An index by an array of NumPy would wait for the GPU, so they are taken by a tensor first."""
-    method = FullFineTuning(lr=0.01)
+    method = with_defaults(FullFineTuning, lr=0.01)
     method.setup(task_of(copy.deepcopy(network), target))
     events = []
     images = method.task.target
@@ -442,7 +450,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
     assert "epoch 0, step 2" in caplog.text
     assert "epoch 1, step 1" in caplog.text
     monkeypatch.setattr(finetune, "_take_step", take_step)
-    _, history_without_stops = trained(FullFineTuning(lr=LR), network, target, FULL)
+    _, history_without_stops = trained(with_defaults(FullFineTuning, lr=LR), network, target, FULL)
     assert history == history_without_stops
 
 
@@ -497,7 +505,7 @@ def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **fields):
         inputs=FineTuningInputs(model_folder=folders["model"], **inputs),
         settings=FineTuningSettings(
             algorithm=str(LIBRARY / f"methods/{algorithm}.py"),
-            settings=settings or {"lr": LR_OF_JOB},
+            settings={**DEFAULTS_OF_TRAINING, **(settings or {"lr": LR_OF_JOB})},
             parents=[],
             training=fields.get("training", FULL),
             view=fields.get("view", VIEW),
@@ -931,7 +939,7 @@ def test_a_job_drops_features_and_blocks_as_its_method_says(network, small, fold
     task = task_of(model.to(memory_format=torch.channels_last), small, seed=SEED_OF_JOB)
     task.target.inputs.mean = 255 * torch.tensor(MEAN).view(1, 3, 1, 1)
     task.target.inputs.std = 255 * torch.tensor(STD).view(1, 3, 1, 1)
-    method = FullFineTuning(**settings)
+    method = with_defaults(FullFineTuning, **settings)
     method.setup(task)
     _, expected = train(method, network.state_dict(), FULL, replace(RUN, seed=SEED_OF_JOB), CPU)
     assert_equal_tensors(stored(network, paths["checkpoint"]), expected)
@@ -1070,3 +1078,13 @@ def test_a_job_that_diverges_in_its_first_epoch_keeps_nothing(folders, tmp_path,
     with pytest.raises(UserError, match="epoch 1, step 1 "):
         job(folders, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_setting_out_of_range_ends_a_job_before_anything_is_read(tmp_path):
+    no_files = {"model": tmp_path / "none", "target": tmp_path / "none"}
+    sentence = (
+        r"^ft\.py: the setting 'lr' is -1, but it should be greater than 0; "
+        rf"correct it in methods\.yaml, {RUN_OF_JOB.method}, or in method_settings\.$"
+    )
+    with pytest.raises(UserError, match=sentence):
+        job(no_files, tmp_path / "run", settings={"lr": -1})

@@ -164,8 +164,8 @@ methods.yaml:
     recipes: {paper: {epochs: 3}, mine: {lr: 0.3}}
     starts_from: linear_probe
     types: [vit, cnn]
-  blend: {<<: *method, label: blend, algorithm: soup, parents: [ft, lwf]}
-  deep: {<<: *method, label: deep, algorithm: layered, settings: {layers: [0, 1]}}
+  blend: {<<: *method, label: blend, algorithm: soup, form: weights, parents: [ft, lwf]}
+  deep: {<<: *method, label: deep, algorithm: layered, settings: {layers: [0, 1], lr: 0.1}}
   only: {<<: *method, label: only, algorithm: ft, settings: {recipe: mine, lr: 0.1, epochs: [1, 2]}}
 """)
 PIECES_OF_ENTRIES = OWN.pop("parts")
@@ -175,8 +175,7 @@ BESIDE = {
     "classes/own.csv": "key,name\na,A\nb,B\nc,C\n",
     "classes/some.csv": "key,name\nb,B\nc,C\n",
     "classes/icons.csv": "codepoint,icon\na,ant\n",
-    "methods/layered.py": "from rib.methods import algorithm\n\n\n@algorithm\nclass L:\n"
-    "    def __init__(self, *, layers: list[int]): ...\n",
+    "methods/layered.py": "",
 }
 CONFIG = {
     "family": "own",

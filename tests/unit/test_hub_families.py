@@ -94,8 +94,8 @@ def test_a_family_with_its_lock_is_a_grid(family):
         assert len(set(grid.ood) - {target}) >= 2, "RI is over several other domains"
     for model in grid.models:
         assert grid.head(model) == "fitted"
-    schedules = {method.schedule for method in grid.methods.values() if method.trains}
-    assert schedules == {"adamw"} and grid.family.limits
+    recipes = {method.recipe for method in grid.methods.values() if method.trains}
+    assert recipes == {"adamw"} and grid.family.limits
     assert "not swept" in grid.family.limits
 
 

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import math
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +19,8 @@ from torch import nn
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.catalog import Catalog
-from rib.config.config import config_of
-from rib.config.grid import resolve_grid
+from rib.base.plugins import LIBRARY
 from rib.config.run import Run
-from rib.config.settings import LIBRARY, constant, takes_fisher
 from rib.data.view import DatasetFiles
 from rib.evaluation.fisher import compute_fisher
 from rib.evaluation.networks import (
@@ -59,6 +57,7 @@ from tiny.training import (
     resnet,
     rows_of,
     split_file,
+    with_defaults,
 )
 
 RUN = "m/t/x/all/0"
@@ -565,7 +564,7 @@ def test_what_cannot_be_merged_is_refused_in_a_sentence(network, merge):
         f"padding_prompt.{side}": torch.ones(3, 1, 1) for side in ("top", "bottom", "left", "right")
     }
     with pytest.raises(
-        UserError, match=r"^model_stock\.py: it merges at least 2 parents, but there is 1; .*\.$"
+        UserError, match=r"^model_stock\.py: it merges at least two parents, but there is 1; .*\.$"
     ):
         merge("model_stock", {"p": tuned})
     prompt_is_no_weights = r"^'vp' trains a padding prompt, which can't be merged with weights\.$"
@@ -579,50 +578,27 @@ def test_what_cannot_be_merged_is_refused_in_a_sentence(network, merge):
         merge("dare", {"p": {"other": torch.ones(1)}})
 
 
-@pytest.mark.parametrize(
-    ("method", "setting", "value", "range_"),
-    [
-        ("ties", "density", 0, "a number above 0 and at most 1"),
-        ("ties", "density", 1.01, "a number above 0 and at most 1"),
-        ("dare", "density", [0.5, -0.1], "a number above 0 and at most 1"),
-        ("ties", "scaling", 0, "a number above 0"),
-        ("task_arithmetic", "scaling", -0.3, "a number above 0"),
-        ("fisher", "fisher_images", 0, "a whole number from 1"),
-    ],
-)
-def test_settings_out_of_range_are_refused_before_anything_runs(
-    pytestconfig, method, setting, value, range_
-):
-    catalog = Catalog([pytestconfig.rootpath / "workflow/catalog"])
-    choices = {
-        "family": "emoji",
-        "methods": [method],
-        "method_settings": {method: {setting: value}},
-    }
-    with pytest.raises(UserError, match=f"{method}: the setting '{setting}' is .*; give {range_}"):
-        resolve_grid(config_of(choices, "config.yaml"), catalog)
-
-
-def test_an_algorithm_says_what_it_needs():
-    assert takes_fisher(file_of("fisher"))
-    for name in ("ties", "soup", "dawin"):
-        assert not takes_fisher(file_of(name))
-    assert constant(file_of("model_stock"), "FEWEST_PARENTS", 1) == 2
-    assert constant(file_of("ties"), "FEWEST_PARENTS", 1) == 1
+def test_an_entry_says_what_a_merge_needs(catalog):
+    assert catalog.methods["model_stock"].fewest_parents == 2
+    assert catalog.methods["ties"].fewest_parents == 1
+    assert catalog.methods["dawin"].most_images == 100_000
+    assert catalog.methods["ties"].most_images is None
 
 
 @pytest.mark.parametrize("form", ["merge", "ensemble"])
 def test_a_manifest_names_the_algorithm_of_a_merge_and_no_file(tmp_path, form):
     settings = {"density": 0.5}
     parents = ["ft, seed 1"]
-    merge = MergeSettings(form=form, algorithm="any/where/mine.py", settings={"x": settings})
+    algorithm = str(tmp_path / "mine.py")
+    Path(algorithm).write_text(f"def {form}(states, *, density: float): ...\n")
+    merge = MergeSettings(form=form, algorithm=algorithm, settings={"x": settings})
     run = Run("m", "t", "x", "all", 3)
 
     (state,) = merged_states(run, parents, merge, [tmp_path / "f"])
 
     made_of = {"form": form, "settings": settings, "parents": parents, "run": str(run)}
     assert state.weights == Merge(
-        algorithm="any/where/mine.py", fisher={"ft, seed 1": tmp_path / "f"}, **made_of
+        algorithm=algorithm, fisher={"ft, seed 1": tmp_path / "f"}, **made_of
     )
     stored = states_as_json([state])
     assert stored == [{"method": "x", "alpha": None, "merge": {**made_of, "algorithm": "mine"}}]
@@ -725,7 +701,9 @@ def test_ewc_with_fisher_information_from_a_job_of_its_own_trains_to_the_same_by
 
     # When: EWC computes it itself, and when it gets it and has no proxy
     def train_ewc(reference, fisher):
-        algorithm = ElasticWeightConsolidation(lr=0.01, weight=10.0, fisher=kind, fisher_images=5)
+        algorithm = with_defaults(
+            ElasticWeightConsolidation, lr=0.01, weight=10.0, fisher=kind, fisher_images=5
+        )
         task = Task(copy.deepcopy(network), images_of(target), reference, 4, fisher=fisher)
         algorithm.setup(task)
         run = Run("m", "t", "x", "all", 4)

@@ -27,7 +27,8 @@ from tiny.grids import grid, project_catalog
 from tiny.tables import write
 from tiny.training import RUN
 
-SOUP = {"algorithm": "soup", "recipes": None, "settings": {}}  # an entry of the catalogue
+# An entry of the catalogue.
+SOUP = {"algorithm": "soup", "form": "weights", "recipes": None, "settings": {"pretrained": True}}
 # Choices of config.
 TWO = {"models": ["efficientnet_lite0"], "targets": ["noto", "openmoji"], "seeds": [4, 2]}
 SWEEP = {"ft": {"lr": [0.1, 0.2]}}  # of method_settings
@@ -264,13 +265,16 @@ def test_merges_over_targets_are_scored_on_what_counts_in_ri(with_entries):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"algorithm": "ft", "over": "seeds"}, "methods.yaml, mine: over is only for merges"),
         (
-            {"over": "targets", "algorithm": "greedy_soup"},
+            {"algorithm": "ft", "form": "finetune", "over": "seeds"},
+            "methods.yaml, mine: over is only for merges",
+        ),
+        (
+            {"over": "targets", "algorithm": "greedy_soup", "form": "select"},
             "mine: over: targets is not for a select",
         ),
         (
-            {"over": "targets", "algorithm": "wise_ft_curve", "settings": {"steps": 2}},
+            {"over": "targets", "algorithm": "wise_ft_curve", "form": "curve"},
             "mine: over: targets is not for a curve",
         ),
         ({"over": "runs"}, "methods.yaml: .*'mine.over' is 'runs'"),
@@ -303,7 +307,7 @@ def test_the_pretrained_model_is_an_ingredient_of_a_soup_or_not():
         "ft, seed 1": third,
         "ft, seed 2": third,
     }
-    assert soup.weights(KEYS) == {
+    assert soup.weights(KEYS, pretrained=True) == {
         "pretrained": 0.25,
         "ft, seed 0": 0.25,
         "ft, seed 1": 0.25,

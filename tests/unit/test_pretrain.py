@@ -96,7 +96,7 @@ def pretrain_into(folder, folders, test="others", training=None, **how):
     folder.mkdir(exist_ok=True)
     how = {**HOW, **how}
     epochs = None if "steps" in how else how["epochs"]
-    schedule = {
+    recipe = {
         "momentum": how["momentum"],
         "weight_decay": how["weight_decay"],
         "warmup_fraction": how["warmup_fraction"],
@@ -114,7 +114,7 @@ def pretrain_into(folder, folders, test="others", training=None, **how):
                 steps=how.get("steps"),
                 batch_size=how["batch_size"],
                 micro_batch_size=ALL,
-                **schedule,
+                **recipe,
             ),
             view=replace(VIEW, geometry=GEOMETRY),
             compute=COMPUTE,

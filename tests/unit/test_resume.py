@@ -21,8 +21,7 @@ import torch
 
 from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
-from rib.methods import load_algorithm
-from rib.methods.base import Task
+from rib.methods.base import Task, load_algorithm
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.training import finetune, training_state
 from rib.training.training_state import TrainingState
@@ -50,7 +49,7 @@ ADAMW = replace(
     augmentation=["crop", "flip"],
 )
 LION = replace(ADAMW, optimizer="lion", augmentation=["randaugment"])
-SCHEDULES = {
+RECIPES = {
     "paper": SGD,
     "adamw": ADAMW,
     "lion": LION,
@@ -58,7 +57,7 @@ SCHEDULES = {
     # ends in the third epoch, of which one step is left out
     "cut_short": replace(LION, epochs=None, steps=STEPS - 1),
 }
-# Methods with schedules.
+# Methods with recipes.
 CASES = [
     ("ft", "paper"),
     ("linear_probe", "paper"),
@@ -114,7 +113,7 @@ class Trained:
     changed: Mapping[str, torch.Tensor]  # tensors by name
 
 
-def train(name, network, images, saved=None, schedule=SGD, **settings):
+def train(name, network, images, saved=None, recipe=SGD, **settings):
     """What a job does: everything from the start, then on from what was saved.
 
     Args:
@@ -125,13 +124,13 @@ def train(name, network, images, saved=None, schedule=SGD, **settings):
     entry = CATALOG.methods[name]
     torch.manual_seed(0)
     algorithm_file = CATALOG.algorithm_file(entry.algorithm)
-    algorithm = load_algorithm(algorithm_file, {**settings_of(entry), **settings})
+    algorithm = load_algorithm(algorithm_file, {**settings_of(entry), **settings}, entry.name)
     target = images_of(images)
     reference = images_of(images)
-    if schedule.augmentation:
-        target.inputs.augmentation = Augmentation(recipe_transform(schedule.augmentation, SIDE), 0)
+    if recipe.augmentation:
+        target.inputs.augmentation = Augmentation(recipe_transform(recipe.augmentation, SIDE), 0)
     algorithm.setup(Task(copy.deepcopy(network), target, reference, 0))
-    history, changed = finetune.train(algorithm, network.state_dict(), schedule, RUN, CPU, saved)
+    history, changed = finetune.train(algorithm, network.state_dict(), recipe, RUN, CPU, saved)
     return Trained(history, changed)
 
 
@@ -184,18 +183,18 @@ def interrupt_trainings(monkeypatch, last_steps):
     return counter
 
 
-@pytest.mark.parametrize(("name", "schedule"), first(CASES, 2))
+@pytest.mark.parametrize(("name", "recipe"), first(CASES, 2))
 def test_a_training_killed_again_and_again_gives_the_same_bytes(
-    network, images, name, schedule, tmp_path, monkeypatch, saves_every_step
+    network, images, name, recipe, tmp_path, monkeypatch, saves_every_step
 ):
     # given
     saved = tmp_path / "state.pt"
     arguments = {}
-    if schedule != "paper":
-        arguments = {"schedule": SCHEDULES[schedule], "lr": 0.001}
+    if recipe != "paper":
+        arguments = {"recipe": RECIPES[recipe], "lr": 0.001}
     undisturbed = train(name, network, images, **arguments)
     # when it is killed before anything is saved, within an epoch, at its end, and in the last step
-    steps_to_the_end = 4 if schedule == "cut_short" else 5
+    steps_to_the_end = 4 if recipe == "cut_short" else 5
     last_steps = [1, 2, 2, 3, steps_to_the_end]
     counter = interrupt_trainings(monkeypatch, last_steps)
     for _ in last_steps:

@@ -14,7 +14,8 @@ import torch
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
-from rib.config.settings import LIBRARY, algorithm_settings
+from rib.base.plugins import LIBRARY, load_module
+from rib.config.entries import MERGES
 from rib.data.view import DatasetFiles
 from rib.evaluation.networks import merged_states, states_as_json, states_from_json
 from rib.evaluation.select_weights import select_weights
@@ -54,7 +55,12 @@ def states_of(algorithm, parents, settings):
         parents: methods that are merged.
         settings: of each merge, by the name of its method.
     """
-    form, _ = algorithm_settings(algorithm)
+    module = load_module(algorithm)
+    (form,) = [
+        name
+        for name, function in vars(module).items()
+        if name in MERGES and function.__module__ == module.__name__
+    ]
     merge = MergeSettings(form=form, algorithm=str(algorithm), settings=settings)
     return merged_states(RUN, parents, merge)
 
@@ -63,7 +69,7 @@ def states_of(algorithm, parents, settings):
 
 
 def test_a_soup_weighs_the_pretrained_network_and_each_parent_alike():
-    (state,) = states_of(algorithm_file("soup"), ["ft", "lwf"], {"soup": {}})
+    (state,) = states_of(algorithm_file("soup"), ["ft", "lwf"], {"soup": {"pretrained": True}})
     assert state == ("soup", None, {"pretrained": 1 / 3, "ft": 1 / 3, "lwf": 1 / 3})
 
 
@@ -77,7 +83,7 @@ def test_variants_that_are_evaluated_together_have_a_network_each_with_its_own_s
 
 def test_weights_are_in_the_order_in_which_a_manifest_has_them(tmp_path):
     """A network that is loaded later is the same to the last bit."""
-    states = states_of(algorithm_file("soup"), ["lwf", "ewc", "ft"], {"soup": {}})
+    states = states_of(algorithm_file("soup"), ["lwf", "ewc", "ft"], {"soup": {"pretrained": True}})
     write_json(tmp_path / "manifest.json", states_as_json(states))
     (stored_state,) = states_from_json(read_json(tmp_path / "manifest.json"))
     (state,) = states
@@ -169,6 +175,7 @@ def select(parents, methods, algorithm, folder, **settings):
     """
     selection = folder / "selection.json"
     select_weights(
+        method="chosen",
         model_folder=parents.model_folder,
         target=parents.target,
         checkpoints=parents.checkpoints,
@@ -238,7 +245,7 @@ def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(parents, tmp_path, 
 def test_a_greedy_soup_is_chosen_by_the_accuracy_on_the_select_split(parents, tmp_path):
     # when
     algorithm = algorithm_file("greedy_soup")
-    merge = select(parents, ["ft", "lwf"], algorithm, tmp_path)
+    merge = select(parents, ["ft", "lwf"], algorithm, tmp_path, pretrained=True)
     # then candidates have their accuracy
     assert merge["candidates"]
     for candidate in merge["candidates"]:

@@ -48,6 +48,7 @@ from tiny.training import (
     random_images,
     split_file,
     task_of,
+    with_defaults,
 )
 
 pytestmark = pytest.mark.thorough
@@ -152,7 +153,7 @@ def train_network(watch=None, saved=None, training=LONG):
     network = network_with_dropout()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     torch.manual_seed(5)
-    method = FullFineTuning(lr=0.01)
+    method = with_defaults(FullFineTuning, lr=0.01)
     method.setup(task_of(network, random_images(10, 32)))
     history, changed = train(method, before, training, RUN, CPU, saved, watch=watch)
     return Trained(history, changed, torch.rand(3))
@@ -495,7 +496,7 @@ def test_watching_costs_at_most_a_hundredth_of_a_step(project):
     network = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
     network = network.to(memory_format=torch.channels_last)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    method = FullFineTuning(lr=0.01)
+    method = with_defaults(FullFineTuning, lr=0.01)
     method.setup(task_of(network, random_images(128, 96)))
     training = replace(LONG, batch_size=32)
     steps = 4 * EPOCHS

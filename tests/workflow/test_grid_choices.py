@@ -304,11 +304,9 @@ def test_a_changed_probe_re_runs_what_starts_from_it(project):
 
 
 BREAKS = """
-from rib.methods import algorithm
 from rib.methods.base import FineTuning
 
 
-@algorithm
 class Breaks(FineTuning):
     def penalty(self, rows, logits):
         self.calls = getattr(self, "calls", 0) + 1

@@ -32,6 +32,7 @@ def merging(finished_copy):
         name: {
             "label": name,
             "algorithm": ALGORITHMS.get(name, name.removeprefix("mine_")),
+            "form": "ensemble" if name == "mine_dawin" else "merge",
             "parents": parents,
             "settings": SETTINGS.get(name, {}),
             "source": "tests",

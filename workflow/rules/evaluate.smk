@@ -4,7 +4,6 @@
 # for each alpha that the family states. A job reads each image once for all networks of an entry.
 
 from rib.config.compared_runs import SNAPSHOTS
-from rib.config.settings import constant
 from rib.data.dataset_part import DatasetPart
 from rib.evaluation.settings import (
     EvaluationSettings,
@@ -190,8 +189,6 @@ use rule evaluate as evaluate_snapshots with:
 # Merges: what they need, and those that are selected on held-out images. How the networks of other
 # merges are made is computed by the jobs that use them (evaluate.smk).
 
-FEWEST_PARENTS = 1  # of a merge whose algorithm doesn't say
-
 
 def refuse_parents():
     """Raise a UserError if a merge can't be made of its parents, before anything is trained.
@@ -202,11 +199,10 @@ def refuse_parents():
     for name in names_of_merges:
         method = GRID.methods[name]
         number = len(PATHS.parents[name])
-        algorithm = CATALOG.algorithm_file(method.algorithm)
-        fewest = constant(algorithm, "FEWEST_PARENTS", FEWEST_PARENTS)
-        if number < fewest:
+        if number < method.fewest_parents:
             raise UserError(
-                f"method '{name}' merges at least {fewest} parents, but has {number}; add others."
+                f"method '{name}' merges at least {method.fewest_parents} parents, but has "
+                f"{number}; add others."
             )
         for parent in method.parents:
             if GRID.methods[parent].algorithm == "visual_prompt":

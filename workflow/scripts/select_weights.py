@@ -12,6 +12,7 @@ with run(snakemake) as output:
     files = snakemake.input
     settings = from_params(SelectionSettings, snakemake.params.cfg)
     select_weights(
+        method=snakemake.wildcards.method,
         model_folder=folder_of(files.model),
         target=DatasetFiles(
             name=snakemake.wildcards.target,

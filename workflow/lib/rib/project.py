@@ -28,7 +28,7 @@ from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK as MODEL_LOCK
 from rib.config.model_names import read_lock
 from rib.config.run import PRETRAINED, Run, parent_of
-from rib.config.settings import takes_fisher
+from rib.config.settings import FISHER_IMAGES
 from rib.evaluation.networks import NetworkState, states_from_json
 from rib.models import checkpoint
 from rib.models.merge import Merge, Weights
@@ -280,8 +280,8 @@ def _with_files(
     """
     algorithm = catalog.algorithm_file(str(merge.algorithm))
     fisher = {}
-    if takes_fisher(algorithm):
-        file = f"{merge.settings['fisher_images']}.safetensors"
+    if FISHER_IMAGES in merge.settings:
+        file = f"{merge.settings[FISHER_IMAGES]}.safetensors"
         fisher = {key: fisher_folder / str(parent) / file for key, parent in parents.items()}
     _refuse_changed(*(path.with_suffix(".manifest.json") for path in fisher.values()))
     return replace(merge, algorithm=algorithm, fisher=fisher)

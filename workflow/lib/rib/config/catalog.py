@@ -24,7 +24,7 @@ from rib.config import hub_datasets
 from rib.config.checking import checked, checked_entries
 from rib.config.entries import Augmentation, Dataset, Family, Method, Model, Recipe
 from rib.config.fields import Described, number, stated
-from rib.config.forms import CURVE, EXTERNAL, FINETUNE, MERGES, SELECT
+from rib.config.forms import CURVE, EXTERNAL, MERGES, SELECT
 from rib.config.hub_datasets import (
     HubRepository,
     read_dataset_lock,
@@ -44,13 +44,11 @@ from rib.config.model_arguments import check_arguments
 from rib.config.model_names import LOCK, checked_model, entry_of, parse_name, read_lock, resolve
 from rib.config.run import ALL, METHODS, TARGETS
 from rib.config.settings import (
-    BASE,
-    SCHEDULE,
-    TRAINING,
-    Setting,
-    algorithm_settings,
+    RECIPE,
     check_settings,
-    signature_of,
+    known_settings,
+    refuse_other_than_json,
+    settings_of_entry,
 )
 from rib.config.source_entries import HF_DATASETS
 from rib.config.sources import ADDRESSES, redacted_addresses
@@ -58,6 +56,7 @@ from rib.config.values import is_number
 from rib.config.yaml_files import read_yaml
 
 PROJECT_CATALOG = WORKFLOW / "catalog"
+BASE = LIBRARY / "methods/base.py"  # the class of all methods that train, no algorithm itself
 # Settings of layouts that list all levels of a slice, by the slice's column of the index.
 LISTS_LEVELS = {"corruption": "corruptions", "severity": "severities"}
 PHOTOS = "photos"  # setting of a layout that takes its photos from another one
@@ -161,12 +160,10 @@ class Catalog:
         where = f"datasets.yaml, {entry.name}"
         archives = () if owner.name in self._hub_sources else owner.archives
         _refuse_equal_files(archives, where)
-        _, known_settings = signature_of(self.layout_file(entry.layout), "items")
-        settings = check_settings(entry.settings, known_settings, where, sweeps=False)
-        if PHOTOS in known_settings:
-            settings[PHOTOS] = self.settings_of_photos(settings[PHOTOS], where)
-        _check_parts(entry, settings, where)
-        return replaced(entry, archives=archives, settings=settings)
+        self.layout_file(entry.layout)  # refuses an unknown one
+        self.check_layout_settings(entry.settings, where)
+        _check_parts(entry, where)
+        return replaced(entry, archives=archives)
 
     @property
     def hub_sources(self) -> dict[str, list[dict[str, Any]]]:
@@ -237,33 +234,39 @@ class Catalog:
             licences_on_hub=tuple(dict.fromkeys(licences)),
         )
 
-    def settings_of_photos(self, photos: object, where: str) -> dict[str, Any]:
-        """The layout that another layout takes its photos from, and its settings, both checked.
+    def check_layout_settings(self, settings: Mapping[str, Any], where: str) -> None:
+        """Check a layout's settings as far as its module isn't needed; preparation checks the rest.
 
         Args:
-            photos: setting `photos` of the other layout.
+            settings: of a dataset's entry. `photos` names the layout from which this one takes its
+                photos, and the settings of that one.
             where: file and entry, for messages.
 
         Raises:
-            UserError: It does not have the keys `layout` and `settings`, the layout is unknown or
-                takes its photos from another one itself, or its settings are not valid.
+            UserError: A setting is an empty list or no value of JSON, or `photos` does not have the
+                keys `layout` and `settings`, or names a layout that is unknown or takes its photos
+                from another one itself.
         """
+        for name, setting in settings.items():
+            refuse_other_than_json(setting, f"{where}: the setting '{name}'")
+        if PHOTOS not in settings:
+            return
+        photos = settings[PHOTOS]
         where = f"{where}, {PHOTOS}"
         if not isinstance(photos, dict) or not isinstance(photos.get("layout"), str):
             raise UserError(f"{where}: give the layout of the photos, and its settings.")
         for key in photos:
             known_name(key, ("layout", "settings"), "key", where, "allowed")
-        _, known_settings = signature_of(self.layout_file(photos["layout"]), "items")
-        if PHOTOS in known_settings:
+        self.layout_file(photos["layout"])
+        settings_of_photos = photos.get("settings", {})
+        if not isinstance(settings_of_photos, dict):
+            raise UserError(f"{where}: give the settings by name.")
+        if PHOTOS in settings_of_photos:
             raise UserError(
                 f"{where}: '{photos['layout']}' takes its photos from another layout itself; give "
                 "that one."
             )
-        settings = photos.get("settings", {})
-        if not isinstance(settings, dict):
-            raise UserError(f"{where}: give the settings by name.")
-        checked_settings = check_settings(settings, known_settings, where, sweeps=False)
-        return {"layout": photos["layout"], "settings": checked_settings}
+        self.check_layout_settings(settings_of_photos, where)
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -400,14 +403,11 @@ class Catalog:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """Methods by name, with settings checked against their algorithm's keyword arguments."""
-        methods = {}
+        """Methods by name."""
         entries = self._entries(
             "methods.yaml", _reader(Method), [(Path(TABLES), self._external_methods())]
         )
-        for name, entry in entries.items():
-            keys = {key: setting for key, setting in entry if key != "name"}
-            methods[name] = self._method(name, keys)
+        methods = {name: self._method(entry) for name, entry in entries.items()}
         for name, method in methods.items():
             where = f"methods.yaml, {name}"
             for parent in method.parents:
@@ -473,74 +473,45 @@ class Catalog:
         entries: dict[str, Dataset | Model] = {**self.datasets, **self.models}
         return {name: entry for name, entry in entries.items() if entry.raw == name}
 
-    def _method(self, name: str, entry: dict[str, Any]) -> Method:
-        """The method that an entry of methods.yaml defines, with checked settings.
+    def _method(self, entry: Method) -> Method:
+        """The method that an entry of methods.yaml defines, with all of its settings.
 
         Raises:
-            UserError: The entry has a key or a setting that is not allowed, or lacks a setting.
+            UserError: The entry has a key or a setting that is not allowed.
         """
-        form, settings_of_algorithm = algorithm_settings(self.algorithm_file(entry["algorithm"]))
-        where = f"methods.yaml, {name}"
-        _check_keys_of_form(entry, form, where)
-        known_settings = dict(settings_of_algorithm)
-        if form == FINETUNE:
-            for key in sorted(settings_of_algorithm.keys() & TRAINING.keys()):
-                raise UserError(
-                    f"{where}: its algorithm has a setting '{key}', as all training has; rename it."
-                )
-            known_settings |= TRAINING
-        # A method may leave these to the family, the recipe or config: how it is trained (recipe,
-        # epochs, steps), and the learning rate, a setting of the algorithm that mostly depends on
-        # the recipe. `rib.config.sweeps` combines all of them, and refuses a missing rate.
-        may_lack = ("lr", *TRAINING)
-        settings = check_settings(entry["settings"], known_settings, where, may_lack=may_lack)
-        # A schedule of training is called recipe by users, as in `recipes` of an entry.
-        settings_by_schedule = self._settings_by_schedule(entry["recipes"], known_settings, where)
+        where = f"methods.yaml, {entry.name}"
+        self.algorithm_file(entry.algorithm)  # refuses an unknown one
+        _check_keys_of_form(entry, where)
+        settings = settings_of_entry(entry.settings, entry.trains, where)
         # A method that trains has one parent at most, which its entry calls starts_from.
-        parents = tuple(entry["parents"])
-        if entry.get("starts_from"):
-            parents = (entry["starts_from"],)
-        fields = dict(entry)
-        fields.pop("starts_from", None)
-        fields["form"] = form
-        fields["parents"] = parents
-        fields["types"] = tuple(entry["types"])
-        fields["settings"] = settings
-        fields["recipes"] = settings_by_schedule
-        return Method(name=name, **fields)
+        parents = entry.parents if entry.starts_from is None else (entry.starts_from,)
+        return replaced(
+            entry,
+            parents=parents,
+            settings=settings,
+            recipes=self._settings_by_recipe(entry.recipes, settings, where),
+        )
 
-    def _settings_by_schedule(
+    def _settings_by_recipe(
         self,
-        settings_by_schedule: Mapping[str, dict[str, Any]],
-        all_settings: Mapping[str, Setting],
+        settings_by_recipe: Mapping[str, dict[str, Any]],
+        settings_of_entry: Mapping[str, Any],
         where: str,
     ) -> dict[str, dict[str, Any]]:
-        """Settings of a method that hold with one schedule only, checked.
+        """Settings of a method that trains which hold with one recipe only, checked.
 
         Args:
-            settings_by_schedule: such as {"adamw": {"lr": 1e-5}}.
-            all_settings: annotation and default of each setting that the method may have.
+            settings_by_recipe: such as {"adamw": {"lr": 1e-5}}.
+            settings_of_entry: those that hold with all recipes.
             where: file and entry, for messages.
         """
-        # What holds with a schedule can't name another one.
-        allowed = {key: setting for key, setting in all_settings.items() if key != SCHEDULE}
+        known = known_settings(settings_of_entry, trains=True)
+        del known[RECIPE]  # what holds with a recipe can't name another one
         checked = {}
-        for schedule, settings in settings_by_schedule.items():
-            known_name(schedule, self.recipes, "recipe", where)
-            checked[schedule] = check_settings(
-                settings, allowed, f"{where}, recipes, {schedule}", complete=False
-            )
+        for recipe, settings in settings_by_recipe.items():
+            known_name(recipe, self.recipes, "recipe", where)
+            checked[recipe] = check_settings(settings, known, f"{where}, recipes, {recipe}")
         return checked
-
-    def settings_of(self, method: Method) -> Mapping[str, Setting]:
-        """What settings a method may have, by name: annotation and default of each.
-
-        They are those of its algorithm and, if it trains, of how it is trained.
-        """
-        _, settings_of_algorithm = algorithm_settings(self.algorithm_file(method.algorithm))
-        if method.trains:
-            return {**settings_of_algorithm, **TRAINING}
-        return settings_of_algorithm
 
     def _entries(
         self,
@@ -658,6 +629,7 @@ class Catalog:
             entries[name] = {
                 "label": label_of_method.get(name, name),
                 "algorithm": EXTERNAL,
+                "form": EXTERNAL,
                 "source": "trained elsewhere",
                 "style": {"colour": BLACK, "marker": marker},
             }
@@ -802,14 +774,13 @@ def _refuse_equal_files(sources: Iterable[Mapping[str, Any]], where: str) -> Non
             )
 
 
-def _check_parts(entry: Dataset, settings: Mapping[str, Any], where: str) -> None:
+def _check_parts(entry: Dataset, where: str) -> None:
     """Check the parts in which a dataset is evaluated, if it is.
 
     Whether images have the levels is known when the dataset is prepared (rib.data.parts), unless a
     setting of the layout lists them.
 
     Args:
-        settings: of its layout.
         where: file and entry, for messages.
 
     Raises:
@@ -833,9 +804,10 @@ def _check_parts(entry: Dataset, settings: Mapping[str, Any], where: str) -> Non
                     "remove it from one of them."
                 )
             part_of_level[level] = part
-    setting = LISTS_LEVELS.get(column)
-    if setting is not None and setting in settings:
-        _refuse_other_levels(part_of_level, settings[setting], f"settings.{setting}", where)
+    setting = LISTS_LEVELS.get(column, "")
+    listed_levels = entry.settings.get(setting)
+    if isinstance(listed_levels, list):  # what else it is, the layout refuses
+        _refuse_other_levels(part_of_level, listed_levels, f"settings.{setting}", where)
 
 
 def _refuse_other_levels(
@@ -861,32 +833,31 @@ def _refuse_other_levels(
             raise UserError(f"{where}: {level!r} of {listed_in} is in no part; add it to one.")
 
 
-def _check_keys_of_form(entry: Mapping[str, Any], form: str, where: str) -> None:
-    """Refuse keys of a method's entry that its form of algorithm does not have.
+def _check_keys_of_form(entry: Method, where: str) -> None:
+    """Refuse keys of a method's entry that methods of its form do not have.
 
     Args:
-        entry: the method's entry in the catalogue.
-        form: what the algorithm makes: a fine-tuned checkpoint, or a merge of other methods.
         where: file and entry, for messages.
     """
-    if entry.get("starts_from") and form != FINETUNE:
+    if entry.starts_from is not None and not entry.trains:
         raise UserError(
             f"{where}: starts_from is only for methods that train; list the merged methods in "
             "parents."
         )
-    if entry["parents"] and form == FINETUNE:
+    if entry.parents and entry.trains:
         raise UserError(
-            f"{where}: parents is only for merges; use starts_from for the method that it starts "
-            "from."
+            f"{where}: parents is only for merges; state the form of the merge, or use starts_from "
+            "for the method that it starts from."
         )
-    if entry["over"] != METHODS and form not in MERGES:
-        raise UserError(f"{where}: over is only for merges.")
-    if entry["over"] == TARGETS and form in (CURVE, SELECT):
+    for key, default in (("over", METHODS), ("fewest_parents", 1)):
+        if getattr(entry, key) != default and entry.form not in MERGES:
+            raise UserError(f"{where}: {key} is only for merges.")
+    if entry.over == TARGETS and entry.form in (CURVE, SELECT):
         raise UserError(
-            f"{where}: over: targets is not for a {form}: there is no target to select or trace it "
-            "on."
+            f"{where}: over: targets is not for a {entry.form}: there is no target to select or "
+            "trace it on."
         )
-    if entry["recipes"] and form != FINETUNE:
+    if entry.recipes and not entry.trains:
         raise UserError(
             f"{where}: recipes is only for methods that train; a merge has those of its parents."
         )
@@ -920,7 +891,7 @@ def _modules_by_name(folders: Iterable[Path]) -> dict[str, Path]:
     modules: dict[str, Path] = {}
     for folder in folders:
         for path in sorted(folder.glob("[a-z]*.py")):  # not those that begin with _
-            if path == BASE:  # the class of all methods that train, no algorithm itself
+            if path == BASE:
                 continue
             if path.stem in modules:
                 raise UserError(

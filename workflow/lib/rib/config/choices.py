@@ -18,7 +18,6 @@ from rib.config.forms import CURVE, EXTERNAL, SELECT
 from rib.config.messages import known_name
 from rib.config.model_names import with_styles
 from rib.config.run import ALL, LOADED, PRETRAINED, SEEDS, TARGETS, VARIANTS, Run
-from rib.config.settings import constant
 
 # Method that differences in the ranking are from, in runs that have it.
 DEFAULT_COMPARE_TO = "ft"
@@ -634,22 +633,19 @@ def _nothing_to_merge(method: Method, conditions: MethodConditions) -> str | Non
 def _too_many_images(method: Method, conditions: MethodConditions) -> str | None:
     """Reason why a method would take too long to evaluate; None if it would not.
 
-    Its algorithm states the most images of a dataset, or none. Datasets whose entries don't say how
-    many images they have are not counted.
+    Datasets whose entries don't say how many images they have are not counted.
     """
-    algorithm = conditions.catalog.algorithm_file(method.algorithm)
-    most_images = constant(algorithm, "MOST_IMAGES", None)
-    if most_images is None:
+    if method.most_images is None:
         return None
     budget = budget_of(conditions.config)
     for name, dataset in conditions.datasets.items():
         stated_images = dataset.images or dataset.about_images or 0
         images = budget.images(name, stated_images)
-        if images > most_images:
+        if images > method.most_images:
             return (
-                f"it is too slow for more than {most_images:,} images of a dataset, and '{name}' "
-                f"has {images:,}; leave the dataset out, or set budget.max_images_per_dataset to "
-                f"at most {most_images}"
+                f"it is too slow for more than {method.most_images:,} images of a dataset, and "
+                f"'{name}' has {images:,}; leave the dataset out, or set "
+                f"budget.max_images_per_dataset to at most {method.most_images}"
             )
     return None
 

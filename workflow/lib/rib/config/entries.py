@@ -643,7 +643,7 @@ class Method(Described):
     """
 
     DERIVED = frozenset(
-        {"name", "base", "without_rate", "schedule", "length", "evaluation", "evaluated"}
+        {"name", "base", "without_rate", "recipe", "length", "evaluation", "evaluated"}
     )
 
     name: Annotated[str, matching(r"(?!pretrained\Z)[a-z0-9_]+", 100)] = Field(
@@ -656,23 +656,23 @@ class Method(Described):
     )
     form: Form = Field(
         FINETUNE,
-        description="what the algorithm makes: finetune (a checkpoint, by training), external "
-        "(weights that were trained elsewhere), weights (an average of its parents), select (an "
-        "average that held-out images choose), merge (a checkpoint, from those of its parents), "
-        "curve (several averages) or ensemble (the predictions of all parents)",
+        description="what the algorithm's module has: finetune, a class that trains; for a merge "
+        "the function of this name: weights (the share of each parent in an average), curve "
+        "(several averages), select (an average that held-out images choose), merge (a checkpoint, "
+        "from those of its parents) or ensemble (the predictions of all parents); external is for "
+        "weights that were trained elsewhere",
     )
-    fewest_parents: Count = Field(
-        1, description="for a merge: the fewest checkpoints that it merges, from 1"
-    )
+    fewest_parents: Count = Field(1, description="for a merge: the smallest number of parents")
     most_images: Count | None = Field(
         None,
-        description="most images of a dataset on which it can be evaluated, since it is slow; "
-        "without it there is no limit",
+        description="for a method that takes long to evaluate: the largest number of images of an "
+        "evaluated dataset; the method is left out if one has more",
     )
     settings: dict[str, Any] = Field(
         default_factory=dict,
-        description="settings of the algorithm, each with its reason in a comment; a list of "
-        "values is swept; recipe: the only recipe to train it with",
+        description="all settings of the algorithm with their defaults, each with its reason in a "
+        "comment; a list is one value, no sweep; also lr, batch_norm, dropout and drop_path of a "
+        "method that trains, and recipe: the only recipe to train it with",
     )
     recipes: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
@@ -724,7 +724,7 @@ class Method(Described):
     # name without a swept rate of its own, which all rates of its sweep share: `lora-rank4` of
     # `lora-lr0.01-rank4`
     without_rate: str | None = None
-    schedule: str | None = None  # recipe with which it, or its parents, are trained
+    recipe: str | None = None  # with which it, or its parents, are trained
     length: dict[str, int] = Field(default_factory=dict)  # its `epochs` or `steps`, if it trains
     # Name of the job that evaluates it: its own, or `wise_ft-alpha` for wise_ft-alpha0.5.
     evaluation: str = ""

@@ -23,7 +23,7 @@ from rib.config.hub_datasets import dataset_terms
 from rib.config.messages import known_name
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, images_of, largest
-from rib.config.settings import LENGTH, OTHER, RATE, SCHEDULE
+from rib.config.settings import FISHER_IMAGES, LENGTH, OTHER, RATE, RECIPE
 from rib.config.sources import without_addresses
 from rib.config.sweeps import Variants, in_path, resolve_methods
 
@@ -467,12 +467,12 @@ class Grid:
         """
         method_entry = self.methods[method]
         settings = method_entry.settings
-        takes_fisher = method_entry.trains and {"fisher", "fisher_images"} <= settings.keys()
+        takes_fisher = method_entry.trains and {"fisher", FISHER_IMAGES} <= settings.keys()
         starts_from_pretrained = not method_entry.parents
         uses_proxy = method_entry.reference != "no" and self.reference is not None
         if not (takes_fisher and starts_from_pretrained and uses_proxy):
             return None
-        return settings["fisher_images"], settings["fisher"]
+        return settings[FISHER_IMAGES], settings["fisher"]
 
     def geometry(self, model: str) -> Geometry:
         """Input geometry of a model; models with the same geometry share prepared data.
@@ -584,8 +584,8 @@ class Grid:
     def training(self, method: str) -> dict[str, Any]:
         """How a method is trained (rib.training.settings.TrainingSettings)."""
         method_entry = self.methods[method]
-        assert method_entry.schedule is not None  # of a method that trains
-        training = dict(self.catalog.recipes[method_entry.schedule].training)
+        assert method_entry.recipe is not None  # of a method that trains
+        training = dict(self.catalog.recipes[method_entry.recipe].training)
         for key in LENGTH:  # epochs or steps; the other is None
             training[key] = method_entry.length.get(key)
         training.update(self._shared_training())
@@ -653,12 +653,12 @@ class Grid:
         pretrain = self.catalog.pretraining(self.models[model])
         assert pretrain is not None  # it is pretrained here
         if "recipe" in pretrain:
-            schedule = self.catalog.recipes[pretrain["recipe"]].training
+            recipe = self.catalog.recipes[pretrain["recipe"]].training
         else:
-            schedule = {key: pretrain[key] for key in SGD_OF_PRETRAINING}
-            schedule["warmup_steps"] = NO_LIMIT_OF_STEPS  # only the fraction bounds the warm-up
+            recipe = {key: pretrain[key] for key in SGD_OF_PRETRAINING}
+            recipe["warmup_steps"] = NO_LIMIT_OF_STEPS  # only the fraction bounds the warm-up
         return {
-            **schedule,
+            **recipe,
             "epochs": pretrain.get("epochs"),
             "steps": pretrain.get("steps"),
             "batch_size": pretrain["batch_size"],
@@ -825,7 +825,7 @@ class Grid:
         method_settings = {}
         for name, method in self.methods.items():
             method_settings[name] = _settings_in_config(method)
-        schedules = [method.schedule for method in self.methods.values() if method.schedule]
+        recipes = [method.recipe for method in self.methods.values() if method.recipe]
         del recorded["uncropped"]
         if self.uncropped:  # without any, a grid is called as before there was this choice
             recorded["uncropped"] = self.uncropped
@@ -845,7 +845,7 @@ class Grid:
             "models": list(self.models),
             "methods": list(self.methods),
             "method_settings": method_settings,
-            "recipes": list(dict.fromkeys(schedules)),
+            "recipes": list(dict.fromkeys(recipes)),
             "targets": self.targets,
             "compare_to": self.compare_to,
             "image_size": self.setting("image_size"),
@@ -888,11 +888,11 @@ def _names_before(name: str, names: list[str]) -> list[str]:
 def _settings_in_config(method: Method) -> dict[str, Any]:
     """Settings of a method as `method_settings` of config.yaml would state them.
 
-    If it trains, its schedule, which config.yaml calls recipe, and its length are among them.
+    If it trains, its recipe and its length are among them.
     """
     if not method.trains:
         return dict(method.settings)
-    return {**method.settings, SCHEDULE: method.schedule, **method.length}
+    return {**method.settings, RECIPE: method.recipe, **method.length}
 
 
 def _size_in_config(size: str) -> str | int | float:
@@ -937,8 +937,8 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     choices.check_scores(family, catalog)
     choices.check_subset_ceiling(family, catalog)
     uncropped = choices.choose_uncropped(config, family, catalog)
-    schedules = choices.choose("recipes", catalog.recipes, config, family)
-    variants = Variants(schedules, config, family, catalog)
+    recipes = choices.choose("recipes", catalog.recipes, config, family)
+    variants = Variants(recipes, config, family, catalog)
     conditions = choices.MethodConditions(
         config=config,
         family=family,

@@ -12,8 +12,8 @@ from rib.config.entries import Dataset, Model
 from rib.config.forms import MERGES, SELECT
 from rib.config.geometry import Geometry
 from rib.config.grid import Grid
-from rib.config.run import LOADED, PRETRAINED, Run, parent_of
-from rib.config.settings import takes_fisher
+from rib.config.run import MERGE, PRETRAINED, Run, parent_of
+from rib.config.settings import FISHER_IMAGES
 
 PREPARED = "results/{family}/prepare/{dataset}/{geometry}"
 MODEL = "results/{family}/models/{model}"
@@ -177,18 +177,15 @@ class Paths:
         return f"{self.stage('merge')}/{run}/selection.json"
 
     def fisher(self, ending: str, run: Run) -> list[str]:
-        """A file of the Fisher information of each parent of a merge whose algorithm asks for it.
+        """A file of the Fisher information of each parent of a merge that takes it.
 
         It is named after the number of images: .../fisher/net/edges/ft/all/0/1000.safetensors.
         """
         method = self._grid.methods.get(run.method)  # None for the pretrained model
-        if method is None or method.form not in LOADED:
+        if method is None or method.form != MERGE or FISHER_IMAGES not in method.settings:
             return []
-        if not takes_fisher(self._grid.catalog.algorithm_file(method.algorithm)):
-            return []
-        images = method.settings["fisher_images"]
         return [
-            f"{self.stage('fisher')}/{_parent(run, key)}/{images}.{ending}"
+            f"{self.stage('fisher')}/{_parent(run, key)}/{method.settings[FISHER_IMAGES]}.{ending}"
             for key in self.parents[run.method]
         ]
 

@@ -1,12 +1,7 @@
-"""Numbers in records, files and arguments of networks."""
+"""Which values of records, files, settings and arguments of networks are numbers."""
 
 import sys
 from typing import TypeGuard
-
-# For rib.config.settings and the layouts, until they check settings with pydantic.
-from rib.config.messages import known_name, nearest, show
-
-__all__ = ["is_number", "is_whole", "known_name", "nearest", "show"]
 
 
 def is_whole(value: object) -> TypeGuard[int]:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk, verify_digest, write_json
-from rib.base.plugins import load_module
+from rib.base.plugins import checked_settings, load_function
 from rib.base.progress import Progress, log
 from rib.config.geometry import Geometry
 from rib.data.archives import TooLargeError
@@ -93,10 +93,15 @@ def prepare(
             message about a corrupt image says that it is there.
 
     Raises:
-        UserError: an archive is not the pinned file; the archives contain no image of the classes,
-            or of only one with `classes_per_dataset`, an unexpected number of images or too many
-            corrupt ones; two images have one id or different slices; or the disk is too full.
+        UserError: a setting does not fit the layout; an archive is not the pinned file; the
+            archives contain no image of the classes, or of only one with `classes_per_dataset`, an
+            unexpected number of images or too many corrupt ones; two images have one id or
+            different slices; or the disk is too full.
     """
+    items_of_layout = load_function(settings.layout, "items")
+    settings_of_layout = checked_settings(
+        items_of_layout, settings.settings, settings.layout, f"datasets.yaml, {name}"
+    )
     for archive, digest in zip(archives, settings.digests, strict=True):
         if digest is not None:
             verify_digest(archive, digest, name)
@@ -114,7 +119,7 @@ def prepare(
     number_of_images = settings.expected or settings.about
     if number_of_images:
         _refuse_full_disk(output.images, number_of_images, dataset, geometry)
-    items = load_module(settings.layout).items(dataset, **settings.settings)
+    items = items_of_layout(dataset, **settings_of_layout)
     if settings.only is not None:
         items = _only(items, settings.only, dataset)
     with Written(output.images, geometry) as written:

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
+from rib.base.plugins import checked_settings, load_function
 from rib.config.forms import CURVE
 from rib.config.run import LOADED, PRETRAINED, Run
 from rib.evaluation.settings import MergeSettings, NetworkSettings, SnapshotState
+from rib.methods import stated_in
 from rib.models.merge import Merge, Weights
 
 LARGEST_ROUNDING_ERROR = 1e-9  # of the sum of weights
@@ -77,10 +79,14 @@ def merged_states(
         fisher: files of the parents' Fisher information, in their order, if the algorithm takes it.
 
     Raises:
-        UserError: the method's entry is wrong, or its weights don't add up to 1.
+        UserError: a setting does not fit, or the weights of an average don't add up to 1.
     """
     states = []
-    for method, settings in merge.settings.items():
+    function = load_function(merge.algorithm, merge.form)
+    for method, unchecked_settings in merge.settings.items():
+        settings = checked_settings(
+            function, unchecked_settings, merge.algorithm, stated_in(method)
+        )
         run_of_method = str(replace(run, method=method))
         algorithm = Merge(merge.form, merge.algorithm, settings, list(parents), run_of_method)
         if merge.form in LOADED:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from rib.base.files import write_json
-from rib.base.plugins import load_module
+from rib.base.plugins import checked_settings, load_function
 from rib.base.progress import log
 from rib.data.prepared import PreparedDataset
 from rib.data.splits import SELECT
@@ -17,6 +17,7 @@ from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.networks import check_weights
 from rib.evaluation.score import correct
 from rib.evaluation.settings import SelectionSettings
+from rib.methods import stated_in
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.inputs import Inputs
@@ -25,6 +26,7 @@ from rib.models.network import load
 
 def select_weights(
     *,
+    method: str,
     model_folder: Path,
     target: DatasetFiles,
     checkpoints: Mapping[str, Path],
@@ -34,6 +36,7 @@ def select_weights(
     """Choose a merge by its accuracy on the select split of the target.
 
     Args:
+        method: its name, for messages.
         model_folder: of the pretrained model.
         checkpoints: by the keys of the parents.
         selection: JSON file that is written: `weights`, such as {"pretrained": 0.5, "ft": 0.5}, and
@@ -41,8 +44,13 @@ def select_weights(
             number of images.
 
     Raises:
-        UserError: the weights don't add up to 1, or are of something else than the parents.
+        UserError: a setting does not fit, or the weights don't add up to 1 or are of something else
+            than the parents.
     """
+    select = load_function(settings.algorithm, SELECT)
+    settings_of_method = checked_settings(
+        select, settings.settings, settings.algorithm, stated_in(method)
+    )
     device = devices.start(settings.compute)
     candidates = Candidates(
         model_folder=model_folder,
@@ -51,9 +59,8 @@ def select_weights(
         evaluation_batch_size=settings.evaluation_batch_size,
         device=device,
     )
-    algorithm = load_module(settings.algorithm)
     parents = list(settings.parents)
-    selected = algorithm.select(parents, candidates.accuracy, **settings.settings)
+    selected = select(parents, candidates.accuracy, **settings_of_method)
     check_weights(selected, parents, Path(settings.algorithm).name)
     write_json(selection, {"weights": dict(selected), "candidates": candidates.scored()})
 

@@ -20,12 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-# Most images of an evaluated dataset. Measured on one thread of a CPU: 13 images/s for
-# EfficientNet-Lite0 at 96 pixels (92 for the network alone), 0.3 for ViT-B/16 at 224 (1.4 alone),
-# so two hours and four days for so many. ImageNet-C's 3.75 million would take 79 hours even with
-# the former; all other datasets of the family imagenet are smaller.
-MOST_IMAGES = 100_000
-
 
 class DaWin(nn.Module):
     """A network with the parameters and buffers sum_k w_k(x) theta_k for an image x."""

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rib.methods import algorithm
 from rib.methods.base import Task
 from rib.methods.ft_frozen_head import FrozenHead
 from rib.models.checkpoint import changed_tensors
@@ -26,7 +25,6 @@ TOWER = "text."  # prefix of the text tower's parameters
 CAPTION_STREAM = 2  # of random numbers; epochs and replay have others
 
 
-@algorithm
 class FinetuneLikeYouPretrain(FrozenHead):
     """Minimise the contrastive loss of S_ij = s <f(x_i), g(t_j)> + b over both towers, s and b.
 

@@ -13,7 +13,7 @@ def select(
     parents: Sequence[str],
     score: Callable[[Mapping[str, float]], float],
     *,
-    pretrained: bool = True,
+    pretrained: bool,
 ) -> dict[str, float]:
     """Weights of the soup, such as {"ft": 0.5, "lwf": 0.5}.
 

@@ -18,9 +18,10 @@ LARGEST_STORED; the authors' code computes them in every step, with the same res
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from rib.methods import NonNegative, algorithm
+from rib.methods import NonNegative
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import pretrained_outputs
 from rib.models.layers import is_hierarchical
@@ -32,7 +33,7 @@ SMALLEST = 0.1  # norm that counts at least in feature maps, as a fraction of th
 TINY = 1e-10  # that of the authors' code, for tokens
 
 
-@algorithm
+@dataclass(kw_only=True)
 class FeatureDistance(FineTuning):
     """Minimise CE + weight * mean of (phi(x; theta) - phi(x; start))^2.
 

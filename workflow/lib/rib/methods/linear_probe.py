@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rib.methods import Positive, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.models.full_precision import without_autocast
 from rib.models.fuse_batch_norm import EXAMPLE, frozen_copy
@@ -26,14 +25,10 @@ from rib.models.network import head_inputs, head_parameters
 FEATURE_BATCH = 64
 
 
-@algorithm
 class LinearProbing(FineTuning):
     """Minimise CE(c(W h(x) + b), y) over W and b, h the frozen pretrained features."""
 
     frozen_network = True  # only the head changes
-
-    def __init__(self, *, lr: Positive):
-        super().__init__(lr=lr)
 
     def setup(self, task: Task) -> None:
         """Prepare for training: without augmentation, compute the features of all images once.

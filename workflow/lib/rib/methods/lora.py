@@ -19,9 +19,10 @@ from typing import Literal, cast
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from rib.methods import Count, Positive, algorithm
+from rib.methods import Count, Positive
 from rib.methods.base import FineTuning, Task
 from rib.methods.linear_probe_released import outside_blocks
 from rib.models.checkpoint import LORA_A, LORA_B, changed_tensors
@@ -39,7 +40,7 @@ TOKENS_AND_NORMS = (
 )
 
 
-@algorithm
+@dataclass(kw_only=True)
 class LowRankAdaptation(FineTuning):
     """Minimise CE over A and B of W + alpha / r * B A."""
 

@@ -17,10 +17,11 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from rib.methods import NonNegative, Positive, algorithm
+from rib.methods import NonNegative, Positive
 from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
@@ -35,7 +36,7 @@ MOST_STORED = 500_000
 NetworkFunction = Callable[[Classifier, Tensor], Tensor]
 
 
-@algorithm
+@dataclass(kw_only=True)
 class LearningWithoutForgetting(FineTuning):
     """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)).
 

@@ -5,10 +5,11 @@ al. 2019 (arXiv 1811.11682), section 3, with the pretraining proxy as the memory
 """
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from rib.methods import NonNegative, algorithm
+from rib.methods import NonNegative
 from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
@@ -16,7 +17,7 @@ from rib.models.device import autocast
 REPLAY_STREAM = 1  # of random numbers; those of epochs have another
 
 
-@algorithm
+@dataclass(kw_only=True)
 class Replay(FineTuning):
     """Minimise CE on a batch of the target + weight * CE on as many images of the proxy.
 

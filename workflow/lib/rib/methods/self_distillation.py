@@ -16,15 +16,16 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from rib.methods import BelowOne, NonNegative, Positive, algorithm
+from rib.methods import BelowOne, NonNegative, Positive
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import divergence
 from rib.models.device import autocast
 
 
-@algorithm
+@dataclass(kw_only=True)
 class SelfDistillation(FineTuning):
     """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)).
 
@@ -37,9 +38,9 @@ class SelfDistillation(FineTuning):
     average: Literal["ema", "wma"]
     temperature: Positive  # T
     weight: NonNegative  # of the distillation
-    decay: BelowOne = 0.999  # d; only for ema
+    decay: BelowOne  # d; only for ema
     # b; only for wma: 1 weighs all steps alike, less weighs the first and the last more.
-    beta: Positive = 0.5
+    beta: Positive
 
     def setup(self, task: Task) -> None:
         """Prepare for training: the teacher is a copy of the network as it is now."""

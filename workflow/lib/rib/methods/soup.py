@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rib.config.run import PRETRAINED
 
 
-def weights(parents: Sequence[str], *, pretrained: bool = True) -> dict[str, float]:
+def weights(parents: Sequence[str], *, pretrained: bool) -> dict[str, float]:
     """Equal weights of n states, such as {"pretrained": 0.5, "ft": 0.5}.
 
     Args:

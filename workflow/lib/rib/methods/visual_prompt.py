@@ -6,38 +6,28 @@ border of p pixels of the normalised image. The released code of ImageNet-RIB us
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from rib.methods import NonNegative, Positive, algorithm
+from rib.methods import NonNegative
 from rib.methods.base import FineTuning, Task
 from rib.models.checkpoint import PROMPT
 from rib.models.padding_prompt import PaddingPrompt
 
 
-@algorithm
+@dataclass(kw_only=True)
 class VisualPrompting(FineTuning):
-    """Minimise CE(c(f(x + prompt)), y) over the prompt.
-
-    Args:
-        padding: p as a fraction of the image's side, above 0 and below 0.5.
-        init_std: standard deviation of the normal initialisation, at least 0.
-    """
+    """Minimise CE(c(f(x + prompt)), y) over the prompt."""
 
     frozen_network = True
 
-    def __init__(self, *, lr: Positive, padding: Positive, init_std: NonNegative):
-        """Raises a ValueError if a setting is out of its range; see the class."""
-        super().__init__(lr=lr)
-        if not 0 < padding < 0.5 or init_std < 0:
-            raise ValueError(
-                f"padding is {padding} and init_std {init_std}; "
-                "set between 0 and 0.5, and at least 0"
-            )
-        self.padding = padding
-        self.init_std = init_std
+    padding: Annotated[float, Field(gt=0, lt=0.5)]  # p as a fraction of the image's side
+    init_std: NonNegative  # standard deviation of the normal initialisation
 
     def setup(self, task: Task) -> None:
         """Prepare for training: make a prompt of random numbers, the same for the same seed."""

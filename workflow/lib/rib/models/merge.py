@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rib.base.errors import UserError
-from rib.base.plugins import load_module
+from rib.base.plugins import load_function
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Merge:
 
     form: str  # `merge` or `ensemble` (see rib.methods)
     algorithm: str | Path  # its file
-    settings: Mapping
+    settings: Mapping  # that fit its annotations
     parents: Sequence[str]
     run: str
     # By parent, files of Fisher information, if the algorithm takes it (rib.evaluation.fisher).
@@ -39,8 +39,8 @@ class Merge:
             UserError: The function raises a ValueError, or a LookupError, as for a list of
                 coefficients that is too short.
         """
+        function = load_function(self.algorithm, function_name)
         try:
-            function = getattr(load_module(self.algorithm), function_name)
             output = function(*inputs, **self.settings)
             if isinstance(output, Iterator):
                 return dict(output)

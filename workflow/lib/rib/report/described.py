@@ -14,8 +14,8 @@ from rib.base.errors import UserError
 from rib.config.analysis import QUESTIONS, Analysis, Form, flat
 from rib.config.grid import Grid
 from rib.config.labels import GridLabels
+from rib.config.messages import known_name
 from rib.config.paths import Paths
-from rib.config.values import known_name
 from rib.statistics.settings import metrics_of
 
 

@@ -33,8 +33,7 @@ from rib.data.splits import TRAIN
 from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy
 from rib.evaluation.score import score
-from rib.methods import load_algorithm
-from rib.methods.base import BATCH_NORM, FineTuning, Images, Task
+from rib.methods.base import BATCH_NORM, FineTuning, Images, Task, load_algorithm
 from rib.models import device as devices
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.checkpoint import apply, xor_compress
@@ -109,7 +108,7 @@ def finetune(
     """
     device = devices.start(settings.compute)
     torch.manual_seed(run.seed)
-    method: FineTuning = load_algorithm(settings.algorithm, settings.settings)
+    method = load_algorithm(settings.algorithm, settings.settings, run.method)
     model, pretrained, preprocessing = load_start(
         inputs.model_folder, method, inputs.start, run, device
     )

@@ -79,7 +79,7 @@ def pretrain(
     )
     # torch's types lack memory_format.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    method = FineTuning(lr=pretraining["lr"], batch_norm="train")
+    method = FineTuning(lr=pretraining["lr"], batch_norm="train", dropout=0.0, drop_path=0.0)
     images = Images.of(training_dataset, entry["preprocessing"], device)
     _transform_at_random(images.inputs, settings.training, pretraining)
     method.setup(Task(model=model, target=images, reference=None, seed=seed))

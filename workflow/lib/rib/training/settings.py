@@ -57,7 +57,7 @@ class TrainingSettings(Settings):
         """
         if self.steps:
             return self.steps
-        assert self.epochs is not None  # a schedule has either steps or epochs
+        assert self.epochs is not None  # either steps or epochs are given
         if self.subset_length == "steps":
             return self.epochs * self.steps_per_epoch(images_of_target)
         return self.epochs * self.steps_per_epoch(images)
