@@ -274,7 +274,7 @@ class Paths:
         entries: list[Dataset | Model] = [*grid.datasets_read(), *grid.models.values()]
         archives = []
         for entry in entries:
-            archives += [f"data/raw/{entry.raw}/{source['file']}" for source in entry.sources]
+            archives += self.archives(entry)
         prepared = [
             self.prepared("provenance.json", dataset.name, geometry)
             for geometry in self.geometries
