@@ -48,7 +48,7 @@ def test_a_stage_has_one_name(rule):
 
 @pytest.mark.parametrize("file", sorted(set(RULES) - {"common.smk"}))
 def test_a_rule_file_is_read_without_the_others(file):
-    """What it defines is used nowhere else; common.smk has what several files use."""
+    """Its names are used in no other file; common.smk has the names that several files use."""
     definition = re.compile(r"^(?:def (\w+)|([A-Z]\w*) =)", re.MULTILINE)
     others = "".join(text for other, text in RULES.items() if other != file)
     code = re.sub(r"#.*", "", others)

@@ -41,6 +41,7 @@ def averages(finished, tmp_path_factory):
     return project
 
 
+@pytest.mark.thorough
 def test_a_narrower_config_runs_nothing_before_metrics_again(averages):
     narrower = [("methods=[ft]",), ("method_settings={wise_ft: {alpha: [0.75]}}",)]
     for config in narrower:

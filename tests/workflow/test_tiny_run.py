@@ -199,6 +199,7 @@ def draw_figures(record, names, folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.thorough
 def test_figures_have_the_same_bytes_in_whatever_order_one_process_draws_them(
     drawn, tmp_path, monkeypatch
 ):
@@ -289,6 +290,7 @@ def test_the_page_says_what_ri_is_averaged_over_and_where_heads_are_from(finishe
     assert page.count("<details open><summary>Table: ") == 2, "they are read without a click"
 
 
+@pytest.mark.thorough
 def test_figures_that_fail_are_named_and_the_others_are_kept(finished_copy):
     module = "workflow/lib/rib/analyses/radar.py"
     finished_copy.edit(

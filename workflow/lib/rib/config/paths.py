@@ -272,7 +272,7 @@ class Paths:
         entries: list[Dataset | Model] = [*grid.datasets_read(), *grid.models.values()]
         archives = []
         for entry in entries:
-            archives += [f"data/raw/{entry.raw}/{source['file']}" for source in entry.archives]
+            archives += self.archives(entry)
         prepared = [
             self.prepared("provenance.json", dataset.name, geometry)
             for geometry in self.geometries

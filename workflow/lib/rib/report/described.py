@@ -41,13 +41,14 @@ def described_analyses(
     for module in pkgutil.iter_modules(rib.analyses.__path__):
         name = module.name
         file = importlib.import_module(f"rib.analyses.{name}")
-        analysis = _described(file, name, grid, paths)
+        analysis = _described(file, name, grid, paths, labels)
         if analysis is None:
             continue
         own_paths = paths
         if analysis.on_demand and not _is_chosen(name, analysis, choice):
             own_paths = Paths(grid, report=f"{paths.report}/{name}")
-            analysis = file.describe(grid, own_paths, labels)
+            analysis = _described(file, name, grid, own_paths, labels)
+            assert analysis is not None  # as above
         _refuse_incomplete(file, name, analysis)
         if not labels.has_figures:
             analysis = replace(analysis, figures={})
@@ -58,9 +59,11 @@ def described_analyses(
     return analyses
 
 
-def _described(file: ModuleType, name: str, grid: Grid, paths: Paths) -> Analysis | None:
+def _described(
+    file: ModuleType, name: str, grid: Grid, paths: Paths, labels: GridLabels
+) -> Analysis | None:
     try:
-        analysis: Analysis | None = file.describe(grid, paths, GridLabels(grid))
+        analysis: Analysis | None = file.describe(grid, paths, labels)
     except TypeError as error:  # such as a Figure without caption
         raise UserError(f"rib/analyses/{name}.py, describe: {error}; correct it.") from error
     return analysis
@@ -104,12 +107,11 @@ def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
 
 def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Analysis]) -> None:
     """Refuse an analysis that reads a table which no analysis and no job of metrics makes."""
+    of_analyses = [path for analysis in analyses.values() for path in analysis.made_files.values()]
     for name, analysis in analyses.items():
         own = Paths(grid, report=analysis.folder)
         of_metrics = [own.counts, own.mri_json, *map(own.table, metrics_of(grid))]
-        made = {*of_metrics}
-        for other in analyses.values():
-            made.update(other.made_files.values())
+        made = {*of_metrics, *of_analyses}
         drawn_from = [path for figure in analysis.figures.values() for path in figure.paths]
         for path in (*flat(analysis.inputs), *drawn_from):
             if path.startswith(f"{paths.report}/") and path not in made:

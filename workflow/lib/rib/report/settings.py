@@ -91,7 +91,7 @@ class GridDescription(Settings):
     sizes: list[str]  # training subsets
     shown_size: str  # that of the figures
     conditions: list[str]  # on which the numbers depend
-    accuracy_on_target: str  # what it is: `fit of the training images`
+    accuracy_on_target: str  # in words, such as `fit of the training images`
     datasets: dict[str, DatasetDescription]  # evaluated ones
     read: dict[str, ReadDatasetDescription]  # evaluated ones and the reference
     models: dict[str, ModelDescription]
