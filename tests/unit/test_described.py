@@ -242,8 +242,8 @@ def test_functions_that_draw_have_the_arguments_of_their_figures(all_ours):
             }
             required = [key for key in tables if parameters[key].default is inspect.Parameter.empty]
             assert set(required) <= figure.inputs.keys() <= set(tables), figure_name
-            assert figure.params.keys() == keywords - {"unfinished"}, figure_name
-            assert figure.marks_runs == ("unfinished" in keywords), figure_name
+            assert figure.params.keys() == keywords - {"underfitted"}, figure_name
+            assert figure.marks_runs == ("underfitted" in keywords), figure_name
 
 
 def test_parameters_are_plain_json(all_ours):

@@ -483,7 +483,7 @@ net,target,ft,all,1,other,9,2.0
 net,target,ft,10,0,other,9,3.0
 """
 RI = """\
-model,target,method,size,seed,n,ri,ci_low,ci_high,conditions,fit,unfinished
+model,target,method,size,seed,n,ri,ci_low,ci_high,conditions,fit,underfitted
 net,target,ft,all,0,9,12.5,-1.25,20.0,protocol paper,80.0,1
 """
 
@@ -538,7 +538,7 @@ def test_the_card_says_what_was_measured_and_over_what(card):
     assert "**+12.5 percentage points**, 95 % confidence interval -1.3 to +20.0" in text
     assert "do not count. Here it is over Other (9 images)" in text
     assert "protocol paper" in text
-    assert "80.0 %. Training is unfinished" in text
+    assert "80.0 %. The run is underfitted" in text
     assert r"| A\|B (the target) | 8 | 12.5 | 75.0 |" in text
     assert "| Other | 9 | 50.0 | 62.5 |" in text
     assert "| settings of ft | lr 0.1, recipe paper |" in text

@@ -117,7 +117,7 @@ def accuracy():
 
 @pytest.fixture
 def ri():
-    """RI of each run, with an interval of one point on either side; ft on a is unfinished."""
+    """RI of each run, with an interval of one point on either side; ft on a is underfitted."""
     runs = [("ft", "a", 5.0), ("ft", "b", -12.5), ("lwf", "a", 1.0), ("lwf", "b", 2.0)]
     table = pd.DataFrame(runs, columns=["method", "target", "ri"])
     return table.assign(
@@ -126,16 +126,16 @@ def ri():
         ci_low=table["ri"] - 1,
         ci_high=table["ri"] + 1,
         fit=99.9,
-        unfinished=[1, 0, 0, 0],
+        underfitted=[1, 0, 0, 0],
     )
 
 
 @pytest.fixture
 def mri():
-    """Their means over targets; that of ft is of unfinished runs."""
+    """Their means over targets; that of ft is of underfitted runs."""
     return pd.DataFrame(
         [("m", "ft", -3.75, -5.0, -2.0, np.nan, 1), ("m", "lwf", 1.5, 1.0, 2.0, 100, 0)],
-        columns=["model", "method", "mri", "ci_low", "ci_high", "fit", "unfinished"],
+        columns=["model", "method", "mri", "ci_low", "ci_high", "fit", "underfitted"],
     )
 
 
@@ -276,7 +276,7 @@ def test_ri_matrix_writes_each_value_with_its_interval_fit_and_marks(ri, mri):
 
 
 TWO_MODELS = {"m": "M", "n": "N"}
-UNFINISHED = {("m", "ft")}
+UNDERFITTED = {("m", "ft")}
 
 
 def of_two_models(table):
@@ -293,14 +293,14 @@ def visible_texts(figure):
 
 def test_rows_and_panels_are_marked_by_the_runs_of_their_own_model(accuracy, ri, mri):
     # given
-    models_and_methods = {"models": TWO_MODELS, "methods": METHODS, "unfinished": UNFINISHED}
+    models_and_methods = {"models": TWO_MODELS, "methods": METHODS, "underfitted": UNDERFITTED}
     looks = {name: {**LOOK_OF_M, "label": label} for name, label in TWO_MODELS.items()}
     matrix_settings = {**RI_MATRIX, **models_and_methods}
     accuracies = of_two_models(accuracy)
     # when
     matrix, _ = ri_matrix.draw_ri_matrix(of_two_models(ri), of_two_models(mri), **matrix_settings)
     panels, _ = draw_accuracy(accuracies, **models_and_methods)
-    rings, _ = radar.draw_radar(accuracies, **EXAMPLE, models=looks, unfinished=UNFINISHED)
+    rings, _ = radar.draw_radar(accuracies, **EXAMPLE, models=looks, underfitted=UNDERFITTED)
     # then
     rows_of_m, rows_of_n = [labels_of(axes.get_yticklabels()) for axes in matrix.axes[:2]]
     assert rows_of_m == ["FT †", "LwF"]
@@ -322,7 +322,7 @@ def test_costs_and_calibration_are_marked_by_the_runs_of_their_own_model():
     costs = of_two_models(pd.DataFrame([{**run, "device": "cpu", "seconds": 9.0}]))
     means = of_two_models(pd.DataFrame([{**run, "mri": 1.0, "ci_low": 0.5, "ci_high": 1.5}]))
     errors = of_two_models(calibration_errors())
-    settings = {"models": TWO_MODELS, "methods": {"ft": "FT"}, "unfinished": UNFINISHED}
+    settings = {"models": TWO_MODELS, "methods": {"ft": "FT"}, "underfitted": UNDERFITTED}
     # when
     bars, _ = cost.draw_cost(costs, means, **settings, confidence=0.95)
     dumbbells, _ = calibration.draw_calibration(errors, **settings, datasets=DATASETS)
@@ -864,7 +864,7 @@ def test_effective_robustness_names_its_panels_and_shows_all_points(figure_of_ef
 
 
 MATHTEXT = {
-    "unfinished": r"$\frac{",
+    "underfitted": r"$\frac{",
     "formula": r"$x^2$",
     "one dollar": "5 $",
     "two dollars": "$ or $$",

@@ -401,8 +401,8 @@ def test_what_is_wrong_with_a_users_merge_is_one_sentence(tmp_path, source, weig
 # What is made of the runs
 
 
-@pytest.mark.parametrize(("lowest_fit", "unfinished"), [(0.94, "yes"), (0.96, "no")])
-def test_a_merge_is_unfinished_if_one_of_all_its_parents_is(lowest_fit, unfinished):
+@pytest.mark.parametrize(("lowest_fit", "underfitted"), [(0.94, "yes"), (0.96, "no")])
+def test_a_merge_is_underfitted_if_one_of_all_its_parents_is(lowest_fit, underfitted):
     """A parent whose method need not fit its training images has no say."""
     # given
     merge = Run("m", "a", "soup", "all", 0)
@@ -418,7 +418,7 @@ def test_a_merge_is_unfinished_if_one_of_all_its_parents_is(lowest_fit, unfinish
     table = fit_table({merge: fit_of_parents}, accuracy, rule)
     # then
     (row,) = table.to_dict("records")
-    assert row["unfinished"] == unfinished
+    assert row["underfitted"] == underfitted
     assert row["fit"] == 80.0
 
 
@@ -494,7 +494,7 @@ def random_rows(run, datasets, rng):
 
 @pytest.fixture
 def over_targets(tmp_path):
-    """The merge of seed 1 has a parent whose training is unfinished.
+    """The merge of seed 1 has a parent whose run is underfitted.
 
     The rate of the parents was not chosen for the network.
     """
@@ -591,7 +591,9 @@ def test_merges_over_targets_are_scored_on_what_was_not_trained_on_over_the_same
         assert line.ci_high == pytest.approx(high, abs=1e-5)
 
 
-def test_a_merge_over_targets_is_marked_if_a_parent_is_unfinished_or_has_another_rate(over_targets):
+def test_a_merge_over_targets_is_marked_if_a_parent_is_underfitted_or_has_another_rate(
+    over_targets,
+):
     marks_of_seeds = over_targets.table.set_index("seed")
-    assert marks_of_seeds["unfinished"].to_dict() == {0: 0, 1: 1}
+    assert marks_of_seeds["underfitted"].to_dict() == {0: 0, 1: 1}
     assert marks_of_seeds["other_rate"].to_dict() == {0: 1, 1: 1}

@@ -321,7 +321,7 @@ def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
 
 
 LIBRARY = "workflow/lib/rib"
-# Rules of tables and figures. Histories too, since unfinished runs are marked in their table.
+# Rules of tables and figures. Histories too, since underfitted runs are marked in their table.
 MADE_OF_ROWS = {
     "compute_metrics",
     "analyse_comparison",
@@ -402,15 +402,15 @@ def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_th
     finished_copy.snakemake("--cores", "1", f"{folder}/summary.md", f"{folder}/training.csv")
     tables_of_grid = finished_copy.folder / folder
     fit = pd.read_csv(tables_of_grid / "fit.csv")
-    assert set(fit[fit["unfinished"] == "yes"]["method"]) == {"ft", "wise_ft"}
+    assert set(fit[fit["underfitted"] == "yes"]["method"]) == {"ft", "wise_ft"}
     assert fit["fit"].notna().all()
     ranking = pd.read_csv(tables_of_grid / "ranking.csv")
     assert set(ranking["method"]) == {"linear_probe", "lwf"}
     ri = pd.read_csv(tables_of_grid / "ri.csv").set_index("method")
-    unfinished = ri["unfinished"].to_dict()
-    assert unfinished == {"ft": 1, "linear_probe": 0, "lwf": 0, "wise_ft": 1}
+    underfitted = ri["underfitted"].to_dict()
+    assert underfitted == {"ft": 1, "linear_probe": 0, "lwf": 0, "wise_ft": 1}
     training = pd.read_csv(tables_of_grid / "training.csv")
-    assert set(training.query("unfinished == 1")["method"]) == {"ft"}
+    assert set(training.query("underfitted == 1")["method"]) == {"ft"}
     summary = (tables_of_grid / "summary.md").read_text()
     assert "| full fine-tuning |" in summary
     assert summary.count("†") == 7

@@ -166,7 +166,7 @@ class Family(Described):
     fit_threshold: Annotated[Share | None, BeforeValidator(_none)] = Field(
         0.95,
         description="accuracy on the images trained on, above 0 and at most 1, below which a run "
-        "of a method that can fit them is unfinished and marked; 'none' marks no run",
+        "of a method that can fit them is underfitted and marked; 'none' marks no run",
     )
     subset_ceiling: str | None = Field(
         None,
@@ -712,7 +712,7 @@ class Method(Described):
         False,
         description="true if it can fit the images that it trains on, since it trains all weights"
         " and nothing but the task holds them back; its runs below the family's "
-        "fit_threshold are unfinished",
+        "fit_threshold are underfitted",
     )
     types: Annotated[tuple[Literal["vit", "cnn"], ...], Strict(False), Field(min_length=1)] = Field(
         ("vit", "cnn"), description="supported types of models: vit, cnn"

@@ -69,7 +69,7 @@ class MethodDescription(Settings):
     label: str
     settings: dict[str, Any]
     source: str  # publication
-    can_fit: bool  # whether a run that doesn't fit its training images is unfinished
+    can_fit: bool  # whether a run that doesn't fit its training images is underfitted
     reference: str  # whether the reference dataset is trained on: `no`, or how
 
 

@@ -25,9 +25,9 @@ class RIStatistics(Settings):
 
 
 class FitRule(Settings):
-    """What decides how runs are marked: as unfinished, or their rate (rib.statistics.fit)."""
+    """What decides how runs are marked: as underfitted, or their rate (rib.statistics.fit)."""
 
-    can_fit: list[str]  # methods whose runs are unfinished below the threshold
+    can_fit: list[str]  # methods whose runs are underfitted below the threshold
     threshold: float | None  # accuracy on the training images, 0 to 1; None for no threshold
     whole_targets: bool  # whether runs of size `all` train on the images that are evaluated
     # By model, methods whose learning rate was not chosen for it, as rib.config.grid has them.
