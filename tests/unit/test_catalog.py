@@ -84,7 +84,7 @@ def test_datasets_that_each_have_their_own_classes_have_none_in_distribution(wit
     assert in_distribution(grid, "outside") == (None if own else "inside")
 
 
-def test_config_yaml_states_the_schemas_defaults_and_comments_every_key():
+def test_config_yaml_states_the_defaults_and_comments_every_key():
     text = (ROOT / "config.yaml").read_text()
     assert config_of(yaml.safe_load(text), "config.yaml") == config_of({}, "config.yaml")
     for line in text.splitlines():

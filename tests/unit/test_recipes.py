@@ -141,7 +141,7 @@ def test_the_resolved_config_says_how_each_method_is_trained():
     }
 
 
-def test_a_recipe_of_ones_own_has_the_schemas_defaults(with_entries):
+def test_a_recipe_of_ones_own_has_the_defaults_of_its_model(with_entries):
     mine = {"optimizer": "lion", "momentum": None, "weight_decay": None, "warmup_steps": None}
     catalog = with_entries(recipes={"mine": mine})
     how = grid(
