@@ -142,7 +142,7 @@ def test_entries_read_each_domain_of_a_repository_with_these_columns(catalog, fa
         assert labels == dict.fromkeys(range(len(space.keys)), expected)
         rows += [f"{split}/{item.image_id}" for item in items]
         objects = {item.object_id for item in items}
-        if dataset.settings["objects"] is None:
+        if dataset.settings.get("objects") is None:
             assert len(objects) == len(items)
         else:
             assert objects <= {f"{dataset.name}/{patient}" for patient in range(PATIENTS)}
