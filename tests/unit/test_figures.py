@@ -618,6 +618,7 @@ def test_a_figure_that_fails_is_named_and_the_others_are_kept_beside_the_log(tmp
             assert (kept / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.thorough
 def test_figures_that_a_failed_job_kept_are_gone_when_it_succeeds(tmp_path, write_all):
     with pytest.raises(UserError):
         write_all(tmp_path / "job", {"first": OOD, "broken": OOD.drop(columns="accuracy")})
@@ -633,6 +634,7 @@ def test_a_full_disk_is_no_matter_of_one_figure(tmp_path, monkeypatch, write_all
         write_all(tmp_path / "job", {"first": OOD, "last": OOD})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", ["all", "10"])  # also where every size is a number
 def test_runs_of_another_size_are_not_shown(tmp_path, size):
     of_another_size = OOD.assign(size="0.5", accuracy=99.0)
@@ -675,6 +677,7 @@ def of_sizes(table, sizes):
     return pd.concat([table.assign(size=size) for size in sizes])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size, sizes", [("all", ["0.5", "all", "10"]), ("0.5", ["0.5"])])
 def test_a_figure_says_which_size_it_shows_where_that_is_a_choice(
     accuracy, ri, mri, drawn, size, sizes

@@ -458,6 +458,7 @@ def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     assert planned == {**of_new_target, **TABLES, "draw_figures": 1, **PAGE}
 
 
+@pytest.mark.thorough
 def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_copy):
     entry = finished_copy.folder / "mine/datasets.yaml"
     entry.write_text(re.sub(r"(?s)(\ngreen:.*?sha256:)\w+", r"\g<1>" + 64 * "0", entry.read_text()))
@@ -484,6 +485,7 @@ def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
     assert set(finished_copy.planned()) <= {*FIGURES, "analyse_summary", *PAGE}
 
 
+@pytest.mark.thorough
 def test_editing_the_module_of_a_figure_re_runs_the_job_of_figures_alone(finished_copy):
     finished_copy.edit(f"{LIBRARY}/analyses/radar.py", "markersize=4.5", "markersize=5")
     assert finished_copy.planned() == {"draw_figures": 1, **PAGE}
@@ -523,6 +525,7 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project)
     assert not FIGURES.keys() & planned.keys()
 
 
+@pytest.mark.thorough
 def test_figures_can_be_drawn_again_and_nothing_before_them_is(finished_copy):
     figures = finished_copy.folder / finished_copy.report() / "figures"
     shutil.rmtree(figures)
@@ -565,6 +568,7 @@ def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_nothing(project):
     assert nothing_half_written(project, "finetune")
 
 
+@pytest.mark.thorough
 def test_a_truncated_archive_is_one_sentence_and_leaves_nothing(project):
     archive = project.folder / "mine/archives/red.zip"
     archive.write_bytes(archive.read_bytes()[:-100])
