@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from rib.base.errors import UserError
-from rib.config import config, entries, source_entries
+from rib.config import augmentation_entries, config, entries, source_entries
 from rib.config.checking import checked
 from rib.config.config import config_of
 from rib.config.entries import Dataset, Method, Recipe
@@ -15,7 +15,7 @@ from unit.conftest import published
 
 CLASSES = {
     kind
-    for module in (config, entries, source_entries)
+    for module in (config, entries, augmentation_entries, source_entries)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not Described
 }

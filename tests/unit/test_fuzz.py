@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from rib.base.settings import to_params
 from rib.config import catalog as catalogue
+from rib.config.augmentation_entries import Augmentation
 from rib.config.baselines import baseline_accuracies
 from rib.config.catalog import Catalog
 from rib.config.checking import checked, checked_entries
 from rib.config.config import Config, config_of
-from rib.config.entries import Augmentation, Dataset, Family, Method, Model, Recipe
+from rib.config.entries import Dataset, Family, Method, Model, Recipe
 from rib.config.grid import Grid, resolve_grid
 from rib.config.label_space import (
     LabelSpace,

@@ -11,9 +11,9 @@ import yaml
 
 from rib.base.errors import UserError
 from rib.base.settings import from_params, to_params
+from rib.config.augmentation_entries import Augmentation, Transforms
 from rib.config.catalog import Catalog
 from rib.config.config import config_of
-from rib.config.entries import Augmentation, Transforms
 from rib.config.forms import MERGES
 from rib.config.grid import resolve_grid
 from rib.config.run import Run

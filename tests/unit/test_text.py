@@ -12,10 +12,11 @@ from markdown_it import MarkdownIt
 
 from rib.base.errors import UserError
 from rib.base.text import markdown, redacted
+from rib.config.augmentation_entries import Augmentation
 from rib.config.catalog import Catalog
 from rib.config.checking import checked
 from rib.config.config import config_of
-from rib.config.entries import Augmentation, Dataset, Family, Method, Model, Recipe
+from rib.config.entries import Dataset, Family, Method, Model, Recipe
 from rib.data.download import download
 from rib.jobs.job import job
 from tiny.fuzz import fuzzed

@@ -21,8 +21,9 @@ from rib.base.plugins import LIBRARY, WORKFLOW
 from rib.base.settings import replaced
 from rib.base.text import WHY, presentable
 from rib.config import hub_datasets
+from rib.config.augmentation_entries import Augmentation
 from rib.config.checking import checked, checked_entries
-from rib.config.entries import Augmentation, Dataset, Family, Method, Model, Recipe
+from rib.config.entries import Dataset, Family, Method, Model, Recipe
 from rib.config.fields import Described, number, stated
 from rib.config.forms import CURVE, EXTERNAL, MERGES, SELECT
 from rib.config.hub_datasets import (
