@@ -220,8 +220,8 @@ def do_work(architecture: str, work: str, batch: int, folder: Path) -> None:
     dataset = PreparedDataset.open(folder / "target", "bench")
     inputs = Inputs.of(dataset, read_json(folder / "model.json")["preprocessing"], device)
     checkpoints = {f"ft, seed {path.stem}": path for path in folder.glob("[0-9].safetensors")}
-    weights = dict.fromkeys(checkpoints, 1 / len(checkpoints))
-    network = network_in_state(folder, weights, checkpoints, inputs)
+    coefficients = dict.fromkeys(checkpoints, 1 / len(checkpoints))
+    network = network_in_state(folder, coefficients, checkpoints, inputs)
     if work == "features":
         features_of(network, inputs, EVALUATED, "features")
     else:

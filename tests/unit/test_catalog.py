@@ -166,7 +166,7 @@ def test_a_module_of_the_user_does_not_replace_the_librarys(with_entries, tmp_pa
         ),
         ({"settings": {"recipe": 3}}, "methods.yaml, mine: .*'recipe' is 3"),
         (
-            {"form": "weights", "parents": ["ft"]},
+            {"form": "coefficients", "parents": ["ft"]},
             "methods.yaml, mine: recipes is only for",
         ),
         ({"form": "weigths"}, "methods.yaml: 'mine.form' is 'weigths'"),
@@ -177,11 +177,11 @@ def test_a_module_of_the_user_does_not_replace_the_librarys(with_entries, tmp_pa
         ({"starts_from": "lp_ft"}, "methods.yaml, mine: .*'lp_ft'"),
         ({"parents": ["ft"]}, "methods.yaml, mine: parents"),
         (
-            {"form": "weights", "starts_from": "ft"},
+            {"form": "coefficients", "starts_from": "ft"},
             "methods.yaml, mine: starts_from",
         ),
         (
-            {"form": "weights", "recipes": None, "parents": ["soup"]},
+            {"form": "coefficients", "recipes": None, "parents": ["soup"]},
             "methods.yaml, mine: .*'soup'",
         ),
         ({"types": ["mlp"]}, "methods.yaml: 'mine.types.0' is 'mlp'"),

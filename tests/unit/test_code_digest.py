@@ -314,9 +314,9 @@ STAGES = [
     ("split_dataset", {}, {"data/split_dataset.py", "data/splits.py", "data/subsets.py"}),
     ("finetune", {"method": "lwf"}, TRAINING | {"methods/lwf.py", "models/padding_prompt.py"}),
     (
-        "select_weights",
+        "select_coefficients",
         {"method": "greedy_soup_sweep"},
-        SCORING | {"evaluation/select_weights.py", "methods/greedy_soup.py"},
+        SCORING | {"evaluation/select_coefficients.py", "methods/greedy_soup.py"},
     ),
     ("evaluate", {"entry": "pretrained"}, EVALUATION | {"models/padding_prompt.py"}),
     ("evaluate", {"entry": "fisher"}, EVALUATION | {"methods/fisher.py"}),

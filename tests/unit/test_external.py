@@ -241,14 +241,14 @@ def test_a_merge_of_a_users_may_average_them(tmp_path):
         "half": {
             **common,
             "algorithm": "wise_ft",
-            "form": "weights",
+            "form": "coefficients",
             "settings": {"alpha": 0.5},
             "parents": ["theirs"],
         },
         "mixed": {
             **common,
             "algorithm": "soup",
-            "form": "weights",
+            "form": "coefficients",
             "settings": {"pretrained": True},
             "parents": ["ft", "theirs"],
         },

@@ -35,7 +35,7 @@ from rib.config.label_space import LabelSpace
 from rib.config.labels import GridLabels
 from rib.config.paths import Paths
 from rib.data.prepared import PreparedDataset
-from rib.figures import STYLE, FigureFiles, text_colour, write_figure, write_figures
+from rib.figures import STYLE, text_colour, write_figure, write_figures
 from tiny.analyses import figure_settings
 from tiny.grids import grid
 
@@ -554,7 +554,7 @@ def write(folder, name, inputs, params, sizes=Sizes()):
         tables[table_name] = str(path)
     paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
     settings = figure_settings(name, params, size=sizes.shown, sizes=list(sizes.of_grid))
-    write_figure(name, tables, settings, FigureFiles(**paths))
+    write_figure(name, tables, settings, paths)
     return paths
 
 
@@ -589,8 +589,7 @@ def write_all(monkeypatch):
             monkeypatch.setattr(before_after, f"draw_{name}", draw, raising=False)
             table.to_csv(folder / f"{name}_table.csv", index=False)
             inputs[name] = {"ood": str(folder / f"{name}_table.csv")}
-            paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-            files[name] = FigureFiles(**paths)
+            files[name] = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
         settings_of_one = figure_settings("before_after", BEFORE_AFTER)
         settings = FiguresSettings(
             figures=dict.fromkeys(tables, settings_of_one), inputs=inputs, fit=None, code=""
@@ -614,7 +613,7 @@ def test_a_figure_that_fails_is_named_and_the_others_are_kept_beside_the_log(tmp
     whole = write_all(tmp_path / "whole", {"first": OOD, "last": OOD})
     assert len(list(kept.iterdir())) == 6
     for files in whole.values():
-        for path in (files.png, files.pdf, files.csv):
+        for path in files.values():
             assert (kept / path.name).read_bytes() == path.read_bytes()
 
 

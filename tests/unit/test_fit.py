@@ -18,7 +18,7 @@ from rib.config.catalog import Catalog
 from rib.config.config import config_of
 from rib.config.grid import resolve_grid
 from rib.config.run import RUN_COLUMNS, Run
-from rib.figures import FigureFiles, write_figure
+from rib.figures import write_figure
 from rib.statistics.fit import fit_table, name_other_rates, name_underfitted
 from rib.statistics.settings import FitRule
 from rib.statistics.writing import read_fit, write_tables
@@ -326,11 +326,7 @@ def write_and_read_figure(monkeypatch, fit, name, inputs, params, **choices):
         files[table_name] = str(fit.with_name(f"{table_name}.csv"))
         table.to_csv(files[table_name], index=False)
     settings = figure_settings(name, params, labels=LABELS, **choices)
-    figure_files = FigureFiles(
-        png=fit.with_name("figure.png"),
-        pdf=fit.with_name("figure.pdf"),
-        csv=fit.with_name("figure.csv"),
-    )
+    figure_files = {ending: fit.with_name(f"figure.{ending}") for ending in ("png", "pdf", "csv")}
     write_figure(name, files, settings, figure_files, fit)
     figure = figures[0]
     texts = [" ".join(artist.get_text().split()) for artist in figure.findobj(Text)]

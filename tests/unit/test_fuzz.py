@@ -165,7 +165,7 @@ methods.yaml:
     recipes: {paper: {epochs: 3}, mine: {lr: 0.3}}
     starts_from: linear_probe
     types: [vit, cnn]
-  blend: {<<: *method, label: blend, algorithm: soup, form: weights, parents: [ft, lwf]}
+  blend: {<<: *method, label: blend, algorithm: soup, form: coefficients, parents: [ft, lwf]}
   deep: {<<: *method, label: deep, algorithm: layered, settings: {layers: [0, 1], lr: 0.1}}
   only: {<<: *method, label: only, algorithm: ft, settings: {recipe: mine, lr: 0.1, epochs: [1, 2]}}
 """)

@@ -533,7 +533,12 @@ def test_the_name_without_a_methods_own_rate_keeps_the_rates_of_its_parents():
 
 def test_a_merge_of_a_method_that_starts_from_another_brings_both_and_their_sweeps(with_entries):
     # given
-    soup_of_lp_ft = {"algorithm": "soup", "form": "weights", "recipes": None, "parents": ["lp_ft"]}
+    soup_of_lp_ft = {
+        "algorithm": "soup",
+        "form": "coefficients",
+        "recipes": None,
+        "parents": ["lp_ft"],
+    }
     catalog = with_entries(methods={"mine": soup_of_lp_ft})
     sweep = {"linear_probe": {"lr": [1, 2]}}
     # when
@@ -606,7 +611,7 @@ def test_models_of_both_types_each_have_the_methods_that_are_for_them(with_entri
     # given
     soup = {
         "algorithm": "soup",
-        "form": "weights",
+        "form": "coefficients",
         "recipes": None,
         "parents": ["lora_released", "ft"],
     }
@@ -630,7 +635,7 @@ def test_a_soup_of_methods_with_different_recipes_is_refused(with_entries):
     # given: ft is trained with adamw here, lora_released always with paper
     soup = {
         "algorithm": "soup",
-        "form": "weights",
+        "form": "coefficients",
         "recipes": None,
         "parents": ["lora_released", "ft"],
     }
@@ -644,7 +649,7 @@ def catalog_with_texts(with_entries):
     """A catalogue with a model with a text tower, `my_clip`, and a merge of flyp, `mine`."""
     merge = {
         "algorithm": "wise_ft",
-        "form": "weights",
+        "form": "coefficients",
         "recipes": None,
         "parents": ["flyp"],
         "settings": {"alpha": 0.5},
@@ -683,7 +688,12 @@ def test_methods_that_train_with_texts_are_refused_if_no_model_has_a_text_tower(
 
 def test_a_method_whose_parent_cannot_be_run_is_left_out_too(with_entries):
     # given
-    soup = {"algorithm": "soup", "form": "weights", "recipes": None, "parents": ["ft", "replay"]}
+    soup = {
+        "algorithm": "soup",
+        "form": "coefficients",
+        "recipes": None,
+        "parents": ["ft", "replay"],
+    }
     # when
     chosen = grid(with_entries(methods={"mine": soup}), methods="all")
     # then

@@ -25,12 +25,13 @@ from rib.data.view import DatasetFiles
 from rib.evaluation.fisher import compute_fisher
 from rib.evaluation.networks import (
     NetworkState,
+    RunNetworks,
     merged_states,
+    mixture_of_run,
     states_as_json,
     states_from_json,
 )
-from rib.evaluation.run_on_dataset import RunOnDataset
-from rib.evaluation.settings import MergeSettings
+from rib.evaluation.settings import FisherSettings, MergeSettings
 from rib.methods import dare, dawin, task_arithmetic, ties
 from rib.methods.base import Task
 from rib.methods.ewc import ElasticWeightConsolidation
@@ -44,6 +45,7 @@ from rib.models.state import network_in_state
 from rib.training.finetune import train
 from tiny.changed import replace
 from tiny.training import (
+    CODE,
     COMPUTE,
     CPU,
     MEAN,
@@ -336,10 +338,10 @@ def test_dares_masks_depend_on_run_and_parent_alone(network, merge):
 def test_dare_of_everything_is_task_arithmetic(network, merge, tmp_path):
     states = moved_states(network, "pqr")
     merged_state = merge("dare", states, density=1.0)
-    weights = task_arithmetic.weights(list(states), scaling=0.4)
-    assert weights == {"pretrained": pytest.approx(-0.2), "p": 0.4, "q": 0.4, "r": 0.4}
+    coefficients = task_arithmetic.coefficients(list(states), scaling=0.4)
+    assert coefficients == {"pretrained": pytest.approx(-0.2), "p": 0.4, "q": 0.4, "r": 0.4}
     checkpoints = {parent: tmp_path / f"{parent}.safetensors" for parent in states}
-    by_task_arithmetic = apply(copy.deepcopy(network), weights, checkpoints)
+    by_task_arithmetic = apply(copy.deepcopy(network), coefficients, checkpoints)
     torch.testing.assert_close(merged_state, by_task_arithmetic.state_dict())
 
 
@@ -382,8 +384,8 @@ def test_the_average_of_equal_states_is_that_state(network, merge, tmp_path, nam
     if name == "soup":
         merge("ties", states)  # writes the checkpoints
         checkpoints = {parent: tmp_path / f"{parent}.safetensors" for parent in states}
-        weights = dict.fromkeys(states, 1 / 3)
-        merged_state = apply(copy.deepcopy(network), weights, checkpoints).state_dict()
+        coefficients = dict.fromkeys(states, 1 / 3)
+        merged_state = apply(copy.deepcopy(network), coefficients, checkpoints).state_dict()
     else:
         merged_state = merge(name, states, fisher_for(name, network, "pqr"))
     for tensor_name, tensor in state.items():
@@ -422,10 +424,10 @@ def test_peft_agrees(density):
     expected = merged_by_peft(merge_utils.ties, states, start, weight=0.7, density=density)
     torch.testing.assert_close(by_ties, expected)
 
-    weights = task_arithmetic.weights("pqr", scaling=0.4)
-    by_task_arithmetic = weights["pretrained"] * start["a.weight"]
+    coefficients = task_arithmetic.coefficients("pqr", scaling=0.4)
+    by_task_arithmetic = coefficients["pretrained"] * start["a.weight"]
     for parent, state in states.items():
-        by_task_arithmetic = by_task_arithmetic + weights[parent] * state["a.weight"]
+        by_task_arithmetic = by_task_arithmetic + coefficients[parent] * state["a.weight"]
     expected = merged_by_peft(merge_utils.task_arithmetic, states, start, weight=0.4)
     torch.testing.assert_close(by_task_arithmetic, expected)
 
@@ -475,7 +477,7 @@ def test_an_ensembles_outputs_are_finite_where_probabilities_are_not():
     assert OutputEnsemble({"a": sure, "b": sure})(torch.ones(1, 1)).isfinite().all()
 
 
-def dawin_weights(network, states, image):
+def dawin_coefficients(network, states, image):
     """Weight of each state for an image (3,): exp(-entropy) of its prediction, as a share."""
     confidences = []
     for state in states:
@@ -485,13 +487,14 @@ def dawin_weights(network, states, image):
     return [confidence / sum(confidences) for confidence in confidences]
 
 
-def averaged(states, weights):
+def averaged(states, coefficients):
     """Weighted mean of states; what is no floating-point number is that of the first."""
     mean = dict(states[0])
     for name, tensor in states[0].items():
         if tensor.is_floating_point():
             mean[name] = sum(
-                weight * state[name] for weight, state in zip(weights, states, strict=True)
+                coefficient * state[name]
+                for coefficient, state in zip(coefficients, states, strict=True)
             )
     return mean
 
@@ -502,20 +505,22 @@ def test_dawin_averages_the_weights_for_each_image_by_its_entropies(network, mer
 
     ensemble = merge("dawin", parents, form="ensemble")
     with torch.no_grad():
-        weights = ensemble.weights(IMAGES).T
+        coefficients = ensemble.coefficients(IMAGES).T
         logits = ensemble(IMAGES)
         logits_of_image_alone = ensemble(IMAGES[2:3])[0]
 
     states = [start, *parents.values()]
-    expected_weights = [dawin_weights(network, states, image) for image in IMAGES]
-    torch.testing.assert_close(weights, torch.tensor(expected_weights), rtol=1e-4, atol=1e-6)
-    weights_of_pretrained = [of_pretrained for of_pretrained, *_ in expected_weights]
-    assert np.ptp(weights_of_pretrained) > 0.05
-    for image, weights_of_image, logits_of_image in zip(
-        IMAGES, expected_weights, logits, strict=True
+    expected_coefficients = [dawin_coefficients(network, states, image) for image in IMAGES]
+    torch.testing.assert_close(
+        coefficients, torch.tensor(expected_coefficients), rtol=1e-4, atol=1e-6
+    )
+    coefficients_of_pretrained = [of_pretrained for of_pretrained, *_ in expected_coefficients]
+    assert np.ptp(coefficients_of_pretrained) > 0.05
+    for image, coefficients_of_image, logits_of_image in zip(
+        IMAGES, expected_coefficients, logits, strict=True
     ):
         network_for_image = copy.deepcopy(network)
-        network_for_image.load_state_dict(averaged(states, weights_of_image))
+        network_for_image.load_state_dict(averaged(states, coefficients_of_image))
         expected = network_for_image(image[None])[0]
         torch.testing.assert_close(logits_of_image, expected, rtol=1e-4, atol=1e-5)
     # whatever else is in the batch
@@ -543,17 +548,17 @@ def test_dawin_averages_what_only_one_of_its_parents_has_changed(network, merge)
     # when
     ensemble = merge("dawin", parents, form="ensemble")
     with torch.no_grad():
-        weights = ensemble.weights(IMAGES).T.tolist()
+        coefficients = ensemble.coefficients(IMAGES).T.tolist()
         logits = ensemble(IMAGES)
     # then: each of them is the average for the image, of which the pretrained network has its share
     assert sorted(ensemble.averaged_names) == ["b.bias", "b.weight"]
-    for image, (_, weight_p, weight_q), logits_of_image in zip(
-        IMAGES, weights, logits, strict=True
+    for image, (_, coefficient_p, coefficient_q), logits_of_image in zip(
+        IMAGES, coefficients, logits, strict=True
     ):
         network_for_image = copy.deepcopy(network)
         with torch.no_grad():
-            network_for_image.get_parameter("b.bias").add_(weight_p)
-            network_for_image.get_parameter("b.weight").mul_(1 + weight_q)
+            network_for_image.get_parameter("b.bias").add_(coefficient_p)
+            network_for_image.get_parameter("b.weight").mul_(1 + coefficient_q)
             expected = network_for_image(image[None])[0]
         torch.testing.assert_close(logits_of_image, expected, rtol=1e-4, atol=1e-5)
 
@@ -597,7 +602,7 @@ def test_a_manifest_names_the_algorithm_of_a_merge_and_no_file(tmp_path, form):
     (state,) = merged_states(run, parents, merge, [tmp_path / "f"])
 
     made_of = {"form": form, "settings": settings, "parents": parents, "run": str(run)}
-    assert state.weights == Merge(
+    assert state.mixture == Merge(
         algorithm=algorithm, fisher={"ft, seed 1": tmp_path / "f"}, **made_of
     )
     stored = states_as_json([state])
@@ -605,18 +610,11 @@ def test_a_manifest_names_the_algorithm_of_a_merge_and_no_file(tmp_path, form):
     assert states_from_json(stored) == [("x", None, Merge(algorithm="mine", **made_of))]
 
 
-def source_of(model, images, states, checkpoints, tmp_path):
-    """States of a run, to be run on the training images of a split of 20 images.
-
-    Args:
-        model: folder of the model.
-        images: folder of the prepared images.
-        states: of the run.
-        checkpoints: of which they are merged, by method.
-    """
-    files = DatasetFiles("t", images, split=split_file(tmp_path / "split.parquet", 20))
-    run = Run("m", "t", "ft", "all", 4)
-    return RunOnDataset(run, states, checkpoints, model, files, VIEW, 4, COMPUTE)
+def fisher_settings(**settings):
+    """Settings of a job that computes Fisher information."""
+    return FisherSettings(
+        view=VIEW, evaluation_batch_size=4, compute=COMPUTE, code=CODE, **settings
+    )
 
 
 def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
@@ -628,17 +626,19 @@ def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
     tuned.fc.weight.data += 0.1 * torch.randn(tuned.fc.weight.shape, generator=generator)
     checkpoint = tmp_path / "ft.safetensors"
     safetensors.torch.save_file({"fc.weight": tuned.fc.weight.detach()}, checkpoint)
-    source = source_of(
+    networks = RunNetworks(
         model_folder(tmp_path / "model", network),
-        prepared_folder(tmp_path / "set", dataset),
         [NetworkState("ft", None, {"ft": 1.0})],
         {"ft": checkpoint},
-        tmp_path,
     )
+    target = prepared_folder(tmp_path / "set", dataset)
+    split = split_file(tmp_path / "split.parquet", 20)
     # when
     compute_fisher(
-        source=source,
-        fisher_images=3,
+        run=Run("m", "t", "ft", "all", 4),
+        networks=networks,
+        dataset=DatasetFiles("t", target, split=split),
+        settings=fisher_settings(fisher_images=3),
         fisher=tmp_path / "fisher.safetensors",
         manifest=tmp_path / "manifest.json",
     )
@@ -680,23 +680,15 @@ def test_ewc_with_fisher_information_from_a_job_of_its_own_trains_to_the_same_by
     target = random_images(10, 32, seed=2)
     files = DatasetFiles("reference", prepared_folder(tmp_path / "proxy", proxy))
     run = Run("m", "none", "pretrained", "all", 4)
-    source = RunOnDataset(
-        run,
-        [NetworkState("pretrained", None, {"pretrained": 1.0})],
-        {},
-        folder,
-        files,
-        VIEW,
-        4,
-        COMPUTE,
-    )
+    states = [NetworkState("pretrained", None, {"pretrained": 1.0})]
     stored = tmp_path / "fisher.safetensors"
     compute_fisher(
-        source=source,
-        fisher_images=5,
+        run=run,
+        networks=RunNetworks(folder, states, checkpoints={}),
+        dataset=files,
+        settings=fisher_settings(fisher_images=5, kind=kind),
         fisher=stored,
         manifest=tmp_path / "manifest.json",
-        kind=kind,
     )
 
     # When: EWC computes it itself, and when it gets it and has no proxy
@@ -743,17 +735,12 @@ def test_a_merge_is_fused_for_evaluation_and_an_ensemble_is_not_and_has_no_singl
     assert not networks.training
     assert batch_norms(networks)
 
-    of_merge = source_of(
-        folder, tmp_path, [NetworkState("ties", None, merge)], checkpoints, tmp_path
-    )
-    of_ensemble = source_of(
-        folder, tmp_path, [NetworkState("dawin", None, ensemble)], checkpoints, tmp_path
-    )
-    assert of_merge.weights is merge
+    run = Run("m", "t", "ties", "all", 4)
+    assert mixture_of_run(run, [NetworkState("ties", None, merge)]) is merge
     with pytest.raises(
         UserError, match=r"an ensemble has several networks; choose a method with one\.$"
     ):
-        _ = of_ensemble.weights
+        mixture_of_run(run, [NetworkState("dawin", None, ensemble)])
 
 
 def test_tensors_are_read_when_they_are_asked_for(tmp_path):

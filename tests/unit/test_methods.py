@@ -225,13 +225,13 @@ def test_the_history_tells_the_cross_entropy_from_the_penalty_and_without_a_weig
 
 
 def test_wise_ft_weighs_pretrained_and_parent():
-    assert wise_ft.weights(["ft"], alpha=0.3) == {"pretrained": 0.7, "ft": 0.3}
-    assert wise_ft.weights(["ft"], alpha=0) == {"pretrained": 1, "ft": 0}
-    assert wise_ft.weights(["ft"], alpha=1) == {"pretrained": 0, "ft": 1}
+    assert wise_ft.coefficients(["ft"], alpha=0.3) == {"pretrained": 0.7, "ft": 0.3}
+    assert wise_ft.coefficients(["ft"], alpha=0) == {"pretrained": 1, "ft": 0}
+    assert wise_ft.coefficients(["ft"], alpha=1) == {"pretrained": 0, "ft": 1}
     with pytest.raises(ValueError, match="names 0"):
-        wise_ft.weights([], alpha=0.5)
+        wise_ft.coefficients([], alpha=0.5)
     with pytest.raises(ValueError, match="names 2"):
-        wise_ft.weights(["ft", "lwf"], alpha=0.5)
+        wise_ft.coefficients(["ft", "lwf"], alpha=0.5)
 
 
 def test_a_curve_goes_from_pretrained_to_fine_tuned_in_equal_steps():
@@ -1025,18 +1025,18 @@ def test_selection_takes_the_best_and_of_equals_the_one_nearest_to_pretrained():
     # given
     accuracy_by_alpha = {0.0: 1, 0.5: 3, 1.0: 3}
 
-    def accuracy(weights):
-        return accuracy_by_alpha[weights["ft"]]
+    def accuracy(coefficients):
+        return accuracy_by_alpha[coefficients["ft"]]
 
     # when
-    weights = wise_ft_selected.select(["ft"], accuracy, steps=2)
+    coefficients = wise_ft_selected.select(["ft"], accuracy, steps=2)
     # then
-    assert weights == {"pretrained": 0.5, "ft": 0.5}
+    assert coefficients == {"pretrained": 0.5, "ft": 0.5}
 
 
 def test_a_soup_weighs_the_pretrained_model_and_each_parent_alike():
-    weights = soup.weights(["ft", "ewc", "lwf"], pretrained=True)
-    assert weights == {"pretrained": 0.25, "ft": 0.25, "ewc": 0.25, "lwf": 0.25}
+    coefficients = soup.coefficients(["ft", "ewc", "lwf"], pretrained=True)
+    assert coefficients == {"pretrained": 0.25, "ft": 0.25, "ewc": 0.25, "lwf": 0.25}
 
 
 def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_a_costly_one_does_not():
@@ -1045,18 +1045,18 @@ def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_a_costly_one
     # given
     accuracy_by_soup = {("a",): 0.5, ("b",): 0.5, ("a", "b"): 0.5}
 
-    def accuracy_of_equals(weights):
+    def accuracy_of_equals(coefficients):
         """0.4 of other soups: of those with the pretrained model, and of one of b and then a.
 
         For of equals the first of the entry is the first of the soup.
         """
-        return accuracy_by_soup.get(tuple(weights), 0.4)
+        return accuracy_by_soup.get(tuple(coefficients), 0.4)
 
-    def accuracy_that_falls(weights):
-        return -len(weights)
+    def accuracy_that_falls(coefficients):
+        return -len(coefficients)
 
-    def accuracy_that_rises(weights):
-        return len(weights)
+    def accuracy_that_rises(coefficients):
+        return len(coefficients)
 
     # when
     soup_of_equals = greedy_soup.select(["a", "b"], accuracy_of_equals, pretrained=True)
@@ -1083,13 +1083,13 @@ def test_a_greedy_soup_compares_with_the_soup_so_far():
         ("a", "b", "c"): 0.6,
     }
 
-    def accuracy(weights):
-        """Of a soup, whose weights are equal and add up to 1; 0.65 of other soups."""
-        assert sum(weights.values()) == pytest.approx(1)
-        assert len(set(weights.values())) == 1
-        return accuracy_by_soup.get(tuple(weights), 0.65)
+    def accuracy(coefficients):
+        """Of a soup, whose coefficients are equal and add up to 1; 0.65 of other soups."""
+        assert sum(coefficients.values()) == pytest.approx(1)
+        assert len(set(coefficients.values())) == 1
+        return accuracy_by_soup.get(tuple(coefficients), 0.65)
 
     # when
-    weights = greedy_soup.select(["c", "b", "a"], accuracy, pretrained=True)
+    coefficients = greedy_soup.select(["c", "b", "a"], accuracy, pretrained=True)
     # then
-    assert weights == {"a": 0.5, "b": 0.5}
+    assert coefficients == {"a": 0.5, "b": 0.5}

@@ -61,7 +61,7 @@ FAMILY = {
     "classes_per_dataset": False,
 }
 # `quick` costs less than full fine-tuning; both merges are of `ft` and `quick`.
-SOUP = {"algorithm": "soup", "form": "weights", "parents": ["ft", "quick"], "recipes": None}
+SOUP = {"algorithm": "soup", "form": "coefficients", "parents": ["ft", "quick"], "recipes": None}
 METHODS = {
     "quick": {
         "algorithm": "ft",

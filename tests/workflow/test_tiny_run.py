@@ -18,7 +18,7 @@ import torch
 from rib.base.files import sha256
 from rib.base.settings import from_params
 from rib.config.figure_settings import FiguresSettings
-from rib.figures import FigureFiles, write_figures
+from rib.figures import write_figures
 from rib.models.checkpoint import xor_decompress
 from tiny.project import FIGURES, PAGE, TABLES, jobs, methods, rows_of
 
@@ -193,8 +193,7 @@ def draw_figures(record, names, folder):
     settings = from_params(FiguresSettings, {**record["cfg"], "figures": figures})
     files = {}
     for name in settings.figures:
-        paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-        files[name] = FigureFiles(**paths)
+        files[name] = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
     write_figures(settings, files, folder / "plot.log")
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

@@ -19,7 +19,7 @@ from rib.base.progress import print_lines  # noqa: E402
 from rib.base.settings import from_params, to_params  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
 from rib.config.config import config_of  # noqa: E402
-from rib.config.forms import CURVE, MERGES, SELECT, WEIGHTS  # noqa: E402
+from rib.config.forms import COEFFICIENTS, CURVE, MERGES, SELECT  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
 from rib.config.labels import GridLabels  # noqa: E402
 from rib.config.messages import known_name  # noqa: E402
@@ -267,7 +267,7 @@ def merge_of(method, settings_of_networks):
     `settings_of_networks` are the settings of each network's method, by name.
     """
     chosen = GRID.methods.get(method)  # None for the pretrained model
-    if chosen is None or chosen.form not in (WEIGHTS, CURVE, *LOADED):
+    if chosen is None or chosen.form not in (COEFFICIENTS, CURVE, *LOADED):
         return None
     return MergeSettings(
         form=chosen.form,

@@ -8,8 +8,7 @@ from rib.data.dataset_part import DatasetPart
 from rib.evaluation.settings import (
     EvaluationSettings,
     LabelCheckSettings,
-    SelectionSettings,
-    SnapshotState,
+    NetworkSettings,
 )
 
 # Limits of time of jobs that score networks; the long one is for very large datasets.
@@ -140,13 +139,6 @@ if GRID.over_targets:
             ),
 
 
-# Snapshots are scored like the points of a curve; alpha is the share of training.
-STATES_OF_SNAPSHOTS = tuple(
-    SnapshotState(alpha=number / len(SNAPSHOTS), weights={name: 1.0})
-    for number, name in enumerate(SNAPSHOTS, start=1)
-)
-
-
 def snapshot_inputs(wildcards):
     """Inputs of a job that evaluates snapshots, as `evaluate` has them."""
     folder = f"results/{FAMILY}/{CONFIG['protocol']}/snapshots/{evaluated_run(wildcards)}"
@@ -158,6 +150,7 @@ def snapshot_inputs(wildcards):
     }
 
 
+# Snapshots are scored like the points of a curve; alpha is the share of training.
 use rule evaluate as evaluate_snapshots with:
     input:
         unpack(snapshot_inputs),
@@ -182,7 +175,7 @@ use rule evaluate as evaluate_snapshots with:
             wildcards,
             EVALUATION_GROUPS[wildcards.group],
             parents=SNAPSHOTS,
-            snapshots=STATES_OF_SNAPSHOTS,
+            snapshots=True,
         ),
 
 
@@ -216,7 +209,7 @@ refuse_parents()
 
 
 def selection_inputs(wildcards):
-    """Inputs of a job that chooses weights, by name."""
+    """Inputs of a job that selects a merge, by name."""
     return {
         **network_files(run_of(wildcards)),
         **dataset_inputs("target", wildcards.target, PATHS.geometry_of(wildcards.model)),
@@ -228,23 +221,23 @@ def selection_inputs(wildcards):
 
 
 def selection_settings(wildcards):
-    """Settings of a job that chooses weights."""
+    """Settings of a job that selects a merge."""
     method = GRID.methods[wildcards.method]
     algorithm = CATALOG.algorithm_file(method.algorithm)
-    settings = SelectionSettings(
-        algorithm=local(algorithm),
-        settings=method.settings,
-        parents=GRID.parents_of(wildcards.method),
-        view=view_of(wildcards.model, wildcards.target),
-        evaluation_batch_size=EVALUATION_BATCH_SIZE,
-        compute=COMPUTE,
-        code=digest("select_weights", algorithm),
-    )
+    fields = {
+        **network_settings(wildcards),
+        "merge": MergeSettings(
+            form=SELECT,
+            algorithm=local(algorithm),
+            settings={wildcards.method: method.settings},
+        ),
+    }
+    settings = NetworkSettings(**fields, code=digest("select_coefficients", algorithm))
     return to_params(settings)
 
 
 # Score candidates on the select split of the target; the file has their accuracies.
-rule select_weights:
+rule select_coefficients:
     input:
         unpack(selection_inputs),
     output:
@@ -266,7 +259,7 @@ rule select_weights:
     params:
         cfg=selection_settings,
     script:
-        "../scripts/select_weights.py"
+        "../scripts/select_coefficients.py"
 
 
 # Check the labels of targets before anything is fine-tuned on them: whether a pretrained model

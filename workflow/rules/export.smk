@@ -6,7 +6,7 @@ from rib.base.progress import print_lines
 from rib.base.settings import replaced
 from rib.config.fields import stated
 from rib.report.about import describe_grid
-from rib.report.settings import CardDescription, ExportSettings
+from rib.report.settings import ExportSettings
 from rib.statistics.settings import grid_table_settings, metrics_of
 
 ABOUT = describe_grid(GRID)
@@ -53,8 +53,8 @@ def names_of_classes():
     return None
 
 
-def card_description(wildcards):
-    """What a model card says about the choices of a run, and how its parents are trained.
+def trainings_of_parents(wildcards):
+    """How the parents of a run are trained, by method.
 
     Of parents that differ in their targets it says how that on the last one is trained.
     """
@@ -64,18 +64,7 @@ def card_description(wildcards):
         name = parent["method"]
         if GRID.methods[name].trains:
             training[name] = GRID.training_of(name, parent["target"], parent["size"])
-    return CardDescription(
-        family=ABOUT.family,
-        ood=ABOUT.ood,
-        datasets=ABOUT.datasets,
-        read=ABOUT.read,
-        models=ABOUT.models,
-        methods=ABOUT.methods,
-        method_settings=ABOUT.config["method_settings"],
-        reference=ABOUT.config["reference"],
-        confidence=LABELS.confidence,
-        training=training,
-    )
+    return training
 
 
 def export_settings(wildcards):
@@ -88,7 +77,16 @@ def export_settings(wildcards):
         label_names=names_of_classes(),
         metrics=replaced(grid_table_settings(GRID, ""), methods=(PRETRAINED, wildcards.method)),
         tables=tuple(metrics_of(GRID)),
-        card=card_description(wildcards),
+        family=ABOUT.family,
+        ood=ABOUT.ood,
+        datasets=ABOUT.datasets,
+        read=ABOUT.read,
+        models=ABOUT.models,
+        methods=ABOUT.methods,
+        method_settings=ABOUT.config["method_settings"],
+        reference=ABOUT.config["reference"],
+        confidence=LABELS.confidence,
+        training=trainings_of_parents(wildcards),
         code=digest(
             "export_run",
             REPORTING / "model_card.py",

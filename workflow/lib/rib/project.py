@@ -31,7 +31,7 @@ from rib.config.run import PRETRAINED, Run, parent_of
 from rib.config.settings import FISHER_IMAGES
 from rib.evaluation.networks import NetworkState, states_from_json
 from rib.models import checkpoint
-from rib.models.merge import Merge, Weights
+from rib.models.merge import Merge, Mixture
 from rib.models.network import load
 from rib.records.hashing import differing
 from rib.records.integrity import files_of_manifest
@@ -67,8 +67,8 @@ def load_network(
         raise UserError(
             f"{run} is a curve of {len(states)} networks; name the run of a method with one."
         )
-    weights = states[0].weights
-    parents = {key: _run_of_parent(name, key) for key in weights if key != PRETRAINED}
+    mixture = states[0].mixture
+    parents = {key: _run_of_parent(name, key) for key in mixture if key != PRETRAINED}
     checkpoints = {
         key: stages / f"finetune/{parent}/checkpoint.safetensors" for key, parent in parents.items()
     }
@@ -77,11 +77,11 @@ def load_network(
         model_folder / "manifest.json",
         *(path.with_name("manifest.json") for path in checkpoints.values()),
     )
-    if isinstance(weights, Merge):
+    if isinstance(mixture, Merge):
         algorithms = _catalog(Path(project), catalog)
-        weights = _with_files(weights, parents, stages / "fisher", algorithms)
+        mixture = _with_files(mixture, parents, stages / "fisher", algorithms)
     pretrained, facts = load(model_folder, CPU)
-    network = checkpoint.apply(pretrained, weights, checkpoints).eval()
+    network = checkpoint.apply(pretrained, mixture, checkpoints).eval()
     preprocessing: Any = {key: facts["preprocessing"][key] for key in ("mean", "std")}
     network.preprocessing = preprocessing
     return network
@@ -273,7 +273,7 @@ def _run_of_parent(run: Run, key: str) -> Run:
 
 def _with_files(
     merge: Merge, parents: Mapping[str, Run], fisher_folder: Path, catalog: Catalog
-) -> Weights:
+) -> Mixture:
     """A merge with the file of its algorithm and, if it takes them, of Fisher information.
 
     The merge's own file has the algorithm's name only, since it may come from others.

@@ -23,7 +23,7 @@ DATA = Table(
         "intervals resample objects: images of one object, and identical images, are drawn "
         "together. Identical images have the same pixels after decoding and are one source image; "
         "where their classes differ, one label is wrong or arbitrary. Protocol held_out has images "
-        "for fine-tuning if the dataset is the target, for the selection of weights, and for "
+        "for fine-tuning if the dataset is the target, for the selection of merges, and for "
         "testing."
     ),
     columns=[

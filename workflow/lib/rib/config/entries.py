@@ -37,7 +37,7 @@ from rib.config.source_entries import AnySource, DatasetSource, HubDataset, Sour
 
 EVALUATED = ("ood", "in_distribution")  # roles of datasets that are evaluated
 
-Form = Literal["finetune", "external", "weights", "curve", "select", "merge", "ensemble"]
+Form = Literal["finetune", "external", "coefficients", "curve", "select", "merge", "ensemble"]
 Names = Annotated[list[str], Field(min_length=1)]
 PathPart = Annotated[str, matching("[A-Za-z0-9_]+", 100)]
 Column = Annotated[str, Field(min_length=1)]
@@ -649,7 +649,7 @@ class Method(Described):
     form: Form = Field(
         FINETUNE,
         description="what the algorithm's module has: finetune, a class that trains; for a merge "
-        "the function of this name: weights (the share of each parent in an average), curve "
+        "the function of this name: coefficients (of each parent in an average), curve "
         "(several averages), select (an average that held-out images choose), merge (a checkpoint, "
         "from those of its parents) or ensemble (the predictions of all parents); external is for "
         "weights that were trained elsewhere",

@@ -6,7 +6,7 @@ from rib.config.run import LOADED
 
 FINETUNE: Final = "finetune"
 EXTERNAL = "external"
-WEIGHTS = "weights"  # how much of the weights of each parent a merge has
+COEFFICIENTS = "coefficients"  # how much of each parent a merge has
 CURVE = "curve"
 SELECT = "select"
-MERGES = (WEIGHTS, CURVE, SELECT, *LOADED)
+MERGES = (COEFFICIENTS, CURVE, SELECT, *LOADED)

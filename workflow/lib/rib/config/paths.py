@@ -173,7 +173,7 @@ class Paths:
         return [self.checkpoint(file, _parent(run, key)) for key in parents]
 
     def selection(self, run: Run) -> str:
-        """Weights that were selected for a merge on held-out images."""
+        """Coefficients that were selected for a merge on held-out images."""
         return f"{self.stage('merge')}/{run}/selection.json"
 
     def fisher(self, ending: str, run: Run) -> list[str]:

@@ -16,7 +16,7 @@ from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.choices import as_list
 from rib.config.entries import Family, Method
-from rib.config.forms import MERGES, WEIGHTS
+from rib.config.forms import COEFFICIENTS, MERGES
 from rib.config.messages import known_name
 from rib.config.run import VARIANTS
 from rib.config.settings import (
@@ -318,7 +318,7 @@ class Variants:
             variant: the same with the name of its entry.
         """
         alone = named.name, {named.name: named.settings}
-        if variant.form != WEIGHTS:
+        if variant.form != COEFFICIENTS:
             return alone
         entry = self.catalog.methods[variant.name]
         stated = {**entry.settings, **self.settings_of_family.get(variant.name, {})}

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.config.run import Run
 from rib.data.parts import batches_with_part, check_part, images_of_part
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.finite import refuse_infinite
 from rib.evaluation.networks import NetworkState, RunNetworks, states_as_json
 from rib.evaluation.score import score
 from rib.evaluation.settings import EvaluationSettings
@@ -76,14 +76,14 @@ def evaluate(
         where = f"datasets.yaml, {files.name}, parts"
         check_part(index, settings.part, settings.other_levels, where)
     device = devices.start(settings.compute)
-    preprocessing = read_json(networks.model_folder / "model.json")["preprocessing"]
+    preprocessing = networks.preprocessing
     prepared_datasets = [load_dataset(files, settings.view, settings.split) for files in datasets]
     inputs_of_datasets = [
         Inputs.of(dataset, preprocessing, device) for dataset in prepared_datasets
     ]
     models = [
         network_in_state(
-            networks.model_folder, state.weights, networks.checkpoints, inputs_of_datasets[0]
+            networks.model_folder, state.mixture, networks.checkpoints, inputs_of_datasets[0]
         )
         for state in networks.states
     ]
@@ -166,11 +166,8 @@ def rows_of_networks(
         scores_of_networks = score(networks, inputs, dataset, evaluation_batch_size, progress)
         for state, scores in zip(states, scores_of_networks, strict=True):
             scored_run = replace(run, method=state.method)
-            if not scores["energy"].isfinite().all():
-                raise UserError(
-                    f"evaluating {scored_run} on {dataset.name}: a logit is not finite; "
-                    "don't use these weights."
-                )
+            what = f"evaluating {scored_run} on {dataset.name}: a logit"
+            refuse_infinite(scores["energy"], what)
             tables.append(_rows(dataset, scores, scored_run, state.alpha))
     progress.close()
     return pa.concat_tables(tables).unify_dictionaries()

@@ -5,7 +5,6 @@ import shutil
 import textwrap
 import traceback
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +47,8 @@ Styles = Mapping[str, Style]  # by name
 Input = pd.DataFrame | PreparedDataset  # what a file of a figure is read as
 
 
-@dataclass(frozen=True)
-class FigureFiles:
-    """Where the files of a figure are written."""
-
-    png: Path
-    csv: Path  # the data shown
-    pdf: Path | None = None  # a preview has none
-
-
 def write_figures(
-    settings: FiguresSettings, files: Mapping[str, FigureFiles], log_file: Path
+    settings: FiguresSettings, files: Mapping[str, Mapping[str, Path]], log_file: Path
 ) -> None:
     """Draw figures one after the other; one that fails stops no other.
 
@@ -67,7 +57,8 @@ def write_figures(
 
     Args:
         settings: what the figures show.
-        files: where each figure is written, by its name.
+        files: where each figure is written, by its name and the files' endings, such as
+            {"cost": {"png": Path("cost.png"), "pdf": Path("cost.pdf"), "csv": Path("cost.csv")}}.
         log_file: log of the job.
 
     Raises:
@@ -97,20 +88,19 @@ def write_figures(
         )
 
 
-def _keep(drawn: Sequence[FigureFiles], folder: Path) -> None:
+def _keep(drawn: Sequence[Mapping[str, Path]], folder: Path) -> None:
     """Move the files of figures to a folder."""
     folder.mkdir(parents=True)
     for files in drawn:
-        for path in (files.png, files.csv, files.pdf):
-            if path:
-                shutil.move(path, folder / path.name)
+        for path in files.values():
+            shutil.move(path, folder / path.name)
 
 
 def write_figure(
     name: str,
     inputs: Mapping[str, str | Sequence[str]],
     settings: FigureSettings,
-    files: FigureFiles,
+    files: Mapping[str, Path],
     fit: Path | None = None,
 ) -> None:
     """Draw a figure and write its files.
@@ -122,7 +112,7 @@ def write_figure(
         name: of the figure, which the function draw_<name> of its module draws.
         inputs: path or list of paths for each positional argument of this function.
         settings: what the figure shows.
-        files: where the figure is written.
+        files: where the figure is written: `png`, `pdf`, and `csv` with the data shown.
         fit: CSV file of `rib.statistics.fit.fit_table`, if the figure shows fine-tuned runs.
     """
     draw = getattr(importlib.import_module(settings.module), f"draw_{name}")
@@ -151,11 +141,10 @@ def write_figure(
             assert settings.labels is not None  # the settings of figures of runs have them
             note = _underfitted_note(runs, settings.labels, settings.without_underfitted)
             _add_wrapped_below(drawn, note)
-        drawn.savefig(files.png, metadata={"Software": None})
-        if files.pdf:
-            drawn.savefig(files.pdf, metadata={"CreationDate": None})
+        drawn.savefig(files["png"], metadata={"Software": None})
+        drawn.savefig(files["pdf"], metadata={"CreationDate": None})
         plt.close(drawn)
-    write_table(files.csv, shown_rows)
+    write_table(files["csv"], shown_rows)
 
 
 def _read_input(

@@ -1,4 +1,4 @@
-"""Fine-tuning methods, one algorithm per module. No torch here: weights of merges don't need it.
+"""Fine-tuning methods, one algorithm per module. No torch here: averages don't need it.
 
 The entry in methods.yaml lists an algorithm's settings with their defaults, and `form` says what
 its module has. Of the form `finetune` it is one class that inherits from
@@ -14,14 +14,14 @@ its module has. Of the form `finetune` it is one class that inherits from
 Other forms are merges. Then the module has a function with the form's name, whose settings are its
 keyword-only arguments:
 
-    weights(parents, *, <settings>) -> {parent: weight}
-    curve(parents, *, <settings>) -> {alpha: {parent: weight}}
-    select(parents, score, *, <settings>) -> {parent: weight}
+    coefficients(parents, *, <settings>) -> {parent: coefficient}
+    curve(parents, *, <settings>) -> {alpha: {parent: coefficient}}
+    select(parents, score, *, <settings>) -> {parent: coefficient}
 
-whose weights add up to 1. A parent is named by its method and, in a merge over seeds or targets, by
-what it differs in, such as `ft, seed 1`. `score` returns the accuracy of such weights on the select
-split of the target, so `select` needs protocol `held_out`. One that needs more than weights is one
-of
+whose coefficients add up to 1. A parent is named by its method and, in a merge over seeds or
+targets, by what it differs in, such as `ft, seed 1`. `score` returns the accuracy of the average
+with such coefficients on the select split of the target, so `select` needs protocol `held_out`. One
+that needs more than coefficients is one of
 
     merge(states, *, <settings>) -> iterator of (name, tensor)
     ensemble(networks, *, <settings>) -> network

@@ -22,7 +22,7 @@ from rib.config.grid import Grid
 from rib.config.labels import GridLabels
 from rib.config.paths import Paths, beside
 from rib.config.run import PRETRAINED, Run
-from rib.figures import FigureFiles, write_figure
+from rib.figures import write_figure
 from rib.records import provenance
 from rib.report.about import page_settings
 from rib.report.described import analyses_of_page, described_analyses
@@ -151,9 +151,9 @@ def _with_drawn_figures(
     labels = GridLabels(grid)
     figures: dict[str, Figure] = {}
     for figure_name, figure in analysis.figures.items():
-        files = FigureFiles(
-            **{ending: Path(paths.figure(figure_name, ending)) for ending in ("png", "csv", "pdf")}
-        )
+        files = {
+            ending: Path(paths.figure(figure_name, ending)) for ending in ("png", "pdf", "csv")
+        }
         settings = figure_settings(name, figure, grid, labels)
         fit = Path(paths.table("fit")) if settings.labels else None
         with _noting(figure_name, left_out):

@@ -14,9 +14,9 @@ from rib.base.progress import log
 from rib.data.prepared import PreparedDataset
 from rib.data.splits import SELECT
 from rib.data.view import DatasetFiles, load_dataset
-from rib.evaluation.networks import check_weights
+from rib.evaluation.networks import check_coefficients
 from rib.evaluation.score import correct
-from rib.evaluation.settings import SelectionSettings
+from rib.evaluation.settings import NetworkSettings
 from rib.methods import stated_in
 from rib.models import device as devices
 from rib.models.checkpoint import apply
@@ -24,32 +24,35 @@ from rib.models.inputs import Inputs
 from rib.models.network import load
 
 
-def select_weights(
+def select_coefficients(
     *,
     method: str,
     model_folder: Path,
     target: DatasetFiles,
     checkpoints: Mapping[str, Path],
-    settings: SelectionSettings,
+    settings: NetworkSettings,
     selection: Path,
 ) -> None:
     """Choose a merge by its accuracy on the select split of the target.
 
     Args:
-        method: its name, for messages.
+        method: its name, such as `greedy_soup`.
         model_folder: of the pretrained model.
         checkpoints: by the keys of the parents.
-        selection: JSON file that is written: `weights`, such as {"pretrained": 0.5, "ft": 0.5}, and
-            `candidates`, all weights that the algorithm scored, each with its accuracy (0 to 1) and
-            number of images.
+        settings: their `merge` is the algorithm that selects.
+        selection: JSON file that is written: `coefficients`, such as {"pretrained": 0.5, "ft":
+            0.5}, and `candidates`, the coefficients of all averages that the algorithm scored, each
+            with its accuracy (0 to 1) and number of images.
 
     Raises:
-        UserError: a setting does not fit, or the weights don't add up to 1 or are of something else
-            than the parents.
+        UserError: a setting does not fit, or the coefficients don't add up to 1 or are of something
+            else than the parents.
     """
-    select = load_function(settings.algorithm, SELECT)
+    merge = settings.merge
+    assert merge is not None
+    select = load_function(merge.algorithm, merge.form)
     settings_of_method = checked_settings(
-        select, settings.settings, settings.algorithm, stated_in(method)
+        select, merge.settings[method], merge.algorithm, stated_in(method)
     )
     device = devices.start(settings.compute)
     candidates = Candidates(
@@ -61,12 +64,12 @@ def select_weights(
     )
     parents = list(settings.parents)
     selected = select(parents, candidates.accuracy, **settings_of_method)
-    check_weights(selected, parents, Path(settings.algorithm).name)
-    write_json(selection, {"weights": dict(selected), "candidates": candidates.scored()})
+    check_coefficients(selected, parents, Path(merge.algorithm).name)
+    write_json(selection, {"coefficients": dict(selected), "candidates": candidates.scored()})
 
 
 class Candidates:
-    """Weights that an algorithm tries, with their accuracies; each is scored once."""
+    """Averages that an algorithm tries, with their accuracies; each is scored once."""
 
     def __init__(
         self,
@@ -77,12 +80,12 @@ class Candidates:
         evaluation_batch_size: int,
         device: torch.device,
     ):
-        """Keep what is needed to score weights.
+        """Keep what is needed to score averages.
 
         Args:
-            model_folder: that of the pretrained model.
-            checkpoints: by the names that weights have for them.
-            dataset: the images on which weights are scored.
+            model_folder: of the pretrained model.
+            checkpoints: by key, such as `ft`.
+            dataset: the images on which averages are scored.
             evaluation_batch_size: images per forward pass.
         """
         self.model_folder = model_folder
@@ -90,40 +93,36 @@ class Candidates:
         self.dataset = dataset
         self.evaluation_batch_size = evaluation_batch_size
         self.device = device
-        self._scores: dict[tuple, dict] = {}  # by weights, in the order in which they were tried
+        self._scores: dict[tuple, dict] = {}  # by coefficients, in the order of trying
 
-    def accuracy(self, weights: Mapping[str, float]) -> float:
-        """Accuracy of a state on the images, 0 to 1, rounded to six digits.
+    def accuracy(self, coefficients: Mapping[str, float]) -> float:
+        """Accuracy of an average on the images, 0 to 1, rounded to six digits.
 
         Args:
-            weights: of an average, by checkpoint, such as {"pretrained": 0.5, "ft": 0.5}. They are
-                scored once, however often they are asked for.
+            coefficients: such as {"pretrained": 0.5, "ft": 0.5}. The average is scored once,
+                however often it is asked for.
         """
-        key = tuple(sorted(weights.items()))
+        key = tuple(sorted(coefficients.items()))
         if key not in self._scores:
-            self._scores[key] = self._score(weights)
+            self._scores[key] = self._score(coefficients)
         accuracy: float = self._scores[key]["accuracy"]
         return accuracy
 
     def scored(self) -> list[dict]:
-        """Weights, accuracy and number of images of each candidate that was tried."""
+        """Coefficients, accuracy and number of images of each candidate that was tried."""
         return list(self._scores.values())
 
-    def _score(self, weights: Mapping[str, float]) -> dict:
-        """Score a merge of the checkpoints on all images, as an entry of the merge's candidates.
-
-        Args:
-            weights: weight of each checkpoint in the merge, by its key.
-        """
+    def _score(self, coefficients: Mapping[str, float]) -> dict:
+        """Score an average of the checkpoints on all images, as an entry of the candidates."""
         pretrained, facts = load(self.model_folder, self.device)
-        network = apply(pretrained, weights, self.checkpoints).eval()
+        network = apply(pretrained, coefficients, self.checkpoints).eval()
         inputs = Inputs.of(self.dataset, facts["preprocessing"], self.device)
         label = f"selecting on {self.dataset.name}"
         is_correct = correct(network, inputs, self.dataset, self.evaluation_batch_size, label)
         accuracy = is_correct.float().mean().item()
-        log.info("%s: %.1f %% of %d select images", dict(weights), 100 * accuracy, len(inputs))
+        log.info("%s: %.1f %% of %d select images", dict(coefficients), 100 * accuracy, len(inputs))
         return {
-            "weights": dict(weights),
+            "coefficients": dict(coefficients),
             "accuracy": round(accuracy, 6),
             "images": len(inputs),
         }
