@@ -16,6 +16,7 @@ import yaml
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256
 from rib.config.catalog import Catalog
+from rib.config.grid_as_config import resolved
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
 from rib.methods.external import External
@@ -111,7 +112,7 @@ def test_the_methods_of_tables_join_the_grid(tmp_path):
         "efficientnet_lite0/noto/theirs/all/0": tmp_path / "a.pth",
         "efficientnet_lite0/twemoji/theirs/all/0": tmp_path / "b",
     }
-    shown_choices = chosen.resolved()
+    shown_choices = resolved(chosen)
     assert shown_choices["recipes"] == ["adamw"]
     assert "external" not in shown_choices, "paths of the user are not shown"
 

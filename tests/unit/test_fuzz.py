@@ -26,7 +26,9 @@ from rib.config.catalog import Catalog
 from rib.config.checking import checked, checked_entries
 from rib.config.config import Config, config_of
 from rib.config.entries import Dataset, Family, Method, Model, Recipe
+from rib.config.evaluation_groups import evaluation_groups
 from rib.config.grid import Grid, resolve_grid
+from rib.config.grid_as_config import resolved as resolved_config
 from rib.config.label_space import (
     LabelSpace,
     imagenet_wnids,
@@ -42,6 +44,7 @@ from rib.data.download import download
 from rib.data.folders import files_in, listing, pack
 from rib.data.variables import ARCHIVES
 from rib.jobs import code_digest
+from rib.statistics.conditions import conditions_of
 from tiny.fuzz import NAMES, ODD, PLAIN, POINTING, VALUES, fuzzed, mutated, outcome
 
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"
@@ -256,7 +259,7 @@ def resolved(config, folders):
     assert_runs_have_names_of_their_own(grid)
     entries = (*grid.datasets_read(), *grid.models.values(), *grid.methods.values())
     recorded = [to_params(entry) for entry in entries]
-    json.dumps([recorded, grid.resolved(), grid.conditions()], allow_nan=False)
+    json.dumps([recorded, resolved_config(grid), conditions_of(grid)], allow_nan=False)
     return grid
 
 
@@ -286,7 +289,7 @@ def written_paths(grid):
     protocol = grid.config["protocol"]
     geometries = [grid.geometry(name).key for name in grid.models]
     prepared = [entry.name for entry in grid.datasets_read()]
-    prepared += [f"group_{name}" for name in grid.evaluation_groups()]
+    prepared += [f"group_{name}" for name in evaluation_groups(grid)]
     assert len(set(prepared)) == len(prepared)
     raw_paths = []
     partial_paths = []

@@ -9,14 +9,32 @@ import pytest
 import torch
 import yaml
 
+from rib.analyses.slices import errors_are_as_published
 from rib.base.errors import UserError
 from rib.base.settings import from_params, to_params
 from rib.config.augmentation_entries import Augmentation, Transforms
 from rib.config.catalog import Catalog
 from rib.config.config import config_of
+from rib.config.evaluation_groups import (
+    evaluation_groups,
+    groups_of,
+    levels_of_other_parts,
+    part_of_group,
+)
 from rib.config.forms import MERGES
 from rib.config.grid import resolve_grid
+from rib.config.grid_as_config import as_config, resolved
+from rib.config.model_facts import model_facts
 from rib.config.run import Run
+from rib.config.shared_sources import (
+    leak_free_groups,
+    leaking_groups,
+    sharing_targets,
+    split_before,
+)
+from rib.data.grid_views import view_of
+from rib.statistics.conditions import conditions_of
+from rib.statistics.settings import fit_rule
 from rib.training.settings import TrainingSettings, learning_rates
 from tiny.grids import grid, project_catalog
 from tiny.project import ROOT
@@ -102,7 +120,7 @@ def test_differences_are_from_ft_unless_the_run_lacks_it_or_config_says_otherwis
 ):
     chosen = grid(**choices)
     assert chosen.compare_to == reference
-    assert chosen.resolved()["compare_to"] == reference
+    assert resolved(chosen)["compare_to"] == reference
 
 
 @pytest.mark.parametrize("name", ["lora", "wise_ft_curve", "Full fine-tuning"])
@@ -156,13 +174,12 @@ def test_whole_photos_are_seen_of_the_datasets_that_config_names():
     model = next(iter(chosen.models))
     geometry = chosen.geometry(model)
     # when
-    view_of_c = chosen.view_of(model, ["imagenet_c"])
-    view_of_r = chosen.view_of(model, ["imagenet_r"])
+    view_of_c = view_of(chosen, model, ["imagenet_c"])
+    view_of_r = view_of(chosen, model, ["imagenet_r"])
     # then
-    assert view_of_c["uncropped"] == ["imagenet_c"]
-    assert view_of_r == default.view_of(model, ["imagenet_r"]), "not run again"
+    assert view_of_c.uncropped == ("imagenet_c",)
+    assert view_of_r == view_of(default, model, ["imagenet_r"]), "not run again"
     assert geometry.crop_pct < 1
-    assert chosen.preparation("imagenet_c", geometry)["geometry"] is None
 
 
 def test_a_grid_says_of_which_datasets_whole_photos_are_seen():
@@ -170,8 +187,8 @@ def test_a_grid_says_of_which_datasets_whole_photos_are_seen():
     chosen = grid(family="imagenet", uncropped=["imagenet_c"])
     assert default.uncropped == []
     assert chosen.uncropped == ["imagenet_c"]
-    assert "whole photos of IN-C" in chosen.conditions()
-    assert chosen.as_config()["uncropped"] == ["imagenet_c"]
+    assert "whole photos of IN-C" in conditions_of(chosen)
+    assert as_config(chosen)["uncropped"] == ["imagenet_c"]
 
 
 def test_an_entry_may_ask_for_whole_photos_in_place_of_the_models_crop(with_entries):
@@ -186,7 +203,7 @@ def test_an_entry_may_ask_for_whole_photos_in_place_of_the_models_crop(with_entr
     def crop_of(chosen, dataset):
         geometry = chosen.geometry("my_model")
         assert geometry.crop_pct == 0.5
-        return chosen.preparation(dataset, geometry)["geometry"].crop_pct
+        return view_of(chosen, "my_model", [dataset]).geometry_of(dataset).crop_pct
 
     # when
     as_the_entry_asks = grid(catalog, family="mine")
@@ -201,7 +218,7 @@ def test_errors_are_as_published_only_of_whole_photos_at_their_size():
     def errors_of_c_are_as_published(**choices):
         chosen = grid(family="imagenet", **choices)
         model = next(iter(chosen.models))
-        return chosen.errors_are_as_published(model, "imagenet_c")
+        return errors_are_as_published(chosen, model, "imagenet_c")
 
     assert errors_of_c_are_as_published(uncropped=["imagenet_c"], image_size=224) is True
     assert errors_of_c_are_as_published(image_size=224) is False
@@ -220,14 +237,14 @@ def test_a_part_of_an_evaluation_group_is_evaluated_beside_the_whole_group():
     other_datasets = grid(datasets=["noto", "twemoji"])
     all_datasets_by_name = grid(datasets=list(grid().datasets))
     # when
-    (whole_group,) = grid().evaluation_groups()
-    (some_group,) = some_datasets.evaluation_groups()
-    (other_group,) = other_datasets.evaluation_groups()
+    (whole_group,) = evaluation_groups(grid())
+    (some_group,) = evaluation_groups(some_datasets)
+    (other_group,) = evaluation_groups(other_datasets)
     # then
     assert whole_group == "emoji"
     assert len({whole_group, some_group, other_group}) == 3
-    assert some_datasets.groups_of("noto") == [some_group]
-    assert list(all_datasets_by_name.evaluation_groups()) == ["emoji"], "it is the same group"
+    assert groups_of(some_datasets, "noto") == [some_group]
+    assert list(evaluation_groups(all_datasets_by_name)) == ["emoji"], "it is the same group"
 
 
 PARTS_OF_C = ["imagenet_c-noise", "imagenet_c-blur", "imagenet_c-weather", "imagenet_c-digital"]
@@ -237,22 +254,22 @@ def test_each_part_of_a_dataset_is_an_evaluation_group():
     # given
     chosen = grid(family="imagenet", datasets=["imagenet_r", "imagenet_c"])
     # when
-    group_of_r, *groups_of_c = chosen.evaluation_groups()
+    group_of_r, *groups_of_c = evaluation_groups(chosen)
     # then
-    assert chosen.groups_of("imagenet_r") == [group_of_r]
-    assert chosen.groups_of("imagenet_c") == groups_of_c == PARTS_OF_C
+    assert groups_of(chosen, "imagenet_r") == [group_of_r]
+    assert groups_of(chosen, "imagenet_c") == groups_of_c == PARTS_OF_C
     for group in PARTS_OF_C:
-        assert chosen.evaluation_groups()[group] == ["imagenet_c"]
+        assert evaluation_groups(chosen)[group] == ["imagenet_c"]
 
 
 def test_a_part_has_some_levels_of_a_dataset():
     # given
     chosen = grid(family="imagenet", datasets=["imagenet_r", "imagenet_c"])
     # when
-    group_of_r, *_ = chosen.evaluation_groups()
-    levels = {group: chosen.part_of_group(group)["levels"] for group in PARTS_OF_C}
+    group_of_r, *_ = evaluation_groups(chosen)
+    levels = {group: part_of_group(chosen, group)["levels"] for group in PARTS_OF_C}
     # then
-    assert chosen.part_of_group(group_of_r) is None
+    assert part_of_group(chosen, group_of_r) is None
     assert levels["imagenet_c-noise"] == ("gaussian_noise", "shot_noise", "impulse_noise")
     assert list(map(len, levels.values())) == [3, 4, 4, 4]
     for group in PARTS_OF_C:
@@ -260,7 +277,7 @@ def test_a_part_has_some_levels_of_a_dataset():
         for other_group in PARTS_OF_C:
             if other_group != group:
                 levels_of_others += levels[other_group]
-        assert chosen.levels_of_other_parts(group) == levels_of_others
+        assert levels_of_other_parts(chosen, group) == levels_of_others
 
 
 @pytest.mark.parametrize(
@@ -282,11 +299,11 @@ def test_a_part_has_some_levels_of_a_dataset():
 )
 def test_the_configuration_that_a_page_shows_gives_the_same_grid(choices):
     shown = grid(**choices)
-    text_of_page = yaml.safe_dump(shown.as_config())
+    text_of_page = yaml.safe_dump(as_config(shown))
     pasted = grid(**yaml.safe_load(text_of_page))
     assert pasted.runs() == shown.runs()
     assert pasted.methods == shown.methods
-    assert pasted.resolved() == shown.resolved()
+    assert resolved(pasted) == resolved(shown)
 
 
 def test_sizes_and_seeds_multiply_the_fine_tuned_runs_only():
@@ -323,47 +340,47 @@ def test_splits_that_leave_nothing_to_test_are_refused(train):
 
 
 def test_leak_free_leaves_shared_sources_out_unless_they_were_held_out():
-    groups = grid(family="imagenet", leak_free=True).leak_free_groups()
+    groups = leak_free_groups(grid(family="imagenet", leak_free=True))
     leaking = grid(family="imagenet")
     held_out = grid(family="imagenet", leak_free=True, protocol="held_out")
     assert groups["imagenet_cartoon"] == groups["imagenet_c"] == groups["imagenet_val"]
     assert "imagenet_v2" not in groups
-    assert leaking.leak_free_groups() is None
-    assert held_out.leak_free_groups() is None
+    assert leak_free_groups(leaking) is None
+    assert leak_free_groups(held_out) is None
 
 
 def test_images_leak_where_a_target_shares_them_and_they_are_not_left_out():
     chosen = {"datasets": ["noto", "noto_corrupted", "openmoji"], "targets": ["noto", "openmoji"]}
     leaking = grid(**chosen)
     alone = grid(datasets=["noto", "openmoji"], targets=["noto", "openmoji"])
-    assert leaking.sharing_targets() == ["noto"]
-    assert leaking.leaking_groups() == {"noto": "noto", "noto_corrupted": "noto"}
-    assert grid(**chosen, leak_free=True).leaking_groups() is None
+    assert sharing_targets(leaking) == ["noto"]
+    assert leaking_groups(leaking) == {"noto": "noto", "noto_corrupted": "noto"}
+    assert leaking_groups(grid(**chosen, leak_free=True)) is None
     held_out = grid(family="imagenet", protocol="held_out")
-    assert "imagenet_cartoon" in held_out.sharing_targets()
-    assert held_out.leaking_groups() is None
-    assert grid(family="imagenet").leaking_groups() is not None
-    assert alone.sharing_targets() == []
-    assert alone.leaking_groups() is None
+    assert "imagenet_cartoon" in sharing_targets(held_out)
+    assert leaking_groups(held_out) is None
+    assert leaking_groups(grid(family="imagenet")) is not None
+    assert sharing_targets(alone) == []
+    assert leaking_groups(alone) is None
 
 
 def test_a_dataset_is_split_after_those_before_it_that_share_its_sources():
     chosen = grid(family="imagenet", protocol="held_out")
     with_all = grid(family="imagenet", protocol="held_out", datasets="all")
-    assert chosen.split_before("imagenet_val") == []
-    assert chosen.split_before("imagenet_r") == []
-    assert chosen.split_before("imagenet_drawing") == ["imagenet_val", "imagenet_cartoon"]
-    *_, last_before_extra = with_all.split_before("imagenet_c_extra")
+    assert split_before(chosen, "imagenet_val") == []
+    assert split_before(chosen, "imagenet_r") == []
+    assert split_before(chosen, "imagenet_drawing") == ["imagenet_val", "imagenet_cartoon"]
+    *_, last_before_extra = split_before(with_all, "imagenet_c_extra")
     assert last_before_extra == "imagenet_c"
-    assert with_all.split_before("imagenet_val") == []
+    assert split_before(with_all, "imagenet_val") == []
 
 
 def test_conditions_name_the_budget_and_what_is_left_out():
     # given
     budget = {"max_images_per_dataset": 73}
     # when
-    conditions = "; ".join(grid(family="imagenet", budget=budget, leak_free=True).conditions())
-    conditions_of_default = "; ".join(grid(family="imagenet").conditions())
+    conditions = "; ".join(conditions_of(grid(family="imagenet", budget=budget, leak_free=True)))
+    conditions_of_default = "; ".join(conditions_of(grid(family="imagenet")))
     # then
     assert "73 images" in conditions
     assert "leak-free" in conditions
@@ -379,7 +396,7 @@ def test_leak_free_without_effect_is_said_and_is_no_condition():
     held_out_and_leak_free = grid(family="imagenet", protocol="held_out", leak_free=True)
     leak_free = grid(family="imagenet", leak_free=True)
     # then
-    assert "leak-free" not in "; ".join(held_out_and_leak_free.conditions())
+    assert "leak-free" not in "; ".join(conditions_of(held_out_and_leak_free))
     (notice,) = set(held_out_and_leak_free.notices) - set(held_out.notices)
     assert "leak_free" in notice
     assert "held_out" in notice
@@ -388,7 +405,7 @@ def test_leak_free_without_effect_is_said_and_is_no_condition():
 
 def test_fewer_datasets_leave_fewer_default_targets_and_conditions_say_so():
     chosen = grid(datasets=["noto", "twemoji", "fluent_3d"])
-    conditions = chosen.conditions()
+    conditions = conditions_of(chosen)
     assert chosen.targets == ["noto"]
     assert list(chosen.datasets) == ["noto", "twemoji", "fluent_3d"]
     assert any(phrase.startswith("without OpenMoji, Fluent flat") for phrase in conditions)
@@ -750,7 +767,7 @@ def test_an_optional_dataset_is_there_when_named_and_a_variant_counts_without_it
     assert "mine" not in with_original.ood
     assert "mine" not in with_original.targets
     assert without_original.ood == ["twemoji", "mine"]
-    assert "RI with Noto" in without_original.conditions()
+    assert "RI with Noto" in conditions_of(without_original)
 
 
 @pytest.mark.parametrize("name", ["imagenet_a", "imagenet_r"])
@@ -784,8 +801,8 @@ def test_corrupted_noto_shares_its_sources_and_is_there_only_when_named():
     assert "noto_corrupted" not in default.datasets
     assert "noto_corrupted" not in with_all.targets
     assert set(chosen.ood) == set(chosen.datasets)
-    assert chosen.evaluation_groups()["noto_corrupted"] == ["noto_corrupted"]
-    assert chosen.leak_free_groups() == {"noto": "noto", "noto_corrupted": "noto"}
+    assert evaluation_groups(chosen)["noto_corrupted"] == ["noto_corrupted"]
+    assert leak_free_groups(chosen) == {"noto": "noto", "noto_corrupted": "noto"}
 
 
 def test_a_dataset_in_distribution_is_evaluated_and_is_neither_target_nor_part_of_ri(with_entries):
@@ -900,7 +917,7 @@ def test_each_field_of_an_augmentation_that_images_depend_on_is_in_the_settings_
     settings = {}
     for name in entries:
         chosen = grid(catalog, family="fashion", models=[f"by_{name}"])
-        settings[name] = chosen.conversion(f"by_{name}")["entry"]["pretrain"]["augmentation"]
+        settings[name] = model_facts(chosen, f"by_{name}")["pretrain"]["augmentation"]
     # then
     assert settings.pop("renamed") == settings["changed0"]
     distinct_settings = {json.dumps(values, sort_keys=True) for values in settings.values()}
@@ -948,13 +965,13 @@ def test_a_models_proxy_is_the_part_that_it_was_pretrained_on(with_entries):
     catalog = fashion_networks(with_entries, first={"seed": 0}, second={"seed": 9, "size": 0.5})
     chosen = grid(catalog, family="fashion", models=["first", "second"])
     # when
-    view_of_first = chosen.view_of("first", [])
-    view_of_second = chosen.view_of("second", [])
+    view_of_first = view_of(chosen, "first", [])
+    view_of_second = view_of(chosen, "second", [])
     # then
-    assert view_of_first["pretraining_size"] == "60"
-    assert view_of_first["pretraining_seed"] == 0
-    assert view_of_second["pretraining_size"] == "0.5"
-    assert view_of_second["pretraining_seed"] == 9
+    assert view_of_first.pretraining_size == "60"
+    assert view_of_first.pretraining_seed == 0
+    assert view_of_second.pretraining_size == "0.5"
+    assert view_of_second.pretraining_seed == 9
 
 
 @pytest.mark.parametrize(
@@ -1003,9 +1020,9 @@ def test_a_rate_by_model_or_group_is_that_models_alone(catalog_with_groups):
     # then
     rates_of_models = {model: chosen.settings("ft", model)["lr"] for model in MODELS_IN_GROUPS}
     assert rates_of_models == {"one": 0.1, "two": 0.2, "three": 0.3}
-    as_config = config_of(chosen.as_config(), "config.yaml")
-    pasted = resolve_grid(as_config, catalog_with_groups)
-    assert pasted.resolved() == chosen.resolved()
+    shown_config = config_of(as_config(chosen), "config.yaml")
+    pasted = resolve_grid(shown_config, catalog_with_groups)
+    assert resolved(pasted) == resolved(chosen)
     assert pasted.methods == chosen.methods
 
 
@@ -1019,8 +1036,8 @@ def test_a_rate_for_other_models_is_that_of_models_without_their_own(catalog_wit
     assert rates_of_models == {"one": 0.1, "two": 0.2, "three": 0.3}
     merges = [name for name in chosen.methods if name != "ft"]
     assert merges
-    assert chosen.other_rates() == {"three": ["ft", *merges]}
-    assert fine_tuned_with(catalog_with_groups, 0.1).other_rates() == {}
+    assert fit_rule(chosen).other_rates == {"three": ["ft", *merges]}
+    assert fit_rule(fine_tuned_with(catalog_with_groups, 0.1)).other_rates == {}
 
 
 def test_a_model_called_other_may_not_meet_a_rate_for_other_models(with_entries):
@@ -1046,12 +1063,12 @@ def test_all_methods_run_on_all_networks_of_fashion_and_on_ones_own(with_entries
     }
     assert len(stated_by_model) == len(chosen.family.recipes["adamw"])
     assert rates == rates_of_closest
-    other_rates = chosen.other_rates()
+    other_rates = fit_rule(chosen).other_rates
     assert set(stated_by_model) <= set(other_rates["mine"])
     assert "visual_prompt" in other_rates["fashion_cnn_1k"]
     assert "ft" not in other_rates["fashion_cnn_1k"]
     assert "ft" not in other_rates["fashion_cnn_50k"]
-    assert default.other_rates() == {}
+    assert fit_rule(default).other_rates == {}
 
 
 def test_rates_by_model_are_no_sweep_and_change_nothing_else(catalog_with_groups):

@@ -136,7 +136,7 @@ def test_a_dataset_has_the_files_of_its_lock_without_asking_the_hub(monkeypatch)
     assert catalog.datasets["photos"].archives == ()
     grid = grid_of(catalog, ["noto", "photos", "others"])
     for name in ("photos", "others"):
-        dataset = catalog.datasets[name]
+        dataset = grid.catalog.datasets[name]
         assert dataset == grid.datasets[name] and dataset.raw == "photos"
         assert [source["file"] for source in dataset.archives] == [
             "fog-test-1.tar",
@@ -155,7 +155,8 @@ def test_a_dataset_has_the_files_of_its_lock_without_asking_the_hub(monkeypatch)
         assert dataset.licences_on_hub == ("mit",)
     gated = "'photos' is gated: accept the terms of owner/set on its page of the hub and log in"
     assert sum(gated in notice for notice in grid.notices) == 1
-    assert grid.preparation("photos", None)["digests"] == (DIGEST, DIGEST)
+    digests = [source["digest"] for source in grid.datasets["photos"].archives]
+    assert digests == [DIGEST, DIGEST]
 
 
 def test_lock_and_hub_are_left_alone_by_runs_without_such_datasets(monkeypatch):
@@ -170,7 +171,7 @@ def test_the_projects_lock_comes_before_those_of_folders():
     catalog = catalog_with(photos=entry_of())
     write_dataset_lock(Path("own") / LOCK, {NAME: repository_of(split_of("folder.tar"))})
     write_dataset_lock(LOCK, {NAME: repository_of(split_of("project.tar"))})
-    catalog.add_hub_files(["photos"])
+    catalog = catalog.with_hub_files(["photos"])
     assert catalog.datasets["photos"].archives[0]["path"] == "project.tar"
 
 
@@ -181,7 +182,7 @@ def test_two_files_of_one_name_here_are_refused():
     splits = (split_of("a/b.tar"), split_of("a-b.tar", split="b"))
     write_dataset_lock(LOCK, {NAME: repository_of(*splits)})
     with pytest.raises(UserError, match=r"photos: two of its sources have the file name a-b\.tar"):
-        catalog.add_hub_files(["photos"])
+        catalog.with_hub_files(["photos"])
 
 
 @pytest.mark.parametrize(
@@ -276,14 +277,14 @@ def test_what_the_lock_lacks_is_resolved_at_its_commit_and_kept_with_the_rest(mo
     write_dataset_lock(Path("own") / LOCK, {NAME: repository_of(split_of("a.tar", split="a"))})
     other = repository_of(split_of("c.tar"), commit=OTHER_COMMIT)
     write_dataset_lock(LOCK, {"hf-datasets:a/other": other})
-    catalog.add_hub_files(["photos"])
+    catalog = catalog.with_hub_files(["photos"])
     (request,) = requests_to_hub
     assert request.commit == COMMIT and request.split == "b"
     assert request.where == "datasets.yaml, photos"
     lock = read_dataset_lock(LOCK)
     assert [split.split for split in lock[NAME].splits] == ["a", "b"]
     assert lock["hf-datasets:a/other"] == other
-    catalog.add_hub_files(["photos"])
+    catalog.with_hub_files(["photos"])
     assert len(requests_to_hub) == 1
 
 
@@ -293,7 +294,7 @@ def test_nothing_is_written_if_one_of_several_can_not_be_resolved(monkeypatch):
 
     monkeypatch.setattr(hub_datasets, "_answers_of_hub", answers_of_hub)
     with pytest.raises(UserError, match="no"):
-        catalog_with(photos=entry_of()).add_hub_files(["photos"])
+        catalog_with(photos=entry_of()).with_hub_files(["photos"])
     assert not LOCK.exists()
 
 

@@ -318,7 +318,7 @@ def test_names_that_are_one_in_paths_are_refused(tmp_path):
     with pytest.raises(
         UserError, match="'local-dir:b/net' is called 'net' here, as another model is"
     ):
-        tiny_catalog(tmp_path).add_models(["local-dir:a/net", "local-dir:b/net"])
+        tiny_catalog(tmp_path).with_models(["local-dir:a/net", "local-dir:b/net"])
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_names_that_are_one_in_paths_are_refused(tmp_path):
 def test_a_damaged_lock_is_refused(tmp_path, text):
     Path("models.lock.json").write_text(text)
     with pytest.raises(UserError, match=r"models\.lock\.json"):
-        tiny_catalog(tmp_path).add_models(["local-dir:net"])
+        tiny_catalog(tmp_path).with_models(["local-dir:net"])
 
 
 @pytest.mark.thorough
@@ -342,7 +342,7 @@ def test_a_record_that_is_not_valid_leaves_no_lock(tmp_path):
         saved(tmp_path / "net"), pretrained_cfg={"mean": [0.5, 0.5], "input_size": [3, 160, 160]}
     )
     with pytest.raises(UserError, match="config, models, local-dir:net: .*mean"):
-        tiny_catalog(tmp_path).add_models(["local-dir:net"])
+        tiny_catalog(tmp_path).with_models(["local-dir:net"])
     assert not Path("models.lock.json").exists()
 
 

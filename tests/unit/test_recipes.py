@@ -10,6 +10,7 @@ import pytest
 from rib.base.errors import UserError
 from rib.base.settings import to_params
 from rib.config.catalog import Catalog
+from rib.config.grid_as_config import resolved
 from rib.training.settings import TrainingSettings
 from tiny.grids import grid
 from tiny.project import ROOT
@@ -123,9 +124,8 @@ def test_what_is_said_last_of_the_length_of_training_holds(with_entries):
 
 
 def test_the_resolved_config_says_how_each_method_is_trained():
-    found = grid(
-        methods=["wise_ft", "ft_released"], method_settings={"wise_ft": {"alpha": 0.5}}
-    ).resolved()
+    chosen = grid(methods=["wise_ft", "ft_released"], method_settings={"wise_ft": {"alpha": 0.5}})
+    found = resolved(chosen)
     assert found["recipes"] == ["adamw", "paper"]
     assert {"recipe": "adamw", "epochs": 20, "lr": 0.0001}.items() <= found["method_settings"][
         "ft"

@@ -4,6 +4,7 @@
 # for each alpha that the family states. A job reads each image once for all networks of an entry.
 
 from rib.config.compared_runs import SNAPSHOTS
+from rib.config.evaluation_groups import levels_of_other_parts, part_of_group
 from rib.data.dataset_part import DatasetPart
 from rib.evaluation.settings import (
     EvaluationSettings,
@@ -51,7 +52,7 @@ def evaluation_settings(wildcards, datasets, **changes):
     """
     method = METHOD_OF_ENTRY[wildcards.entry]
     evaluated = GRID.methods[method].evaluated if method != PRETRAINED else {}
-    part = GRID.part_of_group(wildcards.group)
+    part = part_of_group(GRID, wildcards.group)
     fields = {
         "parents": PATHS.parents[method],
         "merge": merge_of(method, evaluated),
@@ -61,7 +62,7 @@ def evaluation_settings(wildcards, datasets, **changes):
         "datasets": datasets,
         "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
         "part": None if part is None else DatasetPart(**part),
-        "other_levels": () if part is None else GRID.levels_of_other_parts(wildcards.group),
+        "other_levels": () if part is None else levels_of_other_parts(GRID, wildcards.group),
         "code": digest_with_merge("evaluate", method),
     }
     return to_params(EvaluationSettings(**{**fields, **changes}))

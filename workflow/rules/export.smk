@@ -5,11 +5,8 @@ from rib.base.files import in_bytes
 from rib.base.progress import print_lines
 from rib.base.settings import replaced
 from rib.config.fields import stated
-from rib.report.about import describe_grid
 from rib.report.settings import ExportSettings
 from rib.statistics.settings import grid_table_settings, metrics_of
-
-ABOUT = describe_grid(GRID)
 
 REASONS = {
     **dict.fromkeys(LABELS.curves, "it has several states"),
@@ -46,13 +43,6 @@ def export_inputs(wildcards):
     }
 
 
-def names_of_classes():
-    """Names of the outputs of the family's networks; None for ImageNet's, which libraries know."""
-    if GRID.family.classes.format == "own":
-        return list(CATALOG.family_label_space(FAMILY).names)
-    return None
-
-
 def trainings_of_parents(wildcards):
     """How the parents of a run are trained, by method.
 
@@ -74,7 +64,7 @@ def export_settings(wildcards):
     settings = ExportSettings(
         **network_settings(wildcards),
         published=stated(GRID.models[wildcards.model].weights),
-        label_names=names_of_classes(),
+        label_names=CLASS_NAMES,
         metrics=replaced(grid_table_settings(GRID, ""), methods=(PRETRAINED, wildcards.method)),
         tables=tuple(metrics_of(GRID)),
         family=ABOUT.family,

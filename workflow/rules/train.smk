@@ -2,6 +2,7 @@
 
 from rib.base.settings import replaced
 from rib.config.compared_runs import SNAPSHOTS
+from rib.config.model_facts import model_arguments, model_facts
 from rib.records import provenance
 from rib.training.settings import FineTuningSettings, PretrainingSettings, TrainingSettings
 
@@ -29,11 +30,11 @@ def pretraining_inputs(wildcards):
 
 def pretraining_settings(wildcards):
     """Settings of a job that pretrains a model."""
-    facts = GRID.conversion(wildcards.model)
+    facts = model_facts(GRID, wildcards.model)
     pretraining = CATALOG.pretraining(CATALOG.models[wildcards.model])
     settings = PretrainingSettings(
-        entry={**facts["entry"], "source": None, "tokenizer": [], "pretrain": pretraining},
-        num_classes=facts["num_classes"],
+        entry={**facts, "source": None, "tokenizer": [], "pretrain": pretraining},
+        num_classes=CATALOG.family_label_space(FAMILY).num_classes,
         training=from_params(TrainingSettings, GRID.pretraining(wildcards.model)),
         view=view_of(wildcards.model, pretraining["dataset"], pretraining["test"]),
         compute=COMPUTE,
@@ -284,7 +285,7 @@ def weights_settings(wildcards):
     model = {
         "library": entry.library,
         "architecture": entry.architecture,
-        "arguments": GRID.arguments(entry.name),
+        "arguments": model_arguments(GRID, entry.name),
     }
     return {"run": run, "files": size_and_time, "model": model}
 

@@ -21,7 +21,8 @@ from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.config import config_of
-from rib.config.grid import BEFORE_PART, Grid, resolve_grid
+from rib.config.evaluation_groups import BEFORE_PART
+from rib.config.grid import Grid, resolve_grid
 from rib.config.hub_datasets import LOCK as DATASET_LOCK
 from rib.config.hub_datasets import read_dataset_lock
 from rib.config.label_space import LabelSpace
@@ -29,6 +30,7 @@ from rib.config.model_names import LOCK as MODEL_LOCK
 from rib.config.model_names import read_lock
 from rib.config.run import PRETRAINED, Run, parent_of
 from rib.config.settings import FISHER_IMAGES
+from rib.config.shared_sources import leak_free_groups
 from rib.evaluation.networks import NetworkState, states_from_json
 from rib.models import checkpoint
 from rib.models.merge import Merge, Mixture
@@ -176,7 +178,7 @@ def _accuracies(
     datasets = sorted(rows["dataset"].unique())
     grid = _grid(Path(project), family, datasets, settings)
     folder_of = {name: _prepared_folder(Path(project), family, name) for name in datasets}
-    source_groups = grid.leak_free_groups()
+    source_groups = leak_free_groups(grid)
     index_paths = [folder / "index.parquet" for folder in folder_of.values()]
     objects_of = counts.read_objects(index_paths, source_groups)
     classes_of = {

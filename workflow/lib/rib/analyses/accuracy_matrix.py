@@ -12,6 +12,7 @@ from rib.base.appearance import PRETRAINED_LABEL, SHARED
 from rib.base.rounding import whole_percent
 from rib.config.analysis import Analysis, Figure
 from rib.config.run import NO_TARGET, PRETRAINED
+from rib.config.shared_sources import source_groups
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -46,7 +47,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
                 params={
                     **labels.by_target,
                     "datasets": labels.datasets,
-                    "source_groups": grid.source_groups(),
+                    "source_groups": source_groups(grid),
                     "accuracy_on_target": labels.accuracy_on_target,
                 },
                 marks_runs=True,

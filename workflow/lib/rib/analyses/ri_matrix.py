@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rib.base.appearance import MRI_LABEL, SHARED
 from rib.base.rounding import fit_percent, points
 from rib.config.analysis import Analysis, Figure
+from rib.config.shared_sources import sharing_targets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -44,7 +45,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
                 inputs={"ri": paths.table("ri"), "mri": paths.table("mri")},
                 params={
                     **labels.by_target,
-                    "shared": grid.sharing_targets(),
+                    "shared": sharing_targets(grid),
                     "confidence": labels.confidence,
                 },
                 marks_runs=True,

@@ -9,7 +9,8 @@ folders of the user. A name may be defined only once.
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from copy import copy
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from rib.base.text import WHY, presentable
 from rib.config import hub_datasets
 from rib.config.augmentation_entries import Augmentation
 from rib.config.checking import checked, checked_entries
-from rib.config.entries import Dataset, Family, Method, Model, Recipe
+from rib.config.entries import EVALUATED, Dataset, Family, Method, Model, Recipe
 from rib.config.fields import Described, number, stated
 from rib.config.forms import CURVE, EXTERNAL, MERGES, SELECT
 from rib.config.hub_datasets import (
@@ -108,18 +109,16 @@ class Catalog:
     @cached_property
     def families(self) -> dict[str, Family]:
         """Families by name, which is the name of the file."""
-        families: dict[str, tuple[Family, Path]] = {}
-        for folder in self.folders:
-            for path in sorted(folder.glob("families/*.yaml")):
-                family = checked(Family, read_yaml(path), str(path), path.stem)
-                _add_entry(families, family, path)
-        return {name: family for name, (family, _) in families.items()}
+        paths = [path for folder in self.folders for path in sorted(folder.glob("families/*.yaml"))]
+        return _by_name(
+            (checked(Family, read_yaml(path), str(path), path.stem), path) for path in paths
+        )
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
         """Datasets by name; a dataset without an evaluation_group forms one alone.
 
-        Those that name repositories of the hub have no sources until `add_hub_files` adds them.
+        Those that name repositories of the hub have no sources before `with_hub_files`.
 
         Raises:
             UserError: An entry is invalid, or the dataset whose archives it uses is unknown or has
@@ -147,6 +146,10 @@ class Catalog:
             for name, dataset in self.datasets.items()
             if dataset.family == family.name and dataset.role in roles
         }
+
+    def evaluated_datasets(self, family: Family) -> dict[str, Dataset]:
+        """Datasets of a family that can be evaluated: out of distribution and in distribution."""
+        return self.datasets_of(family, *EVALUATED)
 
     def _dataset(self, entry: Dataset, owner: Dataset) -> Dataset:
         """A dataset with archives and checked settings.
@@ -184,8 +187,8 @@ class Catalog:
         repositories.update(read_dataset_lock(hub_datasets.LOCK))
         return repositories
 
-    def add_hub_files(self, names: Iterable[str]) -> None:
-        """Add the files of repositories of the hub to the sources of datasets that name them.
+    def with_hub_files(self, names: Iterable[str]) -> "Catalog":
+        """This catalogue, in which datasets have the files of the hub's repositories they name.
 
         Only files that no lock file has are asked of the hub, so that datasets that no run reads
         need neither.
@@ -197,6 +200,8 @@ class Catalog:
             UserError: A repository, config or split can't be resolved.
         """
         names_of_hub = [name for name in names if self.datasets[name].raw in self.hub_sources]
+        if not names_of_hub:
+            return self
         requests = []
         for raw in dict.fromkeys(self.datasets[name].raw for name in names_of_hub):
             where = f"datasets.yaml, {raw}"
@@ -207,12 +212,17 @@ class Catalog:
                     request = request_of(source, where, self.hub_repositories)
                     if request is not None:
                         requests.append(request)
+        repositories = dict(self.hub_repositories)
         if requests:
-            self.hub_repositories.update(resolve_requests(requests, self.hub_repositories))
+            repositories.update(resolve_requests(requests, repositories))
+        datasets = dict(self.datasets)
         for name in names_of_hub:
-            self.datasets[name] = self._with_hub_files(self.datasets[name])
+            datasets[name] = self._dataset_with_hub_files(datasets[name], repositories)
+        return self._with_entries(datasets=datasets, hub_repositories=repositories)
 
-    def _with_hub_files(self, dataset: Dataset) -> Dataset:
+    def _dataset_with_hub_files(
+        self, dataset: Dataset, repositories: Mapping[str, HubRepository]
+    ) -> Dataset:
         """A dataset with the files that its entry chooses of repositories of the hub."""
         sources: list[dict[str, Any]] = []
         gated_repositories = []
@@ -221,9 +231,9 @@ class Catalog:
             if source["kind"] != HF_DATASETS:
                 sources.append(source)
                 continue
-            sources.extend(sources_of(source, self.hub_repositories))
+            sources.extend(sources_of(source, repositories))
             name = hub_datasets.name_of(source["repo"], source.get("revision"))
-            repository = self.hub_repositories[name]
+            repository = repositories[name]
             licences.append(repository.licence)
             if repository.gated:
                 gated_repositories.append(source["repo"])
@@ -271,7 +281,7 @@ class Catalog:
 
     @cached_property
     def models(self) -> dict[str, Model]:
-        """Models by name; `add_models` adds others."""
+        """Models by name; `with_models` gives a catalogue with others."""
         models = self._entries("models.yaml", self._models_of_file)
         for model in models.values():
             self.pretraining(model)  # which refuses a recipe or an augmentation that is unknown
@@ -323,38 +333,46 @@ class Catalog:
         facts_by_name.update(read_lock(LOCK))
         return facts_by_name
 
-    def add_models(self, names: Collection[str]) -> dict[str, str]:
-        """Add models by the libraries' and the hub's names.
+    def with_models(self, names: Collection[str]) -> "Catalog":
+        """This catalogue with models that are named as libraries and the hub name them.
 
-        Returns:
-            The name in `models` of each model by its record's name: that of an entry if there is
-            one, else the short form.
+        A model that no entry names as its record is called by the short form of its name:
+        `resnet18` of timm/resnet18.
 
         Raises:
             UserError: A name cannot be resolved, or its short form is taken.
         """
+        models = dict(self.models)
         unresolved = []
         for name in names:
             source = self.records.get(name, {}).get("source", {})
             is_pinned = "revision" in source or "digest" in source
             if not is_pinned:
                 unresolved.append(name)
-        self.records.update(resolve(unresolved))
-        name_by_record = {model.record: name for name, model in self.models.items() if model.record}
+        records = {**self.records, **resolve(unresolved)}
+        known_records = {model.record for model in models.values() if model.record}
         for name in names:
-            if name in name_by_record:
+            if name in known_records:
                 continue
             short = parse_name(name).short  # for paths
-            if short in self.models:
+            if short in models:
                 raise UserError(
                     f"config, models: '{name}' is called '{short}' here, as another model is; "
                     "choose one."
                 )
-            entry = {"record": name, **entry_of(name, self.records[name])}
+            entry = {"record": name, **entry_of(name, records[name])}
             model = checked_model(short, entry, str(LOCK))
-            self.models[short] = self._with_archives(model, LOCK, ())
-            name_by_record[name] = short
-        return name_by_record
+            models[short] = self._with_archives(model, LOCK, ())
+            known_records.add(name)
+        return self._with_entries(models=models, records=records)
+
+    def _with_entries(self, **entries: Mapping[str, Any]) -> "Catalog":
+        """A copy in which entries that have been read are replaced, for example `models`."""
+        catalog = copy(self)
+        # It is derived from datasets and models, and may have been read.
+        vars(catalog).pop("sources", None)
+        vars(catalog).update(entries)
+        return catalog
 
     def _with_records(self, entries: object) -> object:
         """Entries of models.yaml, completed with what the lock files know of these models.
@@ -530,16 +548,18 @@ class Catalog:
         Raises:
             UserError: An entry has an unknown or wrong key, or two entries have one name.
         """
-        entries: dict[str, tuple[EntryT, Path]] = {}
-        for folder in self.folders:
-            path = folder / file
-            if path.exists():
-                for entry in read(read_yaml(path), path).values():
-                    _add_entry(entries, entry, path)
-        for path, further_entries in others:
-            for entry in further_entries.values():
-                _add_entry(entries, entry, path)
-        return {name: entry for name, (entry, _) in entries.items()}
+
+        def entries_with_files() -> Iterator[tuple[EntryT, Path]]:
+            for folder in self.folders:
+                path = folder / file
+                if path.exists():
+                    for entry in read(read_yaml(path), path).values():
+                        yield entry, path
+            for path, further_entries in others:
+                for entry in further_entries.values():
+                    yield entry, path
+
+        return _by_name(entries_with_files())
 
     def _datasets_of_file(self, content: Any, path: Path) -> dict[str, Dataset]:
         datasets = {}
@@ -869,18 +889,19 @@ def _reader(kind: type[EntryT]) -> Callable[[Any, Path], Mapping[str, EntryT]]:
     return lambda content, path: checked_entries(kind, content, str(path))
 
 
-def _add_entry(entries: dict[str, tuple[EntryT, Path]], entry: EntryT, path: Path) -> None:
-    """Add an entry to those of all catalogue folders; a UserError if another one has its name.
-
-    Args:
-        entries: entry and file by name, to which it is added.
-        path: file of the entry.
-    """
-    name = entry.name
-    if name in entries:
-        _, first_path = entries[name]
-        raise UserError(f"{path}: '{name}' is already defined in {first_path}; rename one of them.")
-    entries[name] = (entry, path)
+def _by_name(entries_with_files: Iterable[tuple[EntryT, Path]]) -> dict[str, EntryT]:
+    """Entries of all catalogue folders by name; a UserError if two files have one of a name."""
+    entries: dict[str, EntryT] = {}
+    file_of: dict[str, Path] = {}
+    for entry, path in entries_with_files:
+        name = entry.name
+        if name in entries:
+            raise UserError(
+                f"{path}: '{name}' is already defined in {file_of[name]}; rename one of them."
+            )
+        entries[name] = entry
+        file_of[name] = path
+    return entries
 
 
 def _modules_by_name(folders: Iterable[Path]) -> dict[str, Path]:

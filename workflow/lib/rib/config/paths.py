@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from rib.config.entries import Dataset, Model
+from rib.config.evaluation_groups import evaluation_groups, groups_of
 from rib.config.forms import MERGES, SELECT
 from rib.config.geometry import Geometry
 from rib.config.grid import Grid
@@ -216,7 +217,7 @@ class Paths:
         if none are given.
         """
         if groups is None:
-            groups = list(self._grid.evaluation_groups())
+            groups = list(self.evaluation_groups)
         files: list[str] = []
         for run in runs:
             entry = self._grid.evaluation_of(run.method)
@@ -231,7 +232,7 @@ class Paths:
         """
         files: list[str] = []
         for run in runs:
-            files.extend(self.rows([run], "select", self._grid.groups_of(run.target)))
+            files.extend(self.rows([run], "select", groups_of(self._grid, run.target)))
         return list(dict.fromkeys(files))
 
     def features(self, runs: Iterable[Run], stage: str = "features") -> list[str]:
@@ -325,10 +326,15 @@ class Paths:
         return [run for run in self._grid.runs() if run.method in variants]
 
     @cached_property
+    def evaluation_groups(self) -> dict[str, list[str]]:
+        """Datasets of each evaluation group; a job evaluates a run on one group."""
+        return evaluation_groups(self._grid)
+
+    @cached_property
     def groups_not_trained_on(self) -> dict[str, list[str]]:
         """Datasets on which merges over targets are scored, by evaluation group that has some."""
         groups = {}
-        for group, names in self._grid.evaluation_groups().items():
+        for group, names in self.evaluation_groups.items():
             left = [name for name in names if name in self._grid.not_trained_on]
             if left:
                 groups[group] = left

@@ -18,7 +18,7 @@ from rib.config.choices import as_list
 from rib.config.entries import Family, Method
 from rib.config.forms import COEFFICIENTS, MERGES
 from rib.config.messages import known_name
-from rib.config.run import VARIANTS
+from rib.config.run import VARIANTS, in_path
 from rib.config.settings import (
     LENGTH,
     OTHER,
@@ -474,13 +474,3 @@ def _settings_in_name(
             else:
                 settings_in_name[key] = setting
     return settings_in_name
-
-
-def in_path(setting: object) -> str:
-    """A setting as written in paths.
-
-    Numbers have no exponent, which could contain a minus sign.
-    """
-    if isinstance(setting, float):
-        return f"{setting:.12f}".rstrip("0").rstrip(".")
-    return str(setting)

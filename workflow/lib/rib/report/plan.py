@@ -14,12 +14,14 @@ from typing import Any
 from rib.base.files import in_bytes, read_json
 from rib.base.progress import print_lines
 from rib.config.entries import Dataset, Model
+from rib.config.evaluation_groups import evaluation_groups
 from rib.config.grid import Grid
 from rib.config.memory import GIGA, NetworkMemory
 from rib.config.paths import Paths
 from rib.config.run import PRETRAINED, images_of
 from rib.data.folders import files_in
 from rib.records import provenance
+from rib.statistics.conditions import conditions_of
 
 HOUR = 3600
 STATED_SIDE = 224  # pixels at which throughput.csv was measured
@@ -82,8 +84,8 @@ def lines(grid: Grid, results: Path) -> list[str]:
     return [
         f"Family {grid.family.title}: {len(grid.models)} models, {len(grid.methods)} methods, "
         f"{len(grid.targets)} targets, {len(grid.seeds)} seeds, {len(grid.sizes)} sizes; "
-        f"{len(grid.datasets)} datasets in {len(grid.evaluation_groups())} evaluation groups.",
-        f"Numbers depend on: {'; '.join(grid.conditions())}.",
+        f"{len(grid.datasets)} datasets in {len(evaluation_groups(grid))} evaluation groups.",
+        f"Numbers depend on: {'; '.join(conditions_of(grid))}.",
         f"Jobs       {sum(jobs.values()):,} ({stages}), and those of downloads, merges, tables and "
         "figures",
         f"Training   {_images_and_hours(trained, TRAIN, rates)}",

@@ -91,7 +91,7 @@ class FineTuningSettings(Settings):
 class PretrainingSettings(Settings):
     """What a model that is pretrained here depends on, besides its datasets."""
 
-    # facts of the model's catalogue entry (rib.config.grid); `pretrain` states data, rate and seed
+    # facts of the catalogue entry (rib.config.model_facts); `pretrain` states data, rate and seed
     entry: dict[str, JsonValue]
     num_classes: int  # outputs of the network
     training: TrainingSettings
