@@ -160,7 +160,7 @@ class Exported:
             CATALOG.algorithm_file(entry.algorithm), settings_of(entry), entry.name
         )
         trained(algorithm, self.network, self.target, replace(TRAINING, epochs=1))
-        self.store(method, algorithm.state_delta(self.network.state_dict()))
+        self.store(method, algorithm.changed_tensors(self.network.state_dict()))
 
     def perturb(self, method: str) -> None:
         """Keep a checkpoint in which every tensor of numbers differs."""

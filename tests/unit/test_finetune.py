@@ -379,8 +379,8 @@ def test_weights_are_read_once_unless_somebody_asks(network, target, tmp_path):
         method = with_defaults(FullFineTuning, lr=0.01)
         method.setup(task_of(copy.deepcopy(network), target))
         read_at = []
-        read = method.state_delta
-        method.state_delta = lambda pretrained: read_at.append(method.step) or read(pretrained)
+        read = method.changed_tensors
+        method.changed_tensors = lambda pretrained: read_at.append(method.step) or read(pretrained)
         train(method, network.state_dict(), FULL, RUN, CPU, snapshots=snapshots, watch=watch)
         return read_at
 

@@ -644,7 +644,7 @@ def test_the_prompt_trains_by_the_gradient_through_the_network(network, target):
     one_step = replace(TRAINING, epochs=1, batch_size=10, warmup_fraction=0.0)
     # when
     model, history = trained(algorithm, network, target, one_step)
-    stored = algorithm.state_delta(network.state_dict())
+    stored = algorithm.changed_tensors(network.state_dict())
     # then
     border = torch.zeros(3, 64, 64, requires_grad=True)
     logits = network(normalised(target.images) + border)
@@ -697,7 +697,7 @@ def test_lora_adds_alpha_over_r_times_the_product_of_its_factors(make_network, t
     )
     # when
     model, _ = trained(algorithm, network, target)
-    updated_tensors = add_low_rank_updates(start, algorithm.state_delta(start))
+    updated_tensors = add_low_rank_updates(start, algorithm.changed_tensors(start))
     # then
     assert updated_tensors
     for name, tensor in updated_tensors.items():

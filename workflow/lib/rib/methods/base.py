@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rib.base.errors import UserError
 from rib.base.plugins import load_module, refused_settings
 from rib.methods import BelowOne, Positive, stated_in
-from rib.models.checkpoint import changed_tensors
+from rib.models.checkpoint import differing_tensors
 from rib.models.inputs import Images
 from rib.models.network import Classifier
 from rib.models.text import Text
@@ -123,13 +123,13 @@ class FineTuning:
         """
         optimizer.step()
 
-    def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors to store in the checkpoint, in the form of rib.models.checkpoint.
 
         Args:
             pretrained: the pretrained state dict.
         """
-        return changed_tensors(pretrained, self.model.state_dict())
+        return differing_tensors(pretrained, self.model.state_dict())
 
 
 def load_algorithm(path: str | Path, settings: Mapping[str, Any], method: str) -> FineTuning:

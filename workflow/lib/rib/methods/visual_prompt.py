@@ -48,11 +48,11 @@ class VisualPrompting(FineTuning):
         """Logits (N, 1000) of the given rows of the target, to which the prompt is added."""
         return self.model(self.prompt(self.inputs[rows]))
 
-    def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The strips of the prompt, to be stored, as `padding_prompt.top` and so on."""
         strips = {}
         for name, strip in self.trainable():
             strips[f"{PROMPT}{name}"] = strip.detach().cpu().contiguous()
         # The network differs if it started from another method's checkpoint.
-        changes_of_network = super().state_delta(pretrained)
+        changes_of_network = super().changed_tensors(pretrained)
         return {**strips, **changes_of_network}

@@ -53,7 +53,7 @@ FIT_BATCH = 64
 ENTRY_OF_RATE = "the method's or the family's entry"  # which has the learning rate
 HISTORY = ("epoch", "lr", "loss", "cross_entropy", "accuracy")
 
-# Gives the tensors that training has changed so far, on the CPU; see `FineTuning.state_delta`.
+# Gives the tensors that training has changed so far, on the CPU; see `FineTuning.changed_tensors`.
 ReadChanges = Callable[[], Mapping[str, Tensor]]
 # Called at the start and after every epoch with the history so far, the images seen, the mean norm
 # of the epoch's gradients before clipping (None at the start), a function that gives the changed
@@ -135,7 +135,7 @@ def finetune(
     if training is None:
         steps = 0
         images_seen = 0
-        changed = method.state_delta(pretrained)
+        changed = method.changed_tensors(pretrained)
     else:
         steps = training.total_steps(number_of_images, len(whole_target.labels))
         images_seen = training.images_seen(steps, number_of_images)
@@ -455,7 +455,7 @@ def train(
     rates = list(learning_rates(method.lr, steps, training))
     steps_of_snapshots = _steps_of_snapshots(steps, snapshots)
     images_seen = training.images_seen(method.step, images)
-    read_changes = partial(method.state_delta, pretrained)
+    read_changes = partial(method.changed_tensors, pretrained)
     if watch is not None:
         watch(history, images_seen, None, read_changes, device)
     progress = Progress(
@@ -550,7 +550,7 @@ def _save_snapshots(
     """Write the checkpoints that are kept after the step that was just taken."""
     for path, step in steps_of_snapshots.items():
         if step == method.step:
-            changed = method.state_delta(pretrained)
+            changed = method.changed_tensors(pretrained)
             safetensors.torch.save_file(xor_compress(changed, pretrained), path)
 
 
@@ -598,7 +598,7 @@ def _refuse_infinite_state(
     finite_changes: Mapping[str, Tensor] = {}
     if epoch > 0:
         good_state.restore()
-        finite_changes = method.state_delta(pretrained)
+        finite_changes = method.changed_tensors(pretrained)
     raise DivergenceError(run, infinite_value, method.lr, epoch, finite_changes)
 
 
