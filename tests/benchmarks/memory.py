@@ -204,7 +204,7 @@ def do_work(architecture: str, work: str, batch: int, folder: Path) -> None:
     """Do the work of one job on a CPU."""
     from rib.base.files import read_json
     from rib.models import device as devices
-    from rib.models.inputs import Inputs
+    from rib.models.images import Images
     from tiny.training import COMPUTE
 
     device = devices.start(COMPUTE)
@@ -218,7 +218,7 @@ def do_work(architecture: str, work: str, batch: int, folder: Path) -> None:
     from rib.models.state import network_in_state
 
     dataset = PreparedDataset.open(folder / "target", "bench")
-    inputs = Inputs.of(dataset, read_json(folder / "model.json")["preprocessing"], device)
+    inputs = Images(dataset, read_json(folder / "model.json")["preprocessing"], device)
     checkpoints = {f"ft, seed {path.stem}": path for path in folder.glob("[0-9].safetensors")}
     weights = dict.fromkeys(checkpoints, 1 / len(checkpoints))
     network = network_in_state(folder, weights, checkpoints, inputs)

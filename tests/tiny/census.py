@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rib.methods.base import Task, load_algorithm
-from rib.models.class_logits import class_members
-from rib.models.inputs import Images, Inputs
+from rib.models.images import Images
 from rib.models.text import Text
 from rib.training import finetune
 from tiny import texts, training
@@ -219,9 +218,7 @@ def small_images(network: str):
 
 def on_device(dataset, device: torch.device) -> Images:
     """What a method sees of a dataset on a device."""
-    inputs = Inputs(dataset.images, HALF, HALF, device)
-    labels = torch.from_numpy(dataset.labels).to(device)
-    return Images(inputs, labels, class_members(dataset.space, device))
+    return Images(dataset, {"mean": HALF, "std": HALF}, device)
 
 
 def trained(name: str, network: str, device: torch.device) -> Mapping[str, Tensor]:

@@ -370,7 +370,7 @@ def test_the_head_is_one_linear_layer_that_can_be_fitted(name, tmp_path):
     images = images_for(name)
     keys = ("a", "b", "c", "d", "e")
     space = LabelSpace(keys, outputs_of_five_classes(), keys, 5)
-    dataset = SimpleNamespace(images=images.images, labels=images.labels, space=space)
+    dataset = SimpleNamespace(images=images.images, rows=None, labels=images.labels, space=space)
     reference = PreparedDataset.open(prepared_folder(tmp_path / "reference", dataset), "reference")
     if name in TWO_HEADS:
         assert len(head_parameters(network)) == 4
@@ -388,7 +388,7 @@ def test_the_head_is_one_linear_layer_that_can_be_fitted(name, tmp_path):
     assert changed == {key for key, _ in head_parameters(network)}
     assert len(changed) == 2
     # and the head, a linear layer on its input, is better than chance
-    inputs = images_of(dataset).inputs[ALL_ROWS]
+    inputs = images_of(dataset)[ALL_ROWS]
     head = network.get_classifier()
     with torch.no_grad():
         features = head_inputs(network, inputs)

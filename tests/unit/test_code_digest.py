@@ -274,7 +274,7 @@ def test_the_digest_is_a_hash_of_names_and_essences(library):
 
 NETWORK = {
     "models/checkpoint.py",
-    "models/inputs.py",
+    "models/images.py",
     "models/network.py",
     "models/device.py",
     "data/prepared.py",

@@ -30,7 +30,6 @@ from rib.evaluation.networks import NetworkState
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.methods.base import load_algorithm
 from rib.models.checkpoint import apply
-from rib.models.inputs import Inputs
 from rib.models.merge import Merge
 from rib.models.network import create, load
 from rib.models.state import network_in_state
@@ -46,6 +45,7 @@ from tiny.training import (
     STD,
     TRAINING,
     VIEW,
+    images_of,
     prepared_folder,
     random_images,
     settings_of,
@@ -114,7 +114,7 @@ class Exported:
         self._write_model_folder()
         self.target = random_images(12, architecture.size)
         prepared_folder(folder / "target", self.target)
-        self.images = Inputs(self.target.images, MEAN, STD, CPU)[:].contiguous()
+        self.images = images_of(self.target, MEAN, STD)[:].contiguous()
 
     def _publish_both_towers(self) -> None:
         """Build a whole model of open_clip, whose image tower becomes the network's."""
@@ -211,7 +211,7 @@ class Exported:
 
     def logits_of_evaluation(self, weights):
         """Logits of the run's own network, as evaluations pass images through it."""
-        inputs = Inputs(self.target.images, MEAN, STD, CPU)
+        inputs = images_of(self.target, MEAN, STD)
         model = network_in_state(self.model_folder, weights, self.checkpoints, inputs)
         with torch.inference_mode():
             return model(inputs[:])

@@ -399,7 +399,7 @@ def test_labels_are_on_the_device_before_the_forward_pass(network, target):
     method = with_defaults(FullFineTuning, lr=0.01)
     method.setup(task_of(copy.deepcopy(network), target))
     events = []
-    images = method.task.target
+    images = method.images
     logits_of = method.logits
 
     def labels_of(rows):
@@ -410,8 +410,9 @@ def test_labels_are_on_the_device_before_the_forward_pass(network, target):
         events.append("forward")
         return logits_of(rows)
 
-    recorded_images = SimpleNamespace(members=images.members, labels_of=labels_of)
-    method.task = SimpleNamespace(target=recorded_images)
+    method.images = SimpleNamespace(
+        members=images.members, labels_of=labels_of, device=images.device
+    )
     method.logits = logits
     rows = np.array([4, 0, 2])
 
@@ -937,8 +938,8 @@ def test_a_job_drops_features_and_blocks_as_its_method_says(network, small, fold
     assert model.drop_rate == 0.4
     model.load_state_dict(network.state_dict())
     task = task_of(model.to(memory_format=torch.channels_last), small, seed=SEED_OF_JOB)
-    task.target.inputs.mean = 255 * torch.tensor(MEAN).view(1, 3, 1, 1)
-    task.target.inputs.std = 255 * torch.tensor(STD).view(1, 3, 1, 1)
+    task.target.mean = 255 * torch.tensor(MEAN).view(1, 3, 1, 1)
+    task.target.std = 255 * torch.tensor(STD).view(1, 3, 1, 1)
     method = with_defaults(FullFineTuning, **settings)
     method.setup(task)
     _, expected = train(method, network.state_dict(), FULL, replace(RUN, seed=SEED_OF_JOB), CPU)
@@ -1014,7 +1015,10 @@ def test_of_a_reference_dataset_with_a_split_only_the_train_part_is_replayed(fol
     whole = random_images(20, 32, seed=2)
     train_part = np.array(rows_of("train", 20))
     alone = SimpleNamespace(
-        images=whole.images[train_part], labels=whole.labels[train_part], space=whole.space
+        rows=None,
+        images=whole.images[train_part],
+        labels=whole.labels[train_part],
+        space=whole.space,
     )
     folder = prepared_folder(tmp_path / "whole", whole)
     split = split_file(tmp_path / "split.parquet", 20)

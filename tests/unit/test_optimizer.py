@@ -87,7 +87,7 @@ def bare_loop(network, target, training, take_step, seed=0, augmentation=None):
     """
     model = with_frozen_norms(network)
     parameters = list(model.parameters())
-    inputs = images_of(target).inputs
+    inputs = images_of(target)
     labels = torch.from_numpy(target.labels)
     n = len(labels)
     batch_size = training.batch_size
@@ -233,7 +233,7 @@ def test_training_sees_the_images_as_they_are_augmented_in_each_epoch(network, t
     sgd_without_augmentation = steps_of_torch(torch.optim.SGD, momentum=0.9)
     model = copy.deepcopy(network)
     task = task_of(model, target)
-    task.target.inputs.augmentation = augmentation
+    task.target.augmentation = augmentation
     method = with_defaults(FullFineTuning, lr=LR)
     method.setup(task)
     # when
@@ -470,6 +470,6 @@ def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target)
 
 
 def test_inputs_of_these_tests_are_the_images(target):
-    pixels = images_of(target).inputs[np.arange(3)]
+    pixels = images_of(target)[np.arange(3)]
     expected = normalised(target.images[:3], HALF, HALF)
     torch.testing.assert_close(pixels, expected, rtol=1e-5, atol=1e-6)

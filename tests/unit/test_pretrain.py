@@ -19,7 +19,7 @@ from rib.base.files import read_json, sha256
 from rib.config.run import ALL
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.network import build, load
 from rib.training import finetune
 from rib.training import pretrain as pretraining
@@ -28,7 +28,7 @@ from rib.training.pretrain import PretrainingOutput, pretrain
 from rib.training.settings import PretrainingSettings, TrainingSettings
 from tiny.changed import replace
 from tiny.photos import GEOMETRY, INDICES, WNIDS, jpeg, prepare_into, tar
-from tiny.training import CODE, COMPUTE, CPU, HALF, VIEW, trained_by_hand
+from tiny.training import CODE, COMPUTE, CPU, HALF, VIEW, images_of_pixels, trained_by_hand
 
 ENTRY = {
     "name": "net",
@@ -271,11 +271,11 @@ def test_a_recipe_trains_and_shifts_are_seen_in_training_alone(
     noisy = noisy_copies(folders, tmp_path)
     is_changed_in_training = []
     is_changed_in_test = []
-    read_batch = Inputs.__getitem__
+    read_batch = Images.__getitem__
 
     def read_and_compare(inputs, rows):
         batch = read_batch(inputs, rows)
-        inputs_as_stored = Inputs(inputs.images, HALF, HALF, CPU, inputs.rows)
+        inputs_as_stored = images_of_pixels(inputs.pixels, rows=inputs.rows)
         is_changed = not torch.equal(batch, read_batch(inputs_as_stored, rows))
         if inputs.epoch is None:
             is_changed_in_test.append(is_changed)
@@ -283,7 +283,7 @@ def test_a_recipe_trains_and_shifts_are_seen_in_training_alone(
             is_changed_in_training.append(is_changed)
         return batch
 
-    monkeypatch.setattr(Inputs, "__getitem__", read_and_compare)
+    monkeypatch.setattr(Images, "__getitem__", read_and_compare)
     # when
     facts = pretrain_into(tmp_path / "net", noisy, **usual)
     # then images are shifted in training alone

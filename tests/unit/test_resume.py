@@ -99,6 +99,7 @@ def images():
     keys = ("a", "b", "c", "d", "e")
     outputs = ((0,), (10,), (20,), (30,), (40,))
     return SimpleNamespace(
+        rows=None,
         images=rng.integers(0, 255, (IMAGES, SIDE, SIDE, 3)).astype(np.uint8),
         labels=np.arange(IMAGES) % 5,
         space=LabelSpace(keys, outputs, keys),
@@ -128,7 +129,7 @@ def train(name, network, images, saved=None, recipe=SGD, **settings):
     target = images_of(images)
     reference = images_of(images)
     if recipe.augmentation:
-        target.inputs.augmentation = Augmentation(recipe_transform(recipe.augmentation, SIDE), 0)
+        target.augmentation = Augmentation(recipe_transform(recipe.augmentation, SIDE), 0)
     algorithm.setup(Task(copy.deepcopy(network), target, reference, 0))
     history, changed = finetune.train(algorithm, network.state_dict(), recipe, RUN, CPU, saved)
     return Trained(history, changed)

@@ -468,7 +468,7 @@ def test_lipsum_ft_adds_half_the_mean_squared_gap_of_energies(clip, stored, monk
     for step in (0, 3):
         algorithm.step = step
         logits = algorithm.logits(ROWS)
-        assert torch.equal(logits, algorithm.model(algorithm.inputs[ROWS]))
+        assert torch.equal(logits, algorithm.model(algorithm.images[ROWS]))
 
         penalties[step] = algorithm.penalty(ROWS, logits)
 

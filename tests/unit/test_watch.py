@@ -27,7 +27,7 @@ from rib.data.splits import read_split
 from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.score import correct
 from rib.methods.ft import FullFineTuning
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.state import network_in_state
 from rib.monitoring import watch as watching
 from rib.monitoring.event_file import PREFIX
@@ -213,7 +213,7 @@ def test_a_watched_and_monitored_training_has_the_same_bytes_and_draws_the_same_
 def accuracy_of_checkpoint(project, checkpoint, files):
     """Accuracy of a checkpoint on the images of a dataset that are monitored, and their number."""
     dataset = load_dataset(files, VIEW, "select")
-    inputs = Inputs.of(dataset, {"mean": MEAN, "std": STD}, CPU)
+    inputs = Images(dataset, {"mean": MEAN, "std": STD}, CPU)
     network = network_in_state(project.folder / "model", {"x": 1.0}, {"x": checkpoint}, inputs)
     is_right = correct(network, inputs, dataset, 4, "")
     return is_right.float().mean().item(), len(dataset.labels)

@@ -18,7 +18,7 @@ from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models.checkpoint import apply
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.network import Classifier, OpenClipClassifier, load
 from rib.models.weights import read_state, with_weights
 
@@ -103,7 +103,7 @@ def _refuse_other_logits(
     library: str,
 ) -> None:
     """Raise a UserError if the exported network gives other logits for images of the target."""
-    inputs = Inputs.of(source.images(CHECKED), preprocessing, CPU)[:]
+    inputs = Images(source.images(CHECKED), preprocessing, CPU)[:]
     with torch.inference_mode():
         is_same = torch.equal(model(inputs), exported(inputs))
     if not is_same:

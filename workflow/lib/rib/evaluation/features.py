@@ -17,7 +17,7 @@ from rib.base.progress import Progress
 from rib.data.prepared import PreparedDataset
 from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
-from rib.models.inputs import Inputs, slices
+from rib.models.images import Images, slices
 from rib.models.layers import PRE_LOGITS, layers_of
 from rib.models.state import network_in_state
 
@@ -98,17 +98,17 @@ def compute_epoch_features(
     pq.write_table(dataset.joined_index.select(INDEX_COLUMNS), index)
 
 
-def _inputs(source: RunOnDataset, limit: int) -> tuple[PreparedDataset, Inputs]:
+def _inputs(source: RunOnDataset, limit: int) -> tuple[PreparedDataset, Images]:
     """The images of the dataset, at most `limit`, also as inputs of the network."""
     device = devices.start(source.compute)
     dataset = source.images(limit)
-    return dataset, Inputs.of(dataset, source.preprocessing, device)
+    return dataset, Images(dataset, source.preprocessing, device)
 
 
 def _store(
     source: RunOnDataset,
     features_by_name: dict[str, Tensor],
-    inputs: Inputs,
+    inputs: Images,
     features: Path,
     manifest: Path,
 ) -> None:
@@ -122,7 +122,7 @@ def _store(
 
 @torch.inference_mode()
 def features_of(
-    model: nn.Module, inputs: Inputs, evaluation_batch_size: int, label: str
+    model: nn.Module, inputs: Images, evaluation_batch_size: int, label: str
 ) -> dict[str, Tensor]:
     """Features of all images by layer (`stage1`, ...): (n, d) float32 on the CPU.
 

@@ -17,7 +17,7 @@ from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.fisher import fisher_diagonal
-from rib.models.inputs import Images
+from rib.models.images import Images
 from rib.models.network import load
 
 
@@ -45,7 +45,7 @@ def compute_fisher(
     else:
         target = load_dataset(source.dataset, source.view, TRAIN)
         dataset = subset(target, source.run.size, source.run.seed)
-    images = Images.of(dataset, source.preprocessing, device)
+    images = Images(dataset, source.preprocessing, device)
     pretrained, _ = load(source.model_folder, device)
     network = apply(pretrained, source.weights, source.checkpoints).eval()
     diagonal = fisher_diagonal(network, images, kind, fisher_images, source.run.seed)

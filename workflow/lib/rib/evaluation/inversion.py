@@ -28,7 +28,7 @@ from rib.evaluation.run_on_dataset import RunOnDataset
 from rib.evaluation.settings import InversionSettings
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.inputs import Inputs, in_batches
+from rib.models.images import Images, in_batches
 from rib.models.layers import layers_of
 from rib.models.merge import Weights
 from rib.models.network import load
@@ -168,7 +168,7 @@ def invert_run(
     weights = source.weights
     device = devices.start(source.compute)
     dataset = source.images(settings.images)
-    pixels = Inputs.of(dataset, AS_STORED, device)[:]
+    pixels = Images(dataset, AS_STORED, device)[:]
     representation = _represent(source, weights, settings.layer, device)
     n = len(pixels)
     passes = n * settings.steps
@@ -254,7 +254,7 @@ def cross_features(
     }
     device = devices.start(source.compute)
     dataset = source.images(settings.images)
-    images_by_name = {"images": Inputs.of(dataset, AS_STORED, device)[:]}
+    images_by_name = {"images": Images(dataset, AS_STORED, device)[:]}
     tensors = {}
     for name, path in {"before": inverted_before, "after": inverted_after}.items():
         inversion = safetensors.torch.load_file(path, device.type)

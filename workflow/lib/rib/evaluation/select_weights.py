@@ -20,7 +20,7 @@ from rib.evaluation.settings import SelectionSettings
 from rib.methods import stated_in
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.network import load
 
 
@@ -117,7 +117,7 @@ class Candidates:
         """
         pretrained, facts = load(self.model_folder, self.device)
         network = apply(pretrained, weights, self.checkpoints).eval()
-        inputs = Inputs.of(self.dataset, facts["preprocessing"], self.device)
+        inputs = Images(self.dataset, facts["preprocessing"], self.device)
         label = f"selecting on {self.dataset.name}"
         is_correct = correct(network, inputs, self.dataset, self.evaluation_batch_size, label)
         accuracy = is_correct.float().mean().item()

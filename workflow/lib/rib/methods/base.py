@@ -15,7 +15,7 @@ from rib.base.errors import UserError
 from rib.base.plugins import load_module, refused_settings
 from rib.methods import BelowOne, Positive, stated_in
 from rib.models.checkpoint import differing_tensors
-from rib.models.inputs import Images
+from rib.models.images import Images
 from rib.models.network import Classifier
 from rib.models.text import Text
 
@@ -79,7 +79,7 @@ class FineTuning:
         """Prepare for training; called once."""
         self.task = task
         self.model = task.model
-        self.inputs = task.target.inputs
+        self.images = task.target
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Named parameters that are trained."""
@@ -94,7 +94,7 @@ class FineTuning:
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target."""
-        return self.model(self.inputs[rows])
+        return self.model(self.images[rows])
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
         """Scalar that is minimised on a batch, for which `logits` was called before.

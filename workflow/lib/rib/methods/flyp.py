@@ -63,7 +63,7 @@ class FinetuneLikeYouPretrain(FrozenHead):
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of rows of the target, by the pretrained head."""
         # The features are kept for `error`, which is called next.
-        self.features = self.model.forward_features(self.inputs[rows])
+        self.features = self.model.forward_features(self.images[rows])
         return self.model.forward_head(self.features)
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class LowRankAdaptation(FineTuning):
         for layer in self.layers.values():
             _, b = _factors(layer)
             b_factors.append(b)
-        logits = self.model(self.inputs[slice(1)])
+        logits = self.model(self.images[slice(1)])
         is_reached = logits.requires_grad
         if is_reached:
             gradients = torch.autograd.grad(logits.sum(), b_factors, allow_unused=True)

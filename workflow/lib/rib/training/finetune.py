@@ -33,12 +33,12 @@ from rib.data.splits import TRAIN
 from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy
 from rib.evaluation.score import score
-from rib.methods.base import BATCH_NORM, FineTuning, Images, Task, load_algorithm
+from rib.methods.base import BATCH_NORM, FineTuning, Task, load_algorithm
 from rib.models import device as devices
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.checkpoint import apply, xor_compress
 from rib.models.class_logits import class_logits
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.network import Classifier, load
 from rib.models.nondeterministic import refuse_layers_without_algorithm
 from rib.models.state import network_in_state
@@ -115,12 +115,12 @@ def finetune(
     whole_target = load_dataset(inputs.target, settings.view, TRAIN)
     dataset = subset(whole_target, run.size, run.seed)
     number_of_images = len(dataset.labels)
-    images_of_target = Images.of(dataset, preprocessing, device)
+    images_of_target = Images(dataset, preprocessing, device)
     training = settings.training
     if training is not None and training.augmentation:
-        side = images_of_target.inputs.side
+        side = images_of_target.side
         transform = recipe_transform(training.augmentation, side)
-        images_of_target.inputs.augmentation = Augmentation(transform, run.seed)
+        images_of_target.augmentation = Augmentation(transform, run.seed)
     task = Task(
         model=model,
         target=images_of_target,
@@ -185,7 +185,7 @@ def _images_of_proxy(
     if inputs.reference is None:
         return None
     proxy = load_proxy(inputs.reference, settings.view)
-    return Images.of(proxy, preprocessing, device)
+    return Images(proxy, preprocessing, device)
 
 
 def _text(inputs: FineTuningInputs, device: torch.device) -> Text | None:
@@ -329,7 +329,7 @@ def scores_of(
         label: that of the progress bar.
     """
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
-    inputs = Inputs.of(dataset, preprocessing, device)
+    inputs = Images(dataset, preprocessing, device)
     # The state is this checkpoint alone, whatever its name.
     weights = {"checkpoint": 1.0}
     network = network_in_state(model_folder, weights, {"checkpoint": checkpoint}, inputs)
@@ -435,7 +435,7 @@ def train(
         UserError: the recipe or the size of micro-batches cannot be used with the method, or CUDA
             has no deterministic algorithm for a layer of the network.
     """
-    images = len(method.inputs)
+    images = len(method.images)
     _refuse_partial_batches(method, training, images, run)
     steps = training.total_steps(images, images)
     method.steps = steps
@@ -465,13 +465,13 @@ def train(
         done_before=images_seen,
     )
     for epoch in range(position.epoch, math.ceil(steps / steps_per_epoch)):
-        method.inputs.epoch = epoch
+        method.images.epoch = epoch
         batches = epoch_batches(images, training.batch_size, run.seed, epoch)
         steps_left = steps - epoch * steps_per_epoch
         batches = batches[:steps_left]
         # Steps that were taken before the training was killed are not taken again.
         batches_left = batches[len(sums) :]
-        method.inputs.expect(_micro_batches(batches_left, training.micro))
+        method.images.expect(_micro_batches(batches_left, training.micro))
         for batch in batches_left:
             _set_learning_rate(optimizer, rates[method.step])
             sums.append(_take_step(method, optimizer, batch, training) * len(batch))
@@ -492,7 +492,7 @@ def train(
             images_seen = training.images_seen(method.step, images)
             watch(history, images_seen, gradient_norm, read_changes, device)
     progress.close()
-    method.inputs.epoch = None
+    method.images.epoch = None
     # Cloned, since on a CPU they are the network's own.
     changed = {name: tensor.clone() for name, tensor in read_changes().items()}
     return history, changed
@@ -612,12 +612,12 @@ class BatchMeans(NamedTuple):
 
 def _compute_loss(method: FineTuning, rows: np.ndarray, training: TrainingSettings) -> BatchMeans:
     """Pass the given rows of the target through the network; gradients are not computed yet."""
-    target = method.task.target
-    labels = target.labels_of(rows)  # before the forward pass, so that nothing waits for it
-    with devices.autocast(method.inputs.device):
+    images = method.images
+    labels = images.labels_of(rows)  # before the forward pass, so that nothing waits for it
+    with devices.autocast(method.images.device):
         logits = method.logits(rows)
     logits = logits.float()
-    scores = class_logits(logits, target.members)
+    scores = class_logits(logits, images.members)
     cross_entropy = F.cross_entropy(scores, labels, label_smoothing=training.label_smoothing)
     loss = method.error(rows, cross_entropy) + method.penalty(rows, logits)
     accuracy = (scores.detach().argmax(dim=1) == labels).float().mean()
@@ -637,7 +637,7 @@ def _take_step(
         the norm of its gradient before clipping: (4,).
     """
     optimizer.zero_grad()
-    means = torch.zeros(3, dtype=torch.float64, device=method.inputs.device)
+    means = torch.zeros(3, dtype=torch.float64, device=method.images.device)
     for rows in _micro_batches([batch], training.micro):
         loss, cross_entropy, accuracy = _compute_loss(method, rows, training)
         share = len(rows) / len(batch)

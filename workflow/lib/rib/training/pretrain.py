@@ -25,7 +25,7 @@ from rib.evaluation.score import correct
 from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
 from rib.models.augmentation import Augmentation, Shifts, drawn_transforms, recipe_transform
-from rib.models.inputs import Images, Inputs
+from rib.models.images import Images
 from rib.models.network import build, write_model
 from rib.training.finetune import rescued, train, write_history
 from rib.training.settings import PretrainingSettings, TrainingSettings
@@ -80,8 +80,8 @@ def pretrain(
     # torch's types lack memory_format.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     method = FineTuning(lr=pretraining["lr"], batch_norm="train", dropout=0.0, drop_path=0.0)
-    images = Images.of(training_dataset, entry["preprocessing"], device)
-    _transform_at_random(images.inputs, settings.training, pretraining)
+    images = Images(training_dataset, entry["preprocessing"], device)
+    _transform_at_random(images, settings.training, pretraining)
     method.setup(Task(model=model, target=images, reference=None, seed=seed))
     run = Run(entry["name"], pretraining["dataset"], "pretraining", size, seed)
     random_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -101,23 +101,23 @@ def pretrain(
 
 
 def _transform_at_random(
-    inputs: Inputs, training: TrainingSettings, pretraining: Mapping[str, Any]
+    images: Images, training: TrainingSettings, pretraining: Mapping[str, Any]
 ) -> None:
     """Let images be augmented and shifted in training, if the model's entry says so.
 
     Args:
-        inputs: changed in place.
+        images: changed in place.
         pretraining: `pretrain` of the entry, with `seed` and perhaps `shift`, in pixels, and
             `augmentation`, an entry of the catalogue (rib.config.catalog).
     """
     seed = pretraining["seed"]
     if training.augmentation:
-        transform = recipe_transform(training.augmentation, inputs.side)
-        inputs.augmentation = Augmentation(transform, seed)
+        transform = recipe_transform(training.augmentation, images.side)
+        images.augmentation = Augmentation(transform, seed)
     if "augmentation" in pretraining:
-        inputs.augmentation = Augmentation(drawn_transforms(**pretraining["augmentation"]), seed)
+        images.augmentation = Augmentation(drawn_transforms(**pretraining["augmentation"]), seed)
     if "shift" in pretraining:
-        inputs.shifts = Shifts(pretraining["shift"], len(inputs.images), seed)
+        images.shifts = Shifts(pretraining["shift"], len(images.pixels), seed)
 
 
 def _refuse_shared_sources(dataset: PreparedDataset, test: PreparedDataset) -> None:
@@ -137,8 +137,8 @@ def _test_accuracy(
     model: torch.nn.Module, entry: Mapping, test: PreparedDataset, device: torch.device
 ) -> dict:
     """Accuracy on held-out images, in percent, with the dataset's name and number of images."""
-    inputs = Inputs.of(test, entry["preprocessing"], device)
-    is_correct = correct(model.eval(), inputs, test, BATCH, f"testing {entry['name']}")
+    images = Images(test, entry["preprocessing"], device)
+    is_correct = correct(model.eval(), images, test, BATCH, f"testing {entry['name']}")
     number_correct = int(is_correct.sum())
     number_of_images = len(test.labels)
     log.info(
