@@ -52,7 +52,7 @@ from rib.models.fuse_batch_norm import fuse_batch_norm
 from rib.models.images import Images, slices
 from rib.monitoring.watch import Watch
 from rib.records.environment import processor
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny.changed import replace
 from tiny.training import CPU, RUN, images_of, images_of_pixels, settings_of, task_of
 

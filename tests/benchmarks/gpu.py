@@ -61,7 +61,7 @@ from rib.models.device import ComputeSettings
 from rib.models.images import Images, slices
 from rib.models.network import build
 from rib.records.environment import processor
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny import census
 from tiny.changed import replace
 from tiny.training import RUN, settings_of

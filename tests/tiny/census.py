@@ -1,6 +1,6 @@
 """Operators inside a training step that make a GPU wait, or raise an error on it.
 
-Steps are those of rib.training.finetune, taken with each method of the catalogue on small networks,
+Steps are those of rib.training.loop, taken with each method of the catalogue on small networks,
 on the CPU or on a stand-in for a GPU (tiny.stand_in_gpu):
 
     python -m tiny.census NETWORK          each method on a network
@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rib.methods.base import Task, load_algorithm
 from rib.models.images import Images
 from rib.models.text import Text
-from rib.training import finetune
+from rib.training import loop
 from tiny import texts, training
 from tiny.architectures import ARCHITECTURES
 from tiny.changed import replace
@@ -137,13 +137,13 @@ class Census(TorchDispatchMode):
 @contextlib.contextmanager
 def each_step_within(context: Callable[[], AbstractContextManager]) -> Iterator[None]:
     """While this is entered, each step of a training is taken within a context of its own."""
-    take_step = finetune._take_step
+    take_step = loop.take_step
 
     def step_within_context(*arguments):
         with context():
             return take_step(*arguments)
 
-    with mock.patch.object(finetune, "_take_step", step_within_context):
+    with mock.patch.object(loop, "take_step", step_within_context):
         yield
 
 
@@ -241,7 +241,7 @@ def trained(name: str, network: str, device: torch.device) -> Mapping[str, Tenso
     torch.manual_seed(0)
     algorithm.setup(Task(model, images, images, seed=0, text=text))
     settings = replace(TRAINING, **VARIANTS.get(name, {}))
-    _, changed = finetune.train(algorithm, pretrained, settings, RUN, DEVICE_OF_OPTIMIZER)
+    _, changed = loop.train(algorithm, pretrained, settings, RUN, DEVICE_OF_OPTIMIZER)
     return changed
 
 

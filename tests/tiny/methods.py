@@ -11,7 +11,7 @@ from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
 from rib.methods.base import Task, load_algorithm
 from rib.models.checkpoint import apply
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny import training
 from tiny.changed import replace
 from tiny.project import ROOT

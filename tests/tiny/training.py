@@ -27,7 +27,7 @@ from rib.evaluation.networks import NetworkState
 from rib.methods.base import Task
 from rib.models.device import ComputeSettings
 from rib.models.images import Images
-from rib.training.finetune import train
+from rib.training.loop import train
 from rib.training.settings import TrainingSettings
 from tiny.changed import replace
 

@@ -40,7 +40,7 @@ from rib.models.images import Images
 from rib.models.merge import Merge
 from rib.models.network import load
 from rib.models.state import network_in_state
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny.changed import replace
 from tiny.training import (
     COMPUTE,

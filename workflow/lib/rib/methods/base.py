@@ -1,4 +1,4 @@
-"""Base class of fine-tuning methods; the training loop is in rib.training.finetune."""
+"""Base class of fine-tuning methods; the training loop is in rib.training.loop."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

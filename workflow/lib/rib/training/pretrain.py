@@ -2,14 +2,13 @@
 
 It is for controlled comparisons of the size of the pretraining set.
 
-The training loop is that of fine-tuning (rib.training.finetune): linear warm-up then cosine to
+The training loop is that of fine-tuning (rib.training.loop): linear warm-up then cosine to
 zero, the last step kept, with the optimiser of a recipe, or SGD with momentum. All weights train,
 and the BatchNorm statistics are updated. Images may be shifted at random, then augmented as the
 recipe or an entry of augmentations.yaml says.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +26,12 @@ from rib.models import device as devices
 from rib.models.augmentation import Augmentation, Shifts, drawn_transforms, recipe_transform
 from rib.models.images import Images
 from rib.models.network import build, write_model
-from rib.training.finetune import rescued, train, write_history
+from rib.training.divergence import rescued
+from rib.training.history import write_history
+from rib.training.loop import train
 from rib.training.settings import PretrainingSettings, TrainingSettings
 
 BATCH = 64  # images per forward pass in the test
-
-
-@dataclass(frozen=True)
-class PretrainingOutput:
-    """Files that a pretraining writes; the first two as rib.models.convert.convert does."""
-
-    weights: Path  # .safetensors: the state dict
-    # JSON; `trained` has the number of training images and the test accuracy in percent
-    description: Path
-    history: Path  # CSV, see rib.training.finetune.write_history
-    saved: Path  # the training state, written periodically, from which a killed training resumes
-    rescue: Path  # if training diverges, the state after the last finite epoch
 
 
 def pretrain(
@@ -50,13 +39,23 @@ def pretrain(
     dataset: DatasetFiles,
     test: DatasetFiles,
     settings: PretrainingSettings,
-    output: PretrainingOutput,
+    weights: Path,
+    description: Path,
+    history: Path,
+    saved: Path,
+    rescue: Path,
 ) -> None:
     """Train a network, then write it in the format of rib.models.convert.convert.
 
     Args:
         dataset: to train on.
         test: on which the accuracy is measured; it has other source images.
+        weights: .safetensors file that is written: the state dict.
+        description: JSON file that is written, see rib.models.network.write_model; `trained` has
+            the number of training images, and the test dataset with the accuracy in percent.
+        history: CSV file that is written, see rib.training.history.write_history.
+        saved: the training state, written periodically, from which a killed training resumes.
+        rescue: written if training diverges: the state after the last finite epoch.
 
     Raises:
         UserError: the loss or a tensor is not finite, or the two datasets share source images.
@@ -85,9 +84,9 @@ def pretrain(
     method.setup(Task(model=model, target=images, reference=None, seed=seed))
     run = Run(entry["name"], pretraining["dataset"], "pretraining", size, seed)
     random_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with rescued(output.saved, output.rescue, "pretrain of the model's entry"):
-        history, _ = train(method, random_weights, settings.training, run, device, output.saved)
-    write_history(history, output.history)
+    with rescued(saved, rescue, "pretrain of the model's entry"):
+        epochs, _ = train(method, random_weights, settings.training, run, device, saved)
+    write_history(epochs, history)
     facts = {
         "source": {"pretrain": pretraining},
         "num_classes": settings.num_classes,
@@ -97,7 +96,7 @@ def pretrain(
             "test": _test_accuracy(model, entry, test_dataset, device),
         },
     }
-    write_model(model, entry, facts, output.weights, output.description)
+    write_model(model, entry, facts, weights, description)
 
 
 def _transform_at_random(
