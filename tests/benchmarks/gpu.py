@@ -58,10 +58,10 @@ from rib.methods.base import Task, load_algorithm
 from rib.models import device as devices
 from rib.models.class_logits import class_logits
 from rib.models.device import ComputeSettings
-from rib.models.inputs import Images, slices
+from rib.models.images import Images, slices
 from rib.models.network import build
 from rib.records.environment import processor
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny import census
 from tiny.changed import replace
 from tiny.training import RUN, settings_of
@@ -181,7 +181,7 @@ class Subject:
         """Inputs and labels of all batches, on the device."""
         size = self.workload.batch_size
         labels = images.labels.split(size)
-        inputs = [images.inputs[batch].clone() for batch in slices(len(images.labels), size)]
+        inputs = [images[batch].clone() for batch in slices(len(images.labels), size)]
         return list(zip(inputs, labels, strict=True))
 
     def train(self, images: Images) -> None:
@@ -210,9 +210,9 @@ class Subject:
 
     def evaluate(self, data: PreparedDataset, images: Images) -> None:
         """Score the network and write its rows, as a job does."""
-        progress = Progress(desc="evaluating", total=len(images.inputs), unit="image")
+        progress = Progress(desc="evaluating", total=len(images), unit="image")
         network: nn.Module = self.network.eval()
-        (scores,) = score([network], images.inputs, data, self.workload.batch_size, progress)
+        (scores,) = score([network], images, data, self.workload.batch_size, progress)
         pq.write_table(_rows(data, scores, RUN, None), self.folder / "rows.parquet", **ENCODING)
 
     @torch.inference_mode()
@@ -318,7 +318,7 @@ def check_photos(subject: Subject) -> list[Check]:
     encoded_images = census.on_device(data, subject.device)
     batches = slices(n, subject.workload.batch_size)
     pixels = np.concatenate([data.images[batch] for batch in batches])
-    decoded = SimpleNamespace(images=pixels, labels=data.labels, space=data.space)
+    decoded = SimpleNamespace(images=pixels, rows=None, labels=data.labels, space=data.space)
     decoded_images = census.on_device(decoded, subject.device)
 
     def decode() -> None:

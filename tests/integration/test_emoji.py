@@ -12,7 +12,7 @@ from rib.base.settings import to_params
 from rib.config.label_space import read_csv_rows
 from rib.data.archives import archive_members
 from rib.data.prepared import PreparedDataset
-from rib.models.convert import ModelOutput, convert
+from rib.models.convert import convert
 from rib.models.network import load
 from rib.models.settings import ConversionSettings
 from tiny.project import ROOT
@@ -172,9 +172,8 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
             compute=COMPUTE,
             code=CODE,
         ),
-        output=ModelOutput(
-            weights=converted / "weights.safetensors", description=converted / "model.json"
-        ),
+        weights=converted / "weights.safetensors",
+        description=converted / "model.json",
     )
     model, facts = load(converted, CPU)
     assert facts["preprocessing"] == entry.preprocessing

@@ -11,7 +11,7 @@ from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
 from rib.methods.base import Task, load_algorithm
 from rib.models.checkpoint import apply
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny import training
 from tiny.changed import replace
 from tiny.project import ROOT
@@ -28,7 +28,8 @@ def coloured_images(side: int) -> SimpleNamespace:
     space = LabelSpace(tuple("abcde"), tuple((10 * i,) for i in range(5)), tuple("abcde"))
     labels = np.arange(10) % 5
     pixels = rng.normal(128, 20, (10, side, side, 3)) + 25 * (labels - 2)[:, None, None, None]
-    return SimpleNamespace(images=pixels.clip(0, 255).astype(np.uint8), labels=labels, space=space)
+    images = pixels.clip(0, 255).astype(np.uint8)
+    return SimpleNamespace(images=images, rows=None, labels=labels, space=space)
 
 
 def set_up(name, network, images, **settings):
@@ -98,9 +99,9 @@ def check_restored(name, network, algorithm, history, stored, folder):
         )
     algorithm.model.eval()
     with torch.inference_mode():
-        logits_before = network(algorithm.inputs[ALL_ROWS])
+        logits_before = network(algorithm.images[ALL_ROWS])
         logits_trained = algorithm.logits(ALL_ROWS)
-        logits_restored = restored(algorithm.inputs[ALL_ROWS])
+        logits_restored = restored(algorithm.images[ALL_ROWS])
     torch.testing.assert_close(logits_restored, logits_trained, rtol=1e-4, atol=1e-4)
     assert logits_restored.isfinite().all() and not torch.equal(logits_trained, logits_before)
     assert all(np.isfinite(row["loss"]) for row in history)

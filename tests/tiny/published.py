@@ -58,6 +58,6 @@ def made(name: str, folder: Path, archives: Path | list[Path], side: int) -> Pat
         ),
         corrupt_allowed=0,
         decode_workers=1,
-        output=prepared_files(folder),
+        **prepared_files(folder),
     )
     return folder

@@ -18,7 +18,7 @@ from rib.models.checkpoint import (
     add_low_rank_updates,
     apply,
     average,
-    changed_tensors,
+    differing_tensors,
     xor_compress,
     xor_decompress,
 )
@@ -77,7 +77,7 @@ def has_batch_norm(model):
 
 def test_only_what_changed_is_stored():
     after = {**START, "w": torch.tensor([1.0, 2.5])}
-    changed = changed_tensors(START, after)
+    changed = differing_tensors(START, after)
     assert list(changed) == ["w"]
     assert torch.equal(changed["w"], torch.tensor([1.0, 2.5]))
 

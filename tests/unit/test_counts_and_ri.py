@@ -675,7 +675,7 @@ def rows_of_seen_classes(rows, training, folder):
 
 
 def changes_from_pretrained(rows, weights):
-    """Mean change of accuracy over the datasets of each state, by its key."""
+    """Mean change of accuracy over the datasets, by StateKey."""
     by_dataset = pd.Series(accuracies_of(rows, weights)).unstack()
     means = by_dataset.mean(axis=1, skipna=False).to_dict()
     states = [StateKey(*names) for names in means]

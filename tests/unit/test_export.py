@@ -29,7 +29,6 @@ from rib.evaluation.export import export_network
 from rib.evaluation.networks import NetworkState, RunNetworks
 from rib.methods.base import load_algorithm
 from rib.models.checkpoint import apply
-from rib.models.inputs import Inputs
 from rib.models.merge import Merge
 from rib.models.network import create, load
 from rib.models.state import network_in_state
@@ -44,6 +43,7 @@ from tiny.training import (
     STD,
     TRAINING,
     VIEW,
+    images_of,
     prepared_folder,
     random_images,
     settings_of,
@@ -113,7 +113,7 @@ class Exported:
         self._write_model_folder()
         self.target = random_images(12, architecture.size)
         prepared_folder(folder / "target", self.target)
-        self.images = Inputs(self.target.images, MEAN, STD, CPU)[:].contiguous()
+        self.images = images_of(self.target, MEAN, STD)[:].contiguous()
 
     def _publish_both_towers(self) -> None:
         """Build a whole model of open_clip, whose image tower becomes the network's."""
@@ -159,7 +159,7 @@ class Exported:
             CATALOG.algorithm_file(entry.algorithm), settings_of(entry), entry.name
         )
         trained(algorithm, self.network, self.target, replace(TRAINING, epochs=1))
-        self.store(method, algorithm.state_delta(self.network.state_dict()))
+        self.store(method, algorithm.changed_tensors(self.network.state_dict()))
 
     def perturb(self, method: str) -> None:
         """Keep a checkpoint in which every tensor of numbers differs."""
@@ -210,7 +210,7 @@ class Exported:
 
     def logits_of_evaluation(self, mixture):
         """Logits of the run's own network, as evaluations pass images through it."""
-        inputs = Inputs(self.target.images, MEAN, STD, CPU)
+        inputs = images_of(self.target, MEAN, STD)
         model = network_in_state(self.model_folder, mixture, self.checkpoints, inputs)
         with torch.inference_mode():
             return model(inputs[:])

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from rib.data.view import DatasetFiles
 from rib.methods.external import External
 from rib.models.checkpoint import apply, xor_decompress
 from rib.models.network import build, load
-from rib.training.finetune import FineTuningInputs, FineTuningOutput, finetune
+from rib.training.finetune import finetune
 from rib.training.settings import FineTuningSettings
 from tiny.grids import grid
 from tiny.project import ROOT
@@ -363,7 +364,7 @@ def assert_same_tensors(state, expected_state):
 
 def run_job(folder, model, target, *files):
     """Run the job of run net/set/theirs/all/0, whose weights are in files; gives its output."""
-    output = FineTuningOutput(
+    output = SimpleNamespace(
         checkpoint=folder / "checkpoint.safetensors",
         manifest=folder / "manifest.json",
         rescue=folder / "rescue",
@@ -376,7 +377,9 @@ def run_job(folder, model, target, *files):
     }
     finetune(
         run=Run("net", "set", "theirs", "all", 0),
-        inputs=FineTuningInputs(model_folder=model, target=target),
+        model_folder=model,
+        start={},
+        target=target,
         settings=FineTuningSettings(
             algorithm=str(ROOT / "workflow/lib/rib/methods/external.py"),
             settings=settings_of_method,
@@ -386,7 +389,7 @@ def run_job(folder, model, target, *files):
             compute=COMPUTE,
             code=CODE,
         ),
-        output=output,
+        **vars(output),
     )
     return output
 

@@ -30,7 +30,6 @@ from rib.evaluation.features import compute_epoch_features, compute_features, fe
 from rib.evaluation.networks import NetworkState, RunNetworks
 from rib.evaluation.settings import FeatureSettings
 from rib.models import device as devices
-from rib.models.inputs import Inputs
 from rib.models.network import OpenClipClassifier
 from rib.models.padding_prompt import PaddingPrompt
 from tiny.changed import replace
@@ -39,10 +38,11 @@ from tiny.training import (
     COMPUTE,
     CPU,
     FINE_TUNED,
-    HALF,
     MEAN,
     STD,
     VIEW,
+    images_of,
+    images_of_pixels,
     model_folder,
     normalised,
     prepared_folder,
@@ -215,8 +215,8 @@ def test_a_padding_prompt_is_part_of_the_run(network, images):
 def test_batches_do_not_matter_and_rows_keep_their_order(network):
     # given
     pixels = np.random.default_rng(0).integers(0, 256, (7, SIDE, SIDE, 3)).astype(np.uint8)
-    five_images = Inputs(pixels, HALF, HALF, CPU, rows=np.array([6, 1, 2, 3, 4]))
-    two_of_them = Inputs(pixels, HALF, HALF, CPU, rows=np.array([1, 6]))
+    five_images = images_of_pixels(pixels, rows=np.array([6, 1, 2, 3, 4]))
+    two_of_them = images_of_pixels(pixels, rows=np.array([1, 6]))
     # when
     features = features_of(network, five_images, evaluation_batch_size=5, label="test")
     features_in_batches = features_of(network, five_images, evaluation_batch_size=2, label="test")
@@ -443,7 +443,7 @@ def test_a_job_keeps_what_the_head_reads_in_each_snapshot(run, tmp_path, progres
 def test_features_are_computed_in_the_precision_that_was_chosen(run, monkeypatch):
     # given
     monkeypatch.setitem(devices._policy, "precision", "bf16")
-    inputs = Inputs(run.images.images, MEAN, STD, CPU)
+    inputs = images_of(run.images, MEAN, STD)
     # when
     features = features_of(run.network, inputs, evaluation_batch_size=IMAGES, label="test")
     # then

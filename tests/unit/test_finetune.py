@@ -31,15 +31,12 @@ from rib.models import device as devices
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.checkpoint import xor_compress, xor_decompress
 from rib.models.network import build
-from rib.training import finetune
-from rib.training.finetune import (
-    DivergenceError,
-    FineTuningInputs,
-    FineTuningOutput,
-    epoch_batches,
-    train,
-)
+from rib.training import loop
+from rib.training.divergence import DivergenceError
+from rib.training.finetune import finetune
+from rib.training.loop import epoch_batches, train
 from rib.training.settings import FineTuningSettings, learning_rates
+from rib.training.step import compute_loss
 from tiny.changed import replace
 from tiny.training import (
     CODE,
@@ -283,7 +280,7 @@ def test_a_loss_that_is_not_finite_stops_with_where_and_what_to_do(network, targ
 
 def diverge_at(monkeypatch, diverging_step):
     """Let the loss of one step, counted from 1, be no number."""
-    take_step = finetune._take_step
+    take_step = loop.take_step
     steps = itertools.count(1)
 
     def take_step_or_diverge(*arguments):
@@ -292,7 +289,7 @@ def diverge_at(monkeypatch, diverging_step):
             return loss * float("nan")
         return loss
 
-    monkeypatch.setattr(finetune, "_take_step", take_step_or_diverge)
+    monkeypatch.setattr(loop, "take_step", take_step_or_diverge)
 
 
 def set_up(network, target):
@@ -341,7 +338,7 @@ def test_a_divergence_goes_back_to_the_state_after_the_last_good_epoch(
     one_epoch = replace(FULL, epochs=None, steps=3)
     two_epochs = replace(FULL, epochs=None, steps=6)
     rates = [0.01] * 6
-    monkeypatch.setattr(finetune, "learning_rates", lambda *settings: rates)
+    monkeypatch.setattr(loop, "learning_rates", lambda *settings: rates)
     method = with_defaults(FullFineTuning, lr=0.01, batch_norm="train")
     method.setup(task_of(copy.deepcopy(network), target))
     _, good = train(method, network.state_dict(), one_epoch, RUN, CPU)
@@ -379,8 +376,8 @@ def test_weights_are_read_once_unless_somebody_asks(network, target, tmp_path):
         method = with_defaults(FullFineTuning, lr=0.01)
         method.setup(task_of(copy.deepcopy(network), target))
         read_at = []
-        read = method.state_delta
-        method.state_delta = lambda pretrained: read_at.append(method.step) or read(pretrained)
+        read = method.changed_tensors
+        method.changed_tensors = lambda pretrained: read_at.append(method.step) or read(pretrained)
         train(method, network.state_dict(), FULL, RUN, CPU, snapshots=snapshots, watch=watch)
         return read_at
 
@@ -399,26 +396,26 @@ def test_labels_are_on_the_device_before_the_forward_pass(network, target):
     method = with_defaults(FullFineTuning, lr=0.01)
     method.setup(task_of(copy.deepcopy(network), target))
     events = []
-    images = method.task.target
+    images = method.images
+    read_labels = images.labels_of
     logits_of = method.logits
 
     def labels_of(rows):
         events.append("labels")
-        return images.labels_of(rows)
+        return read_labels(rows)
 
     def logits(rows):
         events.append("forward")
         return logits_of(rows)
 
-    recorded_images = SimpleNamespace(members=images.members, labels_of=labels_of)
-    method.task = SimpleNamespace(target=recorded_images)
+    images.labels_of = labels_of
     method.logits = logits
     rows = np.array([4, 0, 2])
 
-    finetune._compute_loss(method, rows, FULL)
+    compute_loss(method, rows, FULL)
 
     assert events == ["labels", "forward"]
-    assert torch.equal(images.labels_of(rows), images.labels[[4, 0, 2]])
+    assert torch.equal(read_labels(rows), images.labels[[4, 0, 2]])
 
 
 def test_a_training_that_goes_on_counts_what_was_done_before(
@@ -426,7 +423,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
 ):
     caplog.set_level(logging.INFO, "rib")
     monkeypatch.setattr("rib.training.training_state.SAVE_EVERY", 0)
-    take_step = finetune._take_step
+    take_step = loop.take_step
     steps = itertools.count(1)
 
     def take_step_or_stop(*arguments):
@@ -439,7 +436,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
         return train(method, network.state_dict(), FULL, RUN, CPU, tmp_path / "s.pt")
 
     # when
-    monkeypatch.setattr(finetune, "_take_step", take_step_or_stop)
+    monkeypatch.setattr(loop, "take_step", take_step_or_stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             begin_or_go_on()
@@ -449,7 +446,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
     assert images_and_totals == [(8, 30), (8 + 2 + 4, 30), (30, 30)]
     assert "epoch 0, step 2" in caplog.text
     assert "epoch 1, step 1" in caplog.text
-    monkeypatch.setattr(finetune, "_take_step", take_step)
+    monkeypatch.setattr(loop, "take_step", take_step)
     _, history_without_stops = trained(with_defaults(FullFineTuning, lr=LR), network, target, FULL)
     assert history == history_without_stops
 
@@ -489,7 +486,7 @@ def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **fields):
         fields: of its inputs, settings and output.
     """
     assert fields.keys() <= {*INPUTS, *SETTINGS, *OUTPUTS}
-    inputs = {"target": DatasetFiles("set", folders["target"])}
+    inputs = {"start": {}, "target": DatasetFiles("set", folders["target"])}
     inputs |= {name: fields[name] for name in INPUTS if name in fields}
     out.mkdir(exist_ok=True)
     paths = {
@@ -500,9 +497,10 @@ def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **fields):
         "rescue": out / "logs/rescued.safetensors",
     }
     outputs = {**paths, **{name: fields[name] for name in OUTPUTS if name in fields}}
-    finetune.finetune(
+    finetune(
         run=run,
-        inputs=FineTuningInputs(model_folder=folders["model"], **inputs),
+        model_folder=folders["model"],
+        **inputs,
         settings=FineTuningSettings(
             algorithm=str(LIBRARY / f"methods/{algorithm}.py"),
             settings={**DEFAULTS_OF_TRAINING, **(settings or {"lr": LR_OF_JOB})},
@@ -512,7 +510,7 @@ def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **fields):
             compute=fields.get("compute", COMPUTE),
             code=CODE,
         ),
-        output=FineTuningOutput(**outputs),
+        **outputs,
     )
     return paths
 
@@ -850,8 +848,8 @@ def test_the_fit_is_the_accuracy_of_the_checkpoint_on_the_training_images(
 def test_the_fit_is_of_so_many_images_at_most(
     network, small, folders, tmp_path, monkeypatch, progress
 ):
-    monkeypatch.setattr(finetune, "FIT_IMAGES", 7)
-    monkeypatch.setattr(finetune, "FIT_BATCH", 3)
+    monkeypatch.setattr("rib.training.fit.FIT_IMAGES", 7)
+    monkeypatch.setattr("rib.training.fit.FIT_BATCH", 3)
     paths = job(folders, tmp_path / "run")
     scored = first_images(PreparedDataset.open(folders["target"], "set"), 7)
     pixels = inputs_of(small.images[scored.rows])
@@ -937,8 +935,8 @@ def test_a_job_drops_features_and_blocks_as_its_method_says(network, small, fold
     assert model.drop_rate == 0.4
     model.load_state_dict(network.state_dict())
     task = task_of(model.to(memory_format=torch.channels_last), small, seed=SEED_OF_JOB)
-    task.target.inputs.mean = 255 * torch.tensor(MEAN).view(1, 3, 1, 1)
-    task.target.inputs.std = 255 * torch.tensor(STD).view(1, 3, 1, 1)
+    task.target.mean = 255 * torch.tensor(MEAN).view(1, 3, 1, 1)
+    task.target.std = 255 * torch.tensor(STD).view(1, 3, 1, 1)
     method = with_defaults(FullFineTuning, **settings)
     method.setup(task)
     _, expected = train(method, network.state_dict(), FULL, replace(RUN, seed=SEED_OF_JOB), CPU)
@@ -1014,7 +1012,10 @@ def test_of_a_reference_dataset_with_a_split_only_the_train_part_is_replayed(fol
     whole = random_images(20, 32, seed=2)
     train_part = np.array(rows_of("train", 20))
     alone = SimpleNamespace(
-        images=whole.images[train_part], labels=whole.labels[train_part], space=whole.space
+        rows=None,
+        images=whole.images[train_part],
+        labels=whole.labels[train_part],
+        space=whole.space,
     )
     folder = prepared_folder(tmp_path / "whole", whole)
     split = split_file(tmp_path / "split.parquet", 20)

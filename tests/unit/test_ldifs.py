@@ -278,7 +278,7 @@ def test_augmented_images_are_compared_with_the_pretrained_features_of_the_same_
     # given
     method = with_defaults(FeatureDistance, lr=LR, weight=WEIGHT)
     task = task_of(copy.deepcopy(network), target)
-    inputs = task.target.inputs
+    inputs = task.target
     inputs.augmentation = Augmentation(recipe_transform(["flip", "crop"], 64), 0)
     inputs.epoch = 1
     method.setup(task)

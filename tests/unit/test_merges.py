@@ -37,12 +37,11 @@ from rib.methods.base import Task
 from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.output_ensemble import OutputEnsemble
 from rib.models.checkpoint import StatesToMerge, apply, read_tensors, xor_compress
-from rib.models.class_logits import class_members
-from rib.models.inputs import Images, Inputs
+from rib.models.images import Images
 from rib.models.merge import Merge
 from rib.models.network import load
 from rib.models.state import network_in_state
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny.changed import replace
 from tiny.training import (
     CODE,
@@ -666,8 +665,7 @@ def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
 
 def images_of(dataset):
     """What a method sees of a dataset, with the model's own normalisation."""
-    inputs = Inputs(dataset.images, MEAN, STD, CPU)
-    return Images(inputs, torch.from_numpy(dataset.labels), class_members(dataset.space, CPU))
+    return Images(dataset, {"mean": MEAN, "std": STD}, CPU)
 
 
 @pytest.mark.parametrize("kind", ["sampled", "empirical"])

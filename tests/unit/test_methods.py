@@ -118,7 +118,7 @@ def test_linear_probe_on_stored_features_equals_training_through_the_network(net
     probe_of_images = with_defaults(LinearProbing, lr=0.1)
 
     def logits_through_the_network(rows):
-        return probe_of_images.model(probe_of_images.inputs[rows])
+        return probe_of_images.model(probe_of_images.images[rows])
 
     probe_of_images.logits = logits_through_the_network
     # when
@@ -141,7 +141,7 @@ def test_lwf_adds_the_divergence_from_the_pretrained_logits(network, target):
     set_up(algorithm, network, target)
     rows = np.array([2, 0, 7])
     with torch.no_grad():
-        teacher = network(algorithm.inputs[rows])
+        teacher = network(algorithm.images[rows])
     student = (teacher + noise(*teacher.shape)).requires_grad_()
     # when
     penalty = algorithm.penalty(rows, student)
@@ -416,7 +416,7 @@ def penalty_after_a_move(algorithm, network, target, rows, seed=0):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    penalty = algorithm.penalty(rows, model(algorithm.inputs[rows]))
+    penalty = algorithm.penalty(rows, model(algorithm.images[rows]))
     return penalty, model, start
 
 
@@ -524,7 +524,10 @@ def sampled_labels(network, images, seed):
 def test_ewcs_fisher_is_of_the_reference_dataset_where_there_is_one(network, target):
     # given
     reference = SimpleNamespace(
-        images=target.images[::-1].copy()[:4], labels=target.labels[:4], space=target.space
+        rows=None,
+        images=target.images[::-1].copy()[:4],
+        labels=target.labels[:4],
+        space=target.space,
     )
     settings = {**FISHER, "fisher": "empirical", "fisher_images": 10}
 
@@ -546,7 +549,7 @@ def test_ewcs_fisher_is_of_the_reference_dataset_where_there_is_one(network, tar
 def test_replay_adds_the_cross_entropy_of_the_reference(network, target):
     # given
     reference = SimpleNamespace(
-        images=target.images[:3], labels=target.labels[:3], space=target.space
+        rows=None, images=target.images[:3], labels=target.labels[:3], space=target.space
     )
     replay = set_up(with_defaults(Replay, lr=0.1, weight=0.5), network, target, reference)
     # when
@@ -592,7 +595,7 @@ def test_the_released_lwf_distils_class_logits_without_the_square(network, targe
     rows = np.array([1, 4])
     student = noise(2, 1000)
     with torch.no_grad():
-        teacher = network(algorithm.inputs[rows])
+        teacher = network(algorithm.images[rows])
     # when
     penalty = algorithm.penalty(rows, student)
     # then
@@ -644,7 +647,7 @@ def test_the_prompt_trains_by_the_gradient_through_the_network(network, target):
     one_step = replace(TRAINING, epochs=1, batch_size=10, warmup_fraction=0.0)
     # when
     model, history = trained(algorithm, network, target, one_step)
-    stored = algorithm.state_delta(network.state_dict())
+    stored = algorithm.changed_tensors(network.state_dict())
     # then
     border = torch.zeros(3, 64, 64, requires_grad=True)
     logits = network(normalised(target.images) + border)
@@ -697,7 +700,7 @@ def test_lora_adds_alpha_over_r_times_the_product_of_its_factors(make_network, t
     )
     # when
     model, _ = trained(algorithm, network, target)
-    updated_tensors = add_low_rank_updates(start, algorithm.state_delta(start))
+    updated_tensors = add_low_rank_updates(start, algorithm.changed_tensors(start))
     # then
     assert updated_tensors
     for name, tensor in updated_tensors.items():
@@ -720,7 +723,7 @@ def test_lora_starts_as_the_network_and_trains_its_factors_alone(make_network, t
     # when
     algorithm = set_up(with_defaults(LowRankAdaptation, **ADAPT), network, target)
     # then
-    expected_logits = network(algorithm.inputs[rows])
+    expected_logits = network(algorithm.images[rows])
     torch.testing.assert_close(algorithm.logits(rows), expected_logits, rtol=1e-5, atol=1e-5)
     trained_names = [name for name, _ in algorithm.trainable()]
     assert len(algorithm.layers) > 0
@@ -947,9 +950,9 @@ def test_lwfs_teacher_computes_in_the_students_precision(
     algorithm = set_up(with_defaults(LearningWithoutForgetting, **DISTIL), network, target)
     rows = np.arange(10)
     with torch.no_grad():
-        student_in_single_precision = network(algorithm.inputs[rows])
+        student_in_single_precision = network(algorithm.images[rows])
         with in_bf16:
-            student = network(algorithm.inputs[rows]).float()
+            student = network(algorithm.images[rows]).float()
     # when
     penalty = algorithm.penalty(rows, student)
     penalty_in_single_precision = algorithm.penalty(rows, student_in_single_precision)
@@ -974,10 +977,10 @@ def test_replay_and_the_probes_features_compute_in_the_precision_that_was_chosen
     draws = np.random.default_rng([seed, step, first_row, 1])
     replayed_rows = draws.choice(10, size=10, replace=False)
     with in_bf16:
-        logits = network(replay.inputs[replayed_rows])
+        logits = network(replay.images[replayed_rows])
     cross_entropy = cross_entropy_by_hand(logits, target, replayed_rows)
     assert penalty.item() == pytest.approx(cross_entropy.item(), rel=1e-6)
-    feature_map = network.forward_features(probe.inputs[ALL_ROWS])
+    feature_map = network.forward_features(probe.images[ALL_ROWS])
     in_single_precision = network.forward_head(feature_map, pre_logits=True)
     largest_difference = (features - in_single_precision).abs().max()
     relative_difference = largest_difference / in_single_precision.abs().max()

@@ -19,8 +19,8 @@ from rib.base.errors import UserError
 from rib.methods.ft import FullFineTuning
 from rib.methods.visual_prompt import VisualPrompting
 from rib.models.augmentation import Augmentation, recipe_transform
-from rib.training import finetune
-from rib.training.finetune import train
+from rib.training import loop
+from rib.training.loop import train
 from tiny.changed import replace
 from tiny.training import (
     CPU,
@@ -87,7 +87,7 @@ def bare_loop(network, target, training, take_step, seed=0, augmentation=None):
     """
     model = with_frozen_norms(network)
     parameters = list(model.parameters())
-    inputs = images_of(target).inputs
+    inputs = images_of(target)
     labels = torch.from_numpy(target.labels)
     n = len(labels)
     batch_size = training.batch_size
@@ -233,7 +233,7 @@ def test_training_sees_the_images_as_they_are_augmented_in_each_epoch(network, t
     sgd_without_augmentation = steps_of_torch(torch.optim.SGD, momentum=0.9)
     model = copy.deepcopy(network)
     task = task_of(model, target)
-    task.target.inputs.augmentation = augmentation
+    task.target.augmentation = augmentation
     method = with_defaults(FullFineTuning, lr=LR)
     method.setup(task)
     # when
@@ -301,7 +301,7 @@ def steps_of_parameters(model, target, training, monkeypatch):
     """
     name_of_parameter = {id(parameter): name for name, parameter in model.named_parameters()}
     steps = []
-    take_step = finetune._take_step
+    take_step = loop.take_step
 
     def note_and_take_step(method, optimizer, *arguments):
         step_of_name = {}
@@ -313,7 +313,7 @@ def steps_of_parameters(model, target, training, monkeypatch):
         steps.append(step_of_name)
         return take_step(method, optimizer, *arguments)
 
-    monkeypatch.setattr(finetune, "_take_step", note_and_take_step)
+    monkeypatch.setattr(loop, "take_step", note_and_take_step)
     method = with_defaults(FullFineTuning, lr=LR)
     method.setup(task_of(model, target))
     pretrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -437,7 +437,7 @@ def test_the_norm_that_is_clipped_is_that_of_what_is_trained(network, target, mo
         norms_after.append(norms_of_parts.norm().item())
         return norm
 
-    monkeypatch.setattr(finetune.nn.utils, "clip_grad_norm_", note_and_clip)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", note_and_clip)
     # when
     trained(with_defaults(FullFineTuning, lr=LR), network, target, replace(ADAMW, clip_norm=limit))
     # then
@@ -470,6 +470,6 @@ def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target)
 
 
 def test_inputs_of_these_tests_are_the_images(target):
-    pixels = images_of(target).inputs[np.arange(3)]
+    pixels = images_of(target)[np.arange(3)]
     expected = normalised(target.images[:3], HALF, HALF)
     torch.testing.assert_close(pixels, expected, rtol=1e-5, atol=1e-6)

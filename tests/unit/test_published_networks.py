@@ -8,7 +8,7 @@ import torch
 from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.config.grid import Grid
-from rib.models.convert import ModelOutput, convert
+from rib.models.convert import convert
 from rib.models.network import load
 from rib.models.settings import ConversionSettings
 from tiny.grids import grid, project_catalog
@@ -31,9 +31,19 @@ def converted(grid_of_networks, name, file, folder):
     settings = ConversionSettings(
         **grid_of_networks.conversion(name), view=None, compute=COMPUTE, code=CODE
     )
-    output = ModelOutput(folder / "weights.safetensors", folder / "model.json")
-    convert(archives=[file], reference=None, settings=settings, output=output)
+    convert_with(settings, file, folder)
     return folder
+
+
+def convert_with(settings, file, folder):
+    """Convert a file with settings, into a folder."""
+    convert(
+        archives=[file],
+        reference=None,
+        settings=settings,
+        weights=folder / "weights.safetensors",
+        description=folder / "model.json",
+    )
 
 
 def test_every_file_is_the_pinned_one_of_an_entry_and_listed_in_the_readme(fashion):
@@ -90,10 +100,9 @@ def test_weights_of_another_architecture_with_a_pinned_digest_are_refused(fashio
         compute=COMPUTE,
         code=CODE,
     )
-    output = ModelOutput(tmp_path / "weights.safetensors", tmp_path / "model.json")
     # when
     with pytest.raises(UserError, match=f"{NAME}.*resnet10t") as error:
-        convert(archives=[other], reference=None, settings=settings, output=output)
+        convert_with(settings, other, tmp_path)
     # then
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == [other]

@@ -23,7 +23,8 @@ from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
 from rib.methods.base import Task, load_algorithm
 from rib.models.augmentation import Augmentation, recipe_transform
-from rib.training import finetune, training_state
+from rib.training import loop, training_state
+from rib.training.divergence import DivergenceError
 from rib.training.training_state import TrainingState
 from tiny import training
 from tiny.changed import replace
@@ -99,6 +100,7 @@ def images():
     keys = ("a", "b", "c", "d", "e")
     outputs = ((0,), (10,), (20,), (30,), (40,))
     return SimpleNamespace(
+        rows=None,
         images=rng.integers(0, 255, (IMAGES, SIDE, SIDE, 3)).astype(np.uint8),
         labels=np.arange(IMAGES) % 5,
         space=LabelSpace(keys, outputs, keys),
@@ -128,9 +130,9 @@ def train(name, network, images, saved=None, recipe=SGD, **settings):
     target = images_of(images)
     reference = images_of(images)
     if recipe.augmentation:
-        target.inputs.augmentation = Augmentation(recipe_transform(recipe.augmentation, SIDE), 0)
+        target.augmentation = Augmentation(recipe_transform(recipe.augmentation, SIDE), 0)
     algorithm.setup(Task(copy.deepcopy(network), target, reference, 0))
-    history, changed = finetune.train(algorithm, network.state_dict(), recipe, RUN, CPU, saved)
+    history, changed = loop.train(algorithm, network.state_dict(), recipe, RUN, CPU, saved)
     return Trained(history, changed)
 
 
@@ -166,7 +168,7 @@ def interrupt_trainings(monkeypatch, last_steps):
     Returns:
         What counts the steps since the last interruption.
     """
-    take_step = finetune._take_step
+    take_step = loop.take_step
     remaining = list(last_steps)
     counter = StepCounter()
 
@@ -179,7 +181,7 @@ def interrupt_trainings(monkeypatch, last_steps):
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(finetune, "_take_step", take_step_and_interrupt)
+    monkeypatch.setattr(loop, "take_step", take_step_and_interrupt)
     return counter
 
 
@@ -244,7 +246,7 @@ def test_a_process_killed_at_random_moments_gives_the_same_bytes(
     # given
     saved = tmp_path / "state.pt"
     ended = tmp_path / "ended"
-    take_step = finetune._take_step
+    take_step = loop.take_step
     start = time.monotonic()
     undisturbed = train("ft", network, images)
     seconds_per_step = (time.monotonic() - start) / STEPS
@@ -258,7 +260,7 @@ def test_a_process_killed_at_random_moments_gives_the_same_bytes(
                 time.sleep(600)
             return take_step(*arguments)
 
-        monkeypatch.setattr(finetune, "_take_step", take_step_or_wait)
+        monkeypatch.setattr(loop, "take_step", take_step_or_wait)
         trained = train("ft", network, images, saved)
         safetensors.torch.save_file(
             trained.changed, ended, {"history": json.dumps(trained.history)}
@@ -293,7 +295,7 @@ def let_second_epoch_diverge(monkeypatch, is_killed_before=False):
     Args:
         is_killed_before: whether training is killed in the step before that.
     """
-    take_step = finetune._take_step
+    take_step = loop.take_step
 
     def take_step_and_diverge(algorithm, *arguments):
         if is_killed_before and algorithm.step == LAST_STEP_OF_SECOND_EPOCH - 1:
@@ -303,7 +305,7 @@ def let_second_epoch_diverge(monkeypatch, is_killed_before=False):
             return result * float("nan")
         return result
 
-    monkeypatch.setattr(finetune, "_take_step", take_step_and_diverge)
+    monkeypatch.setattr(loop, "take_step", take_step_and_diverge)
 
 
 def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
@@ -312,7 +314,7 @@ def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
     saved = tmp_path / "state.pt"
     with monkeypatch.context() as patch:
         let_second_epoch_diverge(patch)
-        with pytest.raises(finetune.DivergenceError) as undisturbed:
+        with pytest.raises(DivergenceError) as undisturbed:
             train("ft", network, images)
     with monkeypatch.context() as patch:
         let_second_epoch_diverge(patch, is_killed_before=True)
@@ -320,7 +322,7 @@ def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
             train("ft", network, images, saved)
     with monkeypatch.context() as patch:
         let_second_epoch_diverge(patch)
-        with pytest.raises(finetune.DivergenceError) as resumed:
+        with pytest.raises(DivergenceError) as resumed:
             train("ft", network, images, saved)
     assert resumed.value.finite_epochs == undisturbed.value.finite_epochs == 1
     assert len(resumed.value.finite_changes) > 10

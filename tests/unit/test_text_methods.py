@@ -27,7 +27,7 @@ from rib.models.checkpoint import apply
 from rib.models.network import head_parameters
 from rib.models.text import text_tokens
 from rib.training import training_state
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny.changed import replace
 from tiny.texts import NAMES, SPACE, TEMPLATES, Letters, open_clip_model, photos, ready, taken_apart
 from tiny.training import CPU, RUN, TRAINING, masked, normalised, trained, with_defaults
@@ -468,7 +468,7 @@ def test_lipsum_ft_adds_half_the_mean_squared_gap_of_energies(clip, stored, monk
     for step in (0, 3):
         algorithm.step = step
         logits = algorithm.logits(ROWS)
-        assert torch.equal(logits, algorithm.model(algorithm.inputs[ROWS]))
+        assert torch.equal(logits, algorithm.model(algorithm.images[ROWS]))
 
         penalties[step] = algorithm.penalty(ROWS, logits)
 

@@ -27,13 +27,14 @@ from rib.data.splits import read_split
 from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.score import correct
 from rib.methods.ft import FullFineTuning
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.state import network_in_state
 from rib.monitoring import watch as watching
 from rib.monitoring.event_file import PREFIX
 from rib.monitoring.watch import Watch, datasets_there
-from rib.training import finetune, training_state
-from rib.training.finetune import train, write_history
+from rib.training import loop, training_state
+from rib.training.history import write_history
+from rib.training.loop import train
 from tiny.changed import replace
 from tiny.project import ROOT
 from tiny.training import (
@@ -213,7 +214,7 @@ def test_a_watched_and_monitored_training_has_the_same_bytes_and_draws_the_same_
 def accuracy_of_checkpoint(project, checkpoint, files):
     """Accuracy of a checkpoint on the images of a dataset that are monitored, and their number."""
     dataset = load_dataset(files, VIEW, "select")
-    inputs = Inputs.of(dataset, {"mean": MEAN, "std": STD}, CPU)
+    inputs = Images(dataset, {"mean": MEAN, "std": STD}, CPU)
     network = network_in_state(project.folder / "model", {"x": 1.0}, {"x": checkpoint}, inputs)
     is_right = correct(network, inputs, dataset, 4, "")
     return is_right.float().mean().item(), len(dataset.labels)
@@ -329,7 +330,7 @@ def test_gradient_norm_is_that_before_clipping(project):
 
 def interrupt_at_step(monkeypatch, interrupted_step):
     """Raise KeyboardInterrupt in a step of a training, counted from 1."""
-    take_step = finetune._take_step
+    take_step = loop.take_step
     steps = itertools.count(1)
 
     def take_step_or_raise(*arguments):
@@ -337,7 +338,7 @@ def interrupt_at_step(monkeypatch, interrupted_step):
             raise KeyboardInterrupt
         return take_step(*arguments)
 
-    monkeypatch.setattr(finetune, "_take_step", take_step_or_raise)
+    monkeypatch.setattr(loop, "take_step", take_step_or_raise)
 
 
 @pytest.mark.parametrize("every", [0, 1e9])

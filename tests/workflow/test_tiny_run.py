@@ -341,8 +341,8 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
     """
     for file, old, new in [
         ("methods/lwf.py", "the teacher sees", "as said, the teacher sees"),
-        ("training/finetune.py", "# resuming would diverge again", "# it would diverge again"),
-        ("training/finetune.py", "training images are correct", "training images are right"),
+        ("training/divergence.py", "# resuming would diverge again", "# it would diverge again"),
+        ("training/fit.py", "training images are correct", "training images are right"),
         ("evaluation/evaluate.py", "a logit is not finite", "a logit is infinite"),
         ("data/download.py", "HEARTBEAT = 5.0", "HEARTBEAT = 6.0"),
         ("jobs/gpu_lock.py", "POLL = 0.5", "POLL = 0.6"),

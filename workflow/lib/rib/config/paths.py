@@ -78,7 +78,7 @@ class Paths:
 
     @cached_property
     def geometries(self) -> dict[str, Geometry]:
-        """Geometries of the models' images, by key."""
+        """Geometries of the models' images, each by its key, such as `224`."""
         return {geometry.key: geometry for geometry in map(self._grid.geometry, self._grid.models)}
 
     def geometry_of(self, model: str) -> str:

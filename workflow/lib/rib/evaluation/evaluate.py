@@ -23,7 +23,7 @@ from rib.evaluation.networks import NetworkState, RunNetworks, states_as_json
 from rib.evaluation.score import score
 from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.state import network_in_state
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -78,9 +78,7 @@ def evaluate(
     device = devices.start(settings.compute)
     preprocessing = networks.preprocessing
     prepared_datasets = [load_dataset(files, settings.view, settings.split) for files in datasets]
-    inputs_of_datasets = [
-        Inputs.of(dataset, preprocessing, device) for dataset in prepared_datasets
-    ]
+    inputs_of_datasets = [Images(dataset, preprocessing, device) for dataset in prepared_datasets]
     models = [
         network_in_state(
             networks.model_folder, state.mixture, networks.checkpoints, inputs_of_datasets[0]
@@ -100,7 +98,7 @@ def evaluate(
         is_in_part = images_of_part(index, settings.part)
         images_of_datasets = [int(is_in_part[dataset.index["row"]].sum())]
         dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
-        inputs = Inputs.of(dataset_of_batches, preprocessing, device)
+        inputs = Images(dataset_of_batches, preprocessing, device)
         rows_of_batches = rows_of_networks(
             run, networks.states, models, [dataset_of_batches], [inputs], batch_size
         )
@@ -143,7 +141,7 @@ def rows_of_networks(
     states: Sequence[NetworkState],
     networks: Sequence[Callable[[Tensor], Tensor]],
     datasets: Sequence[PreparedDataset],
-    inputs_of_datasets: Sequence[Inputs],
+    inputs_of_datasets: Sequence[Images],
     evaluation_batch_size: int,
 ) -> pa.Table:
     """Rows of the networks of a job, one per network and image, as `evaluate` writes them.

@@ -22,7 +22,7 @@ from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.networks import RunNetworks, mixture_of_run
 from rib.models.checkpoint import apply
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.network import Classifier, OpenClipClassifier, load
 from rib.models.weights import read_state, with_weights
 
@@ -93,7 +93,7 @@ def export_network(
     else:
         exported = _export_to_timm(model, label_names, preprocessing, weights.parent)
     images = first_images(load_dataset(target, view, TEST), CHECKED)
-    inputs = Inputs.of(images, preprocessing, CPU)[:]
+    inputs = Images(images, preprocessing, CPU)[:]
     with torch.inference_mode():
         is_same = torch.equal(model(inputs), exported.eval()(inputs))
     if not is_same:

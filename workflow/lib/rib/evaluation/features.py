@@ -22,7 +22,7 @@ from rib.evaluation.finite import refuse_infinite
 from rib.evaluation.networks import RunNetworks, mixture_of_run
 from rib.evaluation.settings import FeatureSettings
 from rib.models import device as devices
-from rib.models.inputs import Inputs, slices
+from rib.models.images import Images, slices
 from rib.models.layers import layers_of
 from rib.models.state import network_in_state
 
@@ -58,7 +58,7 @@ def compute_features(
     mixture = mixture_of_run(run, networks.states)
     device = devices.start(settings.compute)
     images = first_images(load_dataset(dataset, settings.view, TEST), settings.limit)
-    inputs = Inputs.of(images, networks.preprocessing, device)
+    inputs = Images(images, networks.preprocessing, device)
     network = network_in_state(networks.model_folder, mixture, networks.checkpoints, inputs)
     label = f"features of {run} on {dataset.name}"
     features_of_layers = features_of(network, inputs, settings.evaluation_batch_size, label)
@@ -100,7 +100,7 @@ def compute_epoch_features(
     device = devices.start(settings.compute)
     images = first_images(load_dataset(dataset, settings.view, TEST), settings.limit)
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
-    inputs = Inputs.of(images, preprocessing, device)
+    inputs = Images(images, preprocessing, device)
     label = f"features of {run} on {dataset.name}"
     features_of_snapshots = {}
     for number, path in enumerate(snapshots, start=1):
@@ -117,7 +117,7 @@ def compute_epoch_features(
 def _store(
     features_by_name: Mapping[str, Tensor],
     label: str,
-    inputs: Inputs,
+    inputs: Images,
     features: Path,
     manifest: Path,
 ) -> None:
@@ -131,7 +131,7 @@ def _store(
 
 @torch.inference_mode()
 def features_of(
-    model: nn.Module, inputs: Inputs, evaluation_batch_size: int, label: str
+    model: nn.Module, inputs: Images, evaluation_batch_size: int, label: str
 ) -> dict[str, Tensor]:
     """Features of all images by layer (`stage1`, ...): (n, d) float32 on the CPU.
 

@@ -19,7 +19,7 @@ from rib.evaluation.settings import FisherSettings
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.fisher import fisher_diagonal
-from rib.models.inputs import Images
+from rib.models.images import Images
 from rib.models.network import load
 
 
@@ -53,7 +53,7 @@ def compute_fisher(
     else:
         target = load_dataset(dataset, settings.view, TRAIN)
         trained_on = subset(target, run.size, run.seed)
-    images = Images.of(trained_on, networks.preprocessing, device)
+    images = Images(trained_on, networks.preprocessing, device)
     pretrained, _ = load(networks.model_folder, device)
     network = apply(pretrained, mixture, networks.checkpoints).eval()
     diagonal = fisher_diagonal(network, images, settings.kind, settings.fisher_images, run.seed)

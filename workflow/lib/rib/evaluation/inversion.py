@@ -32,7 +32,7 @@ from rib.evaluation.networks import RunNetworks, mixture_of_run
 from rib.evaluation.settings import InversionSettings
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.inputs import Inputs, in_batches
+from rib.models.images import Images, in_batches
 from rib.models.layers import layers_of
 from rib.models.merge import Mixture
 from rib.models.network import load
@@ -172,7 +172,7 @@ def invert_run(
     mixture = mixture_of_run(run, networks.states)
     device = devices.start(settings.compute)
     chosen = first_images(load_dataset(dataset, settings.view, TEST), settings.images)
-    pixels = Inputs.of(chosen, AS_STORED, device)[:]
+    pixels = Images(chosen, AS_STORED, device)[:]
     representation = _represent(networks, mixture, settings.layer, device)
     mean = networks.preprocessing["mean"]
     images_to_start_from = starts(pixels, settings.start, mean, settings.seed)
@@ -268,7 +268,7 @@ def cross_features(
     }
     device = devices.start(settings.compute)
     chosen = first_images(load_dataset(dataset, settings.view, TEST), settings.images)
-    images_by_name = {"images": Inputs.of(chosen, AS_STORED, device)[:]}
+    images_by_name = {"images": Images(chosen, AS_STORED, device)[:]}
     tensors = {}
     for name, path in {"before": inverted_before, "after": inverted_after}.items():
         inversion = safetensors.torch.load_file(path, device.type)

@@ -20,7 +20,7 @@ from rib.evaluation.settings import NetworkSettings
 from rib.methods import stated_in
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.network import load
 
 
@@ -116,7 +116,7 @@ class Candidates:
         """Score an average of the checkpoints on all images, as an entry of the candidates."""
         pretrained, facts = load(self.model_folder, self.device)
         network = apply(pretrained, coefficients, self.checkpoints).eval()
-        inputs = Inputs.of(self.dataset, facts["preprocessing"], self.device)
+        inputs = Images(self.dataset, facts["preprocessing"], self.device)
         label = f"selecting on {self.dataset.name}"
         is_correct = correct(network, inputs, self.dataset, self.evaluation_batch_size, label)
         accuracy = is_correct.float().mean().item()

@@ -1,4 +1,4 @@
-"""Base class of fine-tuning methods; the training loop is in rib.training.finetune."""
+"""Base class of fine-tuning methods; the training loop is in rib.training.loop."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from rib.base.errors import UserError
 from rib.base.plugins import load_module, refused_settings
 from rib.methods import BelowOne, Positive, stated_in
-from rib.models.checkpoint import changed_tensors
-from rib.models.inputs import Images
+from rib.models.checkpoint import differing_tensors
+from rib.models.images import Images
 from rib.models.network import Classifier
 from rib.models.text import Text
 
@@ -79,7 +79,7 @@ class FineTuning:
         """Prepare for training; called once."""
         self.task = task
         self.model = task.model
-        self.inputs = task.target.inputs
+        self.images = task.target
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Named parameters that are trained."""
@@ -94,7 +94,7 @@ class FineTuning:
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target."""
-        return self.model(self.inputs[rows])
+        return self.model(self.images[rows])
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
         """Scalar that is minimised on a batch, for which `logits` was called before.
@@ -123,13 +123,13 @@ class FineTuning:
         """
         optimizer.step()
 
-    def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors to store in the checkpoint, in the form of rib.models.checkpoint.
 
         Args:
             pretrained: the pretrained state dict.
         """
-        return changed_tensors(pretrained, self.model.state_dict())
+        return differing_tensors(pretrained, self.model.state_dict())
 
 
 def load_algorithm(path: str | Path, settings: Mapping[str, Any], method: str) -> FineTuning:

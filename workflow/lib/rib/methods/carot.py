@@ -84,8 +84,8 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
     @torch.no_grad()
     def _teacher_similarities(self, rows: np.ndarray, captions: Tensor) -> Tensor:
         """The teacher's similarities (N, N) of images of the target and captions, tokens (N, L)."""
-        with autocast(self.inputs.device):
-            features = self.teacher.forward_features(self.inputs[rows])
+        with autocast(self.images.device):
+            features = self.teacher.forward_features(self.images[rows])
         return self.teacher_text.similarities(features, captions)
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:

@@ -47,7 +47,7 @@ class FeatureDistance(FineTuning):
         """Prepare for training: compute the pretrained features, if they fit into memory."""
         super().setup(task)
         with torch.no_grad():
-            features_of_one_image = _features(task.model, task.target.inputs[slice(1)])
+            features_of_one_image = _features(task.model, task.target[slice(1)])
         max_images = LARGEST_STORED // features_of_one_image.nbytes
         self.pretrained_features = pretrained_outputs(
             _features, task, max_images, "pretrained features"
@@ -56,7 +56,7 @@ class FeatureDistance(FineTuning):
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target."""
         # The features are of the same pass, for the penalty that follows.
-        self.features, output = scaled_features(self.model, self.inputs[rows])
+        self.features, output = scaled_features(self.model, self.images[rows])
         return self.model.forward_head(output)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from rib.methods.base import FineTuning, Task
 from rib.models.full_precision import without_autocast
 from rib.models.fuse_batch_norm import EXAMPLE, frozen_copy
-from rib.models.inputs import in_batches, rows_of
+from rib.models.images import in_batches, rows_of
 from rib.models.network import head_inputs, head_parameters
 
 FEATURE_BATCH = 64
@@ -38,15 +38,15 @@ class LinearProbing(FineTuning):
         """
         super().setup(task)
         self._linear_head()  # an error now if there is none
-        pretrained = frozen_copy(self.model, self.inputs[slice(EXAMPLE)])
+        pretrained = frozen_copy(self.model, self.images[slice(EXAMPLE)])
         # (n, d) of all images of the target; None if each epoch shows other images.
         self.stored_features: Tensor | None = None
-        if self.inputs.augmentation:
+        if self.images.augmentation:
             self.pretrained = pretrained
         else:
             features_of_images = partial(head_inputs, pretrained)
             self.stored_features = in_batches(
-                features_of_images, self.inputs, FEATURE_BATCH, "features"
+                features_of_images, self.images, FEATURE_BATCH, "features"
             )
 
     def _linear_head(self) -> nn.Linear | nn.Conv2d:
@@ -71,7 +71,7 @@ class LinearProbing(FineTuning):
         if self.stored_features is not None:
             return rows_of(self.stored_features, rows)
         with torch.no_grad():
-            return head_inputs(self.pretrained, self.inputs[rows])
+            return head_inputs(self.pretrained, self.images[rows])
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target, from their frozen features."""

@@ -52,7 +52,7 @@ class LipsumFineTuning(FineTuning):
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target."""
         # The features are kept for `penalty`, which is called next.
-        self.features = self.model.forward_features(self.inputs[rows])
+        self.features = self.model.forward_features(self.images[rows])
         return self.model.forward_head(self.features)
 
     @torch.no_grad()

@@ -39,10 +39,10 @@ class Replay(FineTuning):
         # As many random images of the proxy as the batch has, each at most once. The first row is
         # part of the seed, so that micro-batches of a step get different images.
         draws = np.random.default_rng([self.task.seed, self.step, int(rows[0]), REPLAY_STREAM])
-        number = min(len(rows), len(proxy.inputs))
-        proxy_rows = draws.choice(len(proxy.inputs), size=number, replace=False)
+        number = min(len(rows), len(proxy))
+        proxy_rows = draws.choice(len(proxy), size=number, replace=False)
         labels = proxy.labels_of(proxy_rows)  # before the forward pass, so that nothing waits
-        with autocast(proxy.inputs.device):
-            proxy_logits = self.model(proxy.inputs[proxy_rows])
+        with autocast(proxy.device):
+            proxy_logits = self.model(proxy[proxy_rows])
         scores = class_logits(proxy_logits.float(), proxy.members)
         return self.weight * F.cross_entropy(scores, labels)

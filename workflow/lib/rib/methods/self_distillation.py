@@ -52,8 +52,8 @@ class SelfDistillation(FineTuning):
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         """weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch."""
-        with torch.no_grad(), autocast(self.inputs.device):
-            teacher_logits = self.teacher(self.inputs[rows]).float()
+        with torch.no_grad(), autocast(self.images.device):
+            teacher_logits = self.teacher(self.images[rows]).float()
         distilled = divergence(teacher_logits, logits, self.temperature)
         # Where teacher and student are equal, as in the first step, the gradient is 0. Rounding in
         # the backward pass of log_softmax would miss that, so the penalty is multiplied by 0.

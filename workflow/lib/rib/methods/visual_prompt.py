@@ -32,9 +32,9 @@ class VisualPrompting(FineTuning):
     def setup(self, task: Task) -> None:
         """Prepare for training: make a prompt of random numbers, the same for the same seed."""
         super().setup(task)
-        side = self.inputs[slice(1)].shape[-1]
+        side = self.images[slice(1)].shape[-1]
         width = max(1, round(self.padding * side))
-        self.prompt = PaddingPrompt.of(side, width, self.inputs.device)
+        self.prompt = PaddingPrompt.of(side, width, self.images.device)
         generator = torch.Generator().manual_seed(task.seed)
         for strip in self.prompt.parameters():
             noise = torch.randn(strip.shape, generator=generator)
@@ -46,13 +46,13 @@ class VisualPrompting(FineTuning):
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target, to which the prompt is added."""
-        return self.model(self.prompt(self.inputs[rows]))
+        return self.model(self.prompt(self.images[rows]))
 
-    def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The strips of the prompt, to be stored, as `padding_prompt.top` and so on."""
         strips = {}
         for name, strip in self.trainable():
             strips[f"{PROMPT}{name}"] = strip.detach().cpu().contiguous()
         # The network differs if it started from another method's checkpoint.
-        changes_of_network = super().state_delta(pretrained)
+        changes_of_network = super().changed_tensors(pretrained)
         return {**strips, **changes_of_network}

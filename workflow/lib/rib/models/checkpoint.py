@@ -35,7 +35,9 @@ STATISTICS = ("running_mean", "running_var")
 COUNTER = "num_batches_tracked"
 
 
-def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def differing_tensors(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Tensors of a state dict that differ from an earlier one, contiguous and on the CPU."""
     changed = {}
     for name, tensor in after.items():

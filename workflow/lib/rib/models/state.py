@@ -9,15 +9,15 @@ from rib.config.run import ENSEMBLE
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.fuse_batch_norm import EXAMPLE, fuse_batch_norm
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.merge import Merge, Mixture
 from rib.models.network import load
 
 
 def network_in_state(
-    folder: Path, mixture: Mixture, checkpoints: Mapping[str, Path], inputs: Inputs
+    folder: Path, mixture: Mixture, checkpoints: Mapping[str, Path], images: Images
 ) -> nn.Module:
-    """The network of a run, in evaluation mode, ready for the given inputs.
+    """The network of a run, in evaluation mode, ready for the given images.
 
     Args:
         folder: output of the models job, with the network and its pretrained weights.
@@ -28,13 +28,13 @@ def network_in_state(
     Raises:
         UserError: a merged state has a padding prompt, or an algorithm refuses its parents.
     """
-    pretrained, _ = load(folder, inputs.device)
+    pretrained, _ = load(folder, images.device)
     model = apply(pretrained, mixture, checkpoints).eval()
-    return for_inference(model, mixture, inputs)
+    return for_inference(model, mixture, images)
 
 
-def for_inference(model: nn.Module, mixture: Mixture, inputs: Inputs) -> nn.Module:
-    """A network in evaluation mode, changed in place so that it scores the given inputs faster.
+def for_inference(model: nn.Module, mixture: Mixture, images: Images) -> nn.Module:
+    """A network in evaluation mode, changed in place so that it scores the given images faster.
 
     Args:
         mixture: what the network is made of.
@@ -42,6 +42,6 @@ def for_inference(model: nn.Module, mixture: Mixture, inputs: Inputs) -> nn.Modu
     # The networks of an ensemble may use each other's weights.
     is_ensemble = isinstance(mixture, Merge) and mixture.form == ENSEMBLE
     # On a GPU the gain is small, and bf16 rounds the fused weights again.
-    if inputs.device.type == "cpu" and not is_ensemble:
-        fuse_batch_norm(model, inputs[slice(EXAMPLE)])
+    if images.device.type == "cpu" and not is_ensemble:
+        fuse_batch_norm(model, images[slice(EXAMPLE)])
     return devices.compiled(model)

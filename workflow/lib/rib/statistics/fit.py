@@ -33,8 +33,9 @@ def fit_table(
     for others; otherwise there is no such column.
 
     Args:
-        fits: fit (0 to 1) of the checkpoints that make up each run's weights, by key (see
-            rib.config.run.parent_of).
+        fits: by run, the fit (0 to 1) of each checkpoint that makes up its weights, such as
+            {"ft, seed 0": 0.99, "ft, seed 1": 0.98} of a merge of two seeds. For the names of
+            checkpoints see rib.config.run.parent_of.
         accuracy: accuracies of runs on datasets, see rib.statistics.tables.accuracy_table. The fit
             of a merge is its accuracy on its target if its parents were trained on all of that, and
             NaN otherwise.

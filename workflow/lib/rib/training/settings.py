@@ -79,9 +79,8 @@ class FineTuningSettings(Settings):
 
     algorithm: str  # file of the method's algorithm
     settings: FreeSettings  # of the algorithm
-    parents: (
-        Texts  # keys of the checkpoints that training starts from; none for the pretrained model
-    )
+    # methods whose checkpoints training starts from, such as `ft`; none for the pretrained model
+    parents: Texts
     training: TrainingSettings | None  # None if the method has weights that were trained elsewhere
     view: DatasetView  # the part of the target and of the pretraining proxy that is used
     compute: ComputeSettings

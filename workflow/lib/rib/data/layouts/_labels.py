@@ -141,7 +141,7 @@ class Classes:
 
 
 def _class_of_each_text(dataset: DatasetSource) -> dict[str, int]:
-    """Class index by key and by name, without the names that several classes share."""
+    """Index of each class by its key in the label space, and by its name if no other has it."""
     space = dataset.space
     classes_of_name = Counter(space.names)
     class_of_text = {}
