@@ -164,7 +164,7 @@ class Catalog:
         where = f"datasets.yaml, {entry.name}"
         archives = () if owner.name in self._hub_sources else owner.archives
         _refuse_equal_files(archives, where)
-        self.layout_file(entry.layout)  # refuses an unknown one
+        known_name(entry.layout, self._layouts, "layout", where)
         self.check_layout_settings(entry.settings, where)
         _check_parts(entry, where)
         return replaced(entry, archives=archives)
@@ -268,7 +268,7 @@ class Catalog:
             raise UserError(f"{where}: give the layout of the photos, and its settings.")
         for key in photos:
             known_name(key, ("layout", "settings"), "key", where, "allowed")
-        self.layout_file(photos["layout"])
+        known_name(photos["layout"], self._layouts, "layout", where)
         settings_of_photos = photos.get("settings", {})
         if not isinstance(settings_of_photos, dict):
             raise UserError(f"{where}: give the settings by name.")
@@ -499,7 +499,7 @@ class Catalog:
             UserError: The entry has a key or a setting that is not allowed.
         """
         where = f"methods.yaml, {entry.name}"
-        self.algorithm_file(entry.algorithm)  # refuses an unknown one
+        known_name(entry.algorithm, self._algorithms, "algorithm", where)
         _check_keys_of_form(entry, where)
         settings = settings_of_entry(entry.settings, entry.trains, where)
         # A method that trains has one parent at most, which its entry calls starts_from.
@@ -665,7 +665,7 @@ class Catalog:
 
         It is data/layouts/<layout>.py of the library, or layouts/<layout>.py of a user's folder.
         """
-        return self._layouts[known_name(layout, self._layouts, "layout", "catalogue")]
+        return self._layouts[layout]
 
     def photos_layout_file(self, dataset: Dataset) -> Path | None:
         """File of the layout from which a dataset's layout takes its photos, if it does."""
