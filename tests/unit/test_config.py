@@ -13,15 +13,15 @@ from rib.config.entries import Dataset, Method, Recipe
 from rib.config.fields import Described
 from unit.conftest import published
 
-CLASSES = {
-    kind
+MODELS = {
+    name: kind
     for module in (config, entries, augmentation_entries, source_entries)
-    for kind in vars(module).values()
+    for name, kind in vars(module).items()
     if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not Described
 }
 
 
-@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS)
 def test_every_key_that_a_file_may_state_has_a_description(kind):
     for name, field in kind.model_fields.items():
         if name == "name" or name not in kind.DERIVED:
