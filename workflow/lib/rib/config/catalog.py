@@ -25,7 +25,7 @@ from rib.config import hub_datasets
 from rib.config.augmentation_entries import Augmentation
 from rib.config.checking import checked, checked_entries
 from rib.config.entries import EVALUATED, Dataset, Family, Method, Model, Recipe
-from rib.config.fields import Described, number, stated
+from rib.config.fields import Described, is_number, number, stated
 from rib.config.forms import CURVE, EXTERNAL, MERGES, SELECT
 from rib.config.hub_datasets import (
     HubRepository,
@@ -54,7 +54,6 @@ from rib.config.settings import (
 )
 from rib.config.source_entries import HF_DATASETS
 from rib.config.sources import ADDRESSES, redacted_addresses
-from rib.config.values import is_number
 from rib.config.yaml_files import read_yaml
 
 PROJECT_CATALOG = WORKFLOW / "catalog"

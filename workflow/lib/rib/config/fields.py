@@ -3,7 +3,8 @@
 import contextlib
 import math
 import re
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+import sys
+from typing import Annotated, Any, ClassVar, Literal, TypeGuard, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -59,6 +60,18 @@ class Described(Settings):
                 "allowed": ", ".join(sorted(allowed)) or "none",
             },
         )
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer: 1, but neither 1.0 nor True."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # false for NaN, too
 
 
 def number(text: object) -> object:

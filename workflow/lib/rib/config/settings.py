@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rib.base.errors import UserError
-from rib.config.fields import number
+from rib.config.fields import is_number, is_whole, number
 from rib.config.messages import known_name, show
-from rib.config.values import is_number, is_whole
 
 RECIPE = "recipe"
 LENGTH = ("epochs", "steps")  # of training

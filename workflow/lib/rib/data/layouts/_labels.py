@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from rib.base.errors import UserError
 from rib.base.progress import log
 from rib.base.text import printable
+from rib.config.fields import is_whole
 from rib.config.label_space import imagenet_wnids
 from rib.config.messages import nearest, show
-from rib.config.values import is_whole
 from rib.data.images import DatasetSource
 
 LONGEST_TEXT = 1000  # characters of a label, an id or a slice
