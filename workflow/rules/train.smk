@@ -187,7 +187,7 @@ def fine_tuning_settings(wildcards):
     algorithm = CATALOG.algorithm_file(method.algorithm)
     settings = FineTuningSettings(
         algorithm=local(algorithm),
-        settings=GRID.settings(wildcards.method, wildcards.model),
+        settings=GRID.settings_on(wildcards.method, wildcards.model),
         parents=GRID.parents_of(wildcards.method),
         training=training_of(wildcards.method, wildcards.target, wildcards.size),
         view=view_of(wildcards.model, *GRID.datasets_of_training(wildcards)),

@@ -36,6 +36,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     Raises:
         UserError: A choice is unknown, of another family, or can't be run.
     """
+    # Datasets and models.
     family_name = known_name(config["family"], catalog.families, "family", "config")
     family = catalog.families[family_name]
     datasets = choices.choose_datasets(config, family, catalog)
@@ -44,10 +45,12 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     catalog = catalog.with_models(choices.library_models(config, family))
     models, notices_on_models = choices.choose_models(config, family, catalog, reference)
     targets, notices_on_targets = choices.choose_targets(config, family, catalog, datasets)
+    # What holds for all runs.
     split_fractions = choices.choose_split_fractions(config, family)
     choices.check_scores(family, catalog)
     choices.check_subset_ceiling(family, catalog)
     uncropped = choices.choose_uncropped(config, family, catalog)
+    # Methods: which are run depends on how many variants their sweeps have.
     recipes = choices.choose("recipes", catalog.recipes, config, family)
     variants = Variants(recipes, config, family, catalog)
     entries_of_methods, notices_on_methods = choices.choose_methods(
@@ -85,6 +88,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
         ],
         entries_of_methods=entries_of_methods,
     )
+    # What can be checked only when all is chosen.
     _check_external_weights(grid)
     _check_learning_rates(grid)
     grid = _with_hub_files(grid)
@@ -231,7 +235,7 @@ class Grid:
             return PRETRAINED
         return self.methods[method].evaluation
 
-    def settings(self, method: str, model: str) -> dict[str, Any]:
+    def settings_on(self, method: str, model: str) -> dict[str, Any]:
         """Settings of a method's algorithm on a model, with the model's own learning rate.
 
         A rate that is stated for a model comes before that of its group, and that before `other`.
@@ -267,7 +271,10 @@ class Grid:
         return None
 
     def training(self, method: str) -> dict[str, Any]:
-        """How a method is trained (rib.training.settings.TrainingSettings)."""
+        """How a method is trained (rib.training.settings.TrainingSettings).
+
+        The learning rate is a setting of the method (see `settings_on`).
+        """
         method_entry = self.methods[method]
         assert method_entry.recipe is not None  # of a method that trains
         training = dict(self.catalog.recipes[method_entry.recipe].training)
@@ -303,7 +310,7 @@ class Grid:
         ]
 
     def has_ceiling(self, target: str, size: str) -> bool:
-        """Whether this size of a target is a part of more images than the family's ceiling has.
+        """Whether a size is a part of a target that has more images than the family's ceiling.
 
         Numbers of images are those that the entries state, within the budget; a target whose entry
         states none has no ceiling.
@@ -360,18 +367,18 @@ class Grid:
 
     def shared_training(self) -> dict[str, Any]:
         """Settings of training that all methods have, in the order of config."""
-        return {key: self.setting(key) for key in self.config["training"] if key not in LENGTH}
+        return {key: self.choice(key) for key in self.config["training"] if key not in LENGTH}
 
-    def setting(self, key: str) -> Any:
-        """A setting of config.yaml, with `default` replaced by the family's.
+    def choice(self, key: str) -> Any:
+        """A choice of config.yaml, with `default` replaced by the family's.
 
         Args:
             key: at the top of config.yaml or under `training`, such as `image_size`.
         """
-        setting = self.config["training"].get(key, self.config.get(key))
-        if setting == "default":
+        choice = self.config["training"].get(key, self.config.get(key))
+        if choice == "default":
             return getattr(self.family.defaults, key)
-        return setting
+        return choice
 
     def datasets_of_training(self, run: Run) -> list[str]:
         """Datasets that the training of a run reads: its target, and the proxy if it needs that."""
@@ -462,7 +469,7 @@ class Grid:
         Config may override the size of the model's entry, and the family what the crop keeps.
         """
         preprocessing = self.models[model].preprocessing
-        size = self.setting("image_size")
+        size = self.choice("image_size")
         if size == "native":
             size = preprocessing.input_size
         if self.family.crop_pct is not None:
@@ -530,7 +537,7 @@ def _check_learning_rates(grid: Grid) -> None:
     """Raise a UserError if a method that is run on a model has no learning rate for it."""
     for model in grid.models:
         for method in grid.methods_of(model):
-            grid.settings(method, model)  # raises if there is no rate
+            grid.settings_on(method, model)  # raises if there is no rate
 
 
 def _with_hub_files(grid: Grid) -> Grid:

@@ -37,7 +37,7 @@ def as_config(grid: Grid) -> dict[str, Any]:
     choices_of_grid["models"] = models
     choices_of_grid["methods"] = grid.entries_of_methods
     choices_of_grid["targets"] = grid.targets
-    choices_of_grid["image_size"] = grid.setting("image_size")
+    choices_of_grid["image_size"] = grid.choice("image_size")
     choices_of_grid["train_subset"] = [_size_in_config(size) for size in grid.sizes]
     choices_of_grid["training"] = grid.config["training"] | grid.shared_training()
     return {key: choices_of_grid[key] for key in choices_of_grid if key not in OF_CALL}
@@ -108,7 +108,7 @@ def resolved(grid: Grid) -> dict[str, Any]:
         "recipes": list(dict.fromkeys(recipes)),
         "targets": grid.targets,
         "compare_to": grid.compare_to,
-        "image_size": grid.setting("image_size"),
+        "image_size": grid.choice("image_size"),
         "train_subset": grid.sizes,
         "training": grid.shared_training(),
     }

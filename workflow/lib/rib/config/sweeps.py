@@ -261,9 +261,9 @@ class Variants:
         settings = _with_learning_rate_first(self.settings(method, recipe))
         settings.pop(RECIPE, None)
         swept_settings = _swept_settings(settings, method)
-        default_recipe = method.settings.get(RECIPE, self.family.defaults.recipes[0])
+        recipe_without_name = method.settings.get(RECIPE, self.family.defaults.recipes[0])
         recipe_in_name = {}
-        if recipe and recipe != default_recipe:
+        if recipe and recipe != recipe_without_name:
             recipe_in_name[RECIPE] = recipe
         combinations_of_values = itertools.product(*swept_settings.values())
         combinations_of_parents = self._combinations_of_parents(method)
@@ -280,19 +280,19 @@ class Variants:
             # One value of each swept setting, such as {"lr": 1e-5, "alpha": 0.5}.
             value_of_setting = dict(zip(swept_settings, swept_values, strict=True))
             settings_in_name = _settings_in_name(recipe_in_name | value_of_setting, parents)
-            variant = method.model_copy(
+            unnamed = method.model_copy(
                 update={
                     "settings": settings | value_of_setting,
                     "recipe": recipes.pop() if recipes else None,
                     "parents": tuple(parent.method.name for parent in parents),
                 }
             )
-            named = self._named(variant, settings_in_name)
+            named = self._named(unnamed, settings_in_name)
             in_name_without_rate = dict(settings_in_name)
             if RATE in value_of_setting:  # otherwise a rate in the name is that of a parent
                 del in_name_without_rate[RATE]
-            without_rate = self._named(variant, in_name_without_rate).name
-            evaluation, evaluated = self._evaluation_of(named, variant, parents)
+            without_rate = self._named(unnamed, in_name_without_rate).name
+            evaluation, evaluated = self._evaluation_of(named, unnamed, parents)
             yield Variant(
                 named.model_copy(
                     update={
@@ -305,7 +305,7 @@ class Variants:
             )
 
     def _evaluation_of(
-        self, named: Method, variant: Method, parents: Sequence[Variant]
+        self, named: Method, unnamed: Method, parents: Sequence[Variant]
     ) -> tuple[str, dict[str, dict[str, Any]]]:
         """Name of the job that evaluates a variant, and settings of all variants in that job.
 
@@ -315,23 +315,23 @@ class Variants:
 
         Args:
             named: the variant.
-            variant: the same with the name of its entry.
+            unnamed: the same with the name of its entry.
         """
         alone = named.name, {named.name: named.settings}
-        if variant.form != COEFFICIENTS:
+        if unnamed.form != COEFFICIENTS:
             return alone
-        entry = self.catalog.methods[variant.name]
-        stated = {**entry.settings, **self.settings_of_family.get(variant.name, {})}
+        entry = self.catalog.methods[unnamed.name]
+        stated = {**entry.settings, **self.settings_of_family.get(unnamed.name, {})}
         listed = _swept_settings(stated, entry)
         evaluated = {}
         for values in itertools.product(*listed.values()):
             value_of_setting = dict(zip(listed, values, strict=True))
-            name = self._named(variant, _settings_in_name(value_of_setting, parents)).name
+            name = self._named(unnamed, _settings_in_name(value_of_setting, parents)).name
             evaluated[name] = stated | value_of_setting
         if evaluated.get(named.name) != named.settings:
             return alone
         settings_in_name = _settings_in_name(dict.fromkeys(listed, ""), parents)
-        return self._named(variant, settings_in_name).name, evaluated
+        return self._named(unnamed, settings_in_name).name, evaluated
 
     def _combinations_of_parents(self, method: Method) -> Iterator[Sequence[Variant]]:
         """The lists of parents that variants of a method have, each in a variant of its own.

@@ -87,7 +87,7 @@ def evaluate(
     ]
     batch_size = settings.evaluation_batch_size
     if settings.part is None:
-        images_of_datasets = [len(dataset.labels) for dataset in prepared_datasets]
+        numbers_of_images = [len(dataset.labels) for dataset in prepared_datasets]
         table = rows_of_networks(
             run, networks.states, models, prepared_datasets, inputs_of_datasets, batch_size
         )
@@ -96,7 +96,7 @@ def evaluate(
         # depend on the images beside it.
         (dataset,) = prepared_datasets
         is_in_part = images_of_part(index, settings.part)
-        images_of_datasets = [int(is_in_part[dataset.index["row"]].sum())]
+        numbers_of_images = [int(is_in_part[dataset.index["row"]].sum())]
         dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
         inputs = Images(dataset_of_batches, preprocessing, device)
         rows_of_batches = rows_of_networks(
@@ -106,7 +106,7 @@ def evaluate(
     pq.write_table(table, rows, **ENCODING)
     facts_of_datasets = {
         dataset.name: {"n": number_of_images, "label_space": dataset.space.digest}
-        for dataset, number_of_images in zip(prepared_datasets, images_of_datasets, strict=True)
+        for dataset, number_of_images in zip(prepared_datasets, numbers_of_images, strict=True)
     }
     facts = {
         "device": device.type,
@@ -178,7 +178,7 @@ def _rows(
 
     Args:
         scores: tensors (n,) by name, for the n images.
-        alpha: None unless the run is a curve.
+        alpha: of a point of a curve, or a snapshot's share of training; else None.
     """
     number_of_images = len(dataset.labels)
     columns = {}

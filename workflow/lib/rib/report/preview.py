@@ -282,7 +282,7 @@ def runs_with_other_settings(grid: Grid, runs: Iterable[Run]) -> list[str]:
             continue
         training = from_params(TrainingSettings, grid.training_of(run.method, run.target, run.size))
         present = {
-            "settings": grid.settings(run.method, run.model),
+            "settings": grid.settings_on(run.method, run.model),
             "training": to_params(training),
         }
         if any(record["cfg"][key] != value for key, value in present.items()):

@@ -71,7 +71,8 @@ def finetune(
             own has computed it (see rib.evaluation.fisher).
         checkpoint: .safetensors file that is written, in the forms of rib.models.checkpoint.
         history: CSV file that is written, see `write_history`; None if nothing is trained here.
-        snapshots: checkpoints that are written at equal distances in training, the last at its end.
+        snapshots: checkpoints that are written at equal distances in training, the last at its end,
+            which is `checkpoint`.
         manifest: JSON file that is written: the device, the label space digest, the number of
             training images, steps and images seen, and the fit: the accuracy on the training images
             (at most 5,000) in evaluation mode, 0 to 1.

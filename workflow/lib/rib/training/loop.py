@@ -110,7 +110,7 @@ def train(
         batches_left = batches[len(sums) :]
         method.images.expect(micro_batches(batches_left, training.micro))
         for batch in batches_left:
-            _set_learning_rate(optimizer, rates[method.step])
+            _set_learning_rate(optimizer, rates[method.step])  # in place of the peak rate
             sums.append(take_step(method, optimizer, batch, training) * len(batch))
             method.step += 1
             progress.update(len(batch))

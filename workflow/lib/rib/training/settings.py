@@ -15,7 +15,8 @@ from rib.models.settings import ComputeSettings
 class TrainingSettings(Settings):
     """Length, batches, optimiser and schedule.
 
-    Those of the optimiser and the schedule are a recipe's (rib.config.entries.Recipe).
+    Optimiser and schedule are a recipe's (rib.config.entries.Recipe). The peak learning rate is not
+    here: it is a setting of the method.
     """
 
     batch_size: int  # images per step
