@@ -33,9 +33,9 @@ from rib.models.network import (
 )
 from rib.models.text import prompt_tokens, set_zero_shot_weights
 from rib.models.weights import with_weights
+from rib.training import loop
 from rib.training.gradient_checkpointing import checkpoint_gradients
 from rib.training.loop import make_optimizer
-from rib.training.step import take_step
 from tiny.architectures import ARCHITECTURES, cases
 from tiny.census import Census
 from tiny.methods import ALL_ROWS, check_frozen, check_restored, coloured_images, fine_tuned, set_up
@@ -614,6 +614,6 @@ def test_a_step_asks_a_gpu_for_nothing_that_it_can_not_do_at_once(name):
     census = Census()
     with census.of_steps():
         for number_of_images in (1, 2):
-            take_step(algorithm, optimizer, np.arange(number_of_images), TRAINING)
+            loop.take_step(algorithm, optimizer, np.arange(number_of_images), TRAINING)
     assert census.operators > 0 and not census.faults
     assert not strides_differ
