@@ -1018,7 +1018,7 @@ def test_a_rate_by_model_or_group_is_that_models_alone(catalog_with_groups):
     # when
     chosen = fine_tuned_with(catalog_with_groups, rates)
     # then
-    rates_of_models = {model: chosen.settings("ft", model)["lr"] for model in MODELS_IN_GROUPS}
+    rates_of_models = {model: chosen.settings_on("ft", model)["lr"] for model in MODELS_IN_GROUPS}
     assert rates_of_models == {"one": 0.1, "two": 0.2, "three": 0.3}
     shown_config = config_of(as_config(chosen), "config.yaml")
     pasted = resolve_grid(shown_config, catalog_with_groups)
@@ -1032,7 +1032,7 @@ def test_a_rate_for_other_models_is_that_of_models_without_their_own(catalog_wit
     # when
     chosen = fine_tuned_with(catalog_with_groups, rates)
     # then
-    rates_of_models = {model: chosen.settings("ft", model)["lr"] for model in MODELS_IN_GROUPS}
+    rates_of_models = {model: chosen.settings_on("ft", model)["lr"] for model in MODELS_IN_GROUPS}
     assert rates_of_models == {"one": 0.1, "two": 0.2, "three": 0.3}
     merges = [name for name in chosen.methods if name != "ft"]
     assert merges
@@ -1057,9 +1057,9 @@ def test_all_methods_run_on_all_networks_of_fashion_and_on_ones_own(with_entries
     stated_by_model = [
         name for name in trained if isinstance(chosen.methods[name].settings["lr"], dict)
     ]
-    rates = {name: chosen.settings(name, "mine")["lr"] for name in stated_by_model}
+    rates = {name: chosen.settings_on(name, "mine")["lr"] for name in stated_by_model}
     rates_of_closest = {
-        name: chosen.settings(name, "fashion_cnn_50k")["lr"] for name in stated_by_model
+        name: chosen.settings_on(name, "fashion_cnn_50k")["lr"] for name in stated_by_model
     }
     assert len(stated_by_model) == len(chosen.family.recipes["adamw"])
     assert rates == rates_of_closest
@@ -1079,12 +1079,12 @@ def test_rates_by_model_are_no_sweep_and_change_nothing_else(catalog_with_groups
     same_everywhere = fine_tuned_with(catalog_with_groups, 0.1)
     fewer_models = fine_tuned_with(catalog_with_groups, {"small": 0.1}, models=["one"])
     # then
-    settings = chosen.settings("ft", "one")
-    settings_if_same = same_everywhere.settings("ft", "one")
+    settings = chosen.settings_on("ft", "one")
+    settings_if_same = same_everywhere.settings_on("ft", "one")
     assert list(chosen.methods) == list(same_everywhere.methods)
     assert settings == settings_if_same
     assert list(settings) == list(settings_if_same)
-    assert fewer_models.settings("ft", "one") == settings
+    assert fewer_models.settings_on("ft", "one") == settings
 
 
 @pytest.mark.parametrize(
@@ -1122,7 +1122,7 @@ def test_a_family_may_state_rates_by_group(with_entries):
     # when
     chosen = grid(catalog, family="mine", methods=["ft"])
     # then
-    rates_of_models = {name: chosen.settings("ft", name)["lr"] for name in chosen.models}
+    rates_of_models = {name: chosen.settings_on("ft", name)["lr"] for name in chosen.models}
     assert rates_of_models == {"small_net": 0.02, "large_net": 0.01}
 
 

@@ -13,6 +13,7 @@ from scipy import stats
 
 from rib.analyses.selection import SELECTION
 from rib.base.errors import UserError
+from rib.config.shared_sources import source_groups
 from rib.report.page import page_tables
 from rib.statistics.bootstrap import object_weights
 from rib.statistics.counts import ALL_INDICES, Counts, RowFiles, write_counts
@@ -851,7 +852,7 @@ def test_datasets_that_share_source_images_have_one_group():
     groups = sweep.selection.groups
     assert list(groups) == sweep.ood
     assert groups["noto"] == "noto"
-    assert groups["fluent_flat"] == groups["fluent_3d"] == sweep.source_groups()["fluent_3d"]
+    assert groups["fluent_flat"] == groups["fluent_3d"] == source_groups(sweep)["fluent_3d"]
 
 
 @pytest.mark.parametrize(
