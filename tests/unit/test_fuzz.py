@@ -296,7 +296,7 @@ def written_paths(grid):
     for dataset, entry in grid.catalog.sources.items():
         for source in entry.archives:
             raw_paths.append(f"data/raw/{dataset}/{source['file']}")
-            partial_paths.append(f"work/partial/0-{source['file']}")
+            partial_paths.append(f"work/partial/{dataset}-{source['file']}")
     result_paths = [
         f"results/{family}/prepare/{name}/{key}"
         for name, key in itertools.product(prepared, geometries)

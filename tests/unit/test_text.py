@@ -298,7 +298,7 @@ def test_urls_in_config_are_refused_without_repeating_them(key, listed):
 )
 def test_logs_of_failed_downloads_have_no_signatures(tmp_path, monkeypatch, capsys, url):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rib.data.http.ATTEMPTS", 1)
+    monkeypatch.setattr("rib.data.mirrors.PAUSES", (0.0,))
     again = url.replace("[secret", "[")
     with (
         pytest.raises(SystemExit),

@@ -34,7 +34,7 @@ KIND_OF_PLACE = (
     "it), hub (a file of a repository, by huggingface_hub)"
 )
 WITHOUT_RECORD = r"(?!.*[.](manifest|provenance)[.]json\Z)"
-WHEEL = r"[^-]+-[^-]+(-[^-]+)?-[^-]{3,}-[^-]+-[^-]+[.]whl"
+WHEEL = r"[^-]+-[^-]+(-[^-]+)?-[^-]{3,}-none-any[.]whl"
 PATH_ON_HUB = r"([A-Za-z0-9_][ -.0-\[\]-~]*/)*[A-Za-z0-9_][ -.0-\[\]-~]*"
 
 Repository = Annotated[str, matching(REPOSITORY)]
@@ -45,10 +45,6 @@ Package = Annotated[str, matching(r"(@[A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_]
 Version = Annotated[str, matching("[A-Za-z0-9.+-]+")]
 Digest = Annotated[str, matching(r"(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|sha(256|512)-.+)")]
 Member = Annotated[str, matching(r"([A-Za-z0-9_][A-Za-z0-9_.+~-]*/)*[A-Za-z0-9_][A-Za-z0-9_.+~-]*")]
-OF_MEMBER = (
-    "the file in the Debian package that is the content, for example usr/share/x; of kind http and "
-    "hub, if it is given, the file there is a .deb"
-)
 OF_DIGEST = "pinned digest: sha256:<hex>, md5:<hex> or sha512-<base64>; optional for hub and folder"
 OF_FILE = "file name of the archive in data/raw; for a folder <dataset>.tar by default"
 OF_PATH = (
@@ -75,7 +71,6 @@ class Place(Described):
 class HttpPlace(Place):
     kind: Literal["http"] = Field(description=KIND_OF_PLACE)
     url: Url = Field(description="kind http: its URL, without a user name")
-    member: Member | None = Field(None, description=OF_MEMBER)
 
 
 class AptPlace(Place):
@@ -83,7 +78,9 @@ class AptPlace(Place):
     package: Annotated[str, matching("[a-z0-9][a-z0-9+.-]+")] = Field(
         description="kind apt: name of the Debian package"
     )
-    member: Member = Field(description=OF_MEMBER)
+    member: Member = Field(
+        description="the file in the Debian package that is the content, for example usr/share/x"
+    )
 
 
 class HubPlace(Place):
@@ -96,7 +93,6 @@ class HubPlace(Place):
     path: Annotated[str, matching(PATH_ON_HUB)] = Field(
         description="kind hub: the file in the repository"
     )
-    member: Member | None = Field(None, description=OF_MEMBER)
 
 
 Mirror = Annotated[HttpPlace | AptPlace | HubPlace, Field(discriminator="kind")]
@@ -129,7 +125,8 @@ class PypiSource(PinnedSource):
     package: Package = Field(description=OF_PACKAGE)
     version: Version = Field(description=OF_VERSION)
     file: Annotated[ArchiveName, matching(WHEEL)] = Field(
-        description="kind pypi: a wheel, named <package>-<version>-<python>-<abi>-<platform>.whl"
+        description="kind pypi: a wheel for any platform, named "
+        "<package>-<version>-<python>-none-any.whl"
     )
 
 
@@ -151,7 +148,8 @@ class MirrorsSource(PinnedSource):
 
     @model_validator(mode="after")
     def _state_size_of_packed_content(self) -> "MirrorsSource":
-        if self.size is None and any(place.compression or place.member for place in self.mirrors):
+        is_packed = any(place.compression or place.kind == "apt" for place in self.mirrors)
+        if self.size is None and is_packed:
             raise PydanticCustomError(
                 KEYS, "the key 'size' is missing, since a mirror has the content packed,"
             )

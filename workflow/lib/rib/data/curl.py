@@ -1,0 +1,123 @@
+"""Downloads of a file with the program curl, which go on where they were ended."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import IO
+
+from rib.base.errors import UserError
+from rib.base.progress import Progress
+
+CONNECT_TIMEOUT = 10  # seconds
+STALL = 60  # seconds below 1 kB/s before curl gives up
+PAUSE = 1.0  # seconds before a transfer that broke off goes on
+POLL = 0.5  # seconds between two looks at how much has arrived
+
+# Exit codes of curl (EXIT CODES in its manual) after which the same call may succeed later: no host
+# or connection, an interrupted transfer, a time-out, or a failure of TLS, sending or receiving.
+PASSING_CODES = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92}
+PASSING_STATUSES = ("408", "429", "5")  # how statuses begin that pass: two of these are whole
+HTTP_ERROR = 22
+NOT_WRITTEN = 23
+NO_RANGES = 33
+OUT_OF_RANGE = "416"
+
+
+class PassingError(UserError):
+    """An address did not give the file, but may give it later."""
+
+
+def fetch(url: str, file: Path, largest: int | None, what: str) -> None:
+    """Fetch a file over HTTP or HTTPS; what an earlier call wrote of it is not fetched again.
+
+    A transfer that breaks off goes on as long as more bytes arrive than ever before. Whether these
+    are the right bytes the caller must check.
+
+    Args:
+        url: the address. It goes to curl by a pipe, so that no list of processes shows it.
+        file: where it is written; after an error it keeps the bytes so far.
+        largest: bytes that the file may have, None for any number.
+        what: the dataset or model, for the log.
+
+    Raises:
+        PassingError: the address can't be reached, is overloaded or broke off.
+        UserError: it does not have the file, or sends more bytes, or curl is not installed.
+        OSError: the file can't be written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "ab") as held:
+        # curl inherits this lock: where a job was killed without its curl, the next job waits.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if largest is not None and file.stat().st_size > largest:
+            held.truncate(0)  # it is of another file
+        most_bytes = file.stat().st_size
+        while True:
+            code, status, message = _call(url, file, largest, what, held)
+            # Out of range: nothing follows the bytes that are there.
+            if code == 0 or status == OUT_OF_RANGE:
+                return
+            if code == NO_RANGES and file.stat().st_size > 0:
+                held.truncate(0)
+                continue
+            if code not in PASSING_CODES and not status.startswith(PASSING_STATUSES):
+                raise UserError(message)
+            if file.stat().st_size <= most_bytes:
+                raise PassingError(message)
+            most_bytes = file.stat().st_size
+            time.sleep(PAUSE)
+
+
+def _call(
+    url: str, file: Path, largest: int | None, what: str, held: IO[bytes]
+) -> tuple[int, str, str]:
+    """Call curl once; its exit code, the HTTP status (`000` without one), and what went wrong."""
+    # Not curl's --retry, which cuts the file back to where the call began.
+    command = ["curl", "--silent", "--show-error", "--fail", "--location", "--globoff"]
+    command += ["--proto", "=http,https", "--connect-timeout", str(CONNECT_TIMEOUT)]
+    command += ["--speed-limit", "1000", "--speed-time", str(STALL)]
+    command += ["--continue-at", "-", "--output", str(file), "--write-out", "%{http_code}"]
+    quoted_url = url.replace("\\", "\\\\").replace('"', '\\"')
+    config: str | None = f'url = "{quoted_url}"\n'
+    try:
+        process = subprocess.Popen(
+            [*command, "--config", "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=[held.fileno()],
+        )
+    except FileNotFoundError as error:
+        raise UserError("curl is not installed, but is needed to fetch it; install it") from error
+    progress = Progress(
+        desc=f"fetching {what}", total=largest, unit="B", done_before=file.stat().st_size
+    )
+    is_too_long = False
+    with process, progress:
+        try:
+            while not is_too_long:
+                try:
+                    status, errors = process.communicate(config, timeout=POLL)
+                    break
+                except subprocess.TimeoutExpired:
+                    config = None  # it was sent
+                size = file.stat().st_size
+                progress.update(size - progress.n)
+                is_too_long = largest is not None and size > largest
+        finally:
+            process.kill()  # if it still runs, because the job is stopped
+    if is_too_long:
+        held.truncate(0)
+        raise UserError("more bytes were sent than the file has")
+    code = process.returncode
+    if code in (NOT_WRITTEN, -signal.SIGXFSZ):
+        number = errno.ENOSPC if code == NOT_WRITTEN else errno.EFBIG
+        raise OSError(number, os.strerror(number), str(file))
+    message = " ".join(errors.split()).removeprefix(f"curl: ({code}) ")
+    if code == HTTP_ERROR:
+        message = f"HTTP {status}"
+    return code, status, message or f"curl ended with {code}"
