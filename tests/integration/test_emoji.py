@@ -176,7 +176,7 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
         description=converted / "model.json",
     )
     model, facts = load(converted, CPU)
-    assert facts["preprocessing"] == entry.preprocessing
+    assert facts["preprocessing"] == to_params(entry.preprocessing)
 
     original = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
     weights = converted / "original.pth"

@@ -75,7 +75,7 @@ def photos_of(dataset, published):
 
 
 def test_no_two_sets_share_a_photo(sets):
-    sources = {name: set(dataset.archives[1]) for name, dataset in sets.items()}
+    sources = {name: set(dataset.sources[1]) for name, dataset in sets.items()}
     for some, others in itertools.combinations(sources.values(), 2):
         assert not some & others
     assert {name: len(found) for name, found in sources.items()} == {

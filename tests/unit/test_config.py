@@ -51,6 +51,7 @@ def test_every_key_that_a_file_may_state_has_a_description(kind):
         ({"models": [1]}, "'models.0' is 1.*expected: 'default'"),
         ({"method_settings": {1: {}}}, "1 in 'method_settings' is not a valid name"),
         ({"train_subset": ["all", 2.0]}, "'train_subset.1' is 2.0.*expected: 'default'"),
+        ({"method_settings": {True: {}}}, "True in 'method_settings'.*put it in quotes"),
         ({"name": "a\n"}, r"'name' is 'a\\n'.*does not match"),
         ({"name": "a/b"}, "'name' is 'a/b'.*does not match"),
         ([], r"the file is \[\].*it should be a mapping"),

@@ -438,7 +438,7 @@ def test_any_entry_is_followed_or_refused(tmp_path_factory, changed):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"imgae": "photo"}, "there is no setting 'imgae'; remove it in"),
+        ({"imgae": "photo"}, "there is no setting 'imgae', known are image, .*; correct it in"),
         ({"names": "owl"}, "the setting 'names' is 'owl', but it should be a valid list; correct"),
         ({"slices": [1]}, "the setting 'slices' has 1, but it should be a valid string; correct"),
     ],

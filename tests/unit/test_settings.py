@@ -180,7 +180,11 @@ def test_a_datasets_settings_fit_its_layout(name):
         ),
         ("wise_ft", {"alpha": 1.01}, "the setting 'alpha' is 1.01, but it should be less than or"),
         ("wise_ft", {}, "the setting 'alpha' is missing; add it in"),
-        ("wise_ft", {"alpha": 1, "beta": 2}, "there is no setting 'beta'; remove it in"),
+        (
+            "wise_ft",
+            {"alpha": 1, "beta": 2},
+            "there is no setting 'beta', known are alpha; correct it in",
+        ),
         ("ties", {"density": 0, "scaling": 1}, "the setting 'density' is 0, but"),
         ("dare", {"density": 1.01, "scaling": 1}, "the setting 'density' is 1.01, but"),
         ("task_arithmetic", {"scaling": -0.3}, "the setting 'scaling' is -0.3, but"),
@@ -206,6 +210,22 @@ def test_a_function_that_a_module_lacks_is_named():
         load_function(file, "merge")
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("from rib.methods import Positiv", "ImportError: cannot import name 'Positiv'"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("shares = 1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_a_module_that_can_not_be_imported_is_named_with_its_line(tmp_path, line, sentence):
+    path = tmp_path / "mine.py"
+    path.write_text(f"import math\n\n{line}\n")
+    with pytest.raises(UserError, match=f"^{path}, line 3: {sentence}.*; correct it") as refused:
+        load_algorithm(path, {}, "mine")
+    assert "\n" not in str(refused.value)
+
+
 OWN = """from __future__ import annotations
 
 from pydantic.dataclasses import dataclass
@@ -226,7 +246,10 @@ class Mine(FineTuning):
     [
         ({"size": 0}, "the setting 'size' is 0, but it should be greater than 0; correct it in"),
         ({"names": ["a", 3]}, "the setting 'names' has 3, but it should be a valid string"),
-        ({"nmaes": []}, "there is no setting 'nmaes'; remove it in"),
+        (
+            {"nmaes": []},
+            "there is no setting 'nmaes', known are lr, batch_norm, .*size, names; correct",
+        ),
         ({"lr": -1}, "the setting 'lr' is -1"),
         ({"batch_norm": "frosen"}, "the setting 'batch_norm' is 'frosen', .*'frozen' or 'train'"),
     ],

@@ -34,6 +34,7 @@ def merging(finished_copy):
             "algorithm": ALGORITHMS.get(name, name.removeprefix("mine_")),
             "form": "ensemble" if name == "mine_dawin" else "merge",
             "parents": parents,
+            "fewest_parents": 2 if name == "mine_stock" else 1,
             "settings": SETTINGS.get(name, {}),
             "source": "tests",
             "style": {"colour": "#010203", "marker": marker},

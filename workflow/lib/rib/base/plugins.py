@@ -3,7 +3,8 @@
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -24,16 +25,28 @@ def load_module(path: str | Path) -> ModuleType:
 
     A module of the library is imported by its usual name (`rib.methods.ft`), another one as
     `rib_plugin_<name>`.
+
+    Raises:
+        UserError: a user's module can't be imported; the message names its line.
     """
-    path = Path(path).resolve()
-    if path.is_relative_to(LIBRARY):
-        path_in_package = path.relative_to(LIBRARY.parent).with_suffix("")
+    file = Path(path).resolve()
+    if file.is_relative_to(LIBRARY):
+        path_in_package = file.relative_to(LIBRARY.parent).with_suffix("")
         return importlib.import_module(".".join(path_in_package.parts))
-    spec = importlib.util.spec_from_file_location(f"rib_plugin_{path.stem}", path)
-    assert spec is not None and spec.loader is not None, f"{path} is no Python file"
+    spec = importlib.util.spec_from_file_location(f"rib_plugin_{file.stem}", file)
+    assert spec is not None and spec.loader is not None, f"{file} is no Python file"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{where}: {type(error).__name__}: {reason}; correct it, or install what it needs."
+        ) from error
     return module
 
 
@@ -45,7 +58,7 @@ def load_function(path: str | Path, name: str) -> Callable[..., Any]:
     """
     function = getattr(load_module(path), name, None)
     if not inspect.isfunction(function):
-        raise UserError(f"{path} has no function '{name}'; add it, or correct form in the entry.")
+        raise UserError(f"{path} has no function '{name}'; add it, or correct the entry.")
     return function
 
 
@@ -73,12 +86,12 @@ def checked_settings(
             is_required = parameter.default is parameter.empty
             fields[name] = (annotation, ... if is_required else parameter.default)
     model = create_model("Settings", __config__=ConfigDict(extra="forbid"), **fields)
-    with refused_settings(file, entry):
+    with refused_settings(file, entry, fields):
         return dict(model.model_validate(settings))
 
 
 @contextmanager
-def refused_settings(file: str | Path, entry: str) -> Iterator[None]:
+def refused_settings(file: str | Path, entry: str, names: Collection[str]) -> Iterator[None]:
     """Turn pydantic's error about settings into a UserError of one sentence.
 
     For example: lwf.py: the setting 'distil' is 'classes', but it should be 'all' or 'class';
@@ -87,14 +100,15 @@ def refused_settings(file: str | Path, entry: str) -> Iterator[None]:
     Args:
         file: with the class or function that checks the settings.
         entry: where to correct them.
+        names: of all settings that the class or function has.
     """
     try:
         yield
     except ValidationError as error:
-        raise UserError(f"{Path(file).name}: {_mistake(error)} {entry}.") from error
+        raise UserError(f"{Path(file).name}: {_mistake(error, names)} {entry}.") from error
 
 
-def _mistake(error: ValidationError) -> str:
+def _mistake(error: ValidationError, names: Collection[str]) -> str:
     """The first thing that pydantic found about settings, and what to do about it."""
     first = error.errors(include_url=False)[0]
     setting = first["loc"][0] if first["loc"] else ""
@@ -102,7 +116,8 @@ def _mistake(error: ValidationError) -> str:
     if first["type"].startswith("missing"):
         return f"the setting '{setting}' is missing; add it in"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"there is no setting '{setting}'; remove it in"
+        known = ", ".join(names) or "none"
+        return f"there is no setting '{setting}', known are {known}; correct it in"
     if not first["loc"]:  # a check of several settings
         return f"{expectation}; correct it in"
     wrong_value = redacted(repr(first["input"]))

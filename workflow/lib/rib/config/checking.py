@@ -91,6 +91,8 @@ def _sentence(
     if mistake["type"] == KEYS:
         return f"{mistake['msg']}{inside}."
     if mistake["loc"][-1:] == (KEY_OF_MAPPING,):
+        if isinstance(mistake["input"], bool):
+            reason = "YAML reads on, off, yes and no as true or false; put it in quotes"
         return f"{show(mistake['input'])}{inside} is not a valid name ({reason}){expected}."
     if keys == ["name"] and "name" in kind.DERIVED:
         return f"{show(value)} is not a valid name ({reason}){expected}."

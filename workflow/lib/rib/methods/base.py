@@ -1,5 +1,6 @@
 """Base class of fine-tuning methods; the training loop is in rib.training.loop."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,5 +162,6 @@ def load_algorithm(path: str | Path, settings: Mapping[str, Any], method: str) -
             "state the form of a merge in the method's entry."
         )
     (algorithm_class,) = classes
-    with refused_settings(path, stated_in(method)):
+    settings_of_class = [field.name for field in dataclasses.fields(algorithm_class)]
+    with refused_settings(path, stated_in(method), settings_of_class):
         return algorithm_class(**settings)
