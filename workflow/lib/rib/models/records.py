@@ -127,6 +127,10 @@ def _open_clip_model_facts(name: Name) -> dict:
         # These weights were trained with another activation than the architecture's.
         architecture += "-quickgelu"
     config = open_clip.get_model_config(architecture)
+    if "hf_model_name" in config["text_cfg"]:
+        raise UserError(
+            "it has a tower that open_clip would fetch from elsewhere; choose another model."
+        )
     facts = _open_clip_facts(architecture, architecture, config, record)
     # Such as timm/vit_base_patch32_clip_224.openai/open_clip_model.safetensors; the file is left
     # out if it has the library's name.
@@ -214,14 +218,14 @@ def _open_clip_facts(
         record: preprocessing of its weights, as far as it differs from open_clip's usual one.
     """
     import open_clip
+    import torch
 
     from rib.models.network import OpenClipClassifier
 
-    # A tower that open_clip would fetch from elsewhere is none of the arguments.
-    check_arguments("open_clip", {"model_cfg": config}, f"its {OPEN_CLIP_CONFIG}")
-    both_towers = open_clip.create_model(
-        model, load_weights=False, device="meta", force_preprocess_cfg=record
-    )
+    with torch.device("meta"):  # without memory for its weights
+        both_towers = open_clip.create_model(
+            model, load_weights=False, device="meta", force_preprocess_cfg=record
+        )
     preprocessing = open_clip.get_model_preprocess_cfg(both_towers)
     side = preprocessing["size"]
     sides = [side, side] if isinstance(side, int) else side
@@ -315,6 +319,7 @@ def _configured_facts(name: Name, configurations: Mapping[str, Path]) -> dict:
     path = configurations[OPEN_CLIP_CONFIG]
     config = read_json(path)["model_cfg"]
     config["vision_cfg"]["timm_model_pretrained"] = False
+    check_arguments("open_clip", {"model_cfg": config}, f"its {OPEN_CLIP_CONFIG}")
     facts = _open_clip_facts(f"local-dir:{path.parent}", name.short, config)
     return {**facts, "arguments": {"model_cfg": config}}
 
