@@ -82,6 +82,7 @@ def repositories(tmp_path):
     """What the hub lists of all names; only small networks have files."""
     found = {"owner/net": Repository(of_timm(tmp_path / "net")), "owner/words": Repository(words())}
     found["owner/clip"] = Repository(clip_files()[0], licence="cc-by-nc-4.0")
+    found["owner/closed"] = Repository({"config.json": b"{}"}, gated=True)
     for name in NAMES:
         if name.startswith("timm/"):
             found[get_pretrained_cfg(name[5:]).hf_hub_id] = Repository(
@@ -227,6 +228,35 @@ def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositor
     assert facts["head"]["from"] == "zero_shot" and facts["licence"] == "cc-by-nc-4.0"
 
 
+def test_a_model_of_the_hub_has_the_configuration_of_its_own_commit(tmp_path):
+    """The branch main may have gone on to another architecture since."""
+    # given: a hub with two commits of a repository, for networks of 64 and of 32 pixels
+    earlier = "1" * 40
+    repository = Repository(
+        of_timm(tmp_path / "new", img_size=32),
+        earlier={earlier: of_timm(tmp_path / "old", img_size=64)},
+    )
+    names = ["hf-hub:owner/net", f"hf-hub:owner/net@{earlier}"]
+    # when: in a process of its own, since the client reads the hub's address when it is imported
+    with served({"owner/net": repository}) as hub:
+        subprocess.run(
+            [sys.executable, "-m", "rib.models.records", tmp_path / "facts.json", *names],
+            env={
+                **os.environ,
+                **environment(hub, tmp_path / "hf"),
+                "PYTHONPATH": str(ROOT / "workflow/lib"),
+            },
+            check=True,
+        )
+    # then
+    facts_by_name = read_json(tmp_path / "facts.json")
+    for name, commit, side in zip(names, (COMMIT, earlier), (32, 64), strict=True):
+        facts = facts_by_name[name]
+        assert facts["source"]["revision"] == commit
+        assert facts["preprocessing"]["input_size"] == side
+        assert facts["arguments"]["img_size"] == [side, side]
+
+
 def test_a_name_of_an_entry_is_that_entry_pinned(project, tmp_path):
     """Records of the shipped catalogue state no commit.
 
@@ -254,7 +284,11 @@ def test_a_name_of_an_entry_is_that_entry_pinned(project, tmp_path):
             "hf-hub:owner/net@other",
             "'hf-hub:owner/net@other': the hub has no such commit",
         ),
-        ("timm/resnet50.a1_in2k", "the nearest are timm/resnet50.a1_in1k"),
+        (
+            "hf-hub:owner/closed",
+            "'hf-hub:owner/closed': it is gated; accept its terms on its page of the hub",
+        ),
+        ("timm/resnet50.a1_in2k", "did you mean 'resnet50.a1_in1k'"),
         ("local-dir:nowhere", "the folder does not exist"),
         ("timm:resnet18", "is not a model's name"),
     ],

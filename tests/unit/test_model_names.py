@@ -6,7 +6,6 @@ What stands for them in paths, what libraries and folders record of them, what i
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import timm
@@ -95,34 +94,6 @@ def test_a_folder_that_timm_wrote_is_described(tmp_path):
     )
 
 
-@pytest.mark.thorough
-def test_a_model_of_the_hub_has_the_configuration_of_its_own_commit(tmp_path, monkeypatch):
-    """The branch main may have gone on to another architecture since."""
-    # given: a hub with two commits of a repository, for networks of 64 and of 32 pixels
-    old, new = "0" * 40, "1" * 40
-    folders = {old: saved(tmp_path / "old", img_size=64), new: saved(tmp_path / "new", img_size=32)}
-    commit_of = {old: old, new: new, "main": new, None: new}
-
-    def model_info(self, repo, revision=None, **_):
-        files = [
-            SimpleNamespace(rfilename=path.name, size=1, lfs=None)
-            for path in folders[old].iterdir()
-        ]
-        return SimpleNamespace(sha=commit_of[revision], siblings=files, card_data=None, gated=False)
-
-    def download(repo, file, revision=None):
-        return str(folders[commit_of[revision]] / file)
-
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    # when
-    name = f"hf-hub:somebody/two-commits@{old}"
-    facts = describe([name])[name]
-    # then
-    assert facts["source"]["revision"] == old
-    assert facts["preprocessing"]["input_size"] == 64 and facts["arguments"]["img_size"] == [64, 64]
-
-
 def edited(folder, **changes):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
@@ -172,8 +143,7 @@ def test_a_record_with_another_input_size_is_refused_in_a_sentence(tmp_path, inp
     folder = saved(tmp_path / "net", "test_resnet")
     config = json.loads((folder / "config.json").read_text())
     edited(folder, pretrained_cfg={**config["pretrained_cfg"], "input_size": input_size})
-    sentence = "its record's input_size .* is not channels, height and width; choose another"
-    with pytest.raises(UserError, match=f"'local-dir:net': {sentence}"):
+    with pytest.raises(UserError, match="'local-dir:net': it .*choose another"):
         describe(["local-dir:net"])
 
 
@@ -218,15 +188,12 @@ def test_an_open_clip_folder_that_cannot_be_used_is_refused(tmp_path, part, chan
 def test_an_unknown_name_names_the_nearest():
     with pytest.raises(
         UserError,
-        match=r"'timm/resnet50.a1_in2k': timm .* has no such model.*timm/resnet50.a1_in1k",
+        match=r"'timm/resnet50.a1_in2k': timm .* has no such model.*'resnet50.a1_in1k'",
     ):
         describe(["timm/resnet50.a1_in2k"])
     with pytest.raises(
         UserError,
-        match=(
-            r"'open_clip/ViT-B-16-SigLIP2/web': open_clip .*nearest.*"
-            r"open_clip/ViT-B-16-SigLIP2/webli"
-        ),
+        match=r"'open_clip/ViT-B-16-SigLIP2/web': open_clip .*'ViT-B-16-SigLIP2/webli'",
     ):
         describe(["open_clip/ViT-B-16-SigLIP2/web"])
     with pytest.raises(UserError, match=r"'timm/gcvit_base.in1k': .*no repository"):
@@ -263,15 +230,6 @@ def test_the_activation_is_that_of_the_weights():
 )
 def test_networks_with_self_attention_are_vits(name, kind):
     assert describe([name], ask_hub=False)[name]["type"] == kind
-
-
-def test_descriptions_are_kept_by_version(tmp_path):
-    name = "timm/resnet18.a1_in1k"
-    first = describe([name], ask_hub=False)
-    (cached,) = (tmp_path / "work/model_records").glob(f"timm-{timm.__version__}.json")
-    known = json.loads(cached.read_text())
-    cached.write_text(json.dumps({name: {**known[name], "licence": "seen"}}))
-    assert describe([name], ask_hub=False) == {name: {**first[name], "licence": "seen"}}
 
 
 def test_models_without_a_style_get_one_that_no_other_has(catalog):

@@ -29,7 +29,7 @@ from rib.config.messages import show
 from rib.config.model_arguments import check_arguments
 
 LOCK = Path("models.lock.json")
-RECORDS = Path("work/model_records")  # of the libraries, by version
+LOCK_OF_LOCK = Path("work/models.lock")  # held by the process that resolves names
 FORM = re.compile(r"(timm|open_clip)/([^\x00-\x1f]+)|(hf-hub|local-dir):([^\x00-\x1f]+)")
 IN_PATHS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 MARKERS = "osD^vPX*phH8<>d"
@@ -120,8 +120,8 @@ def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     if len(unique_names) > 1:
         names_in_messages = f"{unique_names[0]} and {len(unique_names) - 1} more"
     print_lines(f"Resolving {names_in_messages} into {LOCK} (once)", file=sys.stderr)
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    with locked(RECORDS / "lock"):  # one process at a time
+    LOCK_OF_LOCK.parent.mkdir(exist_ok=True)
+    with locked(LOCK_OF_LOCK):
         facts_by_name = _facts_from_libraries(unique_names, names_in_messages)
         for name, facts in facts_by_name.items():  # an entry that can't be used isn't written
             short = parse_name(name).short

@@ -58,7 +58,7 @@ def fetch_from_hub(source: Mapping[str, Any]) -> Path:
 def hub_problem(error: Exception) -> str:
     """What an error of the hub's client means, what to do about it, and what it says itself."""
     types = [error_type.__name__ for error_type in type(error).__mro__]
-    meaning = "it can't be used"
+    meaning = "it can't be used; correct it or choose another one"
     for type_name, meaning_of_type in HUB_ERRORS.items():
         if type_name in types:
             meaning = meaning_of_type

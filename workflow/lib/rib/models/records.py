@@ -1,6 +1,7 @@
 """Facts for catalogue entries of models, from timm, open_clip, a hub repository or a local folder.
 
-A process of its own, since importing the libraries takes seconds:
+The libraries know architectures, preprocessing and repositories; the hub knows commits, sizes,
+digests and licences. A process of its own, since importing the libraries takes seconds:
 
     python -m rib.models.records [--library] FILE NAME...
 
@@ -8,29 +9,32 @@ writes the facts by name to FILE; with --library only what the libraries record,
 hub.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
-import difflib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, sha256, write_json
-from rib.config.fields import is_whole
-from rib.config.messages import show
+from rib.config.messages import nearest
 from rib.config.model_arguments import check_arguments
-from rib.config.model_names import RECORDS, Name, parse_name
-from rib.data.hub import hub_problem
+from rib.config.model_names import Name, parse_name
+from rib.data.hub import fetch_from_hub, hub_problem
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+    from torch import nn
 
 PACKAGES = {"timm": "timm", "open_clip": "open_clip_torch"}
 PUBLISHED_CLASSES = 1000  # ImageNet-1K's
 PROTOCOL_SIZE = 224  # pixels (arXiv 2410.21582)
+TIMM_CONFIG = "config.json"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 # In the order in which the libraries look for them.
 WEIGHTS = {
     "timm": ("model.safetensors", "pytorch_model.bin", "model.pth"),
@@ -44,41 +48,27 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 UNKNOWN = "not stated"
 # Attributes of a self-attention layer in timm and open_clip: projections of its own.
 ATTENTION_PROJECTIONS = ("qkv", "q_proj", "out_proj")
-HUB_REQUESTS = 8  # at the same time
-
-
-@dataclass(frozen=True)
-class HubRepository:
-    """A repository of the hub at one commit."""
-
-    name: str  # OWNER/NAME
-    commit: str
-    files: Mapping[str, Mapping]  # size and, of large files, digest, by path
-    licence: str
-    gated: bool  # whether its terms must be accepted before a download
 
 
 def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
     """Facts by name, as rib.config.entries.Model has them.
 
-    Those of the libraries are cached by version.
+    An example is {"timm/resnet18.a1_in1k": {"architecture": "resnet18", "head": "published", ...}}.
+
+    Args:
+        ask_hub: whether commit, size, digest and licence are asked for; names that begin with
+            `hf-hub:` are always asked for.
 
     Raises:
         UserError: A name doesn't exist, its weights can't be used, or the hub can't be asked.
     """
-    parsed_names = [parse_name(name) for name in names]
-    facts_of_models = [_recorded_facts(name) for name in parsed_names]
-    if ask_hub:
-        with ThreadPoolExecutor(HUB_REQUESTS) as pool:
-            facts_of_models = list(pool.map(_facts_with_hub, parsed_names, facts_of_models))
-    return {
-        name: _facts_of_schema(facts) for name, facts in zip(names, facts_of_models, strict=True)
-    }
-
-
-def _facts_of_schema(facts: Mapping) -> dict:
-    """Facts without those that are None, and without the one that only this module uses."""
-    return {key: fact for key, fact in facts.items() if fact is not None and key != "tokenizer_of"}
+    facts_by_name = {}
+    for text in names:
+        name = parse_name(text)
+        with _errors_name_model(name):
+            facts = _facts(name, ask_hub)
+        facts_by_name[text] = {key: fact for key, fact in facts.items() if fact is not None}
+    return facts_by_name
 
 
 @contextlib.contextmanager
@@ -92,84 +82,96 @@ def _errors_name_model(name: Name) -> Iterator[None]:
         raise UserError(f"config, models: '{name.text}': {hub_problem(error)}.") from error
 
 
-def _recorded_facts(name: Name) -> dict:
-    """Facts of a library or a folder; none of a model of the hub, which is not asked."""
-    with _errors_name_model(name):
-        if name.kind in PACKAGES:
-            return _cached_library_facts(name)
-        if name.kind == "local-dir":
-            return _folder_facts(name)
-        return {}
+def _facts(name: Name, ask_hub: bool) -> dict:
+    """Facts of a model; those that are None are unknown."""
+    if name.kind == "local-dir":
+        return _folder_facts(name)
+    if name.kind == "hf-hub":
+        return _repository_facts(name)
+    facts = _timm_model_facts(name) if name.kind == "timm" else _open_clip_model_facts(name)
+    if ask_hub:
+        source = facts["source"]
+        info = _model_info(source["repo"])
+        facts |= _hub_facts(name, facts, info, [source["path"], *WEIGHTS[name.kind]])
+    return facts
 
 
-def _cached_library_facts(name: Name) -> dict:
-    """Facts of the library, from the cache if its installed version was asked before."""
-    version = importlib.metadata.version(PACKAGES[name.kind])
-    cache_file = RECORDS / f"{name.kind}-{version}.json"
-    facts_by_name: dict[str, dict] = {}
-    if cache_file.is_file():
-        facts_by_name = read_json(cache_file)
-    if name.text not in facts_by_name:
-        if name.kind == "timm":
-            facts_by_name[name.text] = _timm_registry_facts(name)
-        else:
-            facts_by_name[name.text] = _open_clip_registry_facts(name)
-        cache_file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(cache_file, facts_by_name)
-    return facts_by_name[name.text]
+# Models that the libraries list
 
 
-def _timm_registry_facts(name: Name) -> dict:
-    """Facts of a model that the installed timm lists.
+def _timm_model_facts(name: Name) -> dict:
+    """Facts of a model that timm lists, with the tag of its weights (`resnet18.a1_in1k`) or not."""
+    import timm
 
-    The name may have the tag of its weights (`timm/resnet18.a1_in1k`) or not (`timm/resnet18`).
-    """
-    from timm.models import get_pretrained_cfg, list_pretrained
-
-    listed_names = list_pretrained()
-    is_listed = name.rest in listed_names
-    is_listed_with_tag = any(listed.startswith(f"{name.rest}.") for listed in listed_names)
-    if not is_listed and not is_listed_with_tag:
-        raise _unknown_model_error(name, listed_names)
-    registered = get_pretrained_cfg(name.rest)
-    assert registered is not None  # of a listed model
-    record = registered.to_dict()
+    if not timm.models.is_model_pretrained(name.rest):
+        raise _unknown_model_error(name, timm.list_pretrained())
+    facts, record = _timm_facts(name.rest, {})
     if not record.get("hf_hub_id"):
         raise UserError(
             "timm knows no repository of the hub with its weights; choose another model."
         )
     path = record.get("hf_hub_filename") or WEIGHTS["timm"][0]
-    facts = _timm_facts(record["architecture"], record, {})
     return {**facts, "source": _hub_source(name, record["hf_hub_id"], path)}
 
 
-def _timm_facts(architecture: str, record: Mapping, arguments: Mapping) -> dict:
-    """Facts from a record of timm, in its registry or in a config.json.
+def _open_clip_model_facts(name: Name) -> dict:
+    """Facts of weights that open_clip lists, by ARCHITECTURE/TAG, such as `ViT-B-32/openai`."""
+    import open_clip
+
+    architecture, _, tag = name.rest.rpartition("/")
+    record = open_clip.get_pretrained_cfg(architecture, tag)
+    if not record.get("hf_hub"):
+        listed_names = ["/".join(listed) for listed in open_clip.list_pretrained()]
+        raise _unknown_model_error(name, listed_names)
+    if record.get("quick_gelu") and not open_clip.get_model_config(architecture).get("quick_gelu"):
+        # These weights were trained with another activation than the architecture's.
+        architecture += "-quickgelu"
+    config = open_clip.get_model_config(architecture)
+    if "hf_model_name" in config["text_cfg"]:
+        raise UserError(
+            "it has a tower that open_clip would fetch from elsewhere; choose another model."
+        )
+    facts = _open_clip_facts(architecture, architecture, config, record)
+    # Such as timm/vit_base_patch32_clip_224.openai/open_clip_model.safetensors; the file is left
+    # out if it has the library's name.
+    repo, _, path = record["hf_hub"].rpartition("/")
+    return {**facts, "source": _hub_source(name, repo, path or WEIGHTS["open_clip"][0])}
+
+
+def _unknown_model_error(name: Name, listed_names: Iterable[str]) -> UserError:
+    """The error that a library has no such model, with the nearest that it has."""
+    version = importlib.metadata.version(PACKAGES[name.kind])
+    suggestion = nearest(name.rest, listed_names)
+    return UserError(f"{name.kind} {version} has no such model{suggestion}; correct the name.")
+
+
+def _timm_facts(model: str, arguments: Mapping) -> tuple[dict, dict]:
+    """Facts of a network of timm, and what timm records of its weights.
 
     Args:
-        architecture: such as `resnet18`.
-        record: what timm states of the weights: `test_input_size`, `mean`, `num_classes` and so on.
-        arguments: keyword arguments with which the network is built, such as {"img_size": 384}.
-
-    Returns:
-        head, preprocessing and licence of a model's entry, what describes its network, and
-        `resized_by`: the argument with which it is built for images of another size, or None for a
-        network that takes images of any size.
+        model: as create_model takes it, such as `resnet18.a1_in1k` or `local-dir:networks/mine`.
+        arguments: keyword arguments that the model's own configuration states, such as
+            {"img_size": 384}.
     """
-    recorded_input = _timm_input(record, arguments)
-    channels, height, width = recorded_input.size
-    is_square_rgb = channels == 3 and height == width
-    side = height if is_square_rgb else None
-    crop_mode = record.get("crop_mode") or "center"
+    import timm
+    import torch
+
+    with torch.device("meta"):  # without memory for its weights
+        network: Any = timm.create_model(model, num_classes=PUBLISHED_CLASSES)
+    record = network.pretrained_cfg
     # A network whose input size is fixed must be built anew for another one.
     is_built_for_size = bool(arguments.get("img_size") or record.get("fixed_input_size"))
-    return {
-        "head": "published" if _has_imagenet_head(record) else "none",
-        "preprocessing": _preprocessing(record, side, recorded_input.crop_pct, crop_mode),
-        "licence": record.get("license") or UNKNOWN,
+    facts = {
+        "library": "timm",
+        "architecture": record["architecture"],
+        "arguments": dict(arguments),
         "resized_by": "img_size" if is_built_for_size else None,
-        **_network_facts("timm", architecture, arguments),
+        "head": "published" if _has_imagenet_head(record) else "none",
+        "preprocessing": _timm_preprocessing(record, arguments),
+        "licence": record.get("license") or UNKNOWN,
+        **_facts_of_network(network),
     }
+    return facts, record
 
 
 def _has_imagenet_head(record: Mapping) -> bool:
@@ -184,156 +186,79 @@ def _has_imagenet_head(record: Mapping) -> bool:
     return record.get("num_classes") == PUBLISHED_CLASSES and has_imagenet_labels
 
 
-class TimmInput(NamedTuple):
-    """The images that timm records for a network."""
+def _timm_preprocessing(record: Mapping, arguments: Mapping) -> dict:
+    """How images are prepared for a network of timm.
 
-    size: Sequence[int]  # channels, height and width, the latter in pixels
-    crop_pct: float  # fraction of the resized image's side that is used
-
-
-def _timm_input(record: Mapping, arguments: Mapping) -> TimmInput:
-    """The size of images that a network of timm takes.
-
-    It is the argument `img_size`, for which the network is built. Without it, a record may have a
-    size for testing and one of training: the one whose height is the paper's counts, testing first,
-    and if neither has it that of training.
-
-    Raises:
-        UserError: The record has no input size, or one that is not three numbers.
+    Its size is the argument `img_size`, for which the network is built. Without it, a record may
+    have a size for testing and one of training: the one that is the paper's counts, testing first,
+    and if neither is, that of training.
     """
-    image_size = arguments.get("img_size")
-    if isinstance(image_size, int) and image_size:
-        return TimmInput((3, image_size, image_size), record["crop_pct"])
-    if image_size:
-        height, width = image_size
-        return TimmInput((3, height, width), record["crop_pct"])
-    recorded_inputs = []
-    for size_key, crop_key in [("test_input_size", "test_crop_pct"), ("input_size", "crop_pct")]:
-        input_size = record.get(size_key)
-        if input_size:
-            _refuse_other_than_three_numbers(input_size, size_key)
-            recorded_inputs.append(TimmInput(input_size, record[crop_key]))
-    if not recorded_inputs:
-        raise UserError("its record has no input_size; choose another model.")
-    for recorded_input in recorded_inputs:
-        _, height, _ = recorded_input.size
-        if height == PROTOCOL_SIZE:
-            return recorded_input
-    return recorded_inputs[-1]
+    from timm.data import resolve_data_config
 
-
-def _refuse_other_than_three_numbers(input_size: object, key: str) -> None:
-    """Raise a UserError unless the input size under a key of a record is three whole numbers.
-
-    Such as [3, 224, 224]: channels, height and width.
-    """
-    is_valid = (
-        isinstance(input_size, list | tuple)
-        and len(input_size) == 3
-        and all(is_whole(number) for number in input_size)
-    )
-    if not is_valid:
-        raise UserError(
-            f"its record's {key} {show(input_size)} is not channels, height and width; choose "
-            "another model."
-        )
-
-
-def _open_clip_registry_facts(name: Name) -> dict:
-    """Facts of weights that the installed open_clip lists, by ARCHITECTURE/TAG.
-
-    An example is `ViT-B-32/openai`.
-    """
-    import open_clip
-
-    architecture, _, tag = name.rest.rpartition("/")
-    record = open_clip.pretrained.get_pretrained_cfg(architecture, tag)
-    if not record.get("hf_hub"):
-        listed_names = [
-            f"{listed_architecture}/{listed_tag}"
-            for listed_architecture, listed_tag in open_clip.list_pretrained()
-        ]
-        raise _unknown_model_error(name, listed_names)
-    config = open_clip.get_model_config(architecture)
-    if record.get("quick_gelu") and not config.get("quick_gelu"):
-        # These weights were trained with another activation than the architecture's.
-        architecture += "-quickgelu"
-        config = open_clip.get_model_config(architecture)
-    # Such as timm/vit_base_patch32_clip_224.openai/open_clip_model.safetensors; the file is left
-    # out if it has the library's name.
-    repo, _, path = record["hf_hub"].rpartition("/")
-    if not path:
-        path = WEIGHTS["open_clip"][0]
-    facts = _open_clip_facts(architecture, config, record, {})
-    return {**facts, "source": _hub_source(name, repo, path)}
+    built_for = arguments.get("img_size")
+    if built_for:
+        sides = [built_for, built_for] if isinstance(built_for, int) else built_for
+        config = resolve_data_config({"input_size": (3, *sides)}, record)
+    else:
+        config = resolve_data_config(pretrained_cfg=record, use_test_size=True)
+        if list(config["input_size"]) != [3, PROTOCOL_SIZE, PROTOCOL_SIZE]:
+            config = resolve_data_config(pretrained_cfg=record)
+    return _preprocessing(config, config["input_size"], config["crop_pct"], config["crop_mode"])
 
 
 def _open_clip_facts(
-    architecture: str, config: Mapping, record: Mapping, arguments: Mapping
+    model: str, architecture: str, config: Mapping, record: Mapping | None = None
 ) -> dict:
-    """Facts from an open_clip model's configuration and the record of its preprocessing.
+    """Facts of a model of open_clip.
 
     Args:
-        config: with the keys `vision_cfg` and `text_cfg`, as in an open_clip_config.json.
-        record: `mean`, `std`, `interpolation` and `resize_mode`, each of which may be missing.
-        arguments: keyword arguments with which the model is built.
+        model: as create_model takes it, such as `ViT-B-32` or `local-dir:networks/mine`.
+        architecture: the name of its architecture here.
+        config: the model's configuration, with the keys `vision_cfg` and `text_cfg`.
+        record: preprocessing of its weights, as far as it differs from open_clip's usual one.
     """
-    _refuse_foreign_towers(config)
-    check_arguments("open_clip", arguments, "its open_clip_config.json")
-    return {
-        "head": "zero_shot",
-        "preprocessing": _open_clip_preprocessing(config, record),
-        "licence": UNKNOWN,
-        "resized_by": "force_image_size",
-        "tokenizer_of": config["text_cfg"].get("hf_tokenizer_name"),
-        **_network_facts("open_clip", architecture, arguments),
-    }
-
-
-def _refuse_foreign_towers(config: Mapping) -> None:
-    """Raise a UserError if open_clip would fetch a tower of a model from elsewhere."""
-    has_foreign_text_tower = "hf_model_name" in config["text_cfg"]
-    has_foreign_image_tower = ":" in config["vision_cfg"].get("timm_model_name", "")
-    if has_foreign_text_tower or has_foreign_image_tower:
-        raise UserError(
-            "it has a tower that open_clip would fetch from elsewhere; choose another model."
-        )
-
-
-def _open_clip_preprocessing(config: Mapping, record: Mapping) -> dict:
-    """How images are prepared for an open_clip model; for the arguments see `_open_clip_facts`."""
     import open_clip
+    import torch
 
-    image_size = config["vision_cfg"]["image_size"]
-    if isinstance(image_size, int):
-        image_size = (image_size, image_size)
-    height, width = image_size
-    side = height if height == width else None
-    resize_mode = record.get("resize_mode") or "shortest"
+    from rib.models.network import OpenClipClassifier
+
+    with torch.device("meta"):  # without memory for its weights
+        both_towers = open_clip.create_model(
+            model, load_weights=False, device="meta", force_preprocess_cfg=record
+        )
+    preprocessing = open_clip.get_model_preprocess_cfg(both_towers)
+    side = preprocessing["size"]
+    sides = [side, side] if isinstance(side, int) else side
+    resize_mode = preprocessing["resize_mode"]
     crop_mode = "center" if resize_mode == "shortest" else resize_mode
-    record_with_defaults = {
-        "mean": open_clip.OPENAI_DATASET_MEAN,
-        "std": open_clip.OPENAI_DATASET_STD,
-        "interpolation": "bicubic",
+    network = OpenClipClassifier(both_towers.visual, config["embed_dim"], PUBLISHED_CLASSES)
+    return {
+        "library": "open_clip",
+        "architecture": architecture,
+        "arguments": {},
+        "resized_by": "force_image_size",
+        "head": "zero_shot",
+        "preprocessing": _preprocessing(preprocessing, (3, *sides), 1.0, crop_mode),
+        "licence": UNKNOWN,
+        **_facts_of_network(network),
     }
-    for key, setting in record.items():
-        if setting:
-            record_with_defaults[key] = setting
-    return _preprocessing(record_with_defaults, side, 1.0, crop_mode)
 
 
-def _preprocessing(record: Mapping, side: int | None, crop_pct: float, crop_mode: str) -> dict:
+def _preprocessing(
+    config: Mapping, input_size: Sequence[int], crop_pct: float, crop_mode: str
+) -> dict:
     """How images are prepared for a network.
 
     Args:
-        record: with `mean` and `std` per channel, and `interpolation`.
-        side: of a square RGB input, in pixels; None if the network takes another one.
+        config: with `mean` and `std` per channel, and `interpolation`.
+        input_size: channels, height and width in pixels.
         crop_pct: fraction of the resized image's side that is used.
 
     Raises:
         UserError: The network takes inputs that the workflow doesn't prepare.
     """
-    if not side or crop_mode not in ("center", "squash"):
+    side = input_size[-1] if len(input_size) == 3 else None
+    if list(input_size) != [3, side, side] or crop_mode not in ("center", "squash"):
         raise UserError(
             "it takes other inputs than square RGB images without padding; choose another model."
         )
@@ -341,39 +266,62 @@ def _preprocessing(record: Mapping, side: int | None, crop_pct: float, crop_mode
         "input_size": side,
         "crop_pct": crop_pct,
         "crop_mode": crop_mode,
-        "interpolation": record["interpolation"],
-        "mean": list(record["mean"]),
-        "std": list(record["std"]),
+        "interpolation": config["interpolation"],
+        "mean": list(config["mean"]),
+        "std": list(config["std"]),
     }
 
 
-def _network_facts(library: str, architecture: str, arguments: Mapping) -> dict:
-    """How a network is built, its type (`vit` or `cnn`) and number of parameters.
-
-    The network is built for this, without memory for its weights.
-    """
-    import torch
-
-    from rib.models.network import build
-
-    with torch.device("meta"):
-        network = build(library, architecture, PUBLISHED_CLASSES, arguments=arguments)
+def _facts_of_network(network: nn.Module) -> dict:
+    """The type of a network, `vit` or `cnn`, and its number of parameters."""
     has_attention = any(map(_is_self_attention, network.modules()))
     return {
-        "library": library,
-        "architecture": architecture,
-        "arguments": dict(arguments),
         "type": "vit" if has_attention else "cnn",
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }
 
 
-def _is_self_attention(layer: object) -> bool:
+def _is_self_attention(layer: nn.Module) -> bool:
     """Whether a layer is self-attention; attention that only pools features is not."""
     class_name = type(layer).__name__
     if "Attention" not in class_name or "Pool" in class_name:
         return False
     return any(hasattr(layer, projection) for projection in ATTENTION_PROJECTIONS)
+
+
+# Models in folders and repositories, with a configuration of their own
+
+
+def _configured_facts(name: Name, configurations: Mapping[str, Path]) -> dict:
+    """Facts from timm's config.json or open_clip's open_clip_config.json.
+
+    Args:
+        configurations: the path of each of the two files that there is, by its name.
+
+    Raises:
+        UserError: There is neither, or the configuration asks for what is not allowed.
+    """
+    import timm
+
+    if TIMM_CONFIG in configurations:
+        path = configurations[TIMM_CONFIG]
+        config = read_json(path)
+        if timm.is_model(str(config.get("architecture"))):
+            arguments = config.get("model_args") or {}
+            check_arguments("timm", arguments, f"its {TIMM_CONFIG}")
+            facts, _ = _timm_facts(f"local-dir:{path.parent}", arguments)
+            return facts
+    if OPEN_CLIP_CONFIG not in configurations:
+        raise UserError(
+            f"there is no {TIMM_CONFIG} of an architecture of timm {timm.__version__} and no "
+            f"{OPEN_CLIP_CONFIG}; choose another model."
+        )
+    path = configurations[OPEN_CLIP_CONFIG]
+    config = read_json(path)["model_cfg"]
+    config["vision_cfg"]["timm_model_pretrained"] = False
+    check_arguments("open_clip", {"model_cfg": config}, f"its {OPEN_CLIP_CONFIG}")
+    facts = _open_clip_facts(f"local-dir:{path.parent}", name.short, config)
+    return {**facts, "arguments": {"model_cfg": config}}
 
 
 def _folder_facts(name: Name) -> dict:
@@ -383,165 +331,104 @@ def _folder_facts(name: Name) -> dict:
         raise UserError(
             "the folder does not exist; correct its path, which is relative to the project."
         )
-
-    def find_file(file_name: str) -> Path | None:
-        """The path of a file in the folder; None if there is none of this name."""
-        file = folder / file_name
-        return file if file.is_file() else None
-
-    facts = _configured_facts(name, find_file)
-    weights_file = _weights_file_in(folder, facts["library"])
-    source = {**_pinned_file(weights_file), "file": name.short + weights_file.suffix}
-    tokenizer = []
-    if facts.get("tokenizer_of"):
-        for file_name in TOKENIZER:
-            file = find_file(file_name)
-            if file:
-                tokenizer.append({**_pinned_file(file), "file": file_name})
+    paths = {path.name: path for path in folder.iterdir() if path.is_file()}
+    facts = _configured_facts(name, paths)
+    weights = paths[_first_of(WEIGHTS[facts["library"]], paths, "the folder")]
+    tokenizer = None
+    if _tokenizer_repository(facts):
+        tokenizer = [_pinned_file(paths[file], file) for file in TOKENIZER if file in paths]
+    source = _pinned_file(weights, name.short + weights.suffix)
     return {**facts, "source": source, "tokenizer": tokenizer or None}
 
 
-def _weights_file_in(folder: Path, library: str) -> Path:
-    """The file of weights in a folder, the first of the names that the library looks for.
-
-    Raises:
-        UserError: There is none.
-    """
-    for file_name in WEIGHTS[library]:
-        file = folder / file_name
-        if file.is_file():
-            return file
-    raise UserError(f"the folder has none of {', '.join(WEIGHTS[library])}; add one.")
-
-
-def _pinned_file(file: Path) -> dict:
-    """Source of a local file, with its size in bytes and its digest."""
+def _pinned_file(path: Path, file: str) -> dict:
+    """Source of a local file, which is called `file` here, with its size in bytes and digest."""
     return {
         "kind": "file",
-        "path": str(file),
-        "size": file.stat().st_size,
-        "digest": f"sha256:{sha256(file)}",
+        "path": str(path),
+        "size": path.stat().st_size,
+        "digest": f"sha256:{sha256(path)}",
+        "file": file,
     }
 
 
-def _configured_facts(name: Name, find_file: Callable[[str], Path | None]) -> dict:
-    """Facts from timm's config.json or open_clip's open_clip_config.json.
+def _repository_facts(name: Name) -> dict:
+    """Facts of a repository of the hub, at a revision (`OWNER/NAME@REVISION`) or the newest one."""
+    repo, _, revision = name.rest.partition("@")
+    info = _model_info(repo, revision or None)
+    configurations = {}
+    for path in (TIMM_CONFIG, OPEN_CLIP_CONFIG):
+        if path in _files(info):
+            source = {"repo": repo, "path": path, "revision": info.sha}
+            configurations[path] = fetch_from_hub(source)
+    facts = _configured_facts(name, configurations)
+    return facts | _hub_facts(name, facts, info, WEIGHTS[facts["library"]])
 
-    Args:
-        find_file: gives the path of a file of the model by its name; None if there is none.
+
+def _first_of(paths: Iterable[str], files: Iterable[str], place: str) -> str:
+    """The first of some paths that is among the files of a place.
 
     Raises:
-        UserError: There is neither, or the configuration asks for what is not allowed.
+        UserError: None is.
     """
-    import timm
-    from timm.models._hub import load_model_config_from_path
-
-    file = find_file("config.json")
-    if file and timm.is_model(str(read_json(file).get("architecture"))):
-        record, architecture, arguments = load_model_config_from_path(file.parent)
-        check_arguments("timm", arguments, "its config.json")
-        # What the file doesn't state is what timm records of the architecture.
-        registered = timm.models.get_pretrained_cfg(architecture)
-        registered_record = registered.to_dict() if registered else {}
-        return _timm_facts(architecture, {**registered_record, **record}, arguments)
-    file = find_file("open_clip_config.json")
-    if file is None:
-        raise UserError(
-            f"there is no config.json of an architecture of timm {timm.__version__} and no "
-            "open_clip_config.json; choose another model."
-        )
-    file_content = read_json(file)
-    config = file_content["model_cfg"]
-    config["vision_cfg"]["timm_model_pretrained"] = False
-    record = file_content.get("preprocess_cfg", {})
-    return _open_clip_facts(name.short, config, record, {"model_cfg": config})
-
-
-def _facts_with_hub(name: Name, facts: dict) -> dict:
-    """Facts with the hub's commit, and with the size and digest of the files there.
-
-    Args:
-        facts: those of `_recorded_facts`; empty for a model that only the hub knows (`hf-hub:`),
-            and unchanged for one in a local folder.
-    """
-    if name.kind == "local-dir":
-        return facts
-    with _errors_name_model(name):
-        if name.kind == "hf-hub":
-            repo, _, revision = name.rest.partition("@")
-            repository = _repository(repo, revision or None)
-            facts = _hub_configured_facts(name, repository)
-            preferred_path = None
-        else:
-            repository = _repository(facts["source"]["repo"], None)
-            preferred_path = facts["source"]["path"]
-        return _pinned_facts(name, facts, repository, preferred_path)
-
-
-def _pinned_facts(
-    name: Name, facts: Mapping, repository: HubRepository, preferred_path: str | None
-) -> dict:
-    """Facts of a model with what its repository states: commit, files, licence and terms.
-
-    Args:
-        preferred_path: see `_path_of_weights`.
-    """
-    path = _path_of_weights(repository, facts["library"], preferred_path)
-    licence = facts["licence"]
-    if licence == UNKNOWN:
-        licence = repository.licence
-    return {
-        **facts,
-        "source": _pinned_hub_source(name, repository, path),
-        "licence": licence,
-        "gated": repository.gated,
-        "tokenizer": _hub_tokenizer(name, facts.get("tokenizer_of")),
-    }
-
-
-def _hub_configured_facts(name: Name, repository: HubRepository) -> dict:
-    """Facts from the configuration in a repository of the hub."""
-    from huggingface_hub import hf_hub_download
-
-    def find_file(file_name: str) -> Path | None:
-        """Download a file of the repository, and give its path; None if it has none."""
-        if file_name not in repository.files:
-            return None
-        return Path(hf_hub_download(repository.name, file_name, revision=repository.commit))
-
-    return _configured_facts(name, find_file)
-
-
-def _path_of_weights(repository: HubRepository, library: str, preferred_path: str | None) -> str:
-    """Path of the weights in a repository: the first that exists.
-
-    The preferred one is looked for first, if any, then the names that the library looks for.
-    """
-    paths = list(WEIGHTS[library])
-    if preferred_path:
-        paths = [preferred_path, *(path for path in paths if path != preferred_path)]
     for path in paths:
-        if path in repository.files:
+        if path in files:
             return path
-    raise UserError(
-        f"{repository.name} on the hub has none of {', '.join(paths)}; choose another model."
-    )
+    raise UserError(f"{place} has no weights ({', '.join(paths)}); choose another model.")
 
 
-def _hub_tokenizer(name: Name, tokenizer_of: str | None) -> list[dict] | None:
-    """Sources of the files of a tokenizer; None for a model with open_clip's own.
-
-    Args:
-        tokenizer_of: the repository of the hub with the tokenizer.
-    """
-    if not tokenizer_of:
+def _tokenizer_repository(facts: Mapping) -> str | None:
+    """The repository of a model's tokenizer; None for timm, and with a tokenizer of open_clip."""
+    if facts["library"] != "open_clip":
         return None
-    repository = _repository(tokenizer_of, None)
-    return [
-        {**_pinned_hub_source(name, repository, path), "file": path}
-        for path in TOKENIZER
-        if path in repository.files
-    ]
+    import open_clip
+
+    config = facts["arguments"].get("model_cfg")
+    if not config:
+        config = open_clip.get_model_config(facts["architecture"])
+    repository: str | None = config["text_cfg"].get("hf_tokenizer_name")
+    return repository
+
+
+# What the hub knows
+
+
+def _model_info(repo: str, revision: str | None = None) -> ModelInfo:
+    """What the hub states of a repository at a revision, or at its newest commit."""
+    from huggingface_hub import HfApi
+
+    return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
+
+
+def _files(info: ModelInfo) -> dict[str, Any]:
+    """The files of a repository by path, as the hub states them."""
+    return {file.rfilename: file for file in info.siblings or []}
+
+
+def _hub_facts(
+    name: Name, facts: Mapping, info: ModelInfo, paths_of_weights: Sequence[str]
+) -> dict:
+    """What the hub states of a model: commit, size and digest of its files, licence and terms."""
+    place = f"{info.id} on the hub"
+    path = _first_of(dict.fromkeys(paths_of_weights), _files(info), place)
+    licence = facts["licence"]
+    if licence == UNKNOWN and info.card_data:
+        licence = info.card_data.get("license_name") or info.card_data.get("license") or UNKNOWN
+    tokenizer = None
+    tokenizer_repository = _tokenizer_repository(facts)
+    if tokenizer_repository:
+        tokenizer_info = _model_info(tokenizer_repository)
+        tokenizer = [
+            {**_pinned_hub_source(name, tokenizer_info, file), "file": file}
+            for file in TOKENIZER
+            if file in _files(tokenizer_info)
+        ]
+    return {
+        "source": _pinned_hub_source(name, info, path),
+        "licence": str(licence),
+        "gated": bool(info.gated),
+        "tokenizer": tokenizer,
+    }
 
 
 def _hub_source(name: Name, repo: str, path: str) -> dict:
@@ -549,45 +436,15 @@ def _hub_source(name: Name, repo: str, path: str) -> dict:
     return {"kind": "hub", "repo": repo, "path": path, "file": name.short + Path(path).suffix}
 
 
-def _pinned_hub_source(name: Name, repository: HubRepository, path: str) -> dict:
+def _pinned_hub_source(name: Name, info: ModelInfo, path: str) -> dict:
     """Source of a file on the hub with commit, size and digest, as far as the hub states them."""
-    source = _hub_source(name, repository.name, path)
-    pins = {"revision": repository.commit, **repository.files[path]}
-    for key, pin in pins.items():
-        if pin:
-            source[key] = pin
+    file = _files(info)[path]
+    source = {**_hub_source(name, info.id, path), "revision": info.sha}
+    if file.size:
+        source["size"] = file.size
+    if file.lfs:
+        source["digest"] = f"sha256:{file.lfs.sha256}"
     return source
-
-
-@cache
-def _repository(repo: str, revision: str | None) -> HubRepository:
-    """A repository at a revision, or at its newest commit, as the hub describes it."""
-    from huggingface_hub import HfApi
-
-    info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
-    files = {}
-    for file in info.siblings or []:
-        digest = f"sha256:{file.lfs.sha256}" if file.lfs else None
-        files[file.rfilename] = {"size": file.size, "digest": digest}
-    licence = None
-    if info.card_data:
-        licence = info.card_data.get("license_name") or info.card_data.get("license")
-    assert info.sha is not None  # the hub states the commit of each model
-    return HubRepository(
-        name=repo,
-        commit=info.sha,
-        files=files,
-        licence=str(licence or UNKNOWN),
-        gated=bool(info.gated),
-    )
-
-
-def _unknown_model_error(name: Name, listed_names: Sequence[str]) -> UserError:
-    """The error that a library has no such model, with those of similar names."""
-    similar_names = difflib.get_close_matches(name.rest, listed_names, n=3, cutoff=0.3)
-    suggestions = ", ".join(f"{name.kind}/{similar}" for similar in similar_names)
-    version = importlib.metadata.version(PACKAGES[name.kind])
-    return UserError(f"{name.kind} {version} has no such model; the nearest are {suggestions}.")
 
 
 def main() -> None:

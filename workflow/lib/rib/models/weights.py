@@ -1,36 +1,33 @@
 """Reading of weights that others made, and loading by the library's own conversion of keys."""
 
-import contextlib
 import io
 import pickle
+import textwrap
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
-from unittest.mock import patch
+from typing import BinaryIO
 
 import safetensors.torch
 import torch
+from timm.models import clean_state_dict, get_pretrained_cfg
 from torch import Tensor, nn
 
 from rib.base.errors import UserError
 from rib.base.files import in_bytes
-from rib.base.progress import log
-from rib.config.model_arguments import MOST_CLASSES, check_arguments
+from rib.config.model_arguments import check_arguments
 from rib.data.archives import WEIGHTS, archive_members
 from rib.models.network import NUM_CLASSES, create
 
 BY_ORDER = "by_order"
-WRAPPED = "module."  # prefix of the names that torch's DistributedDataParallel gives
 IMAGE_TOWER = "visual."  # prefix of the image tower's tensors in a model of open_clip
-# Arguments of create_model that set the side of the input.
-RESIZING = ("img_size", "force_image_size")
 # Times the size of a file that its tensors may have. Several names may share a tensor, as tied
 # weights do (twice, of an embedding and a head); in a file where each byte is used more often than
 # this on average, numbers are made up.
 MOST_SHARED = 2
 SHOWN = 600  # characters of what a library says of weights that don't fit
+MARK = 77.0  # a number that no tensor of published weights consists of
 # What the libraries raise for weights that don't fit.
 LOADING_ERRORS = (
     RuntimeError,
@@ -72,9 +69,7 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
         raise UserError(f"{model_and_file} {reason}; don't use this file.") from None
     state = _checked_state(loaded, model_and_file)
     _refuse_expanded(state, stored_bytes, model_and_file)
-    if all(key.startswith(WRAPPED) for key in state):
-        return {key.removeprefix(WRAPPED): tensor for key, tensor in state.items()}
-    return state
+    return clean_state_dict(state)
 
 
 def _archived_weights(archive: Path, member: str, name: str) -> bytes:
@@ -220,14 +215,13 @@ def with_weights(
         name: of the model or run, for messages.
 
     Raises:
-        UserError: A tensor is missing, unexpected, not finite, has another shape or type, or is not
-            what the file says once it is loaded; or an argument is none that
-            rib.config.model_arguments allows.
+        UserError: A tensor is missing, unexpected, not finite, or has another shape or type; or an
+            argument is none that rib.config.model_arguments allows.
     """
-    check_arguments(library, arguments, name)
     if library == "timm":
         # As many outputs as the weights have, unless the arguments say otherwise.
-        arguments = {"num_classes": _checked_classes(state, architecture, name), **arguments}
+        arguments = {"num_classes": _published_classes(state, architecture), **arguments}
+    check_arguments(library, arguments, name)
     expected = create(library, architecture, arguments).state_dict()
     if keys == BY_ORDER and len(expected) < len(state):
         # The head, which can't be told by its name, is the one for ImageNet-1K.
@@ -241,16 +235,17 @@ def with_weights(
         state = {**_text_tower_of(expected), **state}
     _refuse_integers(state, expected, architecture, name)
     try:
-        model, loads = _load(state, library, architecture, arguments)
+        if library == "timm":
+            model = _load_timm(state, architecture, arguments)
+        else:
+            model = create(library, architecture, arguments, state)
     except LOADING_ERRORS as error:
         raise UserError(
             f"{name}: the weights ({len(state)} tensors) don't fit {library}'s {architecture} "
-            f"({len(expected)} tensors, matched {keys}): {_shortened(error)}; "
+            f"({len(expected)} tensors, matched {keys}): {textwrap.shorten(str(error), SHOWN)}; "
             "correct the architecture, the head or the file."
         ) from error
     _refuse_infinite(model, name)
-    is_resized = any(argument in arguments for argument in RESIZING)
-    _check_loaded(model, loads, state, is_resized, name)
     return model.eval()
 
 
@@ -266,24 +261,11 @@ def _refuse_infinite(model: nn.Module, name: str) -> None:
             raise UserError(f"{name}: '{key}' has NaN or infinite values; don't use these weights.")
 
 
-def _checked_classes(state: Mapping[str, Tensor], architecture: str, name: str) -> int:
-    """Outputs of the head in weights under timm's names; a UserError if they are too many."""
-    classes = _published_classes(state, architecture)
-    if classes > MOST_CLASSES:
-        raise UserError(
-            f"{name}: the weights have a head with {classes} outputs for the architecture "
-            f"{architecture}, more than {MOST_CLASSES}; don't use them."
-        )
-    return classes
-
-
 def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
     """Outputs of the head in weights under timm's names; 0 if they have none.
 
     The head of a `resnet18` is `fc`, and `fc.weight` (1000, 512) has 1000 outputs.
     """
-    from timm.models import get_pretrained_cfg
-
     record = get_pretrained_cfg(architecture)
     if record is None or not record.classifier:
         return 0
@@ -311,146 +293,41 @@ def _refuse_integers(
             )
 
 
-def _shortened(error: Exception) -> str:
-    """What a library's error says after its first colon, in one line.
+def _load_timm(state: Mapping[str, Tensor], architecture: str, arguments: Mapping) -> nn.Module:
+    """A network of timm with a state dict, loaded as timm loads its published weights.
 
-    Of more than SHOWN characters, the first and last ones are given.
+    Raises:
+        RuntimeError: Tensors are missing, unexpected or of another shape.
     """
-    in_one_line = " ".join(str(error).split())
-    _, _, message = in_one_line.partition(": ")
-    if not message:
-        message = repr(error)
-    if len(message) < SHOWN:
-        return message
-    beginning = message[: SHOWN // 2]
-    end = message[-SHOWN // 2 :]
-    return f"{beginning} ... {end}"
+    generator_state = torch.get_rng_state()
+    model = _create_with_state(state, architecture, arguments)
+    if model.state_dict().keys() <= state.keys():
+        return model
+    # timm renames tensors, and loads some architectures although tensors are missing. A missing one
+    # has its initial values, whatever is loaded; so it is the same if other numbers are loaded.
+    marked_state = {key: torch.full_like(tensor, MARK) for key, tensor in state.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(generator_state)
+        marked_model = _create_with_state(marked_state, architecture, arguments)
+    marked = marked_model.state_dict()
+    missing_keys = [
+        key
+        for key, tensor in model.state_dict().items()
+        if tensor.is_floating_point() and torch.equal(tensor, marked[key])
+    ]
+    if missing_keys:
+        raise RuntimeError(f"missing {', '.join(missing_keys)}")
+    return model
 
 
-class Load(NamedTuple):
-    """One call of a module's load_state_dict."""
-
-    module: nn.Module
-    state: Mapping[str, Tensor]  # under the names of the module
-    missing: Sequence[str]
-    unexpected: Sequence[str]
-
-
-def _load(
-    state: Mapping[str, Tensor], library: str, architecture: str, arguments: Mapping
-) -> tuple[nn.Module, list[Load]]:
-    """The library's network with a state dict, and what the library loaded into its modules."""
-    if library != "timm":
-        with _recorded_loads() as loads:
-            model = create(library, architecture, arguments, state)
-        return model, loads
-    # timm loads these weights as if they were the published ones.
+def _create_with_state(
+    state: Mapping[str, Tensor], architecture: str, arguments: Mapping
+) -> nn.Module:
+    """A network of timm, which takes the state dict for its published weights."""
     overlay = {
         "state_dict": dict(state),
         "num_classes": arguments["num_classes"],
         "custom_load": False,
     }
     arguments = {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay}
-    with _recorded_loads() as loads:
-        model = create(library, architecture, arguments)
-    _check_all_loaded(loads, architecture)
-    return model, loads
-
-
-def _check_all_loaded(loads: Sequence[Load], architecture: str) -> None:
-    """Raise a RuntimeError if tensors are missing in a state dict, and warn of unused ones.
-
-    timm loads some architectures without such a check.
-    """
-    unused_keys: list[str] = []
-    missing_keys: list[str] = []
-    for load in loads:
-        unused_keys.extend(load.unexpected)
-        missing_keys.extend(load.missing)
-    if unused_keys:
-        log.warning("%s doesn't use %s", architecture, ", ".join(unused_keys))
-    if missing_keys:
-        raise RuntimeError(f"timm: missing {', '.join(missing_keys)}")
-
-
-@contextlib.contextmanager
-def _recorded_loads() -> Iterator[list[Load]]:
-    """A list that gets an entry for each call of load_state_dict within a `with` block.
-
-    Calls of the libraries are recorded too.
-    """
-    loads: list[Load] = []
-    load_state_dict = nn.Module.load_state_dict
-
-    def load_and_record(
-        module: nn.Module, state_dict: Mapping[str, Tensor], *args: bool, **kwargs: bool
-    ) -> object:
-        """Load as torch does, and note what was loaded."""
-        incompatible_keys = load_state_dict(module, state_dict, *args, **kwargs)
-        missing_keys, unexpected_keys = incompatible_keys
-        loads.append(Load(module, dict(state_dict), missing_keys, unexpected_keys))
-        return incompatible_keys
-
-    with patch.object(nn.Module, "load_state_dict", load_and_record):
-        yield loads
-
-
-def _check_loaded(
-    model: nn.Module,
-    loads: Sequence[Load],
-    state: Mapping[str, Tensor],
-    is_resized: bool,
-    name: str,
-) -> None:
-    """Check that a network's tensors are those of its weights file, and that nothing replaced them.
-
-    This is done once, where foreign weights enter a result: by the job that converts, imports or
-    exports them. Later jobs read what it stored, whose hash is checked. Equal means equal in the
-    network's type of numbers.
-
-    The library may rename tensors and change their shapes before it loads them (heads, position
-    embeddings). What it loaded is compared with the network, and with the file as far as name and
-    shape are the same there. If it renamed any, a name may mean another tensor in the file, so only
-    what it loaded is compared.
-
-    Args:
-        loads: what was loaded; the first load of the whole network counts.
-        is_resized: whether the network was built for another input size; then the library may
-            resize after loading.
-
-    Raises:
-        UserError: A tensor has other values.
-    """
-    loaded_state = _first_load_of(model, loads, name)
-    names_are_kept = loaded_state.keys() <= state.keys()
-    for key, tensor in model.state_dict().items():
-        if key not in loaded_state:
-            continue
-        loaded_tensor = loaded_state[key]
-        if loaded_tensor.shape == tensor.shape:
-            is_as_loaded = _same_values(tensor, loaded_tensor)
-        else:
-            is_as_loaded = is_resized
-        is_as_in_file = True
-        if names_are_kept and state[key].shape == tensor.shape:
-            is_as_in_file = _same_values(tensor, state[key])
-        if not is_as_loaded or not is_as_in_file:
-            raise UserError(
-                f"{name}: once loaded, '{key}' is not what the weights file says; "
-                "remove the model's arguments or don't use this model."
-            )
-
-
-def _first_load_of(model: nn.Module, loads: Sequence[Load], name: str) -> Mapping[str, Tensor]:
-    """The first state dict that was loaded into the whole network; a UserError if there is none."""
-    for load in loads:
-        if load.module is model:
-            return load.state
-    raise UserError(
-        f"{name}: the library loaded none of the weights; correct the model's architecture."
-    )
-
-
-def _same_values(tensor: Tensor, reference: Tensor) -> bool:
-    """Whether two tensors of a shape are equal in the first one's type of numbers."""
-    return torch.equal(tensor, reference.to(tensor.dtype))
+    return create("timm", architecture, arguments)
