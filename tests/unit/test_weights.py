@@ -287,7 +287,7 @@ def thousand_names_of_one_tensor(state):
     return saved({**state, **dict.fromkeys(names, torch.zeros(100_000))})
 
 
-@bad_file("a head of no width for a billion classes", "num_classes.* 1000000000")
+@bad_file("a head of no width for a billion classes", "classifier.weight.*shape")
 def head_of_no_width(state):
     return saved({**state, "classifier.weight": torch.zeros(10**9, 0)})
 
@@ -558,6 +558,12 @@ def test_missing_tensors_are_named_where_timm_does_not_look(missing):
     # then it is named
     with pytest.raises(UserError, match=f"missing {missing}"):
         load(state)
+
+
+def test_a_head_for_a_billion_classes_is_not_built(state):
+    hostile_state = {**state, "classifier.weight": torch.zeros(10**9, 0)}
+    with pytest.raises(UserError, match="^net: .*'num_classes' is 1000000000; "):
+        with_weights(hostile_state, "timm", "test_efficientnet", {}, "by_name", "net")
 
 
 def test_names_of_a_wrapped_network_are_those_of_the_network(tmp_path, state):

@@ -17,7 +17,7 @@ import importlib.metadata
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, sha256, write_json
@@ -156,8 +156,10 @@ def _timm_facts(model: str, arguments: Mapping) -> tuple[dict, dict]:
     import timm
     import torch
 
+    from rib.models.network import Classifier
+
     with torch.device("meta"):  # without memory for its weights
-        network: Any = timm.create_model(model, num_classes=PUBLISHED_CLASSES)
+        network = cast(Classifier, timm.create_model(model, num_classes=PUBLISHED_CLASSES))
     record = network.pretrained_cfg
     # A network whose input size is fixed must be built anew for another one.
     is_built_for_size = bool(arguments.get("img_size") or record.get("fixed_input_size"))
