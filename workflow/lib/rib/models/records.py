@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, sha256, write_json
+from rib.base.hub import hub_problem
 from rib.config.fields import is_whole
 from rib.config.messages import show
 from rib.config.model_arguments import check_arguments
 from rib.config.model_names import RECORDS, Name, parse_name
-from rib.data.hub import hub_problem
 
 PACKAGES = {"timm": "timm", "open_clip": "open_clip_torch"}
 PUBLISHED_CLASSES = 1000  # ImageNet-1K's
