@@ -1,6 +1,6 @@
 """Renew the lock file of datasets in a catalogue folder, from the repositories its entries name.
 
-python -m rib.config.dataset_records FOLDER
+It is run as `python -m rib.config.dataset_records FOLDER`, by `make dataset-records`.
 """
 
 import sys

@@ -200,8 +200,8 @@ def _files_of_split(
         )
     note = f" ({PARTIAL}: only its beginning)" if PARTIAL in splits else ""
     raise UserError(
-        f"{where}: it has no split {printable(config or '*')}/{printable(split or '*')}; there are "
-        f"{splits}{note}: correct config and split."
+        f"{where}: it has no split {config or '*'}/{split or '*'}; there are {splits}{note}: "
+        "correct config and split."
     )
 
 
@@ -320,14 +320,19 @@ def _ask_for_repository(request: HubRequest) -> HubRepository:
         if problem.startswith(UNREACHED):
             problem += HOW_TO_RESOLVE
         raise UserError(f"{where}: {problem}.") from error
-    card = info.card_data or newest.card_data or {}  # a conversion has no README
-    licence = card.get("license_name") or card.get("license") or UNKNOWN
+    licence = _licence(info) or _licence(newest) or UNKNOWN  # a conversion has no README
     return HubRepository(
         commit=str(info.sha),
-        licence=printable(str(licence))[:LONGEST_LICENCE],
+        licence=printable(licence)[:LONGEST_LICENCE],
         gated=bool(newest.gated),
         files=_files_of_images(info, where),
     )
+
+
+def _licence(info: "DatasetInfo") -> str | None:
+    card = info.card_data
+    licence = (card.get("license_name") or card.get("license")) if card else None
+    return str(licence) if licence else None
 
 
 def _files_of_images(info: "DatasetInfo", where: str) -> tuple[HubFile, ...]:
