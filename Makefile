@@ -111,7 +111,7 @@ records: $(VENV)/run.done ## update workflow/catalog/models.lock.json from the r
 		$$(sed -n 's/^  record: //p' workflow/catalog/models.yaml)
 
 dataset-records: $(VENV)/run.done ## update workflow/catalog/datasets.lock.json from the hub, for all entries that name its datasets; CATALOG=FOLDER for another folder
-	@PYTHONPATH=workflow/lib python -m rib.data.hub_repositories --renew $(CATALOG)
+	@PYTHONPATH=workflow/lib python -m rib.config.dataset_records $(CATALOG)
 
 clean: ## remove results; keep the environment, downloads and .dvc files
 	rm -rf logs work .snakemake

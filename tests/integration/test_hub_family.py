@@ -19,7 +19,7 @@ from PIL import Image
 from rib.base.files import sha256
 from rib.config.hub_datasets import LOCK, file_name, read_dataset_lock
 from tiny import family as tiny_family
-from tiny.hub import COMMIT, TOKEN, Repository, environment, served
+from tiny.hub import COMMIT_OF_CONVERSION, TOKEN, Repository, environment, served
 from tiny.parquet import write_photos
 from tiny.photos import tar
 from tiny.project import ROOT, Project, copy_project, jobs
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.thorough
 CLASSES = ["hammer", "saw"]
 DOMAINS = {"photo": 20, "sketch": 4, "toy": 4}  # and images of each class
 SHARDS = 2
-NAME = "hf-datasets:somebody/tools"
+NAME = "hf-datasets:somebody/tools@refs/convert/parquet"
 REPOSITORY = "datasets/somebody/tools"
 CHOICES = ("catalog=[mine,hub]", "family=tools", "models=[tiny_cnn]", "targets=[sketches]")
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
@@ -62,10 +62,10 @@ def shard(folder, number):
 def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     files = {
-        f"data/train-{number:05}-of-{SHARDS:05}.parquet": shard(folder, number)
-        for number in range(SHARDS)
+        f"default/train/{number:04}.parquet": shard(folder, number) for number in range(SHARDS)
     }
-    with served({REPOSITORY: Repository({**files, "README.md": b"---"})}) as server:
+    repository = Repository({"README.md": b"---", "photos.zip": b"PK"}, converted=files)
+    with served({REPOSITORY: repository}) as server:
         yield server
 
 
@@ -104,8 +104,7 @@ def finished(clone, hub, tmp_path_factory):
     variables = {**environment(hub, cache), "HF_TOKEN": TOKEN}
     plan = clone.rib("plan", config=CHOICES, **variables)
     repository = read_dataset_lock(clone.folder / LOCK)[NAME]
-    (hub_split,) = repository.splits
-    archives = [f"data/raw/photos/{file_name(file.path)}" for file in hub_split.files]
+    archives = [f"data/raw/photos/{file_name(file.path)}" for file in repository.files]
     snakemake(clone, *archives, "--cores", "2", **variables)
     printed = clone.snakemake("--cores", "2", config=CHOICES, **variables)
     return clone, cache, plan, printed
@@ -134,14 +133,14 @@ def prepared(project):
 
 def test_three_domains_of_a_repository_become_a_page(finished):
     project, _, plan, printed = finished
-    assert "Resolving hf-datasets:somebody/tools into datasets.lock.json (once)" in plan
+    assert f"Resolving {NAME} into datasets.lock.json (once)" in plan
     assert "Resolving" not in printed
     assert re.search(r"^  photos: [\d.]+kB, theirs, on the hub: mit$", plan, re.M)
     page = (project.folder / "reports/tools/index.html").read_text()
     assert all(label in page for label in ("Photos", "Sketches", "Toys"))
     index = project.folder / "results/tools/prepare"
     assert {path.name for path in index.iterdir()} >= {"photos", "sketches", "toys"}
-    assert read_dataset_lock(project.folder / LOCK)[NAME].commit == COMMIT
+    assert read_dataset_lock(project.folder / LOCK)[NAME].commit == COMMIT_OF_CONVERSION
     assert [path.name for path in (project.folder / "data/raw").glob("*/*.parquet")]
     assert not list((project.folder / "data/raw").glob("sketches/*")), "they share the files"
     for path in project.folder.rglob("*"):
@@ -166,9 +165,9 @@ def test_a_second_clone_gets_the_same_bytes_from_a_hub_that_has_moved_on(finishe
     first, _, _, _ = finished
     second = clone_of(first, tmp_path / "second")
     repository = hub.repositories[REPOSITORY]
-    repository.earlier[COMMIT] = repository.files
-    repository.commit = COMMIT[::-1]
-    repository.files = {"data/train-00000-of-00001.parquet": b"others"}
+    repository.earlier[COMMIT_OF_CONVERSION] = repository.converted
+    repository.commit_of_conversion = COMMIT_OF_CONVERSION[::-1]
+    repository.converted = {"default/train/0000.parquet": b"others"}
     files = [f"results/tools/prepare/{name}" for name in prepared(first)]
     variables = environment(hub, tmp_path / "cache")
     snakemake(second, *files, "--cores", "2", **variables)
@@ -214,10 +213,14 @@ def tar_of_samples(path, number):
 
 
 def use_tars(project):
-    """Let the family read tars of a split, whose classes are numbers, in place of Parquet files."""
+    """Let the family read tars, whose classes are numbers, in place of Parquet files."""
     path = project.folder / "hub/datasets.yaml"
     entries = yaml.safe_load(path.read_text())
-    entries["photos"]["source"] = {"kind": "hf-datasets", "repo": "somebody/tools", "split": "test"}
+    entries["photos"]["source"] = {
+        "kind": "hf-datasets",
+        "repo": "somebody/tools",
+        "files": "test/*.tar",
+    }
     for entry in entries.values():
         entry["layout"] = "webdataset"
         entry["settings"]["names"] = CLASSES
@@ -226,7 +229,7 @@ def use_tars(project):
 
 @pytest.mark.slow
 def test_three_domains_of_webdatasets_tars_become_arrays_and_rows(tmp_path):
-    # given: a repository with tars of a split, and one of another split that nobody reads
+    # given: a repository with tars in a folder, and one in another folder that nobody reads
     files = {f"test/{i}.tar": tar_of_samples(tmp_path / "a.tar", i) for i in range(SHARDS)}
     files["train/0.tar"] = b"no tar"
     project = Project(copy_project(tmp_path / "project"), family="tools")
@@ -238,9 +241,7 @@ def test_three_domains_of_webdatasets_tars_become_arrays_and_rows(tmp_path):
     with served({REPOSITORY: Repository(files)}) as server:
         variables = environment(server, tmp_path / "cache")
         snakemake(project, rows, "--cores", "2", **variables)
-    # then: the lock has the files of the split, and they lie here once
-    (hub_split,) = read_dataset_lock(project.folder / LOCK)[NAME].splits
-    assert [file.path for file in hub_split.files] == ["test/0.tar", "test/1.tar"]
+    # then: the tars lie here once
     archives = sorted((project.folder / "data/raw").glob("*/*.tar"))
     assert [path.name for path in archives] == ["test-0.tar", "test-1.tar"]
     assert not any(path.endswith("train/0.tar") for path in server.asked)

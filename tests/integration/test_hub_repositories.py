@@ -14,7 +14,7 @@ import textwrap
 import pytest
 
 from rib.config.hub_datasets import LOCK, read_dataset_lock
-from tiny.hub import COMMIT, SMALL, TOKEN, Repository, served
+from tiny.hub import COMMIT, COMMIT_OF_CONVERSION, SMALL, TOKEN, Repository, served
 from tiny.hub import environment as environment_of
 
 pytestmark = pytest.mark.thorough
@@ -24,14 +24,21 @@ REPOSITORY = "datasets/owner/set"
 OTHER_COMMIT = COMMIT[::-1]
 LARGE = bytes(range(256)) * 20_000  # its digest is SHA-256
 LITTLE = b"labels" * 100  # its digest is git's
-FILES = {"test/0.tar": LARGE, "test/1.tar": LITTLE, "README.md": b"---"}
+FILES = {"test/0.tar": LARGE, "test/1.tar": LITTLE, "new/0.tar": LARGE, "README.md": b"---"}
+CONVERTED = {f"default/{split}/0000.parquet": LARGE for split in ("test", "train")}
 
 
 @pytest.fixture
 def hub():
     assert len(LITTLE) < SMALL < len(LARGE)
-    with served({REPOSITORY: Repository(dict(FILES))}) as server:
+    repository = Repository(dict(FILES), converted=dict(CONVERTED))
+    with served({REPOSITORY: repository}) as server:
         yield server
+
+
+def source_of(**keys):
+    """A source that names the repository, by default with the tars in one folder."""
+    return {"kind": "hf-datasets", "repo": "owner/set", **(keys or {"files": "test/*.tar"})}
 
 
 def run(folder, hub, script, **environment):
@@ -59,12 +66,12 @@ def run(folder, hub, script, **environment):
     return completed.stdout
 
 
-def resolve(folder, hub, source=NAME, **environment):
+def resolve(folder, hub, source=None, **environment):
     """Resolve a source into the folder's lock file; gives the message if that fails."""
     entry = {
         "family": "emoji",
         "label": "Set",
-        "source": source,
+        "source": source or source_of(),
         "layout": "class_folders",
         "licence": "theirs",
         "origin": "the hub",
@@ -102,7 +109,8 @@ def fetch(folder, hub, **environment):
 
 def fetched(folder):
     """Bytes of the files that were fetched, by name."""
-    return {path.name: path.read_bytes() for path in folder.glob("*.tar")}
+    paths = [*folder.glob("*.tar"), *folder.glob("*.parquet")]
+    return {path.name: path.read_bytes() for path in paths}
 
 
 FETCHED = {"test-0.tar": LARGE, "test-1.tar": LITTLE}
@@ -113,7 +121,7 @@ def test_a_name_is_resolved_once_and_its_files_are_fetched_and_then_taken_from_t
 ):
     assert resolve(tmp_path, hub) == ""
     repository = read_dataset_lock(tmp_path / LOCK)[NAME]
-    digests = [file.digest for file in repository.splits[0].files]
+    digests = [file.digest for file in repository.files if file.path.startswith("test/")]
     git_id = hashlib.sha1(b"blob %d\0" % len(LITTLE) + LITTLE).hexdigest()
     assert digests == [f"sha256:{hashlib.sha256(LARGE).hexdigest()}", f"git:{git_id}"]
     assert repository.commit == COMMIT and repository.licence == "mit" and not repository.gated
@@ -134,9 +142,18 @@ def test_a_repository_that_has_moved_on_gives_the_files_of_the_lock(hub, tmp_pat
     repository.commit = OTHER_COMMIT
     repository.files = {"test/0.tar": LARGE[::-1], "new/0.tar": LARGE}
     assert fetch(tmp_path, hub) == "" and fetched(tmp_path) == FETCHED
-    # Another split is taken from the same commit.
-    other = {"kind": "hf-datasets", "repo": "owner/set", "split": "new"}
-    assert "unknown split 'new'; known are test" in resolve(tmp_path, hub, other)
+    # Other files are those of the same commit, without the hub.
+    offline = {"HF_HUB_OFFLINE": "1"}
+    assert resolve(tmp_path, hub, source_of(files="new/*.tar"), **offline) == ""
+    message = resolve(tmp_path, hub, source_of(files="newer/*.tar"), **offline)
+    assert "no file matches 'newer/*.tar'; there are new/*.tar, test/*.tar" in message
+
+
+def test_a_conversion_is_resolved_to_a_commit_and_its_split_fetched(hub, tmp_path):
+    assert resolve(tmp_path, hub, source_of(split="train")) == ""
+    repository = read_dataset_lock(tmp_path / LOCK)[f"{NAME}@refs/convert/parquet"]
+    assert repository.commit == COMMIT_OF_CONVERSION and repository.licence == "mit"
+    assert fetch(tmp_path, hub) == "" and fetched(tmp_path) == {"default-train-0000.parquet": LARGE}
 
 
 def test_a_commit_that_is_gone_is_a_sentence(hub, tmp_path):
@@ -200,19 +217,15 @@ def test_a_gated_repository_needs_a_token(hub, tmp_path):
     [
         ("hf-datasets:nobody/none", "the hub has no such repository"),
         (f"{NAME}@v2", "the hub has no such commit"),
-        (
-            {"kind": "hf-datasets", "repo": "owner/set", "config": "fog"},
-            "unknown config 'fog'; known are default",
-        ),
-        (
-            {"kind": "hf-datasets", "repo": "owner/set", "split": "train"},
-            "unknown split 'train'; known are test",
-        ),
+        (source_of(files="test/*.tar", revision="v2"), "the hub has no such commit"),
+        ("hf-datasets:owner/notes", "the hub has no Parquet conversion of this repository"),
+        ("hf-datasets:owner/notes@main", "it has no files in .parquet, .tar"),
     ],
 )
 def test_what_the_hub_does_not_have_is_a_sentence_and_leaves_no_lock(
     hub, tmp_path, source, sentence
 ):
+    hub.repositories["datasets/owner/notes"] = Repository({"README.md": b"---"})
     message = resolve(tmp_path, hub, source)
     assert message.startswith("datasets.yaml, photos: hf-datasets:") and sentence in message
     assert len(message.strip().splitlines()) == 1 and not (tmp_path / LOCK).exists()
@@ -225,3 +238,16 @@ def test_a_name_without_lock_and_hub_is_a_sentence(hub, tmp_path, settings):
     message = resolve(tmp_path, hub, **settings)
     assert f"datasets.yaml, photos: {NAME}: the hub can't be reached" in message
     assert not (tmp_path / LOCK).exists()
+
+
+def test_a_dead_hub_is_not_missed_with_lock_and_cache_and_named_without_the_cache(hub, tmp_path):
+    assert resolve(tmp_path, hub) == "" and fetch(tmp_path, hub) == ""
+    dead = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    for name in FETCHED:
+        (tmp_path / name).unlink()
+    assert resolve(tmp_path, hub, **dead) == ""
+    assert fetch(tmp_path, hub, **dead) == "" and fetched(tmp_path) == FETCHED
+    for name in FETCHED:
+        (tmp_path / name).unlink()
+    message = fetch(tmp_path, hub, **dead, HF_HOME=str(tmp_path / "empty"))
+    assert "photos: owner/set, test/0.tar can't be fetched: the hub can't be reached" in message

@@ -72,7 +72,7 @@ def test_a_family_is_resolved_once_and_planned_without_the_hub(family, hub, tmp_
     hub_family = HUB_FAMILIES[family]
     (repository,) = read_dataset_lock(project.folder / LOCK).values()
     assert repository.commit == hub_family.commit
-    assert len(repository.splits) == len(hub_family.domains)
+    assert len(repository.files) == len(hub_family.domains)
     assert re.search(rf"^  {family}_\w+: .*, on the hub: other, not yet fetched by us$", plan, re.M)
     hub.asked.clear()
     planned = jobs(snakemake(project, "-n", **OFFLINE))

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlparse
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+COMMIT_OF_CONVERSION = "c0" * 20
+CONVERSION = "refs/convert/parquet"
 # Bytes up to which a file is part of the repository itself, without a digest in the listing.
 SMALL = 10_000
 TOKEN = "hf_TokenOfTheHub"
@@ -28,7 +30,8 @@ class Repository:
         sizes: sizes of files that are listed but never fetched, by path.
         gated: whether files are only for users who are logged in.
         commit: the newest commit.
-        configs: what the header of a dataset's README lists.
+        converted: files of the hub's Parquet conversion, by path; empty if there is none.
+        commit_of_conversion: the newest commit of the conversion.
         earlier: files by path, by commits before the newest one.
         sent: bytes that are sent in place of those that are listed, by path.
         breaks: number of bytes after which the connection breaks off, once, by path.
@@ -39,7 +42,8 @@ class Repository:
     licence: str | None = "mit"
     gated: bool = False
     commit: str = COMMIT
-    configs: object = None
+    converted: dict[str, bytes] = field(default_factory=dict)
+    commit_of_conversion: str = COMMIT_OF_CONVERSION
     earlier: dict[str, dict[str, bytes]] = field(default_factory=dict)
     sent: dict[str, bytes] = field(default_factory=dict)
     breaks: dict[str, int] = field(default_factory=dict)
@@ -48,12 +52,16 @@ class Repository:
         """The commit of a revision; None if there is no such revision."""
         if revision in (None, "main"):
             return self.commit
+        if self.converted and revision in (CONVERSION, self.commit_of_conversion):
+            return self.commit_of_conversion
         if revision == self.commit or revision in self.earlier:
             return revision
         return None
 
     def files_at(self, commit: str) -> dict[str, bytes]:
         """Bytes by path at a commit."""
+        if self.converted and commit == self.commit_of_conversion:
+            return self.converted
         return self.earlier.get(commit, self.files)
 
     def listing(self, name: str, commit: str) -> dict:
@@ -62,16 +70,15 @@ class Repository:
         for path, size in self.sizes.items():
             digest = hashlib.sha256(path.encode()).hexdigest()
             siblings.append(_large_file_listing(path, size, digest))
-        card = {"license": self.licence} if self.licence else {}
-        if self.configs is not None:
-            card["configs"] = self.configs
-        return {
+        listing = {
             "id": name,
             "sha": commit,
             "gated": "auto" if self.gated else False,
-            "cardData": card,
             "siblings": sorted(siblings, key=lambda sibling: sibling["rfilename"]),
         }
+        if self.licence and self.files_at(commit) is not self.converted:  # it has no README
+            listing["cardData"] = {"license": self.licence}
+        return listing
 
 
 def git_id(data: bytes) -> str:

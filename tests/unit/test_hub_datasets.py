@@ -8,34 +8,33 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from rib.base.errors import UserError
 from rib.base.files import git_blob_id, verify_digest, write_json
-from rib.config import hub_datasets
 from rib.config.catalog import Catalog
 from rib.config.checking import checked
 from rib.config.config import config_of
+from rib.config.dataset_records import renew
 from rib.config.entries import Model
 from rib.config.grid import resolve_grid
 from rib.config.hub_datasets import (
     LOCK,
     HubFile,
     HubRepository,
-    HubRequest,
-    HubSplit,
     file_name,
     read_dataset_lock,
-    with_splits,
     write_dataset_lock,
 )
 from rib.config.source_entries import parsed_source
-from rib.data import hub_repositories
 from tiny.hub import COMMIT, git_id
 from tiny.project import ROOT
 from unit.conftest import published
 
 NAME = "hf-datasets:owner/set"
 SOURCE = {"kind": "hf-datasets", "repo": "owner/set"}  # the same as a mapping
+CONVERSION = f"{NAME}@refs/convert/parquet"  # which is read without files
+TARS = {**SOURCE, "files": "test/*.tar"}
 OTHER_COMMIT = COMMIT[::-1]
 DIGEST = f"sha256:{'a' * 64}"
 GIT_DIGEST = f"git:{'b' * 40}"
@@ -46,20 +45,16 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def split_of(*paths, config=None, split=None, digest=DIGEST):
+def repository_of(*paths, commit=COMMIT, gated=False, digest=DIGEST):
     files = tuple(HubFile(path=path, size=9, digest=digest) for path in paths)
-    return HubSplit(config=config, split=split, files=files)
-
-
-def repository_of(*splits, commit=COMMIT, gated=False):
-    return HubRepository(commit=commit, licence="mit", gated=gated, splits=splits)
+    return HubRepository(commit=commit, licence="mit", gated=gated, files=files)
 
 
 def entry_of(**changes):
     return {
         "family": "emoji",
         "label": "Set",
-        "source": NAME,
+        "source": TARS,
         "layout": "class_folders",
         "licence": "theirs",
         "origin": "the hub",
@@ -110,6 +105,8 @@ def test_a_name_is_a_mapping_in_short(source, parsed):
         ({"kind": "hf-datasets", "repo": "a/b", "where": {}}, "unknown key 'where'"),
         ({"kind": "hf-datasets", "repo": "a/b", "split": 1}, "'photos.source.split' is 1"),
         ({"kind": "hf-datasets", "repo": "a/b", "config": ""}, "'photos.source.config' is ''"),
+        ({**SOURCE, "files": []}, r"'photos.source.files' is \[\]"),
+        ({**TARS, "split": "test"}, "give files, or config and split, but not both in 'photos.sou"),
         ("owner/set", "'photos.source' is 'owner/set'"),
     ],
 )
@@ -125,30 +122,25 @@ def test_a_model_has_no_such_source():
 
 
 def test_a_dataset_has_the_files_of_its_lock_without_asking_the_hub(monkeypatch):
-    monkeypatch.setattr(subprocess, "run", None)
-    source = {**SOURCE, "config": "fog", "split": "test"}
+    monkeypatch.setattr(HfApi, "dataset_info", None)
     others = entry_of(archives_of="photos")
     del others["source"]
-    catalog = catalog_with(photos=entry_of(source=source), others=others)
-    split = split_of("fog/test-1.tar", "fog/test-0.tar", config="fog", split="test")
-    small = split_of("a.tar", digest=GIT_DIGEST)
-    write_dataset_lock(LOCK, {NAME: repository_of(split, small, gated=True)})
+    catalog = catalog_with(photos=entry_of(source=TARS), others=others)
+    repository = repository_of("test/0.tar", "test/1.tar", "train/0.tar", gated=True)
+    write_dataset_lock(LOCK, {NAME: repository})
     assert catalog.datasets["photos"].archives == ()
     grid = grid_of(catalog, ["noto", "photos", "others"])
     for name in ("photos", "others"):
         dataset = grid.catalog.datasets[name]
         assert dataset == grid.datasets[name] and dataset.raw == "photos"
-        assert [source["file"] for source in dataset.archives] == [
-            "fog-test-1.tar",
-            "fog-test-0.tar",
-        ]
+        assert [source["file"] for source in dataset.archives] == ["test-0.tar", "test-1.tar"]
         assert dataset.archives[0] == {
             "kind": "hub",
             "repo": "owner/set",
             "repo_type": "dataset",
             "revision": COMMIT,
-            "path": "fog/test-1.tar",
-            "file": "fog-test-1.tar",
+            "path": "test/0.tar",
+            "file": "test-0.tar",
             "size": 9,
             "digest": DIGEST,
         }
@@ -160,7 +152,7 @@ def test_a_dataset_has_the_files_of_its_lock_without_asking_the_hub(monkeypatch)
 
 
 def test_lock_and_hub_are_left_alone_by_runs_without_such_datasets(monkeypatch):
-    monkeypatch.setattr(subprocess, "run", None)
+    monkeypatch.setattr(HfApi, "dataset_info", None)
     monkeypatch.setattr("rib.config.catalog.read_dataset_lock", None)
     catalog = catalog_with(photos=entry_of())
     assert "photos" not in grid_of(catalog, "default").datasets
@@ -169,25 +161,118 @@ def test_lock_and_hub_are_left_alone_by_runs_without_such_datasets(monkeypatch):
 
 def test_the_projects_lock_comes_before_those_of_folders():
     catalog = catalog_with(photos=entry_of())
-    write_dataset_lock(Path("own") / LOCK, {NAME: repository_of(split_of("folder.tar"))})
-    write_dataset_lock(LOCK, {NAME: repository_of(split_of("project.tar"))})
-    catalog = catalog.with_hub_files(["photos"])
-    assert catalog.datasets["photos"].archives[0]["path"] == "project.tar"
+    write_dataset_lock(Path("own") / LOCK, {NAME: repository_of("test/folder.tar")})
+    write_dataset_lock(LOCK, {NAME: repository_of("test/project.tar")})
+    assert paths_of(catalog) == ["test/project.tar"]
 
 
 def test_two_files_of_one_name_here_are_refused():
-    entry = entry_of(sources=[SOURCE, {**SOURCE, "split": "b"}])
-    del entry["source"]
-    catalog = catalog_with(photos=entry)
-    splits = (split_of("a/b.tar"), split_of("a-b.tar", split="b"))
-    write_dataset_lock(LOCK, {NAME: repository_of(*splits)})
+    catalog = catalog_with(photos=entry_of(source={**SOURCE, "files": ["a/*", "a-*"]}))
+    write_dataset_lock(LOCK, {NAME: repository_of("a-b.tar", "a/b.tar")})
     with pytest.raises(UserError, match=r"photos: two of its sources have the file name a-b\.tar"):
+        catalog.with_hub_files(["photos"])
+
+
+# Files that an entry chooses
+
+
+def paths_of(catalog, name="photos"):
+    """Paths of a dataset's files in its repository."""
+    archives = catalog.with_hub_files([name]).datasets[name].archives
+    return [archive["path"] for archive in archives]
+
+
+FILES = [
+    "data/test-00000-of-00001.parquet",
+    "data/train-00000-of-00002.parquet",
+    "data/train-00001-of-00002.parquet",
+    "images.zip",
+    "train/0.tar",
+]
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        ("data/train-*.parquet", FILES[1:3]),
+        (["train/*.tar", "data/test-*"], [FILES[0], FILES[4]]),
+        ("images.zip", ["images.zip"]),
+        ("*.parquet", FILES[:3]),
+        (["data/*", "*.parquet"], FILES[:3]),
+    ],
+)
+def test_files_are_chosen_by_patterns_of_paths(files, chosen):
+    catalog = catalog_with(photos=entry_of(source={**SOURCE, "files": files}))
+    write_dataset_lock(LOCK, {NAME: repository_of(*FILES)})
+    assert paths_of(catalog) == chosen
+
+
+def test_a_pattern_without_a_file_is_a_sentence_with_the_paths_there_are():
+    source = {**SOURCE, "files": ["train/*.tar", "data/tset-*"]}
+    catalog = catalog_with(photos=entry_of(source=source))
+    write_dataset_lock(LOCK, {NAME: repository_of(*FILES)})
+    with pytest.raises(UserError) as raised:
+        catalog.with_hub_files(["photos"])
+    assert str(raised.value) == (
+        f"datasets.yaml, photos: {NAME}: no file matches 'data/tset-*'; there are "
+        "data/test-*-of-*.parquet, data/train-*-of-*.parquet, images.zip, train/*.tar: correct "
+        "files."
+    )
+
+
+CONVERTED = ["fog/test/0000.parquet", "fog/train/0000.parquet", "fog/train/0001.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "choice", "chosen"),
+    [
+        (CONVERTED, {"split": "train"}, CONVERTED[1:]),
+        ([*CONVERTED, "snow/test/0000.parquet"], {"config": "fog", "split": "test"}, CONVERTED[:1]),
+        (CONVERTED[1:], {}, CONVERTED[1:]),
+        (CONVERTED[1:], {"config": "fog"}, CONVERTED[1:]),
+        (["fog/partial-train/0000.parquet"], {"split": "partial-train"}, None),
+        ([*CONVERTED[:1], "fog/partial-train/0000.parquet"], {}, CONVERTED[:1]),
+    ],
+)
+def test_a_split_of_the_conversion_is_a_folder(paths, choice, chosen):
+    catalog = catalog_with(photos=entry_of(source={**SOURCE, **choice}))
+    write_dataset_lock(LOCK, {CONVERSION: repository_of(*paths)})
+    assert paths_of(catalog) == (chosen or paths)
+
+
+@pytest.mark.parametrize(
+    ("paths", "choice", "sentence"),
+    [
+        (CONVERTED, {}, "it has the splits fog/test, fog/train; say which is read"),
+        (CONVERTED, {"split": "tset"}, r"it has no split \*/tset; there are fog/test, fog/train: "),
+        (
+            CONVERTED,
+            {"config": "rain"},
+            r"it has no split rain/\*; there are fog/test, fog/train: ",
+        ),
+        (
+            ["fog/partial-train/0000.parquet"],
+            {},
+            r"there are fog/partial-train \(partial-: only its beginning\): correct config and",
+        ),
+        (FILES, {}, r"but data/test-\*-of-\*.parquet, .*: name those that are read as files"),
+    ],
+)
+def test_a_split_that_the_conversion_lacks_is_a_sentence_with_those_it_has(paths, choice, sentence):
+    catalog = catalog_with(photos=entry_of(source={**SOURCE, **choice}))
+    write_dataset_lock(LOCK, {CONVERSION: repository_of(*paths)})
+    with pytest.raises(UserError, match=f"^datasets.yaml, photos: {CONVERSION}: .*{sentence}"):
         catalog.with_hub_files(["photos"])
 
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("data/a-0.tar", "data-a-0.tar"), ("_x/y z(1).tar", "x-y_z_1_.tar"), ("0.tar", "0.tar")],
+    [
+        ("data/a-0.tar", "data-a-0.tar"),
+        ("_x/y z(1).tar", "x-y_z_1_.tar"),
+        ("_/x.tar", "x.tar"),
+        ("0.tar", "0.tar"),
+    ],
 )
 def test_what_a_file_is_called_here(path, name):
     assert file_name(path) == name
@@ -197,28 +282,21 @@ def test_what_a_file_is_called_here(path, name):
 
 
 def test_equal_locks_have_equal_bytes():
-    splits = [split_of("a.tar"), split_of("b.tar", split="x"), split_of("c.tar", config="c")]
-    repository = with_splits(repository_of(), repository_of(*splits))
+    repository = repository_of("a.tar", "b.tar")
     write_dataset_lock(Path("first.json"), {"hf-datasets:a/b": repository, NAME: repository})
-    repository = with_splits(repository_of(splits[2]), repository_of(splits[1], splits[0]))
     write_dataset_lock(Path("second.json"), {NAME: repository, "hf-datasets:a/b": repository})
     assert Path("first.json").read_bytes() == Path("second.json").read_bytes()
     assert read_dataset_lock(Path("first.json"))[NAME] == repository
 
 
-def test_splits_of_another_commit_are_not_kept():
-    earlier = repository_of(split_of("a.tar", split="a"), commit=OTHER_COMMIT)
-    assert with_splits(repository_of(split_of("b.tar")), earlier).splits == (split_of("b.tar"),)
-
-
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[]", r"datasets\.lock\.json has format version None, and this checkout reads version 1"),
-        ('{"format_version": 2}', "has format version 2, .*use the code that wrote it, or delete"),
+        ("[]", r"datasets\.lock\.json has format version None, and this checkout reads version 2"),
+        ('{"format_version": 1}', "has format version 1, .*use the code that wrote it, or delete"),
         ('{"format_version": true}', "has format version True"),
-        ('{"format_version": 1}', r"is damaged \(.*repositories: Field required\); restore it"),
-        ('{"format_version": 1', "is not valid JSON"),
+        ('{"format_version": 2}', r"is damaged \(.*repositories: Field required\); restore it"),
+        ('{"format_version": 2', "is not valid JSON"),
     ],
 )
 def test_a_lock_of_another_version_is_a_sentence(text, sentence):
@@ -237,6 +315,7 @@ def test_a_lock_of_another_version_is_a_sentence(text, sentence):
         {"path": "a\\b"},
         {"path": "a\nb"},
         {"path": ".hidden"},
+        {"path": "x" * 151},
         {"digest": "sha256:0"},
         {"digest": "md5:" + "0" * 32},
         {"size": -1},
@@ -245,17 +324,17 @@ def test_a_lock_of_another_version_is_a_sentence(text, sentence):
     ],
 )
 def test_a_hostile_lock_is_refused(changes):
-    write_dataset_lock(LOCK, {NAME: repository_of(split_of("a.tar"))})
+    write_dataset_lock(LOCK, {NAME: repository_of("a.tar")})
     lock = json.loads(LOCK.read_text())
-    lock["repositories"][NAME]["splits"][0]["files"][0].update(changes)
+    lock["repositories"][NAME]["files"][0].update(changes)
     write_json(LOCK, lock)
-    with pytest.raises(UserError, match=r"datasets\.lock\.json is damaged \(.*splits"):
+    with pytest.raises(UserError, match=r"datasets\.lock\.json is damaged \(.*files"):
         read_dataset_lock(LOCK)
 
 
 @pytest.mark.parametrize("commit", ["main", "", COMMIT[:7]])
 def test_a_lock_names_whole_commits(commit):
-    write_dataset_lock(LOCK, {NAME: repository_of(split_of("a.tar"))})
+    write_dataset_lock(LOCK, {NAME: repository_of("a.tar")})
     LOCK.write_text(LOCK.read_text().replace(COMMIT, commit))
     with pytest.raises(UserError, match="is damaged .*commit"):
         read_dataset_lock(LOCK)
@@ -264,47 +343,13 @@ def test_a_lock_names_whole_commits(commit):
 # Resolving
 
 
-def test_what_the_lock_lacks_is_resolved_at_its_commit_and_kept_with_the_rest(monkeypatch):
-    requests_to_hub = []
-
-    def answers_of_hub(requests):
-        requests_to_hub.extend(requests)
-        return {NAME: repository_of(split_of("b.tar", split="b"))}
-
-    monkeypatch.setattr(hub_datasets, "_answers_of_hub", answers_of_hub)
-    source = {**SOURCE, "split": "b"}
-    catalog = catalog_with(photos=entry_of(source=source))
-    write_dataset_lock(Path("own") / LOCK, {NAME: repository_of(split_of("a.tar", split="a"))})
-    other = repository_of(split_of("c.tar"), commit=OTHER_COMMIT)
-    write_dataset_lock(LOCK, {"hf-datasets:a/other": other})
-    catalog = catalog.with_hub_files(["photos"])
-    (request,) = requests_to_hub
-    assert request.commit == COMMIT and request.split == "b"
-    assert request.where == "datasets.yaml, photos"
-    lock = read_dataset_lock(LOCK)
-    assert [split.split for split in lock[NAME].splits] == ["a", "b"]
-    assert lock["hf-datasets:a/other"] == other
-    catalog.with_hub_files(["photos"])
-    assert len(requests_to_hub) == 1
-
-
-def test_nothing_is_written_if_one_of_several_can_not_be_resolved(monkeypatch):
-    def answers_of_hub(requests):
-        raise UserError("datasets.yaml, photos: no")
-
-    monkeypatch.setattr(hub_datasets, "_answers_of_hub", answers_of_hub)
-    with pytest.raises(UserError, match="no"):
-        catalog_with(photos=entry_of()).with_hub_files(["photos"])
-    assert not LOCK.exists()
-
-
 def file_on_hub(path, size=9, sha256=None):
     lfs = SimpleNamespace(sha256=sha256) if sha256 else None
     return SimpleNamespace(rfilename=path, size=size, blob_id="b" * 40, lfs=lfs)
 
 
 def on_hub(monkeypatch, *files, gated=False, **card):
-    """Let the hub's client answer about one repository; gives what it is asked for."""
+    """Let the hub's client answer about any repository; gives what it is asked for."""
     asked = []
 
     def dataset_info(self, repo, revision=None, **_):
@@ -315,78 +360,81 @@ def on_hub(monkeypatch, *files, gated=False, **card):
     return asked
 
 
-def request_for(**changes):
-    return HubRequest(
-        **{
-            "where": "datasets.yaml, photos",
-            "repo": "owner/set",
-            "revision": None,
-            "config": None,
-            "split": None,
-            "commit": None,
-            **changes,
-        }
-    )
-
-
 def test_the_hubs_answer_has_commit_licence_gate_and_pins(monkeypatch):
-    files = [file_on_hub("test/0.tar", 99999, "a" * 64), file_on_hub("test/1.tar", 9)]
-    asked = on_hub(monkeypatch, *files, file_on_hub("README.md"), gated="auto", license="mit")
-    (repository,) = hub_repositories.answer([request_for()]).values()
-    assert repository == HubRepository(
-        commit=COMMIT,
-        licence="mit",
-        gated=True,
-        splits=(
-            HubSplit(
-                config=None,
-                split=None,
-                files=(
-                    HubFile(path="test/0.tar", size=99999, digest=DIGEST),
-                    HubFile(path="test/1.tar", size=9, digest=GIT_DIGEST),
-                ),
+    files = [file_on_hub("test/1.tar", 9), file_on_hub("test/0.tar", 99999, "a" * 64)]
+    on_hub(monkeypatch, *files, file_on_hub("README.md"), gated="auto", license="mit\n")
+    catalog_with(photos=entry_of()).with_hub_files(["photos"])
+    assert read_dataset_lock(LOCK) == {
+        NAME: HubRepository(
+            commit=COMMIT,
+            licence="mit\\n",
+            gated=True,
+            files=(
+                HubFile(path="test/0.tar", size=99999, digest=DIGEST),
+                HubFile(path="test/1.tar", size=9, digest=GIT_DIGEST),
             ),
-        ),
+        )
+    }
+
+
+def test_a_repository_is_asked_for_once_and_kept_with_the_rest(monkeypatch):
+    asked = on_hub(monkeypatch, file_on_hub("test/0.tar"), file_on_hub("train/0.tar"))
+    catalog = catalog_with(
+        photos=entry_of(), more=entry_of(source={**SOURCE, "files": ["train/0.tar"]})
     )
-    assert asked == [("owner/set", None)]
+    other = repository_of("c.tar", commit=OTHER_COMMIT)
+    write_dataset_lock(LOCK, {"hf-datasets:a/other": other})
+    catalog = catalog.with_hub_files(["photos", "more"])
+    assert asked == [("owner/set", None), ("owner/set", COMMIT)]
+    lock = read_dataset_lock(LOCK)
+    assert set(lock) == {NAME, "hf-datasets:a/other"} and lock["hf-datasets:a/other"] == other
+    assert lock[NAME].licence == "not stated"
+    catalog.with_hub_files(["photos"])
+    assert len(asked) == 2
 
 
-def test_two_splits_of_a_repository_are_one_question_to_the_hub(monkeypatch):
-    files = [file_on_hub(f"{split}/0.tar") for split in ("a", "b")]
-    asked = on_hub(monkeypatch, *files)
-    requests = [request_for(split="b", commit=COMMIT), request_for(split="a", commit=COMMIT)]
-    (repository,) = hub_repositories.answer(requests).values()
-    assert [split.split for split in repository.splits] == ["a", "b"]
-    assert asked == [("owner/set", COMMIT)] and repository.licence == "not stated"
+def test_nothing_is_written_if_one_of_several_can_not_be_resolved(monkeypatch):
+    on_hub(monkeypatch, file_on_hub("test/0.tar"))
+    answer = HfApi.dataset_info
+
+    def dataset_info(self, repo, **options):
+        if repo == "owner/none":
+            raise OfflineModeIsEnabled("offline")
+        return answer(self, repo, **options)
+
+    monkeypatch.setattr(HfApi, "dataset_info", dataset_info)
+    catalog = catalog_with(photos=entry_of(), more=entry_of(source="hf-datasets:owner/none"))
+    with pytest.raises(UserError, match="more: hf-datasets:owner/none@refs.*can't be reached"):
+        catalog.with_hub_files(["photos", "more"])
+    assert not LOCK.exists()
 
 
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        (["set.py", "test/0.tar"], r"made by a program, set\.py, which is not run"),
+        (["README.md", "set.py"], r"it has no files in \.parquet, \.tar, .*choose another"),
         (["test/\x1b[2J.tar"], "can't be used"),
         (["test/../../evil.tar"], "can't be used"),
-        (["test/" + "x" * 150 + ".tar"], "which is too long"),
-        (["test/a b.tar", "test/a_b.tar"], "or another file's name"),
+        (["test/" + "x" * 150 + ".tar"], "can't be used"),
         (["test/\u00e9.tar"], "can't be used"),
     ],
 )
 def test_a_repository_that_can_not_be_used_is_a_sentence(monkeypatch, files, sentence):
     on_hub(monkeypatch, *map(file_on_hub, files))
     with pytest.raises(UserError, match=f"^datasets.yaml, photos: {NAME}: .*{sentence}") as raised:
-        hub_repositories.answer([request_for()])
-    assert str(raised.value).isprintable()
+        catalog_with(photos=entry_of()).with_hub_files(["photos"])
+    assert str(raised.value).isprintable() and not LOCK.exists()
 
 
 def test_a_maintainer_renews_the_lock_of_a_folder(monkeypatch, capsys):
-    catalog_with(photos=entry_of(), more=entry_of(source=f"{NAME}@v1"))
+    catalog_with(photos=entry_of(), more=entry_of(source={**TARS, "revision": "v1"}))
     on_hub(monkeypatch, file_on_hub("test/0.tar"))
     write_dataset_lock(Path("own") / LOCK, {NAME: repository_of(commit=OTHER_COMMIT)})
-    hub_repositories.renew(Path("own"))
+    renew(Path("own"))
     lock = read_dataset_lock(Path("own") / LOCK)
     assert list(lock) == [NAME, f"{NAME}@v1"]
     assert {repository.commit for repository in lock.values()} == {COMMIT}
-    assert "Resolved 2 sources into own/datasets.lock.json" in capsys.readouterr().out
+    assert "Resolved 2 repositories into own/datasets.lock.json" in capsys.readouterr().out
 
 
 # Digests

@@ -9,7 +9,6 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
 from rib.base.errors import UserError
-from rib.config import hub_datasets
 from rib.config.catalog import Catalog
 from rib.config.config import config_of
 from rib.config.grid import resolve_grid
@@ -17,14 +16,10 @@ from rib.config.hub_datasets import (
     LOCK,
     HubFile,
     HubRepository,
-    HubRequest,
-    HubSplit,
     name_of,
-    with_splits,
     write_dataset_lock,
 )
 from rib.config.source_entries import HF_DATASETS
-from rib.data import hub_repositories
 from rib.data.images import DatasetSource
 from rib.data.layouts import parquet
 from tiny.hub_families import HUB_FAMILIES, PATIENTS, write_split
@@ -55,20 +50,25 @@ def source_of(catalog, dataset):
     return source
 
 
-def write_lock(catalog):
-    """A lock file with a made-up file for each split that entries name."""
+def write_lock():
+    """A lock file with a made-up file for each split of the repositories."""
     repositories = {}
-    for sources in catalog.hub_sources.values():
-        for source in sources:
-            split = source.get("split")
-            file = HubFile(path=f"data/{split}-0.parquet", size=9, digest=f"sha256:{'a' * 64}")
-            hub_split = HubSplit(config=source.get("config"), split=split, files=(file,))
-            repository = HubRepository(
-                commit=source["revision"], licence="other", gated=False, splits=(hub_split,)
-            )
-            name = name_of(source["repo"], source["revision"])
-            repositories[name] = with_splits(repository, repositories.get(name))
+    for family in HUB_FAMILIES.values():
+        files = []
+        for split in family.domains:
+            path = f"data/{split}-00000-of-00001.parquet"
+            files.append(HubFile(path=path, size=9, digest=f"sha256:{'a' * 64}"))
+        repository = HubRepository(
+            commit=family.commit, licence="other", gated=False, files=tuple(files)
+        )
+        repositories[name_of(family.repo, family.commit)] = repository
     write_dataset_lock(LOCK, repositories)
+
+
+def split_of(source):
+    """The split whose files an entry names: train of data/train-*.parquet."""
+    (pattern,) = source["files"]
+    return pattern.removeprefix("data/").removesuffix("-*.parquet")
 
 
 def grid_of(catalog, family, **choices):
@@ -84,7 +84,7 @@ def test_families_of_the_hub_are_those_of_the_tests(catalog):
 @each_family
 def test_a_family_with_its_lock_is_a_grid(family):
     catalog = Catalog([CATALOG])
-    write_lock(catalog)
+    write_lock()
     grid = grid_of(catalog, family)
     assert list(grid.datasets) == list(datasets_of(catalog, family))
     assert all(len(dataset.archives) == 1 for dataset in grid.datasets.values())
@@ -102,7 +102,7 @@ def test_a_family_with_its_lock_is_a_grid(family):
 @each_family
 def test_every_model_that_lists_a_family_has_a_head_for_it(family):
     catalog = Catalog([CATALOG])
-    write_lock(catalog)
+    write_lock()
     models = grid_of(catalog, family, models="all").models
     assert set(catalog.families[family].defaults.models) < set(models)
 
@@ -118,7 +118,7 @@ def test_domains_of_a_family_are_disjoint_rows_of_one_commit(catalog, family):
     for dataset, source in zip(datasets, sources, strict=True):
         ((column, domain),) = dataset.settings["where"].items()
         assert column == hub_family.domain
-        assert domain in hub_family.domains[source.get("split", "train")]
+        assert domain in hub_family.domains[split_of(source)]
         domains.append(domain)
     known_domains = itertools.chain(*hub_family.domains.values())
     assert len(set(domains)) == len(domains) and set(domains) == set(known_domains)
@@ -133,7 +133,7 @@ def test_entries_read_each_domain_of_a_repository_with_these_columns(catalog, fa
     files = {split: write_split(tmp_path, family, split, images) for split in hub_family.domains}
     rows = []
     for dataset in datasets_of(catalog, family).values():
-        split = source_of(catalog, dataset).get("split", "train")
+        split = split_of(source_of(catalog, dataset))
         space = catalog.label_space(dataset)
         source = DatasetSource(dataset.name, [files[split]], space, GEOMETRY)
         items = list(parquet.items(source, **dataset.settings))
@@ -176,18 +176,6 @@ def test_nothing_that_nobody_has_fetched_is_stated_as_exact(catalog, family):
 # Without a lock
 
 
-def request_of_entry(catalog, name):
-    (source,) = catalog.hub_sources[name]
-    return HubRequest(
-        where=f"datasets.yaml, {name}",
-        repo=source["repo"],
-        revision=source["revision"],
-        config=None,
-        split=source.get("split"),
-        commit=None,
-    )
-
-
 @each_family
 def test_without_lock_and_hub_a_family_stops_with_a_sentence(family, monkeypatch):
     """It names the entry, says that nobody has fetched it, and which command resolves it."""
@@ -195,11 +183,7 @@ def test_without_lock_and_hub_a_family_stops_with_a_sentence(family, monkeypatch
     def unreached(self, *arguments, **options):
         raise OfflineModeIsEnabled("offline")
 
-    def answers_in_this_process(requests):
-        return hub_repositories.answer(requests)
-
     monkeypatch.setattr(HfApi, "dataset_info", unreached)
-    monkeypatch.setattr(hub_datasets, "_answers_of_hub", answers_in_this_process)
     catalog = Catalog([CATALOG])
     with pytest.raises(UserError) as error:
         grid_of(catalog, family)
@@ -222,9 +206,8 @@ def test_another_mistake_than_a_missing_network_is_not_answered_with_that_comman
         raise NotFoundError
 
     monkeypatch.setattr(HfApi, "dataset_info", unknown)
-    request = request_of_entry(catalog, "officehome_real_world")
     with pytest.raises(UserError, match="the hub has no such repository") as error:
-        hub_repositories.answer([request])
+        catalog.with_hub_files(["officehome_real_world"])
     assert "make" not in str(error.value)
 
 

@@ -29,6 +29,7 @@ from rib.config.fields import Described, is_number, number, stated
 from rib.config.forms import CURVE, EXTERNAL, MERGES, SELECT
 from rib.config.hub_datasets import (
     HubRepository,
+    HubRequest,
     read_dataset_lock,
     request_of,
     resolve_requests,
@@ -189,40 +190,47 @@ class Catalog:
     def with_hub_files(self, names: Iterable[str]) -> "Catalog":
         """This catalogue, in which datasets have the files of the hub's repositories they name.
 
-        Only files that no lock file has are asked of the hub, so that datasets that no run reads
-        need neither.
+        Only repositories that no lock file has are asked of the hub, so that datasets that no run
+        reads need neither.
 
         Args:
             names: names of datasets of any kind.
 
         Raises:
-            UserError: A repository, config or split can't be resolved.
+            UserError: A repository can't be resolved, or hasn't the files that an entry chooses.
         """
         names_of_hub = [name for name in names if self.datasets[name].raw in self.hub_sources]
         if not names_of_hub:
             return self
+        repositories = dict(self.hub_repositories)
         requests = []
         for raw in dict.fromkeys(self.datasets[name].raw for name in names_of_hub):
-            where = f"datasets.yaml, {raw}"
-            if not self.datasets[raw].fetched:
-                where += " (not yet fetched by us)"
-            for source in self.hub_sources[raw]:
-                if source["kind"] == HF_DATASETS:
-                    request = request_of(source, where, self.hub_repositories)
-                    if request is not None:
-                        requests.append(request)
-        repositories = dict(self.hub_repositories)
+            for request in self.hub_requests(raw):
+                if request.name not in repositories:
+                    requests.append(request)
         if requests:
-            repositories.update(resolve_requests(requests, repositories))
+            repositories.update(resolve_requests(requests))
         datasets = dict(self.datasets)
         for name in names_of_hub:
             datasets[name] = self._dataset_with_hub_files(datasets[name], repositories)
         return self._with_entries(datasets=datasets, hub_repositories=repositories)
 
+    def hub_requests(self, name: str) -> list[HubRequest]:
+        """Repositories of the hub that a dataset with sources of its own names."""
+        where = f"datasets.yaml, {name}"
+        if not self.datasets[name].fetched:
+            where += " (not yet fetched by us)"
+        return [
+            request_of(source, where)
+            for source in self.hub_sources[name]
+            if source["kind"] == HF_DATASETS
+        ]
+
     def _dataset_with_hub_files(
         self, dataset: Dataset, repositories: Mapping[str, HubRepository]
     ) -> Dataset:
         """A dataset with the files that its entry chooses of repositories of the hub."""
+        where = f"datasets.yaml, {dataset.raw}"
         sources: list[dict[str, Any]] = []
         gated_repositories = []
         licences = []
@@ -230,13 +238,13 @@ class Catalog:
             if source["kind"] != HF_DATASETS:
                 sources.append(source)
                 continue
-            sources.extend(sources_of(source, repositories))
-            name = hub_datasets.name_of(source["repo"], source.get("revision"))
-            repository = repositories[name]
+            request = request_of(source, where)
+            repository = repositories[request.name]
+            sources.extend(sources_of(source, repository, f"{where}: {request.name}"))
             licences.append(repository.licence)
             if repository.gated:
-                gated_repositories.append(source["repo"])
-        _refuse_equal_files(sources, f"datasets.yaml, {dataset.raw}")
+                gated_repositories.append(request.repo)
+        _refuse_equal_files(sources, where)
         return replaced(
             dataset,
             archives=tuple(sources),

@@ -1,41 +1,53 @@
 """Datasets by name: hf-datasets:OWNER/NAME[@REVISION], a repository of the Hugging Face hub.
 
-A name is resolved once, by asking the hub. The repository's commit, with path, size and digest of
-each file that entries of datasets choose, is kept in a lock file that git tracks. Later runs need
-the network only for files that are not here, and everybody gets the same bytes. No torch.
+The first run that reads a repository asks the hub for its commit and for its files of images, each
+with size and digest. The answer is kept in a lock file that git tracks. Later runs need the network
+only for files that are not here, and everybody gets the same bytes. No torch.
 """
 
-import os
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
+from rib.base.hub import UNREACHED, hub_problem
 from rib.base.locks import locked
-from rib.base.plugins import LIBRARY
 from rib.base.progress import print_lines
 from rib.base.settings import Settings, from_params, to_params
+from rib.base.text import printable
 from rib.config.entries import Dataset
 from rib.config.messages import show
-from rib.config.source_entries import HF_DATASETS
+from rib.config.source_entries import CONVERSION, HF_DATASETS
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetInfo
 
 LOCK = Path("datasets.lock.json")
-FORMAT_VERSION: Final = 1  # of the lock file
-ANSWERS = Path("work/dataset_records")  # folder of the lock on the lock file
-LONGEST_FILE_NAME = 150  # characters
+FORMAT_VERSION: Final = 2  # of the lock file
+LOCK_OF_LOCK = Path("work/datasets.lock")  # held by the process that resolves names
+ENDINGS = (".parquet", ".tar", ".tar.gz", ".tgz", ".zip")  # of files of images
+PARTIAL = "partial-"  # the hub converts only the beginning of such a split
+SECONDS_TO_ANSWER = 60
+UNKNOWN = "not stated"
+LONGEST_LICENCE = 200  # characters
+LISTED = 10  # splits, or kinds of paths, in a message
+# The end of the message that the hub can't be reached.
+HOW_TO_RESOLVE = (
+    "; where it can be, `make dataset-records` (CATALOG=FOLDER for a folder of yours) lists its "
+    f"files in the {LOCK} of the catalogue, with which a dry-run needs no network"
+)
 
 # A path without `..`, hidden files and characters that are not printable ASCII.
 PathOnHub = Annotated[
     str,
     StringConstraints(
-        max_length=500, pattern=r"^([A-Za-z0-9_][ -.0-\[\]-~]*/)*[A-Za-z0-9_][ -.0-\[\]-~]*$"
+        max_length=150, pattern=r"^([A-Za-z0-9_][ -.0-\[\]-~]*/)*[A-Za-z0-9_][ -.0-\[\]-~]*$"
     ),
 ]
 Commit = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
@@ -50,46 +62,28 @@ class HubFile(Settings):
     digest: Digest  # SHA-256 or, of a small file, git's id of its content
 
 
-class HubSplit(Settings):
-    """The files of a split of a repository, which an entry chooses by config and split."""
-
-    config: str | None  # as the entry states it; None if it leaves that to the repository
-    split: str | None  # likewise
-    files: tuple[HubFile, ...]
-
-
 class HubRepository(Settings):
     """What the lock file has of a repository."""
 
     commit: Commit
     licence: str  # as its uploader states it
     gated: bool  # whether its terms must be accepted before a download
-    splits: tuple[HubSplit, ...]
-
-    def files_of(self, config: str | None, split: str | None) -> tuple[HubFile, ...] | None:
-        """Files of a config and split, as an entry states them; None if the lock has none."""
-        for hub_split in self.splits:
-            if (hub_split.config, hub_split.split) == (config, split):
-                return hub_split.files
-        return None
+    files: tuple[HubFile, ...]  # all with one of ENDINGS, by path
 
 
 class DatasetLock(Settings):
     """The lock file."""
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     repositories: dict[str, HubRepository]  # by name, such as hf-datasets:OWNER/NAME
 
 
 class HubRequest(Settings):
-    """A split that the lock file lacks."""
+    """A repository that no lock file has."""
 
     where: str  # file and entry, for messages
     repo: str  # OWNER/NAME
     revision: str | None
-    config: str | None
-    split: str | None
-    commit: Commit | None  # at which the lock file has other splits of the repository
 
     @property
     def name(self) -> str:
@@ -104,46 +98,42 @@ def name_of(repo: str, revision: str | None) -> str:
     return f"{HF_DATASETS}:{repo}@{revision}"
 
 
-def request_of(
-    source: Mapping[str, Any], where: str, repositories: Mapping[str, HubRepository]
-) -> HubRequest | None:
-    """What must be asked of the hub about a source that names a repository.
+def request_of(source: Mapping[str, Any], where: str) -> HubRequest:
+    """The repository of a source, at the revision that is read.
 
-    It is None if the lock files have the files of the source.
+    Without `files` in the source that is the hub's Parquet conversion.
 
     Args:
         source: of kind hf-datasets, such as {"kind": "hf-datasets", "repo": "OWNER/NAME"}.
         where: file and entry, for messages.
-        repositories: what the lock files have, by name.
     """
-    request = HubRequest(
-        where=where,
-        repo=source["repo"],
-        revision=source.get("revision"),
-        config=source.get("config"),
-        split=source.get("split"),
-        commit=None,
-    )
-    repository = repositories.get(request.name)
-    if repository is None:
-        return request
-    if repository.files_of(request.config, request.split) is not None:
-        return None
-    return HubRequest(**{**dict(request), "commit": repository.commit})
+    revision = source.get("revision")
+    if revision is None and "files" not in source:
+        revision = CONVERSION
+    return HubRequest(where=where, repo=source["repo"], revision=revision)
+
+
+# Files of a source
 
 
 def sources_of(
-    source: Mapping[str, Any], repositories: Mapping[str, HubRepository]
+    source: Mapping[str, Any], repository: HubRepository, where: str
 ) -> list[dict[str, Any]]:
-    """Sources of the files of a source that names a repository, in the order of their paths.
+    """Sources of the files that a source chooses, in the order of their paths.
 
     Args:
-        source: of kind hf-datasets, such as {"kind": "hf-datasets", "repo": "OWNER/NAME"}.
-        repositories: what the lock files have, by name.
+        source: of kind hf-datasets, such as {"kind": "hf-datasets", "repo": "OWNER/NAME", "files":
+            ["data/train-*.parquet"]} or {..., "split": "train"}.
+        repository: its files.
+        where: file, entry and repository, for messages.
+
+    Raises:
+        UserError: The repository has no such files, or several splits, and the source names none.
     """
-    repository = repositories[name_of(source["repo"], source.get("revision"))]
-    files = repository.files_of(source.get("config"), source.get("split"))
-    assert files is not None  # it was resolved
+    if "files" in source:
+        files = _matching_files(source["files"], repository, where)
+    else:
+        files = _files_of_split(source.get("config"), source.get("split"), repository, where)
     return [
         {
             "kind": "hub",
@@ -159,9 +149,79 @@ def sources_of(
     ]
 
 
+def _matching_files(
+    patterns: Sequence[str], repository: HubRepository, where: str
+) -> list[HubFile]:
+    for pattern in patterns:
+        if not any(fnmatchcase(file.path, pattern) for file in repository.files):
+            raise UserError(
+                f"{where}: no file matches {show(pattern)}; there are "
+                f"{_listed_paths(repository)}: correct files."
+            )
+    return [
+        file
+        for file in repository.files
+        if any(fnmatchcase(file.path, pattern) for pattern in patterns)
+    ]
+
+
+def _files_of_split(
+    config: str | None, split: str | None, repository: HubRepository, where: str
+) -> list[HubFile]:
+    """The files `<config>/<split>/*.parquet` of a conversion.
+
+    A config or split that isn't stated is the only one. The beginning of a split is read only if
+    the entry states it.
+    """
+    files_of_splits: dict[tuple[str, str], list[HubFile]] = {}
+    for file in repository.files:
+        folders = file.path.split("/")[:-1]
+        if len(folders) == 2 and file.path.endswith(".parquet"):
+            files_of_splits.setdefault((folders[0], folders[1]), []).append(file)
+    if not files_of_splits:
+        raise UserError(
+            f"{where}: it has no files such as default/train/0.parquet, which the hub's "
+            f"conversions have, but {_listed_paths(repository)}: name those that are read as "
+            "files, or remove the revision, so that the conversion is read."
+        )
+    chosen = [
+        names
+        for names in files_of_splits
+        if config in (None, names[0])
+        and split in (None, names[1])
+        and (split is not None or not names[1].startswith(PARTIAL))
+    ]
+    if len(chosen) == 1:
+        return files_of_splits[chosen[0]]
+    splits = _listed("/".join(names) for names in chosen or files_of_splits)
+    if chosen:
+        raise UserError(
+            f"{where}: it has the splits {splits}; say which is read, as config and split."
+        )
+    note = f" ({PARTIAL}: only its beginning)" if PARTIAL in splits else ""
+    raise UserError(
+        f"{where}: it has no split {config or '*'}/{split or '*'}; there are {splits}{note}: "
+        "correct config and split."
+    )
+
+
+def _listed_paths(repository: HubRepository) -> str:
+    """Paths of files with `*` for digits: data/train-*-of-*.parquet."""
+    return _listed(re.sub(r"\d+", "*", file.path) for file in repository.files)
+
+
+def _listed(texts: Iterable[str]) -> str:
+    unique_texts = list(dict.fromkeys(texts))
+    more = f" and {len(unique_texts) - LISTED} more" if len(unique_texts) > LISTED else ""
+    return f"{', '.join(unique_texts[:LISTED]) or 'none'}{more}"
+
+
 def file_name(path: str) -> str:
     """What a file of a repository is called here: `data-train-0.tar` of `data/train-0.tar`."""
-    return re.sub("[^A-Za-z0-9_.-]", "_", path.replace("/", "-")).lstrip("_")
+    return re.sub("[^A-Za-z0-9_.-]", "_", path.replace("/", "-")).lstrip("_.-")
+
+
+# The lock file
 
 
 def read_dataset_lock(path: Path) -> dict[str, HubRepository]:
@@ -196,82 +256,105 @@ def write_dataset_lock(path: Path, repositories: Mapping[str, HubRepository]) ->
     write_json(path, to_params(lock))
 
 
-def with_splits(repository: HubRepository, earlier: HubRepository | None) -> HubRepository:
-    """A repository with the splits that it had before, if it is at the same commit.
-
-    Splits are ordered by config and split.
-    """
-    splits = list(repository.splits)
-    if earlier is not None and earlier.commit == repository.commit:
-        for split in earlier.splits:
-            if repository.files_of(split.config, split.split) is None:
-                splits.append(split)
-    splits.sort(key=lambda split: (split.config or "", split.split or ""))
-    return HubRepository(**{**dict(repository), "splits": tuple(splits)})
+# Asking the hub
 
 
-def resolve_requests(
-    requests: Sequence[HubRequest], repositories: Mapping[str, HubRepository]
-) -> dict[str, HubRepository]:
-    """Ask the hub for the splits that the lock file lacks, and add them to it.
+def resolve_requests(requests: Sequence[HubRequest]) -> dict[str, HubRepository]:
+    """Ask the hub for repositories, and add them to the project's lock file.
 
     Args:
-        requests: what the lock file lacks, possibly nothing.
-        repositories: what the lock files have, by name. The project's gets all that it needs of a
-            repository of which it gets a split.
+        requests: at least one.
 
     Returns:
-        The repositories of the requests, by name.
+        The repositories, by name.
 
     Raises:
-        UserError: A repository, config or split doesn't exist or can't be used, or the hub can't
-            be asked; the lock file is then unchanged.
+        UserError: A repository or revision doesn't exist or can't be used, or the hub can't be
+            asked; the lock file is then unchanged.
     """
-    if not requests:
-        return {}
     names = list(dict.fromkeys(request.name for request in requests))
     names_in_message = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
     print_lines(f"Resolving {names_in_message} into {LOCK} (once)", file=sys.stderr)
-    ANSWERS.mkdir(parents=True, exist_ok=True)
-    with locked(ANSWERS / "lock"):  # one process at a time
-        answers = _answers_of_hub(requests)
-        repositories_in_lock = read_dataset_lock(LOCK)
-        resolved = {}
-        for name, answer in answers.items():
-            with_earlier = with_splits(answer, repositories.get(name))
-            resolved[name] = with_splits(with_earlier, repositories_in_lock.get(name))
-        write_dataset_lock(LOCK, {**repositories_in_lock, **resolved})
+    LOCK_OF_LOCK.parent.mkdir(exist_ok=True)
+    with locked(LOCK_OF_LOCK):
+        resolved = ask_hub(requests)
+        write_dataset_lock(LOCK, {**read_dataset_lock(LOCK), **resolved})
     return resolved
 
 
-def _answers_of_hub(requests: Sequence[HubRequest]) -> dict[str, HubRepository]:
-    """Repositories with the requested splits, by name.
-
-    The hub is asked by another process, since its client belongs to a package above this one.
+def ask_hub(requests: Iterable[HubRequest]) -> dict[str, HubRepository]:
+    """Repositories at their newest commits, or those of the stated revisions, by name.
 
     Raises:
-        UserError: The process failed; the message is the last line of its standard error.
+        UserError: A repository or revision doesn't exist or can't be used, or the hub can't be
+            asked.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        requests_file = Path(folder) / "requests.json"
-        answers_file = Path(folder) / "answers.json"
-        write_json(requests_file, [to_params(request) for request in requests])
-        process = subprocess.run(
-            [sys.executable, "-m", "rib.data.hub_repositories", requests_file, answers_file],
-            env={**os.environ, "PYTHONPATH": str(LIBRARY.parent)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+    repositories: dict[str, HubRepository] = {}
+    for request in requests:
+        if request.name not in repositories:
+            repositories[request.name] = _ask_for_repository(request)
+    return repositories
+
+
+def _ask_for_repository(request: HubRequest) -> HubRepository:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    where = f"{request.where}: {request.name}"
+    try:
+        newest = HfApi().dataset_info(request.repo, timeout=SECONDS_TO_ANSWER)
+        info = HfApi().dataset_info(
+            request.repo,
+            revision=request.revision or newest.sha,
+            files_metadata=True,
+            timeout=SECONDS_TO_ANSWER,
         )
-        if process.returncode != 0:
-            lines = process.stderr.strip().splitlines()
-            message = lines[-1] if lines else f"exit status {process.returncode}"
-            if message.startswith("datasets.yaml"):
-                raise UserError(message)
-            names = ", ".join(request.name for request in requests)
-            raise UserError(f"datasets.yaml: {names} not resolved: {message}")
-        answers = read_json(answers_file)
-    return {name: from_params(HubRepository, answer) for name, answer in answers.items()}
+    except Exception as error:  # of several libraries
+        if request.revision == CONVERSION and isinstance(error, RevisionNotFoundError):
+            raise UserError(
+                f"{where}: the hub has no Parquet conversion of this repository; say which of its "
+                "own files are read, such as files: data/train-*.parquet or files: train/*.tar, or "
+                "choose another repository."
+            ) from error
+        problem = hub_problem(error)
+        if problem.startswith(UNREACHED):
+            problem += HOW_TO_RESOLVE
+        raise UserError(f"{where}: {problem}.") from error
+    licence = _licence(info) or _licence(newest) or UNKNOWN  # a conversion has no README
+    return HubRepository(
+        commit=str(info.sha),
+        licence=printable(licence)[:LONGEST_LICENCE],
+        gated=bool(newest.gated),
+        files=_files_of_images(info, where),
+    )
+
+
+def _licence(info: "DatasetInfo") -> str | None:
+    card = info.card_data
+    licence = (card.get("license_name") or card.get("license")) if card else None
+    return str(licence) if licence else None
+
+
+def _files_of_images(info: "DatasetInfo", where: str) -> tuple[HubFile, ...]:
+    files = []
+    for file in sorted(info.siblings or [], key=lambda sibling: sibling.rfilename):
+        if not file.rfilename.endswith(ENDINGS):
+            continue
+        digest = f"sha256:{file.lfs.sha256}" if file.lfs else f"git:{file.blob_id}"
+        facts = {"path": file.rfilename, "size": file.size, "digest": digest}
+        try:
+            files.append(from_params(HubFile, facts))
+        except UserError as error:
+            raise UserError(
+                f"{where}: its file {show(file.rfilename)} can't be used "
+                f"({str(error).rstrip('.')}); choose another repository or revision."
+            ) from error
+    if not files:
+        raise UserError(
+            f"{where}: it has no files in {', '.join(ENDINGS)}, which are the ones that are read; "
+            "choose another repository or revision."
+        )
+    return tuple(files)
 
 
 def dataset_terms(datasets: Iterable[Dataset]) -> list[str]:

@@ -23,6 +23,7 @@ from rib.config.fields import (
 )
 
 HF_DATASETS: Final = "hf-datasets"  # kind of a source that names a repository of the hub
+CONVERSION: Final = "refs/convert/parquet"  # revision in which the hub has a repository as Parquet
 NAME_ON_HUB = re.compile(r"hf-datasets:([^@]*)(?:@(.*))?", re.DOTALL)
 KIND = (
     "npm or pypi (downloaded by that package client), http (by curl), hub (by huggingface_hub), "
@@ -56,6 +57,10 @@ OF_REPO = "kind hub: owner/name"
 OF_REVISION = "kind hub: commit or branch, main by default"
 OF_PACKAGE = "name of the package"
 OF_VERSION = "exact version of the package"
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 class Place(Described):
@@ -190,23 +195,36 @@ class FolderSource(SourceOfArchive):
 
 
 class HubDataset(Described):
-    """Files of a dataset of the Hugging Face hub, resolved once into datasets.lock.json."""
+    """Files of a dataset of the Hugging Face hub, listed once in datasets.lock.json."""
 
     kind: Literal["hf-datasets"] = Field(description="hf-datasets: a dataset of the hub")
     repo: Annotated[str, matching(REPOSITORY, 200)] = Field(
         description="owner/name of the repository"
     )
     revision: Annotated[str, matching(REVISION, 200)] | None = Field(
-        None, description="commit, tag or branch, such as refs/convert/parquet; main by default"
+        None,
+        description="commit, tag or branch; by default main for files, and otherwise "
+        f"{CONVERSION}, the hub's own Parquet conversion",
+    )
+    files: Annotated[list[ShortLabel], BeforeValidator(_as_list), Field(min_length=1)] | None = (
+        Field(
+            None,
+            description="files of the repository that are read: a path or a list of paths, in "
+            "which * stands for any characters, such as data/train-*.parquet or test/*.tar",
+        )
     )
     config: ShortLabel | None = Field(
-        None,
-        description="config of the repository (a subset); by default its default one, or its only "
-        "one",
+        None, description="config (subset) of the conversion; by default its only one"
     )
     split: ShortLabel | None = Field(
-        None, description="split of the config, such as test; by default its only one"
+        None, description="split of the conversion, such as test; by default its only one"
     )
+
+    @model_validator(mode="after")
+    def _names_files_or_a_split(self) -> "HubDataset":
+        if self.files is not None and (self.config, self.split) != (None, None):
+            raise PydanticCustomError(KEYS, "give files, or config and split, but not both")
+        return self
 
 
 def parsed_source(source: object) -> object:

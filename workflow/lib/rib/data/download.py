@@ -13,11 +13,11 @@ from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk, verify_digest
+from rib.base.hub import fetch_from_hub
 from rib.base.progress import log
 from rib.config.sources import mirrors_of
 from rib.data.archive_folders import find_file, find_packed_file, refuse_missing_folder
 from rib.data.folders import pack
-from rib.data.hub import fetch_from_hub
 from rib.data.mirrors import fetch_content, unpack
 
 PARTIAL = Path("work/partial")  # partial HTTP downloads, kept between runs

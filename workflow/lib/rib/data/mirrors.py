@@ -16,13 +16,13 @@ from typing import IO, Any
 
 from rib.base.errors import UserError
 from rib.base.files import verify_digest
+from rib.base.hub import fetch_from_hub
 from rib.base.locks import locked
 from rib.base.progress import log
 from rib.base.text import redacted
 from rib.config.sources import is_packed, mirrors_of
 from rib.data import curl, debian
 from rib.data.archive_folders import advice
-from rib.data.hub import fetch_from_hub
 
 PAUSES = (0.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each round of attempts
 CHUNK = 1 << 20  # bytes read at once

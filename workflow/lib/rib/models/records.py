@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, sha256, write_json
+from rib.base.hub import fetch_from_hub, hub_problem
 from rib.config.messages import nearest
 from rib.config.model_arguments import check_arguments
 from rib.config.model_names import Name, parse_name
-from rib.data.hub import fetch_from_hub, hub_problem
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
