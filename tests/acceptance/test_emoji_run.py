@@ -26,12 +26,12 @@ def test_training_is_finished_everywhere_and_nothing_is_marked(ri):
     fit = pd.read_csv(TABLES / "fit.csv")
     trained = fit[fit["method"].isin(["ft", "linear_probe"])]
     assert set(trained["target"]) == set(ri.index.unique("target")) >= {"fluent_high_contrast"}
-    assert (trained["fit"] >= 95).all() and (fit["unfinished"] == "no").all()
+    assert (trained["fit"] >= 95).all() and (fit["underfitted"] == "no").all()
     page = (ROOT / "reports/emoji/index.html").read_text()
     assert "reached the threshold of 95 %" in page and "transfer between vendors" in page
     tables = [pd.read_csv(path) for path in TABLES.glob("*.csv")]
     assert all(
-        (table["unfinished"].isin([0, "no"])).all() for table in tables if "unfinished" in table
+        (table["underfitted"].isin([0, "no"])).all() for table in tables if "underfitted" in table
     )
 
 

@@ -161,8 +161,8 @@ def test_training_is_finished_everywhere_and_nothing_is_marked():
     assert f"reached the threshold of {threshold:.0f} %" in page
     for path in TABLES.glob("*.csv"):
         lines = pd.read_csv(path)
-        if "unfinished" in lines:
-            assert lines["unfinished"].isin([0, "no"]).all(), path.name
+        if "underfitted" in lines:
+            assert lines["underfitted"].isin([0, "no"]).all(), path.name
 
 
 def test_the_pretrained_networks_see_far_more_than_chance_in_distribution(accuracies):

@@ -43,18 +43,18 @@ from rib.config.geometry import Geometry
 from rib.data.prepared import PreparedDataset
 from rib.evaluation.evaluate import ENCODING, _rows
 from rib.evaluation.score import score
-from rib.methods import load_algorithm
+from rib.methods.base import load_algorithm
 from rib.models import device as devices
 from rib.models.checkpoint import xor_compress
 from rib.models.class_logits import class_logits, class_members
 from rib.models.device import ComputeSettings
 from rib.models.fuse_batch_norm import fuse_batch_norm
-from rib.models.inputs import Inputs, slices
+from rib.models.images import Images, slices
 from rib.monitoring.watch import Watch
 from rib.records.environment import processor
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny.changed import replace
-from tiny.training import CPU, HALF, RUN, settings_of, task_of
+from tiny.training import CPU, RUN, images_of, images_of_pixels, settings_of, task_of
 
 
 @cache
@@ -71,7 +71,9 @@ def catalog():
 def algorithm_of(name: str, model: torch.nn.Module, *data: PreparedDataset):
     """A method's algorithm, set up for training a model on data."""
     method = catalog().methods[name]
-    algorithm = load_algorithm(catalog().algorithm_file(method.algorithm), settings_of(method))
+    algorithm = load_algorithm(
+        catalog().algorithm_file(method.algorithm), settings_of(method), method.name
+    )
     algorithm.setup(task_of(model, *data))
     return algorithm
 
@@ -150,7 +152,7 @@ def b2(folder: Path) -> str:
     images = 1000
     batch_size = 64
     data = dataset(folder, images)
-    inputs = Inputs(data.images, HALF, HALF, CPU)
+    inputs = images_of(data)
     batches = in_memory(data, batch_size)
     first_batch, *_ = batches
     model = fuse_batch_norm(network(), first_batch[:4])
@@ -231,7 +233,7 @@ def linear_probing(folder: Path, side: int) -> Comparison:
     data = dataset(folder, images, side)
     before = network().state_dict()
     members = class_members(data.space, CPU)
-    inputs = Inputs(data.images, HALF, HALF, CPU)
+    inputs = images_of(data)
     batches = [slice(start, start + batch_size) for start in range(0, images, batch_size)]
     labels_of_batches = torch.from_numpy(data.labels).split(batch_size)
 
@@ -364,7 +366,7 @@ def child(kind: str, n: int, folder: Path) -> None:
     else:
         data = PreparedDataset.open(folder / str(SIDE), "bench")
         model = timm.create_model("test_efficientnet", num_classes=1000).eval()
-        inputs = Inputs(data.images, HALF, HALF, CPU)
+        inputs = images_of(data)
         score([model], inputs, data, 64, Progress(desc="b6", total=n, unit="image"))
     ended.set()
     watcher.join()
@@ -382,7 +384,7 @@ def first_batch(kind: str, n: int, folder: Path) -> None:
     model = network()
     model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
     data = PreparedDataset.open(folder / str(SIDE), "bench")
-    inputs = Inputs(data.images, HALF, HALF, CPU)
+    inputs = images_of(data)
     if kind == "first_finetune":
         algorithm = load_algorithm(**read_json(folder / "algorithm.json"))
         algorithm.setup(task_of(model, data))
@@ -439,6 +441,7 @@ def b8(folder: Path) -> str:
     algorithm = {
         "path": str(catalog().algorithm_file("ft")),
         "settings": settings_of(catalog().methods["ft"]),
+        "method": "ft",
     }
     write_json(folder / "algorithm.json", algorithm)
     imports = [sys.executable, "-c", "import torch, timm"]
@@ -512,7 +515,7 @@ def b12(folder: Path) -> str:
     batch_size = 16
     geometry = Geometry(224, 0.875, "bicubic")
     dataset = PreparedDataset.open(folder, "b12", geometry, decode_workers=1)
-    encoded_inputs = Inputs.of(dataset, {"mean": HALF, "std": HALF}, CPU)
+    encoded_inputs = images_of(dataset)
     batches = slices(len(encoded_inputs), batch_size)
 
     def decode_all() -> None:
@@ -521,13 +524,13 @@ def b12(folder: Path) -> str:
 
     decode_all()  # so that the file is in memory
     seconds_of_pass = timeit(decode_all, number=1) / len(batches)
-    decoded_inputs = Inputs(dataset.images[:], HALF, HALF, CPU)
+    decoded_inputs = images_of_pixels(dataset.images[:])
 
     def sleeping(pixels: torch.Tensor) -> torch.Tensor:
         time.sleep(seconds_of_pass)
         return torch.zeros(len(pixels), 1000)
 
-    def evaluate(inputs: Inputs) -> None:
+    def evaluate(inputs: Images) -> None:
         progress = Progress(desc="b12", total=len(inputs), unit="image")
         score([sleeping], inputs, dataset, batch_size, progress)
 

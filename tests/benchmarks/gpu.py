@@ -47,22 +47,21 @@ from tqdm import tqdm
 
 from rib.base.errors import UserError
 from rib.base.progress import Progress
+from rib.config.config import config_of
 from rib.config.geometry import Geometry
 from rib.config.grid import resolve_grid
 from rib.config.memory import CUDA_ON_GPU, GIGA, MEGA, NetworkMemory
-from rib.config.schema import validated
 from rib.data.prepared import PreparedDataset
 from rib.evaluation.evaluate import ENCODING, _rows
 from rib.evaluation.score import score
-from rib.methods import load_algorithm
-from rib.methods.base import Task
+from rib.methods.base import Task, load_algorithm
 from rib.models import device as devices
 from rib.models.class_logits import class_logits
 from rib.models.device import ComputeSettings
-from rib.models.inputs import Images, slices
+from rib.models.images import Images, slices
 from rib.models.network import build
 from rib.records.environment import processor
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny import census
 from tiny.changed import replace
 from tiny.training import RUN, settings_of
@@ -182,14 +181,14 @@ class Subject:
         """Inputs and labels of all batches, on the device."""
         size = self.workload.batch_size
         labels = images.labels.split(size)
-        inputs = [images.inputs[batch].clone() for batch in slices(len(images.labels), size)]
+        inputs = [images[batch].clone() for batch in slices(len(images.labels), size)]
         return list(zip(inputs, labels, strict=True))
 
     def train(self, images: Images) -> None:
         """Fine-tune the network for an epoch, as a job does."""
         method = census.CATALOG.methods["ft"]
         algorithm_file = census.CATALOG.algorithm_file(method.algorithm)
-        algorithm = load_algorithm(algorithm_file, settings_of(method))
+        algorithm = load_algorithm(algorithm_file, settings_of(method), method.name)
         state = self.network.state_dict().items()
         pretrained = {name: tensor.clone() for name, tensor in state}
         algorithm.setup(Task(self.network.eval(), images, None, seed=0))
@@ -211,9 +210,9 @@ class Subject:
 
     def evaluate(self, data: PreparedDataset, images: Images) -> None:
         """Score the network and write its rows, as a job does."""
-        progress = Progress(desc="evaluating", total=len(images.inputs), unit="image")
+        progress = Progress(desc="evaluating", total=len(images), unit="image")
         network: nn.Module = self.network.eval()
-        (scores,) = score([network], images.inputs, data, self.workload.batch_size, progress)
+        (scores,) = score([network], images, data, self.workload.batch_size, progress)
         pq.write_table(_rows(data, scores, RUN, None), self.folder / "rows.parquet", **ENCODING)
 
     @torch.inference_mode()
@@ -319,7 +318,7 @@ def check_photos(subject: Subject) -> list[Check]:
     encoded_images = census.on_device(data, subject.device)
     batches = slices(n, subject.workload.batch_size)
     pixels = np.concatenate([data.images[batch] for batch in batches])
-    decoded = SimpleNamespace(images=pixels, labels=data.labels, space=data.space)
+    decoded = SimpleNamespace(images=pixels, rows=None, labels=data.labels, space=data.space)
     decoded_images = census.on_device(decoded, subject.device)
 
     def decode() -> None:
@@ -377,7 +376,7 @@ def estimated_bytes(batch_size: int, device: torch.device) -> dict[str, float]:
         "recipes": ["paper"],
         "compute": {"precision": precision, "evaluation_batch_size": batch_size},
     }
-    memory = NetworkMemory(resolve_grid(validated(config, "config", "make gpu"), census.CATALOG))
+    memory = NetworkMemory(resolve_grid(config_of(config, "make gpu"), census.CATALOG))
     training = memory.training_on_gpu(MODEL, batch_size, checkpointing=False)
     evaluation = memory.evaluation_on_gpu(MODEL)
     assert training is not None and evaluation is not None  # the catalogue knows the architecture

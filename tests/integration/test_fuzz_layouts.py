@@ -21,8 +21,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from rib.base.files import read_json
+from rib.base.plugins import LIBRARY, checked_settings, load_function
 from rib.config.label_space import LabelSpace
-from rib.config.settings import LIBRARY, check_settings, signature_of
 from rib.data.archives import archive_members
 from rib.data.images import decode, resize_and_crop
 from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
@@ -469,14 +469,11 @@ def test_any_archive_is_read_or_refused(layouts, layout):
     check()
 
 
-def checked(settings, parameters):
-    """Settings of a layout, checked as the catalogue checks them."""
-    where = "datasets.yaml, set"
-    checked_settings = check_settings(settings, parameters, where, sweeps=False)
-    if "photos" in parameters:
-        photos_settings = CATALOG.settings_of_photos(checked_settings["photos"], where)
-        checked_settings["photos"] = photos_settings
-    return checked_settings
+def checked(settings, layout):
+    """Settings of a layout, checked as the catalogue and the preparation check them."""
+    CATALOG.check_layout_settings(settings, "datasets.yaml, set")
+    file = LIBRARY / f"data/layouts/{layout}.py"
+    return checked_settings(load_function(file, "items"), settings, file, "datasets.yaml, set")
 
 
 @pytest.mark.thorough
@@ -487,7 +484,6 @@ def test_any_entry_is_followed_or_refused(layouts, layout):
     With another number of archives, too.
     """
     valid = layouts[layout]
-    _, parameters = signature_of(LIBRARY / f"data/layouts/{layout}.py", "items")
     valid_contents = [packed(members_of(files), "w") for files in valid.archives]
     any_settings = mutated(valid.settings) if valid.settings else st.just({})
     spaces = [
@@ -506,7 +502,7 @@ def test_any_entry_is_followed_or_refused(layouts, layout):
         st.lists(NAMES, max_size=2),
     )
     def check(changed_settings, space, contents, exclude):
-        settings = outcome(lambda: checked(changed_settings, parameters))
+        settings = outcome(lambda: checked(changed_settings, layout))
         if isinstance(settings, dict):
             is_read_or_refused(layout, settings, space, contents, exclude=exclude)
 

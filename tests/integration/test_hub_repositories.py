@@ -76,7 +76,7 @@ def resolve(folder, hub, source=NAME, **environment):
         from rib.base.errors import UserError
         from rib.config.catalog import Catalog
         try:
-            Catalog([Path("own")]).add_hub_files(["photos"])
+            Catalog([Path("own")]).with_hub_files(["photos"])
         except UserError as error:
             print(error)
     """
@@ -90,10 +90,9 @@ def fetch(folder, hub, **environment):
         from rib.base.errors import UserError
         from rib.config.catalog import Catalog
         from rib.data.download import download
-        catalog = Catalog([Path("own")])
-        catalog.add_hub_files(["photos"])
+        catalog = Catalog([Path("own")]).with_hub_files(["photos"])
         try:
-            for source in catalog.datasets["photos"].sources:
+            for source in catalog.datasets["photos"].archives:
                 download(source, Path(source["file"]), "photos")
         except UserError as error:
             print(error)

@@ -35,10 +35,10 @@ from rib.models.checkpoint import apply
 from rib.models.merge import Merge
 
 torch.set_num_threads(1)
-folder, weights, parents = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
+folder, mixture, parents = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
 network = timm.create_model("vit_base_patch16_224")
 files = {parent: folder / f"{number}.safetensors" for number, parent in enumerate(parents)}
-apply(network, Merge(**weights) if "form" in weights else weights, files)
+apply(network, Merge(**mixture) if "form" in mixture else mixture, files)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
@@ -54,19 +54,19 @@ def stored(tmp_path_factory):
 @pytest.mark.parametrize("name", ["soup", "model_stock", "ties", "dare", "task_arithmetic"])
 def test_a_merge_of_ten_vit_b_16_takes_less_than_3_gb(stored, name):
     settings = {"ties": {"density": 0.2, "scaling": 1.0}, "dare": {"density": 0.1, "scaling": 0.4}}
-    weights = dict.fromkeys(PARENTS, 0.1)
+    mixture = dict.fromkeys(PARENTS, 0.1)
     if name in ("model_stock", "ties", "dare"):
         algorithm = ROOT / f"workflow/lib/rib/methods/{name}.py"
-        weights = {
+        mixture = {
             "form": "merge",
             "algorithm": str(algorithm),
             "parents": PARENTS,
             "run": "m/t/x/all/0",
         }
-        weights["settings"] = settings.get(name, {})
+        mixture["settings"] = settings.get(name, {})
     elif name == "task_arithmetic":
-        weights = {"pretrained": -3.0, **dict.fromkeys(PARENTS, 0.4)}
-    command = [sys.executable, "-c", MERGE, stored, json.dumps(weights), json.dumps(PARENTS)]
+        mixture = {"pretrained": -3.0, **dict.fromkeys(PARENTS, 0.4)}
+    command = [sys.executable, "-c", MERGE, stored, json.dumps(mixture), json.dumps(PARENTS)]
     done = subprocess.run(
         command,
         check=True,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from rib.config.evaluation_groups import groups_of
 from tiny import family, slurm
 from tiny.plugins import needs
 from tiny.project import Project, copy_project
@@ -86,7 +87,7 @@ def kill_one(project: Project, cluster: slurm.Cluster, killed: list[str]) -> Non
 
 def wanted_files(project: Project) -> list[str]:
     """What the run is told to make: rows before training, and after each of two trainings."""
-    (evaluation_group,) = project.grid(*CHOICES).groups_of("red")
+    (evaluation_group,) = groups_of(project.grid(*CHOICES), "red")
     return [
         f"{RUNS}/evaluate/tiny_cnn/none/pretrained/all/0/{evaluation_group}.parquet",
         f"{RUNS}/evaluate/{KILLED}/{evaluation_group}.parquet",

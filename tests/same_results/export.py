@@ -25,6 +25,7 @@ from tiny import clip, family
 
 # Columns of tables that a second run of the same commit gives other numbers: times and sizes.
 MEASURED = {"cost": ["finetune", "merge", "evaluate", "seconds", "megabytes"]}
+UNDERFITTED = ("underfitted", "unfinished")  # today's and the neutral form's name
 MINE = "mine"  # catalogue folder of the family `tiny`
 # Methods whose runs have several networks: their rows are compared, not their tensors.
 SEVERAL_NETWORKS = ("wise_ft_curve", "output_ensemble", "dawin")
@@ -210,7 +211,9 @@ def tables_of(project: Path, grid: SmallGrid) -> dict[str, pd.DataFrame]:
     tables = {}
     for path in sorted(folder.glob("tables/*.csv")):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        tables[path.stem] = table.drop(columns=MEASURED.get(path.stem, []))
+        table = table.drop(columns=MEASURED.get(path.stem, []))
+        # In the neutral form a column has the name that it had first.
+        tables[path.stem] = table.rename(columns=lambda name: name.replace(*UNDERFITTED))
     return tables
 
 

@@ -41,7 +41,7 @@ def drawing_module(figure: str) -> str:
 def figure_settings(figure: str, params: Mapping[str, Any], **choices: Any) -> FigureSettings:
     """Settings of a figure, which shows the size `all` of a grid with no other one.
 
-    A figure marks runs by itself if the function that draws it has the argument `unfinished`.
+    A figure marks runs by itself if the function that draws it has the argument `underfitted`.
 
     Args:
         params: keyword arguments of this function.
@@ -51,8 +51,8 @@ def figure_settings(figure: str, params: Mapping[str, Any], **choices: Any) -> F
     draw = getattr(importlib.import_module(module), f"draw_{figure}")
     usual = {
         "every_size": False,
-        "finished_only": False,
-        "marks_runs": "unfinished" in inspect.signature(draw).parameters,
+        "without_underfitted": False,
+        "marks_runs": "underfitted" in inspect.signature(draw).parameters,
         "size": "all",
         "sizes": ["all"],
     }

@@ -1,6 +1,6 @@
 """Operators inside a training step that make a GPU wait, or raise an error on it.
 
-Steps are those of rib.training.finetune, taken with each method of the catalogue on small networks,
+Steps are those of rib.training.loop, taken with each method of the catalogue on small networks,
 on the CPU or on a stand-in for a GPU (tiny.stand_in_gpu):
 
     python -m tiny.census NETWORK          each method on a network
@@ -21,12 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rib.methods import load_algorithm
-from rib.methods.base import Task
-from rib.models.class_logits import class_members
-from rib.models.inputs import Images, Inputs
+from rib.methods.base import Task, load_algorithm
+from rib.models.images import Images
 from rib.models.text import Text
-from rib.training import finetune
+from rib.training import loop
 from tiny import texts, training
 from tiny.architectures import ARCHITECTURES
 from tiny.changed import replace
@@ -139,13 +137,13 @@ class Census(TorchDispatchMode):
 @contextlib.contextmanager
 def each_step_within(context: Callable[[], AbstractContextManager]) -> Iterator[None]:
     """While this is entered, each step of a training is taken within a context of its own."""
-    take_step = finetune._take_step
+    take_step = loop.take_step
 
     def step_within_context(*arguments):
         with context():
             return take_step(*arguments)
 
-    with mock.patch.object(finetune, "_take_step", step_within_context):
+    with mock.patch.object(loop, "take_step", step_within_context):
         yield
 
 
@@ -220,9 +218,7 @@ def small_images(network: str):
 
 def on_device(dataset, device: torch.device) -> Images:
     """What a method sees of a dataset on a device."""
-    inputs = Inputs(dataset.images, HALF, HALF, device)
-    labels = torch.from_numpy(dataset.labels).to(device)
-    return Images(inputs, labels, class_members(dataset.space, device))
+    return Images(dataset, {"mean": HALF, "std": HALF}, device)
 
 
 def trained(name: str, network: str, device: torch.device) -> Mapping[str, Tensor]:
@@ -235,7 +231,7 @@ def trained(name: str, network: str, device: torch.device) -> Mapping[str, Tenso
         The tensors that the training has changed, on the CPU.
     """
     entry = CATALOG.methods["ft" if name in VARIANTS else name]
-    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), fitting(entry))
+    algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), fitting(entry), entry.name)
     model, text = small_network(network)
     images = on_device(small_images(network), device)
     if text is not None:
@@ -245,7 +241,7 @@ def trained(name: str, network: str, device: torch.device) -> Mapping[str, Tenso
     torch.manual_seed(0)
     algorithm.setup(Task(model, images, images, seed=0, text=text))
     settings = replace(TRAINING, **VARIANTS.get(name, {}))
-    _, changed = finetune.train(algorithm, pretrained, settings, RUN, DEVICE_OF_OPTIMIZER)
+    _, changed = loop.train(algorithm, pretrained, settings, RUN, DEVICE_OF_OPTIMIZER)
     return changed
 
 

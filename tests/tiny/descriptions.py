@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from rib.base.settings import from_params
-from rib.report.settings import CardDescription, GridDescription
+from rib.report.settings import ExportSettings, GridDescription
 
 CONFIG = {"protocol": "paper", "seeds": [0], "statistics": {"confidence": 0.95, "seed": 3}}
 GRID = {
@@ -18,6 +18,33 @@ GRID = {
     "fit_threshold": 0.95,
     "source_groups": {},
     "sharing_targets": [],
+}
+VIEW = {"geometry": None, "budget": "all", "images_per_class": None}
+# What the model card of an export does not say.
+EXPORT = {
+    "view": VIEW,
+    "evaluation_batch_size": 4,
+    "compute": {"device": "cpu", "threads_per_job": 1},
+    "code": "of no rule",
+    "published": {},
+    "label_names": None,
+    "metrics": {
+        "conditions": "",
+        "code": "of no rule",
+        "ri": {
+            "ood_datasets": [],
+            "source_groups": {},
+            "replicates": 100,
+            "confidence": 0.95,
+            "seed": 0,
+        },
+        "fit": {"can_fit": [], "threshold": None, "whole_targets": True, "other_rates": {}},
+        "in_distribution": [],
+        "view": VIEW,
+        "excludes_proxy": [],
+        "split": [],
+    },
+    "tables": [],
 }
 DATASET = {"label": "A", "licence": "MIT", "origin": "here"}
 ENTRIES = {
@@ -46,11 +73,11 @@ def description(about: Mapping) -> GridDescription:
     return from_params(GridDescription, {**GRID, **_completed(about)})
 
 
-def card_description(about: Mapping) -> CardDescription:
-    """The description of a card that has what is given, and for its entries something usual."""
+def export_settings(about: Mapping) -> ExportSettings:
+    """Settings of an export whose card has what is given, and for its entries something usual."""
     completed = _completed(about)
     del completed["sweeps"]
-    return from_params(CardDescription, completed)
+    return from_params(ExportSettings, {**EXPORT, **completed})
 
 
 def _completed(about: Mapping) -> dict:

@@ -21,5 +21,5 @@ def settings_of_example(layout, with_entries):
     # The family of the page is the user's own; that of the catalogue has other classes.
     changes = {"source": None, **entry, "family": "emoji"}
     dataset = with_entries(datasets={name: changes}).datasets[name]
-    assert all(source["kind"] == "http" for source in dataset.sources)
+    assert all(source["kind"] == "http" for source in dataset.archives)
     return dataset.settings

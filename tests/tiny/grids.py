@@ -3,8 +3,8 @@
 from functools import cache
 
 from rib.config.catalog import Catalog
+from rib.config.config import config_of
 from rib.config.grid import Grid, resolve_grid
-from rib.config.schema import validated
 from tiny.project import ROOT
 
 
@@ -19,5 +19,5 @@ def grid(catalog: Catalog | None = None, **choices) -> Grid:
 
     It is of the emoji family unless the choices name another.
     """
-    config = validated({"family": "emoji", **choices}, "config", "config.yaml")
+    config = config_of({"family": "emoji", **choices}, "config.yaml")
     return resolve_grid(config, catalog or project_catalog())

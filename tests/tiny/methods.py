@@ -9,10 +9,9 @@ import torch
 
 from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
-from rib.methods import load_algorithm
-from rib.methods.base import Task
+from rib.methods.base import Task, load_algorithm
 from rib.models.checkpoint import apply
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny import training
 from tiny.changed import replace
 from tiny.project import ROOT
@@ -29,7 +28,8 @@ def coloured_images(side: int) -> SimpleNamespace:
     space = LabelSpace(tuple("abcde"), tuple((10 * i,) for i in range(5)), tuple("abcde"))
     labels = np.arange(10) % 5
     pixels = rng.normal(128, 20, (10, side, side, 3)) + 25 * (labels - 2)[:, None, None, None]
-    return SimpleNamespace(images=pixels.clip(0, 255).astype(np.uint8), labels=labels, space=space)
+    images = pixels.clip(0, 255).astype(np.uint8)
+    return SimpleNamespace(images=images, rows=None, labels=labels, space=space)
 
 
 def set_up(name, network, images, **settings):
@@ -42,7 +42,7 @@ def set_up(name, network, images, **settings):
     """
     entry = CATALOG.methods[name]
     algorithm = load_algorithm(
-        CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings}
+        CATALOG.algorithm_file(entry.algorithm), {**settings_of(entry), **settings}, name
     )
     torch.manual_seed(0)
     target = images_of(images)
@@ -58,8 +58,10 @@ def fine_tuned(
     It stores what differs from the pretrained network, which is `network` if none is given.
     """
     algorithm = set_up(name, network, images, **settings)
-    schedule = replace(TRAINING, epochs=epochs, micro_batch_size=micro_batch_size)
-    history, stored = train(algorithm, (pretrained or network).state_dict(), schedule, RUN, CPU)
+    length_and_recipe = replace(TRAINING, epochs=epochs, micro_batch_size=micro_batch_size)
+    history, stored = train(
+        algorithm, (pretrained or network).state_dict(), length_and_recipe, RUN, CPU
+    )
     return algorithm, history, stored
 
 
@@ -97,9 +99,9 @@ def check_restored(name, network, algorithm, history, stored, folder):
         )
     algorithm.model.eval()
     with torch.inference_mode():
-        logits_before = network(algorithm.inputs[ALL_ROWS])
+        logits_before = network(algorithm.images[ALL_ROWS])
         logits_trained = algorithm.logits(ALL_ROWS)
-        logits_restored = restored(algorithm.inputs[ALL_ROWS])
+        logits_restored = restored(algorithm.images[ALL_ROWS])
     torch.testing.assert_close(logits_restored, logits_trained, rtol=1e-4, atol=1e-4)
     assert logits_restored.isfinite().all() and not torch.equal(logits_trained, logits_before)
     assert all(np.isfinite(row["loss"]) for row in history)

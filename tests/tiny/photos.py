@@ -19,7 +19,7 @@ from rib.base.files import sha256
 from rib.base.plugins import LIBRARY
 from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace, imagenet_wnids
-from rib.data.prepare import PreparationOutput, prepare
+from rib.data.prepare import prepare
 from rib.data.settings import PreparationSettings
 
 GEOMETRY = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")
@@ -222,16 +222,16 @@ def prepare_into(
         ),
         corrupt_allowed=corrupt_allowed,
         decode_workers=decode_workers,
-        output=prepared_files(folder),
+        **prepared_files(folder),
         folders=folders,
     )
 
 
-def prepared_files(folder: Path) -> PreparationOutput:
-    """The files of a prepared dataset in a folder."""
-    return PreparationOutput(
-        images=folder / "images.npy",
-        index=folder / "index.parquet",
-        classes=folder / "classes.json",
-        manifest=folder / "manifest.json",
-    )
+def prepared_files(folder: Path) -> dict[str, Path]:
+    """The files of a prepared dataset in a folder, by the argument of `prepare`."""
+    return {
+        "images": folder / "images.npy",
+        "index": folder / "index.parquet",
+        "classes": folder / "classes.json",
+        "manifest": folder / "manifest.json",
+    }

@@ -16,9 +16,9 @@ import yaml
 from snakemake.utils import update_config
 
 from rib.config.catalog import Catalog
+from rib.config.config import config_of
 from rib.config.grid import Grid, resolve_grid
 from rib.config.paths import Paths
-from rib.config.schema import validated
 from tiny import forked
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +122,7 @@ class Project:
             key, _, text = choice.partition("=")
             update_config(choices, {key: yaml.safe_load(text)})
         folders = [self.folder / "workflow/catalog", *self.folder.glob("mine")]
-        return resolve_grid(validated(choices, "config", "config.yaml"), Catalog(folders))
+        return resolve_grid(config_of(choices, "config.yaml"), Catalog(folders))
 
     def run(self, *words: str, check: bool = True, **environment: str) -> str:
         """Run a command here and return all it printed; without `check` it must fail."""

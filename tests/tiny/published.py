@@ -18,11 +18,11 @@ def fetched(entry, folder: Path) -> Path:
 
     It is the project's own download where it has one, else it is fetched into a folder.
     """
-    path = ROOT / "data/raw" / entry.name / entry.sources[0]["file"]
+    path = ROOT / "data/raw" / entry.name / entry.archives[0]["file"]
     if not path.is_file():
-        path = folder / entry.sources[0]["file"]
+        path = folder / entry.archives[0]["file"]
         if not path.is_file():
-            download(entry.sources[0], path, entry.name)
+            download(entry.archives[0], path, entry.name)
     return path
 
 
@@ -40,7 +40,7 @@ def made(name: str, folder: Path, archives: Path | list[Path], side: int) -> Pat
         name=name,
         archives=archives if isinstance(archives, list) else [archives],
         settings=PreparationSettings(
-            digests=tuple(source["digest"] for source in entry.sources),
+            digests=tuple(source["digest"] for source in entry.archives),
             layout=str(CATALOG.layout_file(entry.layout)),
             photos_layout=str(photos_layout) if photos_layout else None,
             settings=entry.settings,
@@ -58,6 +58,6 @@ def made(name: str, folder: Path, archives: Path | list[Path], side: int) -> Pat
         ),
         corrupt_allowed=0,
         decode_workers=1,
-        output=prepared_files(folder),
+        **prepared_files(folder),
     )
     return folder

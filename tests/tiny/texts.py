@@ -72,7 +72,7 @@ def photos(name="clip_vit", n=10):
     """Images (n, side, side, 3) of noise, labels and label space, of three classes."""
     side = ARCHITECTURES[name].size
     pixels = np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
-    return SimpleNamespace(images=pixels, labels=np.arange(n) % 3, space=SPACE)
+    return SimpleNamespace(images=pixels, rows=None, labels=np.arange(n) % 3, space=SPACE)
 
 
 def ready(algorithm, model, name="clip_vit", seed=0, text=True):

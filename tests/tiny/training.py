@@ -20,14 +20,14 @@ from rib.base.files import write_json
 from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, Run
+from rib.config.settings import DEFAULTS_OF_TRAINING
 from rib.data.identity import PHOTO
 from rib.data.view import DatasetView
 from rib.evaluation.networks import NetworkState
-from rib.methods.base import Images, Task
-from rib.models.class_logits import class_members
+from rib.methods.base import Task
 from rib.models.device import ComputeSettings
-from rib.models.inputs import Inputs
-from rib.training.finetune import train
+from rib.models.images import Images
+from rib.training.loop import train
 from rib.training.settings import TrainingSettings
 from tiny.changed import replace
 
@@ -60,7 +60,7 @@ def resnet(num_classes: int = 1000) -> torch.nn.Module:
 def random_images(n: int = 10, side: int = 64, seed: int = 0) -> SimpleNamespace:
     """Images (n, side, side, 3), labels and label space of a dataset of noise."""
     images = np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
-    return SimpleNamespace(images=images, labels=np.arange(n) % 3, space=SPACE)
+    return SimpleNamespace(images=images, rows=None, labels=np.arange(n) % 3, space=SPACE)
 
 
 def normalised(images: np.ndarray, mean=HALF, std=HALF) -> torch.Tensor:
@@ -76,10 +76,21 @@ def settings_of(entry, recipe="paper") -> dict:
     return settings
 
 
-def images_of(dataset) -> Images:
+def with_defaults(algorithm: type, **settings):
+    """An algorithm of a class, with the defaults of training where no setting is given."""
+    return algorithm(**{**DEFAULTS_OF_TRAINING, **settings})
+
+
+def images_of(dataset, mean=HALF, std=HALF, device=CPU) -> Images:
     """What a method sees of a dataset."""
-    inputs = Inputs(dataset.images, HALF, HALF, CPU)
-    return Images(inputs, torch.from_numpy(dataset.labels), class_members(dataset.space, CPU))
+    return Images(dataset, {"mean": mean, "std": std}, device)
+
+
+def images_of_pixels(pixels, mean=HALF, std=HALF, rows=None) -> Images:
+    """Images (n, H, W, 3) as a network reads them, whose labels don't matter."""
+    labels = np.zeros(len(pixels), np.int64)
+    dataset = SimpleNamespace(images=pixels, rows=rows, labels=labels, space=SPACE)
+    return images_of(dataset, mean, std)
 
 
 def task_of(model, target, reference=None, seed=0) -> Task:

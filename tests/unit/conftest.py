@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from rib.base.progress import Progress
 from rib.config.catalog import Catalog
-from rib.config.schema import SAFE_LOADER
+from rib.config.yaml_files import SAFE_LOADER
 from tiny import wiring as rules
 
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"

@@ -22,7 +22,7 @@ NAMES = AnswerNames(
 def mri(*rows):
     """Rows of mRI: model, method and mRI."""
     table = pd.DataFrame(rows, columns=["model", "method", "mri"])
-    return table.assign(ood_before=50.0, ood_after=50 + table["mri"], unfinished=0)
+    return table.assign(ood_before=50.0, ood_after=50 + table["mri"], underfitted=0)
 
 
 def changes_of(found):
@@ -33,7 +33,7 @@ def changes_of(found):
 def test_each_network_has_its_change_by_the_main_method():
     tables = AnswerTables(mri(("small", "ft", -3.0), ("small", "lp", 9), ("large", "ft", 0.5)))
     found = answer(tables, NAMES)
-    assert found.method == "full fine-tuning" and found.models == 2 and not found.unfinished
+    assert found.method == "full fine-tuning" and found.models == 2 and not found.underfitted
     assert changes_of(found) == [("Small", f"{MINUS}3.0"), ("Large", "+0.5")]
     first = found.numbers[0]
     assert (first.before, first.after) == ("50.0", "47.0")
@@ -50,11 +50,11 @@ def test_of_many_networks_the_extremes_are_shown():
 
 def test_the_answer_is_of_finished_runs_where_there_are_some():
     table = mri(("small", "ft", -3.0), ("small", "lp", 9.0))
-    table.loc[0, "unfinished"] = 1
+    table.loc[0, "underfitted"] = 1
     found = answer(AnswerTables(table), NAMES)
-    assert found.method == "linear probing" and not found.unfinished
-    found = answer(AnswerTables(table.assign(unfinished=1)), NAMES)
-    assert found.method == "full fine-tuning" and found.unfinished
+    assert found.method == "linear probing" and not found.underfitted
+    found = answer(AnswerTables(table.assign(underfitted=1)), NAMES)
+    assert found.method == "full fine-tuning" and found.underfitted
     assert changes_of(found) == [("Small", f"{MINUS}3.0")]
 
 

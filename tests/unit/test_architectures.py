@@ -33,13 +33,13 @@ from rib.models.network import (
 )
 from rib.models.text import prompt_tokens, set_zero_shot_weights
 from rib.models.weights import with_weights
-from rib.training import finetune
-from rib.training.finetune import checkpoint_gradients
-from rib.training.optimizer import make_optimizer
+from rib.training import loop
+from rib.training.gradient_checkpointing import checkpoint_gradients
+from rib.training.loop import make_optimizer
 from tiny.architectures import ARCHITECTURES, cases
 from tiny.census import Census
 from tiny.methods import ALL_ROWS, check_frozen, check_restored, coloured_images, fine_tuned, set_up
-from tiny.training import CPU, HALF, TRAINING, images_of, prepared_folder
+from tiny.training import CPU, HALF, TRAINING, images_of, prepared_folder, with_defaults
 
 METHODS = ["ft", "linear_probe", "lora", "visual_prompt"]
 TWO_HEADS = ["deit_distilled"]
@@ -246,7 +246,7 @@ def test_lora_moves_pointwise_convolutions_where_there_is_no_attention(name):
 @each
 def test_gradient_checkpointing_gives_the_same_checkpoint_and_keeps_less(name):
     network = copy.deepcopy(network_of(name))
-    algorithm = FullFineTuning(lr=0.01)
+    algorithm = with_defaults(FullFineTuning, lr=0.01)
     if name == "clip_resnet":
         with pytest.raises(
             ValueError,
@@ -370,7 +370,7 @@ def test_the_head_is_one_linear_layer_that_can_be_fitted(name, tmp_path):
     images = images_for(name)
     keys = ("a", "b", "c", "d", "e")
     space = LabelSpace(keys, outputs_of_five_classes(), keys, 5)
-    dataset = SimpleNamespace(images=images.images, labels=images.labels, space=space)
+    dataset = SimpleNamespace(images=images.images, rows=None, labels=images.labels, space=space)
     reference = PreparedDataset.open(prepared_folder(tmp_path / "reference", dataset), "reference")
     if name in TWO_HEADS:
         assert len(head_parameters(network)) == 4
@@ -388,7 +388,7 @@ def test_the_head_is_one_linear_layer_that_can_be_fitted(name, tmp_path):
     assert changed == {key for key, _ in head_parameters(network)}
     assert len(changed) == 2
     # and the head, a linear layer on its input, is better than chance
-    inputs = images_of(dataset).inputs[ALL_ROWS]
+    inputs = images_of(dataset)[ALL_ROWS]
     head = network.get_classifier()
     with torch.no_grad():
         features = head_inputs(network, inputs)
@@ -614,6 +614,6 @@ def test_a_step_asks_a_gpu_for_nothing_that_it_can_not_do_at_once(name):
     census = Census()
     with census.of_steps():
         for number_of_images in (1, 2):
-            finetune._take_step(algorithm, optimizer, np.arange(number_of_images), TRAINING)
+            loop.take_step(algorithm, optimizer, np.arange(number_of_images), TRAINING)
     assert census.operators > 0 and not census.faults
     assert not strides_differ

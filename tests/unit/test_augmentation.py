@@ -15,10 +15,9 @@ from rib.methods.ft import FullFineTuning
 from rib.methods.linear_probe import LinearProbing
 from rib.methods.lwf import LearningWithoutForgetting
 from rib.models.augmentation import Augmentation, Shifts, drawn_transforms, recipe_transform
-from rib.models.inputs import Inputs
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny.changed import replace
-from tiny.training import CPU, HALF, RUN, TRAINING, normalised, task_of
+from tiny.training import CPU, RUN, TRAINING, images_of_pixels, normalised, task_of, with_defaults
 from unit.conftest import published
 
 ALL = ["flip", "crop", "randaugment"]
@@ -45,9 +44,8 @@ def inputs_of(images, names=ALL, seed=0, epoch=0, rows=None):
         names: of the augmentations.
         rows: which of the images there are.
     """
-    inputs = Inputs(
-        images, HALF, HALF, CPU, rows, Augmentation(recipe_transform(names, SIDE), seed)
-    )
+    inputs = images_of_pixels(images, rows=rows)
+    inputs.augmentation = Augmentation(recipe_transform(names, SIDE), seed)
     inputs.epoch = epoch
     return inputs
 
@@ -262,7 +260,8 @@ MORE_ARGUMENTS = {
 def drawn_inputs_of(images, seed=0, epoch=0, most=2, transforms=BROAD):
     """Inputs whose images get none to `most` of the transforms, in an epoch of a training."""
     augmentation = Augmentation(drawn_transforms(most, transforms), seed)
-    inputs = Inputs(images, HALF, HALF, CPU, augmentation=augmentation)
+    inputs = images_of_pixels(images)
+    inputs.augmentation = augmentation
     inputs.epoch = epoch
     return inputs
 
@@ -334,24 +333,24 @@ def augmented_task(network, target, names=ALL):
     """The task of fine-tuning a network on a target that is augmented, and that is its proxy."""
     task = task_of(copy.deepcopy(network), target, target)
     if names:
-        task.target.inputs.augmentation = Augmentation(recipe_transform(names, SIDE), 0)
+        task.target.augmentation = Augmentation(recipe_transform(names, SIDE), 0)
     else:
-        task.target.inputs.augmentation = None
+        task.target.augmentation = None
     return task
 
 
 def test_images_are_augmented_in_training_alone(network, target):
     # given a method that notes what it sees
     task = augmented_task(network, target)
-    method = FullFineTuning(lr=0.01)
+    method = with_defaults(FullFineTuning, lr=0.01)
     method.setup(task)
     rows_and_batches = []
     epochs = []
     logits_of = method.logits
 
     def note_and_compute(rows):
-        rows_and_batches.append((rows, method.inputs[rows]))
-        epochs.append(method.inputs.epoch)
+        rows_and_batches.append((rows, method.images[rows]))
+        epochs.append(method.images.epoch)
         return logits_of(rows)
 
     method.logits = note_and_compute
@@ -363,15 +362,17 @@ def test_images_are_augmented_in_training_alone(network, target):
     for rows, batch in rows_and_batches:
         assert not torch.allclose(batch, not_augmented[rows], atol=1e-5)
     # and after training, images are themselves again, as those of the proxy always are
-    assert task.target.inputs.epoch is None
+    assert task.target.epoch is None
     all_rows = np.arange(TARGET_IMAGES)
-    for inputs in (task.target.inputs, task.reference.inputs):
+    for inputs in (task.target, task.reference):
         torch.testing.assert_close(inputs[all_rows], not_augmented, rtol=1e-5, atol=1e-6)
 
 
 def fisher_information(network, target, names):
     """EWC's Fisher information by parameter, with these augmentations of the target."""
-    method = ElasticWeightConsolidation(lr=0.1, weight=1.0, fisher="empirical", fisher_images=10)
+    method = with_defaults(
+        ElasticWeightConsolidation, lr=0.1, weight=1.0, fisher="empirical", fisher_images=10
+    )
     method.setup(replace(augmented_task(network, target, names), reference=None))
     return method.importance
 
@@ -398,7 +399,9 @@ def test_lwfs_teacher_sees_the_very_images_of_its_student(network, target, monke
         calls.append((module, images.clone()))
 
     task.model.register_forward_pre_hook(note_call)
-    method = LearningWithoutForgetting(lr=0.01, temperature=2.0, weight=1.0, distil="all")
+    method = with_defaults(
+        LearningWithoutForgetting, lr=0.01, temperature=2.0, weight=1.0, distil="all"
+    )
     method.setup(task)
     calls.clear()
     # when
@@ -423,13 +426,13 @@ def test_lwfs_teacher_sees_the_very_images_of_its_student(network, target, monke
 
 def test_the_probes_features_are_those_of_the_augmented_image(network, target):
     task = augmented_task(network, target)
-    method = LinearProbing(lr=0.01)
+    method = with_defaults(LinearProbing, lr=0.01)
     method.setup(task)
     rows = np.array([2, 7, 3])
     for epoch in (0, 1, None):
-        task.target.inputs.epoch = epoch
+        task.target.epoch = epoch
         with torch.no_grad():
-            last_features = network.forward_features(task.target.inputs[rows])
+            last_features = network.forward_features(task.target[rows])
             expected = network.forward_head(last_features, pre_logits=True)
         features = method.features(rows)
         torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
@@ -443,10 +446,10 @@ def trained_probe(network, target, names, through_network=False):
         through_network: whether logits are those of the whole network, in place of the head's on
             features.
     """
-    method = LinearProbing(lr=0.1)
+    method = with_defaults(LinearProbing, lr=0.1)
     method.setup(augmented_task(network, target, names))
     if through_network:
-        method.logits = lambda rows: method.model(method.inputs[rows])
+        method.logits = lambda rows: method.model(method.images[rows])
     train(method, network.state_dict(), TRAINING, RUN, CPU)
     return method.model.state_dict()
 

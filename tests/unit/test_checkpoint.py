@@ -18,7 +18,7 @@ from rib.models.checkpoint import (
     add_low_rank_updates,
     apply,
     average,
-    changed_tensors,
+    differing_tensors,
     xor_compress,
     xor_decompress,
 )
@@ -77,17 +77,17 @@ def has_batch_norm(model):
 
 def test_only_what_changed_is_stored():
     after = {**START, "w": torch.tensor([1.0, 2.5])}
-    changed = changed_tensors(START, after)
+    changed = differing_tensors(START, after)
     assert list(changed) == ["w"]
     assert torch.equal(changed["w"], torch.tensor([1.0, 2.5]))
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=5), st.floats(-1e3, 1e3, width=32))
-def test_equal_states_average_to_themselves(weights, value):
+def test_equal_states_average_to_themselves(coefficients, value):
     # given
     state = {"w": torch.full((2,), value)}
-    sum_of_weights = sum(weights)
-    weighted_states = [(weight / sum_of_weights, state) for weight in weights]
+    total = sum(coefficients)
+    weighted_states = [(coefficient / total, state) for coefficient in coefficients]
     # when
     averaged = average(START, weighted_states)
     # then
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_network_is_refused():
         xor_decompress(stored, START)
 
 
-def test_weights_count_each_state_and_counters_keep_the_highest():
+def test_coefficients_count_each_state_and_counters_keep_the_highest():
     # given
     start = {
         "w": torch.tensor([1.0, 2.0]),
@@ -204,7 +204,7 @@ def test_statistics_of_batch_norm_are_not_extrapolated():
     assert averaged["bn.weight"].item() == pytest.approx(extrapolated_weight)
 
 
-def test_states_without_weight_are_no_part_of_an_average():
+def test_states_with_coefficient_0_are_no_part_of_an_average():
     # given
     broken = {"w": torch.tensor([float("nan"), 0.0]), "steps": torch.tensor(8)}
     with_equal_steps = {"steps": torch.tensor(7)}
@@ -217,11 +217,11 @@ def test_states_without_weight_are_no_part_of_an_average():
 
 
 @pytest.mark.parametrize(
-    ("weights", "add_up_to_one"),
+    ("coefficients", "add_up_to_one"),
     [((0.5, 0.5 + 1e-8), False), ((0.5, 0.5 + 1e-10), True), ((0.6, 0.3), False)],
 )
-def test_weights_add_up_to_one_but_for_rounding(weights, add_up_to_one):
-    weighted_states = [(weight, TUNED) for weight in weights]
+def test_coefficients_add_up_to_one_but_for_rounding(coefficients, add_up_to_one):
+    weighted_states = [(coefficient, TUNED) for coefficient in coefficients]
     if add_up_to_one:
         assert average(START, weighted_states).keys() == {"w"}
     else:
@@ -265,10 +265,10 @@ def test_a_network_is_brought_to_the_average_of_its_states(network, tmp_path):
         b=xor_compress({"fc.bias": bias * 1.001}, network.state_dict()),
         unread={"nothing": torch.ones(1)},
     )
-    weights = {"pretrained": 0.25, "a": 0.25, "b": 0.5, "unread": 0.0}
+    coefficients = {"pretrained": 0.25, "a": 0.25, "b": 0.5, "unread": 0.0}
     model = copy.deepcopy(network)
     # when
-    averaged_model = apply(model, weights, files)
+    averaged_model = apply(model, coefficients, files)
     # then
     assert averaged_model is model
     torch.testing.assert_close(model.fc.weight, weight + 0.25)

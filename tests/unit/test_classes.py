@@ -123,7 +123,7 @@ def test_a_grid_without_fine_tuning_has_empty_tables():
         "class",
         "name",
     ]
-    assert marked(table, pd.DataFrame(columns=[*RUN_COLUMNS, "fit", "unfinished"])).empty
+    assert marked(table, pd.DataFrame(columns=[*RUN_COLUMNS, "fit", "underfitted"])).empty
 
 
 @pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [1, 0, 2, 3, 4]])

@@ -274,14 +274,15 @@ def test_the_digest_is_a_hash_of_names_and_essences(library):
 
 NETWORK = {
     "models/checkpoint.py",
-    "models/inputs.py",
+    "models/images.py",
     "models/network.py",
     "models/device.py",
     "data/prepared.py",
 }
 SCORING = NETWORK | {"evaluation/score.py", "models/class_logits.py"}
 TRAINING = SCORING | {
-    "training/finetune.py",
+    "training/loop.py",
+    "training/step.py",
     "training/training_state.py",
     "methods/base.py",
     "data/splits.py",
@@ -312,11 +313,15 @@ STAGES = [
     ),
     ("pretrain_model", {}, TRAINING | {"training/pretrain.py"}),
     ("split_dataset", {}, {"data/split_dataset.py", "data/splits.py", "data/subsets.py"}),
-    ("finetune", {"method": "lwf"}, TRAINING | {"methods/lwf.py", "models/padding_prompt.py"}),
     (
-        "select_weights",
+        "finetune",
+        {"method": "lwf"},
+        TRAINING | {"training/finetune.py", "methods/lwf.py", "models/padding_prompt.py"},
+    ),
+    (
+        "select_coefficients",
         {"method": "greedy_soup_sweep"},
-        SCORING | {"evaluation/select_weights.py", "methods/greedy_soup.py"},
+        SCORING | {"evaluation/select_coefficients.py", "methods/greedy_soup.py"},
     ),
     ("evaluate", {"entry": "pretrained"}, EVALUATION | {"models/padding_prompt.py"}),
     ("evaluate", {"entry": "fisher"}, EVALUATION | {"methods/fisher.py"}),
@@ -403,7 +408,12 @@ def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others
     assert script in files and script.with_name("_run.py") in files
     assert wanted <= found, f"{sorted(wanted - found)} may change and {rule} would not notice"
     assert not any(name.startswith(("jobs/", "records/", "report/")) for name in found)
-    assert not found & {"config/catalog.py", "config/grid.py", "config/schema.py"}
+    assert not found & {
+        "config/catalog.py",
+        "config/config.py",
+        "config/entries.py",
+        "config/grid.py",
+    }
     assert ("evaluation/evaluate.py" in found) == (rule == "evaluate"), (
         "a change of the rows would train again"
     )
@@ -413,4 +423,20 @@ def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others
         name for name in found if name.startswith("methods/") and name != "methods/__init__.py"
     }
     assert algorithms <= wanted, "another method's edit would make this again"
-    assert "methods/base.py" in wanted or "training/finetune.py" not in found
+    assert "methods/base.py" in wanted or "training/loop.py" not in found
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (b"def items(\n", " line 1 is not valid Python .*correct it"),
+        (b"x = 1\ndef f(:\n", " line 2 is not valid Python"),
+        (b"\xff", " can't be read as Python"),
+        (None, " can't be read as Python"),
+    ],
+)
+def test_a_module_of_a_user_that_is_no_python_is_named(tmp_path, source, sentence):
+    path = tmp_path / "mine.py"
+    path.mkdir() if source is None else path.write_bytes(source)
+    with pytest.raises(UserError, match=f"^{path}{sentence}"):
+        code_digest.closure(path)

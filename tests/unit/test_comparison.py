@@ -103,16 +103,16 @@ def effects(counts, groups=None):
     return effects_of(ood_of(counts, groups), parts_of(counts, groups), "all")
 
 
-def written(folder, prefix, unfinished=(), **choices):
+def written(folder, prefix, underfitted=(), **choices):
     """The comparison of the counts stored in a folder, read back by name.
 
     Args:
         prefix: with which the names of the tables' files begin.
-        unfinished: model, method, target, size and seed of runs.
+        underfitted: model, method, target, size and seed of runs.
         choices: arguments of `comparison_tables` that differ.
     """
     fit = pd.DataFrame(
-        [(*run, 50.0, "yes") for run in unfinished], columns=[*RUN_COLUMNS, "fit", "unfinished"]
+        [(*run, 50.0, "yes") for run in underfitted], columns=[*RUN_COLUMNS, "fit", "underfitted"]
     )
     fit.to_csv(folder / "fit.csv", index=False)
     paths = {name: folder / f"{prefix}_{name}.csv" for name in comparison.COLUMNS}
@@ -558,20 +558,20 @@ def test_each_size_is_compared_by_itself_and_curves_not_at_all(tmp_path):
     assert len(tables["comparisons"]) == 2 * 6
 
 
-def test_a_method_with_an_unfinished_run_is_neither_ranked_nor_tested(tables, tmp_path):
+def test_a_method_with_an_underfitted_run_is_neither_ranked_nor_tested(tables, tmp_path):
     """As if the method had not been run for that model and size, for any target and seed.
 
     Its RI stays.
     """
     folder, tables_if_finished = tables
-    unfinished = [("m", "ft", "a", "all", 1), ("n", "lwf", "b", "10", 0)]
+    underfitted = [("m", "ft", "a", "all", 1), ("n", "lwf", "b", "10", 0)]
 
-    tables_if_unfinished = written(folder, "unfinished", unfinished)
+    tables_if_underfitted = written(folder, "underfitted", underfitted)
 
     without_the_method = counted_of(rows("m").query("method != 'ft'"), rows("n", 1))
     write_counts(without_the_method, tmp_path / "counts.npz")
     tables_without_the_method = written(tmp_path, "alone")
-    for name, table in tables_if_unfinished.items():
+    for name, table in tables_if_underfitted.items():
         if name == "seeds_ri":
             pd.testing.assert_frame_equal(table, tables_if_finished[name])
         else:

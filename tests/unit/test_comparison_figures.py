@@ -92,7 +92,7 @@ def test_ranking_has_lines_at_the_reference_and_at_the_pretrained_model():
 
 
 def test_ranking_names_the_reference_of_each_panel():
-    """With a second model whose full fine-tuning is unfinished, the reference is another.
+    """With a second model whose full fine-tuning is underfitted, the reference is another.
 
     Its differences are from the pretrained model.
     """

@@ -19,7 +19,7 @@ from rib.methods.ftp import FastTrainableProjection
 from rib.methods.spd import SelectiveProjectionDecay
 from tiny.changed import replace
 from tiny.tiers import examples
-from tiny.training import TRAINING, trained
+from tiny.training import TRAINING, trained, with_defaults
 
 LR = 0.1
 SHAPES = {
@@ -271,7 +271,7 @@ def numbers_of(tensor):
 def test_steps_are_those_of_the_papers_equations(case):
     # given
     equations = CASES[case]
-    method = equations.method(lr=LR, **equations.settings)
+    method = with_defaults(equations.method, lr=LR, **equations.settings)
     optimizer = set_up(method)
     start = starting_weights()
     gradients_of_steps = random_gradients()
@@ -362,7 +362,7 @@ def test_the_radius_is_learned_from_the_derivative_of_the_loss():
     """By finite differences, with rows on both sides of the radius."""
 
     def new_method():
-        return FastTrainableProjection(lr=LR, rate=0.0, annealing=1.0)
+        return with_defaults(FastTrainableProjection, lr=LR, rate=0.0, annealing=1.0)
 
     method = new_method()
     optimizer = step_towards_goal(method, "radius", 1.0)
@@ -380,7 +380,7 @@ def test_omega_is_learned_from_the_derivative_of_the_loss_but_for_its_scale(name
     """By finite differences, after a step that was a conflict."""
 
     def new_method():
-        return DirectionalGradientProjection(lr=LR, rate=0.0)
+        return with_defaults(DirectionalGradientProjection, lr=LR, rate=0.0)
 
     method = new_method()
     optimizer = step_towards_goal(method, "omega", 0.5)
@@ -395,8 +395,8 @@ def test_omega_is_learned_from_the_derivative_of_the_loss_but_for_its_scale(name
 
 def test_spd_leaves_tensors_that_only_go_away_to_the_optimiser():
     """The same gradient again and again: no step is selected, however large the weight."""
-    spd = SelectiveProjectionDecay(lr=LR, weight=1e6)
-    fine_tuning = FullFineTuning(lr=LR)
+    spd = with_defaults(SelectiveProjectionDecay, lr=LR, weight=1e6)
+    fine_tuning = with_defaults(FullFineTuning, lr=LR)
     optimizer_of_spd = set_up(spd)
     optimizer_of_fine_tuning = set_up(fine_tuning)
     (gradients,) = random_gradients(steps=1)
@@ -408,7 +408,7 @@ def test_spd_leaves_tensors_that_only_go_away_to_the_optimiser():
 
 
 def test_with_weight_1_spd_keeps_a_selected_tensor_no_farther_away_than_it_was():
-    method = SelectiveProjectionDecay(lr=LR, weight=1.0)
+    method = with_defaults(SelectiveProjectionDecay, lr=LR, weight=1.0)
     optimizer = set_up(method)
     start = starting_weights()
     before = start
@@ -428,7 +428,7 @@ def test_with_weight_1_spd_keeps_a_selected_tensor_no_farther_away_than_it_was()
 
 
 def test_ftp_starts_at_the_start_and_keeps_every_row_within_the_radius():
-    method = FastTrainableProjection(lr=LR, rate=0.05, annealing=1.0)
+    method = with_defaults(FastTrainableProjection, lr=LR, rate=0.05, annealing=1.0)
     optimizer = set_up(method)
     start = starting_weights()
     for number, gradients in enumerate(random_gradients()):
@@ -442,7 +442,7 @@ def test_ftp_starts_at_the_start_and_keeps_every_row_within_the_radius():
 
 
 def test_with_omega_1_digraps_steps_against_the_start_are_orthogonal_to_the_deviation():
-    method = DirectionalGradientProjection(lr=LR, rate=0.0)
+    method = with_defaults(DirectionalGradientProjection, lr=LR, rate=0.0)
     optimizer = set_up(method)
     method.memory["omega"].fill_(1.0)
     start = starting_weights()
@@ -462,7 +462,7 @@ def test_with_omega_1_digraps_steps_against_the_start_are_orthogonal_to_the_devi
 
 def test_omega_stays_from_0_to_1_and_turns_back_at_once():
     # given: steps so large that every omega comes to both ends
-    method = DirectionalGradientProjection(lr=LR, rate=0.4)
+    method = with_defaults(DirectionalGradientProjection, lr=LR, rate=0.4)
     optimizer = set_up(method)
     history = []
     # when
@@ -489,14 +489,14 @@ class Unbound(FastTrainableProjection):
 TOGETHER = {"weight_decay": 0.1, "clip_norm": 0.5}
 BY_LAYERS = {**TOGETHER, "layer_decay": 0.8, "decay_norm_and_bias": False, "micro_batch_size": 3}
 NEUTRAL = {
-    "spd": SelectiveProjectionDecay(lr=0.001, weight=0.0),
-    "digrap": DirectionalGradientProjection(lr=0.001, rate=0.0),
-    "ftp": Unbound(lr=0.001, rate=0.01, annealing=1.0),
+    "spd": with_defaults(SelectiveProjectionDecay, lr=0.001, weight=0.0),
+    "digrap": with_defaults(DirectionalGradientProjection, lr=0.001, rate=0.0),
+    "ftp": with_defaults(Unbound, lr=0.001, rate=0.01, annealing=1.0),
 }
 ACTIVE = {
-    "spd": SelectiveProjectionDecay(lr=0.001, weight=1.0),
-    "digrap": DirectionalGradientProjection(lr=0.001, rate=0.3),
-    "ftp": FastTrainableProjection(lr=0.001, rate=0.01, annealing=1.0),
+    "spd": with_defaults(SelectiveProjectionDecay, lr=0.001, weight=1.0),
+    "digrap": with_defaults(DirectionalGradientProjection, lr=0.001, rate=0.3),
+    "ftp": with_defaults(FastTrainableProjection, lr=0.001, rate=0.01, annealing=1.0),
 }
 
 
@@ -522,7 +522,7 @@ def test_what_constrains_nothing_is_the_recipes_optimiser_to_the_last_bit(
 
     def fine_tuned(weight_decay):
         settings = replace(training, weight_decay=weight_decay)
-        return trained_weights(FullFineTuning(lr=0.001), network, target, settings)
+        return trained_weights(with_defaults(FullFineTuning, lr=0.001), network, target, settings)
 
     with_decay = fine_tuned(0.1)
     without_decay = fine_tuned(0.0)

@@ -675,7 +675,7 @@ def rows_of_seen_classes(rows, training, folder):
 
 
 def changes_from_pretrained(rows, weights):
-    """Mean change of accuracy over the datasets of each state, by its key."""
+    """Mean change of accuracy over the datasets, by StateKey."""
     by_dataset = pd.Series(accuracies_of(rows, weights)).unstack()
     means = by_dataset.mean(axis=1, skipna=False).to_dict()
     states = [StateKey(*names) for names in means]
@@ -1245,7 +1245,7 @@ def test_the_fit_of_every_run_is_that_of_its_manifest(grid, tables):
     runs = set(fine_tuned[RUN_COLUMNS].itertuples(index=False, name=None))
     table = tables["fit"].set_index(RUN_COLUMNS)
     assert set(table.index) == runs
-    assert set(table["unfinished"]) == {"no"}
+    assert set(table["underfitted"]) == {"no"}
     for (_model, method, target, _size, _seed), fit in table["fit"].items():
         if method == "curve":
             assert np.isnan(fit)
@@ -1254,8 +1254,8 @@ def test_the_fit_of_every_run_is_that_of_its_manifest(grid, tables):
         else:
             assert fit == 96
     with_threshold = write_grid_tables(grid.folder, "threshold", threshold=0.95)["fit"]
-    unfinished = with_threshold[with_threshold["unfinished"] == "yes"]
-    assert set(zip(unfinished["method"], unfinished["target"], strict=True)) == {
+    underfitted = with_threshold[with_threshold["underfitted"] == "yes"]
+    assert set(zip(underfitted["method"], underfitted["target"], strict=True)) == {
         ("ft", "a"),
         ("curve", "a"),
         ("curve", "outside"),

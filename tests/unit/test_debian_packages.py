@@ -212,7 +212,7 @@ def test_a_jobs_settings_have_no_addresses():
 
 def test_secrets_of_mirrors_are_not_in_entries(with_entries):
     catalog = with_entries(datasets={"mine": {"source": SOURCE}})
-    (source,) = catalog.datasets["mine"].sources
+    (source,) = catalog.datasets["mine"].archives
     assert source["mirrors"][2]["url"] == "https://example.org/own.deb?[redacted]"
     assert catalog.with_addresses("mine", source) == SOURCE
 

@@ -242,8 +242,8 @@ def test_functions_that_draw_have_the_arguments_of_their_figures(all_ours):
             }
             required = [key for key in tables if parameters[key].default is inspect.Parameter.empty]
             assert set(required) <= figure.inputs.keys() <= set(tables), figure_name
-            assert figure.params.keys() == keywords - {"unfinished"}, figure_name
-            assert figure.marks_runs == ("unfinished" in keywords), figure_name
+            assert figure.params.keys() == keywords - {"underfitted"}, figure_name
+            assert figure.marks_runs == ("underfitted" in keywords), figure_name
 
 
 def test_parameters_are_plain_json(all_ours):
@@ -320,9 +320,9 @@ def test_files_of_analyses_are_read_and_describe_themselves_without_pandas_and_p
         "from rib.config.catalog import Catalog\n"
         "from rib.config.grid import resolve_grid\n"
         "from rib.config.paths import Paths\n"
-        "from rib.config.schema import validated\n"
+        "from rib.config.config import config_of\n"
         "from rib.report.described import described_analyses\n"
-        "config = validated({'family': 'emoji'}, 'config', 'config')\n"
+        "config = config_of({'family': 'emoji'}, 'config')\n"
         "grid = resolve_grid(config, Catalog([sys.argv[1]]))\n"
         "print(len(described_analyses(grid, Paths(grid), [])))\n"
         "print(*sys.modules)\n"
@@ -341,7 +341,9 @@ def test_files_of_analyses_are_read_and_describe_themselves_without_pandas_and_p
 
 def test_no_analysis_is_made_again_when_the_code_that_resolves_grids_changes():
     """What its file imports is in its digest."""
-    resolving = {f"config/{name}.py" for name in ("catalog", "grid", "labels", "paths", "schema")}
+    resolving = {
+        f"config/{name}.py" for name in ("catalog", "config", "entries", "grid", "labels", "paths")
+    }
     for file in (LIBRARY / "analyses").glob("*.py"):
         closure = code_digest.closure(file)
         found = {path.relative_to(LIBRARY).as_posix() for path in closure}

@@ -33,17 +33,17 @@ from rib.evaluation.networks import NetworkState, RunNetworks
 from rib.evaluation.score import _summary, score
 from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from tiny.changed import replace
 from tiny.training import (
     CODE,
     COMPUTE,
-    CPU,
     FINE_TUNED,
     MEAN,
     SPACE,
     STD,
     VIEW,
+    images_of,
     masked,
     model_folder,
     normalised,
@@ -91,7 +91,7 @@ def scores_of(tables, space, labels, batch_size=2):
         For each network its scores, see `score`, and the progress bar.
     """
     dataset = stated_dataset(space, labels)
-    inputs = Inputs(dataset.images, [0.0] * 3, [1 / 255] * 3, CPU)
+    inputs = images_of(dataset, [0.0] * 3, [1 / 255] * 3)
     progress = Progress(desc="test", total=len(labels), unit="image")
     networks = [Stated(table) for table in tables]
     return score(networks, inputs, dataset, batch_size, progress), progress
@@ -286,7 +286,7 @@ def test_networks_compute_in_the_precision_that_was_chosen_and_scores_in_single(
     # given
     network = resnet()
     dataset = random_images(5, 32)
-    inputs = Inputs(dataset.images, MEAN, STD, CPU)
+    inputs = images_of(dataset, MEAN, STD)
 
     def margins():
         progress = Progress(desc="test", total=5, unit="image")
@@ -444,7 +444,7 @@ def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(
             "second": {"n": 7, "label_space": SPACE.digest},
         },
         "fit": {"ft": 0.75},
-        "networks": [{"method": "ft", "alpha": None, "weights": {"ft": 1.0}}],
+        "networks": [{"method": "ft", "alpha": None, "coefficients": {"ft": 1.0}}],
     }
 
 
@@ -471,7 +471,7 @@ def test_rows_hold_labels_and_ranks_of_as_many_classes_as_a_class_file_may_have(
     outputs = tuple((output,) for output in range(MOST_CLASSES))
     space = LabelSpace(keys, outputs, keys, MOST_CLASSES)
     dataset = stated_dataset(space, labels=[0])
-    inputs = Inputs(dataset.images, [0.0] * 3, [1 / 255] * 3, CPU)
+    inputs = images_of(dataset, [0.0] * 3, [1 / 255] * 3)
     logits = np.arange(MOST_CLASSES, dtype=np.float32)[np.newaxis]
     # when
     rows = rows_of_networks(RUN, FINE_TUNED, [Stated(logits)], [dataset], [inputs], 1)
@@ -688,13 +688,13 @@ def test_networks_see_the_images_of_a_part_in_the_batches_of_the_whole_dataset(
     # given
     files_of_first = with_corruptions(files, tmp_path / "first", NOISE_ENDS_WITHIN_A_BATCH)
     batches_that_were_read = []
-    read_batch = Inputs.__getitem__
+    read_batch = Images.__getitem__
 
     def noted(inputs, batch):
         batches_that_were_read.append(inputs.rows[batch].tolist())
         return read_batch(inputs, batch)
 
-    monkeypatch.setattr(Inputs, "__getitem__", noted)
+    monkeypatch.setattr(Images, "__getitem__", noted)
     # when
     job_of_part(files_of_first, tmp_path, "noise")
     job_of_part(files_of_first, tmp_path, "fog")

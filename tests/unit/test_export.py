@@ -25,27 +25,25 @@ from rib.config.catalog import Catalog
 from rib.config.geometry import Geometry
 from rib.config.run import ALL, Run
 from rib.data.view import DatasetFiles
-from rib.evaluation.export import ExportFiles, PublishedModel, export_network
-from rib.evaluation.networks import NetworkState
-from rib.evaluation.run_on_dataset import RunOnDataset
-from rib.methods import load_algorithm
+from rib.evaluation.export import export_network
+from rib.evaluation.networks import NetworkState, RunNetworks
+from rib.methods.base import load_algorithm
 from rib.models.checkpoint import apply
-from rib.models.inputs import Inputs
 from rib.models.merge import Merge
 from rib.models.network import create, load
 from rib.models.state import network_in_state
-from rib.report.model_card import CardFiles, CardNetwork, write_card
+from rib.report.model_card import write_card
 from tiny.architectures import ARCHITECTURES, Architecture, cases
 from tiny.changed import replace
-from tiny.descriptions import card_description
+from tiny.descriptions import export_settings
 from tiny.project import ROOT
 from tiny.training import (
-    COMPUTE,
     CPU,
     MEAN,
     STD,
     TRAINING,
     VIEW,
+    images_of,
     prepared_folder,
     random_images,
     settings_of,
@@ -56,7 +54,8 @@ open_clip = pytest.importorskip("open_clip")
 CATALOG = Catalog([ROOT / "workflow/catalog"])
 CARD_TEMPLATE = ROOT / "workflow/lib/rib/report/model_card.md.jinja"
 CLASSES = 40  # outputs of the networks
-FT = {"ft": 1.0}  # the weights of a fine-tuned run
+EXPORTED = Run("net", "target", "ft", ALL, 0)
+FT = {"ft": 1.0}  # what a fine-tuned run is made of
 WEIGHT_FILES = ("open_clip_model.safetensors", "model.safetensors")  # of the two libraries
 # What others do with exports: the library alone, in a process that does not have this project on
 # its path.
@@ -114,7 +113,7 @@ class Exported:
         self._write_model_folder()
         self.target = random_images(12, architecture.size)
         prepared_folder(folder / "target", self.target)
-        self.images = Inputs(self.target.images, MEAN, STD, CPU)[:].contiguous()
+        self.images = images_of(self.target, MEAN, STD)[:].contiguous()
 
     def _publish_both_towers(self) -> None:
         """Build a whole model of open_clip, whose image tower becomes the network's."""
@@ -156,9 +155,11 @@ class Exported:
     def train(self, method: str) -> None:
         """Train for an epoch with an entry of the catalogue, and keep its checkpoint."""
         entry = CATALOG.methods[method]
-        algorithm = load_algorithm(CATALOG.algorithm_file(entry.algorithm), settings_of(entry))
+        algorithm = load_algorithm(
+            CATALOG.algorithm_file(entry.algorithm), settings_of(entry), entry.name
+        )
         trained(algorithm, self.network, self.target, replace(TRAINING, epochs=1))
-        self.store(method, algorithm.state_delta(self.network.state_dict()))
+        self.store(method, algorithm.changed_tensors(self.network.state_dict()))
 
     def perturb(self, method: str) -> None:
         """Keep a checkpoint in which every tensor of numbers differs."""
@@ -170,47 +171,47 @@ class Exported:
                 tensors[name] = value + 0.02 * noise
         self.store(method, tensors)
 
-    def export(self, weights, crop_mode="center", label_names=None):
-        """Export a state; gives the folder."""
-        folder = self.folder / "_".join(["export", *weights])
+    def export(self, mixture, crop_mode="center", label_names=None):
+        """Export a run of a mixture; gives the folder."""
+        folder = self.folder / "_".join(["export", *mixture])
         folder.mkdir(exist_ok=True)
         if self.architecture.library == "open_clip":
-            files = ExportFiles(
-                weights=folder / "open_clip_model.safetensors",
-                config=folder / "open_clip_config.json",
-                head=folder / "classification_head.safetensors",
-            )
+            files = {
+                "weights": folder / "open_clip_model.safetensors",
+                "config": folder / "open_clip_config.json",
+                "head": folder / "classification_head.safetensors",
+            }
         else:
-            files = ExportFiles(weights=folder / "model.safetensors", config=folder / "config.json")
-        published = PublishedModel(self.archive, {"keys": "by_name"}, label_names)
-        export_network(self.source(weights, crop_mode), published, files)
+            files = {"weights": folder / "model.safetensors", "config": folder / "config.json"}
+        export_network(
+            run=EXPORTED,
+            networks=RunNetworks(
+                self.model_folder, [NetworkState("ft", None, mixture)], self.checkpoints
+            ),
+            target=DatasetFiles("target", self.folder / "target"),
+            view=replace(VIEW, geometry=self.geometry(crop_mode)),
+            archive=self.archive,
+            published={"keys": "by_name"},
+            label_names=label_names,
+            **files,
+        )
         return folder
 
-    def source(self, weights, crop_mode="center"):
-        """A run in a state, on the images of the target."""
-        geometry = Geometry(self.architecture.size, 0.9, "bilinear", crop_mode)
-        return RunOnDataset(
-            run=Run("net", "target", "ft", ALL, 0),
-            states=[NetworkState("ft", None, weights)],
-            checkpoints=self.checkpoints,
-            model_folder=self.model_folder,
-            dataset=DatasetFiles("target", self.folder / "target"),
-            view=replace(VIEW, geometry=geometry),
-            evaluation_batch_size=4,
-            compute=COMPUTE,
-        )
+    def geometry(self, crop_mode="center"):
+        """How the images of the target are cut."""
+        return Geometry(self.architecture.size, 0.9, "bilinear", crop_mode)
 
-    def logits(self, weights):
+    def logits(self, mixture):
         """Logits of the run's own network, as it is stored."""
         pretrained, *_ = load(self.model_folder, CPU)
-        model = apply(pretrained, weights, self.checkpoints).eval()
+        model = apply(pretrained, mixture, self.checkpoints).eval()
         with torch.inference_mode():
             return model.to(memory_format=torch.contiguous_format)(self.images)
 
-    def logits_of_evaluation(self, weights):
+    def logits_of_evaluation(self, mixture):
         """Logits of the run's own network, as evaluations pass images through it."""
-        inputs = Inputs(self.target.images, MEAN, STD, CPU)
-        model = network_in_state(self.model_folder, weights, self.checkpoints, inputs)
+        inputs = images_of(self.target, MEAN, STD)
+        model = network_in_state(self.model_folder, mixture, self.checkpoints, inputs)
         with torch.inference_mode():
             return model(inputs[:])
 
@@ -267,7 +268,7 @@ def exported(request, tmp_path_factory):
     run = Exported(tmp_path_factory.mktemp(request.param), ARCHITECTURES[request.param])
     for method in ("ft", "ewc_released", "linear_probe", "lora"):
         run.train(method)
-    folders = {name: run.export(weights) for name, weights in STATES.items()}
+    folders = {name: run.export(mixture) for name, mixture in STATES.items()}
     return ExportedStates(run, run.logits_by_library_alone(folders))
 
 
@@ -481,7 +482,7 @@ net,target,ft,all,1,other,9,2.0
 net,target,ft,10,0,other,9,3.0
 """
 RI = """\
-model,target,method,size,seed,n,ri,ci_low,ci_high,conditions,fit,unfinished
+model,target,method,size,seed,n,ri,ci_low,ci_high,conditions,fit,underfitted
 net,target,ft,all,0,9,12.5,-1.25,20.0,protocol paper,80.0,1
 """
 
@@ -490,27 +491,28 @@ net,target,ft,all,0,9,12.5,-1.25,20.0,protocol paper,80.0,1
 def card(resnet, tmp_path):
     """A function that writes a card and returns it as the hub reads it.
 
-    It takes the entry of the target, the weights of the run, and other parts of its description.
+    It takes the entry of the target, what the run is made of, and other parts of its description.
     """
     (tmp_path / "accuracy.csv").write_text(ACCURACY)
     (tmp_path / "ri.csv").write_text(RI)
     (tmp_path / "provenance.json").write_text("")
 
-    def write_and_read(target=FREE, weights=FT, **about):
-        files = CardFiles(
+    def write_and_read(target=FREE, mixture=FT, **about):
+        facts = read_json(resnet.model_folder / "model.json")
+        card_file = tmp_path / "README.md"
+        write_card(
+            run=EXPORTED,
+            mixture=mixture,
+            model=resnet.model_folder / "model.json",
+            preprocessing={**facts["preprocessing"], **vars(resnet.geometry())},
+            settings=export_settings({**ABOUT, "read": {"target": target}, **about}),
             accuracy=tmp_path / "accuracy.csv",
             ri=tmp_path / "ri.csv",
             records=[],
             template=CARD_TEMPLATE,
             citation=ROOT / "CITATION.cff",
+            card=card_file,
         )
-        description = card_description({**ABOUT, "read": {"target": target}, **about})
-        source = resnet.source(weights)
-        facts = read_json(resnet.model_folder / "model.json")
-        preprocessing = {**facts["preprocessing"], **vars(source.view.geometry)}
-        network = CardNetwork(source.run, source.weights, facts, preprocessing)
-        card_file = tmp_path / "README.md"
-        write_card(network, description, files, card_file)
         return ModelCard(card_file.read_text())
 
     return write_and_read
@@ -536,7 +538,7 @@ def test_the_card_says_what_was_measured_and_over_what(card):
     assert "**+12.5 percentage points**, 95 % confidence interval -1.3 to +20.0" in text
     assert "do not count. Here it is over Other (9 images)" in text
     assert "protocol paper" in text
-    assert "80.0 %. Training is unfinished" in text
+    assert "80.0 %. The run is underfitted" in text
     assert r"| A\|B (the target) | 8 | 12.5 | 75.0 |" in text
     assert "| Other | 9 | 50.0 | 62.5 |" in text
     assert "| settings of ft | lr 0.1, recipe paper |" in text
@@ -546,7 +548,7 @@ def test_the_card_says_what_was_measured_and_over_what(card):
 
 def test_a_merge_names_its_parts_and_their_settings(card, resnet):
     resnet.perturb("lwf")
-    text = card(weights={"pretrained": 0.25, "ft": 0.5, "lwf": 0.25}).text
+    text = card(mixture={"pretrained": 0.25, "ft": 0.5, "lwf": 0.25}).text
     assert "| average of | pretrained 0.25; ft 0.5; lwf 0.25 |" in text
     assert "| settings of lwf | weight 2.0 |" in text
 
@@ -554,7 +556,7 @@ def test_a_merge_names_its_parts_and_their_settings(card, resnet):
 def test_a_merge_over_seeds_names_its_runs_and_the_settings_of_their_method_once(card, resnet):
     resnet.perturb("lwf, seed 0")
     resnet.perturb("lwf, seed 1")
-    text = card(weights={"lwf, seed 0": 0.5, "lwf, seed 1": 0.5}).text
+    text = card(mixture={"lwf, seed 0": 0.5, "lwf, seed 1": 0.5}).text
     assert "| average of | lwf, seed 0 0.5; lwf, seed 1 0.5 |" in text
     assert text.count("| settings of lwf | weight 2.0 |") == 1
 
@@ -568,7 +570,7 @@ def test_a_merge_on_loading_names_what_it_merged(card, resnet):
         parents=["ft", "lwf"],
         run="net/target/ft/all/0",
     )
-    text = card(weights=merge).text
+    text = card(mixture=merge).text
     assert "| merged on loading | ft; lwf, and the pretrained weights |" in text
     assert "| settings of lwf | weight 2.0 |" in text
 

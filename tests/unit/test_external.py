@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +17,13 @@ import yaml
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256
 from rib.config.catalog import Catalog
+from rib.config.grid_as_config import resolved
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
 from rib.methods.external import External
 from rib.models.checkpoint import apply, xor_decompress
 from rib.models.network import build, load
-from rib.training.finetune import FineTuningInputs, FineTuningOutput, finetune
+from rib.training.finetune import finetune
 from rib.training.settings import FineTuningSettings
 from tiny.grids import grid
 from tiny.project import ROOT
@@ -100,7 +102,7 @@ def test_the_methods_of_tables_join_the_grid(tmp_path):
     assert others.label == "others"
     assert theirs.style != others.style
     assert theirs.form == "external"
-    assert theirs.schedule is None
+    assert theirs.recipe is None
     assert theirs.trains is False
     assert theirs.can_fit is False
     assert Run("efficientnet_lite0", "twemoji", "theirs", "all", 0) in chosen.runs()
@@ -111,7 +113,7 @@ def test_the_methods_of_tables_join_the_grid(tmp_path):
         "efficientnet_lite0/noto/theirs/all/0": tmp_path / "a.pth",
         "efficientnet_lite0/twemoji/theirs/all/0": tmp_path / "b",
     }
-    shown_choices = chosen.resolved()
+    shown_choices = resolved(chosen)
     assert shown_choices["recipes"] == ["adamw"]
     assert "external" not in shown_choices, "paths of the user are not shown"
 
@@ -241,10 +243,17 @@ def test_a_merge_of_a_users_may_average_them(tmp_path):
         "half": {
             **common,
             "algorithm": "wise_ft",
+            "form": "coefficients",
             "settings": {"alpha": 0.5},
             "parents": ["theirs"],
         },
-        "mixed": {**common, "algorithm": "soup", "parents": ["ft", "theirs"]},
+        "mixed": {
+            **common,
+            "algorithm": "soup",
+            "form": "coefficients",
+            "settings": {"pretrained": True},
+            "parents": ["ft", "theirs"],
+        },
         "further": {
             **common,
             "algorithm": "ft",
@@ -258,8 +267,8 @@ def test_a_merge_of_a_users_may_average_them(tmp_path):
         tmp_path, [HEAD, *ROWS], folders=[tmp_path], methods=["half", "mixed", "further"]
     )
     # then
-    schedules = {name: method.schedule for name, method in chosen.methods.items()}
-    assert schedules == {
+    recipes = {name: method.recipe for name, method in chosen.methods.items()}
+    assert recipes == {
         "theirs": None,
         "half": None,
         "ft": "adamw",
@@ -355,7 +364,7 @@ def assert_same_tensors(state, expected_state):
 
 def run_job(folder, model, target, *files):
     """Run the job of run net/set/theirs/all/0, whose weights are in files; gives its output."""
-    output = FineTuningOutput(
+    output = SimpleNamespace(
         checkpoint=folder / "checkpoint.safetensors",
         manifest=folder / "manifest.json",
         rescue=folder / "rescue",
@@ -368,7 +377,9 @@ def run_job(folder, model, target, *files):
     }
     finetune(
         run=Run("net", "set", "theirs", "all", 0),
-        inputs=FineTuningInputs(model_folder=model, target=target),
+        model_folder=model,
+        start={},
+        target=target,
         settings=FineTuningSettings(
             algorithm=str(ROOT / "workflow/lib/rib/methods/external.py"),
             settings=settings_of_method,
@@ -378,7 +389,7 @@ def run_job(folder, model, target, *files):
             compute=COMPUTE,
             code=CODE,
         ),
-        output=output,
+        **vars(output),
     )
     return output
 

@@ -70,12 +70,12 @@ def test_weights_are_fetched_under_the_names_that_the_hub_has(catalog):
     on_hub = {
         name: model
         for name, model in catalog.models.items()
-        if model.source and model.source["kind"] == "hub"
+        if model.source and model.source.kind == "hub"
     }
     assert len(on_hub) == 34 and set(HUB_FILES) < set(on_hub)
     for name, model in on_hub.items():
         assert (
-            HUB_FILES.get(name, {"path": usual[model.library]}).items() <= model.source.items()
+            HUB_FILES.get(name, {"path": usual[model.library]}).items() <= model.archives[0].items()
         ), name
 
 
@@ -85,7 +85,7 @@ def test_archives_are_pinned_as_public_records_have_them(catalog, name):
     entry = catalog.datasets[name]
     assert entry.images == images
     if sha256:
-        (source,) = entry.sources
+        (source,) = entry.archives
         assert (source["size"], source["digest"]) == (size, f"sha256:{sha256}")
 
 

@@ -27,21 +27,22 @@ from rib.base.files import read_json
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
 from rib.evaluation.features import compute_epoch_features, compute_features, features_of, layers_of
-from rib.evaluation.networks import NetworkState
-from rib.evaluation.run_on_dataset import RunOnDataset
+from rib.evaluation.networks import NetworkState, RunNetworks
+from rib.evaluation.settings import FeatureSettings
 from rib.models import device as devices
-from rib.models.inputs import Inputs
 from rib.models.network import OpenClipClassifier
 from rib.models.padding_prompt import PaddingPrompt
 from tiny.changed import replace
 from tiny.training import (
+    CODE,
     COMPUTE,
     CPU,
     FINE_TUNED,
-    HALF,
     MEAN,
     STD,
     VIEW,
+    images_of,
+    images_of_pixels,
     model_folder,
     normalised,
     prepared_folder,
@@ -214,8 +215,8 @@ def test_a_padding_prompt_is_part_of_the_run(network, images):
 def test_batches_do_not_matter_and_rows_keep_their_order(network):
     # given
     pixels = np.random.default_rng(0).integers(0, 256, (7, SIDE, SIDE, 3)).astype(np.uint8)
-    five_images = Inputs(pixels, HALF, HALF, CPU, rows=np.array([6, 1, 2, 3, 4]))
-    two_of_them = Inputs(pixels, HALF, HALF, CPU, rows=np.array([1, 6]))
+    five_images = images_of_pixels(pixels, rows=np.array([6, 1, 2, 3, 4]))
+    two_of_them = images_of_pixels(pixels, rows=np.array([1, 6]))
     # when
     features = features_of(network, five_images, evaluation_batch_size=5, label="test")
     features_in_batches = features_of(network, five_images, evaluation_batch_size=2, label="test")
@@ -300,46 +301,44 @@ class Written(NamedTuple):
     manifest: dict
 
 
-def source_of(run, *, proxy=None, split=None, **changes):
-    """The run on its dataset, with other fields changed.
+def run_job(
+    run, folder, *, proxy=None, split=None, limit=99, layers="default", states=FINE_TUNED, **files
+):
+    """Compute the features of the run on its dataset into a new folder; gives what was written.
 
     Args:
         proxy: folder of the dataset with the pretraining proxy, whose images are left out.
         split: file of the dataset's split.
-    """
-    source = RunOnDataset(
-        run=Run("net", "set", "ft", "all", 3),
-        states=FINE_TUNED,
-        checkpoints={"ft": run.checkpoint},
-        model_folder=run.model_folder,
-        dataset=DatasetFiles("others", run.dataset_folder, proxy, split),
-        view=replace(VIEW, images_per_class=2),
-        evaluation_batch_size=4,
-        compute=COMPUTE,
-    )
-    return replace(source, **changes)
-
-
-def run_job(function, source, folder, *, limit=99, **arguments):
-    """Run a job that computes features into a new folder; gives what it has written.
-
-    Args:
         limit: of the number of images.
-        arguments: further ones of the job's function.
+        states: of the run.
+        files: `checkpoint`, or `snapshots`, of which each has features of its own.
     """
     folder.mkdir()
-    features = folder / "features.safetensors"
-    index = folder / "index.parquet"
-    manifest = folder / "manifest.json"
-    function(
-        source=source,
-        limit=limit,
-        features=features,
-        index=index,
-        manifest=manifest,
-        **arguments,
+    arguments = {
+        "run": Run("net", "set", "ft", "all", 3),
+        "dataset": DatasetFiles("others", run.dataset_folder, proxy, split),
+        "settings": FeatureSettings(
+            view=replace(VIEW, images_per_class=2),
+            evaluation_batch_size=4,
+            compute=COMPUTE,
+            code=CODE,
+            layers=layers,
+            limit=limit,
+        ),
+        "features": folder / "features.safetensors",
+        "index": folder / "index.parquet",
+        "manifest": folder / "manifest.json",
+    }
+    if "snapshots" in files:
+        compute_epoch_features(model_folder=run.model_folder, **files, **arguments)
+    else:
+        checkpoints = {"ft": files.get("checkpoint", run.checkpoint)}
+        compute_features(networks=RunNetworks(run.model_folder, states, checkpoints), **arguments)
+    return Written(
+        safetensors.torch.load_file(arguments["features"]),
+        pq.read_table(arguments["index"]),
+        read_json(arguments["manifest"]),
     )
-    return Written(safetensors.torch.load_file(features), pq.read_table(index), read_json(manifest))
 
 
 def features_by_hand(run, network, rows):
@@ -351,7 +350,7 @@ def features_by_hand(run, network, rows):
 
 def test_a_job_keeps_every_layers_features_and_which_rows_they_are_of(run, tmp_path, progress):
     # when
-    written = run_job(compute_features, source_of(run), tmp_path / "out", layers="default")
+    written = run_job(run, tmp_path / "out")
     # then
     batches = 3
     progress_of_job = ("features of net/set/ft/all/3 on others", batches, batches, "batch")
@@ -370,16 +369,15 @@ def test_a_job_keeps_every_layers_features_and_which_rows_they_are_of(run, tmp_p
 
 def test_a_job_keeps_the_layers_that_are_asked_for_and_refuses_unknown_ones(run, tmp_path):
     # given
-    source = source_of(run)
     folder_of_unknown = tmp_path / "unknown"
     # when
-    written = run_job(compute_features, source, tmp_path / "some", layers=["stage2", "pre_logits"])
+    written = run_job(run, tmp_path / "some", layers=["stage2", "pre_logits"])
     # then
     assert written.features.keys() == {"stage2", "pre_logits"}
     assert written.manifest["layers"].keys() == {"stage2", "pre_logits"}
     message = "net.*stage9.*stage1, stage2, stage3, stage4, pre_logits"
     with pytest.raises(UserError, match=message):
-        run_job(compute_features, source, folder_of_unknown, layers=["stage1", "stage9"])
+        run_job(run, folder_of_unknown, layers=["stage1", "stage9"])
     assert list(folder_of_unknown.iterdir()) == []
 
 
@@ -389,18 +387,9 @@ def test_a_job_takes_the_test_split_and_no_more_images_than_its_limit(run, tmp_p
     classes = 3
     images_per_class = 2  # of the pretraining proxy, which are left out
     # when
-    written = run_job(
-        compute_features, source_of(run, split=split), tmp_path / "split", layers="default"
-    )
-    written_with_limit = run_job(
-        compute_features, source_of(run), tmp_path / "limit", limit=6, layers="default"
-    )
-    written_without_proxy = run_job(
-        compute_features,
-        source_of(run, proxy=run.dataset_folder),
-        tmp_path / "proxy",
-        layers="default",
-    )
+    written = run_job(run, tmp_path / "split", split=split)
+    written_with_limit = run_job(run, tmp_path / "limit", limit=6)
+    written_without_proxy = run_job(run, tmp_path / "proxy", proxy=run.dataset_folder)
     # then
     rows_of_test_split = rows_of("test", IMAGES)
     expected_features = features_by_hand(run, run.network, rows_of_test_split)
@@ -422,22 +411,16 @@ def test_a_curve_has_no_features_of_its_own_and_what_is_not_finite_is_refused(ru
         {"layer4.0.conv1.weight": torch.full_like(weight, float("nan"))}, broken_checkpoint
     )
     # then
-    source_of_curve = source_of(run, states=curve)
-    with pytest.raises(UserError, match=r"net/set/ft/all/3 on others.*curve"):
-        run_job(compute_features, source_of_curve, tmp_path / "curve", layers="default")
-    broken_source = source_of(run, checkpoints={"ft": broken_checkpoint})
+    with pytest.raises(UserError, match=r"net/set/ft/all/3: a curve"):
+        run_job(run, tmp_path / "curve", states=curve)
     with pytest.raises(UserError, match=r"net/set/ft/all/3 on others.*'stage4'"):
-        run_job(compute_features, broken_source, tmp_path / "broken", layers="default")
+        run_job(run, tmp_path / "broken", checkpoint=broken_checkpoint)
 
 
 def test_a_job_keeps_what_the_head_reads_in_each_snapshot(run, tmp_path, progress):
     # when
     written = run_job(
-        compute_epoch_features,
-        source_of(run),
-        tmp_path / "out",
-        limit=6,
-        snapshots=run.checkpoints,
+        run, tmp_path / "out", limit=6, layers=["pre_logits"], snapshots=run.checkpoints
     )
     # then
     label = "features of net/set/ft/all/3 on others"
@@ -460,7 +443,7 @@ def test_a_job_keeps_what_the_head_reads_in_each_snapshot(run, tmp_path, progres
 def test_features_are_computed_in_the_precision_that_was_chosen(run, monkeypatch):
     # given
     monkeypatch.setitem(devices._policy, "precision", "bf16")
-    inputs = Inputs(run.images.images, MEAN, STD, CPU)
+    inputs = images_of(run.images, MEAN, STD)
     # when
     features = features_of(run.network, inputs, evaluation_batch_size=IMAGES, label="test")
     # then

@@ -35,7 +35,7 @@ from rib.config.label_space import LabelSpace
 from rib.config.labels import GridLabels
 from rib.config.paths import Paths
 from rib.data.prepared import PreparedDataset
-from rib.figures import STYLE, FigureFiles, text_colour, write_figure, write_figures
+from rib.figures import STYLE, text_colour, write_figure, write_figures
 from tiny.analyses import figure_settings
 from tiny.grids import grid
 
@@ -117,7 +117,7 @@ def accuracy():
 
 @pytest.fixture
 def ri():
-    """RI of each run, with an interval of one point on either side; ft on a is unfinished."""
+    """RI of each run, with an interval of one point on either side; ft on a is underfitted."""
     runs = [("ft", "a", 5.0), ("ft", "b", -12.5), ("lwf", "a", 1.0), ("lwf", "b", 2.0)]
     table = pd.DataFrame(runs, columns=["method", "target", "ri"])
     return table.assign(
@@ -126,16 +126,16 @@ def ri():
         ci_low=table["ri"] - 1,
         ci_high=table["ri"] + 1,
         fit=99.9,
-        unfinished=[1, 0, 0, 0],
+        underfitted=[1, 0, 0, 0],
     )
 
 
 @pytest.fixture
 def mri():
-    """Their means over targets; that of ft is of unfinished runs."""
+    """Their means over targets; that of ft is of underfitted runs."""
     return pd.DataFrame(
         [("m", "ft", -3.75, -5.0, -2.0, np.nan, 1), ("m", "lwf", 1.5, 1.0, 2.0, 100, 0)],
-        columns=["model", "method", "mri", "ci_low", "ci_high", "fit", "unfinished"],
+        columns=["model", "method", "mri", "ci_low", "ci_high", "fit", "underfitted"],
     )
 
 
@@ -276,7 +276,7 @@ def test_ri_matrix_writes_each_value_with_its_interval_fit_and_marks(ri, mri):
 
 
 TWO_MODELS = {"m": "M", "n": "N"}
-UNFINISHED = {("m", "ft")}
+UNDERFITTED = {("m", "ft")}
 
 
 def of_two_models(table):
@@ -293,14 +293,14 @@ def visible_texts(figure):
 
 def test_rows_and_panels_are_marked_by_the_runs_of_their_own_model(accuracy, ri, mri):
     # given
-    models_and_methods = {"models": TWO_MODELS, "methods": METHODS, "unfinished": UNFINISHED}
+    models_and_methods = {"models": TWO_MODELS, "methods": METHODS, "underfitted": UNDERFITTED}
     looks = {name: {**LOOK_OF_M, "label": label} for name, label in TWO_MODELS.items()}
     matrix_settings = {**RI_MATRIX, **models_and_methods}
     accuracies = of_two_models(accuracy)
     # when
     matrix, _ = ri_matrix.draw_ri_matrix(of_two_models(ri), of_two_models(mri), **matrix_settings)
     panels, _ = draw_accuracy(accuracies, **models_and_methods)
-    rings, _ = radar.draw_radar(accuracies, **EXAMPLE, models=looks, unfinished=UNFINISHED)
+    rings, _ = radar.draw_radar(accuracies, **EXAMPLE, models=looks, underfitted=UNDERFITTED)
     # then
     rows_of_m, rows_of_n = [labels_of(axes.get_yticklabels()) for axes in matrix.axes[:2]]
     assert rows_of_m == ["FT †", "LwF"]
@@ -322,7 +322,7 @@ def test_costs_and_calibration_are_marked_by_the_runs_of_their_own_model():
     costs = of_two_models(pd.DataFrame([{**run, "device": "cpu", "seconds": 9.0}]))
     means = of_two_models(pd.DataFrame([{**run, "mri": 1.0, "ci_low": 0.5, "ci_high": 1.5}]))
     errors = of_two_models(calibration_errors())
-    settings = {"models": TWO_MODELS, "methods": {"ft": "FT"}, "unfinished": UNFINISHED}
+    settings = {"models": TWO_MODELS, "methods": {"ft": "FT"}, "underfitted": UNDERFITTED}
     # when
     bars, _ = cost.draw_cost(costs, means, **settings, confidence=0.95)
     dumbbells, _ = calibration.draw_calibration(errors, **settings, datasets=DATASETS)
@@ -554,7 +554,7 @@ def write(folder, name, inputs, params, sizes=Sizes()):
         tables[table_name] = str(path)
     paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
     settings = figure_settings(name, params, size=sizes.shown, sizes=list(sizes.of_grid))
-    write_figure(name, tables, settings, FigureFiles(**paths))
+    write_figure(name, tables, settings, paths)
     return paths
 
 
@@ -589,8 +589,7 @@ def write_all(monkeypatch):
             monkeypatch.setattr(before_after, f"draw_{name}", draw, raising=False)
             table.to_csv(folder / f"{name}_table.csv", index=False)
             inputs[name] = {"ood": str(folder / f"{name}_table.csv")}
-            paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-            files[name] = FigureFiles(**paths)
+            files[name] = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
         settings_of_one = figure_settings("before_after", BEFORE_AFTER)
         settings = FiguresSettings(
             figures=dict.fromkeys(tables, settings_of_one), inputs=inputs, fit=None, code=""
@@ -614,10 +613,11 @@ def test_a_figure_that_fails_is_named_and_the_others_are_kept_beside_the_log(tmp
     whole = write_all(tmp_path / "whole", {"first": OOD, "last": OOD})
     assert len(list(kept.iterdir())) == 6
     for files in whole.values():
-        for path in (files.png, files.pdf, files.csv):
+        for path in files.values():
             assert (kept / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.thorough
 def test_figures_that_a_failed_job_kept_are_gone_when_it_succeeds(tmp_path, write_all):
     with pytest.raises(UserError):
         write_all(tmp_path / "job", {"first": OOD, "broken": OOD.drop(columns="accuracy")})
@@ -633,6 +633,7 @@ def test_a_full_disk_is_no_matter_of_one_figure(tmp_path, monkeypatch, write_all
         write_all(tmp_path / "job", {"first": OOD, "last": OOD})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", ["all", "10"])  # also where every size is a number
 def test_runs_of_another_size_are_not_shown(tmp_path, size):
     of_another_size = OOD.assign(size="0.5", accuracy=99.0)
@@ -675,6 +676,7 @@ def of_sizes(table, sizes):
     return pd.concat([table.assign(size=size) for size in sizes])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size, sizes", [("all", ["0.5", "all", "10"]), ("0.5", ["0.5"])])
 def test_a_figure_says_which_size_it_shows_where_that_is_a_choice(
     accuracy, ri, mri, drawn, size, sizes
@@ -864,7 +866,7 @@ def test_effective_robustness_names_its_panels_and_shows_all_points(figure_of_ef
 
 
 MATHTEXT = {
-    "unfinished": r"$\frac{",
+    "underfitted": r"$\frac{",
     "formula": r"$x^2$",
     "one dollar": "5 $",
     "two dollars": "$ or $$",

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
+from rib.base.plugins import LIBRARY
 from rib.config.run import Run
-from rib.config.settings import LIBRARY
+from rib.config.settings import DEFAULTS_OF_TRAINING
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles
@@ -30,15 +31,12 @@ from rib.models import device as devices
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.checkpoint import xor_compress, xor_decompress
 from rib.models.network import build
-from rib.training import finetune
-from rib.training.finetune import (
-    DivergenceError,
-    FineTuningInputs,
-    FineTuningOutput,
-    epoch_batches,
-    train,
-)
+from rib.training import loop
+from rib.training.divergence import DivergenceError
+from rib.training.finetune import finetune
+from rib.training.loop import epoch_batches, train
 from rib.training.settings import FineTuningSettings, learning_rates
+from rib.training.step import compute_loss
 from tiny.changed import replace
 from tiny.training import (
     CODE,
@@ -61,6 +59,7 @@ from tiny.training import (
     task_of,
     trained,
     trained_by_hand,
+    with_defaults,
 )
 
 # Everything that a setting could hide behind is on: weights decay, warm-up ends early, the last
@@ -129,13 +128,15 @@ def assert_equal_histories(history, expected_history):
 )
 def test_training_is_sgd_with_momentum_and_weight_decay(network, target, changes):
     settings = replace(FULL, **changes)
-    training = trained(FullFineTuning(lr=LR), network, target, settings, seed=3)
+    training = trained(with_defaults(FullFineTuning, lr=LR), network, target, settings, seed=3)
     expected = expected_training(network, target, settings, seed=3)
     assert_equal_trainings(network, training, expected)
 
 
 def test_batch_norm_that_trains_follows_the_batches(network, target):
-    training = trained(FullFineTuning(lr=LR, batch_norm="train"), network, target, FULL)
+    training = trained(
+        with_defaults(FullFineTuning, lr=LR, batch_norm="train"), network, target, FULL
+    )
     network_in_training = copy.deepcopy(network).train()
     expected = expected_training(network_in_training, target, FULL)
     assert_equal_trainings(network, training, expected)
@@ -149,10 +150,10 @@ def test_a_network_is_compiled_where_that_was_chosen(network, target, monkeypatc
 
     monkeypatch.setattr(torch.nn.Module, "compile", note_compiled)
     one_epoch = replace(FULL, epochs=1)
-    trained(FullFineTuning(lr=LR), network, target, one_epoch)
+    trained(with_defaults(FullFineTuning, lr=LR), network, target, one_epoch)
     assert not compiled
     monkeypatch.setitem(devices._policy, "compile", True)
-    model, _ = trained(FullFineTuning(lr=LR), network, target, one_epoch)
+    model, _ = trained(with_defaults(FullFineTuning, lr=LR), network, target, one_epoch)
     (compiled_model,) = compiled
     assert compiled_model is model
 
@@ -161,7 +162,7 @@ def test_parts_of_a_batch_train_as_the_batch_does(network, target):
     """The last part is short: its images weigh as much as others."""
     # given
     settings = replace(FULL, batch_size=7, micro_batch_size=3)
-    method = FullFineTuning(lr=LR)
+    method = with_defaults(FullFineTuning, lr=LR)
     logits_of_rows = method.logits
     images_of_passes = []
 
@@ -186,7 +187,7 @@ def test_a_penalty_is_part_of_the_loss_and_of_the_gradient(network, target):
         ]
         return 0.15 * sum(distances)
 
-    training = trained(L2StartingPoint(lr=LR, weight=0.3), network, target, FULL)
+    training = trained(with_defaults(L2StartingPoint, lr=LR, weight=0.3), network, target, FULL)
     expected = expected_training(network, target, FULL, penalty=penalty)
     assert_equal_trainings(network, training, expected)
 
@@ -201,7 +202,9 @@ def test_a_penalty_gets_the_rows_and_logits_of_its_batch(network, target):
         divergences = teacher[rows].exp() * (teacher[rows] - student)
         return 0.7 * 9 * divergences.sum() / len(rows)
 
-    method = LearningWithoutForgetting(lr=LR, temperature=3.0, weight=0.7, distil="all")
+    method = with_defaults(
+        LearningWithoutForgetting, lr=LR, temperature=3.0, weight=0.7, distil="all"
+    )
     training = trained(method, network, target, FULL)
     expected = expected_training(network, target, FULL, penalty=penalty)
     assert_equal_trainings(network, training, expected)
@@ -240,7 +243,7 @@ def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(network, target):
     def weights_of(seed):
-        model, _ = trained(FullFineTuning(lr=LR), network, target, seed=seed)
+        model, _ = trained(with_defaults(FullFineTuning, lr=LR), network, target, seed=seed)
         return model.state_dict()
 
     weights = weights_of(seed=0)
@@ -255,7 +258,7 @@ def test_only_what_a_method_trains_has_gradients(network, target):
     # given
     model = copy.deepcopy(network)
     head = {"fc.weight": model.fc.weight, "fc.bias": model.fc.bias}
-    method = FullFineTuning(lr=LR)
+    method = with_defaults(FullFineTuning, lr=LR)
     method.trainable = lambda: list(head.items())
     model.requires_grad_(False)
     method.setup(task_of(model, target))
@@ -270,12 +273,14 @@ def test_only_what_a_method_trains_has_gradients(network, target):
 def test_a_loss_that_is_not_finite_stops_with_where_and_what_to_do(network, target):
     message = r"model m, method x, target t: the loss at epoch \d, step \d is not finite .* 1e\+12"
     with pytest.raises(DivergenceError, match=message):
-        trained(FullFineTuning(lr=1e12), network, target, replace(TRAINING, epochs=4))
+        trained(
+            with_defaults(FullFineTuning, lr=1e12), network, target, replace(TRAINING, epochs=4)
+        )
 
 
 def diverge_at(monkeypatch, diverging_step):
     """Let the loss of one step, counted from 1, be no number."""
-    take_step = finetune._take_step
+    take_step = loop.take_step
     steps = itertools.count(1)
 
     def take_step_or_diverge(*arguments):
@@ -284,12 +289,12 @@ def diverge_at(monkeypatch, diverging_step):
             return loss * float("nan")
         return loss
 
-    monkeypatch.setattr(finetune, "_take_step", take_step_or_diverge)
+    monkeypatch.setattr(loop, "take_step", take_step_or_diverge)
 
 
 def set_up(network, target):
     """Full fine-tuning of a copy of the network, ready to train."""
-    method = FullFineTuning(lr=LR)
+    method = with_defaults(FullFineTuning, lr=LR)
     method.setup(task_of(copy.deepcopy(network), target))
     return method
 
@@ -333,12 +338,12 @@ def test_a_divergence_goes_back_to_the_state_after_the_last_good_epoch(
     one_epoch = replace(FULL, epochs=None, steps=3)
     two_epochs = replace(FULL, epochs=None, steps=6)
     rates = [0.01] * 6
-    monkeypatch.setattr(finetune, "learning_rates", lambda *settings: rates)
-    method = FullFineTuning(lr=0.01, batch_norm="train")
+    monkeypatch.setattr(loop, "learning_rates", lambda *settings: rates)
+    method = with_defaults(FullFineTuning, lr=0.01, batch_norm="train")
     method.setup(task_of(copy.deepcopy(network), target))
     _, good = train(method, network.state_dict(), one_epoch, RUN, CPU)
 
-    method = FullFineTuning(lr=0.01, batch_norm="train")
+    method = with_defaults(FullFineTuning, lr=0.01, batch_norm="train")
     method.setup(task_of(copy.deepcopy(network), target))
     optimizer_step = method.update
 
@@ -368,11 +373,11 @@ def test_weights_are_read_once_unless_somebody_asks(network, target, tmp_path):
     """
 
     def reads(watch=None, snapshots=()):
-        method = FullFineTuning(lr=0.01)
+        method = with_defaults(FullFineTuning, lr=0.01)
         method.setup(task_of(copy.deepcopy(network), target))
         read_at = []
-        read = method.state_delta
-        method.state_delta = lambda pretrained: read_at.append(method.step) or read(pretrained)
+        read = method.changed_tensors
+        method.changed_tensors = lambda pretrained: read_at.append(method.step) or read(pretrained)
         train(method, network.state_dict(), FULL, RUN, CPU, snapshots=snapshots, watch=watch)
         return read_at
 
@@ -388,29 +393,29 @@ def test_weights_are_read_once_unless_somebody_asks(network, target, tmp_path):
 
 def test_labels_are_on_the_device_before_the_forward_pass(network, target):
     """An index by an array of NumPy would wait for the GPU, so they are taken by a tensor first."""
-    method = FullFineTuning(lr=0.01)
+    method = with_defaults(FullFineTuning, lr=0.01)
     method.setup(task_of(copy.deepcopy(network), target))
     events = []
-    images = method.task.target
+    images = method.images
+    read_labels = images.labels_of
     logits_of = method.logits
 
     def labels_of(rows):
         events.append("labels")
-        return images.labels_of(rows)
+        return read_labels(rows)
 
     def logits(rows):
         events.append("forward")
         return logits_of(rows)
 
-    recorded_images = SimpleNamespace(members=images.members, labels_of=labels_of)
-    method.task = SimpleNamespace(target=recorded_images)
+    images.labels_of = labels_of
     method.logits = logits
     rows = np.array([4, 0, 2])
 
-    finetune._compute_loss(method, rows, FULL)
+    compute_loss(method, rows, FULL)
 
     assert events == ["labels", "forward"]
-    assert torch.equal(images.labels_of(rows), images.labels[[4, 0, 2]])
+    assert torch.equal(read_labels(rows), images.labels[[4, 0, 2]])
 
 
 def test_a_training_that_goes_on_counts_what_was_done_before(
@@ -418,7 +423,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
 ):
     caplog.set_level(logging.INFO, "rib")
     monkeypatch.setattr("rib.training.training_state.SAVE_EVERY", 0)
-    take_step = finetune._take_step
+    take_step = loop.take_step
     steps = itertools.count(1)
 
     def take_step_or_stop(*arguments):
@@ -431,7 +436,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
         return train(method, network.state_dict(), FULL, RUN, CPU, tmp_path / "s.pt")
 
     # when
-    monkeypatch.setattr(finetune, "_take_step", take_step_or_stop)
+    monkeypatch.setattr(loop, "take_step", take_step_or_stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             begin_or_go_on()
@@ -441,8 +446,8 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
     assert images_and_totals == [(8, 30), (8 + 2 + 4, 30), (30, 30)]
     assert "epoch 0, step 2" in caplog.text
     assert "epoch 1, step 1" in caplog.text
-    monkeypatch.setattr(finetune, "_take_step", take_step)
-    _, history_without_stops = trained(FullFineTuning(lr=LR), network, target, FULL)
+    monkeypatch.setattr(loop, "take_step", take_step)
+    _, history_without_stops = trained(with_defaults(FullFineTuning, lr=LR), network, target, FULL)
     assert history == history_without_stops
 
 
@@ -481,7 +486,7 @@ def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **fields):
         fields: of its inputs, settings and output.
     """
     assert fields.keys() <= {*INPUTS, *SETTINGS, *OUTPUTS}
-    inputs = {"target": DatasetFiles("set", folders["target"])}
+    inputs = {"start": {}, "target": DatasetFiles("set", folders["target"])}
     inputs |= {name: fields[name] for name in INPUTS if name in fields}
     out.mkdir(exist_ok=True)
     paths = {
@@ -492,19 +497,20 @@ def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **fields):
         "rescue": out / "logs/rescued.safetensors",
     }
     outputs = {**paths, **{name: fields[name] for name in OUTPUTS if name in fields}}
-    finetune.finetune(
+    finetune(
         run=run,
-        inputs=FineTuningInputs(model_folder=folders["model"], **inputs),
+        model_folder=folders["model"],
+        **inputs,
         settings=FineTuningSettings(
             algorithm=str(LIBRARY / f"methods/{algorithm}.py"),
-            settings=settings or {"lr": LR_OF_JOB},
+            settings={**DEFAULTS_OF_TRAINING, **(settings or {"lr": LR_OF_JOB})},
             parents=[],
             training=fields.get("training", FULL),
             view=fields.get("view", VIEW),
             compute=fields.get("compute", COMPUTE),
             code=CODE,
         ),
-        output=FineTuningOutput(**outputs),
+        **outputs,
     )
     return paths
 
@@ -842,8 +848,8 @@ def test_the_fit_is_the_accuracy_of_the_checkpoint_on_the_training_images(
 def test_the_fit_is_of_so_many_images_at_most(
     network, small, folders, tmp_path, monkeypatch, progress
 ):
-    monkeypatch.setattr(finetune, "FIT_IMAGES", 7)
-    monkeypatch.setattr(finetune, "FIT_BATCH", 3)
+    monkeypatch.setattr("rib.training.fit.FIT_IMAGES", 7)
+    monkeypatch.setattr("rib.training.fit.FIT_BATCH", 3)
     paths = job(folders, tmp_path / "run")
     scored = first_images(PreparedDataset.open(folders["target"], "set"), 7)
     pixels = inputs_of(small.images[scored.rows])
@@ -929,9 +935,9 @@ def test_a_job_drops_features_and_blocks_as_its_method_says(network, small, fold
     assert model.drop_rate == 0.4
     model.load_state_dict(network.state_dict())
     task = task_of(model.to(memory_format=torch.channels_last), small, seed=SEED_OF_JOB)
-    task.target.inputs.mean = 255 * torch.tensor(MEAN).view(1, 3, 1, 1)
-    task.target.inputs.std = 255 * torch.tensor(STD).view(1, 3, 1, 1)
-    method = FullFineTuning(**settings)
+    task.target.mean = 255 * torch.tensor(MEAN).view(1, 3, 1, 1)
+    task.target.std = 255 * torch.tensor(STD).view(1, 3, 1, 1)
+    method = with_defaults(FullFineTuning, **settings)
     method.setup(task)
     _, expected = train(method, network.state_dict(), FULL, replace(RUN, seed=SEED_OF_JOB), CPU)
     assert_equal_tensors(stored(network, paths["checkpoint"]), expected)
@@ -1006,7 +1012,10 @@ def test_of_a_reference_dataset_with_a_split_only_the_train_part_is_replayed(fol
     whole = random_images(20, 32, seed=2)
     train_part = np.array(rows_of("train", 20))
     alone = SimpleNamespace(
-        images=whole.images[train_part], labels=whole.labels[train_part], space=whole.space
+        rows=None,
+        images=whole.images[train_part],
+        labels=whole.labels[train_part],
+        space=whole.space,
     )
     folder = prepared_folder(tmp_path / "whole", whole)
     split = split_file(tmp_path / "split.parquet", 20)
@@ -1070,3 +1079,13 @@ def test_a_job_that_diverges_in_its_first_epoch_keeps_nothing(folders, tmp_path,
     with pytest.raises(UserError, match="epoch 1, step 1 "):
         job(folders, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_setting_out_of_range_ends_a_job_before_anything_is_read(tmp_path):
+    no_files = {"model": tmp_path / "none", "target": tmp_path / "none"}
+    sentence = (
+        r"^ft\.py: the setting 'lr' is -1, but it should be greater than 0; "
+        rf"correct it in methods\.yaml, {RUN_OF_JOB.method}, or in method_settings\.$"
+    )
+    with pytest.raises(UserError, match=sentence):
+        job(no_files, tmp_path / "run", settings={"lr": -1})

@@ -1,4 +1,4 @@
-"""Fit and what is unfinished: of runs, in tables, in names and in figures.
+"""Fit and what is underfitted: of runs, in tables, in names and in figures.
 
 The files are made up and not those of a whole workflow.
 """
@@ -13,12 +13,13 @@ import pytest
 from matplotlib.text import Text
 
 from rib.base.errors import UserError
+from rib.base.settings import to_params
 from rib.config.catalog import Catalog
+from rib.config.config import config_of
 from rib.config.grid import resolve_grid
 from rib.config.run import RUN_COLUMNS, Run
-from rib.config.schema import validated
-from rib.figures import FigureFiles, write_figure
-from rib.statistics.fit import fit_table, name_other_rates, name_unfinished
+from rib.figures import write_figure
+from rib.statistics.fit import fit_table, name_other_rates, name_underfitted
 from rib.statistics.settings import FitRule
 from rib.statistics.writing import read_fit, write_tables
 from tiny.analyses import figure_settings
@@ -73,20 +74,20 @@ def tabulate(fits, accuracy=ACCURACY, **choices):
 
 
 @pytest.mark.parametrize(
-    ("ft", "threshold", "unfinished"),
+    ("ft", "threshold", "underfitted"),
     [(0.95, 0.95, "no"), (0.9499, 0.95, "yes"), (0.0, None, "no"), (0.99, 1, "yes")],
 )
-def test_a_run_and_its_merges_are_unfinished_below_the_threshold(ft, threshold, unfinished):
+def test_a_run_and_its_merges_are_underfitted_below_the_threshold(ft, threshold, underfitted):
     """At the threshold it is reached.
 
-    A regularised method is never unfinished, and the pretrained model has no fit.
+    A regularised method is never underfitted, and the pretrained model has no fit.
     """
     table = tabulate(fits_of(ft), threshold=threshold)
-    assert table["unfinished"].to_dict() == {
+    assert table["underfitted"].to_dict() == {
         "lwf": "no",
-        "ft": unfinished,
-        "wise": unfinished,
-        "soup": unfinished,
+        "ft": underfitted,
+        "wise": underfitted,
+        "soup": underfitted,
     }
     assert table.loc["ft", "fit"] == pytest.approx(100 * ft)
     assert table.loc["lwf", "fit"] == 20
@@ -115,7 +116,7 @@ def test_the_fit_of_a_merge_is_its_accuracy_where_its_target_is_what_it_was_trai
 
 def test_a_grid_without_fine_tuned_runs_has_no_fits():
     table = tabulate({})
-    assert list(table.columns) == ["model", "target", "size", "seed", "fit", "unfinished"]
+    assert list(table.columns) == ["model", "target", "size", "seed", "fit", "underfitted"]
     assert len(table) == 0
 
 
@@ -138,7 +139,7 @@ def test_runs_whose_rate_was_not_chosen_for_the_network_are_marked_where_there_a
 
 @pytest.fixture
 def fit(tmp_path):
-    """A file of fits: ft on a with seed 1 is unfinished, at 50 %.
+    """A file of fits: ft on a with seed 1 is underfitted, at 50 %.
 
     All others are at 100, and LwF's are unknown.
     """
@@ -148,11 +149,11 @@ def fit(tmp_path):
         ("m", method, target, size, seed, fit_of_method[method], "no")
         for method, target, size, seed in runs
     ]
-    table = pd.DataFrame(rows, columns=[*RUN_COLUMNS, "fit", "unfinished"])
-    is_unfinished_run = table[RUN_COLUMNS].eq(["m", "ft", "a", "all", 1]).all(axis=1)
-    assert is_unfinished_run.sum() == 1
-    table.loc[is_unfinished_run, "fit"] = 50.0
-    table.loc[is_unfinished_run, "unfinished"] = "yes"
+    table = pd.DataFrame(rows, columns=[*RUN_COLUMNS, "fit", "underfitted"])
+    is_underfitted_run = table[RUN_COLUMNS].eq(["m", "ft", "a", "all", 1]).all(axis=1)
+    assert is_underfitted_run.sum() == 1
+    table.loc[is_underfitted_run, "fit"] = 50.0
+    table.loc[is_underfitted_run, "underfitted"] = "yes"
     table.to_csv(tmp_path / "fit.csv", index=False)
     return tmp_path / "fit.csv"
 
@@ -193,10 +194,10 @@ def test_a_row_has_the_fit_of_the_runs_that_it_covers(fit, columns, row, expecte
     """Its other columns stay as they were written.
 
     Args:
-        expected: the fit, and the number of unfinished runs.
+        expected: the fit, and the number of underfitted runs.
     """
     header, line = write_with_fit(fit, f"{columns},value,conditions\n{row},0.10,x; y\n")
-    assert header == [*columns.split(","), "value", "conditions", "fit", "unfinished"]
+    assert header == [*columns.split(","), "value", "conditions", "fit", "underfitted"]
     assert line == [*row.split(","), "0.10", "x; y", *expected]
 
 
@@ -210,7 +211,7 @@ def test_a_row_counts_the_runs_whose_rate_was_not_chosen_for_the_network(fit):
         fit, "model,method,size\nm,ft,all\nm,lwf,all\nm,pretrained,all\n"
     )
     # then
-    assert header == ["model", "method", "size", "fit", "unfinished", "other_rate"]
+    assert header == ["model", "method", "size", "fit", "underfitted", "other_rate"]
     runs_of_ft = 4  # two targets, two seeds
     counts = {line[1]: line[-1] for line in lines}
     assert counts == {"ft": str(runs_of_ft), "lwf": "0", "pretrained": "0"}
@@ -218,7 +219,7 @@ def test_a_row_counts_the_runs_whose_rate_was_not_chosen_for_the_network(fit):
 
 def test_rows_keep_their_order_and_may_repeat_or_be_none(fit):
     header, *lines = write_with_fit(fit, "method,model,dataset\nlwf,m,b\nft,m,a\nlwf,m,a\nft,m,b\n")
-    assert header == ["method", "model", "dataset", "fit", "unfinished"]
+    assert header == ["method", "model", "dataset", "fit", "underfitted"]
     assert lines == [
         ["lwf", "m", "b", "", "0"],
         ["ft", "m", "a", "93.750000", "1"],
@@ -226,7 +227,7 @@ def test_rows_keep_their_order_and_may_repeat_or_be_none(fit):
         ["ft", "m", "b", "93.750000", "1"],
     ]
     (header_without_rows,) = write_with_fit(fit, "model,method,size\n")
-    assert header_without_rows == ["model", "method", "size", "fit", "unfinished"]
+    assert header_without_rows == ["model", "method", "size", "fit", "underfitted"]
 
 
 def test_tables_without_runs_and_the_fits_themselves_are_left_alone(fit):
@@ -248,7 +249,7 @@ def test_runs_are_found_whether_their_columns_are_numbers_or_texts(fit):
             write_tables({"table": costs}, {"table": path}, fits, conditions="x")
             # then
             assert path.read_text().splitlines() == [
-                "model,method,target,seed,value,conditions,fit,unfinished",
+                "model,method,target,seed,value,conditions,fit,underfitted",
                 "m,ft,a,1,0.25,x,75.000000,1",
             ]
             path.unlink()
@@ -262,23 +263,25 @@ def test_runs_are_named_by_model_and_method_with_size_and_seed_where_there_are_s
     runs = pd.DataFrame(
         [("m", "ft", "a", "all", 0), ("m", "ft", "b", "all", 0), ("n", "lwf", "b", "all", 0)],
         columns=RUN_COLUMNS,
-    ).assign(unfinished="yes")
+    ).assign(underfitted="yes")
     one_run = runs.head(1)
     half_of_target = one_run.assign(size="0.5")
     two_seeds = pd.concat([one_run, one_run.assign(seed=1)])
-    second_seed_alone = two_seeds.assign(unfinished=["no", "yes"])
+    second_seed_alone = two_seeds.assign(underfitted=["no", "yes"])
     no_runs = runs.head(0)
     # then
-    assert name_unfinished(runs, LABELS) == [
+    assert name_underfitted(runs, LABELS) == [
         "Net, full fine-tuning on Set A, Set B",
         "Other, LwF on Set B",
     ]
-    assert name_unfinished(half_of_target, LABELS) == ["Net, full fine-tuning on Set A (size 0.5)"]
-    assert name_unfinished(two_seeds, LABELS) == [
+    assert name_underfitted(half_of_target, LABELS) == ["Net, full fine-tuning on Set A (size 0.5)"]
+    assert name_underfitted(two_seeds, LABELS) == [
         "Net, full fine-tuning on Set A (seed 0), Set A (seed 1)"
     ]
-    assert name_unfinished(second_seed_alone, LABELS) == ["Net, full fine-tuning on Set A (seed 1)"]
-    assert name_unfinished(no_runs, LABELS) == []
+    assert name_underfitted(second_seed_alone, LABELS) == [
+        "Net, full fine-tuning on Set A (seed 1)"
+    ]
+    assert name_underfitted(no_runs, LABELS) == []
 
 
 LOOKS = {
@@ -323,11 +326,7 @@ def write_and_read_figure(monkeypatch, fit, name, inputs, params, **choices):
         files[table_name] = str(fit.with_name(f"{table_name}.csv"))
         table.to_csv(files[table_name], index=False)
     settings = figure_settings(name, params, labels=LABELS, **choices)
-    figure_files = FigureFiles(
-        png=fit.with_name("figure.png"),
-        pdf=fit.with_name("figure.pdf"),
-        csv=fit.with_name("figure.csv"),
-    )
+    figure_files = {ending: fit.with_name(f"figure.{ending}") for ending in ("png", "pdf", "csv")}
     write_figure(name, files, settings, figure_files, fit)
     figure = figures[0]
     texts = [" ".join(artist.get_text().split()) for artist in figure.findobj(Text)]
@@ -341,7 +340,7 @@ def contain(texts, part):
     return any(part in text for text in texts)
 
 
-def test_labels_of_methods_with_an_unfinished_run_are_marked_and_the_runs_named(monkeypatch, fit):
+def test_labels_of_methods_with_an_underfitted_run_are_marked_and_the_runs_named(monkeypatch, fit):
     # given
     settings = copy.deepcopy(FLIPS_SETTINGS)
     settings_of_other_model = {**settings, "models": {"n": "Other"}}
@@ -355,7 +354,7 @@ def test_labels_of_methods_with_an_unfinished_run_are_marked_and_the_runs_named(
         monkeypatch, fit, "flips", {"flips": flips_of_other_model}, settings_of_other_model
     )
     # then
-    note = "† training unfinished: Net, full fine-tuning on Set A (seed 1)"
+    note = "† underfitted: Net, full fine-tuning on Set A (seed 1)"
     assert "full fine-tuning †" in texts
     assert "LwF" in texts
     assert contain(texts, note)
@@ -364,8 +363,8 @@ def test_labels_of_methods_with_an_unfinished_run_are_marked_and_the_runs_named(
     assert settings == FLIPS_SETTINGS, "settings are not changed in place"
 
 
-def test_a_method_is_marked_only_beside_the_model_whose_run_is_unfinished(monkeypatch, fit):
-    # given two models, of which the first has an unfinished run
+def test_a_method_is_marked_only_beside_the_model_whose_run_is_underfitted(monkeypatch, fit):
+    # given two models, of which the first has an underfitted run
     settings = {**FLIPS_SETTINGS, "models": LABELS["models"], "methods": {"ft": "FT"}}
     flips = pd.concat([FLIPS, FLIPS.assign(model="n")])
     # when
@@ -375,7 +374,7 @@ def test_a_method_is_marked_only_beside_the_model_whose_run_is_unfinished(monkey
     assert texts.count("FT †") == texts.count("FT") > 0
 
 
-def test_a_figure_of_one_method_and_target_is_marked_if_that_run_is_unfinished(monkeypatch, fit):
+def test_a_figure_of_one_method_and_target_is_marked_if_that_run_is_underfitted(monkeypatch, fit):
     # given
     runs = [("pretrained", "none", 0), ("ft", "a", 0), ("ft", "b", 0)]
     accuracy = pd.DataFrame(
@@ -400,14 +399,14 @@ def test_a_figure_of_one_method_and_target_is_marked_if_that_run_is_unfinished(m
         )
 
     # when
-    texts_of_unfinished = texts_of_target("a")
+    texts_of_underfitted = texts_of_target("a")
     texts_of_finished = texts_of_target("b")
     # then
-    assert contain(texts_of_unfinished, "after FT †")
-    assert contain(texts_of_unfinished, "training unfinished")
+    assert contain(texts_of_underfitted, "after FT †")
+    assert contain(texts_of_underfitted, "† underfitted")
     assert contain(texts_of_finished, "after FT")
     assert not contain(texts_of_finished, "†")
-    assert not contain(texts_of_finished, "training unfinished")
+    assert not contain(texts_of_finished, "† underfitted")
 
 
 def test_the_ranking_says_who_has_no_rank_and_why(monkeypatch, fit):
@@ -434,23 +433,23 @@ def test_the_ranking_says_who_has_no_rank_and_why(monkeypatch, fit):
 
     def texts_of(table):
         return write_and_read_figure(
-            monkeypatch, fit, "ranking", {"ranking": table}, params, finished_only=True
+            monkeypatch, fit, "ranking", {"ranking": table}, params, without_underfitted=True
         )
 
     # when
     texts = texts_of(ranking)
     texts_without_ranks = texts_of(empty_ranking)
     # then
-    reason = "not ranked, since training is unfinished: Net, full fine-tuning on Set A"
+    reason = "not ranked, since underfitted: Net, full fine-tuning on Set A"
     assert "LwF (fit 42.9 %)" in texts
     assert contain(texts, reason)
     assert "no method is ranked" in texts_without_ranks
     assert contain(texts_without_ranks, reason)
 
 
-def test_many_unfinished_runs_are_counted(monkeypatch, fit):
+def test_many_underfitted_runs_are_counted(monkeypatch, fit):
     # given
-    runs = pd.read_csv(fit, dtype={"size": str}).assign(unfinished="yes")
+    runs = pd.read_csv(fit, dtype={"size": str}).assign(underfitted="yes")
     runs_of_nine_seeds = pd.concat([runs.assign(seed=seed) for seed in range(9)])
     runs_on_whole_targets = runs_of_nine_seeds[runs_of_nine_seeds["size"] == "all"]
     assert len(runs_on_whole_targets) == 72
@@ -491,7 +490,7 @@ def test_a_family_without_a_threshold_has_a_default_so_that_runs_that_learned_no
     catalog = with_entries(families={"mine": {}})
     threshold = catalog.families["mine"].fit_threshold
     table_of_random_weights = tabulate(fits_of(0.11), can_fit=["ft"], threshold=threshold)
-    assert table_of_random_weights.loc["ft", "unfinished"] == "yes"
+    assert table_of_random_weights.loc["ft", "underfitted"] == "yes"
 
 
 def test_a_family_of_ones_own_has_its_own_threshold(with_entries):
@@ -499,13 +498,13 @@ def test_a_family_of_ones_own_has_its_own_threshold(with_entries):
     catalog = with_entries(families={"mine": {"fit_threshold": 0.3}})
     can_fit = list(names_of_methods_that_can_fit(catalog.methods))
     # when
-    unfinished_of_family = {}
+    underfitted_of_family = {}
     for family in ("mine", "emoji", "fashion", "imagenet"):
         threshold = catalog.families[family].fit_threshold
         table = tabulate(fits_of(0.5), can_fit=can_fit, threshold=threshold)
-        unfinished_of_family[family] = table.loc["ft", "unfinished"]
+        underfitted_of_family[family] = table.loc["ft", "underfitted"]
     # then
-    assert unfinished_of_family == {
+    assert underfitted_of_family == {
         "mine": "no",
         "emoji": "yes",
         "fashion": "yes",
@@ -515,7 +514,7 @@ def test_a_family_of_ones_own_has_its_own_threshold(with_entries):
 
 def resolve(catalog, **choices):
     """The grid of a configuration."""
-    return resolve_grid(validated(choices, "config", "config.yaml"), catalog)
+    return resolve_grid(config_of(choices, "config.yaml"), catalog)
 
 
 @pytest.fixture
@@ -523,7 +522,7 @@ def catalog_with_own_family(with_entries):
     """The catalogue and a family, mine, in which LwF can fit; it has a dataset and a model."""
     own_catalog = Catalog([ROOT / "workflow/catalog"])
     defaults = resolve(own_catalog, family="emoji").family.defaults
-    family = {"can_fit": ["lwf"], "defaults": {**defaults, "targets": ["my_set"]}}
+    family = {"can_fit": ["lwf"], "defaults": {**to_params(defaults), "targets": ["my_set"]}}
     return with_entries(
         families={"mine": family},
         datasets={"my_set": {"family": "mine"}},
@@ -532,7 +531,7 @@ def catalog_with_own_family(with_entries):
 
 
 def check_that_methods_can_fit(catalog, family, model, expected_methods):
-    """Check which methods of a family can fit, and that they are unfinished at 90 %."""
+    """Check which methods of a family can fit, and that they are underfitted at 90 %."""
     grid = resolve(
         catalog,
         family=family,
@@ -545,12 +544,12 @@ def check_that_methods_can_fit(catalog, family, model, expected_methods):
     fits = {Run("m", "a", method, "all", 0): {method: 0.9} for method in grid.methods}
     threshold = catalog.families[family].fit_threshold
     table = tabulate(fits, can_fit=list(can_fit), threshold=threshold)
-    unfinished_methods = set(table.index[table["unfinished"] == "yes"])
-    assert unfinished_methods == expected_methods
+    underfitted_methods = set(table.index[table["underfitted"] == "yes"])
+    assert underfitted_methods == expected_methods
 
 
 def test_a_family_names_further_methods_that_can_fit_in_it(catalog_with_own_family):
-    """A run of such a method is unfinished below the threshold, with each swept value.
+    """A run of such a method is underfitted below the threshold, with each swept value.
 
     This is not so in other families.
     """

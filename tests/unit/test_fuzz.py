@@ -18,10 +18,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rib.base.settings import to_params
 from rib.config import catalog as catalogue
+from rib.config.augmentation_entries import Augmentation
 from rib.config.baselines import baseline_accuracies
 from rib.config.catalog import Catalog
+from rib.config.checking import checked, checked_entries
+from rib.config.config import Config, config_of
+from rib.config.entries import Dataset, Family, Method, Model, Recipe
+from rib.config.evaluation_groups import evaluation_groups
 from rib.config.grid import Grid, resolve_grid
+from rib.config.grid_as_config import resolved as resolved_config
 from rib.config.label_space import (
     LabelSpace,
     imagenet_wnids,
@@ -32,15 +39,23 @@ from rib.config.label_space import (
     read_timm_list,
     read_wnid_list,
 )
-from rib.config.schema import read_yaml, validated
+from rib.config.yaml_files import read_yaml
 from rib.data.download import download
 from rib.data.folders import files_in, listing, pack
 from rib.data.variables import ARCHIVES
 from rib.jobs import code_digest
+from rib.statistics.conditions import conditions_of
 from tiny.fuzz import NAMES, ODD, PLAIN, POINTING, VALUES, fuzzed, mutated, outcome
 
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"
-KINDS_OF_YAML = ("family", "datasets", "models", "methods", "recipes", "augmentations", "config")
+ENTRIES_OF_FILE = {
+    "datasets.yaml": Dataset,
+    "models.yaml": Model,
+    "methods.yaml": Method,
+    "recipes.yaml": Recipe,
+    "augmentations.yaml": Augmentation,
+}
+FILES_OF_YAML = (*ENTRIES_OF_FILE, "families/own.yaml", "config.yaml")
 # Pieces that entries share, and a catalogue with every kind of source and of method, by file.
 OWN = yaml.safe_load("""
 parts:
@@ -153,8 +168,8 @@ methods.yaml:
     recipes: {paper: {epochs: 3}, mine: {lr: 0.3}}
     starts_from: linear_probe
     types: [vit, cnn]
-  blend: {<<: *method, label: blend, algorithm: soup, parents: [ft, lwf]}
-  deep: {<<: *method, label: deep, algorithm: layered, settings: {layers: [0, 1]}}
+  blend: {<<: *method, label: blend, algorithm: soup, form: coefficients, parents: [ft, lwf]}
+  deep: {<<: *method, label: deep, algorithm: layered, settings: {layers: [0, 1], lr: 0.1}}
   only: {<<: *method, label: only, algorithm: ft, settings: {recipe: mine, lr: 0.1, epochs: [1, 2]}}
 """)
 PIECES_OF_ENTRIES = OWN.pop("parts")
@@ -164,8 +179,7 @@ BESIDE = {
     "classes/own.csv": "key,name\na,A\nb,B\nc,C\n",
     "classes/some.csv": "key,name\nb,B\nc,C\n",
     "classes/icons.csv": "codepoint,icon\na,ant\n",
-    "methods/layered.py": "from rib.methods import algorithm\n\n\n@algorithm\nclass L:\n"
-    "    def __init__(self, *, layers: list[int]): ...\n",
+    "methods/layered.py": "",
 }
 CONFIG = {
     "family": "own",
@@ -186,11 +200,9 @@ ENTRIES = VALUES | NAMES | KNOWN | st.lists(KNOWN, max_size=3)
 
 @pytest.fixture(autouse=True, scope="module")
 def parsed_once():
-    """The project's own catalogue, parsed and checked once for all examples."""
+    """The project's own catalogue, parsed once for all examples."""
     parse = catalogue.read_yaml
-    check = catalogue.validated
     parsed_files = {}
-    checked_files = {}
 
     def parse_once(path):
         if not path.is_relative_to(CATALOG):
@@ -199,16 +211,8 @@ def parsed_once():
             parsed_files[path] = parse(path)
         return dict(parsed_files[path])
 
-    def check_once(tree, schema, file):
-        if not file.startswith(str(CATALOG)):
-            return check(tree, schema, file)
-        if file not in checked_files:
-            checked_files[file] = check(tree, schema, file)
-        return copy.deepcopy(checked_files[file])
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalogue, "read_yaml", parse_once)
-        patch.setattr(catalogue, "validated", check_once)
         yield
 
 
@@ -243,7 +247,7 @@ def resolved(config, folders):
     Args:
         folders: of the catalogue.
     """
-    checked_config = validated(config, "config", "config.yaml")
+    checked_config = config_of(config, "config.yaml")
     catalog = Catalog(folders)
     grid = resolve_grid(checked_config, catalog)
     for entry in grid.datasets_read():
@@ -254,8 +258,8 @@ def resolved(config, folders):
     assert_paths_are_in_their_folders(grid)
     assert_runs_have_names_of_their_own(grid)
     entries = (*grid.datasets_read(), *grid.models.values(), *grid.methods.values())
-    recorded = [dataclasses.asdict(entry) for entry in entries]
-    json.dumps([recorded, grid.resolved(), grid.conditions()], allow_nan=False)
+    recorded = [to_params(entry) for entry in entries]
+    json.dumps([recorded, resolved_config(grid), conditions_of(grid)], allow_nan=False)
     return grid
 
 
@@ -285,12 +289,12 @@ def written_paths(grid):
     protocol = grid.config["protocol"]
     geometries = [grid.geometry(name).key for name in grid.models]
     prepared = [entry.name for entry in grid.datasets_read()]
-    prepared += [f"group_{name}" for name in grid.evaluation_groups()]
+    prepared += [f"group_{name}" for name in evaluation_groups(grid)]
     assert len(set(prepared)) == len(prepared)
     raw_paths = []
     partial_paths = []
     for dataset, entry in grid.catalog.sources.items():
-        for source in entry.sources:
+        for source in entry.archives:
             raw_paths.append(f"data/raw/{dataset}/{source['file']}")
             partial_paths.append(f"work/partial/0-{source['file']}")
     result_paths = [
@@ -312,7 +316,7 @@ def written_paths(grid):
 def mutated_configs(draw):
     """Configs of a family of the project, of which a value or two are something else."""
     family = draw(st.sampled_from(["emoji", "fashion", "imagenet"]))
-    defaults = validated({}, "config", "defaults")
+    defaults = config_of({}, "defaults")
     values = VALUES | st.lists(NAMES, max_size=3)
     return draw(mutated({**defaults, "family": family}, values))
 
@@ -541,12 +545,22 @@ TEXT_CHANGES = st.builds(
 )
 
 
-def assert_yaml_is_taken_or_refused(file, content, kind):
+def read_file(file, path):
+    """What a YAML file at a path holds, which is for the file of some name."""
+    content = read_yaml(path)
+    if file == "config.yaml":
+        return checked(Config, content, str(path))
+    if file.startswith("families/"):
+        return checked(Family, content, str(path), "own")
+    return checked_entries(ENTRIES_OF_FILE[file], content, str(path))
+
+
+def assert_yaml_is_taken_or_refused(content, file):
     """Assert that a YAML file is read and checked, or refused with a sentence that names it."""
-    with folder_of({file: content}) as folder:
-        path = folder / file
-        result = outcome(lambda: validated(read_yaml(path), kind, str(path)))
-    assert isinstance(result, dict) or str(path) in result, result
+    with folder_of({"x.yaml": content}) as folder:
+        path = folder / "x.yaml"
+        result = outcome(lambda: read_file(file, path))
+    assert not isinstance(result, str) or str(path) in result, result
 
 
 @pytest.mark.thorough
@@ -563,19 +577,18 @@ def test_any_yaml_text_is_taken_or_refused_with_its_file(file, changes, encoding
     for change in changes:
         text = change.of(text)
     content = text.encode(encoding, "replace") + tail
-    kind = "family" if file.startswith("families/") else Path(file).stem
     # then
-    assert_yaml_is_taken_or_refused(file, content, kind)
+    assert_yaml_is_taken_or_refused(content, file)
 
 
 @pytest.mark.thorough
 @fuzzed(80)
 @given(
     st.binary(max_size=60) | st.sampled_from(TOKENS).map(str.encode),
-    st.sampled_from(KINDS_OF_YAML),
+    st.sampled_from(FILES_OF_YAML),
 )
-def test_any_bytes_are_taken_or_refused_as_yaml(content, kind):
-    assert_yaml_is_taken_or_refused("x.yaml", content, kind)
+def test_any_bytes_are_taken_or_refused_as_yaml(content, file):
+    assert_yaml_is_taken_or_refused(content, file)
 
 
 PYTHON = BESIDE["methods/layered.py"]
@@ -766,7 +779,7 @@ def test_any_place_of_an_archive_is_looked_at_or_refused(path, folders):
         raw.mkdir()
 
         def download_first_source():
-            source, *_ = Catalog([top / "own"]).datasets["x"].sources
+            source, *_ = Catalog([top / "own"]).datasets["x"].archives
             return download(source, raw / "b.zip", "x")
 
         # when

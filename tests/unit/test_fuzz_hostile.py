@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rib.base.errors import UserError
-from rib.config.schema import read_yaml
+from rib.config.yaml_files import read_yaml
 from rib.data import svg
 from tiny.fuzz import NAMES, SLOWEST, VALUES, fuzzed, outcome
 

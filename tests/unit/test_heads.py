@@ -25,7 +25,7 @@ from rib.data.prepared import PreparedDataset
 from rib.data.subsets import held_back
 from rib.data.view import DatasetFiles
 from rib.models import heads
-from rib.models.convert import ModelOutput, convert
+from rib.models.convert import convert
 from rib.models.heads import TOKENIZER_OPTIONS, load_tokenizer
 from rib.models.network import load
 from rib.models.settings import ConversionSettings
@@ -133,9 +133,8 @@ def convert_and_load(folder, archive, entry, head, num_classes, names=None, refe
             compute=COMPUTE,
             code=CODE,
         ),
-        output=ModelOutput(
-            weights=folder / "weights.safetensors", description=folder / "model.json"
-        ),
+        weights=folder / "weights.safetensors",
+        description=folder / "model.json",
     )
     network, _ = load(folder, CPU)
     return network

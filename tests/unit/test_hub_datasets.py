@@ -13,6 +13,9 @@ from rib.base.errors import UserError
 from rib.base.files import git_blob_id, verify_digest, write_json
 from rib.config import hub_datasets
 from rib.config.catalog import Catalog
+from rib.config.checking import checked
+from rib.config.config import config_of
+from rib.config.entries import Model
 from rib.config.grid import resolve_grid
 from rib.config.hub_datasets import (
     LOCK,
@@ -21,15 +24,15 @@ from rib.config.hub_datasets import (
     HubRequest,
     HubSplit,
     file_name,
-    parsed_source,
     read_dataset_lock,
     with_splits,
     write_dataset_lock,
 )
-from rib.config.schema import Validator, load_schema, validated
+from rib.config.source_entries import parsed_source
 from rib.data import hub_repositories
 from tiny.hub import COMMIT, git_id
 from tiny.project import ROOT
+from unit.conftest import published
 
 NAME = "hf-datasets:owner/set"
 SOURCE = {"kind": "hf-datasets", "repo": "owner/set"}  # the same as a mapping
@@ -74,7 +77,7 @@ def catalog_with(**entries):
 
 def grid_of(catalog, datasets):
     config = {"family": "emoji", "datasets": datasets, "targets": ["noto"]}
-    return resolve_grid(validated(config, "config", "config.yaml"), catalog)
+    return resolve_grid(config_of(config, "config.yaml"), catalog)
 
 
 @pytest.mark.parametrize(
@@ -97,10 +100,13 @@ def test_a_name_is_a_mapping_in_short(source, parsed):
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("hf-datasets:owner", "'photos.source.repo' is 'owner', .*expected: owner/name"),
-        ("hf-datasets:a/../b", "'photos.source.repo' is 'a/../b'"),
-        (f"{NAME}@", "'photos.source.revision' is ''.*commit, tag or branch"),
-        (f"{NAME}@a/../b", "'photos.source.revision' is 'a/../b'"),
+        (
+            "hf-datasets:owner",
+            "'photos.source' is 'hf-datasets:owner', .*expected: hf-datasets:OWNER/NAME",
+        ),
+        ("hf-datasets:a/../b", "'photos.source' is 'hf-datasets:a/../b'"),
+        (f"{NAME}@", f"'photos.source' is '{NAME}@'"),
+        (f"{NAME}@a/../b", f"'photos.source' is '{NAME}@a/../b'"),
         ({"kind": "hf-datasets", "repo": "a/b", "where": {}}, "unknown key 'where'"),
         ({"kind": "hf-datasets", "repo": "a/b", "split": 1}, "'photos.source.split' is 1"),
         ({"kind": "hf-datasets", "repo": "a/b", "config": ""}, "'photos.source.config' is ''"),
@@ -113,10 +119,9 @@ def test_a_source_that_is_no_name_is_a_sentence(source, sentence):
 
 
 def test_a_model_has_no_such_source():
-    schema = load_schema("models")
-    source = {**schema["$defs"]["source"], "$defs": schema["$defs"]}
-    messages = [error.message for error in Validator(source).iter_errors(SOURCE)]
-    assert any("'hf-datasets' is not one of" in message for message in messages)
+    model = {**published("models.yaml")["efficientnet_lite0"], "source": SOURCE}
+    with pytest.raises(UserError, match="'net.source.kind' is 'hf-datasets', .*expected: npm or"):
+        checked(Model, model, "models.yaml", "net", ["net"])
 
 
 def test_a_dataset_has_the_files_of_its_lock_without_asking_the_hub(monkeypatch):
@@ -128,16 +133,16 @@ def test_a_dataset_has_the_files_of_its_lock_without_asking_the_hub(monkeypatch)
     split = split_of("fog/test-1.tar", "fog/test-0.tar", config="fog", split="test")
     small = split_of("a.tar", digest=GIT_DIGEST)
     write_dataset_lock(LOCK, {NAME: repository_of(split, small, gated=True)})
-    assert catalog.datasets["photos"].sources == ()
+    assert catalog.datasets["photos"].archives == ()
     grid = grid_of(catalog, ["noto", "photos", "others"])
     for name in ("photos", "others"):
-        dataset = catalog.datasets[name]
+        dataset = grid.catalog.datasets[name]
         assert dataset == grid.datasets[name] and dataset.raw == "photos"
-        assert [source["file"] for source in dataset.sources] == [
+        assert [source["file"] for source in dataset.archives] == [
             "fog-test-1.tar",
             "fog-test-0.tar",
         ]
-        assert dataset.sources[0] == {
+        assert dataset.archives[0] == {
             "kind": "hub",
             "repo": "owner/set",
             "repo_type": "dataset",
@@ -150,7 +155,8 @@ def test_a_dataset_has_the_files_of_its_lock_without_asking_the_hub(monkeypatch)
         assert dataset.licences_on_hub == ("mit",)
     gated = "'photos' is gated: accept the terms of owner/set on its page of the hub and log in"
     assert sum(gated in notice for notice in grid.notices) == 1
-    assert grid.preparation("photos", None)["digests"] == (DIGEST, DIGEST)
+    digests = [source["digest"] for source in grid.datasets["photos"].archives]
+    assert digests == [DIGEST, DIGEST]
 
 
 def test_lock_and_hub_are_left_alone_by_runs_without_such_datasets(monkeypatch):
@@ -158,15 +164,15 @@ def test_lock_and_hub_are_left_alone_by_runs_without_such_datasets(monkeypatch):
     monkeypatch.setattr("rib.config.catalog.read_dataset_lock", None)
     catalog = catalog_with(photos=entry_of())
     assert "photos" not in grid_of(catalog, "default").datasets
-    assert catalog.sources["photos"].sources == ()
+    assert catalog.sources["photos"].archives == ()
 
 
 def test_the_projects_lock_comes_before_those_of_folders():
     catalog = catalog_with(photos=entry_of())
     write_dataset_lock(Path("own") / LOCK, {NAME: repository_of(split_of("folder.tar"))})
     write_dataset_lock(LOCK, {NAME: repository_of(split_of("project.tar"))})
-    catalog.add_hub_files(["photos"])
-    assert catalog.datasets["photos"].sources[0]["path"] == "project.tar"
+    catalog = catalog.with_hub_files(["photos"])
+    assert catalog.datasets["photos"].archives[0]["path"] == "project.tar"
 
 
 def test_two_files_of_one_name_here_are_refused():
@@ -176,7 +182,7 @@ def test_two_files_of_one_name_here_are_refused():
     splits = (split_of("a/b.tar"), split_of("a-b.tar", split="b"))
     write_dataset_lock(LOCK, {NAME: repository_of(*splits)})
     with pytest.raises(UserError, match=r"photos: two of its sources have the file name a-b\.tar"):
-        catalog.add_hub_files(["photos"])
+        catalog.with_hub_files(["photos"])
 
 
 @pytest.mark.parametrize(
@@ -271,14 +277,14 @@ def test_what_the_lock_lacks_is_resolved_at_its_commit_and_kept_with_the_rest(mo
     write_dataset_lock(Path("own") / LOCK, {NAME: repository_of(split_of("a.tar", split="a"))})
     other = repository_of(split_of("c.tar"), commit=OTHER_COMMIT)
     write_dataset_lock(LOCK, {"hf-datasets:a/other": other})
-    catalog.add_hub_files(["photos"])
+    catalog = catalog.with_hub_files(["photos"])
     (request,) = requests_to_hub
     assert request.commit == COMMIT and request.split == "b"
     assert request.where == "datasets.yaml, photos"
     lock = read_dataset_lock(LOCK)
     assert [split.split for split in lock[NAME].splits] == ["a", "b"]
     assert lock["hf-datasets:a/other"] == other
-    catalog.add_hub_files(["photos"])
+    catalog.with_hub_files(["photos"])
     assert len(requests_to_hub) == 1
 
 
@@ -288,7 +294,7 @@ def test_nothing_is_written_if_one_of_several_can_not_be_resolved(monkeypatch):
 
     monkeypatch.setattr(hub_datasets, "_answers_of_hub", answers_of_hub)
     with pytest.raises(UserError, match="no"):
-        catalog_with(photos=entry_of()).add_hub_files(["photos"])
+        catalog_with(photos=entry_of()).with_hub_files(["photos"])
     assert not LOCK.exists()
 
 

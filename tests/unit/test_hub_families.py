@@ -11,9 +11,9 @@ from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 from rib.base.errors import UserError
 from rib.config import hub_datasets
 from rib.config.catalog import Catalog
+from rib.config.config import config_of
 from rib.config.grid import resolve_grid
 from rib.config.hub_datasets import (
-    KIND,
     LOCK,
     HubFile,
     HubRepository,
@@ -23,7 +23,7 @@ from rib.config.hub_datasets import (
     with_splits,
     write_dataset_lock,
 )
-from rib.config.schema import validated
+from rib.config.source_entries import HF_DATASETS
 from rib.data import hub_repositories
 from rib.data.images import DatasetSource
 from rib.data.layouts import parquet
@@ -73,7 +73,7 @@ def write_lock(catalog):
 
 def grid_of(catalog, family, **choices):
     choices = {"family": family, **choices}
-    return resolve_grid(validated(choices, "config", "config.yaml"), catalog)
+    return resolve_grid(config_of(choices, "config.yaml"), catalog)
 
 
 def test_families_of_the_hub_are_those_of_the_tests(catalog):
@@ -87,15 +87,15 @@ def test_a_family_with_its_lock_is_a_grid(family):
     write_lock(catalog)
     grid = grid_of(catalog, family)
     assert list(grid.datasets) == list(datasets_of(catalog, family))
-    assert all(len(dataset.sources) == 1 for dataset in grid.datasets.values())
+    assert all(len(dataset.archives) == 1 for dataset in grid.datasets.values())
     reference = grid.reference.dataset
     assert reference.role == "in_distribution" and reference.name not in grid.ood
     for target in grid.targets:
         assert len(set(grid.ood) - {target}) >= 2, "RI is over several other domains"
     for model in grid.models:
         assert grid.head(model) == "fitted"
-    schedules = {method.schedule for method in grid.methods.values() if method.trains}
-    assert schedules == {"adamw"} and grid.family.limits
+    recipes = {method.recipe for method in grid.methods.values() if method.trains}
+    assert recipes == {"adamw"} and grid.family.limits
     assert "not swept" in grid.family.limits
 
 
@@ -104,7 +104,7 @@ def test_every_model_that_lists_a_family_has_a_head_for_it(family):
     catalog = Catalog([CATALOG])
     write_lock(catalog)
     models = grid_of(catalog, family, models="all").models
-    assert set(catalog.families[family].defaults["models"]) < set(models)
+    assert set(catalog.families[family].defaults.models) < set(models)
 
 
 @each_family
@@ -113,7 +113,7 @@ def test_domains_of_a_family_are_disjoint_rows_of_one_commit(catalog, family):
     sources = [source_of(catalog, dataset) for dataset in datasets]
     commits = {(source["kind"], source["repo"], source["revision"]) for source in sources}
     hub_family = HUB_FAMILIES[family]
-    assert commits == {(KIND, hub_family.repo, hub_family.commit)}
+    assert commits == {(HF_DATASETS, hub_family.repo, hub_family.commit)}
     domains = []
     for dataset, source in zip(datasets, sources, strict=True):
         ((column, domain),) = dataset.settings["where"].items()
@@ -142,7 +142,7 @@ def test_entries_read_each_domain_of_a_repository_with_these_columns(catalog, fa
         assert labels == dict.fromkeys(range(len(space.keys)), expected)
         rows += [f"{split}/{item.image_id}" for item in items]
         objects = {item.object_id for item in items}
-        if dataset.settings["objects"] is None:
+        if dataset.settings.get("objects") is None:
             assert len(objects) == len(items)
         else:
             assert objects <= {f"{dataset.name}/{patient}" for patient in range(PATIENTS)}
@@ -205,7 +205,7 @@ def test_without_lock_and_hub_a_family_stops_with_a_sentence(family, monkeypatch
         grid_of(catalog, family)
     message = str(error.value)
     first = next(iter(datasets_of(catalog, family)))
-    assert message.startswith(f"datasets.yaml, {first} (not yet fetched by us): {KIND}:")
+    assert message.startswith(f"datasets.yaml, {first} (not yet fetched by us): {HF_DATASETS}:")
     assert "the hub can't be reached" in message and "`make dataset-records`" in message
     assert "\n" not in message and message.count(". ") == 0
     assert not Path(LOCK).exists()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rib.base.errors import UserError
+from rib.config.config import config_of
 from rib.config.geometry import Geometry
-from rib.config.schema import validated
 from rib.data import images
 from rib.data.images import CorruptImageError, decode, fit_on_white, resize_and_crop
 from rib.data.layouts.iconify import render
@@ -218,7 +218,7 @@ def test_a_photo_of_too_many_pixels_is_refused_by_its_header(peak, image_of, siz
 
 
 def test_limits_outside_of_snakemake_are_the_defaults_of_config():
-    default_config = validated({}, "config", "config.yaml")
+    default_config = config_of({}, "config.yaml")
     limit_of_variable = {}
     for name, limit in default_config["limits"].items():
         limit_of_variable[f"RIB_{name.upper()}"] = limit

@@ -20,7 +20,15 @@ from tiny.architectures import ARCHITECTURES
 from tiny.changed import replace
 from tiny.methods import CATALOG
 from tiny.tiers import first
-from tiny.training import TRAINING, normalised, random_images, task_of, trained, trained_by_hand
+from tiny.training import (
+    TRAINING,
+    normalised,
+    random_images,
+    task_of,
+    trained,
+    trained_by_hand,
+    with_defaults,
+)
 
 LR = 0.01
 WEIGHT = 10.0
@@ -123,7 +131,7 @@ def assert_sixteen_steps_descend_the_distance(network, target, weight, features,
         return weight * distance_by_hand(features, smallest, model, network, pixels[rows])
 
     # when
-    method = FeatureDistance(lr=LR, weight=weight)
+    method = with_defaults(FeatureDistance, lr=LR, weight=weight)
     model, history = trained(method, network, target, EIGHT_EPOCHS)
     history_by_hand = trained_by_hand(
         by_hand, pixels, target.labels, target.space, LR, EIGHT_EPOCHS, 0, penalty
@@ -221,9 +229,9 @@ def test_without_a_weight_it_is_full_fine_tuning(name):
     target = random_images(side=architecture.size)
     # when
     torch.manual_seed(0)
-    fine_tuned, _ = trained(FullFineTuning(lr=LR), network, target)
+    fine_tuned, _ = trained(with_defaults(FullFineTuning, lr=LR), network, target)
     torch.manual_seed(0)
-    without_weight, _ = trained(FeatureDistance(lr=LR, weight=0.0), network, target)
+    without_weight, _ = trained(with_defaults(FeatureDistance, lr=LR, weight=0.0), network, target)
     # then
     tensors = without_weight.state_dict()
     assert fine_tuned.state_dict().keys() == tensors.keys()
@@ -233,7 +241,7 @@ def test_without_a_weight_it_is_full_fine_tuning(name):
 
 def method_on(network, images, weight=WEIGHT):
     """The method, set up with a copy of a network and with images as its target."""
-    method = FeatureDistance(lr=LR, weight=weight)
+    method = with_defaults(FeatureDistance, lr=LR, weight=weight)
     method.setup(task_of(copy.deepcopy(network), images))
     return method
 
@@ -268,9 +276,9 @@ def test_augmented_images_are_compared_with_the_pretrained_features_of_the_same_
     network, target
 ):
     # given
-    method = FeatureDistance(lr=LR, weight=WEIGHT)
+    method = with_defaults(FeatureDistance, lr=LR, weight=WEIGHT)
     task = task_of(copy.deepcopy(network), target)
-    inputs = task.target.inputs
+    inputs = task.target
     inputs.augmentation = Augmentation(recipe_transform(["flip", "crop"], 64), 0)
     inputs.epoch = 1
     method.setup(task)
@@ -324,9 +332,9 @@ def test_channels_of_zeros_stay_zero():
 
 
 def test_a_setting_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="weight is -1e-09; set"):
-        FeatureDistance(lr=0.1, weight=-1e-9)
-    assert FeatureDistance(lr=0.1, weight=0).weight == 0
+    with pytest.raises(ValueError, match="weight\n.*should be greater .*-1e-09"):
+        with_defaults(FeatureDistance, lr=0.1, weight=-1e-9)
+    assert with_defaults(FeatureDistance, lr=0.1, weight=0).weight == 0
 
 
 def gradients_of_penalty(network, images, checkpointing):

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from rib.data.stored_array import ArrayReader
-from rib.models import inputs as models_inputs
+from rib.models import images as models_images
 from rib.models.augmentation import Augmentation, recipe_transform
-from rib.models.inputs import Inputs, in_batches, slices
-from tiny.training import CPU, HALF, random_images
+from rib.models.images import in_batches, slices
+from tiny.training import images_of_pixels, random_images
 from tiny.waiting import wait_until
 
 BATCHES = [np.array([4, 0, 2]), np.array([1, 3]), np.array([5, 9, 8]), np.array([7, 6])]
@@ -34,7 +34,7 @@ def test_pixels_do_not_depend_on_what_was_expected(stored, names):
     mapped, images = stored
 
     def inputs_of(array):
-        inputs = Inputs(array, HALF, HALF, CPU)
+        inputs = images_of_pixels(array)
         if names:
             inputs.augmentation = Augmentation(recipe_transform(names, 8), seed=3)
             inputs.epoch = 1
@@ -52,9 +52,8 @@ def test_pixels_do_not_depend_on_what_was_expected(stored, names):
 
 def test_random_numbers_of_training_are_not_drawn_by_another_thread(stored):
     mapped, _ = stored
-    inputs = Inputs(
-        mapped, HALF, HALF, CPU, augmentation=Augmentation(recipe_transform(["crop"], 8), seed=3)
-    )
+    inputs = images_of_pixels(mapped)
+    inputs.augmentation = Augmentation(recipe_transform(["crop"], 8), seed=3)
     inputs.epoch = 0
     inputs.expect(BATCHES)
     torch.manual_seed(1)
@@ -84,7 +83,7 @@ class Recorded:
 def test_each_batch_is_read_once_and_not_before_one_is_asked_for(stored):
     _, images = stored
     recorded = Recorded(images)
-    inputs = Inputs(recorded, HALF, HALF, CPU)
+    inputs = images_of_pixels(recorded)
     inputs.expect(BATCHES)
     assert recorded.reads == []
     for rows in BATCHES:
@@ -95,10 +94,10 @@ def test_each_batch_is_read_once_and_not_before_one_is_asked_for(stored):
 
 
 def test_few_batches_are_in_memory(stored, monkeypatch):
-    monkeypatch.setattr(models_inputs, "LOOK_AHEAD", 1)
+    monkeypatch.setattr(models_images, "LOOK_AHEAD", 1)
     _, images = stored
     recorded = Recorded(images)
-    inputs = Inputs(recorded, HALF, HALF, CPU)
+    inputs = images_of_pixels(recorded)
     inputs.expect(BATCHES)
     first_batch, *_ = BATCHES
     inputs[first_batch]
@@ -115,7 +114,7 @@ def test_an_error_of_a_read_is_told_where_the_batch_is_asked_for(stored):
             return super().__getitem__(rows)
 
     _, images = stored
-    inputs = Inputs(Broken(images), HALF, HALF, CPU)
+    inputs = images_of_pixels(Broken(images))
     inputs.expect(BATCHES)
     first_batch, batch_with_photo_3, *_ = BATCHES
     inputs[first_batch]
@@ -134,9 +133,9 @@ def test_loading_and_computing_overlap(stored):
         assert wait_until(lambda: len(recorded.reads) >= next_batch, 60), "not read ahead"
         return mean_of_pixels(pixels)
 
-    outputs = in_batches(computed, Inputs(recorded, HALF, HALF, CPU), 2, "test")
+    outputs = in_batches(computed, images_of_pixels(recorded), 2, "test")
     assert len(recorded.reads) == 5
-    all_at_once = in_batches(mean_of_pixels, Inputs(images, HALF, HALF, CPU), 10, "test")
+    all_at_once = in_batches(mean_of_pixels, images_of_pixels(images), 10, "test")
     torch.testing.assert_close(outputs, all_at_once)
 
 
@@ -148,7 +147,7 @@ def mean_of_pixels(pixels):
 def test_what_was_opened_to_read_ahead_is_closed_with_the_inputs(stored):
     """Without Python's collector of circles, which may come much later."""
     mapped, _ = stored
-    inputs = Inputs(mapped, HALF, HALF, CPU)
+    inputs = images_of_pixels(mapped)
     inputs.expect(slices(len(inputs), 4))
     assert len(inputs[slice(0, 4)]) == 4
     no_longer_used = weakref.ref(inputs)
@@ -178,8 +177,8 @@ def test_rows_and_bytes_of_a_file_are_those_of_the_array(stored):
 def test_a_part_of_a_mapped_array_is_read_as_an_array(stored):
     mapped, images = stored
     rows = np.array([2, 0])
-    last = Inputs(mapped[3:], HALF, HALF, CPU)
-    assert torch.equal(last[rows], Inputs(images[3:], HALF, HALF, CPU)[rows])
+    last = images_of_pixels(mapped[3:])
+    assert torch.equal(last[rows], images_of_pixels(images[3:])[rows])
 
 
 def test_an_array_in_the_order_of_fortran_is_read_as_an_array(stored, tmp_path):
@@ -188,7 +187,7 @@ def test_an_array_in_the_order_of_fortran_is_read_as_an_array(stored, tmp_path):
     np.save(tmp_path / "fortran.npy", np.asfortranarray(images))
     mapped = np.load(tmp_path / "fortran.npy", mmap_mode="r")
     rows = np.array([2, 0])
-    assert torch.equal(Inputs(mapped, HALF, HALF, CPU)[rows], Inputs(images, HALF, HALF, CPU)[rows])
+    assert torch.equal(images_of_pixels(mapped)[rows], images_of_pixels(images)[rows])
 
 
 def test_a_file_that_was_cut_is_an_error(stored):

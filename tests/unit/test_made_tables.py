@@ -20,7 +20,7 @@ def test_a_job_writes_tables_with_the_fit_of_their_runs_and_texts_as_they_are(
     analysis = ModuleType("some_analysis")
     analysis.tables = lambda inputs: {"one": rows, "other": rows, "note.md": inputs.params["note"]}
     monkeypatch.setitem(sys.modules, "some_analysis", analysis)
-    fit = "model,method,target,size,seed,fit,unfinished\nm,ft,t,all,0,90.0,yes\n"
+    fit = "model,method,target,size,seed,fit,underfitted\nm,ft,t,all,0,90.0,yes\n"
     (tmp_path / "fit.csv").write_text(fit)
     inputs = Inputs({"fit": str(tmp_path / "fit.csv")}, {"note": "N"})
     # when
@@ -28,7 +28,7 @@ def test_a_job_writes_tables_with_the_fit_of_their_runs_and_texts_as_they_are(
     make_tables("some_analysis", inputs, outputs, "c", without_fit=["other"])
     # then
     assert outputs["one.csv"].read_text() == (
-        "model,method,x,conditions,fit,unfinished\nm,ft,0.500000,c,90.000000,1\n"
+        "model,method,x,conditions,fit,underfitted\nm,ft,0.500000,c,90.000000,1\n"
     )
     assert outputs["other.csv"].read_text() == "model,method,x,conditions\nm,ft,0.500000,c\n"
     assert outputs["note.md"].read_text() == "N"

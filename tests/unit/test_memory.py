@@ -7,9 +7,9 @@ import pytest
 from rib.base.errors import UserError
 from rib.config import memory
 from rib.config.catalog import Catalog
+from rib.config.config import config_of
 from rib.config.grid import resolve_grid
 from rib.config.memory import NetworkMemory
-from rib.config.schema import validated
 from tiny.project import ROOT
 
 TABLE = """architecture,side,fp32,bf16,checkpointed_fp32,checkpointed_bf16
@@ -32,7 +32,7 @@ def memory_of(tmp_path):
     def memory_of(**settings):
         config = {"family": "imagenet", "models": [VIT], "methods": ["ft"], **settings}
         catalog = Catalog([ROOT / "workflow/catalog", tmp_path])
-        return NetworkMemory(resolve_grid(validated(config, "config", "test"), catalog))
+        return NetworkMemory(resolve_grid(config_of(config, "test"), catalog))
 
     return memory_of
 

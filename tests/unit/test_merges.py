@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import math
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,34 +19,32 @@ from torch import nn
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.catalog import Catalog
-from rib.config.grid import resolve_grid
+from rib.base.plugins import LIBRARY
 from rib.config.run import Run
-from rib.config.schema import validated
-from rib.config.settings import LIBRARY, constant, takes_fisher
 from rib.data.view import DatasetFiles
 from rib.evaluation.fisher import compute_fisher
 from rib.evaluation.networks import (
     NetworkState,
+    RunNetworks,
     merged_states,
+    mixture_of_run,
     states_as_json,
     states_from_json,
 )
-from rib.evaluation.run_on_dataset import RunOnDataset
-from rib.evaluation.settings import MergeSettings
+from rib.evaluation.settings import FisherSettings, MergeSettings
 from rib.methods import dare, dawin, task_arithmetic, ties
 from rib.methods.base import Task
 from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.output_ensemble import OutputEnsemble
 from rib.models.checkpoint import StatesToMerge, apply, read_tensors, xor_compress
-from rib.models.class_logits import class_members
-from rib.models.inputs import Images, Inputs
+from rib.models.images import Images
 from rib.models.merge import Merge
 from rib.models.network import load
 from rib.models.state import network_in_state
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny.changed import replace
 from tiny.training import (
+    CODE,
     COMPUTE,
     CPU,
     MEAN,
@@ -59,6 +58,7 @@ from tiny.training import (
     resnet,
     rows_of,
     split_file,
+    with_defaults,
 )
 
 RUN = "m/t/x/all/0"
@@ -337,10 +337,10 @@ def test_dares_masks_depend_on_run_and_parent_alone(network, merge):
 def test_dare_of_everything_is_task_arithmetic(network, merge, tmp_path):
     states = moved_states(network, "pqr")
     merged_state = merge("dare", states, density=1.0)
-    weights = task_arithmetic.weights(list(states), scaling=0.4)
-    assert weights == {"pretrained": pytest.approx(-0.2), "p": 0.4, "q": 0.4, "r": 0.4}
+    coefficients = task_arithmetic.coefficients(list(states), scaling=0.4)
+    assert coefficients == {"pretrained": pytest.approx(-0.2), "p": 0.4, "q": 0.4, "r": 0.4}
     checkpoints = {parent: tmp_path / f"{parent}.safetensors" for parent in states}
-    by_task_arithmetic = apply(copy.deepcopy(network), weights, checkpoints)
+    by_task_arithmetic = apply(copy.deepcopy(network), coefficients, checkpoints)
     torch.testing.assert_close(merged_state, by_task_arithmetic.state_dict())
 
 
@@ -383,8 +383,8 @@ def test_the_average_of_equal_states_is_that_state(network, merge, tmp_path, nam
     if name == "soup":
         merge("ties", states)  # writes the checkpoints
         checkpoints = {parent: tmp_path / f"{parent}.safetensors" for parent in states}
-        weights = dict.fromkeys(states, 1 / 3)
-        merged_state = apply(copy.deepcopy(network), weights, checkpoints).state_dict()
+        coefficients = dict.fromkeys(states, 1 / 3)
+        merged_state = apply(copy.deepcopy(network), coefficients, checkpoints).state_dict()
     else:
         merged_state = merge(name, states, fisher_for(name, network, "pqr"))
     for tensor_name, tensor in state.items():
@@ -423,10 +423,10 @@ def test_peft_agrees(density):
     expected = merged_by_peft(merge_utils.ties, states, start, weight=0.7, density=density)
     torch.testing.assert_close(by_ties, expected)
 
-    weights = task_arithmetic.weights("pqr", scaling=0.4)
-    by_task_arithmetic = weights["pretrained"] * start["a.weight"]
+    coefficients = task_arithmetic.coefficients("pqr", scaling=0.4)
+    by_task_arithmetic = coefficients["pretrained"] * start["a.weight"]
     for parent, state in states.items():
-        by_task_arithmetic = by_task_arithmetic + weights[parent] * state["a.weight"]
+        by_task_arithmetic = by_task_arithmetic + coefficients[parent] * state["a.weight"]
     expected = merged_by_peft(merge_utils.task_arithmetic, states, start, weight=0.4)
     torch.testing.assert_close(by_task_arithmetic, expected)
 
@@ -476,7 +476,7 @@ def test_an_ensembles_outputs_are_finite_where_probabilities_are_not():
     assert OutputEnsemble({"a": sure, "b": sure})(torch.ones(1, 1)).isfinite().all()
 
 
-def dawin_weights(network, states, image):
+def dawin_coefficients(network, states, image):
     """Weight of each state for an image (3,): exp(-entropy) of its prediction, as a share."""
     confidences = []
     for state in states:
@@ -486,13 +486,14 @@ def dawin_weights(network, states, image):
     return [confidence / sum(confidences) for confidence in confidences]
 
 
-def averaged(states, weights):
+def averaged(states, coefficients):
     """Weighted mean of states; what is no floating-point number is that of the first."""
     mean = dict(states[0])
     for name, tensor in states[0].items():
         if tensor.is_floating_point():
             mean[name] = sum(
-                weight * state[name] for weight, state in zip(weights, states, strict=True)
+                coefficient * state[name]
+                for coefficient, state in zip(coefficients, states, strict=True)
             )
     return mean
 
@@ -503,20 +504,22 @@ def test_dawin_averages_the_weights_for_each_image_by_its_entropies(network, mer
 
     ensemble = merge("dawin", parents, form="ensemble")
     with torch.no_grad():
-        weights = ensemble.weights(IMAGES).T
+        coefficients = ensemble.coefficients(IMAGES).T
         logits = ensemble(IMAGES)
         logits_of_image_alone = ensemble(IMAGES[2:3])[0]
 
     states = [start, *parents.values()]
-    expected_weights = [dawin_weights(network, states, image) for image in IMAGES]
-    torch.testing.assert_close(weights, torch.tensor(expected_weights), rtol=1e-4, atol=1e-6)
-    weights_of_pretrained = [of_pretrained for of_pretrained, *_ in expected_weights]
-    assert np.ptp(weights_of_pretrained) > 0.05
-    for image, weights_of_image, logits_of_image in zip(
-        IMAGES, expected_weights, logits, strict=True
+    expected_coefficients = [dawin_coefficients(network, states, image) for image in IMAGES]
+    torch.testing.assert_close(
+        coefficients, torch.tensor(expected_coefficients), rtol=1e-4, atol=1e-6
+    )
+    coefficients_of_pretrained = [of_pretrained for of_pretrained, *_ in expected_coefficients]
+    assert np.ptp(coefficients_of_pretrained) > 0.05
+    for image, coefficients_of_image, logits_of_image in zip(
+        IMAGES, expected_coefficients, logits, strict=True
     ):
         network_for_image = copy.deepcopy(network)
-        network_for_image.load_state_dict(averaged(states, weights_of_image))
+        network_for_image.load_state_dict(averaged(states, coefficients_of_image))
         expected = network_for_image(image[None])[0]
         torch.testing.assert_close(logits_of_image, expected, rtol=1e-4, atol=1e-5)
     # whatever else is in the batch
@@ -544,17 +547,17 @@ def test_dawin_averages_what_only_one_of_its_parents_has_changed(network, merge)
     # when
     ensemble = merge("dawin", parents, form="ensemble")
     with torch.no_grad():
-        weights = ensemble.weights(IMAGES).T.tolist()
+        coefficients = ensemble.coefficients(IMAGES).T.tolist()
         logits = ensemble(IMAGES)
     # then: each of them is the average for the image, of which the pretrained network has its share
     assert sorted(ensemble.averaged_names) == ["b.bias", "b.weight"]
-    for image, (_, weight_p, weight_q), logits_of_image in zip(
-        IMAGES, weights, logits, strict=True
+    for image, (_, coefficient_p, coefficient_q), logits_of_image in zip(
+        IMAGES, coefficients, logits, strict=True
     ):
         network_for_image = copy.deepcopy(network)
         with torch.no_grad():
-            network_for_image.get_parameter("b.bias").add_(weight_p)
-            network_for_image.get_parameter("b.weight").mul_(1 + weight_q)
+            network_for_image.get_parameter("b.bias").add_(coefficient_p)
+            network_for_image.get_parameter("b.weight").mul_(1 + coefficient_q)
             expected = network_for_image(image[None])[0]
         torch.testing.assert_close(logits_of_image, expected, rtol=1e-4, atol=1e-5)
 
@@ -565,7 +568,7 @@ def test_what_cannot_be_merged_is_refused_in_a_sentence(network, merge):
         f"padding_prompt.{side}": torch.ones(3, 1, 1) for side in ("top", "bottom", "left", "right")
     }
     with pytest.raises(
-        UserError, match=r"^model_stock\.py: it merges at least 2 parents, but there is 1; .*\.$"
+        UserError, match=r"^model_stock\.py: it merges at least two parents, but there is 1; .*\.$"
     ):
         merge("model_stock", {"p": tuned})
     prompt_is_no_weights = r"^'vp' trains a padding prompt, which can't be merged with weights\.$"
@@ -579,68 +582,38 @@ def test_what_cannot_be_merged_is_refused_in_a_sentence(network, merge):
         merge("dare", {"p": {"other": torch.ones(1)}})
 
 
-@pytest.mark.parametrize(
-    ("method", "setting", "value", "range_"),
-    [
-        ("ties", "density", 0, "a number above 0 and at most 1"),
-        ("ties", "density", 1.01, "a number above 0 and at most 1"),
-        ("dare", "density", [0.5, -0.1], "a number above 0 and at most 1"),
-        ("ties", "scaling", 0, "a number above 0"),
-        ("task_arithmetic", "scaling", -0.3, "a number above 0"),
-        ("fisher", "fisher_images", 0, "a whole number from 1"),
-    ],
-)
-def test_settings_out_of_range_are_refused_before_anything_runs(
-    pytestconfig, method, setting, value, range_
-):
-    catalog = Catalog([pytestconfig.rootpath / "workflow/catalog"])
-    choices = {
-        "family": "emoji",
-        "methods": [method],
-        "method_settings": {method: {setting: value}},
-    }
-    with pytest.raises(UserError, match=f"{method}: the setting '{setting}' is .*; give {range_}"):
-        resolve_grid(validated(choices, "config", "config.yaml"), catalog)
-
-
-def test_an_algorithm_says_what_it_needs():
-    assert takes_fisher(file_of("fisher"))
-    for name in ("ties", "soup", "dawin"):
-        assert not takes_fisher(file_of(name))
-    assert constant(file_of("model_stock"), "FEWEST_PARENTS", 1) == 2
-    assert constant(file_of("ties"), "FEWEST_PARENTS", 1) == 1
+def test_an_entry_says_what_a_merge_needs(catalog):
+    assert catalog.methods["model_stock"].fewest_parents == 2
+    assert catalog.methods["ties"].fewest_parents == 1
+    assert catalog.methods["dawin"].most_images == 100_000
+    assert catalog.methods["ties"].most_images is None
 
 
 @pytest.mark.parametrize("form", ["merge", "ensemble"])
 def test_a_manifest_names_the_algorithm_of_a_merge_and_no_file(tmp_path, form):
     settings = {"density": 0.5}
     parents = ["ft, seed 1"]
-    merge = MergeSettings(form=form, algorithm="any/where/mine.py", settings={"x": settings})
+    algorithm = str(tmp_path / "mine.py")
+    Path(algorithm).write_text(f"def {form}(states, *, density: float): ...\n")
+    merge = MergeSettings(form=form, algorithm=algorithm, settings={"x": settings})
     run = Run("m", "t", "x", "all", 3)
 
     (state,) = merged_states(run, parents, merge, [tmp_path / "f"])
 
     made_of = {"form": form, "settings": settings, "parents": parents, "run": str(run)}
-    assert state.weights == Merge(
-        algorithm="any/where/mine.py", fisher={"ft, seed 1": tmp_path / "f"}, **made_of
+    assert state.mixture == Merge(
+        algorithm=algorithm, fisher={"ft, seed 1": tmp_path / "f"}, **made_of
     )
     stored = states_as_json([state])
     assert stored == [{"method": "x", "alpha": None, "merge": {**made_of, "algorithm": "mine"}}]
     assert states_from_json(stored) == [("x", None, Merge(algorithm="mine", **made_of))]
 
 
-def source_of(model, images, states, checkpoints, tmp_path):
-    """States of a run, to be run on the training images of a split of 20 images.
-
-    Args:
-        model: folder of the model.
-        images: folder of the prepared images.
-        states: of the run.
-        checkpoints: of which they are merged, by method.
-    """
-    files = DatasetFiles("t", images, split=split_file(tmp_path / "split.parquet", 20))
-    run = Run("m", "t", "ft", "all", 4)
-    return RunOnDataset(run, states, checkpoints, model, files, VIEW, 4, COMPUTE)
+def fisher_settings(**settings):
+    """Settings of a job that computes Fisher information."""
+    return FisherSettings(
+        view=VIEW, evaluation_batch_size=4, compute=COMPUTE, code=CODE, **settings
+    )
 
 
 def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
@@ -652,17 +625,19 @@ def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
     tuned.fc.weight.data += 0.1 * torch.randn(tuned.fc.weight.shape, generator=generator)
     checkpoint = tmp_path / "ft.safetensors"
     safetensors.torch.save_file({"fc.weight": tuned.fc.weight.detach()}, checkpoint)
-    source = source_of(
+    networks = RunNetworks(
         model_folder(tmp_path / "model", network),
-        prepared_folder(tmp_path / "set", dataset),
         [NetworkState("ft", None, {"ft": 1.0})],
         {"ft": checkpoint},
-        tmp_path,
     )
+    target = prepared_folder(tmp_path / "set", dataset)
+    split = split_file(tmp_path / "split.parquet", 20)
     # when
     compute_fisher(
-        source=source,
-        fisher_images=3,
+        run=Run("m", "t", "ft", "all", 4),
+        networks=networks,
+        dataset=DatasetFiles("t", target, split=split),
+        settings=fisher_settings(fisher_images=3),
         fisher=tmp_path / "fisher.safetensors",
         manifest=tmp_path / "manifest.json",
     )
@@ -690,8 +665,7 @@ def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
 
 def images_of(dataset):
     """What a method sees of a dataset, with the model's own normalisation."""
-    inputs = Inputs(dataset.images, MEAN, STD, CPU)
-    return Images(inputs, torch.from_numpy(dataset.labels), class_members(dataset.space, CPU))
+    return Images(dataset, {"mean": MEAN, "std": STD}, CPU)
 
 
 @pytest.mark.parametrize("kind", ["sampled", "empirical"])
@@ -704,28 +678,22 @@ def test_ewc_with_fisher_information_from_a_job_of_its_own_trains_to_the_same_by
     target = random_images(10, 32, seed=2)
     files = DatasetFiles("reference", prepared_folder(tmp_path / "proxy", proxy))
     run = Run("m", "none", "pretrained", "all", 4)
-    source = RunOnDataset(
-        run,
-        [NetworkState("pretrained", None, {"pretrained": 1.0})],
-        {},
-        folder,
-        files,
-        VIEW,
-        4,
-        COMPUTE,
-    )
+    states = [NetworkState("pretrained", None, {"pretrained": 1.0})]
     stored = tmp_path / "fisher.safetensors"
     compute_fisher(
-        source=source,
-        fisher_images=5,
+        run=run,
+        networks=RunNetworks(folder, states, checkpoints={}),
+        dataset=files,
+        settings=fisher_settings(fisher_images=5, kind=kind),
         fisher=stored,
         manifest=tmp_path / "manifest.json",
-        kind=kind,
     )
 
     # When: EWC computes it itself, and when it gets it and has no proxy
     def train_ewc(reference, fisher):
-        algorithm = ElasticWeightConsolidation(lr=0.01, weight=10.0, fisher=kind, fisher_images=5)
+        algorithm = with_defaults(
+            ElasticWeightConsolidation, lr=0.01, weight=10.0, fisher=kind, fisher_images=5
+        )
         task = Task(copy.deepcopy(network), images_of(target), reference, 4, fisher=fisher)
         algorithm.setup(task)
         run = Run("m", "t", "x", "all", 4)
@@ -765,17 +733,12 @@ def test_a_merge_is_fused_for_evaluation_and_an_ensemble_is_not_and_has_no_singl
     assert not networks.training
     assert batch_norms(networks)
 
-    of_merge = source_of(
-        folder, tmp_path, [NetworkState("ties", None, merge)], checkpoints, tmp_path
-    )
-    of_ensemble = source_of(
-        folder, tmp_path, [NetworkState("dawin", None, ensemble)], checkpoints, tmp_path
-    )
-    assert of_merge.weights is merge
+    run = Run("m", "t", "ties", "all", 4)
+    assert mixture_of_run(run, [NetworkState("ties", None, merge)]) is merge
     with pytest.raises(
         UserError, match=r"an ensemble has several networks; choose a method with one\.$"
     ):
-        _ = of_ensemble.weights
+        mixture_of_run(run, [NetworkState("dawin", None, ensemble)])
 
 
 def test_tensors_are_read_when_they_are_asked_for(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 from rib.analyses.over_targets import over_targets_table
 from rib.base.errors import UserError
+from rib.base.settings import to_params
 from rib.config.run import RUN_COLUMNS, Run, parent_of
 from rib.evaluation.networks import merged_states
 from rib.evaluation.settings import MergeSettings
@@ -26,7 +27,13 @@ from tiny.grids import grid, project_catalog
 from tiny.tables import write
 from tiny.training import RUN
 
-SOUP = {"algorithm": "soup", "recipes": None, "settings": {}}  # an entry of the catalogue
+# An entry of the catalogue.
+SOUP = {
+    "algorithm": "soup",
+    "form": "coefficients",
+    "recipes": None,
+    "settings": {"pretrained": True},
+}
 # Choices of config.
 TWO = {"models": ["efficientnet_lite0"], "targets": ["noto", "openmoji"], "seeds": [4, 2]}
 SWEEP = {"ft": {"lr": [0.1, 0.2]}}  # of method_settings
@@ -151,7 +158,7 @@ def test_a_parent_without_a_sweep_is_a_variant_of_a_merge_over_variants(with_ent
 def test_a_recipe_that_is_not_swept_has_no_merge_over_variants(with_entries):
     # given
     recipes = {"paper": {"ft": {"lr": [0.1, 0.2]}}, "adamw": {"ft": {"lr": 0.3}}}
-    defaults = {**grid().family.defaults, "targets": ["my_set"]}
+    defaults = {**to_params(grid().family.defaults), "targets": ["my_set"]}
     catalog = with_entries(
         families={"mine": {"recipes": recipes, "defaults": defaults}},
         datasets={"my_set": {"family": "mine"}},
@@ -263,13 +270,16 @@ def test_merges_over_targets_are_scored_on_what_counts_in_ri(with_entries):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"algorithm": "ft", "over": "seeds"}, "methods.yaml, mine: over is only for merges"),
         (
-            {"over": "targets", "algorithm": "greedy_soup"},
+            {"algorithm": "ft", "form": "finetune", "over": "seeds"},
+            "methods.yaml, mine: over is only for merges",
+        ),
+        (
+            {"over": "targets", "algorithm": "greedy_soup", "form": "select"},
             "mine: over: targets is not for a select",
         ),
         (
-            {"over": "targets", "algorithm": "wise_ft_curve", "settings": {"steps": 2}},
+            {"over": "targets", "algorithm": "wise_ft_curve", "form": "curve"},
             "mine: over: targets is not for a curve",
         ),
         ({"over": "runs"}, "methods.yaml: .*'mine.over' is 'runs'"),
@@ -289,7 +299,7 @@ def test_a_sweep_of_a_parent_of_a_merge_over_targets_is_nothing_to_select():
     assert chosen.selection.variants == {"ft": ["ft-lr0.1", "ft-lr0.2"]}
 
 
-# Weights
+# Coefficients
 
 
 KEYS = ["ft, seed 0", "ft, seed 1", "ft, seed 2"]
@@ -297,12 +307,12 @@ KEYS = ["ft, seed 0", "ft, seed 1", "ft, seed 2"]
 
 def test_the_pretrained_model_is_an_ingredient_of_a_soup_or_not():
     third = 1 / 3
-    assert soup.weights(KEYS, pretrained=False) == {
+    assert soup.coefficients(KEYS, pretrained=False) == {
         "ft, seed 0": third,
         "ft, seed 1": third,
         "ft, seed 2": third,
     }
-    assert soup.weights(KEYS) == {
+    assert soup.coefficients(KEYS, pretrained=True) == {
         "pretrained": 0.25,
         "ft, seed 0": 0.25,
         "ft, seed 1": 0.25,
@@ -331,16 +341,16 @@ def test_recipe_1_is_that_of_the_paper():
         "a b c": 0.91,
     }
 
-    def accuracy(weights):
-        """Of a soup, whose weights are equal and add up to 1."""
-        equal_weight = 1 / len(weights)
-        assert list(weights.values()) == pytest.approx([equal_weight] * len(weights))
-        return accuracy_by_soup[" ".join(sorted(weights))]
+    def accuracy(coefficients):
+        """Of a soup, whose coefficients are equal and add up to 1."""
+        equal_coefficient = 1 / len(coefficients)
+        assert list(coefficients.values()) == pytest.approx([equal_coefficient] * len(coefficients))
+        return accuracy_by_soup[" ".join(sorted(coefficients))]
 
     # when
-    weights = greedy_soup.select(["a", "b", "c", "d"], accuracy, pretrained=False)
+    coefficients = greedy_soup.select(["a", "b", "c", "d"], accuracy, pretrained=False)
     # then
-    assert weights == {"b": 1 / 3, "c": 1 / 3, "a": 1 / 3}
+    assert coefficients == {"b": 1 / 3, "c": 1 / 3, "a": 1 / 3}
 
 
 def users_merge(folder, source, **settings):
@@ -352,33 +362,36 @@ def users_merge(folder, source, **settings):
     """
     algorithm = folder / "mine.py"
     algorithm.write_text(source)
-    merge = MergeSettings(form="weights", algorithm=str(algorithm), settings={"mine": settings})
+    merge = MergeSettings(
+        form="coefficients", algorithm=str(algorithm), settings={"mine": settings}
+    )
     (state,) = merged_states(RUN, KEYS, merge)
-    return state.weights
+    return state.mixture
 
 
 # Algorithms of users: their source.
 LISTED = (
-    "def weights(parents, *, weights: list):\n"
-    "    return {key: weights[i] for i, key in enumerate(parents)}\n"
+    "def coefficients(parents, *, coefficients: list):\n"
+    "    return {key: coefficients[i] for i, key in enumerate(parents)}\n"
 )
 STRICT = (
-    "def weights(parents, *, weights: list):\n    return dict(zip(parents, weights, strict=True))\n"
+    "def coefficients(parents, *, coefficients: list):\n"
+    "    return dict(zip(parents, coefficients, strict=True))\n"
 )
-OF_ANOTHER_METHOD = "def weights(parents, *, weights):\n    return {'ft': 1.0}\n"
+OF_ANOTHER_METHOD = "def coefficients(parents, *, coefficients):\n    return {'ft': 1.0}\n"
 
 
-def test_weights_of_a_users_merge_are_by_key(tmp_path):
-    weights = users_merge(tmp_path, STRICT, weights=[0.5, 0.25, 0.25])
-    assert weights == {"ft, seed 0": 0.5, "ft, seed 1": 0.25, "ft, seed 2": 0.25}
+def test_coefficients_of_a_users_merge_are_by_key(tmp_path):
+    coefficients = users_merge(tmp_path, STRICT, coefficients=[0.5, 0.25, 0.25])
+    assert coefficients == {"ft, seed 0": 0.5, "ft, seed 1": 0.25, "ft, seed 2": 0.25}
 
 
 @pytest.mark.parametrize(
-    ("source", "weights", "message"),
+    ("source", "coefficients", "message"),
     [
         (LISTED, [0.5, 0.5], "mine.py: list index out of range; correct the method's entry."),
         (STRICT, [0.5, 0.5], "mine.py: zip.*; correct the method's entry."),
-        (STRICT, [0.5, 0.5, 0.5], "mine.py: the weights add up to 1.5, not 1; correct it."),
+        (STRICT, [0.5, 0.5, 0.5], "mine.py: the coefficients add up to 1.5, not 1; correct it."),
         (
             OF_ANOTHER_METHOD,
             [],
@@ -388,16 +401,16 @@ def test_weights_of_a_users_merge_are_by_key(tmp_path):
     ],
     ids=["too short", "zipped", "sum", "unknown"],
 )
-def test_what_is_wrong_with_a_users_merge_is_one_sentence(tmp_path, source, weights, message):
+def test_what_is_wrong_with_a_users_merge_is_one_sentence(tmp_path, source, coefficients, message):
     with pytest.raises(UserError, match=f"^{message}$"):
-        users_merge(tmp_path, source, weights=weights)
+        users_merge(tmp_path, source, coefficients=coefficients)
 
 
 # What is made of the runs
 
 
-@pytest.mark.parametrize(("lowest_fit", "unfinished"), [(0.94, "yes"), (0.96, "no")])
-def test_a_merge_is_unfinished_if_one_of_all_its_parents_is(lowest_fit, unfinished):
+@pytest.mark.parametrize(("lowest_fit", "underfitted"), [(0.94, "yes"), (0.96, "no")])
+def test_a_merge_is_underfitted_if_one_of_all_its_parents_is(lowest_fit, underfitted):
     """A parent whose method need not fit its training images has no say."""
     # given
     merge = Run("m", "a", "soup", "all", 0)
@@ -413,7 +426,7 @@ def test_a_merge_is_unfinished_if_one_of_all_its_parents_is(lowest_fit, unfinish
     table = fit_table({merge: fit_of_parents}, accuracy, rule)
     # then
     (row,) = table.to_dict("records")
-    assert row["unfinished"] == unfinished
+    assert row["underfitted"] == underfitted
     assert row["fit"] == 80.0
 
 
@@ -489,7 +502,7 @@ def random_rows(run, datasets, rng):
 
 @pytest.fixture
 def over_targets(tmp_path):
-    """The merge of seed 1 has a parent whose training is unfinished.
+    """The merge of seed 1 has a parent whose run is underfitted.
 
     The rate of the parents was not chosen for the network.
     """
@@ -586,7 +599,9 @@ def test_merges_over_targets_are_scored_on_what_was_not_trained_on_over_the_same
         assert line.ci_high == pytest.approx(high, abs=1e-5)
 
 
-def test_a_merge_over_targets_is_marked_if_a_parent_is_unfinished_or_has_another_rate(over_targets):
+def test_a_merge_over_targets_is_marked_if_a_parent_is_underfitted_or_has_another_rate(
+    over_targets,
+):
     marks_of_seeds = over_targets.table.set_index("seed")
-    assert marks_of_seeds["unfinished"].to_dict() == {0: 0, 1: 1}
+    assert marks_of_seeds["underfitted"].to_dict() == {0: 0, 1: 1}
     assert marks_of_seeds["other_rate"].to_dict() == {0: 1, 1: 1}

@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
 from rib.base.errors import UserError
-from rib.config.settings import LIBRARY
-from rib.methods import greedy_soup, load_algorithm, lwf, soup, wise_ft, wise_ft_selected
+from rib.base.plugins import LIBRARY
+from rib.config.settings import DEFAULTS_OF_TRAINING
+from rib.methods import greedy_soup, lwf, soup, wise_ft, wise_ft_selected
+from rib.methods.base import load_algorithm
 from rib.methods.digrap import DirectionalGradientProjection
 from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.ft import FullFineTuning
@@ -47,6 +49,7 @@ from tiny.training import (
     settings_of,
     task_of,
     trained,
+    with_defaults,
 )
 
 # Settings of algorithms.
@@ -111,11 +114,11 @@ def cross_entropy_by_hand(logits, dataset, rows):
 
 def test_linear_probe_on_stored_features_equals_training_through_the_network(network, target):
     # given
-    probe = LinearProbing(lr=0.1)
-    probe_of_images = LinearProbing(lr=0.1)
+    probe = with_defaults(LinearProbing, lr=0.1)
+    probe_of_images = with_defaults(LinearProbing, lr=0.1)
 
     def logits_through_the_network(rows):
-        return probe_of_images.model(probe_of_images.inputs[rows])
+        return probe_of_images.model(probe_of_images.images[rows])
 
     probe_of_images.logits = logits_through_the_network
     # when
@@ -132,13 +135,13 @@ def test_lwf_adds_the_divergence_from_the_pretrained_logits(network, target):
     # given
     weight = 0.7
     temperature = 3.0
-    algorithm = LearningWithoutForgetting(
-        lr=0.1, temperature=temperature, weight=weight, distil="all"
+    algorithm = with_defaults(
+        LearningWithoutForgetting, lr=0.1, temperature=temperature, weight=weight, distil="all"
     )
     set_up(algorithm, network, target)
     rows = np.array([2, 0, 7])
     with torch.no_grad():
-        teacher = network(algorithm.inputs[rows])
+        teacher = network(algorithm.images[rows])
     student = (teacher + noise(*teacher.shape)).requires_grad_()
     # when
     penalty = algorithm.penalty(rows, student)
@@ -163,7 +166,9 @@ def test_lwf_is_taught_by_the_pretrained_network_where_its_logits_are_too_many_t
     """The student moves, and its BatchNorm with it; the teacher stays as it was."""
     # given
     monkeypatch.setattr(lwf, "MOST_STORED", 9)  # of 10 images
-    algorithm = LearningWithoutForgetting(**{**DISTIL, "batch_norm": batch_norm, "lr": 0.02})
+    algorithm = with_defaults(
+        LearningWithoutForgetting, **{**DISTIL, "batch_norm": batch_norm, "lr": 0.02}
+    )
     rows = np.array([3, 9, 4])
     student = noise(3, 1000)
     with torch.no_grad():
@@ -184,11 +189,11 @@ def test_stored_logits_teach_as_those_computed_in_each_step(network, target, mon
     settings = {**DISTIL, "lr": 0.02}
     # when
     monkeypatch.setattr(lwf, "MOST_STORED", 9)
-    model, history = trained(LearningWithoutForgetting(**settings), network, target)
+    model, history = trained(with_defaults(LearningWithoutForgetting, **settings), network, target)
     titles_without_storing = [title for title, _, _, _ in progress()]
     monkeypatch.setattr(lwf, "MOST_STORED", 10)
     model_of_stored, history_of_stored = trained(
-        LearningWithoutForgetting(**settings), network, target
+        with_defaults(LearningWithoutForgetting, **settings), network, target
     )
     # then
     assert "teacher logits" not in titles_without_storing, "more than may be stored"
@@ -205,12 +210,12 @@ def test_the_history_tells_the_cross_entropy_from_the_penalty_and_without_a_weig
 ):
     # given
     settings = {"lr": 0.01, "temperature": 2.0, "distil": "all"}
-    without_weight = LearningWithoutForgetting(**settings, weight=0.0)
-    with_weight = LearningWithoutForgetting(**settings, weight=1.0)
+    without_weight = with_defaults(LearningWithoutForgetting, **settings, weight=0.0)
+    with_weight = with_defaults(LearningWithoutForgetting, **settings, weight=1.0)
     # when
     model_without_weight, history_without_weight = trained(without_weight, network, target)
     _, history_with_weight = trained(with_weight, network, target)
-    model_of_ft, _ = trained(FullFineTuning(lr=0.01), network, target)
+    model_of_ft, _ = trained(with_defaults(FullFineTuning, lr=0.01), network, target)
     # then
     assert not names_of_changed(model_without_weight, model_of_ft)
     cross_entropies = column(history_without_weight, "cross_entropy")
@@ -220,13 +225,13 @@ def test_the_history_tells_the_cross_entropy_from_the_penalty_and_without_a_weig
 
 
 def test_wise_ft_weighs_pretrained_and_parent():
-    assert wise_ft.weights(["ft"], alpha=0.3) == {"pretrained": 0.7, "ft": 0.3}
-    assert wise_ft.weights(["ft"], alpha=0) == {"pretrained": 1, "ft": 0}
-    assert wise_ft.weights(["ft"], alpha=1) == {"pretrained": 0, "ft": 1}
+    assert wise_ft.coefficients(["ft"], alpha=0.3) == {"pretrained": 0.7, "ft": 0.3}
+    assert wise_ft.coefficients(["ft"], alpha=0) == {"pretrained": 1, "ft": 0}
+    assert wise_ft.coefficients(["ft"], alpha=1) == {"pretrained": 0, "ft": 1}
     with pytest.raises(ValueError, match="names 0"):
-        wise_ft.weights([], alpha=0.5)
+        wise_ft.coefficients([], alpha=0.5)
     with pytest.raises(ValueError, match="names 2"):
-        wise_ft.weights(["ft", "lwf"], alpha=0.5)
+        wise_ft.coefficients(["ft", "lwf"], alpha=0.5)
 
 
 def test_a_curve_goes_from_pretrained_to_fine_tuned_in_equal_steps():
@@ -243,11 +248,19 @@ def test_a_curve_goes_from_pretrained_to_fine_tuned_in_equal_steps():
     }
 
 
-def test_an_unknown_architecture_and_a_setting_out_of_range_are_named():
+def test_an_unknown_architecture_is_named():
     with pytest.raises(UserError, match="'resnet_of_mine'"):
         build("timm", "resnet_of_mine")
-    with pytest.raises(UserError, match=r"ft\.py: batch_norm is 'frosen'"):
-        load_algorithm(LIBRARY / "methods/ft.py", {"lr": 0.1, "batch_norm": "frosen"})
+
+
+@pytest.mark.parametrize("changes", [{"batch_norm": "train"}, {"dropout": 0.1}, {"drop_path": 0.1}])
+def test_a_setting_of_training_without_effect_on_a_frozen_network_is_refused(changes):
+    file = LIBRARY / "methods/linear_probe.py"
+    settings = {"lr": 0.1, **DEFAULTS_OF_TRAINING}
+    load_algorithm(file, settings, "linear_probe")
+    message = r"^linear_probe\.py: the network stays in evaluation mode, .* methods\.yaml, linear_"
+    with pytest.raises(UserError, match=message):
+        load_algorithm(file, {**settings, **changes}, "linear_probe")
 
 
 @pytest.mark.parametrize(
@@ -312,33 +325,33 @@ def test_settings_are_taken_to_the_bounds_of_their_range_and_refused_beyond(
     """
     for name, values in fit.items():
         for value in values:
-            configured = algorithm(**{**settings, name: value})
+            configured = with_defaults(algorithm, **{**settings, name: value})
             assert getattr(configured, name) == value
     assert unfit
     for name, values in unfit.items():
         assert values
         for value in values:
-            with pytest.raises(ValueError, match=f"{name}.*set"):
-                algorithm(**{**settings, name: value})
+            with pytest.raises(ValueError, match=f"\n{name}\n.*should"):
+                with_defaults(algorithm, **{**settings, name: value})
 
 
 def module_with(folder, *class_names):
-    """Write a module with classes that are marked as algorithms; gives its file."""
-    lines = ["from rib.methods import algorithm", "from rib.methods.base import FineTuning"]
+    """Write a module with classes that inherit from FineTuning; gives its file."""
+    lines = ["from rib.methods.base import FineTuning", "from rib.methods.ft import FullFineTuning"]
     for name in class_names:
-        lines += ["@algorithm", f"class {name}(FineTuning):", "    pass"]
+        lines += [f"class {name}(FineTuning):", "    pass"]
     file = folder / "mine.py"
     file.write_text("\n".join(lines) + "\n")
     return file
 
 
-def test_an_algorithm_is_the_one_marked_class_of_its_module(tmp_path):
+def test_an_algorithm_is_the_one_class_that_its_module_defines(tmp_path):
     # given
-    settings = {"lr": 0.5}
+    settings = {"lr": 0.5, **DEFAULTS_OF_TRAINING}
     file = module_with(tmp_path, "Mine")
     # when
-    algorithm = load_algorithm(file, settings)
-    read_again = load_algorithm(file, settings)  # so that its class is marked twice
+    algorithm = load_algorithm(file, settings, "mine")
+    read_again = load_algorithm(file, settings, "mine")
     # then
     assert type(algorithm).__name__ == "Mine"
     assert algorithm.lr == 0.5
@@ -346,18 +359,18 @@ def test_an_algorithm_is_the_one_marked_class_of_its_module(tmp_path):
     assert read_again.lr == 0.5
 
 
-def test_a_module_with_no_marked_class_or_with_two_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"mine\.py.*no class"):
-        load_algorithm(module_with(tmp_path), {})
-    with pytest.raises(UserError, match="First, Second"):
-        load_algorithm(module_with(tmp_path, "First", "Second"), {})
+def test_a_module_with_no_class_or_with_two_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"mine\.py defines no class"):
+        load_algorithm(module_with(tmp_path), {}, "mine")
+    with pytest.raises(UserError, match="defines First, Second; define exactly one"):
+        load_algorithm(module_with(tmp_path, "First", "Second"), {}, "mine")
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 def test_a_network_trains_with_its_batch_norm_frozen_or_not(network, target, batch_norm):
     # given
     model = nn.Sequential(copy.deepcopy(network), nn.Dropout(0.5), nn.BatchNorm1d(1000)).eval()
-    algorithm = FullFineTuning(lr=0.01, batch_norm=batch_norm)
+    algorithm = with_defaults(FullFineTuning, lr=0.01, batch_norm=batch_norm)
     algorithm.setup(task_of(model, target))
     # when
     algorithm.train_mode()
@@ -374,7 +387,9 @@ def test_a_network_trains_with_its_batch_norm_frozen_or_not(network, target, bat
     assert {module.training for module in other_modules} == {True}
 
 
-@pytest.mark.parametrize("algorithm", [LinearProbing(lr=0.1), VisualPrompting(**PROMPT)])
+@pytest.mark.parametrize(
+    "algorithm", [with_defaults(LinearProbing, lr=0.1), with_defaults(VisualPrompting, **PROMPT)]
+)
 def test_a_frozen_network_stays_in_evaluation_mode(network, target, algorithm):
     # given
     set_up(algorithm, network, target)
@@ -401,7 +416,7 @@ def penalty_after_a_move(algorithm, network, target, rows, seed=0):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    penalty = algorithm.penalty(rows, model(algorithm.inputs[rows]))
+    penalty = algorithm.penalty(rows, model(algorithm.images[rows]))
     return penalty, model, start
 
 
@@ -429,7 +444,7 @@ def test_l2_sp_is_half_the_weighted_squared_distance_and_the_released_ewc_all_of
     settings = {"lr": 0.1, "weight": 0.3}
     if released:
         settings = settings_of(catalog.methods["ewc_released"])
-    algorithm = L2StartingPoint(**settings)
+    algorithm = with_defaults(L2StartingPoint, **settings)
     # when
     penalty, model, start = penalty_after_a_move(algorithm, network, target, np.arange(3))
     penalty.backward()
@@ -462,7 +477,9 @@ def test_ewcs_fisher_is_the_mean_of_squared_gradients_of_single_images(
     """
     # given
     weight = 3.0
-    algorithm = ElasticWeightConsolidation(lr=0.1, weight=weight, fisher=kind, fisher_images=most)
+    algorithm = with_defaults(
+        ElasticWeightConsolidation, lr=0.1, weight=weight, fisher=kind, fisher_images=most
+    )
     images = normalised(target.images)[list(rows)]
     if kind == "sampled":
         labels = sampled_labels(network, images, seed=7)
@@ -507,12 +524,15 @@ def sampled_labels(network, images, seed):
 def test_ewcs_fisher_is_of_the_reference_dataset_where_there_is_one(network, target):
     # given
     reference = SimpleNamespace(
-        images=target.images[::-1].copy()[:4], labels=target.labels[:4], space=target.space
+        rows=None,
+        images=target.images[::-1].copy()[:4],
+        labels=target.labels[:4],
+        space=target.space,
     )
     settings = {**FISHER, "fisher": "empirical", "fisher_images": 10}
 
     def importance(trained_on, reference=None):
-        algorithm = ElasticWeightConsolidation(**settings)
+        algorithm = with_defaults(ElasticWeightConsolidation, **settings)
         return set_up(algorithm, network, trained_on, reference).importance
 
     # when
@@ -529,16 +549,16 @@ def test_ewcs_fisher_is_of_the_reference_dataset_where_there_is_one(network, tar
 def test_replay_adds_the_cross_entropy_of_the_reference(network, target):
     # given
     reference = SimpleNamespace(
-        images=target.images[:3], labels=target.labels[:3], space=target.space
+        rows=None, images=target.images[:3], labels=target.labels[:3], space=target.space
     )
-    replay = set_up(Replay(lr=0.1, weight=0.5), network, target, reference)
+    replay = set_up(with_defaults(Replay, lr=0.1, weight=0.5), network, target, reference)
     # when
     penalty = replay.penalty(np.arange(5), None)
     # then
     logits = network(normalised(reference.images))
     expected_penalty = 0.5 * cross_entropy_by_hand(logits, reference, ALL_ROWS)
     assert penalty.item() == pytest.approx(expected_penalty.item(), rel=1e-4)
-    without_reference = Replay(lr=0.1, weight=0.5)
+    without_reference = with_defaults(Replay, lr=0.1, weight=0.5)
     with pytest.raises(ValueError, match="pretraining proxy"):
         without_reference.setup(task_of(network, target))
 
@@ -549,7 +569,7 @@ def test_replay_draws_again_for_each_seed_step_and_part_of_a_batch(network, targ
     pixels = normalised(reference.images)
 
     def penalty_of(seed, step, first_row):
-        replay = set_up(Replay(lr=0.1, weight=2.0), network, target, reference, seed)
+        replay = set_up(with_defaults(Replay, lr=0.1, weight=2.0), network, target, reference, seed)
         replay.step = step
         return replay.penalty(np.array([first_row, 8]), None).item()
 
@@ -568,12 +588,14 @@ def test_replay_draws_again_for_each_seed_step_and_part_of_a_batch(network, targ
 
 def test_the_released_lwf_distils_class_logits_without_the_square(network, target, catalog):
     # given
-    algorithm = LearningWithoutForgetting(**settings_of(catalog.methods["lwf_released"]))
+    algorithm = with_defaults(
+        LearningWithoutForgetting, **settings_of(catalog.methods["lwf_released"])
+    )
     set_up(algorithm, network, target)
     rows = np.array([1, 4])
     student = noise(2, 1000)
     with torch.no_grad():
-        teacher = network(algorithm.inputs[rows])
+        teacher = network(algorithm.images[rows])
     # when
     penalty = algorithm.penalty(rows, student)
     # then
@@ -586,7 +608,7 @@ def test_the_released_lwf_distils_class_logits_without_the_square(network, targe
 def test_the_prompt_starts_from_noise_of_its_seed(network, target):
     # given
     def prompt(seed=0, **settings):
-        algorithm = VisualPrompting(**{**PROMPT, "padding": 0.125, **settings})
+        algorithm = with_defaults(VisualPrompting, **{**PROMPT, "padding": 0.125, **settings})
         return set_up(algorithm, network, target, seed=seed).prompt
 
     # when
@@ -621,11 +643,11 @@ def test_the_prompt_trains_by_the_gradient_through_the_network(network, target):
     """One step on all images, written out on a border of the input."""
     # given
     lr = 5.0
-    algorithm = VisualPrompting(lr=lr, padding=0.125, init_std=0.0)
+    algorithm = with_defaults(VisualPrompting, lr=lr, padding=0.125, init_std=0.0)
     one_step = replace(TRAINING, epochs=1, batch_size=10, warmup_fraction=0.0)
     # when
     model, history = trained(algorithm, network, target, one_step)
-    stored = algorithm.state_delta(network.state_dict())
+    stored = algorithm.changed_tensors(network.state_dict())
     # then
     border = torch.zeros(3, 64, 64, requires_grad=True)
     logits = network(normalised(target.images) + border)
@@ -673,10 +695,12 @@ def test_lora_adds_alpha_over_r_times_the_product_of_its_factors(make_network, t
     alpha = 6.0
     network = make_network()
     start = network.state_dict()
-    algorithm = LowRankAdaptation(**{**ADAPT, "rank": rank, "alpha": alpha, "lr": 0.1})
+    algorithm = with_defaults(
+        LowRankAdaptation, **{**ADAPT, "rank": rank, "alpha": alpha, "lr": 0.1}
+    )
     # when
     model, _ = trained(algorithm, network, target)
-    updated_tensors = add_low_rank_updates(start, algorithm.state_delta(start))
+    updated_tensors = add_low_rank_updates(start, algorithm.changed_tensors(start))
     # then
     assert updated_tensors
     for name, tensor in updated_tensors.items():
@@ -697,9 +721,9 @@ def test_lora_starts_as_the_network_and_trains_its_factors_alone(make_network, t
     network = make_network()
     rows = np.arange(3)
     # when
-    algorithm = set_up(LowRankAdaptation(**ADAPT), network, target)
+    algorithm = set_up(with_defaults(LowRankAdaptation, **ADAPT), network, target)
     # then
-    expected_logits = network(algorithm.inputs[rows])
+    expected_logits = network(algorithm.images[rows])
     torch.testing.assert_close(algorithm.logits(rows), expected_logits, rtol=1e-5, atol=1e-5)
     trained_names = [name for name, _ in algorithm.trainable()]
     assert len(algorithm.layers) > 0
@@ -719,8 +743,8 @@ def test_lora_adapts_every_fused_attention_of_a_vit_and_every_pointwise_convolut
         if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
             pointwise_convolutions.add(name)
     # when
-    lora_of_transformer = set_up(LowRankAdaptation(**ADAPT), transformer, target)
-    lora_of_cnn = set_up(LowRankAdaptation(**ADAPT), cnn, target)
+    lora_of_transformer = set_up(with_defaults(LowRankAdaptation, **ADAPT), transformer, target)
+    lora_of_cnn = set_up(with_defaults(LowRankAdaptation, **ADAPT), cnn, target)
     # then
     assert attention
     assert lora_of_transformer.layers.keys() == attention
@@ -730,7 +754,7 @@ def test_lora_adapts_every_fused_attention_of_a_vit_and_every_pointwise_convolut
 
 def test_the_released_lora_trains_tokens_and_norms_outside_the_blocks(target, catalog):
     settings = settings_of(catalog.methods["lora_released"])
-    algorithm = set_up(LowRankAdaptation(**settings), vit(), target)
+    algorithm = set_up(with_defaults(LowRankAdaptation, **settings), vit(), target)
     names = {name for name, _ in algorithm.trainable() if ".lora_" not in name}
     assert names == {"cls_token", "pos_embed", "norm.weight", "norm.bias"}
 
@@ -747,9 +771,9 @@ def test_the_released_linear_probe_freezes_a_vits_patches_and_blocks(target, cat
     # given
     settings = settings_of(catalog.methods["linear_probe_released"])
     # when
-    of_clip_tower = set_up(LinearProbingReleased(**settings), clip_tower(), target)
-    of_vit = set_up(LinearProbingReleased(**settings), vit(), target)
-    of_cnn = set_up(LinearProbingReleased(**settings), resnet(), target)
+    of_clip_tower = set_up(with_defaults(LinearProbingReleased, **settings), clip_tower(), target)
+    of_vit = set_up(with_defaults(LinearProbingReleased, **settings), vit(), target)
+    of_cnn = set_up(with_defaults(LinearProbingReleased, **settings), resnet(), target)
     # then
     assert {name for name, _ in of_clip_tower.trainable()} == {
         "visual.class_embedding",
@@ -839,7 +863,7 @@ def test_a_network_without_attention_and_pointwise_layers_is_refused_by_lora(tar
     model.get_classifier = get_classifier
     # then
     with pytest.raises(ValueError, match="neither attention nor pointwise"):
-        LowRankAdaptation(**ADAPT).setup(task_of(model, target))
+        with_defaults(LowRankAdaptation, **ADAPT).setup(task_of(model, target))
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -923,12 +947,12 @@ def test_lwfs_teacher_computes_in_the_students_precision(
     """So that a student that has not moved agrees with its teacher."""
     # given
     monkeypatch.setattr(lwf, "MOST_STORED", most_stored)
-    algorithm = set_up(LearningWithoutForgetting(**DISTIL), network, target)
+    algorithm = set_up(with_defaults(LearningWithoutForgetting, **DISTIL), network, target)
     rows = np.arange(10)
     with torch.no_grad():
-        student_in_single_precision = network(algorithm.inputs[rows])
+        student_in_single_precision = network(algorithm.images[rows])
         with in_bf16:
-            student = network(algorithm.inputs[rows]).float()
+            student = network(algorithm.images[rows]).float()
     # when
     penalty = algorithm.penalty(rows, student)
     penalty_in_single_precision = algorithm.penalty(rows, student_in_single_precision)
@@ -941,8 +965,8 @@ def test_replay_and_the_probes_features_compute_in_the_precision_that_was_chosen
 ):
     # given
     rows = np.arange(10)
-    replay = set_up(Replay(lr=0.1, weight=1.0), network, target, reference=target)
-    probe = set_up(LinearProbing(lr=0.1), network, target)
+    replay = set_up(with_defaults(Replay, lr=0.1, weight=1.0), network, target, reference=target)
+    probe = set_up(with_defaults(LinearProbing, lr=0.1), network, target)
     # when
     penalty = replay.penalty(rows, None)
     features = probe.features(rows).float()
@@ -953,10 +977,10 @@ def test_replay_and_the_probes_features_compute_in_the_precision_that_was_chosen
     draws = np.random.default_rng([seed, step, first_row, 1])
     replayed_rows = draws.choice(10, size=10, replace=False)
     with in_bf16:
-        logits = network(replay.inputs[replayed_rows])
+        logits = network(replay.images[replayed_rows])
     cross_entropy = cross_entropy_by_hand(logits, target, replayed_rows)
     assert penalty.item() == pytest.approx(cross_entropy.item(), rel=1e-6)
-    feature_map = network.forward_features(probe.inputs[ALL_ROWS])
+    feature_map = network.forward_features(probe.images[ALL_ROWS])
     in_single_precision = network.forward_head(feature_map, pre_logits=True)
     largest_difference = (features - in_single_precision).abs().max()
     relative_difference = largest_difference / in_single_precision.abs().max()
@@ -967,7 +991,7 @@ def test_training_computes_in_the_precision_that_was_chosen_with_losses_in_singl
     network, target, in_bf16
 ):
     # given
-    algorithm = FullFineTuning(lr=0.01)
+    algorithm = with_defaults(FullFineTuning, lr=0.01)
     one_step = replace(TRAINING, epochs=1, batch_size=10)
     # when
     _, history = trained(algorithm, network, target, one_step)
@@ -997,25 +1021,25 @@ def test_a_network_with_several_heads_has_no_probe(network, target):
     # then
     message = "head is a tuple, but linear probing trains one linear layer"
     with pytest.raises(ValueError, match=message):
-        LinearProbing(lr=0.1).setup(task_of(model, target))
+        with_defaults(LinearProbing, lr=0.1).setup(task_of(model, target))
 
 
 def test_selection_takes_the_best_and_of_equals_the_one_nearest_to_pretrained():
     # given
     accuracy_by_alpha = {0.0: 1, 0.5: 3, 1.0: 3}
 
-    def accuracy(weights):
-        return accuracy_by_alpha[weights["ft"]]
+    def accuracy(coefficients):
+        return accuracy_by_alpha[coefficients["ft"]]
 
     # when
-    weights = wise_ft_selected.select(["ft"], accuracy, steps=2)
+    coefficients = wise_ft_selected.select(["ft"], accuracy, steps=2)
     # then
-    assert weights == {"pretrained": 0.5, "ft": 0.5}
+    assert coefficients == {"pretrained": 0.5, "ft": 0.5}
 
 
 def test_a_soup_weighs_the_pretrained_model_and_each_parent_alike():
-    weights = soup.weights(["ft", "ewc", "lwf"])
-    assert weights == {"pretrained": 0.25, "ft": 0.25, "ewc": 0.25, "lwf": 0.25}
+    coefficients = soup.coefficients(["ft", "ewc", "lwf"], pretrained=True)
+    assert coefficients == {"pretrained": 0.25, "ft": 0.25, "ewc": 0.25, "lwf": 0.25}
 
 
 def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_a_costly_one_does_not():
@@ -1024,23 +1048,23 @@ def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_a_costly_one
     # given
     accuracy_by_soup = {("a",): 0.5, ("b",): 0.5, ("a", "b"): 0.5}
 
-    def accuracy_of_equals(weights):
+    def accuracy_of_equals(coefficients):
         """0.4 of other soups: of those with the pretrained model, and of one of b and then a.
 
         For of equals the first of the entry is the first of the soup.
         """
-        return accuracy_by_soup.get(tuple(weights), 0.4)
+        return accuracy_by_soup.get(tuple(coefficients), 0.4)
 
-    def accuracy_that_falls(weights):
-        return -len(weights)
+    def accuracy_that_falls(coefficients):
+        return -len(coefficients)
 
-    def accuracy_that_rises(weights):
-        return len(weights)
+    def accuracy_that_rises(coefficients):
+        return len(coefficients)
 
     # when
-    soup_of_equals = greedy_soup.select(["a", "b"], accuracy_of_equals)
-    soup_that_would_fall = greedy_soup.select(["a"], accuracy_that_falls)
-    soup_that_rises = greedy_soup.select(["a"], accuracy_that_rises)
+    soup_of_equals = greedy_soup.select(["a", "b"], accuracy_of_equals, pretrained=True)
+    soup_that_would_fall = greedy_soup.select(["a"], accuracy_that_falls, pretrained=True)
+    soup_that_rises = greedy_soup.select(["a"], accuracy_that_rises, pretrained=True)
     # then
     assert soup_of_equals == {"a": 0.5, "b": 0.5}
     assert soup_that_would_fall == {"pretrained": 1.0}
@@ -1062,13 +1086,13 @@ def test_a_greedy_soup_compares_with_the_soup_so_far():
         ("a", "b", "c"): 0.6,
     }
 
-    def accuracy(weights):
-        """Of a soup, whose weights are equal and add up to 1; 0.65 of other soups."""
-        assert sum(weights.values()) == pytest.approx(1)
-        assert len(set(weights.values())) == 1
-        return accuracy_by_soup.get(tuple(weights), 0.65)
+    def accuracy(coefficients):
+        """Of a soup, whose coefficients are equal and add up to 1; 0.65 of other soups."""
+        assert sum(coefficients.values()) == pytest.approx(1)
+        assert len(set(coefficients.values())) == 1
+        return accuracy_by_soup.get(tuple(coefficients), 0.65)
 
     # when
-    weights = greedy_soup.select(["c", "b", "a"], accuracy)
+    coefficients = greedy_soup.select(["c", "b", "a"], accuracy, pretrained=True)
     # then
-    assert weights == {"a": 0.5, "b": 0.5}
+    assert coefficients == {"a": 0.5, "b": 0.5}

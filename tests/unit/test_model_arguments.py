@@ -143,7 +143,7 @@ def test_the_lock_refuses_an_argument_that_may_load_something(library, arguments
     name = "hf-hub:owner/net"
     write_json(Path("models.lock.json"), {name: entry(library, arguments)})
     with pytest.raises(UserError, match=rf"models\.lock\.json, owner\.net: .*{key}.*(remove|give)"):
-        own_catalog({}).add_models([name])
+        own_catalog({}).with_models([name])
 
 
 IN_FOLDERS = [
@@ -331,7 +331,7 @@ def test_images_of_absurd_sizes_are_refused_in_catalogue_and_lock(key, value):
         _ = own_catalog({"net": hostile}).models
     write_json(Path("models.lock.json"), {"hf-hub:owner/net": hostile})
     with pytest.raises(UserError, match=rf"models\.lock\.json: .*owner\.net\.preprocessing\.{key}"):
-        own_catalog({}).add_models(["hf-hub:owner/net"])
+        own_catalog({}).with_models(["hf-hub:owner/net"])
 
 
 @pytest.mark.thorough
@@ -343,5 +343,5 @@ def test_a_folder_whose_images_would_be_of_an_absurd_size_is_refused_and_leaves_
     config["pretrained_cfg"] |= {"crop_pct": 1e-9, "test_crop_pct": 1e-9}
     write_json(Path("net/config.json"), config)
     with pytest.raises(UserError, match=r"config, models, local-dir:net: .*crop_pct"):
-        own_catalog({}).add_models(["local-dir:net"])
+        own_catalog({}).with_models(["local-dir:net"])
     assert not Path("models.lock.json").exists()

@@ -94,18 +94,18 @@ class ModelTables(NamedTuple):
 
 
 def write_model_tables(
-    folder, counts, methods=("ft",), unfinished=(), source_groups=None, draws=4000
+    folder, counts, methods=("ft",), underfitted=(), source_groups=None, draws=4000
 ):
     """The tables as their job writes them.
 
     Args:
-        unfinished: runs.
+        underfitted: runs.
         source_groups: of datasets, if what shares source images with the target does not count.
         draws: of signs, for the tests.
     """
     write_counts(counts, folder / "counts.npz")
-    fit_of_unfinished = [(*run.values(RUN_COLUMNS), 50.0, "yes") for run in unfinished]
-    fit = pd.DataFrame(fit_of_unfinished, columns=[*RUN_COLUMNS, "fit", "unfinished"])
+    fit_of_underfitted = [(*run.values(RUN_COLUMNS), 50.0, "yes") for run in underfitted]
+    fit = pd.DataFrame(fit_of_underfitted, columns=[*RUN_COLUMNS, "fit", "underfitted"])
     fit.to_csv(folder / "fit.csv", index=False)
     ri = RIStatistics(
         ood_datasets=DATASETS,
@@ -285,19 +285,19 @@ def test_three_seeds_are_part_of_intervals_and_tests(tmp_path):
     assert row["p"] == pytest.approx(p_over_runs(difference), abs=1e-6)
 
 
-def test_an_unfinished_model_is_compared_before_fine_tuning_only(tmp_path):
+def test_an_underfitted_model_is_compared_before_fine_tuning_only(tmp_path):
     # given
     methods = ("ft", "lwf")
     counts = random_counts(("k", "l", "m"), methods)
-    unfinished = state_of("k", "ft", "a", "all", 0).run
+    underfitted = state_of("k", "ft", "a", "all", 0).run
     # when
     of_finished = write_model_tables(tmp_path, counts, methods)
-    tables = write_model_tables(tmp_path, counts, methods, [unfinished])
+    tables = write_model_tables(tmp_path, counts, methods, [underfitted])
     # then k, trained with ft, is compared with no other model in no measure after fine-tuning
     comparisons = tables.comparisons
     after = comparisons[comparisons["measure"] != "ood_before"]
-    is_unfinished = (after["model"] == "k") & (after["method"] == "ft")
-    assert not is_unfinished.any()
+    is_underfitted = (after["model"] == "k") & (after["method"] == "ft")
+    assert not is_underfitted.any()
     other_models = 2
     measures_after = 2
     expected_rows = len(of_finished.comparisons) - other_models * measures_after

@@ -5,7 +5,6 @@ What stands for them in paths, what libraries and folders record of them, what i
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +15,7 @@ import torch
 from rib.base.appearance import MODEL_COLOURS
 from rib.base.errors import UserError
 from rib.base.files import sha256
+from rib.base.settings import replaced
 from rib.config.catalog import Catalog
 from rib.config.model_names import MARKERS, licence_terms, parse_name, terms, with_styles
 from rib.models.records import describe
@@ -276,16 +276,16 @@ def test_descriptions_are_kept_by_version(tmp_path):
 
 def test_models_without_a_style_get_one_that_no_other_has(catalog):
     models = {
-        name: replace(model, style=None) if number % 2 else model
+        name: replaced(model, style=None) if number % 2 else model
         for number, (name, model) in enumerate(catalog.models.items())
     }
     styled = with_styles(models)
     made = [
-        tuple(styled[name].style.values()) for name, model in models.items() if model.style is None
+        (styled[name].style.marker, styled[name].style.colour)
+        for name, model in models.items()
+        if model.style is None
     ]
-    given = [
-        (model.style["marker"], model.style["colour"]) for model in models.values() if model.style
-    ]
+    given = [(model.style.marker, model.style.colour) for model in models.values() if model.style]
     assert (
         len(set(made)) == len(made) and not set(made) & set(given) and styled == with_styles(models)
     )
@@ -299,9 +299,9 @@ def test_gates_and_licences_are_said_before_anything_is_fetched(catalog):
     assert terms([model]) == []
     said = terms(
         [
-            replace(model, gated=True),
-            replace(model, licence="cc-by-nc-4.0"),
-            replace(model, licence="apple-amlr"),
+            replaced(model, gated=True),
+            replaced(model, licence="cc-by-nc-4.0"),
+            replaced(model, licence="apple-amlr"),
         ]
     )
     assert ["gated" in said[0], *("non-commercial" in line for line in said[1:])] == 3 * [True]
@@ -318,7 +318,7 @@ def test_names_that_are_one_in_paths_are_refused(tmp_path):
     with pytest.raises(
         UserError, match="'local-dir:b/net' is called 'net' here, as another model is"
     ):
-        tiny_catalog(tmp_path).add_models(["local-dir:a/net", "local-dir:b/net"])
+        tiny_catalog(tmp_path).with_models(["local-dir:a/net", "local-dir:b/net"])
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_names_that_are_one_in_paths_are_refused(tmp_path):
 def test_a_damaged_lock_is_refused(tmp_path, text):
     Path("models.lock.json").write_text(text)
     with pytest.raises(UserError, match=r"models\.lock\.json"):
-        tiny_catalog(tmp_path).add_models(["local-dir:net"])
+        tiny_catalog(tmp_path).with_models(["local-dir:net"])
 
 
 @pytest.mark.thorough
@@ -342,7 +342,7 @@ def test_a_record_that_is_not_valid_leaves_no_lock(tmp_path):
         saved(tmp_path / "net"), pretrained_cfg={"mean": [0.5, 0.5], "input_size": [3, 160, 160]}
     )
     with pytest.raises(UserError, match="config, models, local-dir:net: .*mean"):
-        tiny_catalog(tmp_path).add_models(["local-dir:net"])
+        tiny_catalog(tmp_path).with_models(["local-dir:net"])
     assert not Path("models.lock.json").exists()
 
 
@@ -356,8 +356,8 @@ def test_an_entry_adds_to_a_record(tmp_path):
     )
     own = Catalog([*catalog.folders, tmp_path / "own"]).models["mine"]
     assert (own.label, own.architecture, own.record) == ("Mine", "test_vit", "local-dir:net")
-    assert re.fullmatch("sha256:[0-9a-f]{64}", own.source["digest"])
-    assert Path(own.source["path"]) == Path(
+    assert re.fullmatch("sha256:[0-9a-f]{64}", own.source.digest)
+    assert Path(own.source.path) == Path(
         "net/model.safetensors"
     )  # as in the lock, not below the catalogue
 

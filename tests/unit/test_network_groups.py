@@ -90,14 +90,14 @@ def replace_groups(group_of, images):
     return {**SETTINGS, "groups": group_of, "pretraining_images": images}
 
 
-def write_fit(path, counts, unfinished):
+def write_fit(path, counts, underfitted):
     """Write the table of fits, in which all fine-tuned runs but these are finished."""
     lines = []
     for state in counts.states:
         if not state.is_pretrained:
-            is_unfinished = "yes" if state.run in unfinished else "no"
-            lines.append((*state.run.values(RUN_COLUMNS), 50.0, is_unfinished))
-    pd.DataFrame(lines, columns=[*RUN_COLUMNS, "fit", "unfinished"]).to_csv(path, index=False)
+            is_underfitted = "yes" if state.run in underfitted else "no"
+            lines.append((*state.run.values(RUN_COLUMNS), 50.0, is_underfitted))
+    pd.DataFrame(lines, columns=[*RUN_COLUMNS, "fit", "underfitted"]).to_csv(path, index=False)
 
 
 def write_descriptions(folder):
@@ -112,16 +112,16 @@ def write_descriptions(folder):
     return descriptions
 
 
-def write_network_tables(folder, counts, unfinished=(), settings=SETTINGS):
+def write_network_tables(folder, counts, underfitted=(), settings=SETTINGS):
     """The tables as their job writes them, by name.
 
     Args:
-        unfinished: runs.
+        underfitted: runs.
     """
     counts_file = folder / "counts.npz"
     write_counts(counts, counts_file)
     fit = folder / "fit.csv"
-    write_fit(fit, counts, unfinished)
+    write_fit(fit, counts, underfitted)
     tables = network_tables(counts_file, fit, write_descriptions(folder), **settings)
     files = {name: folder / f"{name}.csv" for name in tables}
     write_tables(tables, files, fit=read_fit(fit), conditions="protocol paper")
@@ -184,7 +184,7 @@ def test_a_networks_value_is_its_mean_over_targets_and_training_seeds(tmp_path):
             assert rows["value"].to_dict() == pytest.approx(values, abs=1e-6)
     assert set(table["counted"]) == {"yes"}
     assert set(table["fit"]) == {50.0}
-    assert set(table["unfinished"]) == {0}
+    assert set(table["underfitted"]) == {0}
 
 
 def test_means_of_groups_have_students_interval_over_networks(tmp_path):
@@ -370,12 +370,12 @@ def test_groups_of_an_unknown_number_of_images_come_last(tmp_path):
 
 
 # One run of `big1` whose training did not finish.
-UNFINISHED_RUN = state_of("big1", "ft", "a", "all", 1).run
+UNDERFITTED_RUN = state_of("big1", "ft", "a", "all", 1).run
 
 
-def test_an_unfinished_network_does_not_count_for_its_method_alone(tmp_path):
+def test_an_underfitted_network_does_not_count_for_its_method_alone(tmp_path):
     counts = made_up_counts()
-    tables = write_network_tables(tmp_path, counts, unfinished=[UNFINISHED_RUN])
+    tables = write_network_tables(tmp_path, counts, underfitted=[UNDERFITTED_RUN])
     counted = tables["networks"].set_index(["model", "method"])["counted"]
     assert set(counted["big1", "ft"]) == {"no"}
     assert set(counted["big1", "lwf"]) == {"yes"}
@@ -388,7 +388,7 @@ def test_an_unfinished_network_does_not_count_for_its_method_alone(tmp_path):
 def test_without_any_finished_network_tables_have_no_rows(tmp_path):
     counts = made_up_counts(models=GROUPS["big"], methods=["ft"])
     all_runs = [state.run for state in counts.states]
-    tables = write_network_tables(tmp_path, counts, unfinished=all_runs)
+    tables = write_network_tables(tmp_path, counts, underfitted=all_runs)
     assert tables["network_groups"].empty
     assert tables["network_differences"].empty
     figure, drawn_rows = draw(tables)
@@ -501,8 +501,8 @@ def test_the_figure_shows_networks_means_and_intervals_over_networks(tmp_path):
     assert len(drawn_rows) == drawn_networks + drawn_groups
 
 
-def test_the_figure_leaves_out_unfinished_networks_and_counts_those_of_methods(tmp_path):
-    tables = write_network_tables(tmp_path, made_up_counts(), unfinished=[UNFINISHED_RUN])
+def test_the_figure_leaves_out_underfitted_networks_and_counts_those_of_methods(tmp_path):
+    tables = write_network_tables(tmp_path, made_up_counts(), underfitted=[UNDERFITTED_RUN])
     figure, drawn_rows = draw(tables)
     accuracy_axes, mri_axes = figure.axes
     networks_of_methods = len(METHODS) * len(GROUP_OF)
@@ -518,7 +518,7 @@ def test_the_figure_leaves_out_unfinished_networks_and_counts_those_of_methods(t
 def test_a_method_without_finished_networks_is_drawn_nowhere(tmp_path):
     counts = made_up_counts()
     runs_of_ft = [state.run for state in counts.states if state.run.method == "ft"]
-    tables = write_network_tables(tmp_path, counts, unfinished=runs_of_ft)
+    tables = write_network_tables(tmp_path, counts, underfitted=runs_of_ft)
     figure, drawn_rows = draw(tables)
     _, mri_axes = figure.axes
     assert set(drawn_rows["method"]) == {"lwf"}

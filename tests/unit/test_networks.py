@@ -199,7 +199,7 @@ def test_a_start_from_another_method_is_stored_with_what_was_trained_after_it(
     restored = apply_checkpoint(network, {name: 1.0}, name, stored, tmp_path)
     algorithm.model.eval()
     with torch.inference_mode():
-        logits_restored = restored(algorithm.inputs[ALL_ROWS])
+        logits_restored = restored(algorithm.images[ALL_ROWS])
         logits_trained = algorithm.logits(ALL_ROWS)
     torch.testing.assert_close(logits_restored, logits_trained, rtol=1e-4, atol=1e-4)
 
@@ -239,7 +239,7 @@ def test_linear_probing_fits_a_head_that_is_a_convolution(images):
     rows = np.arange(4)
     with torch.inference_mode():
         logits_of_features = algorithm.logits(rows)
-        logits_of_network = algorithm.model(algorithm.inputs[rows])
+        logits_of_network = algorithm.model(algorithm.images[rows])
     # then
     torch.testing.assert_close(logits_of_features, logits_of_network, rtol=1e-4, atol=1e-4)
 

@@ -19,8 +19,8 @@ from rib.base.errors import UserError
 from rib.methods.ft import FullFineTuning
 from rib.methods.visual_prompt import VisualPrompting
 from rib.models.augmentation import Augmentation, recipe_transform
-from rib.training import finetune
-from rib.training.finetune import train
+from rib.training import loop
+from rib.training.loop import train
 from tiny.changed import replace
 from tiny.training import (
     CPU,
@@ -33,6 +33,7 @@ from tiny.training import (
     rate,
     task_of,
     trained,
+    with_defaults,
 )
 
 # Three steps in an epoch, the last of two images; warm-up ends after the second.
@@ -86,7 +87,7 @@ def bare_loop(network, target, training, take_step, seed=0, augmentation=None):
     """
     model = with_frozen_norms(network)
     parameters = list(model.parameters())
-    inputs = images_of(target).inputs
+    inputs = images_of(target)
     labels = torch.from_numpy(target.labels)
     n = len(labels)
     batch_size = training.batch_size
@@ -138,7 +139,7 @@ def test_adamw_is_torchs_own_with_clipped_gradients_to_the_last_bit(network, tar
     adamw = steps_of_torch(torch.optim.AdamW, weight_decay=0.1)
     adamw_without_clipping = steps_of_torch(torch.optim.AdamW, weight_decay=0.1)
     # when
-    model, _ = trained(FullFineTuning(lr=LR), network, target, ADAMW, seed=3)
+    model, _ = trained(with_defaults(FullFineTuning, lr=LR), network, target, ADAMW, seed=3)
     by_hand, norms = bare_loop(network, target, ADAMW, adamw, seed=3)
     unclipped, _ = bare_loop(network, target, without_clipping, adamw_without_clipping, seed=3)
     # then
@@ -182,7 +183,7 @@ class AdamWInDoublePrecision:
 def test_adamw_follows_its_equations(network, target):
     # when
     by_hand, _ = bare_loop(network, target, ADAMW, AdamWInDoublePrecision())
-    model, _ = trained(FullFineTuning(lr=LR), network, target, ADAMW)
+    model, _ = trained(with_defaults(FullFineTuning, lr=LR), network, target, ADAMW)
     # then
     for name, parameter in model.named_parameters():
         parameter_by_hand = by_hand.get_parameter(name)
@@ -216,7 +217,7 @@ def test_lion_follows_its_equations(network, target):
     lion = replace(ADAMW, optimizer="lion")
     # when
     by_hand, _ = bare_loop(network, target, lion, LionByHand())
-    model, history = trained(FullFineTuning(lr=LR), network, target, lion)
+    model, history = trained(with_defaults(FullFineTuning, lr=LR), network, target, lion)
     # then
     assert history[-1]["loss"] < history[0]["loss"]
     for name, parameter in model.named_parameters():
@@ -232,8 +233,8 @@ def test_training_sees_the_images_as_they_are_augmented_in_each_epoch(network, t
     sgd_without_augmentation = steps_of_torch(torch.optim.SGD, momentum=0.9)
     model = copy.deepcopy(network)
     task = task_of(model, target)
-    task.target.inputs.augmentation = augmentation
-    method = FullFineTuning(lr=LR)
+    task.target.augmentation = augmentation
+    method = with_defaults(FullFineTuning, lr=LR)
     method.setup(task)
     # when
     train(method, network.state_dict(), PLAIN_SGD, RUN, CPU)
@@ -265,7 +266,7 @@ def test_label_smoothing_mixes_labels_with_all_classes_alike(network, target, sm
         label_smoothing=smoothing,
     )
     # when
-    model, (epoch,) = trained(FullFineTuning(lr=0.1), network, target, one_step)
+    model, (epoch,) = trained(with_defaults(FullFineTuning, lr=0.1), network, target, one_step)
     # then
     by_hand = with_frozen_norms(network)
     class_logits = masked(by_hand(normalised(target.images)), target.space)
@@ -300,7 +301,7 @@ def steps_of_parameters(model, target, training, monkeypatch):
     """
     name_of_parameter = {id(parameter): name for name, parameter in model.named_parameters()}
     steps = []
-    take_step = finetune._take_step
+    take_step = loop.take_step
 
     def note_and_take_step(method, optimizer, *arguments):
         step_of_name = {}
@@ -312,8 +313,8 @@ def steps_of_parameters(model, target, training, monkeypatch):
         steps.append(step_of_name)
         return take_step(method, optimizer, *arguments)
 
-    monkeypatch.setattr(finetune, "_take_step", note_and_take_step)
-    method = FullFineTuning(lr=LR)
+    monkeypatch.setattr(loop, "take_step", note_and_take_step)
+    method = with_defaults(FullFineTuning, lr=LR)
     method.setup(task_of(model, target))
     pretrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train(method, pretrained, training, RUN, CPU)
@@ -397,8 +398,8 @@ def test_what_no_gradient_reaches_changes_by_weight_decay_alone(network, target)
     weights = network.fc.weight[unused]
     biases = network.fc.bias[unused]
     # when
-    model, _ = trained(FullFineTuning(lr=LR), network, target, ADAMW)
-    model_of_exempt, _ = trained(FullFineTuning(lr=LR), network, target, exempting)
+    model, _ = trained(with_defaults(FullFineTuning, lr=LR), network, target, ADAMW)
+    model_of_exempt, _ = trained(with_defaults(FullFineTuning, lr=LR), network, target, exempting)
     # then
     shrunk_weights = weights * share_left
     shrunk_biases = biases * share_left
@@ -415,7 +416,7 @@ def test_what_no_gradient_reaches_changes_by_weight_decay_alone(network, target)
 
 @pytest.mark.parametrize("changes", [{"layer_decay": 0.9}, {"decay_norm_and_bias": False}])
 def test_a_recipe_by_layers_is_refused_for_parameters_outside_the_network(network, target, changes):
-    method = VisualPrompting(lr=1.0, padding=0.1, init_std=0.0)
+    method = with_defaults(VisualPrompting, lr=1.0, padding=0.1, init_std=0.0)
     with pytest.raises(UserError, match="layer_decay, or decay_norm_and_bias"):
         trained(method, network, target, replace(ADAMW, **changes))
 
@@ -436,9 +437,9 @@ def test_the_norm_that_is_clipped_is_that_of_what_is_trained(network, target, mo
         norms_after.append(norms_of_parts.norm().item())
         return norm
 
-    monkeypatch.setattr(finetune.nn.utils, "clip_grad_norm_", note_and_clip)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", note_and_clip)
     # when
-    trained(FullFineTuning(lr=LR), network, target, replace(ADAMW, clip_norm=limit))
+    trained(with_defaults(FullFineTuning, lr=LR), network, target, replace(ADAMW, clip_norm=limit))
     # then
     assert len(norms_before) == STEPS
     assert max(norms_before) > limit
@@ -460,7 +461,7 @@ def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target)
         warmup_steps=0,
         clip_norm=0.001,
     )
-    method = VisualPrompting(lr=2.0, padding=0.1, init_std=0.0)
+    method = with_defaults(VisualPrompting, lr=2.0, padding=0.1, init_std=0.0)
     # when
     trained(method, network, target, one_step)
     # then
@@ -469,6 +470,6 @@ def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target)
 
 
 def test_inputs_of_these_tests_are_the_images(target):
-    pixels = images_of(target).inputs[np.arange(3)]
+    pixels = images_of(target)[np.arange(3)]
     expected = normalised(target.images[:3], HALF, HALF)
     torch.testing.assert_close(pixels, expected, rtol=1e-5, atol=1e-6)

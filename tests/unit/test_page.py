@@ -108,8 +108,8 @@ def rows_of_accuracy(run, **fit):
 
 @pytest.fixture
 def tables(tmp_path):
-    """Tables of a run of one model, method, target and seed, whose training is unfinished."""
-    change = {"ci_low": -2.0, "ci_high": 0.04, "fit": 80.0, "unfinished": 1}
+    """Tables of a run of one model, method, target and seed, whose run is underfitted."""
+    change = {"ci_low": -2.0, "ci_high": 0.04, "fit": 80.0, "underfitted": 1}
     mri = {
         "model": "net",
         "method": "ft",
@@ -145,9 +145,9 @@ def tables(tmp_path):
         "unseen_high": None,
         "n_unseen": None,
     }
-    accuracy_before = rows_of_accuracy(PRETRAINED_RUN, fit=None, unfinished=0)
-    accuracy_after = rows_of_accuracy(RUN, fit=80.0, unfinished=1)
-    fit = {**RUN, "fit": 80.0, "unfinished": "yes"}
+    accuracy_before = rows_of_accuracy(PRETRAINED_RUN, fit=None, underfitted=0)
+    accuracy_after = rows_of_accuracy(RUN, fit=80.0, underfitted=1)
+    fit = {**RUN, "fit": 80.0, "underfitted": "yes"}
     return {
         "mri": write_table(tmp_path / "mri.csv", [mri]),
         "ri": write_table(tmp_path / "ri.csv", [ri]),
@@ -332,7 +332,7 @@ def test_means_are_of_chosen_variants_not_of_the_best_of_all(tmp_path):
     sweep = {"label": "full fine-tuning", "variants": ["ft-lr1", "ft-lr2"]}
     config_of_choice = {**ABOUT["config"], "select": "target"}
     config_of_upper_bound = {**ABOUT["config"], "select": "oracle"}
-    mean = {"model": "net", "size": "all", "unfinished": 0, "ci_low": -1.0, "ci_high": 9.0}
+    mean = {"model": "net", "size": "all", "underfitted": 0, "ci_low": -1.0, "ci_high": 9.0}
     means = pd.DataFrame(
         [{**mean, "method": "ft-lr1", "mri": 2.0}, {**mean, "method": "ft-lr2", "mri": 8.0}]
     )
@@ -545,9 +545,9 @@ def test_the_page_says_which_size_its_figures_show_where_that_is_a_choice(tmp_pa
     assert "train_subset 0.5" in section_of(page_of_two_sizes, "trust")
 
 
-def test_the_page_begins_with_what_is_unfinished(tmp_path, tables):
+def test_the_page_begins_with_what_is_underfitted(tmp_path, tables):
     beginning = beginning_of(page_of(tmp_path, tables))
-    assert "Training is unfinished (†) in: Net, full fine-tuning on A." in beginning
+    assert "Underfitted (†): Net, full fine-tuning on A." in beginning
     assert "below 95 %" in beginning
 
 
@@ -572,8 +572,8 @@ def test_the_page_marks_rates_that_were_not_chosen_for_the_network(tmp_path, tab
 
 def mark_as_finished(tables):
     """Write tables in which the training of the run is finished."""
-    write_table(tables["fit"], pd.read_csv(tables["fit"]).assign(unfinished="no"))
-    write_table(tables["mri"], pd.read_csv(tables["mri"]).assign(unfinished=0))
+    write_table(tables["fit"], pd.read_csv(tables["fit"]).assign(underfitted="no"))
+    write_table(tables["mri"], pd.read_csv(tables["mri"]).assign(underfitted=0))
 
 
 def test_the_page_says_which_threshold_finished_training_has_reached(tmp_path, tables):
@@ -588,9 +588,9 @@ def test_the_page_says_which_threshold_finished_training_has_reached(tmp_path, t
     page_without_such_a_method = page_of(tmp_path, tables, about=without_a_method_that_can_fit)
     # then
     assert "reached the threshold of 95 %" in section_of(page, "trust")
-    assert "unfinished" not in beginning_of(page)
+    assert "underfitted" not in beginning_of(page)
     assert "No threshold of <a" in section_of(page_without_threshold, "trust")
-    assert "unfinished" not in beginning_of(page_without_threshold)
+    assert "underfitted" not in beginning_of(page_without_threshold)
     assert "threshold" not in beginning_of(page_without_such_a_method)
     assert "threshold" not in section_of(page_without_such_a_method, "trust")
 
@@ -750,7 +750,7 @@ def test_texts_of_the_catalogue_make_no_tags_and_no_links(tmp_path, tables, text
 def test_the_page_begins_with_the_answer(tmp_path, tables):
     page = page_of(tmp_path, tables)
     beginning = beginning_of(page)
-    assert "Full fine-tuning of Net; its training is unfinished:" in beginning
+    assert "Full fine-tuning of Net; it is underfitted:" in beginning
     assert f"<dt>{MINUS}1.3</dt>" in beginning
     assert "50.0 → 48.8 %" in beginning
     assert "Intervals are in the tables" in beginning

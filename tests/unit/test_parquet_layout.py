@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rib.base.errors import UserError
+from rib.base.plugins import checked_settings
 from rib.config.label_space import LabelSpace
-from rib.config.settings import LIBRARY, check_settings, signature_of
 from rib.data.images import DatasetSource
 from rib.data.layouts import parquet
 from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES
@@ -428,14 +428,26 @@ def test_any_damage_is_read_or_refused(tmp_path_factory, at_end, position, noise
     )
 )
 def test_any_entry_is_followed_or_refused(tmp_path_factory, changed):
-    _, parameters = signature_of(LIBRARY / "data/layouts/parquet.py", "items")
-    checked = outcome(
-        lambda: check_settings(changed, parameters, "datasets.yaml, set", sweeps=False)
-    )
+    checked = outcome(lambda: checked_settings(parquet.items, changed, "parquet.py", "the entry"))
     if isinstance(checked, dict):
         path = tmp_path_factory.mktemp("entry") / "a.parquet"
         write_photos(path, {"image": PHOTOS, "label": LABELS, "domain": DOMAINS}, {"label": NAMES})
         outcome(lambda: items(path, **checked))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"imgae": "photo"}, "there is no setting 'imgae', known are image, .*; correct it in"),
+        ({"names": "owl"}, "the setting 'names' is 'owl', but it should be a valid list; correct"),
+        ({"slices": [1]}, "the setting 'slices' has 1, but it should be a valid string; correct"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused_before_the_files_are_read(
+    tmp_path, settings, sentence
+):
+    with pytest.raises(UserError, match=rf"^parquet\.py: {sentence}.* datasets\.yaml, set\.$"):
+        run_prepare(tmp_path, "parquet", space=SPACE, **settings)
 
 
 def test_the_example_of_the_docs_is_read(tmp_path, with_entries):

@@ -20,7 +20,7 @@ NOISE = DatasetPart(column="corruption", levels=["shot", "gauss"])
 WEATHER = DatasetPart(column="corruption", levels=["fog", "snow"])
 CORRUPTIONS = ["shot", "fog", "gauss", "gauss", "snow", "shot"]
 WHERE = "datasets.yaml, c, parts"
-FINE_TUNED = {"method": "ft", "alpha": None, "weights": {"ft": 1.0}}  # as a manifest names it
+FINE_TUNED = {"method": "ft", "alpha": None, "coefficients": {"ft": 1.0}}  # as a manifest names it
 
 
 @pytest.fixture

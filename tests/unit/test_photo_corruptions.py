@@ -164,15 +164,28 @@ def test_an_unknown_corruption_or_severity_is_named(choices, message):
         ({"layout": "no_such", "settings": {}}, "no_such"),
         ({"layout": "class_folders", "settings": [1]}, "settings"),
         ({"layout": "class_folders", "more": 1}, "more"),
-        ({"layout": "class_folders", "settings": {"margin": 1}}, "margin"),
-        ({"layout": "iconify"}, "margin"),
-        ({"layout": "corruptions_of"}, "corruptions_of"),
     ],
 )
-def test_photos_of_an_unknown_layout_or_with_unknown_settings_are_refused(
-    with_entries, photos, message
-):
+def test_photos_of_an_unknown_layout_or_without_settings_are_refused(with_entries, photos, message):
     settings = {"photos": photos, "corruptions": ["fog"], "severities": [1]}
     catalog = with_entries(datasets={"mine": {"layout": "corruptions_of", "settings": settings}})
     with pytest.raises(UserError, match=f"datasets.yaml, mine.*{message}|{message}"):
         catalog.datasets  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("photos", "message"),
+    [
+        ({"layout": "class_folders", "settings": {"margin": 1}}, "there is no setting 'margin'"),
+        ({"layout": "iconify"}, "the setting '.*' is missing"),
+        ({"layout": "corruptions_of"}, "the setting '.*' is missing"),
+    ],
+    ids=["an unknown one", "drawings without a margin", "corruptions of corruptions"],
+)
+def test_settings_of_the_layout_of_photos_are_checked_when_photos_are_prepared(
+    tmp_path, photos, message
+):
+    path = tar(tmp_path / "a.tar", {f"{WNIDS[0]}/1.jpg": jpeg(0)})
+    settings = {"photos": photos, "corruptions": ["fog"], "severities": [1]}
+    with pytest.raises(UserError, match=f"^{photos['layout']}.py: {message}.* photos.$"):
+        run_prepare(tmp_path, "corruptions_of", path, **settings)

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from rib.base.files import write_json
+from rib.config.config import config_of
 from rib.config.grid import resolve_grid
-from rib.config.schema import validated
 from rib.records import provenance
 from rib.report import plan
 from tiny.records import FACTS
@@ -61,7 +61,7 @@ FAMILY = {
     "classes_per_dataset": False,
 }
 # `quick` costs less than full fine-tuning; both merges are of `ft` and `quick`.
-SOUP = {"algorithm": "soup", "parents": ["ft", "quick"], "recipes": None}
+SOUP = {"algorithm": "soup", "form": "coefficients", "parents": ["ft", "quick"], "recipes": None}
 METHODS = {
     "quick": {
         "algorithm": "ft",
@@ -91,7 +91,7 @@ def planned(tmp_path, with_entries, monkeypatch):
     )
 
     def plan_grid(**choices):
-        config = validated({"family": "f", **choices}, "config", "config.yaml")
+        config = config_of({"family": "f", **choices}, "config.yaml")
         grid = resolve_grid(config, catalog)
         counts = plan.images_of_datasets(grid, RESULTS)
         rates = plan.throughput(grid, RESULTS)
@@ -323,8 +323,8 @@ def test_fisher_information_that_trainings_share_counts_once_for_each_seed(plann
     [
         ({}, True, "  photos: 1.00kB, theirs"),
         ({}, False, "  photos: 1.00kB, theirs, not yet fetched by us"),
-        ({"sources": [{"size": 500}, {}]}, True, "  photos: at least 500B, theirs"),
-        ({"sources": [{}]}, True, "  photos: theirs"),
+        ({"archives": [{"size": 500}, {}]}, True, "  photos: at least 500B, theirs"),
+        ({"archives": [{}]}, True, "  photos: theirs"),
         (
             {"licences_on_hub": ("mit",), "gated_repositories": ("owner/set",)},
             True,
@@ -336,7 +336,7 @@ def test_a_datasets_size_terms_and_state_are_a_line(facts, has_been_fetched, lin
     # given
     usual_facts = {
         "name": "photos",
-        "sources": [{"size": 500}, {"size": 500}],
+        "archives": [{"size": 500}, {"size": 500}],
         "licence": "theirs",
         "licences_on_hub": (),
         "gated_repositories": (),

@@ -19,16 +19,16 @@ from rib.base.files import read_json, sha256
 from rib.config.run import ALL
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.network import build, load
-from rib.training import finetune
+from rib.training import loop
 from rib.training import pretrain as pretraining
 from rib.training import training_state as resume
-from rib.training.pretrain import PretrainingOutput, pretrain
+from rib.training.pretrain import pretrain
 from rib.training.settings import PretrainingSettings, TrainingSettings
 from tiny.changed import replace
 from tiny.photos import GEOMETRY, INDICES, WNIDS, jpeg, prepare_into, tar
-from tiny.training import CODE, COMPUTE, CPU, HALF, VIEW, trained_by_hand
+from tiny.training import CODE, COMPUTE, CPU, HALF, VIEW, images_of_pixels, trained_by_hand
 
 ENTRY = {
     "name": "net",
@@ -96,7 +96,7 @@ def pretrain_into(folder, folders, test="others", training=None, **how):
     folder.mkdir(exist_ok=True)
     how = {**HOW, **how}
     epochs = None if "steps" in how else how["epochs"]
-    schedule = {
+    recipe = {
         "momentum": how["momentum"],
         "weight_decay": how["weight_decay"],
         "warmup_fraction": how["warmup_fraction"],
@@ -114,19 +114,17 @@ def pretrain_into(folder, folders, test="others", training=None, **how):
                 steps=how.get("steps"),
                 batch_size=how["batch_size"],
                 micro_batch_size=ALL,
-                **schedule,
+                **recipe,
             ),
             view=replace(VIEW, geometry=GEOMETRY),
             compute=COMPUTE,
             code=CODE,
         ),
-        output=PretrainingOutput(
-            weights=folder / "weights.safetensors",
-            description=folder / "model.json",
-            history=folder / "history.csv",
-            saved=folder / "state.pt",
-            rescue=folder / "rescued.safetensors",
-        ),
+        weights=folder / "weights.safetensors",
+        description=folder / "model.json",
+        history=folder / "history.csv",
+        saved=folder / "state.pt",
+        rescue=folder / "rescued.safetensors",
     )
     return read_json(folder / "model.json")
 
@@ -271,11 +269,11 @@ def test_a_recipe_trains_and_shifts_are_seen_in_training_alone(
     noisy = noisy_copies(folders, tmp_path)
     is_changed_in_training = []
     is_changed_in_test = []
-    read_batch = Inputs.__getitem__
+    read_batch = Images.__getitem__
 
     def read_and_compare(inputs, rows):
         batch = read_batch(inputs, rows)
-        inputs_as_stored = Inputs(inputs.images, HALF, HALF, CPU, inputs.rows)
+        inputs_as_stored = images_of_pixels(inputs.pixels, rows=inputs.rows)
         is_changed = not torch.equal(batch, read_batch(inputs_as_stored, rows))
         if inputs.epoch is None:
             is_changed_in_test.append(is_changed)
@@ -283,7 +281,7 @@ def test_a_recipe_trains_and_shifts_are_seen_in_training_alone(
             is_changed_in_training.append(is_changed)
         return batch
 
-    monkeypatch.setattr(Inputs, "__getitem__", read_and_compare)
+    monkeypatch.setattr(Images, "__getitem__", read_and_compare)
     # when
     facts = pretrain_into(tmp_path / "net", noisy, **usual)
     # then images are shifted in training alone
@@ -366,7 +364,7 @@ def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_
     pretrain_into(tmp_path / "whole", folders, **how)
     steps_to_be_killed_in = (1, 4, 9, 15)
     steps_begun = 0
-    take_step = finetune._take_step
+    take_step = loop.take_step
 
     def take_step_or_be_killed(*arguments):
         nonlocal steps_begun
@@ -375,7 +373,7 @@ def test_a_pretraining_killed_again_and_again_gives_the_same_bytes(folders, tmp_
             raise KeyboardInterrupt
         return take_step(*arguments)
 
-    monkeypatch.setattr(finetune, "_take_step", take_step_or_be_killed)
+    monkeypatch.setattr(loop, "take_step", take_step_or_be_killed)
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     # when
     for _ in steps_to_be_killed_in:
@@ -394,7 +392,7 @@ def test_a_divergence_is_refused_and_the_state_before_it_is_kept(folders, tmp_pa
     # given
     good_steps = 2 * STEPS_PER_EPOCH + 1
     steps_begun = 0
-    take_step = finetune._take_step
+    take_step = loop.take_step
 
     def take_step_or_diverge(*arguments):
         nonlocal steps_begun
@@ -402,7 +400,7 @@ def test_a_divergence_is_refused_and_the_state_before_it_is_kept(folders, tmp_pa
         loss = take_step(*arguments)
         return loss if steps_begun <= good_steps else loss * float("nan")
 
-    monkeypatch.setattr(finetune, "_take_step", take_step_or_diverge)
+    monkeypatch.setattr(loop, "take_step", take_step_or_diverge)
     monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     # when
     message = "model net, .*photos: the loss at epoch 3.*rescued.safetensors.*lr"

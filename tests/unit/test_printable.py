@@ -207,7 +207,7 @@ def test_no_cell_of_a_table_is_a_formula(tmp_path, text):
 
 @pytest.mark.parametrize("text", NUMBERS)
 def test_numbers_stay_whatever_their_sign(tmp_path, text):
-    """Also as text: tables are read as text and written again, to mark unfinished runs."""
+    """Also as text: tables are read as text and written again, to mark underfitted runs."""
     assert written_table(tmp_path, {"n": [text]}) == f"n\n{text}\n"
 
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from rib.config.catalog import Catalog
+from rib.config.config import config_of
 from rib.config.grid import resolve_grid
-from rib.config.schema import validated
 from rib.report import readme
 
 ROOT = Path(__file__).parents[2]
@@ -41,5 +41,5 @@ def test_the_github_workflow_runs_the_projects_own_script():
     "path", sorted((ROOT / "workflow/configs").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_example_configs_give_a_grid(path):
-    config = validated(yaml.safe_load(path.read_text()), "config", str(path))
+    config = config_of(yaml.safe_load(path.read_text()), str(path))
     assert len(resolve_grid(config, Catalog([readme.CATALOG])).runs()) > 3

@@ -8,7 +8,8 @@ import torch
 from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.config.grid import Grid
-from rib.models.convert import ModelOutput, convert
+from rib.config.model_facts import model_facts
+from rib.models.convert import convert
 from rib.models.network import load
 from rib.models.settings import ConversionSettings
 from tiny.grids import grid, project_catalog
@@ -28,12 +29,32 @@ def fashion() -> Grid:
 
 def converted(grid_of_networks, name, file, folder):
     """Convert a file as the network of a name; gives the folder with the model."""
-    settings = ConversionSettings(
-        **grid_of_networks.conversion(name), view=None, compute=COMPUTE, code=CODE
-    )
-    output = ModelOutput(folder / "weights.safetensors", folder / "model.json")
-    convert(archives=[file], reference=None, settings=settings, output=output)
+    convert_with(settings_of(model_facts(grid_of_networks, name)), file, folder)
     return folder
+
+
+def settings_of(facts):
+    """Settings with which a network of these facts is converted."""
+    return ConversionSettings(
+        entry=facts,
+        head="pretrained",
+        num_classes=10,
+        class_names=None,
+        view=None,
+        compute=COMPUTE,
+        code=CODE,
+    )
+
+
+def convert_with(settings, file, folder):
+    """Convert a file with settings, into a folder."""
+    convert(
+        archives=[file],
+        reference=None,
+        settings=settings,
+        weights=folder / "weights.safetensors",
+        description=folder / "model.json",
+    )
 
 
 def test_every_file_is_the_pinned_one_of_an_entry_and_listed_in_the_readme(fashion):
@@ -44,7 +65,7 @@ def test_every_file_is_the_pinned_one_of_an_entry_and_listed_in_the_readme(fashi
         file = FOLDER / f"{name}.safetensors"
         digest = sha256(file)
         source = fashion.models[name].source
-        assert (source["file"], source["digest"]) == (file.name, f"sha256:{digest}")
+        assert (source.file, source.digest) == (file.name, f"sha256:{digest}")
         assert f"\n| `{file.name}` |" in readme
 
 
@@ -82,18 +103,12 @@ def test_weights_of_another_architecture_with_a_pinned_digest_are_refused(fashio
     other = tmp_path / f"{NAME}.safetensors"
     state = timm.create_model("test_efficientnet", num_classes=10).state_dict()
     safetensors.torch.save_file(state, other)
-    conversion = fashion.conversion(NAME)
-    source = {**conversion["entry"]["source"], "digest": f"sha256:{sha256(other)}"}
-    settings = ConversionSettings(
-        **{**conversion, "entry": {**conversion["entry"], "source": source}},
-        view=None,
-        compute=COMPUTE,
-        code=CODE,
-    )
-    output = ModelOutput(tmp_path / "weights.safetensors", tmp_path / "model.json")
+    facts = model_facts(fashion, NAME)
+    source = {**facts["source"], "digest": f"sha256:{sha256(other)}"}
+    settings = settings_of({**facts, "source": source})
     # when
     with pytest.raises(UserError, match=f"{NAME}.*resnet10t") as error:
-        convert(archives=[other], reference=None, settings=settings, output=output)
+        convert_with(settings, other, tmp_path)
     # then
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == [other]
@@ -101,8 +116,8 @@ def test_weights_of_another_architecture_with_a_pinned_digest_are_refused(fashio
 
 def test_the_recipe_of_a_published_network_does_not_decide_what_is_converted(fashion):
     """An edit of the recipe converts nothing again: the file is pinned by its digest."""
-    entry = fashion.conversion(NAME)["entry"]
-    assert entry["pretrain"] is None and set(entry["source"]) <= {"file", "size", "digest"}
+    facts = model_facts(fashion, NAME)
+    assert facts["pretrain"] is None and set(facts["source"]) <= {"file", "size", "digest"}
     assert fashion.head(NAME) == "pretrained"
     assert fashion.models[NAME].stated_pretraining_images == 1000
     assert "fashion_train" not in [dataset.name for dataset in fashion.datasets_read()]

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from rib.analyses import published
+from rib.base.settings import replaced
 from rib.config.obstacles import obstacle_to_comparison
 from rib.statistics.inputs import Inputs
 from rib.statistics.published import TOLERANCE
@@ -174,7 +175,7 @@ def test_a_limit_of_all_datasets_is_an_obstacle_on_each_that_is_larger():
 def test_any_limit_is_an_obstacle_where_the_number_of_images_is_not_stated():
     # given
     limited = photos(budget={"max_images_per_dataset": {"imagenet_r": 40_000}})
-    unknown = replace(limited.datasets["imagenet_r"], images=None)
+    unknown = replaced(limited.datasets["imagenet_r"], images=None)
     limited = replace(limited, datasets={**limited.datasets, "imagenet_r": unknown})
     # then
     assert obstacles_in(limited).keys() == {"imagenet_r"}
@@ -194,8 +195,8 @@ def test_splits_are_an_obstacle_on_all_datasets():
 def test_another_geometry_is_an_obstacle_of_the_models_that_were_published_with_a_different_one():
     # given a model that was published at 224 pixels, and one that is not
     small = photos(image_size=224)
-    preprocessing = {**small.models[VIT].preprocessing, "input_size": 384}
-    larger = replace(small.models[VIT], preprocessing=preprocessing)
+    preprocessing = replaced(small.models[VIT].preprocessing, input_size=384)
+    larger = replaced(small.models[VIT], preprocessing=preprocessing)
     small = replace(small, models={**small.models, VIT: larger})
     # then
     assert "own geometry" in obstacles_in(small)["imagenet_val"]

@@ -5,13 +5,16 @@ Whether they are fresh is asked in tests/integration/test_readme.py.
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+from pydantic import Field, create_model
 
 from rib.analyses import radar
 from rib.config.catalog import Catalog
+from rib.config.fields import Described
 from rib.report import readme
 
 ROOT = Path(__file__).parents[2]
@@ -147,28 +150,30 @@ def test_every_key_of_config_has_a_line():
         if isinstance(value, dict) and value:
             names = [f"{key}.{key_of_section}" for key_of_section in value]
         for name in names:
-            assert f"\n| `{name}` | `" in table
+            assert f"\n| `{name}` | " in table
 
 
-def test_defaults_are_shown_as_in_yaml(monkeypatch):
-    leaves = {
-        "a": (True, "on | off"),
-        "b": ("all", "what"),
-        "c": (["x"], "which"),
-        "d": (0.5, "how much"),
+def test_types_and_defaults_are_shown_as_in_yaml(monkeypatch):
+    keys = {
+        "a": (bool, True, "on | off"),
+        "b": (Literal["all", "none"] | int | float, "all", "what"),
+        "c": (list[str] | dict[str, int], ["x"], "which"),
+        "d": (Literal["auto"] | str, "", "how"),
     }
-    parts = {
-        key: {"default": default, "description": text} for key, (default, text) in leaves.items()
+    fields = {
+        key: (kind, Field(default, description=text)) for key, (kind, default, text) in keys.items()
     }
-    schema = {"properties": {"a": parts.pop("a"), "more": {"properties": parts}}}
-    monkeypatch.setattr(readme, "load_schema", {"config": schema}.get)
+    first = fields.pop("a")
+    more = create_model("More", __base__=Described, **fields)
+    config = create_model("Config", a=first, more=(more, Field(default_factory=more)))
+    monkeypatch.setattr(readme, "Config", config)
     assert readme.config_table().splitlines() == [
-        "| key | default | meaning |",
-        "| --- | --- | --- |",
-        "| `a` | `true` | on \\| off |",
-        "| `more.b` | `all` | what |",
-        '| `more.c` | `["x"]` | which |',
-        "| `more.d` | `0.5` | how much |",
+        "| key | type | default | meaning |",
+        "| --- | --- | --- | --- |",
+        "| `a` | true or false | `true` | on \\| off |",
+        "| `more.b` | `all`, `none` or number | `all` | what |",
+        '| `more.c` | list or mapping | `["x"]` | which |',
+        '| `more.d` | `auto` or text | `""` | how |',
     ]
 
 

@@ -21,10 +21,10 @@ import torch
 
 from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
-from rib.methods import load_algorithm
-from rib.methods.base import Task
+from rib.methods.base import Task, load_algorithm
 from rib.models.augmentation import Augmentation, recipe_transform
-from rib.training import finetune, training_state
+from rib.training import loop, training_state
+from rib.training.divergence import DivergenceError
 from rib.training.training_state import TrainingState
 from tiny import training
 from tiny.changed import replace
@@ -50,7 +50,7 @@ ADAMW = replace(
     augmentation=["crop", "flip"],
 )
 LION = replace(ADAMW, optimizer="lion", augmentation=["randaugment"])
-SCHEDULES = {
+RECIPES = {
     "paper": SGD,
     "adamw": ADAMW,
     "lion": LION,
@@ -58,7 +58,7 @@ SCHEDULES = {
     # ends in the third epoch, of which one step is left out
     "cut_short": replace(LION, epochs=None, steps=STEPS - 1),
 }
-# Methods with schedules.
+# Methods with recipes.
 CASES = [
     ("ft", "paper"),
     ("linear_probe", "paper"),
@@ -100,6 +100,7 @@ def images():
     keys = ("a", "b", "c", "d", "e")
     outputs = ((0,), (10,), (20,), (30,), (40,))
     return SimpleNamespace(
+        rows=None,
         images=rng.integers(0, 255, (IMAGES, SIDE, SIDE, 3)).astype(np.uint8),
         labels=np.arange(IMAGES) % 5,
         space=LabelSpace(keys, outputs, keys),
@@ -114,7 +115,7 @@ class Trained:
     changed: Mapping[str, torch.Tensor]  # tensors by name
 
 
-def train(name, network, images, saved=None, schedule=SGD, **settings):
+def train(name, network, images, saved=None, recipe=SGD, **settings):
     """What a job does: everything from the start, then on from what was saved.
 
     Args:
@@ -125,13 +126,13 @@ def train(name, network, images, saved=None, schedule=SGD, **settings):
     entry = CATALOG.methods[name]
     torch.manual_seed(0)
     algorithm_file = CATALOG.algorithm_file(entry.algorithm)
-    algorithm = load_algorithm(algorithm_file, {**settings_of(entry), **settings})
+    algorithm = load_algorithm(algorithm_file, {**settings_of(entry), **settings}, entry.name)
     target = images_of(images)
     reference = images_of(images)
-    if schedule.augmentation:
-        target.inputs.augmentation = Augmentation(recipe_transform(schedule.augmentation, SIDE), 0)
+    if recipe.augmentation:
+        target.augmentation = Augmentation(recipe_transform(recipe.augmentation, SIDE), 0)
     algorithm.setup(Task(copy.deepcopy(network), target, reference, 0))
-    history, changed = finetune.train(algorithm, network.state_dict(), schedule, RUN, CPU, saved)
+    history, changed = loop.train(algorithm, network.state_dict(), recipe, RUN, CPU, saved)
     return Trained(history, changed)
 
 
@@ -167,7 +168,7 @@ def interrupt_trainings(monkeypatch, last_steps):
     Returns:
         What counts the steps since the last interruption.
     """
-    take_step = finetune._take_step
+    take_step = loop.take_step
     remaining = list(last_steps)
     counter = StepCounter()
 
@@ -180,22 +181,22 @@ def interrupt_trainings(monkeypatch, last_steps):
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(finetune, "_take_step", take_step_and_interrupt)
+    monkeypatch.setattr(loop, "take_step", take_step_and_interrupt)
     return counter
 
 
-@pytest.mark.parametrize(("name", "schedule"), first(CASES, 2))
+@pytest.mark.parametrize(("name", "recipe"), first(CASES, 2))
 def test_a_training_killed_again_and_again_gives_the_same_bytes(
-    network, images, name, schedule, tmp_path, monkeypatch, saves_every_step
+    network, images, name, recipe, tmp_path, monkeypatch, saves_every_step
 ):
     # given
     saved = tmp_path / "state.pt"
     arguments = {}
-    if schedule != "paper":
-        arguments = {"schedule": SCHEDULES[schedule], "lr": 0.001}
+    if recipe != "paper":
+        arguments = {"recipe": RECIPES[recipe], "lr": 0.001}
     undisturbed = train(name, network, images, **arguments)
     # when it is killed before anything is saved, within an epoch, at its end, and in the last step
-    steps_to_the_end = 4 if schedule == "cut_short" else 5
+    steps_to_the_end = 4 if recipe == "cut_short" else 5
     last_steps = [1, 2, 2, 3, steps_to_the_end]
     counter = interrupt_trainings(monkeypatch, last_steps)
     for _ in last_steps:
@@ -245,7 +246,7 @@ def test_a_process_killed_at_random_moments_gives_the_same_bytes(
     # given
     saved = tmp_path / "state.pt"
     ended = tmp_path / "ended"
-    take_step = finetune._take_step
+    take_step = loop.take_step
     start = time.monotonic()
     undisturbed = train("ft", network, images)
     seconds_per_step = (time.monotonic() - start) / STEPS
@@ -259,7 +260,7 @@ def test_a_process_killed_at_random_moments_gives_the_same_bytes(
                 time.sleep(600)
             return take_step(*arguments)
 
-        monkeypatch.setattr(finetune, "_take_step", take_step_or_wait)
+        monkeypatch.setattr(loop, "take_step", take_step_or_wait)
         trained = train("ft", network, images, saved)
         safetensors.torch.save_file(
             trained.changed, ended, {"history": json.dumps(trained.history)}
@@ -294,7 +295,7 @@ def let_second_epoch_diverge(monkeypatch, is_killed_before=False):
     Args:
         is_killed_before: whether training is killed in the step before that.
     """
-    take_step = finetune._take_step
+    take_step = loop.take_step
 
     def take_step_and_diverge(algorithm, *arguments):
         if is_killed_before and algorithm.step == LAST_STEP_OF_SECOND_EPOCH - 1:
@@ -304,7 +305,7 @@ def let_second_epoch_diverge(monkeypatch, is_killed_before=False):
             return result * float("nan")
         return result
 
-    monkeypatch.setattr(finetune, "_take_step", take_step_and_diverge)
+    monkeypatch.setattr(loop, "take_step", take_step_and_diverge)
 
 
 def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
@@ -313,7 +314,7 @@ def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
     saved = tmp_path / "state.pt"
     with monkeypatch.context() as patch:
         let_second_epoch_diverge(patch)
-        with pytest.raises(finetune.DivergenceError) as undisturbed:
+        with pytest.raises(DivergenceError) as undisturbed:
             train("ft", network, images)
     with monkeypatch.context() as patch:
         let_second_epoch_diverge(patch, is_killed_before=True)
@@ -321,7 +322,7 @@ def test_a_training_that_diverges_after_a_kill_still_has_its_last_good_state(
             train("ft", network, images, saved)
     with monkeypatch.context() as patch:
         let_second_epoch_diverge(patch)
-        with pytest.raises(finetune.DivergenceError) as resumed:
+        with pytest.raises(DivergenceError) as resumed:
             train("ft", network, images, saved)
     assert resumed.value.finite_epochs == undisturbed.value.finite_epochs == 1
     assert len(resumed.value.finite_changes) > 10

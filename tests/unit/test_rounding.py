@@ -81,7 +81,7 @@ def test_summary_page_views_and_figures_show_the_same_text():
     # given
     value, low, high, fit = -9.95, -10.25, -9.65, 98.67
     cell = Cell(value, low, high, fit, 0, 0)
-    run = {"model": "m", "method": "ft", "target": "a", "seed": 0, "fit": fit, "unfinished": 0}
+    run = {"model": "m", "method": "ft", "target": "a", "seed": 0, "fit": fit, "underfitted": 0}
     ri = pd.DataFrame([{**run, "ri": value, "ci_low": low, "ci_high": high}])
     # when
     labels = {"models": {"m": "M"}, "methods": {"ft": "FT"}, "targets": {"a": "A"}}

@@ -13,6 +13,7 @@ from scipy import stats
 
 from rib.analyses.selection import SELECTION
 from rib.base.errors import UserError
+from rib.config.shared_sources import source_groups
 from rib.report.page import page_tables
 from rib.statistics.bootstrap import object_weights
 from rib.statistics.counts import ALL_INDICES, Counts, RowFiles, write_counts
@@ -682,17 +683,17 @@ def test_select_splits_are_counted_together_and_drawn_apart_from_test_images(tmp
 
 
 def fit_of_runs(model):
-    """The fit of a model's runs: those on `b` are unfinished, those on `d` differ by seed."""
+    """The fit of a model's runs: those on `b` are underfitted, those on `d` differ by seed."""
     lines = []
     for variant, target, seed in itertools.product(ALL_VARIANTS, TARGETS, (0, 1)):
         if target == "b":
             fit = 90.0
-            unfinished = "yes"
+            underfitted = "yes"
         else:
             fit = 100.0 - 10 * seed
-            unfinished = "no"
-        lines.append((model, variant, target, "all", seed, fit, unfinished))
-    columns = ["model", "method", "target", "size", "seed", "fit", "unfinished"]
+            underfitted = "no"
+        lines.append((model, variant, target, "all", seed, fit, underfitted))
+    columns = ["model", "method", "target", "size", "seed", "fit", "underfitted"]
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -753,8 +754,8 @@ def test_the_table_has_each_models_choices_and_the_fit_of_what_was_chosen(tmp_pa
     assert set(on_b["fit"]) == {90}
     assert set(on_d["fit"]) == {95}, "the mean over seeds"
     assert means["fit"].isna().all()
-    assert set(on_b["unfinished"]) == {2}
-    assert set(on_d["unfinished"]) == set(means["unfinished"]) == {0}
+    assert set(on_b["underfitted"]) == {2}
+    assert set(on_d["underfitted"]) == set(means["underfitted"]) == {0}
 
     mean_of_targets = (on_b["ri"].to_numpy() + on_d["ri"].to_numpy()) / 2
     np.testing.assert_allclose(means["ri"], mean_of_targets, atol=1e-5)
@@ -779,10 +780,10 @@ def test_the_page_has_labels_of_the_method_and_of_its_variants(tmp_path):
         "ci_low": 0.5,
         "ci_high": 2.0,
         "fit": 90.0,
-        "unfinished": 1,
+        "underfitted": 1,
     }
     without_choice = {"chosen": None, "select_accuracy": None, "chosen_share": None}
-    mean = {**on_target, **without_choice, "target": "mean", "unfinished": 0}
+    mean = {**on_target, **without_choice, "target": "mean", "underfitted": 0}
     pd.DataFrame([on_target, mean]).to_csv(tmp_path / "selection.csv", index=False)
     about = {
         "models": {},
@@ -851,7 +852,7 @@ def test_datasets_that_share_source_images_have_one_group():
     groups = sweep.selection.groups
     assert list(groups) == sweep.ood
     assert groups["noto"] == "noto"
-    assert groups["fluent_flat"] == groups["fluent_3d"] == sweep.source_groups()["fluent_3d"]
+    assert groups["fluent_flat"] == groups["fluent_3d"] == source_groups(sweep)["fluent_3d"]
 
 
 @pytest.mark.parametrize(

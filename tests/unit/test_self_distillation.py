@@ -9,10 +9,17 @@ import torch
 
 from rib.methods.ft import FullFineTuning
 from rib.methods.self_distillation import SelfDistillation
-from tiny.training import TRAINING, normalised, task_of, trained, trained_by_hand
+from tiny.training import TRAINING, normalised, task_of, trained, trained_by_hand, with_defaults
 
 STEPS = 6  # two epochs of 10 images in batches of 4
-DEFAULTS = {"lr": 0.02, "average": "ema", "temperature": 2.0, "weight": 1.0}
+DEFAULTS = {
+    "lr": 0.02,
+    "average": "ema",
+    "temperature": 2.0,
+    "weight": 1.0,
+    "decay": 0.999,
+    "beta": 0.5,
+}
 AVERAGES = [("ema", {"decay": 0.8}), ("wma", {"beta": 0.5}), ("wma", {"beta": 3.0})]
 for_each_average = pytest.mark.parametrize(
     ("average", "setting"), AVERAGES, ids=["ema", "wma-beta0.5", "wma-beta3"]
@@ -76,7 +83,7 @@ def test_training_descends_the_divergence_from_the_mean_of_the_trajectory(
     temperature = 3.0
     weight = 5.0
     settings = {**DEFAULTS, "average": average, "temperature": temperature, "weight": weight}
-    algorithm = SelfDistillation(**settings, **setting)
+    algorithm = with_defaults(SelfDistillation, **{**settings, **setting})
     pixels = normalised(target.images)
     states = []
     teacher = copy.deepcopy(network)
@@ -122,7 +129,7 @@ def test_the_teacher_averages_weights_and_batch_norm_statistics_from_the_pretrai
     network, target, average, setting
 ):
     # given
-    algorithm = SelfDistillation(**{**DEFAULTS, "average": average}, **setting)
+    algorithm = with_defaults(SelfDistillation, **{**DEFAULTS, "average": average, **setting})
     algorithm.setup(task_of(copy.deepcopy(network), target))
     algorithm.steps = STEPS
     generator = torch.Generator().manual_seed(0)
@@ -151,8 +158,12 @@ def test_the_teacher_averages_weights_and_batch_norm_statistics_from_the_pretrai
 
 def test_an_average_that_forgets_at_once_is_full_fine_tuning_to_the_bit(network, target):
     # when
-    distilled, history = trained(SelfDistillation(**DEFAULTS, decay=0), network, target)
-    fine_tuned, history_of_fine_tuning = trained(FullFineTuning(lr=DEFAULTS["lr"]), network, target)
+    distilled, history = trained(
+        with_defaults(SelfDistillation, **{**DEFAULTS, "decay": 0}), network, target
+    )
+    fine_tuned, history_of_fine_tuning = trained(
+        with_defaults(FullFineTuning, lr=DEFAULTS["lr"]), network, target
+    )
     # then
     assert history == history_of_fine_tuning
     tensors_of_fine_tuned = fine_tuned.state_dict()
@@ -163,7 +174,7 @@ def test_an_average_that_forgets_at_once_is_full_fine_tuning_to_the_bit(network,
 
 def test_equal_logits_have_a_gradient_of_exactly_zero(network, target):
     # given
-    algorithm = SelfDistillation(**DEFAULTS)
+    algorithm = with_defaults(SelfDistillation, **DEFAULTS)
     algorithm.setup(task_of(copy.deepcopy(network), target))
     rows = np.arange(5)
 
@@ -182,7 +193,7 @@ def test_equal_logits_have_a_gradient_of_exactly_zero(network, target):
 
 @pytest.mark.parametrize("beta", [1e-3, 1.0, 1e4])
 def test_shares_are_finite_for_any_beta_and_of_a_long_training(beta):
-    algorithm = SelfDistillation(**{**DEFAULTS, "average": "wma"}, beta=beta)
+    algorithm = with_defaults(SelfDistillation, **{**DEFAULTS, "average": "wma", "beta": beta})
     algorithm.steps = 10_000
     for step in (1, 2, 5_000, 10_000):
         share = algorithm.share(step)
@@ -205,13 +216,13 @@ def test_shares_are_finite_for_any_beta_and_of_a_long_training(beta):
 )
 def test_a_setting_out_of_range_is_refused(name, values):
     for value in values:
-        with pytest.raises(ValueError, match=f"{name}.*{value}.*set"):
-            SelfDistillation(**{**DEFAULTS, name: value})
+        with pytest.raises(ValueError, match=f"\n{name}\n.*should .*{value}"):
+            with_defaults(SelfDistillation, **{**DEFAULTS, name: value})
 
 
 def test_the_least_settings_are_taken():
     least_settings = {"temperature": 1e-9, "weight": 0, "decay": 0, "beta": 1e-9}
-    algorithm = SelfDistillation(**{**DEFAULTS, **least_settings})
+    algorithm = with_defaults(SelfDistillation, **{**DEFAULTS, **least_settings})
     assert algorithm.temperature == 1e-9
     assert algorithm.weight == 0
     assert algorithm.decay == 0

@@ -242,7 +242,7 @@ def test_differences_are_from_the_reference_and_it_has_none_itself():
 
 @pytest.mark.parametrize("compare_to", [PRETRAINED, "m1", "unknown"])
 def test_the_pretrained_model_takes_the_place_of_a_reference_without_a_rank(compare_to):
-    """m1 is among the effects, but not ranked: its training is unfinished."""
+    """m1 is among the effects, but not ranked: it is underfitted."""
     effects = effects_of([3.0, 7.0, 1.0])
     table = differences_from(effects, ["m0", "m2"], compare_to, CONFIDENCE, 0)
     assert set(table["reference"]) == {PRETRAINED}

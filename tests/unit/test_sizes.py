@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 
 from rib.analyses import pretraining_sizes, train_subsets
 from rib.config.figure_settings import FigureSettings
-from rib.figures import FigureFiles, write_figure
+from rib.figures import write_figure
 from rib.statistics.inputs import Inputs
 from rib.statistics.writing import write_tables
 
@@ -418,14 +418,14 @@ def sizes_in_figure(files, name, table, every_size=False, **params):
         module=f"rib.analyses.{name}",
         params={"models": LABELS, "methods": METHODS, "confidence": 0.95, **params},
         every_size=every_size,
-        finished_only=False,
+        without_underfitted=False,
         marks_runs=False,
         size="all",
         sizes=["all", "0.5", "10"],
     )
     paths = {ending: files.folder / f"figure.{ending}" for ending in ("png", "pdf", "csv")}
     inputs = {table: str(files.table(table))}
-    write_figure(name, inputs, figure_settings, FigureFiles(**paths))
+    write_figure(name, inputs, figure_settings, paths)
     return set(read(paths["csv"])["size"])
 
 

@@ -1,13 +1,14 @@
 """How long parts of large targets are trained: `subset_ceiling` of a family."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
 
 from rib.base.errors import UserError
+from rib.base.settings import replaced
 from rib.config.catalog import Catalog
 from rib.config.run import ALL
+from rib.statistics.conditions import conditions_of
 from tiny.grids import grid
 from tiny.project import ROOT
 
@@ -28,9 +29,9 @@ def catalog_with_ceiling(ceiling, **facts):
     `facts` are of ImageNet-Sketch.
     """
     catalog = Catalog([ROOT / "workflow/catalog"])
-    catalog.families["imagenet"] = replace(catalog.families["imagenet"], subset_ceiling=ceiling)
+    catalog.families["imagenet"] = replaced(catalog.families["imagenet"], subset_ceiling=ceiling)
     sketch = catalog.datasets["imagenet_sketch"]
-    catalog.datasets["imagenet_sketch"] = replace(sketch, **facts)
+    catalog.datasets["imagenet_sketch"] = replaced(sketch, **facts)
     return catalog
 
 
@@ -75,7 +76,7 @@ def test_a_part_of_more_images_than_the_ceiling_is_trained_for_the_epochs_of_the
         STEPS_OF_SKETCH,
         "steps",
     )
-    assert "size 0.5 of IN-C is trained for as many epochs as the whole" in chosen.conditions()
+    assert "size 0.5 of IN-C is trained for as many epochs as the whole" in conditions_of(chosen)
 
 
 def test_the_ceiling_is_that_of_the_images_that_are_trained_on():
@@ -88,7 +89,7 @@ def test_the_ceiling_is_that_of_the_images_that_are_trained_on():
 
 def test_conditions_follow_the_ceiling_where_it_shortens_a_training():
     phrase = "size 1000 of IN-C is trained for the steps of IN-Sketch (796 per epoch)"
-    assert phrase in photos().conditions()
+    assert phrase in conditions_of(photos())
     without_ceiling = catalog_with_ceiling(None)
     for choices in ({"train_subset": [ALL]}, {"targets": ["imagenet_r"]}):
         unchanged = {"family": "imagenet", **choices}
@@ -96,7 +97,7 @@ def test_conditions_follow_the_ceiling_where_it_shortens_a_training():
         for target, size in itertools.product(chosen.targets, chosen.sizes):
             length = chosen.training_of("ft", target, size)
             assert length == uncapped.training_of("ft", target, size)
-        assert not [text for text in grid(**unchanged).conditions() if "trained for" in text]
+        assert not [text for text in conditions_of(grid(**unchanged)) if "trained for" in text]
 
 
 @pytest.mark.parametrize(

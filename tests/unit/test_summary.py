@@ -41,7 +41,7 @@ DASH = "\N{EN DASH}"
 
 # Columns of the tables that are summarized, as far as they are read.
 ROW = ["model", "method", "size"]
-VALUE = ["seeds", "ci_low", "ci_high", "fit", "unfinished"]
+VALUE = ["seeds", "ci_low", "ci_high", "fit", "underfitted"]
 COLUMNS = {
     "mri": [*ROW, "mri", *VALUE],
     "seeds_ri": [*ROW, "target", "ri", *VALUE],
@@ -55,18 +55,18 @@ def header_of_csv():
     """The first line of the CSV."""
     numbers = []
     for column in ("a", "b", "mri"):
-        for ending in ("", "_low", "_high", "_fit", "_unfinished", "_best"):
+        for ending in ("", "_low", "_high", "_fit", "_underfitted", "_best"):
             numbers.append(f"{column}{ending}")
     return ",".join(["model", "method", "size", *numbers, *DIFFERENCE])
 
 
-def lines_of_ri(row, seeds, is_unfinished):
+def lines_of_ri(row, seeds, is_underfitted):
     """RI of a method on both targets.
 
     Args:
         row: model, method and size.
         seeds: number of seeds.
-        is_unfinished: whether its runs on b are unfinished.
+        is_underfitted: whether its runs on b are underfitted.
     """
     lines = []
     for target, ri in RI[row["method"]].items():
@@ -78,13 +78,13 @@ def lines_of_ri(row, seeds, is_unfinished):
             "ci_low": ri - 1,
             "ci_high": ri + 1.26,
             "fit": FITS[row["method"]],
-            "unfinished": int(is_unfinished and target == "b"),
+            "underfitted": int(is_underfitted and target == "b"),
         }
         lines.append(line)
     return lines
 
 
-def line_of_mri(row, seeds, is_unfinished):
+def line_of_mri(row, seeds, is_underfitted):
     """mRI of a method; arguments as for `lines_of_ri`."""
     mri = MRI[row["method"]]
     return {
@@ -94,7 +94,7 @@ def line_of_mri(row, seeds, is_unfinished):
         "ci_low": mri - 1,
         "ci_high": mri + 1,
         "fit": FITS[row["method"]],
-        "unfinished": int(is_unfinished),
+        "underfitted": int(is_underfitted),
     }
 
 
@@ -108,25 +108,25 @@ def line_of_ranking(row, reference):
     return line
 
 
-def write_tables(folder, sizes, models, seeds, unfinished):
+def write_tables(folder, sizes, models, seeds, underfitted):
     """Write the tables that are summarized; gives their files by name.
 
     Args:
         seeds: number of seeds.
-        unfinished: methods whose runs on b are unfinished, so that they are not compared.
+        underfitted: methods whose runs on b are underfitted, so that they are not compared.
     """
-    reference = "pretrained" if "ft" in unfinished else "ft"
+    reference = "pretrained" if "ft" in underfitted else "ft"
     lines = {name: [] for name in COLUMNS}
     for model, size in itertools.product(models, sizes):
         for method in RI:
             row = {"model": model, "method": method, "size": size}
-            is_unfinished = method in unfinished
-            lines["seeds_ri"] += lines_of_ri(row, seeds, is_unfinished)
-            lines["mri"].append(line_of_mri(row, seeds, is_unfinished))
-            if not is_unfinished:
+            is_underfitted = method in underfitted
+            lines["seeds_ri"] += lines_of_ri(row, seeds, is_underfitted)
+            lines["mri"].append(line_of_mri(row, seeds, is_underfitted))
+            if not is_underfitted:
                 lines["ranking"].append(line_of_ranking(row, reference))
         for (method, other), p_of_ri in P_OF_RI.items():
-            if method in unfinished or other in unfinished:
+            if method in underfitted or other in underfitted:
                 continue
             pair = {"model": model, "method": method, "size": size, "other": other}
             lines["comparisons"].append({**pair, "p_holm": P_OF_MRI})
@@ -189,8 +189,8 @@ class Summary:
 def summary(tmp_path):
     """A function that writes tables and their summary, and gives its texts."""
 
-    def write(sizes=("all",), models=("net", "other"), seeds=2, unfinished=(), other_rates=()):
-        tables = write_tables(tmp_path, sizes, models, seeds, unfinished)
+    def write(sizes=("all",), models=("net", "other"), seeds=2, underfitted=(), other_rates=()):
+        tables = write_tables(tmp_path, sizes, models, seeds, underfitted)
         if other_rates:
             for name in ("mri", "seeds_ri"):
                 mark_other_rates(tables[name], other_rates)
@@ -314,7 +314,7 @@ def test_csv_has_values_and_intervals(summary):
 
 
 def test_differences_from_the_reference_are_in_all_three_files(summary):
-    """With unfinished full fine-tuning, the others are compared with the pretrained model.
+    """With underfitted full fine-tuning, the others are compared with the pretrained model.
 
     Full fine-tuning has a dash.
     """
@@ -327,7 +327,7 @@ def test_differences_from_the_reference_are_in_all_three_files(summary):
     assert line["diff_low"] == pytest.approx(-1.83)
     assert line["diff_high"] == pytest.approx(2.21)
 
-    columns = summary(unfinished=["ft"]).columns()
+    columns = summary(underfitted=["ft"]).columns()
     difference_of_ft, difference_of_lwf, _ = columns["mRI minus pretrained"]
     assert difference_of_ft == DASH
     assert difference_of_lwf == "+4.0 [+2.0, +6.0]"
@@ -442,7 +442,7 @@ def value_on_a(model, size, method, value):
         "ci_low": value - 1,
         "ci_high": value + 1,
         "fit": 90.0,
-        "unfinished": 0,
+        "underfitted": 0,
     }
 
 
@@ -474,13 +474,13 @@ def test_every_model_has_its_own_best():
     best_cells = {key for key, cell in cells.items() if cell.best}
     assert best_cells == {("m", "all", "ft", "a"), ("n", "all", "probe", "a")}
     assert cells["n", "10", "probe", "a"] == Cell(
-        value=1.0, low=0.0, high=2.0, fit=90.0, unfinished=0, best=0
+        value=1.0, low=0.0, high=2.0, fit=90.0, underfitted=0, best=0
     )
 
 
-def test_unfinished_cells_are_marked_and_their_method_is_not_compared(summary):
+def test_underfitted_cells_are_marked_and_their_method_is_not_compared(summary):
     """The others are compared among themselves."""
-    written = summary(unfinished=["ft"])
+    written = summary(underfitted=["ft"])
 
     _, _, row_of_ft, *rows_of_others = written.rows()
     _, on_a, on_b, mri, difference, fit = row_of_ft
@@ -490,19 +490,19 @@ def test_unfinished_cells_are_marked_and_their_method_is_not_compared(summary):
     assert "**" not in on_a
     for row in rows_of_others:
         assert "†" not in "".join(row)
-    assert "†: training unfinished" in written.markdown
+    assert "†: underfitted" in written.markdown
 
     assert r"$-12.3^{\dag}_{[-13.3, -11.1]}$" in written.latex
-    assert r"\dag{}: training unfinished" in written.latex
+    assert r"\dag{}: underfitted" in written.latex
 
     numbers = written.numbers()
     line = numbers.loc[("net", "ft")]
-    assert line["a_unfinished"] == 0
-    assert line["b_unfinished"] == 1
-    assert line["mri_unfinished"] == 1
+    assert line["a_underfitted"] == 0
+    assert line["b_underfitted"] == 1
+    assert line["mri_underfitted"] == 1
     assert numbers["a_best"].sum() == 0, "lwf and probe tie"
 
-    assert "**" not in summary(unfinished=list(RI)).markdown
+    assert "**" not in summary(underfitted=list(RI)).markdown
 
 
 def test_methods_whose_rate_was_not_chosen_for_the_network_are_marked(summary):

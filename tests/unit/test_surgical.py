@@ -10,7 +10,7 @@ from torch import nn
 from rib.methods.surgical import BLOCKS, SurgicalFineTuning, parameter_blocks
 from rib.models.network import head_parameters
 from tiny.architectures import ARCHITECTURES
-from tiny.training import TRAINING, normalised, task_of, trained, trained_by_hand
+from tiny.training import TRAINING, normalised, task_of, trained, trained_by_hand, with_defaults
 
 EXPECTED = {  # first names of parameters of block1 to block4, in order of definition
     "resnet": [["conv1", "bn1", "layer1"], ["layer2"], ["layer3"], ["layer4"]],
@@ -89,7 +89,9 @@ def test_every_parameter_of_every_architecture_is_in_a_block(name):
 def test_only_the_chosen_blocks_are_trained_and_as_full_fine_tuning_would(
     network, target, blocks, parts
 ):
-    model, history = trained(SurgicalFineTuning(lr=0.02, blocks=blocks), network, target)
+    model, history = trained(
+        with_defaults(SurgicalFineTuning, lr=0.02, blocks=blocks), network, target
+    )
     by_hand = copy.deepcopy(network)
     kept = [part for key, part in by_hand.named_parameters() if key.split(".")[0] in parts]
     by_hand.parameters = lambda: kept
@@ -107,22 +109,19 @@ def test_only_the_chosen_blocks_are_trained_and_as_full_fine_tuning_would(
 
 
 def test_a_block_that_does_not_exist_is_refused_with_those_that_do(target):
-    with pytest.raises(
-        ValueError,
-        match="blocks names 'block5', .* set some of block1, block2, block3, block4, head$",
-    ):
-        SurgicalFineTuning(lr=0.1, blocks=["block1", "block5"])
+    with pytest.raises(ValueError, match="should be 'block1', .*'block4' or 'head' .*'block5'"):
+        with_defaults(SurgicalFineTuning, lr=0.1, blocks=["block1", "block5"])
     shallow = timm.create_model(
         "vit_tiny_patch16_224", depth=2, embed_dim=16, num_heads=2, img_size=64
     )
     with pytest.raises(
         ValueError, match="blocks names 'block2', .* set some of block1, block3, block4, head$"
     ):
-        SurgicalFineTuning(lr=0.1, blocks=["block2"]).setup(task_of(shallow, target))
+        with_defaults(SurgicalFineTuning, lr=0.1, blocks=["block2"]).setup(task_of(shallow, target))
 
 
 def test_a_network_without_known_stages_has_no_first_block(target):
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     network.get_classifier = lambda: network[1]
     with pytest.raises(ValueError, match="'block1', which does not exist; set some of head$"):
-        SurgicalFineTuning(lr=0.1, blocks=["block1"]).setup(task_of(network, target))
+        with_defaults(SurgicalFineTuning, lr=0.1, blocks=["block1"]).setup(task_of(network, target))

@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 
-from rib.training import finetune, training_state
+from rib.training import loop, training_state
 from tiny.methods import TRAINING, check_restored, coloured_images, fine_tuned, set_up
 from tiny.training import CPU, RUN
 
@@ -35,7 +35,7 @@ def images():
 
 def interrupt_second_steps(monkeypatch):
     """Interrupt each training before its second step."""
-    take_step = finetune._take_step
+    take_step = loop.take_step
     steps = itertools.count(1)
 
     def take_every_other_step(*arguments):
@@ -44,7 +44,7 @@ def interrupt_second_steps(monkeypatch):
             raise KeyboardInterrupt
         return take_step(*arguments)
 
-    monkeypatch.setattr(finetune, "_take_step", take_every_other_step)
+    monkeypatch.setattr(loop, "take_step", take_every_other_step)
 
 
 @each
@@ -57,7 +57,7 @@ def test_a_training_killed_at_any_step_gives_the_same_bytes(
     def train(saved):
         """History and changed tensors of a training that is saved after each step."""
         algorithm = set_up(name, vit, images)
-        return finetune.train(algorithm, vit.state_dict(), TRAINING, RUN, CPU, saved)
+        return loop.train(algorithm, vit.state_dict(), TRAINING, RUN, CPU, saved)
 
     history, changed = train(tmp_path / "undisturbed")
     # when each call comes one step further

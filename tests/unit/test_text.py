@@ -12,8 +12,11 @@ from markdown_it import MarkdownIt
 
 from rib.base.errors import UserError
 from rib.base.text import markdown, redacted
+from rib.config.augmentation_entries import Augmentation
 from rib.config.catalog import Catalog
-from rib.config.schema import validated
+from rib.config.checking import checked
+from rib.config.config import config_of
+from rib.config.entries import Dataset, Family, Method, Model, Recipe
 from rib.data.download import download
 from rib.jobs.job import job
 from tiny.fuzz import fuzzed
@@ -52,14 +55,14 @@ FIT = [
     "|*_`[x](javascript:alert(1))$\\",
     "日本語",
 ]
-KINDS = {
-    "datasets": "label",
-    "models": "label",
-    "methods": "label",
-    "recipes": "label",
-    "augmentations": "label",
-    "family": "title",
+FILES = {
+    Dataset: "datasets",
+    Model: "models",
+    Method: "methods",
+    Recipe: "recipes",
+    Augmentation: "augmentations",
 }
+KINDS = {**dict.fromkeys(FILES, "label"), Family: "title"}
 MARKDOWN = {
     "pipe": "a | b",
     "bold": "**a** and __b__",
@@ -80,22 +83,22 @@ MARKDOWN = {
 
 
 def entry(kind, key, text):
-    """An entry of a kind of the catalogue whose text of a key is another."""
-    if kind == "family":
-        return validated({**published("families/emoji.yaml"), key: text}, kind, "own")
-    return validated({"own": {**published(f"{kind}.yaml")[COPIED[kind]], key: text}}, kind, "own")[
-        "own"
-    ]
+    """A text of an entry of the catalogue, after it was set to another one."""
+    if kind is Family:
+        content = published("families/emoji.yaml")
+    else:
+        content = published(f"{FILES[kind]}.yaml")[COPIED[FILES[kind]]]
+    return getattr(checked(kind, {**content, key: text}, "own", "own"), key)
 
 
 @pytest.mark.parametrize("why", UNFIT)
 def test_labels_that_are_markup_hidden_or_blank_are_refused(why):
     with pytest.raises(UserError, match="label") as refused:
-        entry("datasets", "label", UNFIT[why])
+        entry(Dataset, "label", UNFIT[why])
     assert str(refused.value).isprintable() and "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "datasets"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not Dataset])
 def test_labels_of_all_kinds_are_checked(kind):
     for text in UNFIT.values():
         with pytest.raises(UserError, match=KINDS[kind]):
@@ -105,22 +108,22 @@ def test_labels_of_all_kinds_are_checked(kind):
 @pytest.mark.parametrize("text", FIT)
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_labels_are_kept_as_they_are(kind, text):
-    assert entry(kind, KINDS[kind], text)[KINDS[kind]] == text
+    assert entry(kind, KINDS[kind], text) == text
 
 
 PROSE = {
-    "datasets": "origin",
-    "models": "pretraining",
-    "methods": "source",
-    "recipes": "source",
-    "augmentations": "source",
-    "family": "limits",
+    Dataset: "origin",
+    Model: "pretraining",
+    Method: "source",
+    Recipe: "source",
+    Augmentation: "source",
+    Family: "limits",
 }
 
 
 @pytest.mark.parametrize("kind", PROSE)
 def test_prose_has_lines_but_no_markup(kind):
-    assert entry(kind, PROSE[kind], "One line.\nAnother.\n")[PROSE[kind]] == "One line.\nAnother.\n"
+    assert entry(kind, PROSE[kind], "One line.\nAnother.\n") == "One line.\nAnother.\n"
     with pytest.raises(UserError, match=PROSE[kind]):
         entry(kind, PROSE[kind], UNFIT["script"])
 
@@ -280,7 +283,7 @@ def test_urls_with_user_names_are_refused_without_repeating_them(with_entries, c
 @pytest.mark.parametrize("listed", [False, True], ids=["one", "list"])
 def test_urls_in_config_are_refused_without_repeating_them(key, listed):
     with pytest.raises(UserError, match=key) as refused:
-        validated({key: [WITH_USER] if listed else WITH_USER}, "config", "config.yaml")
+        config_of({key: [WITH_USER] if listed else WITH_USER}, "config.yaml")
     assert "secret" not in str(refused.value)
 
 
@@ -329,5 +332,5 @@ def test_long_texts_are_checked_in_linear_time():
         redacted(text)
         markdown(text)
         with pytest.raises(UserError):
-            validated({"own": {"label": text}}, "datasets", "datasets.yaml")
+            checked(Dataset, {"label": text}, "datasets.yaml", "own")
         assert time.monotonic() - begun < 2

@@ -27,10 +27,10 @@ from rib.models.checkpoint import apply
 from rib.models.network import head_parameters
 from rib.models.text import text_tokens
 from rib.training import training_state
-from rib.training.finetune import train
+from rib.training.loop import train
 from tiny.changed import replace
 from tiny.texts import NAMES, SPACE, TEMPLATES, Letters, open_clip_model, photos, ready, taken_apart
-from tiny.training import CPU, RUN, TRAINING, masked, normalised, trained
+from tiny.training import CPU, RUN, TRAINING, masked, normalised, trained, with_defaults
 
 ADAMW = replace(TRAINING, optimizer="adamw", weight_decay=0.1, clip_norm=1.0, label_smoothing=0.1)
 CAROT = {"lr": 0.001, "orthogonality": 0.2, "distillation": 1.5, "momentum": 0.9, "interval": 0.1}
@@ -40,12 +40,12 @@ LIPSUM = {"lr": 0.001, "weight": 1.0, "texts": 5, "length": 3}
 def new_algorithm(method):
     """The algorithm of a method, with the settings above."""
     if method == "flyp":
-        return FinetuneLikeYouPretrain(lr=0.001)
+        return with_defaults(FinetuneLikeYouPretrain, lr=0.001)
     if method == "carot":
-        return CalibratedRobustFineTuning(**CAROT)
+        return with_defaults(CalibratedRobustFineTuning, **CAROT)
     if method == "lipsum_ft":
-        return LipsumFineTuning(**LIPSUM)
-    return FrozenHead(lr=0.001)
+        return with_defaults(LipsumFineTuning, **LIPSUM)
+    return with_defaults(FrozenHead, lr=0.001)
 
 
 ROWS = np.array([4, 0, 9, 3])  # of classes 1, 0, 0, 0
@@ -88,7 +88,7 @@ def prompts_of_class(label):
 def test_flyps_loss_and_gradient_are_those_of_pretraining(name):
     """On both towers, the scale and SigLIP's bias; the head, which is made of texts, has none."""
     model = open_clip_model(name)
-    algorithm, _ = ready(FinetuneLikeYouPretrain(lr=0.1), model, name)
+    algorithm, _ = ready(with_defaults(FinetuneLikeYouPretrain, lr=0.1), model, name)
 
     algorithm.logits(ROWS)
     loss = algorithm.error(ROWS, torch.tensor(7.0))
@@ -120,7 +120,7 @@ def test_flyps_loss_and_gradient_are_those_of_pretraining(name):
 
 
 def test_captions_are_prompts_of_the_class_drawn_anew_in_each_step(clip):
-    algorithm, _ = ready(FinetuneLikeYouPretrain(lr=0.1), clip)
+    algorithm, _ = ready(with_defaults(FinetuneLikeYouPretrain, lr=0.1), clip)
 
     captions_of_steps = []
     captions_of_classes = {0: set(), 1: set()}
@@ -135,7 +135,7 @@ def test_captions_are_prompts_of_the_class_drawn_anew_in_each_step(clip):
 
     assert captions_of_classes == {0: prompts_of_class(0), 1: prompts_of_class(1)}
     assert len(set(captions_of_steps)) > 50
-    with_other_seed, _ = ready(FinetuneLikeYouPretrain(lr=0.1), clip, seed=1)
+    with_other_seed, _ = ready(with_defaults(FinetuneLikeYouPretrain, lr=0.1), clip, seed=1)
     with_other_seed.step = 59
     assert not torch.equal(with_other_seed.captions(ROWS), tokens)
 
@@ -146,7 +146,7 @@ def test_the_outputs_of_a_class_and_their_prompts_are_drawn_equally_often(clip):
     A table of them has to repeat some, which must not count twice.
     """
     # given
-    algorithm, _ = ready(FinetuneLikeYouPretrain(lr=0.1), clip)
+    algorithm, _ = ready(with_defaults(FinetuneLikeYouPretrain, lr=0.1), clip)
     rows = np.array([row for row in range(10) if row % 3 == 0] * 50)
     assert {algorithm.labels[row] for row in rows} == {0}
     # when
@@ -198,7 +198,7 @@ def test_the_checkpoint_is_the_zero_shot_classifier_of_the_trained_towers(method
 def test_the_history_has_the_contrastive_loss_and_the_cross_entropy_of_the_zero_shot_head(clip):
     """Where nothing moves: the loss of the captions of each step, and what ft starts from."""
     one_epoch = replace(TRAINING, epochs=1, label_smoothing=0.1)
-    algorithm, before = ready(FinetuneLikeYouPretrain(lr=1e-12), clip)
+    algorithm, before = ready(with_defaults(FinetuneLikeYouPretrain, lr=1e-12), clip)
 
     (epoch,), _ = train(algorithm, before, one_epoch, RUN, CPU)
 
@@ -296,7 +296,7 @@ def test_carots_loss_is_the_authors(clip):
 
     The divergences are of both softmaxes.
     """
-    algorithm, _ = ready(CalibratedRobustFineTuning(**CAROT), clip)
+    algorithm, _ = ready(with_defaults(CalibratedRobustFineTuning, **CAROT), clip)
     torch.manual_seed(1)
     with torch.no_grad():
         for _, parameter in algorithm.trainable():
@@ -334,7 +334,7 @@ def test_carots_loss_is_the_authors(clip):
 
 def test_carots_teacher_is_a_moving_average_with_a_rising_momentum(clip):
     """After each tenth of 20 steps; the first four are the warm-up, from 0.05 to 0.9."""
-    algorithm, _ = ready(CalibratedRobustFineTuning(**CAROT), clip)
+    algorithm, _ = ready(with_defaults(CalibratedRobustFineTuning, **CAROT), clip)
     algorithm.steps = 20
     trainable = dict(algorithm.trainable())
     optimizer = torch.optim.SGD(
@@ -405,7 +405,7 @@ def carot_by_hand(model, pixels, batches, captions, settings, lr):
 def test_sixteen_steps_of_carot_are_those_of_its_definition(clip):
     # Given: a method and a whole model with the same weights, batches and captions
     settings = {**CAROT, "interval": 0.125}
-    algorithm, _ = ready(CalibratedRobustFineTuning(**settings), clip)
+    algorithm, _ = ready(with_defaults(CalibratedRobustFineTuning, **settings), clip)
     algorithm.steps = 16
     rng = np.random.default_rng(0)
     batches = [rng.permutation(10)[:4] for _ in range(16)]
@@ -429,7 +429,9 @@ def test_sixteen_steps_of_carot_are_those_of_its_definition(clip):
 
 
 def test_carots_constraint_has_a_gradient_of_zero_at_an_orthonormal_projection(clip):
-    algorithm, _ = ready(CalibratedRobustFineTuning(**{**CAROT, "orthogonality": 1e6}), clip)
+    algorithm, _ = ready(
+        with_defaults(CalibratedRobustFineTuning, **{**CAROT, "orthogonality": 1e6}), clip
+    )
     projection = algorithm.model.visual.proj
     with torch.no_grad():
         projection.zero_()
@@ -441,7 +443,9 @@ def test_carots_constraint_has_a_gradient_of_zero_at_an_orthonormal_projection(c
 
 
 def test_carots_teacher_is_updated_in_a_run_of_any_length(clip):
-    algorithm, _ = ready(CalibratedRobustFineTuning(**{**CAROT, "interval": 0.02}), clip)
+    algorithm, _ = ready(
+        with_defaults(CalibratedRobustFineTuning, **{**CAROT, "interval": 0.02}), clip
+    )
     algorithm.steps = 5
     before = {name: tensor.clone() for name, tensor in algorithm.memory.items()}
     optimizer = torch.optim.SGD([parameter for _, parameter in algorithm.trainable()], lr=0.0)
@@ -455,7 +459,7 @@ def test_carots_teacher_is_updated_in_a_run_of_any_length(clip):
 @pytest.mark.parametrize("stored", [True, False])
 def test_lipsum_ft_adds_half_the_mean_squared_gap_of_energies(clip, stored, monkeypatch):
     monkeypatch.setattr(lwf, "MOST_STORED", 10 if stored else 9)
-    algorithm, _ = ready(LipsumFineTuning(**{**LIPSUM, "weight": 0.6}), clip)
+    algorithm, _ = ready(with_defaults(LipsumFineTuning, **{**LIPSUM, "weight": 0.6}), clip)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in algorithm.model.visual.parameters():
@@ -464,7 +468,7 @@ def test_lipsum_ft_adds_half_the_mean_squared_gap_of_energies(clip, stored, monk
     for step in (0, 3):
         algorithm.step = step
         logits = algorithm.logits(ROWS)
-        assert torch.equal(logits, algorithm.model(algorithm.inputs[ROWS]))
+        assert torch.equal(logits, algorithm.model(algorithm.images[ROWS]))
 
         penalties[step] = algorithm.penalty(ROWS, logits)
 
@@ -492,15 +496,15 @@ def test_lipsum_ft_trains_the_network_alone_and_without_a_weight_it_is_ft(clip):
             assert torch.equal(tensor, clip.state_dict()[key]), key
         return changed
 
-    by_lipsum_ft = train_images(LipsumFineTuning(**{**LIPSUM, "weight": 0.0}))
-    by_ft = train_images(FullFineTuning(lr=0.001))
+    by_lipsum_ft = train_images(with_defaults(LipsumFineTuning, **{**LIPSUM, "weight": 0.0}))
+    by_ft = train_images(with_defaults(FullFineTuning, lr=0.001))
     torch.testing.assert_close(by_lipsum_ft, by_ft, rtol=0, atol=0)
 
 
 def test_lipsum_ft_in_micro_batches_is_the_whole_batch(clip):
     def train_in(micro_batch_size):
         """Losses of the epochs, and what is changed."""
-        algorithm, before = ready(LipsumFineTuning(**LIPSUM), clip)
+        algorithm, before = ready(with_defaults(LipsumFineTuning, **LIPSUM), clip)
         training = replace(TRAINING, micro_batch_size=micro_batch_size)
         history, changed = train(algorithm, before, training, RUN, CPU)
         return [epoch["loss"] for epoch in history], changed
@@ -543,8 +547,8 @@ def test_random_texts_have_the_frame_of_the_tokenizers_own(clip):
 
 def test_with_a_frozen_head_the_rest_is_trained_as_in_ft(network, target):
     """On any network; with ft's own gradient."""
-    with_frozen_head, _ = trained(FrozenHead(lr=0.01), network, target)
-    by_ft, _ = trained(FullFineTuning(lr=0.01), network, target)
+    with_frozen_head, _ = trained(with_defaults(FrozenHead, lr=0.01), network, target)
+    by_ft, _ = trained(with_defaults(FullFineTuning, lr=0.01), network, target)
     head = {name for name, _ in head_parameters(network)}
     before = network.state_dict()
     after = with_frozen_head.state_dict()
@@ -555,8 +559,8 @@ def test_with_a_frozen_head_the_rest_is_trained_as_in_ft(network, target):
         assert not torch.equal(before[name], after_ft[name]), name
 
     one_step = replace(TRAINING, epochs=1, batch_size=10)
-    with_frozen_head, _ = trained(FrozenHead(lr=0.01), network, target, one_step)
-    by_ft, _ = trained(FullFineTuning(lr=0.01), network, target, one_step)
+    with_frozen_head, _ = trained(with_defaults(FrozenHead, lr=0.01), network, target, one_step)
+    by_ft, _ = trained(with_defaults(FullFineTuning, lr=0.01), network, target, one_step)
     parameters_of_ft = dict(by_ft.named_parameters())
     for name, parameter in with_frozen_head.named_parameters():
         is_in_head = name in head
@@ -594,30 +598,30 @@ def test_a_killed_training_goes_on_to_the_same_bytes(method, clip, tmp_path, mon
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"orthogonality": -1}, "orthogonality is -1; set a number of at least 0"),
-        ({"distillation": -1}, "distillation is -1; set a number of at least 0"),
-        ({"momentum": 1.1}, "momentum is 1.1; set a number from 0 to 1"),
-        ({"momentum": -0.1}, "momentum is -0.1; set a number from 0 to 1"),
-        ({"interval": 0}, "interval is 0; set a number above 0 and at most 1"),
-        ({"lr": 0}, "lr is 0"),
+        ({"orthogonality": -1}, "orthogonality\n.*greater than or equal to 0"),
+        ({"distillation": -1}, "distillation\n.*greater than or equal to 0"),
+        ({"momentum": 1.1}, "momentum\n.*less than or equal to 1"),
+        ({"momentum": -0.1}, "momentum\n.*greater than or equal to 0"),
+        ({"interval": 0}, "interval\n.*greater than 0"),
+        ({"lr": 0}, "lr\n.*greater than 0"),
     ],
 )
 def test_carots_settings_out_of_range_are_named(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
-        CalibratedRobustFineTuning(**{**CAROT, **settings})
+        with_defaults(CalibratedRobustFineTuning, **{**CAROT, **settings})
 
 
 @pytest.mark.parametrize(
     ("key", "value", "range_"),
     [
-        ("weight", -1, "number of at least 0"),
-        ("texts", 0, "whole number from 1"),
-        ("length", 0, "whole number from 1"),
+        ("weight", -1, "greater than or equal to 0"),
+        ("texts", 0, "greater than or equal to 1"),
+        ("length", 0, "greater than or equal to 1"),
     ],
 )
 def test_lipsum_fts_settings_out_of_range_are_named(key, value, range_):
-    with pytest.raises(ValueError, match=f"{key} is {value}; set a {range_}"):
-        LipsumFineTuning(**{**LIPSUM, key: value})
+    with pytest.raises(ValueError, match=f"{key}\n.*{range_}"):
+        with_defaults(LipsumFineTuning, **{**LIPSUM, key: value})
 
 
 def test_what_a_model_lacks_is_a_sentence(clip):
@@ -625,7 +629,7 @@ def test_what_a_model_lacks_is_a_sentence(clip):
         with pytest.raises(ValueError, match="needs the model's text tower"):
             ready(new_algorithm(method), clip, text=False)
     with pytest.raises(ValueError, match="room for 6 tokens, not for 7"):
-        ready(LipsumFineTuning(**{**LIPSUM, "length": 7}), clip)
+        ready(with_defaults(LipsumFineTuning, **{**LIPSUM, "length": 7}), clip)
     with pytest.raises(ValueError, match="pretrained with a sigmoid loss"):
         ready(new_algorithm("carot"), open_clip_model("siglip_clip"), "siglip_clip")
     with pytest.raises(ValueError, match="no linear projection"):

@@ -63,15 +63,15 @@ def random_ri(rng):
     runs = list(itertools.product(MODELS, METHODS, TARGETS, ["all"], SEEDS))
     table = pd.DataFrame(runs, columns=RUN_COLUMNS)
     ri = rng.normal(0, 5, len(runs))
-    return table.assign(ri=ri, ci_low=ri - 1, ci_high=ri + 1, fit=90.0, unfinished=0)
+    return table.assign(ri=ri, ci_low=ri - 1, ci_high=ri + 1, fit=90.0, underfitted=0)
 
 
 def mri_of(ri):
-    """Rows of mri.csv; the runs of the first method of the first model are unfinished."""
+    """Rows of mri.csv; the runs of the first method of the first model are underfitted."""
     groups = ri.groupby(["model", "method", "size"])
     means = groups[["ri", "ci_low", "ci_high", "fit"]].mean().reset_index()
     return means.rename(columns={"ri": "mri"}).assign(
-        unfinished=[1, 0, 0, 0],
+        underfitted=[1, 0, 0, 0],
         on_target_before=40.0,
         on_target=90.0,
         on_target_low=85.0,
@@ -143,8 +143,8 @@ def test_each_number_is_shown_with_its_interval_if_it_is_no_mean_of_several(tabl
             assert row["shown"] == f"{points(mean)}, {points(low)} to {points(high)}"
         else:
             assert row["shown"] == points(mean)
-    unfinished = [row for row in rows if row["target"] == MEAN and row["text"].endswith("†")]
-    assert len(unfinished) == 1
+    underfitted = [row for row in rows if row["target"] == MEAN and row["text"].endswith("†")]
+    assert len(underfitted) == 1
     assert {"ri", "dark"} <= set(numbers)
     assert not {"model", "method", "target", "shown"} & set(numbers)
 
@@ -170,9 +170,9 @@ def test_cells_of_ri_have_what_those_of_the_figure_have(tables):
     """RI with its marks, below it the interval and the fit; targets with shared sources have ‡."""
     # given
     ri = tables.ri[tables.ri["seed"] == 0]
-    first_is_unfinished = ri.assign(unfinished=[1, *[0] * (len(ri) - 1)])
+    first_is_underfitted = ri.assign(underfitted=[1, *[0] * (len(ri) - 1)])
     # when
-    view = Tables(tables.mri, first_is_unfinished, tables.accuracy).views(**SHARED_SOURCES)[
+    view = Tables(tables.mri, first_is_underfitted, tables.accuracy).views(**SHARED_SOURCES)[
         "ri_matrix"
     ]
     # then

@@ -27,13 +27,14 @@ from rib.data.splits import read_split
 from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.score import correct
 from rib.methods.ft import FullFineTuning
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.state import network_in_state
 from rib.monitoring import watch as watching
 from rib.monitoring.event_file import PREFIX
 from rib.monitoring.watch import Watch, datasets_there
-from rib.training import finetune, training_state
-from rib.training.finetune import train, write_history
+from rib.training import loop, training_state
+from rib.training.history import write_history
+from rib.training.loop import train
 from tiny.changed import replace
 from tiny.project import ROOT
 from tiny.training import (
@@ -48,6 +49,7 @@ from tiny.training import (
     random_images,
     split_file,
     task_of,
+    with_defaults,
 )
 
 pytestmark = pytest.mark.thorough
@@ -152,7 +154,7 @@ def train_network(watch=None, saved=None, training=LONG):
     network = network_with_dropout()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     torch.manual_seed(5)
-    method = FullFineTuning(lr=0.01)
+    method = with_defaults(FullFineTuning, lr=0.01)
     method.setup(task_of(network, random_images(10, 32)))
     history, changed = train(method, before, training, RUN, CPU, saved, watch=watch)
     return Trained(history, changed, torch.rand(3))
@@ -212,7 +214,7 @@ def test_a_watched_and_monitored_training_has_the_same_bytes_and_draws_the_same_
 def accuracy_of_checkpoint(project, checkpoint, files):
     """Accuracy of a checkpoint on the images of a dataset that are monitored, and their number."""
     dataset = load_dataset(files, VIEW, "select")
-    inputs = Inputs.of(dataset, {"mean": MEAN, "std": STD}, CPU)
+    inputs = Images(dataset, {"mean": MEAN, "std": STD}, CPU)
     network = network_in_state(project.folder / "model", {"x": 1.0}, {"x": checkpoint}, inputs)
     is_right = correct(network, inputs, dataset, 4, "")
     return is_right.float().mean().item(), len(dataset.labels)
@@ -328,7 +330,7 @@ def test_gradient_norm_is_that_before_clipping(project):
 
 def interrupt_at_step(monkeypatch, interrupted_step):
     """Raise KeyboardInterrupt in a step of a training, counted from 1."""
-    take_step = finetune._take_step
+    take_step = loop.take_step
     steps = itertools.count(1)
 
     def take_step_or_raise(*arguments):
@@ -336,7 +338,7 @@ def interrupt_at_step(monkeypatch, interrupted_step):
             raise KeyboardInterrupt
         return take_step(*arguments)
 
-    monkeypatch.setattr(finetune, "_take_step", take_step_or_raise)
+    monkeypatch.setattr(loop, "take_step", take_step_or_raise)
 
 
 @pytest.mark.parametrize("every", [0, 1e9])
@@ -495,7 +497,7 @@ def test_watching_costs_at_most_a_hundredth_of_a_step(project):
     network = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
     network = network.to(memory_format=torch.channels_last)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    method = FullFineTuning(lr=0.01)
+    method = with_defaults(FullFineTuning, lr=0.01)
     method.setup(task_of(network, random_images(128, 96)))
     training = replace(LONG, batch_size=32)
     steps = 4 * EPOCHS

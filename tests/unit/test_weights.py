@@ -23,7 +23,7 @@ import torch
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.jobs.job import job
-from rib.models.convert import ModelOutput, convert
+from rib.models.convert import convert
 from rib.models.network import create
 from rib.models.settings import ConversionSettings
 from rib.models.weights import read_state, with_weights
@@ -399,7 +399,7 @@ def convert_archive(archive, member=None):
             archives=[archive],
             reference=None,
             settings=settings,
-            output=ModelOutput(**out),
+            **out,
         )
 
 

@@ -38,13 +38,12 @@ from rib.data.settings import (
     SplitSettings,
 )
 from rib.evaluation.settings import (
-    EpochFeatureSettings,
     EvaluationSettings,
     FeatureSettings,
     FisherSettings,
-    InversionJobSettings,
+    InversionSettings,
     LabelCheckSettings,
-    SelectionSettings,
+    NetworkSettings,
 )
 from rib.jobs.script import LABEL_VERDICT
 from rib.models.settings import ConversionSettings, TextSettings
@@ -92,9 +91,9 @@ NEVER_GIVEN = {
     # of pretrained models and of what was trained, not of merges
     "compute_fisher": NO_MERGE | {"dataset_proxy"},
     "evaluate_snapshots": NO_MERGE | {"checkpoint_manifests"},
-    # they choose the weights, from weights without Fisher information; both protocols of `select`
-    # have no proxy here
-    "select_weights": NO_MERGE | {"target_proxy"},
+    # they choose coefficients of checkpoints, without Fisher information; both protocols of
+    # `select` have no proxy here
+    "select_coefficients": NO_MERGE | {"target_proxy"},
     # the merges that these grids score so need no Fisher information and are not selected
     "evaluate_select_split": NO_MERGE | {"proxy"},
     "evaluate_over_targets": NO_MERGE | {"proxy"},
@@ -173,7 +172,10 @@ STAGES = {
     "store_text": ("rib.models.convert:store_text", TextSettings),
     "pretrain_model": ("rib.training.pretrain:pretrain", PretrainingSettings),
     "finetune": ("rib.training.finetune:finetune", FineTuningSettings),
-    "select_weights": ("rib.evaluation.select_weights:select_weights", SelectionSettings),
+    "select_coefficients": (
+        "rib.evaluation.select_coefficients:select_coefficients",
+        NetworkSettings,
+    ),
     "evaluate": ("rib.evaluation.evaluate:evaluate", EvaluationSettings),
     "check_labels": (
         "rib.evaluation.first_predictions:predict_first_images",
@@ -182,11 +184,11 @@ STAGES = {
     "compute_features": ("rib.evaluation.features:compute_features", FeatureSettings),
     "compute_epoch_features": (
         "rib.evaluation.features:compute_epoch_features",
-        EpochFeatureSettings,
+        FeatureSettings,
     ),
     "compute_fisher": ("rib.evaluation.fisher:compute_fisher", FisherSettings),
-    "invert_representation": ("rib.evaluation.inversion:invert_run", InversionJobSettings),
-    "cross_inversions": ("rib.evaluation.inversion:cross_features", InversionJobSettings),
+    "invert_representation": ("rib.evaluation.inversion:invert_run", InversionSettings),
+    "cross_inversions": ("rib.evaluation.inversion:cross_features", InversionSettings),
     "compute_metrics": ("rib.statistics.metrics:write_metrics", GridTableSettings),
     "export_run": ("rib.evaluation.export:export_network", ExportSettings),
     "draw_figures": ("rib.figures:write_figures", FiguresSettings),
@@ -269,7 +271,7 @@ def script_module(monkeypatch):
         spec.loader.exec_module(module)
         shared.append(module)
     # what scripts read of a file that is not there
-    monkeypatch.setattr("rib.evaluation.networks.read_json", lambda _: {"weights": {}})
+    monkeypatch.setattr("rib.evaluation.networks.read_json", lambda _: {"coefficients": {}})
     return shared[0]
 
 
@@ -521,7 +523,7 @@ def test_a_digest_has_the_files_that_the_settings_name(jobs):
     assert kinds == {
         *(
             ("finetune", "algorithm"),
-            ("select_weights", "algorithm"),
+            ("select_coefficients", "algorithm"),
         ),
         *(("evaluate", "algorithm"), ("export_run", "algorithm")),
         *(

@@ -10,8 +10,9 @@ import torch
 from timm.models import get_pretrained_cfg
 
 from rib.base.files import read_json
+from rib.base.settings import to_params
 from rib.config.model_names import LOCK
-from rib.config.schema import read_yaml
+from rib.config.yaml_files import read_yaml
 from rib.models.records import describe
 from rib.report.plan import EVALUATE, TRAIN
 from tiny.project import ROOT
@@ -50,9 +51,9 @@ def test_every_pair_of_architecture_and_pretraining_that_exists_is_there(catalog
 @pytest.mark.thorough
 def test_preprocessing_is_timms_own_record_at_224_px(catalog):
     for model in zoo(catalog, "timm"):
-        record, own = get_pretrained_cfg(model.name), model.preprocessing
+        record, own = get_pretrained_cfg(model.name), to_params(model.preprocessing)
         assert (record.num_classes == 0) == (model.head == "none"), model.name
-        assert record is not None and model.source["repo"] == record.hf_hub_id, model.name
+        assert record is not None and model.source.repo == record.hf_hub_id, model.name
         at_test = (record.test_input_size or record.input_size)[1] == own["input_size"]
         crop = record.test_crop_pct if at_test and record.test_crop_pct else record.crop_pct
         assert own["crop_pct"] == crop and own["input_size"] == 224, model.name
@@ -104,7 +105,7 @@ def test_lite_entries_agree_with_timms_record_of_the_same_networks(catalog, tmp_
             f"timm/{own.architecture}.in1k"
         ]
         assert (
-            own.preprocessing == record["preprocessing"]
+            to_params(own.preprocessing) == record["preprocessing"]
             and own.licence.lower() == record["licence"]
         )
         assert (own.type, own.parameters, own.head) == (
@@ -118,10 +119,10 @@ def test_clip_entries_are_open_clips_own_record_and_openai_has_quickgelu(catalog
     for model in zoo(catalog, "open_clip"):
         tag = model.name.split(".", 1)[1]
         record = open_clip.pretrained.get_pretrained_cfg(model.architecture, tag)
-        assert record["hf_hub"].rstrip("/") == model.source["repo"], model.name
+        assert record["hf_hub"].rstrip("/") == model.source.repo, model.name
         mean = record.get("mean") or open_clip.OPENAI_DATASET_MEAN
         std = record.get("std") or open_clip.OPENAI_DATASET_STD
-        assert (model.preprocessing["mean"], model.preprocessing["std"]) == (
+        assert (model.preprocessing.mean, model.preprocessing.std) == (
             list(mean),
             list(std),
         ), model.name
@@ -158,7 +159,7 @@ def test_lines_are_fitted_on_models_that_saw_imagenet_1k_with_labels_alone(catal
 def test_the_papers_bars_are_those_of_the_default_models(catalog):
     columns = ("family", "model", "method", "ood_before", "ood_after", "source")
     rows = catalog.table("paper.csv", columns, ["ood_before", "ood_after"])
-    assert [row["model"] for row in rows] == catalog.families["imagenet"].defaults["models"]
+    assert [row["model"] for row in rows] == catalog.families["imagenet"].defaults.models
     assert all(
         row["family"] == "imagenet" and row["method"] in catalog.methods and row["source"]
         for row in rows

@@ -51,11 +51,13 @@ def test_a_narrower_config_runs_nothing_before_metrics_again(averages):
     make_mri(averages)
 
 
+@pytest.mark.thorough
 def test_an_alpha_that_only_config_names_has_a_job_of_its_own(averages):
     printed = averages.listed(config=("method_settings={wise_ft: {alpha: [0.25, 0.5]}}",))
     assert set(re.findall(r"\bentry=([^,]+),", printed)) == {"wise_ft-alpha0.5"}
 
 
+@pytest.mark.thorough
 def test_a_network_is_loaded_with_the_weights_and_rows_of_its_own_alpha(averages):
     # given
     prepared = averages.folder / "results/tiny/prepare/blue/160px-bicubic-crop1"

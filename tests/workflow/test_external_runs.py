@@ -25,6 +25,7 @@ RUN = "results/tiny/paper/{stage}/tiny_cnn/{target}/{method}/all/0/{file}"
 HALF = {
     "label": "Half of theirs",
     "algorithm": "wise_ft",
+    "form": "coefficients",
     "settings": {"alpha": 0.5},
     "parents": ["theirs"],
     "source": "tests",

@@ -116,15 +116,17 @@ def test_selection_keeps_the_score_of_every_candidate_and_takes_the_best(held_ou
     first_candidate, *_ = candidates
     assert first_candidate["images"] > 0
     best_accuracy = max(candidate["accuracy"] for candidate in candidates)
-    weights = selection["weights"]
-    chosen = next(candidate for candidate in candidates if candidate["weights"] == weights)
+    coefficients = selection["coefficients"]
+    chosen = next(
+        candidate for candidate in candidates if candidate["coefficients"] == coefficients
+    )
     assert chosen["accuracy"] == best_accuracy
 
 
 def test_a_soup_chooses_among_the_methods_that_it_names(held_out):
     soup = json.loads((held_out.folder / MERGES / "greedy_soup/all/0/selection.json").read_text())
     assert {"pretrained", "ft", "ewc", "lwf"} == {
-        name for c in soup["candidates"] for name in c["weights"]
+        name for c in soup["candidates"] for name in c["coefficients"]
     }
 
 
@@ -304,11 +306,9 @@ def test_a_changed_probe_re_runs_what_starts_from_it(project):
 
 
 BREAKS = """
-from rib.methods import algorithm
 from rib.methods.base import FineTuning
 
 
-@algorithm
 class Breaks(FineTuning):
     def penalty(self, rows, logits):
         self.calls = getattr(self, "calls", 0) + 1

@@ -32,7 +32,9 @@ def merging(finished_copy):
         name: {
             "label": name,
             "algorithm": ALGORITHMS.get(name, name.removeprefix("mine_")),
+            "form": "ensemble" if name == "mine_dawin" else "merge",
             "parents": parents,
+            "fewest_parents": 2 if name == "mine_stock" else 1,
             "settings": SETTINGS.get(name, {}),
             "source": "tests",
             "style": {"colour": "#010203", "marker": marker},

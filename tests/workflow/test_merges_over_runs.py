@@ -49,7 +49,7 @@ def test_each_merge_waits_for_the_checkpoints_of_its_parents(project):
     assert seeds == ["red/ft-lr0.003/all/1", "red/ft-lr0.003/all/0"]
     for rule, output in (
         ("evaluate", "evaluate/tiny_vit/green/soup_sweep/all/0/tiny.parquet"),
-        ("select_weights", "merge/tiny_vit/green/greedy_soup_sweep/all/0/selection.json"),
+        ("select_coefficients", "merge/tiny_vit/green/greedy_soup_sweep/all/0/selection.json"),
     ):
         assert parents(printed, rule, output) == [
             "green/ft-lr0.001/all/0",
@@ -59,7 +59,7 @@ def test_each_merge_waits_for_the_checkpoints_of_its_parents(project):
     targets = parents(printed, "evaluate_over_targets", of_targets)
     assert targets == ["red/ft-lr0.001/all/0", "green/ft-lr0.001/all/0"]
     planned = jobs(printed)
-    assert planned["finetune"] == 2 * 2 * 2 and planned["select_weights"] == 2 * 2
+    assert planned["finetune"] == 2 * 2 * 2 and planned["select_coefficients"] == 2 * 2
     over_seeds = 2 * 2  # targets and variants
     over_sweep = 2 * 2  # targets and seeds
     over_targets = 2 * 2  # variants and seeds
@@ -117,7 +117,7 @@ def test_merges_name_parents_by_what_they_differ_in(merged):
     for run, run_of_parent in expected_parents.items():
         manifest = json.loads((runs / run / "tiny.manifest.json").read_text())
         (network,) = manifest["networks"]
-        assert network["weights"] == dict.fromkeys(run_of_parent, 0.5)
+        assert network["coefficients"] == dict.fromkeys(run_of_parent, 0.5)
         assert manifest["fit"].keys() == run_of_parent.keys()
         record = json.loads((runs / run / "tiny.provenance.json").read_text())
         hash_of_checkpoint = {
@@ -132,7 +132,7 @@ def test_merges_name_parents_by_what_they_differ_in(merged):
         assert len(set(hash_of_checkpoint.values())) == 2
     selection_file = runs / "merge/tiny_vit/red/greedy_soup_sweep/all/0/selection.json"
     greedy = json.loads(selection_file.read_text())
-    assert {name for found in greedy["candidates"] for name in found["weights"]} == {
+    assert {name for found in greedy["candidates"] for name in found["coefficients"]} == {
         "ft-lr0.001",
         "ft-lr0.003",
     }

@@ -60,7 +60,7 @@ def test_features_are_those_that_the_stored_rows_were_scored_with(finished_copy)
     made = [features(run, "blue") for run in runs]
     assert finished_copy.planned(*made) == {}
     code = "workflow/lib/rib/evaluation/features.py"
-    finished_copy.edit(code, "if layers != DEFAULT:", "if not layers == DEFAULT:")
+    finished_copy.edit(code, "if settings.layers != DEFAULT:", "if not settings.layers == DEFAULT:")
     assert finished_copy.planned(*made) == {"compute_features": 2}, (
         "an edit of what computes them, and of nothing else"
     )

@@ -185,6 +185,7 @@ def test_what_changes_files_refuses_beside_a_run_and_what_looks_does_not(finishe
     assert "Jobs " in finished_copy.rib("plan")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["plan", "verify", "track", "pull"])
 def test_a_command_that_is_taken_for_a_target_is_named(finished_copy, command):
     printed = finished_copy.snakemake(command, check=False)

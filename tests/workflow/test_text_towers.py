@@ -5,6 +5,7 @@ import safetensors.torch
 import torch
 
 from rib.base.files import read_json
+from rib.config.evaluation_groups import groups_of
 from tiny import clip
 from tiny.project import jobs, methods
 
@@ -35,7 +36,7 @@ def test_flyp_and_lipsum_ft_through_the_workflow(with_clip):
     """
     # given
     choices = ("models=[clip]", *GRID, "methods=[flyp,lipsum_ft]")
-    (group,) = with_clip.grid(*GRID).groups_of("red")
+    (group,) = groups_of(with_clip.grid(*GRID), "red")
     rows = [
         f"results/tiny/paper/evaluate/clip/red/{method}/all/0/{group}.parquet"
         for method in WITH_TEXTS

@@ -18,7 +18,7 @@ import torch
 from rib.base.files import sha256
 from rib.base.settings import from_params
 from rib.config.figure_settings import FiguresSettings
-from rib.figures import FigureFiles, write_figures
+from rib.figures import write_figures
 from rib.models.checkpoint import xor_decompress
 from tiny.project import FIGURES, PAGE, TABLES, jobs, methods, rows_of
 
@@ -193,8 +193,7 @@ def draw_figures(record, names, folder):
     settings = from_params(FiguresSettings, {**record["cfg"], "figures": figures})
     files = {}
     for name in settings.figures:
-        paths = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
-        files[name] = FigureFiles(**paths)
+        files[name] = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
     write_figures(settings, files, folder / "plot.log")
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -321,7 +320,7 @@ def test_two_jobs_at_a_time_give_the_same_bytes(finished, project):
 
 
 LIBRARY = "workflow/lib/rib"
-# Rules of tables and figures. Histories too, since unfinished runs are marked in their table.
+# Rules of tables and figures. Histories too, since underfitted runs are marked in their table.
 MADE_OF_ROWS = {
     "compute_metrics",
     "analyse_comparison",
@@ -342,8 +341,8 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
     """
     for file, old, new in [
         ("methods/lwf.py", "the teacher sees", "as said, the teacher sees"),
-        ("training/finetune.py", "# resuming would diverge again", "# it would diverge again"),
-        ("training/finetune.py", "training images are correct", "training images are right"),
+        ("training/divergence.py", "# resuming would diverge again", "# it would diverge again"),
+        ("training/fit.py", "training images are correct", "training images are right"),
         ("evaluation/evaluate.py", "a logit is not finite", "a logit is infinite"),
         ("data/download.py", "HEARTBEAT = 5.0", "HEARTBEAT = 6.0"),
         ("jobs/gpu_lock.py", "POLL = 0.5", "POLL = 0.6"),
@@ -402,15 +401,15 @@ def test_a_threshold_of_the_family_takes_the_rank_of_methods_that_did_not_get_th
     finished_copy.snakemake("--cores", "1", f"{folder}/summary.md", f"{folder}/training.csv")
     tables_of_grid = finished_copy.folder / folder
     fit = pd.read_csv(tables_of_grid / "fit.csv")
-    assert set(fit[fit["unfinished"] == "yes"]["method"]) == {"ft", "wise_ft"}
+    assert set(fit[fit["underfitted"] == "yes"]["method"]) == {"ft", "wise_ft"}
     assert fit["fit"].notna().all()
     ranking = pd.read_csv(tables_of_grid / "ranking.csv")
     assert set(ranking["method"]) == {"linear_probe", "lwf"}
     ri = pd.read_csv(tables_of_grid / "ri.csv").set_index("method")
-    unfinished = ri["unfinished"].to_dict()
-    assert unfinished == {"ft": 1, "linear_probe": 0, "lwf": 0, "wise_ft": 1}
+    underfitted = ri["underfitted"].to_dict()
+    assert underfitted == {"ft": 1, "linear_probe": 0, "lwf": 0, "wise_ft": 1}
     training = pd.read_csv(tables_of_grid / "training.csv")
-    assert set(training.query("unfinished == 1")["method"]) == {"ft"}
+    assert set(training.query("underfitted == 1")["method"]) == {"ft"}
     summary = (tables_of_grid / "summary.md").read_text()
     assert "| full fine-tuning |" in summary
     assert summary.count("†") == 7
@@ -458,6 +457,7 @@ def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     assert planned == {**of_new_target, **TABLES, "draw_figures": 1, **PAGE}
 
 
+@pytest.mark.thorough
 def test_a_new_pinned_digest_re_runs_all_that_is_made_from_the_archive(finished_copy):
     entry = finished_copy.folder / "mine/datasets.yaml"
     entry.write_text(re.sub(r"(?s)(\ngreen:.*?sha256:)\w+", r"\g<1>" + 64 * "0", entry.read_text()))
@@ -484,6 +484,7 @@ def test_how_a_model_is_drawn_is_no_reason_to_train_it_again(finished_copy):
     assert set(finished_copy.planned()) <= {*FIGURES, "analyse_summary", *PAGE}
 
 
+@pytest.mark.thorough
 def test_editing_the_module_of_a_figure_re_runs_the_job_of_figures_alone(finished_copy):
     finished_copy.edit(f"{LIBRARY}/analyses/radar.py", "markersize=4.5", "markersize=5")
     assert finished_copy.planned() == {"draw_figures": 1, **PAGE}
@@ -523,6 +524,7 @@ def test_a_grid_of_the_pretrained_model_alone_has_tables_and_no_figures(project)
     assert not FIGURES.keys() & planned.keys()
 
 
+@pytest.mark.thorough
 def test_figures_can_be_drawn_again_and_nothing_before_them_is(finished_copy):
     figures = finished_copy.folder / finished_copy.report() / "figures"
     shutil.rmtree(figures)
@@ -565,6 +567,7 @@ def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_nothing(project):
     assert nothing_half_written(project, "finetune")
 
 
+@pytest.mark.thorough
 def test_a_truncated_archive_is_one_sentence_and_leaves_nothing(project):
     archive = project.folder / "mine/archives/red.zip"
     archive.write_bytes(archive.read_bytes()[:-100])

@@ -18,34 +18,36 @@ from rib.base.files import refuse_unwritable  # noqa: E402
 from rib.base.progress import print_lines  # noqa: E402
 from rib.base.settings import from_params, to_params  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
-from rib.config.entries import CURVE, MERGES, SELECT, WEIGHTS  # noqa: E402
+from rib.config.config import config_of  # noqa: E402
+from rib.config.evaluation_groups import evaluation_groups  # noqa: E402
+from rib.config.forms import COEFFICIENTS, CURVE, MERGES, SELECT  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
 from rib.config.labels import GridLabels  # noqa: E402
+from rib.config.messages import known_name  # noqa: E402
 from rib.config.memory import NetworkMemory  # noqa: E402
 from rib.config.paths import Paths, manifest_of  # noqa: E402
 from rib.config.run import LOADED, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
-from rib.config.schema import read_yaml, validated  # noqa: E402
-from rib.config.values import known_name  # noqa: E402
-from rib.data import variables  # noqa: E402
-from rib.data.settings import DatasetView  # noqa: E402
+from rib.config.yaml_files import read_yaml  # noqa: E402
+from rib.data import grid_views, variables  # noqa: E402
 from rib.evaluation.settings import MergeSettings  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.jobs.gpu_lock import JOBS_PER_GPU  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
+from rib.report.about import describe_grid  # noqa: E402
 from rib.report.described import analyses_of_page, described_analyses  # noqa: E402
 
 # Snakemake would keep the last of two equal keys.
-validated(read_yaml(Path("config.yaml")), "config", "config.yaml")
+config_of(read_yaml(Path("config.yaml")), "config.yaml")
 
 
 configfile: "config.yaml"
 
 
-CONFIG = validated(config, "config", "config.yaml or --config")
+CONFIG = config_of(config, "config.yaml or --config")
 OWN_FOLDERS = [CONFIG["catalog"]] if isinstance(CONFIG["catalog"], str) else CONFIG["catalog"]
 FOLDERS = [str(WORKFLOW / "catalog"), *OWN_FOLDERS]
-CATALOG = Catalog(FOLDERS, CONFIG["external"])
-GRID = resolve_grid(CONFIG, CATALOG)
+GRID = resolve_grid(CONFIG, Catalog(FOLDERS, CONFIG["external"]))
+CATALOG = GRID.catalog  # with the models and files that config names by their place on the hub
 PATHS = Paths(GRID)
 LABELS = GridLabels(GRID)
 
@@ -66,14 +68,26 @@ REPORT = PATHS.report  # folder of tables, figures and page
 ANALYSES = described_analyses(GRID, PATHS, CONFIG["analyses"])
 PAGE_ANALYSES = analyses_of_page(ANALYSES, PATHS)
 REPORTING = WORKFLOW / "lib/rib/report"
-EVALUATION_GROUPS = GRID.evaluation_groups()
+EVALUATION_GROUPS = evaluation_groups(GRID)
 DATASETS_READ = GRID.datasets_read()
 # Datasets whose photos are kept encoded: all that jobs read, and the evaluated ones.
 LARGE_DATASETS_READ = {entry.name for entry in DATASETS_READ if entry.storage == "encoded"}
 LARGE_DATASETS = LARGE_DATASETS_READ & set(GRID.datasets)
 ENSEMBLES = [name for name, method in GRID.methods.items() if method.form == "ensemble"]
-CONDITIONS = "; ".join(GRID.conditions())
-COMPUTE = from_params(ComputeSettings, GRID.compute())
+ABOUT = describe_grid(GRID)  # what the page and model cards say
+CONDITIONS = "; ".join(ABOUT.conditions)
+# Names of the classes of the family; None for ImageNet's, which libraries know.
+CLASS_NAMES = None
+if GRID.family.classes.format == "own":
+    CLASS_NAMES = list(CATALOG.family_label_space(FAMILY).names)
+COMPUTE = ComputeSettings(
+    device=CONFIG["compute"]["device"],
+    threads_per_job=CONFIG["compute"]["threads_per_job"],
+    precision=CONFIG["compute"]["precision"],
+    compile=CONFIG["compute"]["compile"],
+    deterministic=CONFIG["compute"]["deterministic"],
+    expects_gpu=GRID.family.expects_gpu,
+)
 EVALUATION_BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
 MEMORY = NetworkMemory(GRID)
 MEMORY.refuse_what_does_not_fit()
@@ -83,12 +97,12 @@ GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --
 @cache
 def view_of(model, *datasets):
     """How a job of a model reads the given datasets, which are all that it reads."""
-    return from_params(DatasetView, GRID.view_of(model, datasets))
+    return grid_views.view_of(GRID, model, datasets)
 
 
 def view_at(geometry, *datasets):
     """How a job reads the given datasets at a geometry."""
-    return from_params(DatasetView, GRID.view_at(PATHS.geometries[geometry], datasets))
+    return grid_views.view_at(GRID, PATHS.geometries[geometry], datasets)
 
 
 wildcard_constraints:
@@ -188,15 +202,6 @@ def threads_for(datasets):
     return COMPUTE.threads_per_job
 
 
-def beside(kind, paths):
-    """Files next to others: their `provenance`, or their `manifest`.
-
-    The manifest of a/emoji.parquet is a/emoji.manifest.json. Jobs watch manifests instead of large
-    files.
-    """
-    return [str(Path(path).with_suffix(f".{kind}.json")) for path in paths]
-
-
 def dataset_inputs(role, dataset, geometry):
     """Inputs of a job that reads a dataset's images, by name.
 
@@ -266,7 +271,7 @@ def merge_of(method, settings_of_networks):
     `settings_of_networks` are the settings of each network's method, by name.
     """
     chosen = GRID.methods.get(method)  # None for the pretrained model
-    if chosen is None or chosen.form not in (WEIGHTS, CURVE, *LOADED):
+    if chosen is None or chosen.form not in (COEFFICIENTS, CURVE, *LOADED):
         return None
     return MergeSettings(
         form=chosen.form,
@@ -313,7 +318,7 @@ def inputs_of_metrics(runs):
     indexes = PATHS.indexes()
     return {
         "rows": ancient(rows),
-        "row_manifests": beside("manifest", rows),
+        "row_manifests": PATHS.manifests(rows),
         "indexes": ancient(indexes),
         "classes": ancient(PATHS.classes()),
         "prepared": list(map(manifest_of, indexes)),

@@ -1,6 +1,7 @@
 # Download published archives and check their digests. Since the content is pinned, results do not
 # depend on the download code; later jobs watch the small manifest.
 
+from rib.config.shared_sources import evaluated_before, split_before
 from rib.config.sources import content_of
 from rib.data.folders import listing_of
 from rib.data.settings import DownloadSettings, PreparationSettings, SplitSettings
@@ -13,7 +14,7 @@ def archive_source(name, archive):
     The source is an entry of the catalogue that says where the file comes from: an address, or a
     file or folder of this machine. For a folder a listing of its files is added.
     """
-    sources = {source["file"]: source for source in CATALOG.sources[name].sources}
+    sources = {source["file"]: source for source in CATALOG.sources[name].archives}
     source = dict(sources[archive])
     if source["kind"] in ("file", "folder"):
         source["path"] = local(source["path"])
@@ -67,7 +68,7 @@ rule download:
         archive="|".join(
             re.escape(source["file"])
             for entry in CATALOG.sources.values()
-            for source in entry.sources
+            for source in entry.archives
         ),
     localrule: True
     conda:
@@ -115,13 +116,28 @@ def decode_workers_of(wildcards):
 
 def preparation_settings(wildcards):
     """Settings of a job that prepares a dataset; the layouts are Python files that it runs."""
-    fields = GRID.preparation(wildcards.dataset, PREPARED_GEOMETRIES.get(wildcards.geometry))
-    layouts = [fields["layout"]]
-    fields["layout"] = local(fields["layout"])
-    if fields["photos_layout"]:
-        layouts.append(fields["photos_layout"])
-        fields["photos_layout"] = local(fields["photos_layout"])
-    fields["code"] = digest("prepare", *layouts)
+    entry = CATALOG.datasets[wildcards.dataset]
+    layouts = [CATALOG.layout_file(entry.layout)]
+    photos_layout = CATALOG.photos_layout_file(entry)
+    if photos_layout:
+        layouts.append(photos_layout)
+    fields = {  # `storage` is a keyword of Snakemake, and can't be an argument here
+        "digests": tuple(archive.get("digest") for archive in entry.archives),
+        "layout": local(layouts[0]),
+        "photos_layout": local(photos_layout) if photos_layout else None,
+        "settings": entry.settings,
+        "source_group": entry.source_group,
+        "icons": CATALOG.icons(entry),
+        "exclude": sorted(entry.exclude),
+        "only": CATALOG.only(entry),
+        "space": CATALOG.label_space(entry),
+        "classes_per_dataset": GRID.family.classes_per_dataset,
+        "storage": entry.storage,
+        "geometry": PREPARED_GEOMETRIES.get(wildcards.geometry),  # None for `encoded`
+        "expected": entry.images,
+        "about": entry.about_images,
+        "code": digest("prepare", *layouts),
+    }
     return to_params(PreparationSettings(**fields))
 
 
@@ -167,8 +183,8 @@ def split_settings(wildcards):
     Its images must be split as those of datasets that are split before it, where these share
     source images with it.
     """
-    datasets_before = GRID.evaluated_before(wildcards.dataset)
-    with_same_sources = GRID.split_before(wildcards.dataset)
+    datasets_before = evaluated_before(GRID, wildcards.dataset)
+    with_same_sources = split_before(GRID, wildcards.dataset)
     settings = SplitSettings(
         fractions=GRID.split_fractions,
         view=view_at(wildcards.geometry, wildcards.dataset),
@@ -188,16 +204,16 @@ rule split_dataset:
         ),
         dataset_proxy=lambda wildcards: PATHS.proxy(wildcards.geometry, [wildcards.dataset]),
         earlier=lambda wildcards: PATHS.splits(
-            wildcards.geometry, GRID.evaluated_before(wildcards.dataset)
+            wildcards.geometry, evaluated_before(GRID, wildcards.dataset)
         ),
         earlier_prepared=lambda wildcards: [
             PATHS.prepared("manifest.json", name, wildcards.geometry)
-            for name in GRID.evaluated_before(wildcards.dataset)
+            for name in evaluated_before(GRID, wildcards.dataset)
         ],
         earlier_indexes=lambda wildcards: ancient(
             [
                 PATHS.prepared("index.parquet", name, wildcards.geometry)
-                for name in GRID.evaluated_before(wildcards.dataset)
+                for name in evaluated_before(GRID, wildcards.dataset)
             ]
         ),
     output:
@@ -209,7 +225,7 @@ rule split_dataset:
         "../../envs/images.yaml"
     resources:
         mem_mb=lambda wildcards: memory_of(
-            [wildcards.dataset, *GRID.evaluated_before(wildcards.dataset)], 2000
+            [wildcards.dataset, *evaluated_before(GRID, wildcards.dataset)], 2000
         ),
         runtime=60,
     params:

@@ -4,13 +4,12 @@
 # for each alpha that the family states. A job reads each image once for all networks of an entry.
 
 from rib.config.compared_runs import SNAPSHOTS
-from rib.config.settings import constant
+from rib.config.evaluation_groups import levels_of_other_parts, part_of_group
 from rib.data.dataset_part import DatasetPart
 from rib.evaluation.settings import (
     EvaluationSettings,
     LabelCheckSettings,
-    SelectionSettings,
-    SnapshotState,
+    NetworkSettings,
 )
 
 # Limits of time of jobs that score networks; the long one is for very large datasets.
@@ -53,7 +52,7 @@ def evaluation_settings(wildcards, datasets, **changes):
     """
     method = METHOD_OF_ENTRY[wildcards.entry]
     evaluated = GRID.methods[method].evaluated if method != PRETRAINED else {}
-    part = GRID.part_of_group(wildcards.group)
+    part = part_of_group(GRID, wildcards.group)
     fields = {
         "parents": PATHS.parents[method],
         "merge": merge_of(method, evaluated),
@@ -63,7 +62,7 @@ def evaluation_settings(wildcards, datasets, **changes):
         "datasets": datasets,
         "excludes_proxy": [name for name in datasets if GRID.excludes_proxy(name)],
         "part": None if part is None else DatasetPart(**part),
-        "other_levels": () if part is None else GRID.levels_of_other_parts(wildcards.group),
+        "other_levels": () if part is None else levels_of_other_parts(GRID, wildcards.group),
         "code": digest_with_merge("evaluate", method),
     }
     return to_params(EvaluationSettings(**{**fields, **changes}))
@@ -141,13 +140,6 @@ if GRID.over_targets:
             ),
 
 
-# Snapshots are scored like the points of a curve; alpha is the share of training.
-STATES_OF_SNAPSHOTS = tuple(
-    SnapshotState(alpha=number / len(SNAPSHOTS), weights={name: 1.0})
-    for number, name in enumerate(SNAPSHOTS, start=1)
-)
-
-
 def snapshot_inputs(wildcards):
     """Inputs of a job that evaluates snapshots, as `evaluate` has them."""
     folder = f"results/{FAMILY}/{CONFIG['protocol']}/snapshots/{evaluated_run(wildcards)}"
@@ -159,6 +151,7 @@ def snapshot_inputs(wildcards):
     }
 
 
+# Snapshots are scored like the points of a curve; alpha is the share of training.
 use rule evaluate as evaluate_snapshots with:
     input:
         unpack(snapshot_inputs),
@@ -183,14 +176,12 @@ use rule evaluate as evaluate_snapshots with:
             wildcards,
             EVALUATION_GROUPS[wildcards.group],
             parents=SNAPSHOTS,
-            snapshots=STATES_OF_SNAPSHOTS,
+            snapshots=True,
         ),
 
 
 # Merges: what they need, and those that are selected on held-out images. How the networks of other
 # merges are made is computed by the jobs that use them (evaluate.smk).
-
-FEWEST_PARENTS = 1  # of a merge whose algorithm doesn't say
 
 
 def refuse_parents():
@@ -202,11 +193,10 @@ def refuse_parents():
     for name in names_of_merges:
         method = GRID.methods[name]
         number = len(PATHS.parents[name])
-        algorithm = CATALOG.algorithm_file(method.algorithm)
-        fewest = constant(algorithm, "FEWEST_PARENTS", FEWEST_PARENTS)
-        if number < fewest:
+        if number < method.fewest_parents:
             raise UserError(
-                f"method '{name}' merges at least {fewest} parents, but has {number}; add others."
+                f"method '{name}' merges at least {method.fewest_parents} parents, but has "
+                f"{number}; add others."
             )
         for parent in method.parents:
             if GRID.methods[parent].algorithm == "visual_prompt":
@@ -220,7 +210,7 @@ refuse_parents()
 
 
 def selection_inputs(wildcards):
-    """Inputs of a job that chooses weights, by name."""
+    """Inputs of a job that selects a merge, by name."""
     return {
         **network_files(run_of(wildcards)),
         **dataset_inputs("target", wildcards.target, PATHS.geometry_of(wildcards.model)),
@@ -232,23 +222,23 @@ def selection_inputs(wildcards):
 
 
 def selection_settings(wildcards):
-    """Settings of a job that chooses weights."""
+    """Settings of a job that selects a merge."""
     method = GRID.methods[wildcards.method]
     algorithm = CATALOG.algorithm_file(method.algorithm)
-    settings = SelectionSettings(
-        algorithm=local(algorithm),
-        settings=method.settings,
-        parents=GRID.parents_of(wildcards.method),
-        view=view_of(wildcards.model, wildcards.target),
-        evaluation_batch_size=EVALUATION_BATCH_SIZE,
-        compute=COMPUTE,
-        code=digest("select_weights", algorithm),
-    )
+    fields = {
+        **network_settings(wildcards),
+        "merge": MergeSettings(
+            form=SELECT,
+            algorithm=local(algorithm),
+            settings={wildcards.method: method.settings},
+        ),
+    }
+    settings = NetworkSettings(**fields, code=digest("select_coefficients", algorithm))
     return to_params(settings)
 
 
 # Score candidates on the select split of the target; the file has their accuracies.
-rule select_weights:
+rule select_coefficients:
     input:
         unpack(selection_inputs),
     output:
@@ -270,7 +260,7 @@ rule select_weights:
     params:
         cfg=selection_settings,
     script:
-        "../scripts/select_weights.py"
+        "../scripts/select_coefficients.py"
 
 
 # Check the labels of targets before anything is fine-tuned on them: whether a pretrained model

@@ -4,11 +4,9 @@
 from rib.base.files import in_bytes
 from rib.base.progress import print_lines
 from rib.base.settings import replaced
-from rib.report.about import describe_grid
-from rib.report.settings import CardDescription, ExportSettings
+from rib.config.fields import stated
+from rib.report.settings import ExportSettings
 from rib.statistics.settings import grid_table_settings, metrics_of
-
-ABOUT = describe_grid(GRID)
 
 REASONS = {
     **dict.fromkeys(LABELS.curves, "it has several states"),
@@ -45,15 +43,8 @@ def export_inputs(wildcards):
     }
 
 
-def names_of_classes():
-    """Names of the outputs of the family's networks; None for ImageNet's, which libraries know."""
-    if GRID.family.classes["format"] == "own":
-        return list(CATALOG.family_label_space(FAMILY).names)
-    return None
-
-
-def card_description(wildcards):
-    """What a model card says about the choices of a run, and how its parents are trained.
+def trainings_of_parents(wildcards):
+    """How the parents of a run are trained, by method.
 
     Of parents that differ in their targets it says how that on the last one is trained.
     """
@@ -63,7 +54,19 @@ def card_description(wildcards):
         name = parent["method"]
         if GRID.methods[name].trains:
             training[name] = GRID.training_of(name, parent["target"], parent["size"])
-    return CardDescription(
+    return training
+
+
+def export_settings(wildcards):
+    """Settings of an export job."""
+    method = GRID.methods[wildcards.method]
+    algorithms = [CATALOG.algorithm_file(method.algorithm)] if method.form in MERGES else []
+    settings = ExportSettings(
+        **network_settings(wildcards),
+        published=stated(GRID.models[wildcards.model].weights),
+        label_names=CLASS_NAMES,
+        metrics=replaced(grid_table_settings(GRID, ""), methods=(PRETRAINED, wildcards.method)),
+        tables=tuple(metrics_of(GRID)),
         family=ABOUT.family,
         ood=ABOUT.ood,
         datasets=ABOUT.datasets,
@@ -73,21 +76,7 @@ def card_description(wildcards):
         method_settings=ABOUT.config["method_settings"],
         reference=ABOUT.config["reference"],
         confidence=LABELS.confidence,
-        training=training,
-    )
-
-
-def export_settings(wildcards):
-    """Settings of an export job."""
-    method = GRID.methods[wildcards.method]
-    algorithms = [CATALOG.algorithm_file(method.algorithm)] if method.form in MERGES else []
-    settings = ExportSettings(
-        **network_settings(wildcards),
-        published=GRID.models[wildcards.model].weights,
-        label_names=names_of_classes(),
-        metrics=replaced(grid_table_settings(GRID, ""), methods=(PRETRAINED, wildcards.method)),
-        tables=tuple(metrics_of(GRID)),
-        card=card_description(wildcards),
+        training=trainings_of_parents(wildcards),
         code=digest(
             "export_run",
             REPORTING / "model_card.py",
@@ -166,7 +155,7 @@ def size_of_export(model):
     It is 0 if neither is known.
     """
     size_of_weights = 4 * (model.parameters or 0)
-    size_of_archive = model.source.get("size", 0) if model.source else 0
+    size_of_archive = model.archives[0].get("size", 0) if model.source else 0
     return max(size_of_weights, size_of_archive)
 
 

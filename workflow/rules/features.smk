@@ -4,20 +4,17 @@
 
 from rib.config.compared_runs import SNAPSHOTS
 from rib.evaluation.settings import (
-    EpochFeatureSettings,
     FeatureSettings,
     FisherSettings,
-    InversionJobSettings,
     InversionSettings,
 )
 
 # Methods with one state; curves and ensembles have several.
-ONE_STATE = of_form("finetune", "external", "weights", "select", "merge")
+ONE_STATE = of_form("finetune", "external", "coefficients", "select", "merge")
 MINUTES_OF_FEATURES = 120
 MINUTES_OF_FISHER = 240
 # Labels of which Fisher information is computed, unless its file says otherwise.
 SAMPLED = "sampled"
-INVERSION = from_params(InversionSettings, CONFIG["stir"])
 
 
 def feature_settings(wildcards):
@@ -60,10 +57,11 @@ rule compute_features:
 
 def epoch_feature_settings(wildcards):
     """Settings of a job that computes the features of snapshots."""
-    settings = EpochFeatureSettings(
+    settings = FeatureSettings(
         view=view_of(wildcards.model, wildcards.dataset),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
+        layers=["pre_logits"],  # which the head reads
         limit=CONFIG["representations"]["images"],
         code=digest("compute_epoch_features"),
     )
@@ -112,9 +110,9 @@ rule compute_epoch_features:
 
 def inversion_settings(script, wildcards):
     """Settings of a job of a script that inverts representations, or reads inversions."""
-    settings = InversionJobSettings(
+    settings = InversionSettings(
         **network_settings(wildcards),
-        inversion=INVERSION,
+        **CONFIG["stir"],
         code=digest_with_merge(script, wildcards.method),
     )
     return to_params(settings)

@@ -2,6 +2,7 @@
 # family's classes: the head that the weights have, one made from class names, or one fitted on the
 # family's reference dataset.
 
+from rib.config.model_facts import model_facts
 from rib.models.settings import ConversionSettings, TextSettings
 
 MEGABYTES_OF_CONVERSION = 8000
@@ -32,13 +33,21 @@ def megabytes_of_conversion(wildcards):
     return MEGABYTES_OF_CONVERSION
 
 
+def class_names_for_text(model):
+    """Names from which a text tower makes a model's head; None for other heads and ImageNet's."""
+    return CLASS_NAMES if GRID.head(model) == "zero_shot" else None
+
+
 def conversion_settings(wildcards):
     """Settings of a job that converts a model."""
     view = None
     if has_fitted_head(wildcards.model):
         view = view_of(wildcards.model, GRID.reference.dataset.name)
     settings = ConversionSettings(
-        **GRID.conversion(wildcards.model),
+        entry=model_facts(GRID, wildcards.model),
+        head=GRID.head(wildcards.model),
+        num_classes=CATALOG.family_label_space(FAMILY).num_classes,
+        class_names=class_names_for_text(wildcards.model),
         view=view,
         compute=COMPUTE,
         code=digest("convert_model"),
@@ -88,9 +97,10 @@ rule convert_model:
 
 def text_settings(wildcards):
     """Settings of a job that stores a text tower."""
-    facts = GRID.conversion(wildcards.model)
     settings = TextSettings(
-        entry=facts["entry"], class_names=facts["class_names"], code=digest("store_text")
+        entry=model_facts(GRID, wildcards.model),
+        class_names=class_names_for_text(wildcards.model),
+        code=digest("store_text"),
     )
     return to_params(settings)
 

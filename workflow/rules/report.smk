@@ -50,7 +50,9 @@ rule write_page:
         mem_mb=1000,
         runtime=10,
     params:
-        cfg=to_params(page_settings(GRID, PATHS, PAGE_ANALYSES, digest("write_page", *PAGE_CODE))),
+        cfg=to_params(
+            page_settings(GRID, PATHS, PAGE_ANALYSES, ABOUT, digest("write_page", *PAGE_CODE))
+        ),
         files=lambda wildcards, input: REPORT_FILES,  # `input`: the page is not of them
     script:
         "../scripts/write_page.py"
@@ -103,7 +105,7 @@ PAPER_SETTINGS = PaperSettings(
     family=FAMILY,
     title=GRID.family.title,
     limits=GRID.family.limits,
-    conditions=list(GRID.conditions()),
+    conditions=list(ABOUT.conditions),
     code=digest("paper", REPORTING / "paper.py", REPORTING / "settings.py"),
 )
 

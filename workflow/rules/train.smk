@@ -2,6 +2,7 @@
 
 from rib.base.settings import replaced
 from rib.config.compared_runs import SNAPSHOTS
+from rib.config.model_facts import model_arguments, model_facts
 from rib.records import provenance
 from rib.training.settings import FineTuningSettings, PretrainingSettings, TrainingSettings
 
@@ -17,8 +18,8 @@ PUBLISHED_WITH_RECIPE = [
 def pretraining_inputs(wildcards):
     """Inputs of a job that pretrains a model: its dataset, and another to test it on, by name."""
     pretraining = CATALOG.models[wildcards.model].pretrain
-    dataset = pretraining["dataset"]
-    test_dataset = pretraining["test"]
+    dataset = pretraining.dataset
+    test_dataset = pretraining.test
     geometry = PATHS.geometry_of(wildcards.model)
     return {
         "dataset": PATHS.prepared("manifest.json", dataset, geometry),
@@ -29,11 +30,11 @@ def pretraining_inputs(wildcards):
 
 def pretraining_settings(wildcards):
     """Settings of a job that pretrains a model."""
-    facts = GRID.conversion(wildcards.model)
-    pretraining = CATALOG.models[wildcards.model].pretrain
+    facts = model_facts(GRID, wildcards.model)
+    pretraining = CATALOG.pretraining(CATALOG.models[wildcards.model])
     settings = PretrainingSettings(
-        entry={**facts["entry"], "source": None, "tokenizer": [], "pretrain": pretraining},
-        num_classes=facts["num_classes"],
+        entry={**facts, "source": None, "tokenizer": [], "pretrain": pretraining},
+        num_classes=CATALOG.family_label_space(FAMILY).num_classes,
         training=from_params(TrainingSettings, GRID.pretraining(wildcards.model)),
         view=view_of(wildcards.model, pretraining["dataset"], pretraining["test"]),
         compute=COMPUTE,
@@ -44,7 +45,7 @@ def pretraining_settings(wildcards):
 
 def pretraining_dataset(wildcards):
     """The dataset on which a model is pretrained."""
-    return CATALOG.models[wildcards.model].pretrain["dataset"]
+    return CATALOG.models[wildcards.model].pretrain.dataset
 
 
 rule pretrain_model:
@@ -186,7 +187,7 @@ def fine_tuning_settings(wildcards):
     algorithm = CATALOG.algorithm_file(method.algorithm)
     settings = FineTuningSettings(
         algorithm=local(algorithm),
-        settings=GRID.settings(wildcards.method, wildcards.model),
+        settings=GRID.settings_on(wildcards.method, wildcards.model),
         parents=GRID.parents_of(wildcards.method),
         training=training_of(wildcards.method, wildcards.target, wildcards.size),
         view=view_of(wildcards.model, *GRID.datasets_of_training(wildcards)),
@@ -284,7 +285,7 @@ def weights_settings(wildcards):
     model = {
         "library": entry.library,
         "architecture": entry.architecture,
-        "arguments": GRID.arguments(entry.name),
+        "arguments": model_arguments(GRID, entry.name),
     }
     return {"run": run, "files": size_and_time, "model": model}
 

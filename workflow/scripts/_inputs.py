@@ -50,10 +50,10 @@ def optional_folder(file: str | list) -> Path | None:
 
 
 def checkpoints_of(parents: Iterable[str], files: Iterable[str]) -> dict[str, Path]:
-    """Checkpoints of a run's parents by key: {"ft": Path("results/.../checkpoint.safetensors")}.
+    """Checkpoint of each parent of a run: {"ft": Path("results/.../checkpoint.safetensors")}.
 
     Args:
-        parents: keys, such as `ft` or `ft, seed 1`.
+        parents: such as `ft` or `ft, seed 1`.
         files: checkpoint of each, in the same order.
     """
     return dict(zip(parents, paths(files), strict=True))

@@ -3,19 +3,14 @@
 It is imported after the job has begun (see rib.jobs.script.run), since it imports torch.
 """
 
-from collections.abc import Sequence
-
 from _inputs import checkpoints_of, folder_of, optional_folder, optional_path, paths
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
 from rib.evaluation.networks import RunNetworks, network_states
-from rib.evaluation.run_on_dataset import RunOnDataset
-from rib.evaluation.settings import NetworkSettings, SnapshotState
+from rib.evaluation.settings import NetworkSettings
 
 
-def networks_of_job(
-    files, run: Run, settings: NetworkSettings, snapshots: Sequence[SnapshotState] = ()
-) -> RunNetworks:
+def networks_of_job(files, run: Run, settings: NetworkSettings) -> RunNetworks:
     """The networks of a job: of one run, of variants that are evaluated together, or snapshots.
 
     Args:
@@ -25,9 +20,7 @@ def networks_of_job(
     """
     return RunNetworks(
         model_folder=folder_of(files.model),
-        states=network_states(
-            run, settings, optional_path(files.selection), paths(files.fisher), snapshots
-        ),
+        states=network_states(run, settings, optional_path(files.selection), paths(files.fisher)),
         checkpoints=checkpoints_of(settings.parents, files.checkpoints),
     )
 
@@ -47,21 +40,4 @@ def dataset_of(files, name: str, decode_workers: int) -> DatasetFiles:
         proxy=optional_folder(files.get("dataset_proxy", [])),
         split=optional_path(files.dataset_split),
         decode_workers=decode_workers,
-    )
-
-
-def run_on_dataset(
-    files, run: Run, dataset: DatasetFiles, settings: NetworkSettings
-) -> RunOnDataset:
-    """The network of a run and the images of a dataset; for `files` see `networks_of_job`."""
-    networks = networks_of_job(files, run, settings)
-    return RunOnDataset(
-        run=run,
-        states=networks.states,
-        checkpoints=networks.checkpoints,
-        model_folder=networks.model_folder,
-        dataset=dataset,
-        view=settings.view,
-        evaluation_batch_size=settings.evaluation_batch_size,
-        compute=settings.compute,
     )

@@ -25,7 +25,9 @@ with run(snakemake) as output:
     check_labels(
         model=snakemake.wildcards.model,
         dataset=target.name,
-        predictions=predict_first_images(folder_of(files.model), datasets, settings),
+        predictions=predict_first_images(
+            model_folder=folder_of(files.model), datasets=datasets, settings=settings
+        ),
         folder=target.folder,
         labels_checked=settings.labels_checked,
         verdict=output["verdict"],

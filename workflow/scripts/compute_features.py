@@ -4,24 +4,19 @@ from _run import run
 
 with run(snakemake) as output:
     from _inputs import run_of
-    from _networks import dataset_of, run_on_dataset
+    from _networks import dataset_of, networks_of_job
     from rib.base.settings import from_params
     from rib.evaluation.features import compute_features
     from rib.evaluation.settings import FeatureSettings
 
     files = snakemake.input
+    run_of_features = run_of(snakemake.wildcards)
     settings = from_params(FeatureSettings, snakemake.params.cfg)
     compute_features(
-        source=run_on_dataset(
-            files,
-            run=run_of(snakemake.wildcards),
-            dataset=dataset_of(
-                files, snakemake.wildcards.dataset, decode_workers=snakemake.threads
-            ),
-            settings=settings,
-        ),
-        layers=settings.layers,
-        limit=settings.limit,
+        run=run_of_features,
+        networks=networks_of_job(files, run_of_features, settings),
+        dataset=dataset_of(files, snakemake.wildcards.dataset, decode_workers=snakemake.threads),
+        settings=settings,
         features=output["features"],
         index=output["index"],
         manifest=output["manifest"],

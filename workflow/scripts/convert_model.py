@@ -6,7 +6,7 @@ with run(snakemake) as output:
     from _inputs import dataset_of_manifest, folder_of, paths
     from rib.base.settings import from_params
     from rib.data.view import DatasetFiles
-    from rib.models.convert import ModelOutput, convert
+    from rib.models.convert import convert
     from rib.models.settings import ConversionSettings
 
     files = snakemake.input
@@ -21,5 +21,6 @@ with run(snakemake) as output:
         archives=paths(files.archives),
         reference=reference,
         settings=from_params(ConversionSettings, snakemake.params.cfg),
-        output=ModelOutput(weights=output["weights"], description=output["description"]),
+        weights=output["weights"],
+        description=output["description"],
     )

@@ -6,23 +6,19 @@ from _run import run
 
 with run(snakemake) as output:
     from _inputs import run_of
-    from _networks import dataset_of, run_on_dataset
+    from _networks import dataset_of, networks_of_job
     from rib.base.settings import from_params
     from rib.evaluation.inversion import cross_features
-    from rib.evaluation.settings import InversionJobSettings
+    from rib.evaluation.settings import InversionSettings
 
     files = snakemake.input
-    settings = from_params(InversionJobSettings, snakemake.params.cfg)
+    fine_tuned_run = run_of(snakemake.wildcards)
+    settings = from_params(InversionSettings, snakemake.params.cfg)
     cross_features(
-        source=run_on_dataset(
-            files,
-            run=run_of(snakemake.wildcards),
-            dataset=dataset_of(
-                files, snakemake.wildcards.dataset, decode_workers=snakemake.threads
-            ),
-            settings=settings,
-        ),
-        settings=settings.inversion,
+        run=fine_tuned_run,
+        networks=networks_of_job(files, fine_tuned_run, settings),
+        dataset=dataset_of(files, snakemake.wildcards.dataset, decode_workers=snakemake.threads),
+        settings=settings,
         inverted_before=Path(files.inverted_before),
         inverted_after=Path(files.inverted_after),
         features=output["features"],

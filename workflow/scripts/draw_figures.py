@@ -7,14 +7,10 @@ from _run import run
 with run(snakemake) as output:
     from rib.base.settings import from_params
     from rib.config.figure_settings import FiguresSettings
-    from rib.figures import FigureFiles, write_figures
+    from rib.figures import write_figures
 
     settings = from_params(FiguresSettings, snakemake.params.cfg)
     files = {}
     for name in settings.figures:
-        files[name] = FigureFiles(
-            png=output[f"{name}.png"],
-            csv=output[f"{name}.csv"],
-            pdf=output.get(f"{name}.pdf"),
-        )
+        files[name] = {ending: output[f"{name}.{ending}"] for ending in ("png", "pdf", "csv")}
     write_figures(settings, files, Path(snakemake.log[0]))

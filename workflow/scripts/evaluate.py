@@ -36,7 +36,7 @@ with run(snakemake) as output:
     )
     evaluate(
         run=run_of_entry,
-        networks=networks_of_job(files, run_of_entry, settings, settings.snapshots),
+        networks=networks_of_job(files, run_of_entry, settings),
         checkpoint_manifests=paths(files.checkpoint_manifests),
         datasets=datasets,
         settings=settings,

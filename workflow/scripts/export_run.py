@@ -5,31 +5,30 @@ from pathlib import Path
 from _run import run
 
 with run(snakemake) as output:
-    from _inputs import optional_folder, optional_path, paths, run_of
-    from _networks import dataset_of, run_on_dataset
+    from _inputs import folder_of, optional_folder, optional_path, paths, run_of
+    from _networks import dataset_of, networks_of_job
     from rib.base.settings import from_params
-    from rib.evaluation.export import ExportFiles, PublishedModel, export_network
-    from rib.report.model_card import CardFiles, CardNetwork, write_card
+    from rib.evaluation.export import export_network
+    from rib.evaluation.networks import mixture_of_run
+    from rib.report.model_card import write_card
     from rib.report.settings import ExportSettings
     from rib.statistics.metrics import write_metrics
 
     settings = from_params(ExportSettings, snakemake.params.cfg)
     files = snakemake.input
     exported_run = run_of(snakemake.wildcards)
-    source = run_on_dataset(
-        files,
+    networks = networks_of_job(files, exported_run, settings)
+    preprocessing = export_network(
         run=exported_run,
-        dataset=dataset_of(files, exported_run.target, snakemake.threads),
-        settings=settings,
-    )
-    exported = export_network(
-        source,
-        PublishedModel(
-            archive=optional_path(files.archive),
-            weights=settings.published,
-            label_names=settings.label_names,
-        ),
-        ExportFiles(weights=output["weights"], config=output["config"], head=output.get("head")),
+        networks=networks,
+        target=dataset_of(files, exported_run.target, decode_workers=snakemake.threads),
+        view=settings.view,
+        archive=optional_path(files.archive),
+        published=settings.published,
+        label_names=settings.label_names,
+        weights=output["weights"],
+        config=output["config"],
+        head=output.get("head"),
     )
     tables = output["card"].with_name("tables")
     tables.mkdir()
@@ -48,19 +47,15 @@ with run(snakemake) as output:
         },
     )
     write_card(
-        CardNetwork(
-            run=exported_run,
-            weights=source.weights,
-            facts=exported.facts,
-            preprocessing=exported.preprocessing,
-        ),
-        settings.card,
-        CardFiles(
-            accuracy=table_files["accuracy"],
-            ri=table_files["ri"],
-            records=paths(files.records),
-            template=Path(files.templates[0]),
-            citation=Path(files.citation),
-        ),
-        output["card"],
+        run=exported_run,
+        mixture=mixture_of_run(exported_run, networks.states),
+        model=folder_of(files.model) / "model.json",
+        preprocessing=preprocessing,
+        settings=settings,
+        accuracy=table_files["accuracy"],
+        ri=table_files["ri"],
+        records=paths(files.records),
+        template=Path(files.templates[0]),
+        citation=Path(files.citation),
+        card=output["card"],
     )

@@ -20,7 +20,7 @@ with run(snakemake, resumes="state.pt") as output:
     from rib.data.settings import DatasetView
     from rib.data.view import DatasetFiles
     from rib.monitoring.watch import Watch, datasets_there
-    from rib.training.finetune import FineTuningInputs, FineTuningOutput, finetune
+    from rib.training.finetune import finetune
     from rib.training.settings import FineTuningSettings
 
     files = snakemake.input
@@ -47,28 +47,24 @@ with run(snakemake, resumes="state.pt") as output:
         )
     finetune(
         run=fine_tuned_run,
-        inputs=FineTuningInputs(
-            model_folder=folder_of(files.model),
-            target=DatasetFiles(
-                name=fine_tuned_run.target,
-                folder=folder_of(files.target),
-                proxy=optional_folder(files.target_proxy),
-                split=optional_path(files.target_split),
-                decode_workers=snakemake.threads,
-            ),
-            reference=reference,
-            start=checkpoints_of(settings.parents, files.checkpoints),
-            text_folder=optional_folder(files.get("text", [])),
-            shared_fisher=optional_path(files.get("shared_fisher", [])),
+        model_folder=folder_of(files.model),
+        start=checkpoints_of(settings.parents, files.checkpoints),
+        target=DatasetFiles(
+            name=fine_tuned_run.target,
+            folder=folder_of(files.target),
+            proxy=optional_folder(files.target_proxy),
+            split=optional_path(files.target_split),
+            decode_workers=snakemake.threads,
         ),
+        reference=reference,
+        text_folder=optional_folder(files.get("text", [])),
+        shared_fisher=optional_path(files.get("shared_fisher", [])),
         settings=settings,
-        output=FineTuningOutput(
-            checkpoint=snapshots[-1] if snapshots else output["checkpoint"],
-            manifest=output["manifest"],
-            saved=output["manifest"].with_name("state.pt"),
-            rescue=Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
-            history=output.get("history"),
-            snapshots=snapshots,
-        ),
+        checkpoint=snapshots[-1] if snapshots else output["checkpoint"],
+        history=output.get("history"),
+        snapshots=snapshots,
+        manifest=output["manifest"],
+        saved=output["manifest"].with_name("state.pt"),
+        rescue=Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
         watch=watch,
     )

@@ -4,23 +4,19 @@ from _run import run
 
 with run(snakemake) as output:
     from _inputs import run_of
-    from _networks import dataset_of, run_on_dataset
+    from _networks import dataset_of, networks_of_job
     from rib.base.settings import from_params
     from rib.evaluation.inversion import invert_run
-    from rib.evaluation.settings import InversionJobSettings
+    from rib.evaluation.settings import InversionSettings
 
     files = snakemake.input
-    settings = from_params(InversionJobSettings, snakemake.params.cfg)
+    inverted_run = run_of(snakemake.wildcards)
+    settings = from_params(InversionSettings, snakemake.params.cfg)
     invert_run(
-        source=run_on_dataset(
-            files,
-            run=run_of(snakemake.wildcards),
-            dataset=dataset_of(
-                files, snakemake.wildcards.dataset, decode_workers=snakemake.threads
-            ),
-            settings=settings,
-        ),
-        settings=settings.inversion,
+        run=inverted_run,
+        networks=networks_of_job(files, inverted_run, settings),
+        dataset=dataset_of(files, snakemake.wildcards.dataset, decode_workers=snakemake.threads),
+        settings=settings,
         inverted=output["inverted"],
         index=output["index"],
         manifest=output["manifest"],

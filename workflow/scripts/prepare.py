@@ -7,7 +7,7 @@ from _run import run
 with run(snakemake, resumes="images.journal") as output:
     from _inputs import paths
     from rib.base.settings import from_params
-    from rib.data.prepare import PreparationOutput, prepare
+    from rib.data.prepare import prepare
     from rib.data.settings import PreparationSettings
     from rib.data.variables import CORRUPT_IMAGES
 
@@ -17,11 +17,9 @@ with run(snakemake, resumes="images.journal") as output:
         settings=from_params(PreparationSettings, snakemake.params.cfg),
         corrupt_allowed=int(os.environ.get(CORRUPT_IMAGES, 0)),
         decode_workers=snakemake.threads,
-        output=PreparationOutput(
-            images=output["images"],
-            index=output["index"],
-            classes=output["classes"],
-            manifest=output["manifest"],
-        ),
+        images=output["images"],
+        index=output["index"],
+        classes=output["classes"],
+        manifest=output["manifest"],
         folders=snakemake.params.folders,
     )

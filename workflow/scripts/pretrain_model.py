@@ -8,7 +8,7 @@ with run(snakemake, resumes="state.pt") as output:
     from _inputs import folder_of
     from rib.base.settings import from_params
     from rib.data.view import DatasetFiles
-    from rib.training.pretrain import PretrainingOutput, pretrain
+    from rib.training.pretrain import pretrain
     from rib.training.settings import PretrainingSettings
 
     files = snakemake.input
@@ -25,11 +25,9 @@ with run(snakemake, resumes="state.pt") as output:
             decode_workers=snakemake.threads,
         ),
         settings=settings,
-        output=PretrainingOutput(
-            weights=output["weights"],
-            description=output["description"],
-            history=output["history"],
-            saved=output["weights"].with_name("state.pt"),
-            rescue=Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
-        ),
+        weights=output["weights"],
+        description=output["description"],
+        history=output["history"],
+        saved=output["weights"].with_name("state.pt"),
+        rescue=Path(snakemake.log[0]).with_suffix(".last_good.safetensors"),
     )

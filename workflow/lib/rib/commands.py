@@ -20,9 +20,10 @@ from rib.base.locks import acquire
 from rib.base.progress import log, print_lines
 from rib.base.text import redacted
 from rib.config.catalog import PROJECT_CATALOG, Catalog
+from rib.config.config import config_of
 from rib.config.grid import Grid, resolve_grid
 from rib.config.paths import Paths
-from rib.config.schema import read_yaml, validated
+from rib.config.yaml_files import read_yaml
 from rib.records.pull import pull, restore_metadata
 from rib.records.track import track
 from rib.records.verify import verify
@@ -144,13 +145,13 @@ def read_grid(arguments: argparse.Namespace) -> Grid:
     config: dict[str, Any] = {}
     for file in (Path("config.yaml"), *arguments.configfile):
         content = read_yaml(file)
-        validated(content, "config", str(file))  # names the file with the mistake
+        config_of(content, str(file))  # names the file with the mistake
         update_config(config, content)
     try:
         update_config(config, parse_config(arguments.config))
     except ValueError as error:
         raise UserError(str(error)) from None
-    config = validated(config, "config", "config.yaml or --config")
+    config = config_of(config, "config.yaml or --config")
     own = [config["catalog"]] if isinstance(config["catalog"], str) else config["catalog"]
     grid = resolve_grid(config, Catalog([PROJECT_CATALOG, *map(Path, own)], config["external"]))
     print_lines(*grid.notices, file=sys.stderr)

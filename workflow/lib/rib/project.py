@@ -20,18 +20,20 @@ from torch import nn
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.config.catalog import PROJECT_CATALOG, Catalog
-from rib.config.grid import BEFORE_PART, Grid, resolve_grid
+from rib.config.config import config_of
+from rib.config.evaluation_groups import BEFORE_PART
+from rib.config.grid import Grid, resolve_grid
 from rib.config.hub_datasets import LOCK as DATASET_LOCK
 from rib.config.hub_datasets import read_dataset_lock
 from rib.config.label_space import LabelSpace
 from rib.config.model_names import LOCK as MODEL_LOCK
 from rib.config.model_names import read_lock
 from rib.config.run import PRETRAINED, Run, parent_of
-from rib.config.schema import validated
-from rib.config.settings import takes_fisher
+from rib.config.settings import FISHER_IMAGES
+from rib.config.shared_sources import leak_free_groups
 from rib.evaluation.networks import NetworkState, states_from_json
 from rib.models import checkpoint
-from rib.models.merge import Merge, Weights
+from rib.models.merge import Merge, Mixture
 from rib.models.network import load
 from rib.records.hashing import differing
 from rib.records.integrity import files_of_manifest
@@ -67,8 +69,8 @@ def load_network(
         raise UserError(
             f"{run} is a curve of {len(states)} networks; name the run of a method with one."
         )
-    weights = states[0].weights
-    parents = {key: _run_of_parent(name, key) for key in weights if key != PRETRAINED}
+    mixture = states[0].mixture
+    parents = {key: _run_of_parent(name, key) for key in mixture if key != PRETRAINED}
     checkpoints = {
         key: stages / f"finetune/{parent}/checkpoint.safetensors" for key, parent in parents.items()
     }
@@ -77,11 +79,11 @@ def load_network(
         model_folder / "manifest.json",
         *(path.with_name("manifest.json") for path in checkpoints.values()),
     )
-    if isinstance(weights, Merge):
+    if isinstance(mixture, Merge):
         algorithms = _catalog(Path(project), catalog)
-        weights = _with_files(weights, parents, stages / "fisher", algorithms)
+        mixture = _with_files(mixture, parents, stages / "fisher", algorithms)
     pretrained, facts = load(model_folder, CPU)
-    network = checkpoint.apply(pretrained, weights, checkpoints).eval()
+    network = checkpoint.apply(pretrained, mixture, checkpoints).eval()
     preprocessing: Any = {key: facts["preprocessing"][key] for key in ("mean", "std")}
     network.preprocessing = preprocessing
     return network
@@ -176,7 +178,7 @@ def _accuracies(
     datasets = sorted(rows["dataset"].unique())
     grid = _grid(Path(project), family, datasets, settings)
     folder_of = {name: _prepared_folder(Path(project), family, name) for name in datasets}
-    source_groups = grid.leak_free_groups()
+    source_groups = leak_free_groups(grid)
     index_paths = [folder / "index.parquet" for folder in folder_of.values()]
     objects_of = counts.read_objects(index_paths, source_groups)
     classes_of = {
@@ -196,7 +198,7 @@ def _accuracies(
 
 def _grid(project: Path, family: str, datasets: Sequence[str], settings: Mapping[str, Any]) -> Grid:
     choices = {**settings, "family": family, "datasets": list(datasets)}
-    config = validated(choices, "config", "settings")
+    config = config_of(choices, "settings")
     catalog = _catalog(project, config["catalog"])
     # What was resolved for this project; nothing is asked of the hub.
     catalog.records.update(read_lock(project / MODEL_LOCK))
@@ -273,15 +275,15 @@ def _run_of_parent(run: Run, key: str) -> Run:
 
 def _with_files(
     merge: Merge, parents: Mapping[str, Run], fisher_folder: Path, catalog: Catalog
-) -> Weights:
+) -> Mixture:
     """A merge with the file of its algorithm and, if it takes them, of Fisher information.
 
     The merge's own file has the algorithm's name only, since it may come from others.
     """
     algorithm = catalog.algorithm_file(str(merge.algorithm))
     fisher = {}
-    if takes_fisher(algorithm):
-        file = f"{merge.settings['fisher_images']}.safetensors"
+    if FISHER_IMAGES in merge.settings:
+        file = f"{merge.settings[FISHER_IMAGES]}.safetensors"
         fisher = {key: fisher_folder / str(parent) / file for key, parent in parents.items()}
     _refuse_changed(*(path.with_suffix(".manifest.json") for path in fisher.values()))
     return replace(merge, algorithm=algorithm, fisher=fisher)

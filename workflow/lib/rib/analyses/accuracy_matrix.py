@@ -12,6 +12,7 @@ from rib.base.appearance import PRETRAINED_LABEL, SHARED
 from rib.base.rounding import whole_percent
 from rib.config.analysis import Analysis, Figure
 from rib.config.run import NO_TARGET, PRETRAINED
+from rib.config.shared_sources import source_groups
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -46,7 +47,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
                 params={
                     **labels.by_target,
                     "datasets": labels.datasets,
-                    "source_groups": grid.source_groups(),
+                    "source_groups": source_groups(grid),
                     "accuracy_on_target": labels.accuracy_on_target,
                 },
                 marks_runs=True,
@@ -64,7 +65,7 @@ def draw_accuracy_matrix(
     datasets: Labels,
     source_groups: Labels,
     accuracy_on_target: str,
-    unfinished: Collection[ModelAndMethod] = (),
+    underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
     """Top-1 accuracy in percent, as colour and number, mean over seeds.
 
@@ -75,7 +76,7 @@ def draw_accuracy_matrix(
         source_groups: source group by dataset; cells whose target and dataset share a group are
             marked.
         accuracy_on_target: what it is, such as `fit of the training images`.
-        unfinished: models and methods with an unfinished run; their panels are marked.
+        underfitted: models and methods with an underfitted run; their panels are marked.
     """
     from rib.figures import label_of_run
     from rib.figures._panels import run_panels
@@ -97,7 +98,7 @@ def draw_accuracy_matrix(
                 _write_number(axes, image, row, column, grid[row, column], is_shared)
                 if target == dataset:
                     _outline(axes, row, column)
-        method_label = label_of_run(methods[method], (model, method), unfinished)
+        method_label = label_of_run(methods[method], (model, method), underfitted)
         axes.set_title(f"{models[model]}, {method_label}", fontsize=8)
     figure.supylabel("fine-tuned on", fontsize=8)
     marks = f"outlined: {accuracy_on_target}"

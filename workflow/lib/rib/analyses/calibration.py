@@ -86,7 +86,7 @@ def draw_calibration(
     models: Labels,
     methods: Labels,
     datasets: Labels,
-    unfinished: Collection[ModelAndMethod] = (),
+    underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
     """Expected calibration error and its floor, in percent.
 
@@ -95,7 +95,7 @@ def draw_calibration(
     Args:
         samples: columns model, method, target, seed, dataset, ece_before, ece_after,
             ece_floor_before, ece_floor_after.
-        unfinished: models and methods with an unfinished run; their panels are marked.
+        underfitted: models and methods with an underfitted run; their panels are marked.
     """
     from rib.figures import NOTE_CHARACTERS, label_of_run
     from rib.figures._panels import name_rows, run_panels
@@ -111,7 +111,7 @@ def draw_calibration(
         is_shown_here = (shown_rows["model"] == model) & (shown_rows["method"] == method)
         errors_of_datasets = shown_rows[is_shown_here].set_index("dataset")
         _draw_dumbbells(axes, errors_of_datasets.reindex(list(datasets)))
-        method_label = label_of_run(methods[method], (model, method), unfinished)
+        method_label = label_of_run(methods[method], (model, method), underfitted)
         axes.set_title(f"{models[model]},\n{method_label}", fontsize=8)
         axes.tick_params(labelsize=7)
         name_rows(axes, list(datasets.values()))

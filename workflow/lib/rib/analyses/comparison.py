@@ -126,7 +126,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
                 caption=CAPTION,
                 inputs={"ranking": paths.table("ranking")},
                 params=labels.styled_means,
-                finished_only=True,  # other methods have no rank
+                without_underfitted=True,  # other methods have no rank
             )
         },
     )

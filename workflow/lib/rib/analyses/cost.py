@@ -117,14 +117,14 @@ def draw_cost(
     models: Labels,
     methods: Labels,
     confidence: float,
-    unfinished: Collection[ModelAndMethod] = (),
+    underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
     """Job time for one mRI, cheapest method on top, and mRI with its confidence interval.
 
     Args:
         cost: columns model, method, size, device, seconds.
         mri: columns model, method, size, mri, ci_low, ci_high.
-        unfinished: models and methods with an unfinished run; their rows are marked.
+        underfitted: models and methods with an underfitted run; their rows are marked.
     """
     import matplotlib.pyplot as plt
 
@@ -146,7 +146,7 @@ def draw_cost(
         _draw_cost(cost_axes, rows["seconds"] / SECONDS_OF_UNITS[unit])
         _draw_mri(mri_axes, rows)
         method_labels = [
-            label_of_run(methods[method], (model, method), unfinished) for method in rows["method"]
+            label_of_run(methods[method], (model, method), underfitted) for method in rows["method"]
         ]
         name_rows(cost_axes, method_labels)
         name_rows(mri_axes, [""] * len(rows))

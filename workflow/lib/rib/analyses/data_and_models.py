@@ -23,7 +23,7 @@ DATA = Table(
         "intervals resample objects: images of one object, and identical images, are drawn "
         "together. Identical images have the same pixels after decoding and are one source image; "
         "where their classes differ, one label is wrong or arbitrary. Protocol held_out has images "
-        "for fine-tuning if the dataset is the target, for the selection of weights, and for "
+        "for fine-tuning if the dataset is the target, for the selection of merges, and for "
         "testing."
     ),
     columns=[
@@ -167,7 +167,7 @@ def _facts_of_models(grid: Grid) -> dict[str, dict[str, Any]]:
             "architecture": model.architecture,
             "pretraining": model.pretraining,
             "pixels": grid.geometry(name).size,
-            "own_pixels": model.preprocessing["input_size"],
+            "own_pixels": model.preprocessing.input_size,
             "licence": model.licence,
         }
         for name, model in grid.models.items()

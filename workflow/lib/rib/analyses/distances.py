@@ -18,6 +18,7 @@ from rib.base.appearance import (
     VERMILION,
 )
 from rib.config.analysis import Analysis, Column, Figure, Table
+from rib.config.shared_sources import leak_free_groups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -157,7 +158,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             "ood_datasets": grid.ood,
             "in_distribution": in_distribution,
             # Accuracies of pairs use all images, unlike a leak-free RI.
-            "pairs": grid.leak_free_groups() is None,
+            "pairs": leak_free_groups(grid) is None,
             "confidence": labels.confidence,
             "seed": grid.config["statistics"]["seed"],
         },

@@ -14,6 +14,7 @@ from rib.base.errors import UserError
 from rib.config.analysis import Analysis, Column, Figure, Table
 from rib.config.compared_runs import SNAPSHOTS, compared_runs, megabytes_of_kernels
 from rib.config.run import PRETRAINED
+from rib.config.shared_sources import leak_free_groups
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -99,7 +100,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             "methods": list(dict.fromkeys([PRETRAINED, *(run.method for run in runs)])),
             "snapshots": len(SNAPSHOTS),
             "ood_datasets": grid.ood,
-            "source_groups": grid.leak_free_groups(),
+            "source_groups": leak_free_groups(grid),
             "confidence": labels.confidence,
         },
         makes=["cka_epochs.csv", "tradeoff_epochs.csv"],

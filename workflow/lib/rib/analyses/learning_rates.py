@@ -118,10 +118,10 @@ def _swept_method(grid: Grid, name: str) -> dict[str, Any]:
     return {
         "method": method.without_rate,
         "entry": method.base,
-        "recipe": method.schedule,
+        "recipe": method.recipe,
         "can_fit": method.can_fit,
         "lr": {
-            model: grid.settings(name, model)["lr"]
+            model: grid.settings_on(name, model)["lr"]
             for model in grid.models
             if name in grid.methods_of(model)
         },

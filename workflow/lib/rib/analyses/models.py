@@ -27,7 +27,7 @@ MODEL_COMPARISONS = Table(
         "For a method, the first model minus the second, in percentage points, on the same "
         "objects: mRI (mri), and mean accuracy on the other datasets before (ood_before) and after "
         "fine-tuning (ood_after). Intervals and p as in the comparison of methods; Holm-adjusted "
-        "over all pairs and measures of a method and size. Models with an unfinished run are "
+        "over all pairs and measures of a method and size. Models with an underfitted run are "
         "compared before fine-tuning only."
     ),
     columns=[
@@ -47,7 +47,7 @@ MODEL_RANKS = Table(
     note=(
         "Mean accuracy on the other datasets before and after fine-tuning, in percent, and ranks "
         "by these values (1 is best); the table above has tests of differences. A model with an "
-        "unfinished run has no rank. Kendall's tau of before and after, from five ranked models "
+        "underfitted run has no rank. Kendall's tau of before and after, from five ranked models "
         "on: 1 for the same order, -1 for the reverse. Its p is of the hypothesis that the two "
         "orders are unrelated, with models and their values fixed."
     ),

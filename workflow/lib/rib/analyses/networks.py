@@ -59,7 +59,7 @@ NETWORK_GROUPS = Table(
         "for each method and measure: accuracies in percent, mRI and the change in distribution "
         "(in_distribution) in percentage points. Intervals over networks are Student's t with "
         "objects fixed, wider the fewer networks there are; those over objects are bootstrap "
-        "intervals for these networks. Targets are fixed in both. Networks with an unfinished run "
+        "intervals for these networks. Targets are fixed in both. Networks with an underfitted run "
         "of a method don't count for it."
     ),
     columns=[
@@ -166,8 +166,8 @@ def draw_networks(
     """Mean OOD accuracy (percent) and mRI (percentage points), with groups side by side.
 
     The upper panel has the accuracy before fine-tuning and after each method, the lower one the mRI
-    of each method. Groups are in the order of their pretraining images. Networks with an unfinished
-    run of a method are not drawn for it.
+    of each method. Groups are in the order of their pretraining images. Networks with an
+    underfitted run of a method are not drawn for it.
 
     Args:
         networks: columns group, model, method, size, measure, value and counted, as written by
@@ -250,7 +250,7 @@ def _before_fine_tuning(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Accuracies before fine-tuning: points of networks, and one mean for each group.
 
-    The tables repeat them for each method, without the networks that have an unfinished run of it.
+    The tables repeat them for each method, without the networks that have an underfitted run of it.
     Of each group, the rows of the method with the most networks are taken.
     """
     all_means = means[means["measure"] == "ood_before"]

@@ -112,7 +112,7 @@ def over_targets_table(
     Returns:
         One row per run: model, method, size, seed, numbers of datasets and images, mean accuracy
         over datasets before and after (percent), difference (percentage points) with its confidence
-        interval over objects, unfinished (1 if a parent is, else 0).
+        interval over objects, underfitted (1 if a parent is, else 0).
 
     Raises:
         UserError: the runs were evaluated on different kinds of devices.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rib.base.appearance import INK, PRETRAINED_LABEL
 from rib.config.analysis import Analysis, Column, Figure, Table
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from rib.config.entries import Pretraining
     from rib.config.grid import Grid
     from rib.config.labels import GridLabels
     from rib.config.paths import Paths
@@ -94,10 +95,10 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
     )
 
 
-def _series(architecture: str, recipe: Mapping[str, Any]) -> str:
+def _series(architecture: str, pretraining: Pretraining) -> str:
     """Models of a series differ only in size: `cnn on fashion, augmented`."""
-    augmented = ", augmented" if "augmentation" in recipe else ""
-    return f"{architecture} on {recipe['dataset']}{augmented}"
+    augmented = "" if pretraining.augmentation is None else ", augmented"
+    return f"{architecture} on {pretraining.dataset}{augmented}"
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:

@@ -13,6 +13,7 @@ from rib.base.appearance import DARK_GREY, GAIN, GREY, INK, LOSS
 from rib.base.rounding import percent, points, rounded
 from rib.config.analysis import Analysis, Figure
 from rib.config.run import PRETRAINED, images_of
+from rib.config.shared_sources import leak_free_groups
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -74,7 +75,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 def _not_in_ri(grid: Grid, target: str | None) -> dict[str, str]:
     """Datasets that don't count in RI of a target, and why: {"noto_blur": "variant"}."""
-    source_groups = grid.leak_free_groups() or {}
+    source_groups = leak_free_groups(grid) or {}
     reasons = {}
     for name, dataset in grid.datasets.items():
         if name not in grid.ood:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rib.base.errors import UserError
 from rib.base.files import table_text
 from rib.config.analysis import Analysis
+from rib.config.evaluation_groups import groups_of
 from rib.config.obstacles import obstacle_to_comparison
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
     rows: list[str] = []
     for row in stated:
         pretrained = paths.pretrained_runs[row["model"]]
-        rows.extend(paths.rows([pretrained], groups=grid.groups_of(row["dataset"])))
+        rows.extend(paths.rows([pretrained], groups=groups_of(grid, row["dataset"])))
     return Analysis(
         inputs={"rows": list(dict.fromkeys(rows))},
         params={

@@ -66,13 +66,13 @@ def draw_radar(
     method_label: str,
     models: Styles,
     datasets: Labels,
-    unfinished: Collection[ModelAndMethod] = (),
+    underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
     """Top-1 accuracy (percent) by dataset, mean over seeds.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
-        unfinished: models and methods whose run on the target is marked as unfinished.
+        underfitted: models and methods whose run on the target is marked as underfitted.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -95,7 +95,7 @@ def draw_radar(
         before = _accuracies(shown_rows, model, PRETRAINED, datasets)
         after = _accuracies(shown_rows, model, method, datasets)
         label_before = f"{style['label']}, before"
-        label_of_method = label_of_run(method_label, (model, method), unfinished)
+        label_of_method = label_of_run(method_label, (model, method), underfitted)
         label_after = f"{style['label']}, after {label_of_method}"
         _draw_ring(axes, angles, before, style, label_before, is_dashed=False)
         _draw_ring(axes, angles, after, style, label_after, is_dashed=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rib.base.appearance import MRI_LABEL, SHARED
 from rib.base.rounding import fit_percent, points
 from rib.config.analysis import Analysis, Figure
+from rib.config.shared_sources import sharing_targets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -28,9 +29,9 @@ Robustness improvement (RI) of methods (rows) and targets (columns). RI is the m
 accuracy over the out-of-distribution datasets other than the target; datasets in distribution do
 not count. Orange: gained, purple: lost. Small numbers: confidence intervals over objects, each by
 itself: of many a few exclude 0 by chance; below, the fit, accuracy on training images. †:
-unfinished training. ‡: other datasets share the target's source images; gains may be recognition.
+an underfitted run. ‡: other datasets share the target's source images; gains may be recognition.
 """
-# By model, method and target (or the label of mRI): ri, ci_low, ci_high, fit, unfinished.
+# By model, method and target (or the label of mRI): ri, ci_low, ci_high, fit, underfitted.
 Cells = dict[tuple[str, str, str], Mapping[Hashable, Any]]
 
 
@@ -44,7 +45,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
                 inputs={"ri": paths.table("ri"), "mri": paths.table("mri")},
                 params={
                     **labels.by_target,
-                    "shared": grid.sharing_targets(),
+                    "shared": sharing_targets(grid),
                     "confidence": labels.confidence,
                 },
                 marks_runs=True,
@@ -62,18 +63,18 @@ def draw_ri_matrix(
     targets: Labels,
     shared: Collection[str],
     confidence: float,
-    unfinished: Collection[ModelAndMethod] = (),
+    underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
     """RI of every method and target in percentage points, as colour and number.
 
     Its confidence interval and fit are below; what has no number is empty.
 
     Args:
-        ri: columns model, method, target, seed, ri, ci_low, ci_high, fit, unfinished; seeds are
+        ri: columns model, method, target, seed, ri, ci_low, ci_high, fit, underfitted; seeds are
             averaged.
-        mri: columns model, method, mri, ci_low, ci_high, fit, unfinished.
+        mri: columns model, method, mri, ci_low, ci_high, fit, underfitted.
         shared: targets that share source images with other datasets; their cells are marked.
-        unfinished: models and methods with an unfinished run; their rows are marked.
+        underfitted: models and methods with an underfitted run; their rows are marked.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -82,7 +83,7 @@ def draw_ri_matrix(
     from rib.figures import CHANGES, label_of_run
 
     runs = ri.groupby(["model", "method", "target"], sort=False)
-    shown_rows = runs[["ri", "ci_low", "ci_high", "fit", "unfinished"]].mean().reset_index()
+    shown_rows = runs[["ri", "ci_low", "ci_high", "fit", "underfitted"]].mean().reset_index()
     limit = max(1.0, np.abs(shown_rows["ri"]).max())
     columns = [*targets, MRI_LABEL]
     mri_rows = mri.rename(columns={"mri": "ri"}).assign(target=MRI_LABEL)
@@ -106,7 +107,7 @@ def draw_ri_matrix(
                     _write_cell(axes, image, row, column, cell, target in shared)
         _name_columns(axes, list(targets.values()))
         method_labels = [
-            label_of_run(methods[method], (model, method), unfinished)
+            label_of_run(methods[method], (model, method), underfitted)
             for method in methods_of_model
         ]
         axes.set_yticks(range(len(methods_of_model)), method_labels)
@@ -162,17 +163,17 @@ def _write_cell(
     """Write RI with its marks, and below it the confidence interval and the fit.
 
     Args:
-        cell: ri, ci_low, ci_high, fit, unfinished (number or share of unfinished runs).
+        cell: ri, ci_low, ci_high, fit, underfitted (number or share of underfitted runs).
         is_shared: whether the target shares source images with other datasets.
     """
     from rib.figures import text_colour
-    from rib.statistics.fit import UNFINISHED
+    from rib.statistics.fit import UNDERFITTED
 
     text = points(cell["ri"])
     if is_shared:
         text += SHARED
-    if cell["unfinished"]:
-        text += UNFINISHED
+    if cell["underfitted"]:
+        text += UNDERFITTED
     interval = f"{points(cell['ci_low'])} to {points(cell['ci_high'])}"
     fit = fit_percent(cell["fit"])
     look: dict[str, Any] = {"ha": "center", "va": "center", "color": text_colour(image, cell["ri"])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rib.config.analysis import Analysis, Column, Table
+from rib.config.shared_sources import leaking_groups
 from rib.statistics.settings import in_distribution_datasets
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
     tables = {"mri": MRI, "ri": RI, "accuracy": ACCURACY}
     if in_distribution_datasets(grid):
         tables["in_distribution"] = IN_DISTRIBUTION
-    if grid.leaking_groups():
+    if leaking_groups(grid):
         tables["leak_free"] = LEAK_FREE
     tables["worst_classes"] = WORST_CLASSES
     return Analysis(

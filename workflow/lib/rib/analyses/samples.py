@@ -224,7 +224,7 @@ def draw_flips(
     models: Labels,
     methods: Labels,
     confidence: float,
-    unfinished: Collection[ModelAndMethod] = (),
+    underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
     """Diverging bars of flips and dots of agreement with confidence intervals.
 
@@ -233,7 +233,7 @@ def draw_flips(
     Args:
         flips: columns model, method, and agreement, right_to_wrong, wrong_to_right, each with _low
             and _high (percent).
-        unfinished: models and methods with an unfinished run; their rows are marked.
+        underfitted: models and methods with an underfitted run; their rows are marked.
     """
     import matplotlib.pyplot as plt
 
@@ -256,7 +256,7 @@ def draw_flips(
         _draw_agreement(agreement_axes, rows)
         flip_axes.set_title(label, loc="left")
         method_labels = [
-            label_of_run(methods[method], (model, method), unfinished)
+            label_of_run(methods[method], (model, method), underfitted)
             for method in methods_of_model
         ]
         name_rows(flip_axes, method_labels)

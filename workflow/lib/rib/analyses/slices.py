@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rib.config.paths import Paths
     from rib.statistics.inputs import Inputs
 
+# Side of the images, in pixels, on which published errors relative to AlexNet's were measured.
+SIDE_OF_PUBLISHED_ERRORS = 224
+
 SLICES = Table(
     title="Accuracy by slices of datasets",
     question="why",
@@ -75,7 +78,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
     }
     # Models that see images as those of published errors did.
     comparable = {
-        dataset: [model for model in grid.models if grid.errors_are_as_published(model, dataset)]
+        dataset: [model for model in grid.models if errors_are_as_published(grid, model, dataset)]
         for dataset in relative_errors
     }
     shown_tables = {"accuracy_by_slice": SLICES}
@@ -98,6 +101,16 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
         files={"Accuracy by corruption and severity": ["corruptions.csv"]},
         on_demand=True,
     )
+
+
+def errors_are_as_published(grid: Grid, model: str, dataset: str) -> bool:
+    """Whether errors of a model on corrupted photos can be compared with published ones.
+
+    These photos are published at the size of the input. A model's crop below 1 enlarges and crops
+    them again, so published errors are of photos that are read without it.
+    """
+    has_published_size = grid.geometry(model).size == SIDE_OF_PUBLISHED_ERRORS
+    return has_published_size and dataset in grid.uncropped
 
 
 def _alexnet_errors(grid: Grid, file: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rib.config.analysis import Analysis
+from rib.statistics.conditions import conditions_of
 
 if TYPE_CHECKING:
     from rib.config.grid import Grid
@@ -23,7 +24,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
         params={
             "labels": labels.by_target,
             "confidence": labels.confidence,
-            "conditions": "; ".join(grid.conditions()),
+            "conditions": "; ".join(conditions_of(grid)),
         },
         makes=FILES,
         files={"RI of every target and mRI, for papers and notes": FILES},

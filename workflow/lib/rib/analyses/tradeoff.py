@@ -89,7 +89,10 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
                     "methods": {
                         **labels.method_styles,
                         **{
-                            name: {"label": grid.methods[name].label, **grid.methods[name].style}
+                            name: {
+                                "label": grid.methods[name].label,
+                                **dict(grid.methods[name].style),
+                            }
                             for name in labels.curves
                         },
                     },

@@ -74,7 +74,7 @@ def training_table(histories: Iterable[Path]) -> pd.DataFrame:
 
     Args:
         histories: CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv` (see
-            rib.training.finetune), a row per epoch: epoch, lr, loss, cross_entropy, accuracy (0 to
+            rib.training.history), a row per epoch: epoch, lr, loss, cross_entropy, accuracy (0 to
             1).
     """
     import pandas as pd

@@ -1,12 +1,23 @@
 """Loading algorithms and layouts: modules of the library or of a user's catalogue folder."""
 
 import importlib.util
+import inspect
 import sys
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from rib.base.errors import UserError
+from rib.base.text import redacted
 
 LIBRARY = Path(__file__).resolve().parents[1]
 WORKFLOW = LIBRARY.parents[1]
+SHOWN = 100  # characters of a wrong value in a message
 
 
 def load_module(path: str | Path) -> ModuleType:
@@ -14,14 +25,104 @@ def load_module(path: str | Path) -> ModuleType:
 
     A module of the library is imported by its usual name (`rib.methods.ft`), another one as
     `rib_plugin_<name>`.
+
+    Raises:
+        UserError: a user's module can't be imported; the message names its line.
     """
-    path = Path(path).resolve()
-    if path.is_relative_to(LIBRARY):
-        path_in_package = path.relative_to(LIBRARY.parent).with_suffix("")
+    file = Path(path).resolve()
+    if file.is_relative_to(LIBRARY):
+        path_in_package = file.relative_to(LIBRARY.parent).with_suffix("")
         return importlib.import_module(".".join(path_in_package.parts))
-    spec = importlib.util.spec_from_file_location(f"rib_plugin_{path.stem}", path)
-    assert spec is not None and spec.loader is not None, f"{path} is no Python file"
+    spec = importlib.util.spec_from_file_location(f"rib_plugin_{file.stem}", file)
+    assert spec is not None and spec.loader is not None, f"{file} is no Python file"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{where}: {type(error).__name__}: {reason}; correct it, or install what it needs."
+        ) from error
     return module
+
+
+def load_function(path: str | Path, name: str) -> Callable[..., Any]:
+    """The function of a name that a module has.
+
+    Raises:
+        UserError: it has none.
+    """
+    function = getattr(load_module(path), name, None)
+    if not inspect.isfunction(function):
+        raise UserError(f"{path} has no function '{name}'; add it, or correct the entry.")
+    return function
+
+
+def checked_settings(
+    function: Callable[..., Any], settings: Mapping[str, Any], file: str | Path, entry: str
+) -> dict[str, Any]:
+    """Settings that fit the annotations of a function's keyword-only arguments.
+
+    They are checked without a call of the function, so before its other arguments are there.
+
+    Args:
+        function: of an algorithm or layout, such as `weights(parents, *, alpha: UpToOne)`.
+        settings: such as {"alpha": 1}, of which {"alpha": 1.0} is returned, with defaults of the
+            function if it has some.
+        file: with the function, for messages.
+        entry: where to correct the settings: `datasets.yaml, noto`.
+
+    Raises:
+        UserError: a setting is unknown or missing, or does not fit its annotation.
+    """
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        if parameter.kind == parameter.KEYWORD_ONLY:
+            annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+            is_required = parameter.default is parameter.empty
+            fields[name] = (annotation, ... if is_required else parameter.default)
+    model = create_model("Settings", __config__=ConfigDict(extra="forbid"), **fields)
+    with refused_settings(file, entry, fields):
+        return dict(model.model_validate(settings))
+
+
+@contextmanager
+def refused_settings(file: str | Path, entry: str, names: Collection[str]) -> Iterator[None]:
+    """Turn pydantic's error about settings into a UserError of one sentence.
+
+    For example: lwf.py: the setting 'distil' is 'classes', but it should be 'all' or 'class';
+    correct it in methods.yaml, lwf, or in method_settings.
+
+    Args:
+        file: with the class or function that checks the settings.
+        entry: where to correct them.
+        names: of all settings that the class or function has.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise UserError(f"{Path(file).name}: {_mistake(error, names)} {entry}.") from error
+
+
+def _mistake(error: ValidationError, names: Collection[str]) -> str:
+    """The first thing that pydantic found about settings, and what to do about it."""
+    first = error.errors(include_url=False)[0]
+    setting = first["loc"][0] if first["loc"] else ""
+    expectation = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    if first["type"].startswith("missing"):
+        return f"the setting '{setting}' is missing; add it in"
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = ", ".join(names) or "none"
+        return f"there is no setting '{setting}', known are {known}; correct it in"
+    if not first["loc"]:  # a check of several settings
+        return f"{expectation}; correct it in"
+    wrong_value = redacted(repr(first["input"]))
+    if len(wrong_value) > SHOWN:
+        wrong_value = f"{wrong_value[:SHOWN]}..."
+    # An element of a list is what is wrong, not the list.
+    verb = "is" if len(first["loc"]) == 1 else "has"
+    return f"the setting '{setting}' {verb} {wrong_value}, but {expectation}; correct it in"

@@ -7,7 +7,7 @@ from those six with halves away from zero, as a reader of the table would round:
 
 A fit is shown with one decimal, too. One below 100 is never shown as 100.0, which says that all
 images are right. It may be shown as the family's threshold if it is just below: the mark of
-unfinished training tells, not the number.
+an underfitted run says so, not the number.
 """
 
 import math

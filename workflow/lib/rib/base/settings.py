@@ -25,8 +25,7 @@ class Settings(BaseModel):
 
 # Several texts; a rule may give a list of them.
 Texts = Annotated[tuple[str, ...], Strict(False)]
-# Settings of an algorithm or a layout, which are checked against its signature by
-# rib.config.settings.
+# Settings of an algorithm or a layout, which checks them itself (rib.base.plugins).
 FreeSettings = dict[str, JsonValue]
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -49,7 +48,7 @@ def from_params(kind: type[SettingsT], params: Mapping[str, Any]) -> SettingsT:
         raise UserError(f"{kind.__name__}: {_first_mistake(error)}.") from error
 
 
-def replaced(settings: SettingsT, **changes: Any) -> SettingsT:
+def replaced(settings: SettingsT, /, **changes: Any) -> SettingsT:
     """A copy of the settings with some fields changed.
 
     Args:

@@ -75,9 +75,10 @@ class Figure:
             `target` select an example, with labels `..._label`, or stand together in `example`;
             `confidence` is the coverage of confidence intervals, 0 to 1.
         every_size: whether it compares training subsets; others show the largest.
-        finished_only: whether it leaves out methods with an unfinished run; others mark them.
+        without_underfitted: whether it leaves out methods with an underfitted run, in place of
+            marking them.
         marks_runs: whether it names the methods of each model by itself; it has the argument
-            `unfinished`, pairs of a model and a method with an unfinished run.
+            `underfitted`, pairs of a model and a method with an underfitted run.
     """
 
     question: Question
@@ -85,7 +86,7 @@ class Figure:
     inputs: Files
     params: Mapping[str, Any] = field(default_factory=dict)
     every_size: bool = False
-    finished_only: bool = False
+    without_underfitted: bool = False
     marks_runs: bool = False
 
     @property

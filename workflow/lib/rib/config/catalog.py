@@ -9,34 +9,26 @@ folders of the user. A name may be defined only once.
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from copy import copy
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rib.base.appearance import BLACK
 from rib.base.errors import UserError
 from rib.base.files import from_home
 from rib.base.plugins import LIBRARY, WORKFLOW
+from rib.base.settings import replaced
 from rib.base.text import WHY, presentable
 from rib.config import hub_datasets
-from rib.config.entries import (
-    CURVE,
-    EXTERNAL,
-    FINETUNE,
-    MERGES,
-    SELECT,
-    Dataset,
-    Family,
-    Method,
-    Model,
-    Parts,
-    Schedule,
-)
+from rib.config.augmentation_entries import Augmentation
+from rib.config.checking import checked, checked_entries
+from rib.config.entries import EVALUATED, Dataset, Family, Method, Model, Recipe
+from rib.config.fields import Described, is_number, number, stated
+from rib.config.forms import CURVE, EXTERNAL, MERGES, SELECT
 from rib.config.hub_datasets import (
     HubRepository,
-    parsed_source,
     read_dataset_lock,
     request_of,
     resolve_requests,
@@ -49,23 +41,23 @@ from rib.config.label_space import (
     read_own_classes,
     read_timm_list,
 )
-from rib.config.model_names import LOCK, entry_of, parse_name, read_lock, resolve, validated_models
+from rib.config.messages import known_name, show
+from rib.config.model_arguments import check_arguments
+from rib.config.model_names import LOCK, checked_model, entry_of, parse_name, read_lock, resolve
 from rib.config.run import ALL, METHODS, TARGETS
-from rib.config.schema import load_schema, number, read_yaml, validated
 from rib.config.settings import (
-    BASE,
-    SCHEDULE,
-    TRAINING,
-    Setting,
-    algorithm_settings,
+    RECIPE,
     check_settings,
-    signature_of,
+    known_settings,
+    refuse_other_than_json,
+    settings_of_entry,
 )
+from rib.config.source_entries import HF_DATASETS
 from rib.config.sources import ADDRESSES, redacted_addresses
-from rib.config.values import is_number, known_name, show
+from rib.config.yaml_files import read_yaml
 
 PROJECT_CATALOG = WORKFLOW / "catalog"
-FAMILY_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")  # a file name, which the schema cannot check
+BASE = LIBRARY / "methods/base.py"  # the class of all methods that train, no algorithm itself
 # Settings of layouts that list all levels of a slice, by the slice's column of the index.
 LISTS_LEVELS = {"corruption": "corruptions", "severity": "severities"}
 PHOTOS = "photos"  # setting of a layout that takes its photos from another one
@@ -77,6 +69,7 @@ OPTIONAL_COLUMNS = ("size", "label")
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 # Of models that are pretrained here without a recipe.
 SGD_OF_PRETRAINING = {"momentum": 0.9, "weight_decay": 0.0, "warmup_fraction": 0.1}
+EntryT = TypeVar("EntryT", Recipe, Augmentation, Method, Model, Dataset, Family)
 
 
 class Catalog:
@@ -115,57 +108,35 @@ class Catalog:
     @cached_property
     def families(self) -> dict[str, Family]:
         """Families by name, which is the name of the file."""
-        entries: dict[str, tuple[dict[str, Any], Path]] = {}
-        for folder in self.folders:
-            for path in sorted(folder.glob("families/*.yaml")):
-                if not FAMILY_NAME.fullmatch(path.stem):
-                    raise UserError(
-                        f"{path}: the file name is the name of the family; use only letters, "
-                        "digits and _."
-                    )
-                entry = validated(read_yaml(path), "family", str(path))
-                _add_entry(entries, path.stem, entry, path)
-        families = {}
-        for name, (entry, _) in entries.items():
-            if entry["fit_threshold"] == "none":  # as users write it
-                entry["fit_threshold"] = None
-            families[name] = Family(name=name, **entry)
-        return families
+        paths = [path for folder in self.folders for path in sorted(folder.glob("families/*.yaml"))]
+        return _by_name(
+            (checked(Family, read_yaml(path), str(path), path.stem), path) for path in paths
+        )
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
         """Datasets by name; a dataset without an evaluation_group forms one alone.
 
-        Those that name repositories of the hub have no sources until `add_hub_files` adds them.
+        Those that name repositories of the hub have no sources before `with_hub_files`.
 
         Raises:
             UserError: An entry is invalid, or the dataset whose archives it uses is unknown or has
                 none of its own.
         """
-        entries = self._entries("datasets")
-        # An entry has one source, several sources, or the name of a dataset whose archives it uses.
-        sources_by_dataset = {}
+        entries = self._entries("datasets.yaml", self._datasets_of_file)
         for name, entry in entries.items():
-            if "archives_of" in entry:
+            if entry.archives_of is not None:
                 where = f"datasets.yaml, {name}, archives_of"
-                raw = known_name(entry["archives_of"], entries, "dataset", where)
-                if "archives_of" in entries[raw]:
+                known_name(entry.raw, entries, "dataset", where)
+                if entries[entry.raw].archives_of is not None:
                     raise UserError(
-                        f"{where}: '{raw}' has archives_of itself, so no archives of its own; name "
-                        "a dataset that has a source."
+                        f"{where}: '{entry.raw}' has archives_of itself, so no archives of its "
+                        "own; name a dataset that has a source."
                     )
-                continue
-            if "sources" in entry:
-                sources_by_dataset[name] = entry.pop("sources")
-            else:
-                sources_by_dataset[name] = [entry.pop("source")]
-        for name, sources in sources_by_dataset.items():
-            if any(source["kind"] == hub_datasets.KIND for source in sources):
-                self._hub_sources[name] = sources
-        datasets = {}
         for name, entry in entries.items():
-            datasets[name] = self._dataset(name, entry, sources_by_dataset)
-        return datasets
+            if any(source["kind"] == HF_DATASETS for source in entry.archives):
+                self._hub_sources[name] = list(entry.archives)
+        return {name: self._dataset(entry, entries[entry.raw]) for name, entry in entries.items()}
 
     def datasets_of(self, family: Family, *roles: str) -> dict[str, Dataset]:
         """Datasets of a family with one of the roles."""
@@ -175,37 +146,27 @@ class Catalog:
             if dataset.family == family.name and dataset.role in roles
         }
 
-    def _dataset(
-        self,
-        name: str,
-        entry: dict[str, Any],
-        sources_by_dataset: Mapping[str, list[dict[str, Any]]],
-    ) -> Dataset:
-        """The dataset that an entry of datasets.yaml defines, with checked settings.
+    def evaluated_datasets(self, family: Family) -> dict[str, Dataset]:
+        """Datasets of a family that can be evaluated: out of distribution and in distribution."""
+        return self.datasets_of(family, *EVALUATED)
+
+    def _dataset(self, entry: Dataset, owner: Dataset) -> Dataset:
+        """A dataset with archives and checked settings.
 
         Args:
-            name: that of the dataset.
-            entry: its keys without sources; archives_of and settings are removed from it.
-            sources_by_dataset: sources of archives, by the dataset that they belong to.
+            entry: of datasets.yaml.
+            owner: the dataset whose archives it uses, mostly itself.
 
         Raises:
             UserError: Two archives have one file name, or a setting of its layout is not valid.
         """
-        where = f"datasets.yaml, {name}"
-        raw = entry.pop("archives_of", name)  # the dataset whose archives it uses
-        sources = []
-        if raw not in self._hub_sources:  # otherwise `add_hub_files` adds them
-            for source in sources_by_dataset[raw]:
-                sources.append({"file": f"{raw}.tar", **source})  # a source may name its file
-        _refuse_equal_files(sources, where)
-        _, known_settings = signature_of(self.layout_file(entry["layout"]), "items")
-        settings = check_settings(entry.pop("settings"), known_settings, where, sweeps=False)
-        if PHOTOS in known_settings:
-            settings[PHOTOS] = self.settings_of_photos(settings[PHOTOS], where)
-        if "parts" in entry:
-            entry["parts"] = _parts_of(entry, settings, where)
-        entry.setdefault("evaluation_group", name)
-        return Dataset(name=name, raw=raw, sources=tuple(sources), settings=settings, **entry)
+        where = f"datasets.yaml, {entry.name}"
+        archives = () if owner.name in self._hub_sources else owner.archives
+        _refuse_equal_files(archives, where)
+        known_name(entry.layout, self._layouts, "layout", where)
+        self.check_layout_settings(entry.settings, where)
+        _check_parts(entry, where)
+        return replaced(entry, archives=archives)
 
     @property
     def hub_sources(self) -> dict[str, list[dict[str, Any]]]:
@@ -225,8 +186,8 @@ class Catalog:
         repositories.update(read_dataset_lock(hub_datasets.LOCK))
         return repositories
 
-    def add_hub_files(self, names: Iterable[str]) -> None:
-        """Add the files of repositories of the hub to the sources of datasets that name them.
+    def with_hub_files(self, names: Iterable[str]) -> "Catalog":
+        """This catalogue, in which datasets have the files of the hub's repositories they name.
 
         Only files that no lock file has are asked of the hub, so that datasets that no run reads
         need neither.
@@ -238,107 +199,118 @@ class Catalog:
             UserError: A repository, config or split can't be resolved.
         """
         names_of_hub = [name for name in names if self.datasets[name].raw in self.hub_sources]
+        if not names_of_hub:
+            return self
         requests = []
         for raw in dict.fromkeys(self.datasets[name].raw for name in names_of_hub):
             where = f"datasets.yaml, {raw}"
             if not self.datasets[raw].fetched:
                 where += " (not yet fetched by us)"
             for source in self.hub_sources[raw]:
-                if source["kind"] == hub_datasets.KIND:
+                if source["kind"] == HF_DATASETS:
                     request = request_of(source, where, self.hub_repositories)
                     if request is not None:
                         requests.append(request)
+        repositories = dict(self.hub_repositories)
         if requests:
-            self.hub_repositories.update(resolve_requests(requests, self.hub_repositories))
+            repositories.update(resolve_requests(requests, repositories))
+        datasets = dict(self.datasets)
         for name in names_of_hub:
-            self.datasets[name] = self._with_hub_files(self.datasets[name])
+            datasets[name] = self._dataset_with_hub_files(datasets[name], repositories)
+        return self._with_entries(datasets=datasets, hub_repositories=repositories)
 
-    def _with_hub_files(self, dataset: Dataset) -> Dataset:
+    def _dataset_with_hub_files(
+        self, dataset: Dataset, repositories: Mapping[str, HubRepository]
+    ) -> Dataset:
         """A dataset with the files that its entry chooses of repositories of the hub."""
         sources: list[dict[str, Any]] = []
         gated_repositories = []
         licences = []
         for source in self.hub_sources[dataset.raw]:
-            if source["kind"] != hub_datasets.KIND:
-                sources.append({"file": f"{dataset.raw}.tar", **source})
+            if source["kind"] != HF_DATASETS:
+                sources.append(source)
                 continue
-            sources.extend(sources_of(source, self.hub_repositories))
+            sources.extend(sources_of(source, repositories))
             name = hub_datasets.name_of(source["repo"], source.get("revision"))
-            repository = self.hub_repositories[name]
+            repository = repositories[name]
             licences.append(repository.licence)
             if repository.gated:
                 gated_repositories.append(source["repo"])
         _refuse_equal_files(sources, f"datasets.yaml, {dataset.raw}")
-        return replace(
+        return replaced(
             dataset,
-            sources=tuple(sources),
+            archives=tuple(sources),
             gated_repositories=tuple(dict.fromkeys(gated_repositories)),
             licences_on_hub=tuple(dict.fromkeys(licences)),
         )
 
-    def settings_of_photos(self, photos: object, where: str) -> dict[str, Any]:
-        """The layout that another layout takes its photos from, and its settings, both checked.
+    def check_layout_settings(self, settings: Mapping[str, Any], where: str) -> None:
+        """Check a layout's settings as far as its module isn't needed; preparation checks the rest.
 
         Args:
-            photos: setting `photos` of the other layout.
+            settings: of a dataset's entry. `photos` names the layout from which this one takes its
+                photos, and the settings of that one.
             where: file and entry, for messages.
 
         Raises:
-            UserError: It does not have the keys `layout` and `settings`, the layout is unknown or
-                takes its photos from another one itself, or its settings are not valid.
+            UserError: A setting is an empty list or no value of JSON, or `photos` does not have the
+                keys `layout` and `settings`, or names a layout that is unknown or takes its photos
+                from another one itself.
         """
+        for name, setting in settings.items():
+            refuse_other_than_json(setting, f"{where}: the setting '{name}'")
+        if PHOTOS not in settings:
+            return
+        photos = settings[PHOTOS]
         where = f"{where}, {PHOTOS}"
         if not isinstance(photos, dict) or not isinstance(photos.get("layout"), str):
             raise UserError(f"{where}: give the layout of the photos, and its settings.")
         for key in photos:
             known_name(key, ("layout", "settings"), "key", where, "allowed")
-        _, known_settings = signature_of(self.layout_file(photos["layout"]), "items")
-        if PHOTOS in known_settings:
+        known_name(photos["layout"], self._layouts, "layout", where)
+        settings_of_photos = photos.get("settings", {})
+        if not isinstance(settings_of_photos, dict):
+            raise UserError(f"{where}: give the settings by name.")
+        if PHOTOS in settings_of_photos:
             raise UserError(
                 f"{where}: '{photos['layout']}' takes its photos from another layout itself; give "
                 "that one."
             )
-        settings = photos.get("settings", {})
-        if not isinstance(settings, dict):
-            raise UserError(f"{where}: give the settings by name.")
-        checked_settings = check_settings(settings, known_settings, where, sweeps=False)
-        return {"layout": photos["layout"], "settings": checked_settings}
+        self.check_layout_settings(settings_of_photos, where)
 
     @cached_property
     def models(self) -> dict[str, Model]:
-        """Models by name; `add_models` adds others."""
-        models = {}
-        for name, entry in self._entries("models").items():
-            if "pretrain" in entry:
-                entry["pretrain"] = self._pretraining(entry["pretrain"], f"models.yaml, {name}")
-            models[name] = Model(name=name, **entry)
+        """Models by name; `with_models` gives a catalogue with others."""
+        models = self._entries("models.yaml", self._models_of_file)
+        for model in models.values():
+            self.pretraining(model)  # which refuses a recipe or an augmentation that is unknown
         return models
 
-    def _pretraining(self, pretrain: dict[str, Any], where: str) -> dict[str, Any]:
-        """How a model is pretrained here, with the defaults of SGD if it names no recipe.
+    def pretraining(self, model: Model) -> dict[str, Any] | None:
+        """How a model is pretrained here, as jobs get it; None if it isn't.
 
-        A recipe states these itself, so an entry has either a recipe or settings of SGD. In place
-        of the name of an augmentation there is what its entry says of images, so that its change
-        trains again.
-
-        Args:
-            pretrain: `pretrain` of the model's entry.
-            where: file and entry, for messages.
+        Without a recipe it has settings of SGD, which a recipe states itself. In place of the name
+        of an augmentation there is what its entry says of images, so that its change trains again.
+        For example {"dataset": "fashion_train", "epochs": 10, "lr": 0.1, "momentum": 0.9, ...}.
 
         Raises:
             UserError: The recipe or the augmentation is unknown, or a key is given that is the
                 recipe's.
         """
+        if model.pretrain is None:
+            return None
+        where = f"models.yaml, {model.name}"
+        pretrain = stated(model.pretrain)
         if "augmentation" in pretrain:
             name = pretrain["augmentation"]
             known_name(name, self.augmentations, "augmentation", f"{where}, pretrain.augmentation")
-            pretrain = {**pretrain, "augmentation": self.augmentations[name]}
+            pretrain["augmentation"] = self.augmentations[name].facts
         if "recipe" not in pretrain:
             return {**SGD_OF_PRETRAINING, **pretrain}
         recipe = pretrain["recipe"]
         known_name(recipe, self.recipes, "recipe", f"{where}, pretrain.recipe")
         keys_of_recipe = [*SGD_OF_PRETRAINING]
-        if self.recipes[recipe].training["augmentation"]:
+        if self.recipes[recipe].augmentation:
             keys_of_recipe.append("augmentation")
         for key in keys_of_recipe:
             if key in pretrain:
@@ -360,38 +332,46 @@ class Catalog:
         facts_by_name.update(read_lock(LOCK))
         return facts_by_name
 
-    def add_models(self, names: Collection[str]) -> dict[str, str]:
-        """Add models by the libraries' and the hub's names.
+    def with_models(self, names: Collection[str]) -> "Catalog":
+        """This catalogue with models that are named as libraries and the hub name them.
 
-        Returns:
-            The name in `models` of each model by its record's name: that of an entry if there is
-            one, else the short form.
+        A model that no entry names as its record is called by the short form of its name:
+        `resnet18` of timm/resnet18.
 
         Raises:
             UserError: A name cannot be resolved, or its short form is taken.
         """
+        models = dict(self.models)
         unresolved = []
         for name in names:
             source = self.records.get(name, {}).get("source", {})
             is_pinned = "revision" in source or "digest" in source
             if not is_pinned:
                 unresolved.append(name)
-        self.records.update(resolve(unresolved))
-        name_by_record = {model.record: name for name, model in self.models.items() if model.record}
+        records = {**self.records, **resolve(unresolved)}
+        known_records = {model.record for model in models.values() if model.record}
         for name in names:
-            if name in name_by_record:
+            if name in known_records:
                 continue
             short = parse_name(name).short  # for paths
-            if short in self.models:
+            if short in models:
                 raise UserError(
                     f"config, models: '{name}' is called '{short}' here, as another model is; "
                     "choose one."
                 )
-            entry = {"record": name, **entry_of(name, self.records[name])}
-            validated_entries = validated_models({short: entry}, str(LOCK))
-            self.models[short] = Model(name=short, **validated_entries[short])
-            name_by_record[name] = short
-        return name_by_record
+            entry = {"record": name, **entry_of(name, records[name])}
+            model = checked_model(short, entry, str(LOCK))
+            models[short] = self._with_archives(model, LOCK, ())
+            known_records.add(name)
+        return self._with_entries(models=models, records=records)
+
+    def _with_entries(self, **entries: Mapping[str, Any]) -> "Catalog":
+        """A copy in which entries that have been read are replaced, for example `models`."""
+        catalog = copy(self)
+        # It is derived from datasets and models, and may have been read.
+        vars(catalog).pop("sources", None)
+        vars(catalog).update(entries)
+        return catalog
 
     def _with_records(self, entries: object) -> object:
         """Entries of models.yaml, completed with what the lock files know of these models.
@@ -418,47 +398,34 @@ class Catalog:
         return completed
 
     @cached_property
-    def recipes(self) -> dict[str, Schedule]:
-        """Schedules of training by name, from recipes.yaml.
-
-        Their settings, all but label and source, are in the order of the schema.
-        """
-        keys_in_order = load_schema("recipes")["additionalProperties"]["properties"]
-        keys_of_training = [key for key in keys_in_order if key not in ("label", "source")]
-        schedules = {}
-        for name, entry in self._entries("recipes").items():
-            training = {key: entry[key] for key in keys_of_training}
-            schedules[name] = Schedule(entry["label"], entry["source"], training)
-        return schedules
+    def recipes(self) -> dict[str, Recipe]:
+        """Optimisers and schedules of training by name, from recipes.yaml."""
+        return self._entries("recipes.yaml", _reader(Recipe))
 
     @cached_property
-    def augmentations(self) -> dict[str, dict[str, Any]]:
+    def augmentations(self) -> dict[str, Augmentation]:
         """Random transforms of images in pretraining by name, from augmentations.yaml.
-
-        Each has the keys of its entry that images depend on, such as {"most": 1, "transforms":
-        {"invert": {}, "noise": {"sigma": 0.1}}}.
 
         Raises:
             UserError: An entry is not valid, or `most` is more than the number of its transforms.
         """
-        augmentations = {}
-        for name, entry in self._entries("augmentations").items():
-            most = entry["most"]
-            transforms = entry["transforms"]
-            if most > len(transforms):
+        augmentations = self._entries("augmentations.yaml", _reader(Augmentation))
+        for name, augmentation in augmentations.items():
+            transforms = augmentation.facts["transforms"]
+            if augmentation.most > len(transforms):
                 raise UserError(
-                    f"augmentations.yaml, {name}: most is {most}; give {len(transforms)}, the "
-                    "number of its transforms, or less."
+                    f"augmentations.yaml, {name}: most is {augmentation.most}; give "
+                    f"{len(transforms)}, the number of its transforms, or less."
                 )
-            augmentations[name] = {"most": most, "transforms": transforms}
         return augmentations
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """Methods by name, with settings checked against their algorithm's keyword arguments."""
-        methods = {}
-        for name, entry in self._entries("methods").items():
-            methods[name] = self._method(name, entry)
+        """Methods by name."""
+        entries = self._entries(
+            "methods.yaml", _reader(Method), [(Path(TABLES), self._external_methods())]
+        )
+        methods = {name: self._method(entry) for name, entry in entries.items()}
         for name, method in methods.items():
             where = f"methods.yaml, {name}"
             for parent in method.parents:
@@ -524,137 +491,147 @@ class Catalog:
         entries: dict[str, Dataset | Model] = {**self.datasets, **self.models}
         return {name: entry for name, entry in entries.items() if entry.raw == name}
 
-    def _method(self, name: str, entry: dict[str, Any]) -> Method:
-        """The method that an entry of methods.yaml defines, with checked settings.
+    def _method(self, entry: Method) -> Method:
+        """The method that an entry of methods.yaml defines, with all of its settings.
 
         Raises:
-            UserError: The entry has a key or a setting that is not allowed, or lacks a setting.
+            UserError: The entry has a key or a setting that is not allowed.
         """
-        form, settings_of_algorithm = algorithm_settings(self.algorithm_file(entry["algorithm"]))
-        where = f"methods.yaml, {name}"
-        _check_keys_of_form(entry, form, where)
-        known_settings = dict(settings_of_algorithm)
-        if form == FINETUNE:
-            for key in sorted(settings_of_algorithm.keys() & TRAINING.keys()):
-                raise UserError(
-                    f"{where}: its algorithm has a setting '{key}', as all training has; rename it."
-                )
-            known_settings |= TRAINING
-        # A method may leave these to the family, the recipe or config: how it is trained (recipe,
-        # epochs, steps), and the learning rate, a setting of the algorithm that mostly depends on
-        # the recipe. `rib.config.sweeps` combines all of them, and refuses a missing rate.
-        may_lack = ("lr", *TRAINING)
-        settings = check_settings(entry["settings"], known_settings, where, may_lack=may_lack)
-        # A schedule of training is called recipe by users, as in `recipes` of an entry.
-        settings_by_schedule = self._settings_by_schedule(entry["recipes"], known_settings, where)
+        where = f"methods.yaml, {entry.name}"
+        known_name(entry.algorithm, self._algorithms, "algorithm", where)
+        _check_keys_of_form(entry, where)
+        settings = settings_of_entry(entry.settings, entry.trains, where)
         # A method that trains has one parent at most, which its entry calls starts_from.
-        parents = tuple(entry["parents"])
-        if entry.get("starts_from"):
-            parents = (entry["starts_from"],)
-        fields = dict(entry)
-        fields.pop("starts_from", None)
-        fields["form"] = form
-        fields["parents"] = parents
-        fields["types"] = tuple(entry["types"])
-        fields["settings"] = settings
-        fields["recipes"] = settings_by_schedule
-        return Method(name=name, **fields)
+        parents = entry.parents if entry.starts_from is None else (entry.starts_from,)
+        return replaced(
+            entry,
+            parents=parents,
+            settings=settings,
+            recipes=self._settings_by_recipe(entry.recipes, settings, where),
+        )
 
-    def _settings_by_schedule(
+    def _settings_by_recipe(
         self,
-        settings_by_schedule: Mapping[str, dict[str, Any]],
-        all_settings: Mapping[str, Setting],
+        settings_by_recipe: Mapping[str, dict[str, Any]],
+        settings_of_entry: Mapping[str, Any],
         where: str,
     ) -> dict[str, dict[str, Any]]:
-        """Settings of a method that hold with one schedule only, checked.
+        """Settings of a method that trains which hold with one recipe only, checked.
 
         Args:
-            settings_by_schedule: such as {"adamw": {"lr": 1e-5}}.
-            all_settings: annotation and default of each setting that the method may have.
+            settings_by_recipe: such as {"adamw": {"lr": 1e-5}}.
+            settings_of_entry: those that hold with all recipes.
             where: file and entry, for messages.
         """
-        # What holds with a schedule can't name another one.
-        allowed = {key: setting for key, setting in all_settings.items() if key != SCHEDULE}
+        known = known_settings(settings_of_entry, trains=True)
+        del known[RECIPE]  # what holds with a recipe can't name another one
         checked = {}
-        for schedule, settings in settings_by_schedule.items():
-            known_name(schedule, self.recipes, "recipe", where)
-            checked[schedule] = check_settings(
-                settings, allowed, f"{where}, recipes, {schedule}", complete=False
-            )
+        for recipe, settings in settings_by_recipe.items():
+            known_name(recipe, self.recipes, "recipe", where)
+            checked[recipe] = check_settings(settings, known, f"{where}, recipes, {recipe}")
         return checked
 
-    def settings_of(self, method: Method) -> Mapping[str, Setting]:
-        """What settings a method may have, by name: annotation and default of each.
-
-        They are those of its algorithm and, if it trains, of how it is trained.
-        """
-        _, settings_of_algorithm = algorithm_settings(self.algorithm_file(method.algorithm))
-        if method.trains:
-            return {**settings_of_algorithm, **TRAINING}
-        return settings_of_algorithm
-
-    def _entries(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Entries of one kind of all catalogue folders by name, with defaults filled in.
+    def _entries(
+        self,
+        file: str,
+        read: Callable[[Any, Path], Mapping[str, EntryT]],
+        others: Iterable[tuple[Path, Mapping[str, EntryT]]] = (),
+    ) -> dict[str, EntryT]:
+        """Entries of a file of all catalogue folders by name.
 
         Args:
-            kind: name of a file in each folder and of its schema: datasets, models, methods,
-                recipes or augmentations.
+            file: its name in each folder, such as datasets.yaml.
+            read: gives the entries of one such file, from what YAML gives and its path.
+            others: further entries by name, with the file or key that they are from.
 
         Raises:
-            UserError: A file doesn't fit its schema, or two entries have one name.
+            UserError: An entry has an unknown or wrong key, or two entries have one name.
         """
-        entries: dict[str, tuple[dict[str, Any], Path]] = {}  # with the file of each
-        for folder in self.folders:
-            path = folder / f"{kind}.yaml"
-            if not path.exists():
-                continue
-            content = read_yaml(path)
-            if kind == "models":
-                checked = validated_models(self._with_records(content), str(path))
-            elif kind == "datasets":
-                checked = validated(_with_parsed_sources(content), kind, str(path))
-            else:
-                checked = validated(content, kind, str(path))
-            for name, entry in checked.items():
-                # Paths of records are relative to the project, those of entries to their file.
-                if content[name].keys() & {"source", "sources"}:
-                    _locate_sources(name, entry, path)
-                self._hide_addresses(name, entry)
-                if kind == "datasets":
-                    # A user's licences are unknown here; the page shows no image by mistake.
-                    entry.setdefault("publishable", folder == self.folders[0])
-                _add_entry(entries, name, entry, path)
-        if kind == "methods":
-            for name, entry in self._external_methods().items():
-                _add_entry(entries, name, entry, Path(TABLES))
-        return {name: entry for name, (entry, _) in entries.items()}
 
-    def _hide_addresses(self, name: str, entry: dict[str, Any]) -> None:
-        """Keep the addresses of an entry's sources apart, and remove secrets from the entry.
+        def entries_with_files() -> Iterator[tuple[EntryT, Path]]:
+            for folder in self.folders:
+                path = folder / file
+                if path.exists():
+                    for entry in read(read_yaml(path), path).values():
+                        yield entry, path
+            for path, further_entries in others:
+                for entry in further_entries.values():
+                    yield entry, path
+
+        return _by_name(entries_with_files())
+
+    def _datasets_of_file(self, content: Any, path: Path) -> dict[str, Dataset]:
+        datasets = {}
+        for name, entry in checked_entries(Dataset, content, str(path)).items():
+            publishable = entry.publishable
+            if publishable is None:
+                # A user's licences are unknown here; the page shows no image by mistake.
+                publishable = path.parent == self.folders[0]
+            archives = self._archives(name, entry.own_sources, path)
+            datasets[name] = replaced(entry, publishable=publishable, archives=archives)
+        return datasets
+
+    def _models_of_file(self, content: Any, path: Path) -> dict[str, Model]:
+        models = {}
+        for name, model in checked_entries(Model, self._with_records(content), str(path)).items():
+            check_arguments(model.library, model.arguments, f"{path}, {name}")
+            # Paths of records are relative to the project, paths of entries to their file.
+            keys_with_paths = [key for key in ("source", "tokenizer") if key in content[name]]
+            models[name] = self._with_archives(model, path, keys_with_paths)
+        return models
+
+    def _with_archives(self, model: Model, path: Path, keys_with_paths: Collection[str]) -> Model:
+        """A model with the archives of its weights and tokenizer.
+
+        Args:
+            path: file of the entry.
+            keys_with_paths: `source`, `tokenizer` or both, if paths there are relative to the file.
+        """
+        if model.source is None:
+            return model
+        sources = {"source": [model.source], "tokenizer": model.tokenizer}
+        archives: tuple[dict[str, Any], ...] = ()
+        for key, sources_of_key in sources.items():
+            relative_to = path if key in keys_with_paths else None
+            archives += self._archives(model.name, sources_of_key, relative_to)
+        return replaced(model, archives=archives)
+
+    def _archives(
+        self, name: str, sources: Iterable[Described], relative_to: Path | None
+    ) -> tuple[dict[str, Any], ...]:
+        """Sources as jobs get them, without secrets of addresses, which are kept apart.
 
         `with_addresses` gives a source its addresses back.
 
         Args:
-            name: that of the dataset or model.
-            entry: its entry, which is changed.
+            name: of the dataset or model.
+            relative_to: file of the catalogue that states them; None if paths are the project's.
         """
-        sources = [*_sources_of(entry), *entry.get("tokenizer", [])]
+        archives = []
         for source in sources:
-            addresses = {key: source[key] for key in ADDRESSES if key in source}
+            archive = stated(source)
+            if archive["kind"] in ("file", "folder") and relative_to is not None:
+                path = from_home(archive["path"], f"{relative_to}, {name}")
+                archive["path"] = str(relative_to.parent / path)
+            if archive["kind"] != HF_DATASETS:
+                archive = {"file": f"{name}.tar", **archive}
+            addresses = {key: archive[key] for key in ADDRESSES if key in archive}
             if addresses:
-                self._addresses[name, source["file"]] = addresses
-                source.update(redacted_addresses(source))
+                self._addresses[name, archive["file"]] = addresses
+                archive.update(redacted_addresses(archive))
+            archives.append(archive)
+        return tuple(archives)
 
     def with_addresses(self, name: str, source: Mapping[str, Any]) -> dict[str, Any]:
         """A source with its whole addresses, which may hold secrets.
 
         Args:
             name: the dataset or model with the source.
-            source: of the entry, whose addresses have no secrets (see `_hide_addresses`).
+            source: one of its `archives`, whose addresses have no secrets.
         """
         return {**source, **self._addresses.get((name, source["file"]), {})}
 
-    def _external_methods(self) -> dict[str, dict[str, Any]]:
+    def _external_methods(self) -> dict[str, Method]:
         """Entries of the methods in the tables of weights that were trained elsewhere, by name.
 
         A method's label is the first one that a row has for it, or else its name.
@@ -672,10 +649,11 @@ class Catalog:
             entries[name] = {
                 "label": label_of_method.get(name, name),
                 "algorithm": EXTERNAL,
+                "form": EXTERNAL,
                 "source": "trained elsewhere",
                 "style": {"colour": BLACK, "marker": marker},
             }
-        return validated(entries, "methods", TABLES)
+        return checked_entries(Method, entries, TABLES)
 
     def algorithm_file(self, algorithm: str) -> Path:
         """File of an algorithm: methods/<algorithm>.py of the library or of a user's folder."""
@@ -686,7 +664,7 @@ class Catalog:
 
         It is data/layouts/<layout>.py of the library, or layouts/<layout>.py of a user's folder.
         """
-        return self._layouts[known_name(layout, self._layouts, "layout", "catalogue")]
+        return self._layouts[layout]
 
     def photos_layout_file(self, dataset: Dataset) -> Path | None:
         """File of the layout from which a dataset's layout takes its photos, if it does."""
@@ -697,7 +675,7 @@ class Catalog:
     def family_label_space(self, family: str) -> LabelSpace:
         """Label space of a family by its name: its classes, and their network outputs."""
         where = f"families/{family}.yaml"
-        return self._space(**self.families[family].classes, where=where)
+        return self._space(**dict(self.families[family].classes), where=where)
 
     def label_space(self, dataset: Dataset) -> LabelSpace:
         """Label space of a dataset (classes, and their network outputs): its own, or its family's.
@@ -712,11 +690,11 @@ class Catalog:
         space_of_family = self.family_label_space(dataset.family)
         if not dataset.classes:
             space = space_of_family
-        elif dataset.classes["format"] == "own":
-            class_file = self._class_file(dataset.classes["file"], where)
+        elif dataset.classes.format == "own":
+            class_file = self._class_file(dataset.classes.file, where)
             space = read_own_classes(class_file, space_of_family)
         else:
-            space = self._space(**dataset.classes, where=where)
+            space = self._space(**dict(dataset.classes), where=where)
         if space.num_classes != space_of_family.num_classes:
             raise UserError(f"{where}: its classes are not those of its family; use format own.")
         if len(space.keys) < 2:
@@ -805,26 +783,6 @@ class Catalog:
         )
 
 
-def _with_parsed_sources(entries: object) -> object:
-    """Entries of datasets.yaml in which repositories of the hub are mappings, no longer names.
-
-    Args:
-        entries: datasets.yaml as it was read, which may be anything.
-    """
-    if not isinstance(entries, dict):
-        return entries
-    parsed_entries = {}
-    for name, entry in entries.items():
-        if isinstance(entry, dict):
-            entry = dict(entry)
-            if "source" in entry:
-                entry["source"] = parsed_source(entry["source"])
-            if isinstance(entry.get("sources"), list):
-                entry["sources"] = [parsed_source(source) for source in entry["sources"]]
-        parsed_entries[name] = entry
-    return parsed_entries
-
-
 def _refuse_equal_files(sources: Iterable[Mapping[str, Any]], where: str) -> None:
     """Raise a UserError if two sources of a dataset have the same file name."""
     files = [source["file"] for source in sources]
@@ -836,30 +794,29 @@ def _refuse_equal_files(sources: Iterable[Mapping[str, Any]], where: str) -> Non
             )
 
 
-def _parts_of(entry: Mapping[str, Any], settings: Mapping[str, Any], where: str) -> Parts:
-    """The parts in which a dataset is evaluated.
+def _check_parts(entry: Dataset, where: str) -> None:
+    """Check the parts in which a dataset is evaluated, if it is.
 
     Whether images have the levels is known when the dataset is prepared (rib.data.parts), unless a
     setting of the layout lists them.
 
     Args:
-        entry: keys of the dataset's entry.
-        settings: of its layout.
         where: file and entry, for messages.
 
     Raises:
         UserError: A level is in two parts, or the dataset is in an evaluation group with others; a
             part has a level that the setting does not list, or a listed one is in no part.
     """
+    if entry.parts is None:
+        return
     where = f"{where}, parts"
-    if "evaluation_group" in entry:
+    if entry.evaluation_group != entry.name:
         raise UserError(
             f"{where}: a dataset in parts is evaluated by itself; remove its evaluation_group."
         )
-    column = entry["parts"]["column"]
-    levels_of_parts = entry["parts"]["levels"]
+    column = entry.parts.column
     part_of_level: dict[str | int, str] = {}
-    for part, levels in levels_of_parts.items():
+    for part, levels in entry.parts.levels.items():
         for level in levels:
             if level in part_of_level:
                 raise UserError(
@@ -867,13 +824,10 @@ def _parts_of(entry: Mapping[str, Any], settings: Mapping[str, Any], where: str)
                     "remove it from one of them."
                 )
             part_of_level[level] = part
-    setting = LISTS_LEVELS.get(column)
-    if setting is not None and setting in settings:
-        _refuse_other_levels(part_of_level, settings[setting], f"settings.{setting}", where)
-    return Parts(
-        column=column,
-        levels={part: tuple(levels) for part, levels in levels_of_parts.items()},
-    )
+    setting = LISTS_LEVELS.get(column, "")
+    listed_levels = entry.settings.get(setting)
+    if isinstance(listed_levels, list):  # what else it is, the layout refuses
+        _refuse_other_levels(part_of_level, listed_levels, f"settings.{setting}", where)
 
 
 def _refuse_other_levels(
@@ -899,74 +853,54 @@ def _refuse_other_levels(
             raise UserError(f"{where}: {level!r} of {listed_in} is in no part; add it to one.")
 
 
-def _sources_of(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sources of an entry of a dataset or model; empty for other entries.
-
-    An entry has one under `source`, or several under `sources`. In entries of methods and recipes
-    `source` is a text.
-    """
-    sources = [entry.get("source"), *entry.get("sources", [])]
-    return [source for source in sources if isinstance(source, dict)]
-
-
-def _locate_sources(name: str, entry: dict[str, Any], path: Path) -> None:
-    """Resolve paths in the sources of an entry, relative to the file with the entry.
+def _check_keys_of_form(entry: Method, where: str) -> None:
+    """Refuse keys of a method's entry that methods of its form do not have.
 
     Args:
-        name: that of the dataset or model.
-        entry: its entry, which is changed.
-        path: the file with the entry.
-    """
-    for source in _sources_of(entry):
-        if source["kind"] in ("file", "folder"):
-            path_of_source = from_home(source["path"], f"{path}, {name}")
-            source["path"] = str(path.parent / path_of_source)
-
-
-def _check_keys_of_form(entry: Mapping[str, Any], form: str, where: str) -> None:
-    """Refuse keys of a method's entry that its form of algorithm does not have.
-
-    Args:
-        entry: the method's entry in the catalogue.
-        form: what the algorithm makes: a fine-tuned checkpoint, or a merge of other methods.
         where: file and entry, for messages.
     """
-    if entry.get("starts_from") and form != FINETUNE:
+    if entry.starts_from is not None and not entry.trains:
         raise UserError(
             f"{where}: starts_from is only for methods that train; list the merged methods in "
             "parents."
         )
-    if entry["parents"] and form == FINETUNE:
+    if entry.parents and entry.trains:
         raise UserError(
-            f"{where}: parents is only for merges; use starts_from for the method that it starts "
-            "from."
+            f"{where}: parents is only for merges; state the form of the merge, or use starts_from "
+            "for the method that it starts from."
         )
-    if entry["over"] != METHODS and form not in MERGES:
-        raise UserError(f"{where}: over is only for merges.")
-    if entry["over"] == TARGETS and form in (CURVE, SELECT):
+    for key, default in (("over", METHODS), ("fewest_parents", 1)):
+        if getattr(entry, key) != default and entry.form not in MERGES:
+            raise UserError(f"{where}: {key} is only for merges.")
+    if entry.over == TARGETS and entry.form in (CURVE, SELECT):
         raise UserError(
-            f"{where}: over: targets is not for a {form}: there is no target to select or trace it "
-            "on."
+            f"{where}: over: targets is not for a {entry.form}: there is no target to select or "
+            "trace it on."
         )
-    if entry["recipes"] and form != FINETUNE:
+    if entry.recipes and not entry.trains:
         raise UserError(
             f"{where}: recipes is only for methods that train; a merge has those of its parents."
         )
 
 
-def _add_entry(
-    entries: dict[str, tuple[dict[str, Any], Path]], name: str, entry: dict[str, Any], path: Path
-) -> None:
-    """Add an entry to those of all catalogue folders; a UserError if another one has its name.
+def _reader(kind: type[EntryT]) -> Callable[[Any, Path], Mapping[str, EntryT]]:
+    """A function for `Catalog._entries` that reads entries of a kind."""
+    return lambda content, path: checked_entries(kind, content, str(path))
 
-    Args:
-        entries: entry and file by name, to which it is added.
-        path: file of the entry.
-    """
-    if name in entries:
-        _, first_path = entries[name]
-        raise UserError(f"{path}: '{name}' is already defined in {first_path}; rename one of them.")
-    entries[name] = (entry, path)
+
+def _by_name(entries_with_files: Iterable[tuple[EntryT, Path]]) -> dict[str, EntryT]:
+    """Entries of all catalogue folders by name; a UserError if two files have one of a name."""
+    entries: dict[str, EntryT] = {}
+    file_of: dict[str, Path] = {}
+    for entry, path in entries_with_files:
+        name = entry.name
+        if name in entries:
+            raise UserError(
+                f"{path}: '{name}' is already defined in {file_of[name]}; rename one of them."
+            )
+        entries[name] = entry
+        file_of[name] = path
+    return entries
 
 
 def _modules_by_name(folders: Iterable[Path]) -> dict[str, Path]:
@@ -978,7 +912,7 @@ def _modules_by_name(folders: Iterable[Path]) -> dict[str, Path]:
     modules: dict[str, Path] = {}
     for folder in folders:
         for path in sorted(folder.glob("[a-z]*.py")):  # not those that begin with _
-            if path == BASE:  # the class of all methods that train, no algorithm itself
+            if path == BASE:
                 continue
             if path.stem in modules:
                 raise UserError(

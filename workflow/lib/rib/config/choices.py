@@ -5,19 +5,20 @@ reported as a notice, a sentence for the user.
 """
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rib.base.errors import UserError
-from rib.config.budget import DEFAULT, Budget
+from rib.config.budget import DEFAULT, Budget, images_within
 from rib.config.catalog import Catalog
-from rib.config.entries import CURVE, EVALUATED, EXTERNAL, SELECT, Dataset, Family, Method, Model
+from rib.config.entries import EVALUATED, Dataset, Family, Method, Model, ProxyPart
+from rib.config.forms import CURVE, EXTERNAL, SELECT
+from rib.config.messages import known_name
 from rib.config.model_names import with_styles
-from rib.config.run import ALL, LOADED, PRETRAINED, SEEDS, TARGETS, VARIANTS, Run
-from rib.config.settings import constant
-from rib.config.values import known_name
+from rib.config.run import ALL, LOADED, PRETRAINED, SEEDS, TARGETS, VARIANTS, Run, in_path
 
 # Method that differences in the ranking are from, in runs that have it.
 DEFAULT_COMPARE_TO = "ft"
@@ -50,7 +51,7 @@ def choose(
     if choice == "all":
         return list(entries)
     if choice == "default":
-        choice = family.defaults[key]
+        choice = getattr(family.defaults, key)
         where = f"families/{family.name}.yaml, {key}"
     names = []
     for written_name in as_list(choice):
@@ -74,7 +75,7 @@ def choose_datasets(
     Raises:
         UserError: A dataset is unknown, or the family has none.
     """
-    datasets = catalog.datasets_of(family, *EVALUATED)
+    datasets = catalog.evaluated_datasets(family)
     if not datasets:
         raise UserError(
             f"config, family: the catalogue has no dataset to evaluate in family {family.name}; "
@@ -89,7 +90,7 @@ def choose_datasets(
 
 def check_scores(family: Family, catalog: Catalog) -> None:
     """Raise a UserError if a family asks for RI of the worst group, but has no groups."""
-    datasets = catalog.datasets_of(family, *EVALUATED)
+    datasets = catalog.evaluated_datasets(family)
     has_groups = any(dataset.groups for dataset in datasets.values())
     if "worst_group" in family.scores and not has_groups:
         raise UserError(
@@ -141,10 +142,10 @@ def choose_reference(
         where = f"families/{family.name}.yaml, reference"
     if choice in (None, "none"):
         return None
-    if isinstance(choice, dict):
-        name = choice["part_of"]
-        images_per_class = choice["images_per_class"]
-        candidates = catalog.datasets_of(family, *EVALUATED)
+    if isinstance(choice, ProxyPart):
+        name = choice.part_of
+        images_per_class = choice.images_per_class
+        candidates = catalog.evaluated_datasets(family)
         kind = "dataset that is evaluated"
     else:
         name = choice
@@ -168,10 +169,22 @@ def head_of(model: Model, family: Family) -> str:
         return "pretrained"
     if model.head == "none":
         return "fitted"
-    own_classes = family.classes["format"] == "own"
+    own_classes = family.classes.format == "own"
     if model.head == "published" and own_classes:
         return "fitted"
     return model.head
+
+
+def library_models(config: Mapping[str, Any], family: Family) -> list[str]:
+    """Models that config selects by the names of libraries and the hub, such as `timm/resnet18`."""
+    return [name for name in _written_models(config, family) if "/" in name or ":" in name]
+
+
+def _written_models(config: Mapping[str, Any], family: Family) -> list[str]:
+    choice = config["models"]
+    if choice == "default":
+        choice = family.defaults.models
+    return as_list(choice)
 
 
 def choose_models(
@@ -213,18 +226,13 @@ def _selected_models(
 ) -> dict[str, Model]:
     """Models that config selects, by name.
 
-    Names of libraries and the hub, such as `timm/resnet18`, are added to the catalogue, in which
-    models have short names.
+    Config may name them as libraries and the hub do, such as `timm/resnet18`.
 
     Raises:
         UserError: A model is unknown, or no model of the catalogue is for the family.
     """
-    choice = config["models"]
-    if choice == "default":
-        choice = family.defaults["models"]
-    written_names = as_list(choice)
-    library_names = [name for name in written_names if "/" in name or ":" in name]
-    name_in_catalog = catalog.add_models(library_names)
+    written_names = _written_models(config, family)
+    name_in_catalog = {model.record: name for name, model in catalog.models.items() if model.record}
     models = catalog.models
     if config["models"] == "all":
         models = {name: model for name, model in models.items() if family.name in model.families}
@@ -287,7 +295,7 @@ def _check_pretraining(model: Model, family: Family, catalog: Catalog, budget: B
     if not model.pretrain:
         return
     for key, role in (("dataset", "reference"), ("test", "in_distribution")):
-        name = model.pretrain[key]
+        name = getattr(model.pretrain, key)
         dataset = catalog.datasets.get(name)
         if dataset and dataset.family != family.name:
             raise UserError(
@@ -300,8 +308,8 @@ def _check_pretraining(model: Model, family: Family, catalog: Catalog, budget: B
             f"dataset of role {role} of family {family.name}",
             f"models.yaml, {model.name}, pretrain.{key}",
         )
-    size = model.pretrain["size"]  # a number of images, a fraction or `all`
-    dataset = catalog.datasets[model.pretrain["dataset"]]
+    size = model.pretrain.size  # a number of images, a fraction or `all`
+    dataset = catalog.datasets[model.pretrain.dataset]
     available = _images_in_budget(dataset, budget)
     if isinstance(size, int) and available is not None and size > available:
         raise UserError(
@@ -338,7 +346,7 @@ def check_subset_ceiling(family: Family, catalog: Catalog) -> None:
     if name is None:
         return
     where = f"families/{family.name}.yaml, subset_ceiling"
-    known_name(name, catalog.datasets_of(family, *EVALUATED), "dataset", where)
+    known_name(name, catalog.evaluated_datasets(family), "dataset", where)
     dataset = catalog.datasets[name]
     if dataset.images is None and dataset.about_images is None:
         raise UserError(
@@ -390,7 +398,7 @@ def choose_targets(
     """
     _check_accepted_terms(config, catalog)
     if config["targets"] == "default" and config["datasets"] != "default":
-        chosen = [name for name in family.defaults["targets"] if name in datasets]
+        chosen = [name for name in family.defaults.targets if name in datasets]
     else:
         chosen = choose("targets", datasets, config, family)
     ood = ood_datasets(datasets)
@@ -409,8 +417,7 @@ def choose_targets(
         terms = datasets[name].tuning
         if terms:
             notices.append(
-                f"dataset '{name}' is a target because {terms['accept']} is accepted: "
-                f"{terms['terms']}"
+                f"dataset '{name}' is a target because {terms.accept} is accepted: {terms.terms}"
             )
     for name, reason in reasons_of_refused.items():
         notices.append(f"dataset '{name}' is evaluated but not a target: {reason}")
@@ -422,7 +429,7 @@ def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
     known_words = set()
     for dataset in catalog.datasets.values():
         if dataset.tuning:
-            known_words.add(dataset.tuning["accept"])
+            known_words.add(dataset.tuning.accept)
     for word in as_list(config["accept_terms"]):
         known_name(word, known_words, "word", "config, accept_terms")
 
@@ -445,8 +452,8 @@ def _reason_against_target(
     if dataset.never_target is not None:
         return dataset.never_target
     terms = dataset.tuning
-    if terms and terms["accept"] not in as_list(config["accept_terms"]):
-        return f"{terms['terms']} To do so nevertheless, list {terms['accept']} in accept_terms"
+    if terms and terms.accept not in as_list(config["accept_terms"]):
+        return f"{terms.terms} To do so nevertheless, list {terms.accept} in accept_terms"
     return None
 
 
@@ -487,44 +494,45 @@ def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) ->
     return names
 
 
-@dataclass(frozen=True)
-class MethodConditions:
-    """Choices on which it depends whether a method can be run."""
-
-    config: Mapping[str, Any]
-    family: Family
-    catalog: Catalog
-    datasets: Mapping[str, Dataset]
-    reference: Reference | None
-    models: Mapping[str, Model]
-    targets: list[str]
-    is_swept: Callable[[str], bool]  # whether a method, by name, has several variants
-
-    @property
-    def model_types(self) -> list[str]:
-        """Types of the chosen models, sorted."""
-        return sorted({model.type for model in self.models.values()})
-
-    @property
-    def have_text_tower(self) -> bool:
-        """Whether at least one of the models has a text tower, which makes its head."""
-        heads = [head_of(model, self.family) for model in self.models.values()]
-        return "zero_shot" in heads
-
-
-def choose_methods(conditions: MethodConditions) -> tuple[list[str], list[str]]:
+def choose_methods(
+    *,
+    config: Mapping[str, Any],
+    family: Family,
+    catalog: Catalog,
+    datasets: Mapping[str, Dataset],
+    reference: Reference | None,
+    models: Mapping[str, Model],
+    targets: list[str],
+    is_swept: Callable[[str], bool],
+) -> tuple[list[str], list[str]]:
     """Methods to run, with their parents first, and notices: sentences on what was left out.
 
     Of methods that are chosen by `all` or `default`, those that can't be run are left out; chosen
     by name, they are an error. Methods of the user's tables of trained weights are always run.
 
+    Args:
+        is_swept: whether a method, by name, has several variants.
+
     Raises:
         UserError: A method is unknown, or was chosen by name and cannot be run.
     """
-    config = conditions.config
-    catalog = conditions.catalog
+
+    def obstacle_to(method: Method) -> str | None:
+        """Reason why a method, or one of its parents, cannot be run; None if all can."""
+        obstacle = _obstacle_for_models(method, config, family, reference, models)
+        if obstacle is not None:
+            return obstacle
+        for name in method.parents:
+            obstacle_of_parent = obstacle_to(catalog.methods[name])
+            if obstacle_of_parent is not None:
+                return f"of '{name}': {obstacle_of_parent}"
+        obstacle = _nothing_to_merge(method, config, datasets, targets, is_swept)
+        if obstacle is not None:
+            return obstacle
+        return _too_many_images(method, datasets, budget_of(config))
+
     choosable = {PRETRAINED: None, **catalog.methods}
-    names = choose("methods", choosable, config, conditions.family)
+    names = choose("methods", choosable, config, family)
     for name, method in catalog.methods.items():
         if method.form == EXTERNAL and name not in names:
             names.append(name)
@@ -533,7 +541,7 @@ def choose_methods(conditions: MethodConditions) -> tuple[list[str], list[str]]:
     for name in names:
         if name == PRETRAINED:  # it is always evaluated
             continue
-        obstacle = _obstacle(catalog.methods[name], conditions)
+        obstacle = obstacle_to(catalog.methods[name])
         if obstacle is None:
             chosen.append(name)
             continue
@@ -571,52 +579,48 @@ def _with_parents(names: list[str], catalog: Catalog) -> tuple[list[str], list[s
     return complete, notices
 
 
-def _obstacle(method: Method, conditions: MethodConditions) -> str | None:
-    """Reason why a method, or one of its parents, cannot be run; None if all can."""
-    obstacle = _obstacle_for_models(method, conditions)
-    if obstacle is not None:
-        return obstacle
-    for name in method.parents:
-        obstacle_of_parent = _obstacle(conditions.catalog.methods[name], conditions)
-        if obstacle_of_parent is not None:
-            return f"of '{name}': {obstacle_of_parent}"
-    obstacle = _nothing_to_merge(method, conditions)
-    if obstacle is not None:
-        return obstacle
-    return _too_many_images(method, conditions)
-
-
-def _obstacle_for_models(method: Method, conditions: MethodConditions) -> str | None:
+def _obstacle_for_models(
+    method: Method,
+    config: Mapping[str, Any],
+    family: Family,
+    reference: Reference | None,
+    models: Mapping[str, Model],
+) -> str | None:
     """Reason why protocol, proxy or models do not allow a method; None if they do."""
-    config = conditions.config
-    family = conditions.family
     if method.form == SELECT and config["protocol"] == "paper":
         return "it selects on held-out images; set protocol to held_out"
-    if method.reference == "required" and conditions.reference is None:
+    if method.reference == "required" and reference is None:
         if config["reference"] == "none" and family.reference is not None:
             return "it needs a reference dataset, and config sets reference to none"
         return f"it needs a reference dataset, and family {family.name} has none"
-    model_types = conditions.model_types
+    model_types = sorted({model.type for model in models.values()})
     if not set(model_types) & set(method.types):
         return (
             f"it is for models of type {' and '.join(method.types)}, but those chosen are "
             f"{' and '.join(model_types)}"
         )
-    if method.text == "required" and not conditions.have_text_tower:
+    # A head that the text tower makes.
+    have_text_tower = any(head_of(model, family) == "zero_shot" for model in models.values())
+    if method.text == "required" and not have_text_tower:
         return "it trains with texts, but no chosen model has a text tower"
     return None
 
 
-def _nothing_to_merge(method: Method, conditions: MethodConditions) -> str | None:
+def _nothing_to_merge(
+    method: Method,
+    config: Mapping[str, Any],
+    datasets: Mapping[str, Dataset],
+    targets: list[str],
+    is_swept: Callable[[str], bool],
+) -> str | None:
     """Reason why a merge has one parent only, or cannot be scored; None if neither is so.
 
     `method.over` says what the parents of a merge differ in: seeds, variants, targets or methods.
     """
-    targets = conditions.targets
-    if method.over == SEEDS and len(conditions.config["seeds"]) < 2:
+    if method.over == SEEDS and len(config["seeds"]) < 2:
         return "it merges over seeds, and there is one; list several in seeds"
     if method.over == VARIANTS:
-        has_swept_parent = any(conditions.is_swept(parent) for parent in method.parents)
+        has_swept_parent = any(is_swept(parent) for parent in method.parents)
         if not has_swept_parent:
             return (
                 "it merges a sweep with one recipe; sweep a setting of "
@@ -624,34 +628,75 @@ def _nothing_to_merge(method: Method, conditions: MethodConditions) -> str | Non
             )
     if method.over == TARGETS and len(targets) < 2:
         return "it merges over targets; choose several"
-    if method.over == TARGETS and not not_trained_on(conditions.datasets, targets):
+    if method.over == TARGETS and not not_trained_on(datasets, targets):
         return (
             "no dataset is left to score it on: each is a target, or shares source images with one"
         )
     return None
 
 
-def _too_many_images(method: Method, conditions: MethodConditions) -> str | None:
+def _too_many_images(method: Method, datasets: Mapping[str, Dataset], budget: Budget) -> str | None:
     """Reason why a method would take too long to evaluate; None if it would not.
 
-    Its algorithm states the most images of a dataset, or none. Datasets whose entries don't say how
-    many images they have are not counted.
+    Datasets whose entries don't say how many images they have are not counted.
     """
-    algorithm = conditions.catalog.algorithm_file(method.algorithm)
-    most_images = constant(algorithm, "MOST_IMAGES", None)
-    if most_images is None:
+    if method.most_images is None:
         return None
-    budget = budget_of(conditions.config)
-    for name, dataset in conditions.datasets.items():
+    for name, dataset in datasets.items():
         stated_images = dataset.images or dataset.about_images or 0
         images = budget.images(name, stated_images)
-        if images > most_images:
+        if images > method.most_images:
             return (
-                f"it is too slow for more than {most_images:,} images of a dataset, and '{name}' "
-                f"has {images:,}; leave the dataset out, or set budget.max_images_per_dataset to "
-                f"at most {most_images}"
+                f"it is too slow for more than {method.most_images:,} images of a dataset, and "
+                f"'{name}' has {images:,}; leave the dataset out, or set "
+                f"budget.max_images_per_dataset to at most {method.most_images}"
             )
     return None
+
+
+def choose_sizes(
+    config: Mapping[str, Any], family: Family, targets: Collection[Dataset]
+) -> list[str]:
+    """Sizes of the training subset, as written in paths, such as `all`, `1000` and `0.5`.
+
+    Without a choice in config they are the family's, but for those that the budget of images makes
+    impossible.
+
+    Raises:
+        UserError: Two sizes are written alike.
+    """
+    subsets = config["train_subset"]
+    if subsets == "default":
+        fewest_images = _fewest_images_in_budget(budget_of(config), targets)
+        subsets = []
+        for size in family.defaults.train_subset:
+            if size == ALL or size < fewest_images:
+                subsets.append(size)
+    if not subsets:
+        subsets = [ALL]
+    sizes = [in_path(size) for size in subsets]
+    if len(set(sizes)) < len(sizes):
+        raise UserError(
+            "config, train_subset: two fractions agree in their first twelve digits; remove one of "
+            "them."
+        )
+    return sizes
+
+
+def _fewest_images_in_budget(budget: Budget, targets: Collection[Dataset]) -> float:
+    """The smallest number of images that the budget leaves of a target; infinite without any.
+
+    Shares are of the images that the targets' entries state. Those that state none don't count.
+    """
+    fewest_images = math.inf
+    for target in targets:
+        limit = budget.limit(target.name)
+        stated_images = target.images or target.about_images
+        if limit != ALL and isinstance(limit, int):
+            fewest_images = min(fewest_images, limit)
+        elif limit != ALL and stated_images is not None:
+            fewest_images = min(fewest_images, images_within(limit, stated_images))
+    return fewest_images
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rib.config.messages import known_name
 from rib.config.run import ENSEMBLE, Run
-from rib.config.values import known_name
 
 if TYPE_CHECKING:
     from rib.config.grid import Grid

@@ -21,13 +21,13 @@ class FigureSettings(Settings):
     params: dict[str, Any]  # keyword arguments of this function
     # What the figure does by itself, see rib.config.analysis.Figure.
     every_size: bool
-    finished_only: bool
+    without_underfitted: bool
     marks_runs: bool
     size: str  # training subset to show, unless the figure compares them
     sizes: list[str]  # all training subsets; if not only `all`, the figure says which one it shows
     geometry: Geometry | None = None  # of encoded photos
     uncropped: Texts = ()  # datasets whose encoded photos are shown without the geometry's crop
-    # Labels by name for `models`, `methods` and `targets`, to name unfinished runs.
+    # Labels by name for `models`, `methods` and `targets`, to name underfitted runs.
     labels: dict[str, dict[str, str]] | None = None
 
 
@@ -52,7 +52,7 @@ def figure_settings(
         module=f"rib.analyses.{analysis}",
         params=dict(figure.params),
         every_size=figure.every_size,
-        finished_only=figure.finished_only,
+        without_underfitted=figure.without_underfitted,
         marks_runs=figure.marks_runs,
         size=grid.shown_size,
         sizes=grid.sizes,

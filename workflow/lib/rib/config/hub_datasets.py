@@ -23,13 +23,12 @@ from rib.base.plugins import LIBRARY
 from rib.base.progress import print_lines
 from rib.base.settings import Settings, from_params, to_params
 from rib.config.entries import Dataset
-from rib.config.values import show
+from rib.config.messages import show
+from rib.config.source_entries import HF_DATASETS
 
-KIND = "hf-datasets"  # of a source that names a repository; what such a name begins with
 LOCK = Path("datasets.lock.json")
 FORMAT_VERSION: Final = 1  # of the lock file
 ANSWERS = Path("work/dataset_records")  # folder of the lock on the lock file
-NAME = re.compile(r"hf-datasets:([^@]*)(?:@(.*))?", re.DOTALL)
 LONGEST_FILE_NAME = 150  # characters
 
 # A path without `..`, hidden files and characters that are not printable ASCII.
@@ -101,25 +100,8 @@ class HubRequest(Settings):
 def name_of(repo: str, revision: str | None) -> str:
     """Name of a repository in entries and lock files, such as hf-datasets:OWNER/NAME@REVISION."""
     if revision is None:
-        return f"{KIND}:{repo}"
-    return f"{KIND}:{repo}@{revision}"
-
-
-def parsed_source(source: object) -> object:
-    """A source of an entry; one that is the name of a repository becomes a mapping.
-
-    `hf-datasets:OWNER/NAME@REVISION` becomes {"kind": "hf-datasets", "repo": "OWNER/NAME",
-    "revision": "REVISION"}, which the schema then checks. All else stays as it is.
-    """
-    if not isinstance(source, str):
-        return source
-    match = NAME.fullmatch(source)
-    if match is None:
-        return source
-    repo, revision = match.groups()
-    if revision is None:
-        return {"kind": KIND, "repo": repo}
-    return {"kind": KIND, "repo": repo, "revision": revision}
+        return f"{HF_DATASETS}:{repo}"
+    return f"{HF_DATASETS}:{repo}@{revision}"
 
 
 def request_of(
@@ -130,7 +112,7 @@ def request_of(
     It is None if the lock files have the files of the source.
 
     Args:
-        source: as `parsed_source` gives it.
+        source: of kind hf-datasets, such as {"kind": "hf-datasets", "repo": "OWNER/NAME"}.
         where: file and entry, for messages.
         repositories: what the lock files have, by name.
     """
@@ -156,7 +138,7 @@ def sources_of(
     """Sources of the files of a source that names a repository, in the order of their paths.
 
     Args:
-        source: as `parsed_source` gives it.
+        source: of kind hf-datasets, such as {"kind": "hf-datasets", "repo": "OWNER/NAME"}.
         repositories: what the lock files have, by name.
     """
     repository = repositories[name_of(source["repo"], source.get("revision"))]

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from rib.config.compared_runs import compared_runs, example_target
-from rib.config.entries import MERGES
+from rib.config.forms import MERGES
 from rib.config.grid import Grid
 
 VARIANT_MARKERS = ("s", "^", "v", "P", "X", "o", "D", "*")
@@ -23,7 +23,7 @@ class GridLabels:
         self.confidence: float = grid.config["statistics"]["confidence"]
         self.models = {name: model.label for name, model in grid.models.items()}
         self.model_styles = {
-            name: {"label": model.label, **(model.style or {})}
+            name: {"label": model.label, **(dict(model.style) if model.style else {})}
             for name, model in grid.models.items()
         }
         self.datasets = {name: dataset.label for name, dataset in grid.datasets.items()}
@@ -47,11 +47,11 @@ class GridLabels:
     def method_styles(self) -> dict[str, dict[str, Any]]:
         """Label, colour and marker of methods; variants of one differ in shade and marker."""
         styles = [self._grid.methods[name].style for name in self.methods]
-        shades = shades_of([style["colour"] for style in styles])
-        markers = markers_of([(style["colour"], str(style["marker"])) for style in styles])
+        shades = shades_of([style.colour for style in styles])
+        markers = markers_of([(style.colour, style.marker) for style in styles])
         looks = zip(self.methods.items(), styles, shades, markers, strict=True)
         return {
-            name: {"label": label, **style, "colour": shade, "marker": marker}
+            name: {"label": label, "colour": shade, "marker": marker}
             for (name, label), style, shade, marker in looks
         }
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rib.base.errors import UserError
-from rib.config.entries import CURVE, Model
+from rib.config.entries import Model
+from rib.config.forms import CURVE
 from rib.config.grid import Grid
 from rib.config.run import ALL, ENSEMBLE
 

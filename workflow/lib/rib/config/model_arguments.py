@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 
 from rib.base.errors import UserError
-from rib.config.values import is_number, is_whole, nearest, show
+from rib.config.fields import is_number, is_whole
+from rib.config.messages import nearest, show
 
 MOST_CLASSES = 100_000  # outputs of a head; ImageNet-21K has 21,843
 LONGEST_LIST = 200

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from rib.base.files import read_json, write_json
 from rib.base.locks import locked
 from rib.base.plugins import LIBRARY
 from rib.base.progress import print_lines
-from rib.config.entries import Model
+from rib.base.settings import replaced
+from rib.config.checking import checked
+from rib.config.entries import Model, Style
+from rib.config.messages import show
 from rib.config.model_arguments import check_arguments
-from rib.config.schema import validated
-from rib.config.values import show
 
 LOCK = Path("models.lock.json")
 RECORDS = Path("work/model_records")  # of the libraries, by version
@@ -124,7 +125,7 @@ def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
         facts_by_name = _facts_from_libraries(unique_names, names_in_messages)
         for name, facts in facts_by_name.items():  # an entry that can't be used isn't written
             short = parse_name(name).short
-            validated_models({short: entry_of(name, facts)}, f"config, models, {name}")
+            checked_model(short, entry_of(name, facts), f"config, models, {name}")
         write_json(LOCK, read_lock(LOCK) | facts_by_name)
     return facts_by_name
 
@@ -184,16 +185,15 @@ def _pretraining_tag(name: str) -> str:
     return ""
 
 
-def validated_models(entries: object, where: str) -> dict[str, dict[str, Any]]:
-    """Entries of models, checked and with defaults filled in; `where` is their file.
+def checked_model(name: str, entry: object, where: str) -> Model:
+    """The model of an entry, which may be one that the code makes; `where` is its file.
 
     Raises:
-        UserError: An entry doesn't fit the schema, or has an argument that may load something.
+        UserError: It has a wrong key, or an argument that may load something.
     """
-    filled_entries = validated(entries, "models", where)
-    for name, entry in filled_entries.items():
-        check_arguments(entry["library"], entry["arguments"], f"{where}, {name}")
-    return filled_entries
+    model = checked(Model, entry, where, name, [name])
+    check_arguments(model.library, model.arguments, f"{where}, {name}")
+    return model
 
 
 def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
@@ -204,21 +204,21 @@ def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
         if model.style:
             styled_models[name] = model
         else:
-            styled_models[name] = replace(model, style=next(styles))
+            styled_models[name] = replaced(model, style=next(styles))
     return styled_models
 
 
-def _free_styles(models: Mapping[str, Model]) -> Iterator[dict[str, str]]:
-    """Yield styles of points in figures, such as {"marker": "o", "colour": "#0072B2"}, without end.
+def _free_styles(models: Mapping[str, Model]) -> Iterator[Style]:
+    """Yield styles of points in figures without end.
 
     Those that no model has come first, then all again and again.
     """
     styles_of_models = [model.style for model in models.values() if model.style]
-    pairs_of_models = {(style["marker"], style["colour"]) for style in styles_of_models}
+    pairs_of_models = {(style.marker, style.colour) for style in styles_of_models}
     all_pairs = list(itertools.product(MARKERS, MODEL_COLOURS))
     free_pairs = [pair for pair in all_pairs if pair not in pairs_of_models]
     for marker, colour in itertools.chain(free_pairs, itertools.cycle(all_pairs)):
-        yield {"marker": marker, "colour": colour}
+        yield Style(marker=marker, colour=colour)
 
 
 def licence_terms(licence: str) -> list[str]:
@@ -244,8 +244,8 @@ def terms(models: Iterable[Model]) -> list[str]:
     for model in models:
         if model.gated and model.source is not None:
             sentences.append(
-                f"model '{model.name}' is gated: accept the terms of {model.source['repo']} on its "
-                "page of the hub and log in (HF_TOKEN)"
+                f"model '{model.name}' is gated: accept the terms of {model.archives[0]['repo']} "
+                "on its page of the hub and log in (HF_TOKEN)"
             )
         if "non-commercial" in licence_terms(model.licence):
             sentences.append(

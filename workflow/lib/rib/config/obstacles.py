@@ -46,6 +46,6 @@ def _has_own_geometry(grid: Grid, model: str) -> bool:
     """Whether a model sees images at the size and crop with which it was published."""
     geometry = grid.geometry(model)
     published = grid.models[model].preprocessing
-    has_own_size = geometry.size == published["input_size"]
-    has_own_crop = geometry.crop_pct == published["crop_pct"]
+    has_own_size = geometry.size == published.input_size
+    has_own_crop = geometry.crop_pct == published.crop_pct
     return bool(has_own_size and has_own_crop)

@@ -8,11 +8,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from rib.config.entries import MERGES, SELECT, Dataset, Model
+from rib.config.entries import Dataset, Model
+from rib.config.evaluation_groups import evaluation_groups, groups_of
+from rib.config.forms import MERGES, SELECT
 from rib.config.geometry import Geometry
 from rib.config.grid import Grid
-from rib.config.run import LOADED, PRETRAINED, Run, parent_of
-from rib.config.settings import takes_fisher
+from rib.config.run import MERGE, PRETRAINED, Run, parent_of
+from rib.config.settings import FISHER_IMAGES
 
 PREPARED = "results/{family}/prepare/{dataset}/{geometry}"
 MODEL = "results/{family}/models/{model}"
@@ -76,7 +78,7 @@ class Paths:
 
     @cached_property
     def geometries(self) -> dict[str, Geometry]:
-        """Geometries of the models' images, by key."""
+        """Geometries of the models' images, each by its key, such as `224`."""
         return {geometry.key: geometry for geometry in map(self._grid.geometry, self._grid.models)}
 
     def geometry_of(self, model: str) -> str:
@@ -149,7 +151,7 @@ class Paths:
 
     def archives(self, entry: Dataset | Model) -> list[str]:
         """Archives of a dataset or model as published, such as data/raw/noto/images.zip."""
-        return [f"data/raw/{entry.raw}/{source['file']}" for source in entry.sources]
+        return [f"data/raw/{entry.raw}/{source['file']}" for source in entry.archives]
 
     def model(self, file: str, model: str) -> str:
         """A file of a pretrained model, such as results/emoji/models/net/model.json."""
@@ -172,22 +174,19 @@ class Paths:
         return [self.checkpoint(file, _parent(run, key)) for key in parents]
 
     def selection(self, run: Run) -> str:
-        """Weights that were selected for a merge on held-out images."""
+        """Coefficients that were selected for a merge on held-out images."""
         return f"{self.stage('merge')}/{run}/selection.json"
 
     def fisher(self, ending: str, run: Run) -> list[str]:
-        """A file of the Fisher information of each parent of a merge whose algorithm asks for it.
+        """A file of the Fisher information of each parent of a merge that takes it.
 
         It is named after the number of images: .../fisher/net/edges/ft/all/0/1000.safetensors.
         """
         method = self._grid.methods.get(run.method)  # None for the pretrained model
-        if method is None or method.form not in LOADED:
+        if method is None or method.form != MERGE or FISHER_IMAGES not in method.settings:
             return []
-        if not takes_fisher(self._grid.catalog.algorithm_file(method.algorithm)):
-            return []
-        images = method.settings["fisher_images"]
         return [
-            f"{self.stage('fisher')}/{_parent(run, key)}/{images}.{ending}"
+            f"{self.stage('fisher')}/{_parent(run, key)}/{method.settings[FISHER_IMAGES]}.{ending}"
             for key in self.parents[run.method]
         ]
 
@@ -218,7 +217,7 @@ class Paths:
         if none are given.
         """
         if groups is None:
-            groups = list(self._grid.evaluation_groups())
+            groups = list(self.evaluation_groups)
         files: list[str] = []
         for run in runs:
             entry = self._grid.evaluation_of(run.method)
@@ -233,7 +232,7 @@ class Paths:
         """
         files: list[str] = []
         for run in runs:
-            files.extend(self.rows([run], "select", self._grid.groups_of(run.target)))
+            files.extend(self.rows([run], "select", groups_of(self._grid, run.target)))
         return list(dict.fromkeys(files))
 
     def features(self, runs: Iterable[Run], stage: str = "features") -> list[str]:
@@ -327,10 +326,15 @@ class Paths:
         return [run for run in self._grid.runs() if run.method in variants]
 
     @cached_property
+    def evaluation_groups(self) -> dict[str, list[str]]:
+        """Datasets of each evaluation group; a job evaluates a run on one group."""
+        return evaluation_groups(self._grid)
+
+    @cached_property
     def groups_not_trained_on(self) -> dict[str, list[str]]:
         """Datasets on which merges over targets are scored, by evaluation group that has some."""
         groups = {}
-        for group, names in self._grid.evaluation_groups().items():
+        for group, names in self.evaluation_groups.items():
             left = [name for name in names if name in self._grid.not_trained_on]
             if left:
                 groups[group] = left

@@ -25,6 +25,16 @@ TARGETS = "targets"
 RUN_COLUMNS = ["model", "method", "target", "size", "seed"]  # table columns that identify a run
 
 
+def in_path(setting: object) -> str:
+    """A setting as written in paths.
+
+    Numbers have no exponent, which could contain a minus sign.
+    """
+    if isinstance(setting, float):
+        return f"{setting:.12f}".rstrip("0").rstrip(".")
+    return str(setting)
+
+
 def images_of(size: str, images_of_dataset: int) -> int:
     """Number of images of a training subset.
 

@@ -34,7 +34,7 @@ def without_addresses(source: Mapping[str, Any]) -> dict[str, Any]:
 def mirrors_of(source: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Where a source's content may be had, in the order in which it is tried.
 
-    They are as in the catalogue's schema (common.schema.yaml, mirror). Empty for sources that are
+    They are `Mirror` of rib.config.source_entries. Empty for sources that are
     fetched by a package client alone, or not at all.
     """
     if source["kind"] == "http":

@@ -1,6 +1,6 @@
 """Methods of a run with resolved settings.
 
-A method has a variant for each schedule of its training (`recipes` of config and catalogue) and
+A method has a variant for each recipe of its training (`recipes` of config and catalogue) and
 each combination of swept settings.
 """
 
@@ -15,20 +15,29 @@ from typing import Any
 from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.choices import as_list
-from rib.config.entries import MERGES, WEIGHTS, Family, Method
-from rib.config.run import VARIANTS
-from rib.config.settings import LENGTH, OTHER, RATE, SCHEDULE, Setting, check_settings
-from rib.config.values import known_name
+from rib.config.entries import Family, Method
+from rib.config.forms import COEFFICIENTS, MERGES
+from rib.config.messages import known_name
+from rib.config.run import VARIANTS, in_path
+from rib.config.settings import (
+    LENGTH,
+    OTHER,
+    RATE,
+    RECIPE,
+    check_settings,
+    is_sweep,
+    known_settings,
+)
 
 VARIANT = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with one schedule and one value of each setting."""
+    """A method with one recipe and one value of each setting."""
 
     method: Method
-    # The settings in its name, the schedule among them if it is in the name: swept ones and those
+    # The settings in its name, the recipe among them if it is in the name: swept ones and those
     # of its parents.
     settings_in_name: dict[str, object]
 
@@ -37,8 +46,8 @@ def resolve_methods(names: Iterable[str], variants: "Variants") -> dict[str, Met
     """Variants of methods, by the variants' names, with settings of entry, family and config.
 
     A merge, or a method that starts from another one, has a variant for each variant of its parents
-    that have the same schedule; a merge over variants has one for each schedule. The family's first
-    schedule is not part of names.
+    that have the same recipe; a merge over variants has one for each recipe. The family's first
+    recipe is not part of names.
 
     Raises:
         UserError: A name is unknown, a method has no learning rate, or a swept value cannot be part
@@ -58,10 +67,10 @@ def resolve_methods(names: Iterable[str], variants: "Variants") -> dict[str, Met
 
 
 class Variants:
-    """Variants of each method, in the order of schedules and swept values.
+    """Variants of each method, in the order of recipes and swept values.
 
     Args:
-        schedules: names of the schedules that config or family choose for all methods.
+        recipes: names of the recipes that config or family choose for all methods.
 
     Raises:
         UserError: A setting of family or config is not one of its method, or is of another type, or
@@ -69,10 +78,10 @@ class Variants:
     """
 
     def __init__(
-        self, schedules: Sequence[str], config: Mapping[str, Any], family: Family, catalog: Catalog
+        self, recipes: Sequence[str], config: Mapping[str, Any], family: Family, catalog: Catalog
     ):
         """Check the settings of methods that family and config state; `of` makes the variants."""
-        self.schedules = schedules
+        self.recipes = recipes
         self.family = family
         self.catalog = catalog
         where = f"families/{family.name}.yaml"
@@ -84,67 +93,65 @@ class Variants:
         self.settings_of_family = self._checked_settings(
             f"{where}, method_settings", family.method_settings
         )
-        # Settings of the family by schedule and method's name.
-        self.settings_of_schedule = self._settings_of_schedules(where)
+        # Settings of the family by recipe and method's name.
+        self.settings_of_recipe = self._settings_of_recipes(where)
         self.settings_of_config = self._checked_settings(
             "config, method_settings", config["method_settings"]
         )
-        self.default_schedules = config["recipes"] == "default"
+        self.default_recipes = config["recipes"] == "default"
         self.length = {}  # epochs or steps, if config states them for all methods
         for key in LENGTH:
             if config["training"][key] != "default":
                 self.length[key] = config["training"][key]
         self.of = cache(self._variants_of)  # every variant of a merge needs those of its parents
 
-    def _settings_of_schedules(self, where: str) -> dict[str, dict[str, dict[str, Any]]]:
-        """The family's settings of methods that hold with one schedule only, checked.
+    def _settings_of_recipes(self, where: str) -> dict[str, dict[str, dict[str, Any]]]:
+        """The family's settings of methods that hold with one recipe only, checked.
 
         Returns:
-            They by schedule and method, such as {"adamw": {"ft": {"lr": 1e-5}}}. Users call a
-            schedule recipe.
+            They by recipe and method, such as {"adamw": {"ft": {"lr": 1e-5}}}.
         """
-        settings_of_schedules = {}
-        for schedule, settings_of_methods in self.family.recipes.items():
-            known_name(schedule, self.catalog.recipes, "recipe", f"{where}, recipes")
-            settings_of_schedules[schedule] = self._checked_settings(
-                f"{where}, recipes, {schedule}", settings_of_methods, allow_schedule=False
+        settings_of_recipes = {}
+        for recipe, settings_of_methods in self.family.recipes.items():
+            known_name(recipe, self.catalog.recipes, "recipe", f"{where}, recipes")
+            settings_of_recipes[recipe] = self._checked_settings(
+                f"{where}, recipes, {recipe}", settings_of_methods, allow_recipe=False
             )
-        return settings_of_schedules
+        return settings_of_recipes
 
     def _checked_settings(
         self,
         where: str,
         settings_of_methods: Mapping[str, dict[str, Any]],
-        allow_schedule: bool = True,
+        allow_recipe: bool = True,
     ) -> dict[str, dict[str, Any]]:
         """Settings of methods, checked against what each method's algorithm takes.
 
         Args:
             where: file and key, for messages.
             settings_of_methods: by method, such as {"ft": {"lr": 1e-5}}.
-            allow_schedule: whether they may name the schedule that the method is trained with.
+            allow_recipe: whether they may name the recipe that the method is trained with.
         """
         checked = {}
         for name, settings in settings_of_methods.items():
             known_name(name, self.catalog.methods, "method", where)
-            known_settings = dict(self.catalog.settings_of(self.catalog.methods[name]))
-            if not allow_schedule:
-                known_settings.pop(SCHEDULE, None)
-            checked[name] = check_settings(
-                settings, known_settings, f"{where}, {name}", complete=False
-            )
+            method = self.catalog.methods[name]
+            known = known_settings(method.settings, method.trains)
+            if not allow_recipe:
+                known.pop(RECIPE, None)
+            checked[name] = check_settings(settings, known, f"{where}, {name}")
         return checked
 
     def _variants_of(self, name: str) -> list[Variant]:
-        """Variants of the method with a name in the catalogue: of each schedule and swept setting.
+        """Variants of the method with a name in the catalogue: of each recipe and swept setting.
 
-        A method that doesn't train, such as a merge, has no schedule of its own.
+        A method that doesn't train, such as a merge, has no recipe of its own.
         """
         method = self.catalog.methods[name]
-        schedules = self.schedules_of(method) if method.trains else [None]
+        recipes = self.recipes_of(method) if method.trains else [None]
         variants: list[Variant] = []
-        for schedule in schedules:
-            variants.extend(self._variants_with_schedule(method, schedule))
+        for recipe in recipes:
+            variants.extend(self._variants_with_recipe(method, recipe))
         if not variants:
             raise UserError(
                 f"config, recipes: no recipe is that of all parents of '{name}'; give them the "
@@ -153,53 +160,76 @@ class Variants:
         return variants
 
     def is_swept(self, name: str) -> bool:
-        """Whether a method has several variants with one schedule."""
-        variants_of_schedule = Counter(variant.method.schedule for variant in self.of(name))
-        return max(variants_of_schedule.values()) > 1
+        """Whether a method has several variants with one recipe."""
+        variants_of_recipe = Counter(variant.method.recipe for variant in self.of(name))
+        return max(variants_of_recipe.values()) > 1
 
-    def schedules_of(self, method: Method) -> list[str]:
-        """Names of the schedules that a method is trained with, each in variants of its own.
+    def recipes_of(self, method: Method) -> list[str]:
+        """Names of the recipes that a method is trained with, each in variants of its own.
 
         They are those that the method's settings state as `recipe`, in config, family or its entry,
         or else those of all methods. `recipes` of config overrides what the family states.
         """
         settings = dict(method.settings)
-        if self.default_schedules:
+        if self.default_recipes:
             settings |= self.settings_of_family.get(method.name, {})
         settings |= self.settings_of_config.get(method.name, {})
-        schedules = as_list(settings.get(SCHEDULE, self.schedules))
-        for schedule in schedules:
-            known_name(schedule, self.catalog.recipes, "recipe", f"method {method.name}")
-        return schedules
+        recipes = as_list(settings.get(RECIPE, self.recipes))
+        for recipe in recipes:
+            known_name(recipe, self.catalog.recipes, "recipe", f"method {method.name}")
+        return recipes
 
-    def settings(self, method: Method, schedule: str | None) -> dict[str, Any]:
-        """Settings of a method trained with a schedule, or of a merge, whose schedule is None.
+    def settings(self, method: Method, recipe: str | None) -> dict[str, Any]:
+        """Settings of a method trained with a recipe, or of a merge, whose recipe is None.
 
-        The method's entry, the family and config may all state settings. These layers override one
-        another; one that gives epochs or steps replaces both of those before. A learning rate may
-        be a mapping by model or group; see rib.config.grid.Grid.settings for that of a model.
+        Each of these places overrides what those before it say, and one that gives epochs or steps
+        replaces both:
+
+        1. the family's `defaults.epochs`
+        2. `settings` of the method's entry, with the defaults of training (rib.config.settings)
+        3. the family's `method_settings`
+        4. `recipes` of the method's entry
+        5. the family's `recipes`
+        6. `training` of config, which states epochs or steps for all methods
+        7. `method_settings` of config
+
+        A learning rate may be a mapping by model or group; see rib.config.grid.Grid.settings for
+        the rate of a model. Lists of values are sweeps.
 
         Raises:
             UserError: There is no learning rate, or one is for a model or group that does not
-                exist, or a layer gives both epochs and steps.
+                exist, or a place gives both epochs and steps.
         """
+        name = method.name
+        family_file = f"families/{self.family.name}.yaml"
+        recipe_of_method: dict[str, Any] = {}
+        recipe_of_family: dict[str, Any] = {}
+        if recipe is not None:
+            recipe_of_method = method.recipes.get(recipe, {})
+            recipe_of_family = self.settings_of_recipe.get(recipe, {}).get(name, {})
+        places = {
+            f"methods.yaml, {name}": method.settings,
+            f"{family_file}, method_settings, {name}": self.settings_of_family.get(name, {}),
+            f"methods.yaml, {name}, recipes, {recipe}": recipe_of_method,
+            f"{family_file}, recipes, {recipe}, {name}": recipe_of_family,
+            "config, training": self.length if recipe else {},
+            f"config, method_settings, {name}": self.settings_of_config.get(name, {}),
+        }
         settings: dict[str, Any] = {}
-        if schedule:
-            settings["epochs"] = self.family.defaults["epochs"]
-        # Each layer overrides what those before it say.
-        for where, layer in self._layers_of_settings(method, schedule).items():
-            if schedule and _states_length(layer, where):
+        if recipe:
+            settings["epochs"] = self.family.defaults.epochs
+        for where, stated in places.items():
+            if recipe and _states_length(stated, where):
                 for key in LENGTH:
                     settings.pop(key, None)
-            if isinstance(layer.get(RATE), dict):
-                self._check_models_of_rates(layer[RATE], where)
-            settings |= layer
-        needs_rate = schedule is not None and RATE in self.catalog.settings_of(method)
-        if needs_rate and RATE not in settings:
+            if isinstance(stated.get(RATE), dict):
+                self._check_models_of_rates(stated[RATE], where)
+            settings |= stated
+        if recipe and RATE not in settings:
             raise UserError(
-                f"config, recipes: '{method.name}' has no learning rate for recipe '{schedule}' in "
-                f"family {self.family.name}; add lr to the recipes of the method's or the family's "
-                "entry, or to method_settings."
+                f"config, recipes: '{name}' has no learning rate for recipe '{recipe}' in family "
+                f"{self.family.name}; add lr to the recipes of the method's or the family's entry, "
+                "or to method_settings."
             )
         return settings
 
@@ -221,81 +251,61 @@ class Variants:
         for model_or_group in rates:
             known_name(model_or_group, {*names, OTHER}, "model or group", f"{where}, {RATE}")
 
-    def _layers_of_settings(
-        self, method: Method, schedule: str | None
-    ) -> dict[str, dict[str, Any]]:
-        """The settings that each file states for a method; later ones override earlier ones.
-
-        Returns:
-            By file and key, which messages name, settings such as {"lr": 1e-5}; empty if it has
-            none.
-        """
-        name = method.name
-        family_file = f"families/{self.family.name}.yaml"
-        recipe_of_method: dict[str, Any] = {}
-        recipe_of_family: dict[str, Any] = {}
-        if schedule is not None:
-            recipe_of_method = method.recipes.get(schedule, {})
-            recipe_of_family = self.settings_of_schedule.get(schedule, {}).get(name, {})
-        return {
-            f"methods.yaml, {name}": method.settings,
-            f"{family_file}, method_settings, {name}": self.settings_of_family.get(name, {}),
-            f"methods.yaml, {name}, recipes, {schedule}": recipe_of_method,
-            f"{family_file}, recipes, {schedule}, {name}": recipe_of_family,
-            "config, training": self.length if schedule else {},
-            f"config, method_settings, {name}": self.settings_of_config.get(name, {}),
-        }
-
-    def _variants_with_schedule(self, method: Method, schedule: str | None) -> Iterator[Variant]:
-        """Variants of a method with one schedule: of all swept values and variants of its parents.
+    def _variants_with_recipe(self, method: Method, recipe: str | None) -> Iterator[Variant]:
+        """Variants of a method with one recipe: of all swept values and variants of its parents.
 
         Args:
-            schedule: None for a method that doesn't train. A merge has the schedule of its parents,
+            recipe: None for a method that doesn't train. A merge has the recipe of its parents,
                 which must be the same for all.
         """
-        settings = _with_learning_rate_first(self.settings(method, schedule))
-        settings.pop(SCHEDULE, None)
-        swept_settings = _swept_settings(settings, self.catalog.settings_of(method))
-        default_schedule = method.settings.get(SCHEDULE, self.family.defaults["recipes"][0])
-        schedule_in_name = {}
-        if schedule and schedule != default_schedule:
-            schedule_in_name[SCHEDULE] = schedule
+        settings = _with_learning_rate_first(self.settings(method, recipe))
+        settings.pop(RECIPE, None)
+        swept_settings = _swept_settings(settings, method)
+        recipe_without_name = method.settings.get(RECIPE, self.family.defaults.recipes[0])
+        recipe_in_name = {}
+        if recipe and recipe != recipe_without_name:
+            recipe_in_name[RECIPE] = recipe
         combinations_of_values = itertools.product(*swept_settings.values())
         combinations_of_parents = self._combinations_of_parents(method)
         for swept_values, parents in itertools.product(
             combinations_of_values, combinations_of_parents
         ):
-            schedules = {parent.method.schedule for parent in parents}
-            schedules.add(schedule)
-            schedules.discard(None)  # of merges, and of weights that were trained elsewhere
-            differs_from_parents = len(schedules) > 1
+            recipes = {parent.method.recipe for parent in parents}
+            recipes.add(recipe)
+            recipes.discard(None)  # of merges, and of weights that were trained elsewhere
+            differs_from_parents = len(recipes) > 1
             merges_nothing = method.form in MERGES and not parents
             if differs_from_parents or merges_nothing:
                 continue
             # One value of each swept setting, such as {"lr": 1e-5, "alpha": 0.5}.
             value_of_setting = dict(zip(swept_settings, swept_values, strict=True))
-            settings_in_name = _settings_in_name(schedule_in_name | value_of_setting, parents)
-            variant = replace(
-                method,
-                settings=settings | value_of_setting,
-                schedule=schedules.pop() if schedules else None,
-                parents=tuple(parent.method.name for parent in parents),
+            settings_in_name = _settings_in_name(recipe_in_name | value_of_setting, parents)
+            unnamed = method.model_copy(
+                update={
+                    "settings": settings | value_of_setting,
+                    "recipe": recipes.pop() if recipes else None,
+                    "parents": tuple(parent.method.name for parent in parents),
+                }
             )
-            named = self._named(variant, settings_in_name)
+            named = self._named(unnamed, settings_in_name)
             in_name_without_rate = dict(settings_in_name)
             if RATE in value_of_setting:  # otherwise a rate in the name is that of a parent
                 del in_name_without_rate[RATE]
-            without_rate = self._named(variant, in_name_without_rate).name
-            evaluation, evaluated = self._evaluation_of(named, variant, parents)
+            without_rate = self._named(unnamed, in_name_without_rate).name
+            evaluation, evaluated = self._evaluation_of(named, unnamed, parents)
             yield Variant(
-                replace(
-                    named, without_rate=without_rate, evaluation=evaluation, evaluated=evaluated
+                named.model_copy(
+                    update={
+                        "without_rate": without_rate,
+                        "evaluation": evaluation,
+                        "evaluated": evaluated,
+                    }
                 ),
                 settings_in_name,
             )
 
     def _evaluation_of(
-        self, named: Method, variant: Method, parents: Sequence[Variant]
+        self, named: Method, unnamed: Method, parents: Sequence[Variant]
     ) -> tuple[str, dict[str, dict[str, Any]]]:
         """Name of the job that evaluates a variant, and settings of all variants in that job.
 
@@ -305,45 +315,45 @@ class Variants:
 
         Args:
             named: the variant.
-            variant: the same with the name of its entry.
+            unnamed: the same with the name of its entry.
         """
         alone = named.name, {named.name: named.settings}
-        if variant.form != WEIGHTS:
+        if unnamed.form != COEFFICIENTS:
             return alone
-        entry = self.catalog.methods[variant.name]
-        stated = {**entry.settings, **self.settings_of_family.get(variant.name, {})}
-        listed = _swept_settings(stated, self.catalog.settings_of(variant))
+        entry = self.catalog.methods[unnamed.name]
+        stated = {**entry.settings, **self.settings_of_family.get(unnamed.name, {})}
+        listed = _swept_settings(stated, entry)
         evaluated = {}
         for values in itertools.product(*listed.values()):
             value_of_setting = dict(zip(listed, values, strict=True))
-            name = self._named(variant, _settings_in_name(value_of_setting, parents)).name
+            name = self._named(unnamed, _settings_in_name(value_of_setting, parents)).name
             evaluated[name] = stated | value_of_setting
         if evaluated.get(named.name) != named.settings:
             return alone
         settings_in_name = _settings_in_name(dict.fromkeys(listed, ""), parents)
-        return self._named(variant, settings_in_name).name, evaluated
+        return self._named(unnamed, settings_in_name).name, evaluated
 
     def _combinations_of_parents(self, method: Method) -> Iterator[Sequence[Variant]]:
         """The lists of parents that variants of a method have, each in a variant of its own.
 
         Most methods have one variant of each parent: parents `ft` with two learning rates and `lwf`
         with three give six lists of two. A merge over variants (`over`) has all variants with one
-        schedule at once, a list of five, if at least one parent is swept. Then only the schedule is
+        recipe at once, a list of five, if at least one parent is swept. Then only the recipe is
         part of names. A method without parents has one empty list.
         """
         variants_of_each_parent = [self.of(parent) for parent in method.parents]
         if method.over != VARIANTS:
             yield from itertools.product(*variants_of_each_parent)
             return
-        for schedule in _schedules_in(variants_of_each_parent):
-            with_schedule_of_each_parent = [
-                _variants_trained_with(schedule, variants) for variants in variants_of_each_parent
+        for recipe in _recipes_in(variants_of_each_parent):
+            with_recipe_of_each_parent = [
+                _variants_trained_with(recipe, variants) for variants in variants_of_each_parent
             ]
-            every_parent_has_one = all(with_schedule_of_each_parent)
-            is_sweep = any(len(variants) > 1 for variants in with_schedule_of_each_parent)
+            every_parent_has_one = all(with_recipe_of_each_parent)
+            is_sweep = any(len(variants) > 1 for variants in with_recipe_of_each_parent)
             if every_parent_has_one and is_sweep:
-                variants_of_all_parents = itertools.chain(*with_schedule_of_each_parent)
-                yield [_with_only_schedule_in_name(variant) for variant in variants_of_all_parents]
+                variants_of_all_parents = itertools.chain(*with_recipe_of_each_parent)
+                yield [_with_only_recipe_in_name(variant) for variant in variants_of_all_parents]
 
     def _named(self, method: Method, settings_in_name: Mapping[str, object]) -> Method:
         """A variant of a method with a name and a label of its own, such as `ft-lr0.001`.
@@ -354,9 +364,6 @@ class Variants:
         Args:
             method: the variant, with the name and label of its entry, such as `ft`.
             settings_in_name: settings that are part of the variant's name, such as {"lr": 0.001}.
-
-        Raises:
-            UserError: the length is less than 1.
         """
         settings = dict(method.settings)
         length = {}
@@ -364,40 +371,37 @@ class Variants:
             for key in LENGTH:
                 if key in settings:
                     length[key] = settings.pop(key)
-        for key, amount in length.items():
-            if amount < 1:
-                raise UserError(
-                    f"method '{method.name}': {key} is {amount}; give a whole number from 1."
-                )
         name = method.name
         label = method.label
         for key, setting in settings_in_name.items():
-            if key == SCHEDULE:
-                assert isinstance(setting, str)  # the name of a schedule
+            if key == RECIPE:
+                assert isinstance(setting, str)  # the name of a recipe
                 name += f"-{in_path(setting)}"
                 label += f", {self.catalog.recipes[setting].label}"
             else:
                 name += f"-{key}{in_path(setting)}"
                 label += f", {key} {setting}"
-        return replace(
-            method,
-            name=name,
-            label=label,
-            settings=settings,
-            base=method.name,
-            can_fit=method.can_fit or method.name in self.can_fit,
-            length=length,
+        # Not checked as an entry is: names of variants have other characters.
+        return method.model_copy(
+            update={
+                "name": name,
+                "label": label,
+                "settings": settings,
+                "base": method.name,
+                "can_fit": method.can_fit or method.name in self.can_fit,
+                "length": length,
+            }
         )
 
 
-def _states_length(layer: Mapping[str, object], where: str) -> bool:
+def _states_length(stated: Mapping[str, object], where: str) -> bool:
     """Whether settings have the length of training, epochs or steps; a UserError if both.
 
     Args:
-        layer: settings of one file, by name.
+        stated: settings that one place states, by name.
         where: file and key, for the message.
     """
-    stated_lengths = [key for key in LENGTH if key in layer]
+    stated_lengths = [key for key in LENGTH if key in stated]
     if len(stated_lengths) == len(LENGTH):
         raise UserError(f"{where}: {' and '.join(LENGTH)} are both given; give one of them.")
     return len(stated_lengths) > 0
@@ -412,42 +416,37 @@ def _with_learning_rate_first(settings: Mapping[str, object]) -> dict[str, objec
     return ordered
 
 
-def _swept_settings(
-    settings: Mapping[str, object], known_settings: Mapping[str, Setting]
-) -> dict[str, list[Any]]:
-    """Those settings that are swept, each with the list of its values.
+def _swept_settings(settings: Mapping[str, Any], entry: Method) -> dict[str, list[Any]]:
+    """The settings that are swept, each with the list of its values.
 
     Settings {"lr": [0.1, 0.01], "alpha": 0.5} give {"lr": [0.1, 0.01]}.
 
     Args:
         settings: values by name, or lists of values.
-        known_settings: what each setting is. One that is a list itself is swept by a list of lists.
+        entry: the method as the catalogue has it.
     """
-    swept_settings = {}
-    for key, setting in settings.items():
-        if isinstance(setting, list) and known_settings[key].is_sweep(setting):
-            swept_settings[key] = setting
-    return swept_settings
+    known = known_settings(entry.settings, entry.trains)
+    return {key: setting for key, setting in settings.items() if is_sweep(setting, known[key])}
 
 
-def _schedules_in(variants_of_each_parent: Sequence[Sequence[Variant]]) -> list[str | None]:
-    """Schedules of variants, each once, in their order."""
-    schedules: list[str | None] = []
+def _recipes_in(variants_of_each_parent: Sequence[Sequence[Variant]]) -> list[str | None]:
+    """Recipes of variants, each once, in their order."""
+    recipes: list[str | None] = []
     for variants in variants_of_each_parent:
-        schedules.extend(variant.method.schedule for variant in variants)
-    return list(dict.fromkeys(schedules))
+        recipes.extend(variant.method.recipe for variant in variants)
+    return list(dict.fromkeys(recipes))
 
 
-def _variants_trained_with(schedule: str | None, variants: Sequence[Variant]) -> list[Variant]:
-    """The variants that were trained with a schedule, and those that have no schedule at all."""
-    return [variant for variant in variants if variant.method.schedule in (schedule, None)]
+def _variants_trained_with(recipe: str | None, variants: Sequence[Variant]) -> list[Variant]:
+    """The variants that were trained with a recipe, and those that have no recipe at all."""
+    return [variant for variant in variants if variant.method.recipe in (recipe, None)]
 
 
-def _with_only_schedule_in_name(variant: Variant) -> Variant:
-    """A copy of a variant, of whose settings at most the schedule is part of its merges' names."""
+def _with_only_recipe_in_name(variant: Variant) -> Variant:
+    """A copy of a variant, of whose settings at most the recipe is part of its merges' names."""
     settings_in_name = {}
-    if SCHEDULE in variant.settings_in_name:
-        settings_in_name[SCHEDULE] = variant.settings_in_name[SCHEDULE]
+    if RECIPE in variant.settings_in_name:
+        settings_in_name[RECIPE] = variant.settings_in_name[RECIPE]
     return replace(variant, settings_in_name=settings_in_name)
 
 
@@ -457,7 +456,7 @@ def _settings_in_name(
     """Settings in the name of a method's variant: the method's own, then those of its parents.
 
     If several of them have a setting, the parent's name stands before it: parents `ft` and `lwf`
-    with a learning rate each give the settings `ft_lr` and `lwf_lr`. The schedule is that of all of
+    with a learning rate each give the settings `ft_lr` and `lwf_lr`. The recipe is that of all of
     them, and is in the name once.
 
     Args:
@@ -466,7 +465,7 @@ def _settings_in_name(
     """
     uses = Counter(in_name_of_method.keys())  # how many of them have each setting
     for parent in parents:
-        uses.update(key for key in parent.settings_in_name if key != SCHEDULE)
+        uses.update(key for key in parent.settings_in_name if key != RECIPE)
     settings_in_name = dict(in_name_of_method)
     for parent in parents:
         for key, setting in parent.settings_in_name.items():
@@ -475,13 +474,3 @@ def _settings_in_name(
             else:
                 settings_in_name[key] = setting
     return settings_in_name
-
-
-def in_path(setting: object) -> str:
-    """A setting as written in paths.
-
-    Numbers have no exponent, which could contain a minus sign.
-    """
-    if isinstance(setting, float):
-        return f"{setting:.12f}".rstrip("0").rstrip(".")
-    return str(setting)

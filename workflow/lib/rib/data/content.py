@@ -1,6 +1,6 @@
 """A content that its digest identifies, and files in which it may be packed.
 
-A mirror is an entry of the catalogue's schema (common.schema.yaml, mirror). With `member`, the file
+A mirror is as in the catalogue (rib.config.source_entries.Mirror). With `member`, the file
 that it gives is a Debian package that has the content as this file; with `compression`, the
 content, or the package's file, is compressed.
 """

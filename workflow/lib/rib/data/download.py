@@ -34,7 +34,7 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
     """Fetch an archive to `target`.
 
     Args:
-        source: a source as defined by the catalogue's schema (common.schema.yaml), with whole
+        source: a source as in the catalogue (rib.config.source_entries), with whole
             addresses.
         what: the dataset or model, for messages.
         partial: folder of partial HTTP downloads, which the next call resumes.

@@ -25,7 +25,6 @@ from rib.base.progress import print_lines
 from rib.base.settings import from_params, to_params
 from rib.config.catalog import Catalog
 from rib.config.hub_datasets import (
-    KIND,
     LOCK,
     LONGEST_FILE_NAME,
     HubFile,
@@ -36,6 +35,7 @@ from rib.config.hub_datasets import (
     with_splits,
     write_dataset_lock,
 )
+from rib.config.source_entries import HF_DATASETS
 from rib.data.hub import UNREACHED, hub_problem
 from rib.data.hub_splits import ChosenNames, files_of_split
 
@@ -167,7 +167,7 @@ def renew(folder: Path) -> None:
     requests = []
     for name, sources in Catalog([folder]).hub_sources.items():
         for source in sources:
-            if source["kind"] == KIND:
+            if source["kind"] == HF_DATASETS:
                 requests.append(
                     HubRequest(
                         where=f"datasets.yaml, {name}",

@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from rib.base.errors import UserError
-from rib.config.values import known_name, show
+from rib.config.messages import known_name, show
 
 ENDINGS = (".parquet", ".tar")  # of files that layouts read; a split with both has the first
 DEFAULT = "default"  # the config that is chosen by itself, and that of files in no folder

@@ -50,7 +50,7 @@ def fetch_content(
     tried for some minutes.
 
     Args:
-        mirrors: as in the catalogue's schema (common.schema.yaml), tried in this order.
+        mirrors: as in the catalogue (rib.config.source_entries.Mirror), tried in this order.
         target: where the content is written; there is no file after an error.
         partial: folder of partial downloads, which the next call resumes, and of Debian packages,
             from which the next contents are taken.

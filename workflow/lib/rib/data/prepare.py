@@ -24,7 +24,7 @@ from PIL import Image
 
 from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk, verify_digest, write_json
-from rib.base.plugins import load_module
+from rib.base.plugins import checked_settings, load_function
 from rib.base.progress import Progress, log
 from rib.config.geometry import Geometry
 from rib.data.archives import TooLargeError
@@ -56,21 +56,6 @@ ENCODED_COLUMNS = {"offset": pa.int64(), "length": pa.int64(), "border": pa.int6
 SLICE_TYPES = {str: pa.dictionary(pa.int32(), pa.string()), int: pa.int64()}
 
 
-@dataclass(frozen=True)
-class PreparationOutput:
-    """Files that a preparation writes."""
-
-    images: Path  # .npy: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded photos
-    # Parquet: row, image_id, label, source_id, object_id, sha256 (of the pixels or the encoded
-    # bytes), photo_sha256 (see `identity_of`); also offset, length and border for encoded photos,
-    # and the layout's slices
-    index: Path
-    classes: Path  # JSON, the label space; labels in the index are indices in it
-    # JSON: n, number of classes with images, digest of the label space, ids of corrupt images left
-    # out, numbers of images that are identical to another and to one of another class
-    manifest: Path
-
-
 def prepare(
     *,
     name: str,
@@ -78,7 +63,10 @@ def prepare(
     settings: PreparationSettings,
     corrupt_allowed: int,
     decode_workers: int,
-    output: PreparationOutput,
+    images: Path,
+    index: Path,
+    classes: Path,
+    manifest: Path,
     folders: Sequence[str] = (),
 ) -> None:
     """Write a prepared dataset. Memory use is bounded, and a killed job resumes where it stopped.
@@ -89,14 +77,28 @@ def prepare(
             files may be old.
         corrupt_allowed: maximum number of images left out because they can't be decoded.
         decode_workers: decoding threads; their number doesn't change the output.
+        images: .npy file that is written: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded
+            photos.
+        index: Parquet file that is written: row, image_id, label, source_id, object_id, sha256 (of
+            the pixels or the encoded bytes), photo_sha256 (see `identity_of`); also offset, length
+            and border for encoded photos, and the layout's slices.
+        classes: JSON file that is written, the label space; labels in the index are indices in it.
+        manifest: JSON file that is written: n, number of classes with images, digest of the label
+            space, ids of corrupt images left out, and numbers of images that are identical to
+            another and to one of another class.
         folders: the user's folders that archives were packed from, such as `own/images/photos`; the
             message about a corrupt image says that it is there.
 
     Raises:
-        UserError: an archive is not the pinned file; the archives contain no image of the classes,
-            or of only one with `classes_per_dataset`, an unexpected number of images or too many
-            corrupt ones; two images have one id or different slices; or the disk is too full.
+        UserError: a setting does not fit the layout; an archive is not the pinned file; the
+            archives contain no image of the classes, or of only one with `classes_per_dataset`, an
+            unexpected number of images or too many corrupt ones; two images have one id or
+            different slices; or the disk is too full.
     """
+    items_of_layout = load_function(settings.layout, "items")
+    settings_of_layout = checked_settings(
+        items_of_layout, settings.settings, settings.layout, f"datasets.yaml, {name}"
+    )
     for archive, digest in zip(archives, settings.digests, strict=True):
         if digest is not None:
             verify_digest(archive, digest, name)
@@ -113,11 +115,11 @@ def prepare(
     geometry = None if settings.storage == "encoded" else settings.geometry
     number_of_images = settings.expected or settings.about
     if number_of_images:
-        _refuse_full_disk(output.images, number_of_images, dataset, geometry)
-    items = load_module(settings.layout).items(dataset, **settings.settings)
+        _refuse_full_disk(images, number_of_images, dataset, geometry)
+    items = items_of_layout(dataset, **settings_of_layout)
     if settings.only is not None:
         items = _only(items, settings.only, dataset)
-    with Written(output.images, geometry) as written:
+    with Written(images, geometry) as written:
         _write_images(
             written, items, dataset, settings.expected, corrupt_allowed, decode_workers, folders
         )
@@ -127,16 +129,16 @@ def prepare(
         else:
             labels = list(range(len(dataset.space.keys)))
             space = dataset.space
-        written.finish(output.index, labels, dataset)
-    write_json(output.classes, space.to_json())
+        written.finish(index, labels, dataset)
+    write_json(classes, space.to_json())
     facts = {
         "n": written.count,
         "classes": len(written.labels),
         "label_space": space.digest,
         "corrupt": written.corrupt,
-        **_count_identical_images(output.index, dataset),
+        **_count_identical_images(index, dataset),
     }
-    write_json(output.manifest, facts)
+    write_json(manifest, facts)
 
 
 def _labels_with_images(written: "Written", dataset: DatasetSource) -> list[int]:

@@ -43,7 +43,7 @@ class DownloadSettings(Settings):
     """What an archive depends on."""
 
     # file name, size and digest, but no addresses; of an archive without a digest its source, as
-    # in the catalogue (common.schema.yaml), of a folder with a `listing` of its files
+    # in the catalogue (rib.config.source_entries), of a folder with a `listing` of its files
     source: dict[str, JsonValue]
 
 

@@ -12,18 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.config.run import Run
 from rib.data.parts import batches_with_part, check_part, images_of_part
 from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.finite import refuse_infinite
 from rib.evaluation.networks import NetworkState, RunNetworks, states_as_json
 from rib.evaluation.score import score
 from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.state import network_in_state
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -76,20 +76,18 @@ def evaluate(
         where = f"datasets.yaml, {files.name}, parts"
         check_part(index, settings.part, settings.other_levels, where)
     device = devices.start(settings.compute)
-    preprocessing = read_json(networks.model_folder / "model.json")["preprocessing"]
+    preprocessing = networks.preprocessing
     prepared_datasets = [load_dataset(files, settings.view, settings.split) for files in datasets]
-    inputs_of_datasets = [
-        Inputs.of(dataset, preprocessing, device) for dataset in prepared_datasets
-    ]
+    inputs_of_datasets = [Images(dataset, preprocessing, device) for dataset in prepared_datasets]
     models = [
         network_in_state(
-            networks.model_folder, state.weights, networks.checkpoints, inputs_of_datasets[0]
+            networks.model_folder, state.mixture, networks.checkpoints, inputs_of_datasets[0]
         )
         for state in networks.states
     ]
     batch_size = settings.evaluation_batch_size
     if settings.part is None:
-        images_of_datasets = [len(dataset.labels) for dataset in prepared_datasets]
+        numbers_of_images = [len(dataset.labels) for dataset in prepared_datasets]
         table = rows_of_networks(
             run, networks.states, models, prepared_datasets, inputs_of_datasets, batch_size
         )
@@ -98,9 +96,9 @@ def evaluate(
         # depend on the images beside it.
         (dataset,) = prepared_datasets
         is_in_part = images_of_part(index, settings.part)
-        images_of_datasets = [int(is_in_part[dataset.index["row"]].sum())]
+        numbers_of_images = [int(is_in_part[dataset.index["row"]].sum())]
         dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
-        inputs = Inputs.of(dataset_of_batches, preprocessing, device)
+        inputs = Images(dataset_of_batches, preprocessing, device)
         rows_of_batches = rows_of_networks(
             run, networks.states, models, [dataset_of_batches], [inputs], batch_size
         )
@@ -108,7 +106,7 @@ def evaluate(
     pq.write_table(table, rows, **ENCODING)
     facts_of_datasets = {
         dataset.name: {"n": number_of_images, "label_space": dataset.space.digest}
-        for dataset, number_of_images in zip(prepared_datasets, images_of_datasets, strict=True)
+        for dataset, number_of_images in zip(prepared_datasets, numbers_of_images, strict=True)
     }
     facts = {
         "device": device.type,
@@ -143,7 +141,7 @@ def rows_of_networks(
     states: Sequence[NetworkState],
     networks: Sequence[Callable[[Tensor], Tensor]],
     datasets: Sequence[PreparedDataset],
-    inputs_of_datasets: Sequence[Inputs],
+    inputs_of_datasets: Sequence[Images],
     evaluation_batch_size: int,
 ) -> pa.Table:
     """Rows of the networks of a job, one per network and image, as `evaluate` writes them.
@@ -166,11 +164,8 @@ def rows_of_networks(
         scores_of_networks = score(networks, inputs, dataset, evaluation_batch_size, progress)
         for state, scores in zip(states, scores_of_networks, strict=True):
             scored_run = replace(run, method=state.method)
-            if not scores["energy"].isfinite().all():
-                raise UserError(
-                    f"evaluating {scored_run} on {dataset.name}: a logit is not finite; "
-                    "don't use these weights."
-                )
+            what = f"evaluating {scored_run} on {dataset.name}: a logit"
+            refuse_infinite(scores["energy"], what)
             tables.append(_rows(dataset, scores, scored_run, state.alpha))
     progress.close()
     return pa.concat_tables(tables).unify_dictionaries()
@@ -183,7 +178,7 @@ def _rows(
 
     Args:
         scores: tensors (n,) by name, for the n images.
-        alpha: None unless the run is a curve.
+        alpha: of a point of a curve, or a snapshot's share of training; else None.
     """
     number_of_images = len(dataset.labels)
     columns = {}

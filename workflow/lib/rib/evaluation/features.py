@@ -3,7 +3,7 @@
 rib.models.layers says which layers there are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,13 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from rib.base.errors import UserError
-from rib.base.files import write_json
+from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
-from rib.data.prepared import PreparedDataset
-from rib.evaluation.run_on_dataset import RunOnDataset
+from rib.config.run import Run
+from rib.data.splits import TEST
+from rib.data.subsets import first_images
+from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.finite import refuse_infinite
+from rib.evaluation.networks import RunNetworks, mixture_of_run
+from rib.evaluation.settings import FeatureSettings
 from rib.models import device as devices
-from rib.models.inputs import Inputs, slices
-from rib.models.layers import PRE_LOGITS, layers_of
+from rib.models.images import Images, slices
+from rib.models.layers import layers_of
 from rib.models.state import network_in_state
 
 DEFAULT = "default"
@@ -27,9 +32,10 @@ INDEX_COLUMNS = ["row", "image_id", "label", "source_id", "object_id"]
 
 def compute_features(
     *,
-    source: RunOnDataset,
-    layers: str | Sequence[str],
-    limit: int,
+    run: Run,
+    networks: RunNetworks,
+    dataset: DatasetFiles,
+    settings: FeatureSettings,
     features: Path,
     index: Path,
     manifest: Path,
@@ -37,92 +43,95 @@ def compute_features(
     """Compute and store features of a run on a dataset.
 
     Args:
-        layers: `default` for all, or names.
-        limit: maximum number of images; a larger dataset is cut in the balanced order.
-        features: written as .safetensors: (n, d) float32 by layer, rows in the order of the
-            dataset's index.
+        dataset: its test split where there is one; a larger dataset than `settings.limit` is cut in
+            the balanced order.
+        features: written as .safetensors: (n, d) float32 by layer, such as `stage1`, rows in the
+            order of the dataset's index.
         index: written as Parquet: row, image_id, label, source_id and object_id of these images,
             in the same order.
         manifest: written as JSON: the device, n, and d by layer.
 
     Raises:
-        UserError: the run has several states, the network lacks a layer, or a feature is not
+        UserError: the run has several networks, its network lacks a layer, or a feature is not
             finite.
     """
-    weights = source.weights
-    dataset, inputs = _inputs(source, limit)
-    network = network_in_state(source.model_folder, weights, source.checkpoints, inputs)
-    features_of_layers = features_of(
-        network, inputs, source.evaluation_batch_size, f"features of {source}"
-    )
-    if layers != DEFAULT:
-        for name in layers:
+    mixture = mixture_of_run(run, networks.states)
+    device = devices.start(settings.compute)
+    images = first_images(load_dataset(dataset, settings.view, TEST), settings.limit)
+    inputs = Images(images, networks.preprocessing, device)
+    network = network_in_state(networks.model_folder, mixture, networks.checkpoints, inputs)
+    label = f"features of {run} on {dataset.name}"
+    features_of_layers = features_of(network, inputs, settings.evaluation_batch_size, label)
+    if settings.layers != DEFAULT:
+        for name in settings.layers:
             if name not in features_of_layers:
                 raise UserError(
-                    f"config, representations.layers: {source.run.model} has no '{name}'; "
+                    f"config, representations.layers: {run.model} has no '{name}'; "
                     f"choose from {', '.join(features_of_layers)}."
                 )
-        features_of_layers = {name: features_of_layers[name] for name in layers}
-    _store(source, features_of_layers, inputs, features, manifest)
-    pq.write_table(dataset.joined_index.select(INDEX_COLUMNS), index)
+        features_of_layers = {name: features_of_layers[name] for name in settings.layers}
+    _store(features_of_layers, label, inputs, features, manifest)
+    pq.write_table(images.joined_index.select(INDEX_COLUMNS), index)
 
 
 def compute_epoch_features(
     *,
-    source: RunOnDataset,
+    run: Run,
+    model_folder: Path,
     snapshots: Sequence[Path],
-    limit: int,
+    dataset: DatasetFiles,
+    settings: FeatureSettings,
     features: Path,
     index: Path,
     manifest: Path,
 ) -> None:
-    """Compute and store the head's input at several times in the training of a run.
+    """Compute and store features of one layer at several times in the training of a run.
 
     Other arguments and errors are those of `compute_features`.
 
     Args:
+        model_folder: of the pretrained model.
         snapshots: checkpoints, written by rib.training.finetune.
+        settings: with one layer.
         features: written as .safetensors: (n, d) float32 by snapshot, `snapshot1` first.
     """
-    dataset, inputs = _inputs(source, limit)
-    method = source.run.method
+    assert not isinstance(settings.layers, str)  # the rule names one
+    (layer,) = settings.layers
+    device = devices.start(settings.compute)
+    images = first_images(load_dataset(dataset, settings.view, TEST), settings.limit)
+    preprocessing = read_json(model_folder / "model.json")["preprocessing"]
+    inputs = Images(images, preprocessing, device)
+    label = f"features of {run} on {dataset.name}"
     features_of_snapshots = {}
     for number, path in enumerate(snapshots, start=1):
         name = f"snapshot{number}"
-        network = network_in_state(source.model_folder, {method: 1.0}, {method: path}, inputs)
+        network = network_in_state(model_folder, {name: 1.0}, {name: path}, inputs)
         features_of_layers = features_of(
-            network, inputs, source.evaluation_batch_size, f"features of {source}, {name}"
+            network, inputs, settings.evaluation_batch_size, f"{label}, {name}"
         )
-        features_of_snapshots[name] = features_of_layers[PRE_LOGITS]
-    _store(source, features_of_snapshots, inputs, features, manifest)
-    pq.write_table(dataset.joined_index.select(INDEX_COLUMNS), index)
-
-
-def _inputs(source: RunOnDataset, limit: int) -> tuple[PreparedDataset, Inputs]:
-    """The images of the dataset, at most `limit`, also as inputs of the network."""
-    device = devices.start(source.compute)
-    dataset = source.images(limit)
-    return dataset, Inputs.of(dataset, source.preprocessing, device)
+        features_of_snapshots[name] = features_of_layers[layer]
+    _store(features_of_snapshots, label, inputs, features, manifest)
+    pq.write_table(images.joined_index.select(INDEX_COLUMNS), index)
 
 
 def _store(
-    source: RunOnDataset,
-    features_by_name: dict[str, Tensor],
-    inputs: Inputs,
+    features_by_name: Mapping[str, Tensor],
+    label: str,
+    inputs: Images,
     features: Path,
     manifest: Path,
 ) -> None:
     """Write features (n, d) and their manifest; a UserError if one is not finite."""
     for name, tensor in features_by_name.items():
-        source.refuse_infinite(f"a feature of '{name}'", tensor)
-    safetensors.torch.save_file(features_by_name, features)
+        refuse_infinite(tensor, f"{label}: a feature of '{name}'")
+    safetensors.torch.save_file(dict(features_by_name), features)
     sizes = {name: tensor.shape[1] for name, tensor in features_by_name.items()}
     write_json(manifest, {"device": inputs.device.type, "n": len(inputs), "layers": sizes})
 
 
 @torch.inference_mode()
 def features_of(
-    model: nn.Module, inputs: Inputs, evaluation_batch_size: int, label: str
+    model: nn.Module, inputs: Images, evaluation_batch_size: int, label: str
 ) -> dict[str, Tensor]:
     """Features of all images by layer (`stage1`, ...): (n, d) float32 on the CPU.
 

@@ -14,7 +14,7 @@ from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.score import score
 from rib.evaluation.settings import LabelCheckSettings
 from rib.models import device as devices
-from rib.models.inputs import Inputs
+from rib.models.images import Images
 from rib.models.state import network_in_state
 
 MOST_IMAGES = 2000  # of each dataset
@@ -39,7 +39,7 @@ def predict_first_images(
     predictions = {}
     for files in datasets:
         dataset = first_images(load_dataset(files, settings.view, TEST), MOST_IMAGES)
-        inputs = Inputs.of(dataset, preprocessing, device)
+        inputs = Images(dataset, preprocessing, device)
         network = network_in_state(model_folder, {PRETRAINED: 1.0}, {}, inputs)
         progress = Progress(desc=files.name, total=len(dataset.labels), unit="image")
         (scores,) = score([network], inputs, dataset, settings.evaluation_batch_size, progress)

@@ -9,49 +9,59 @@ from pathlib import Path
 import safetensors.torch
 
 from rib.base.files import write_json
-from rib.config.run import PRETRAINED
+from rib.config.run import PRETRAINED, Run
 from rib.data.splits import TRAIN
 from rib.data.subsets import subset
-from rib.data.view import load_dataset, load_proxy
-from rib.evaluation.run_on_dataset import RunOnDataset
+from rib.data.view import DatasetFiles, load_dataset, load_proxy
+from rib.evaluation.finite import refuse_infinite
+from rib.evaluation.networks import RunNetworks, mixture_of_run
+from rib.evaluation.settings import FisherSettings
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.fisher import fisher_diagonal
-from rib.models.inputs import Images
+from rib.models.images import Images
 from rib.models.network import load
 
 
 def compute_fisher(
-    *, source: RunOnDataset, fisher_images: int, fisher: Path, manifest: Path, kind: str = "sampled"
+    *,
+    run: Run,
+    networks: RunNetworks,
+    dataset: DatasetFiles,
+    settings: FisherSettings,
+    fisher: Path,
+    manifest: Path,
 ) -> None:
     """Compute and store the diagonal of a run's Fisher information.
 
     Args:
-        source: the run on its target; the pretrained model on the dataset with the pretraining
+        dataset: the target of the run; of the pretrained model the dataset with the pretraining
             proxy.
-        fisher_images: maximum number of images, evenly spaced over those that it was trained on,
-            or over the proxy.
+        settings: `fisher_images` images, evenly spaced, are taken of the images that it was trained
+            on, or of the proxy.
         fisher: written as .safetensors: float32, at least 0, by parameter and in its shape.
         manifest: written as JSON: the device, and n, the number of images it was trained on, or of
             the proxy.
-        kind: `sampled` or `empirical`, see rib.models.fisher.
 
     Raises:
-        UserError: a value is not finite.
+        UserError: the run has several networks, or a value is not finite.
     """
-    device = devices.start(source.compute)
-    if source.run.method == PRETRAINED:
-        dataset = load_proxy(source.dataset, source.view)
+    mixture = mixture_of_run(run, networks.states)
+    device = devices.start(settings.compute)
+    if run.method == PRETRAINED:
+        trained_on = load_proxy(dataset, settings.view)
     else:
-        target = load_dataset(source.dataset, source.view, TRAIN)
-        dataset = subset(target, source.run.size, source.run.seed)
-    images = Images.of(dataset, source.preprocessing, device)
-    pretrained, _ = load(source.model_folder, device)
-    network = apply(pretrained, source.weights, source.checkpoints).eval()
-    diagonal = fisher_diagonal(network, images, kind, fisher_images, source.run.seed)
+        target = load_dataset(dataset, settings.view, TRAIN)
+        trained_on = subset(target, run.size, run.seed)
+    images = Images(trained_on, networks.preprocessing, device)
+    pretrained, _ = load(networks.model_folder, device)
+    network = apply(pretrained, mixture, networks.checkpoints).eval()
+    diagonal = fisher_diagonal(network, images, settings.kind, settings.fisher_images, run.seed)
     information = {}
     for (name, _), tensor in zip(network.named_parameters(), diagonal, strict=True):
         information[name] = tensor.cpu().contiguous()
-        source.refuse_infinite(f"the Fisher information of '{name}'", information[name])
+        refuse_infinite(
+            information[name], f"{run} on {dataset.name}: the Fisher information of '{name}'"
+        )
     safetensors.torch.save_file(information, fisher)
-    write_json(manifest, {"device": device.type, "n": len(dataset.labels)})
+    write_json(manifest, {"device": device.type, "n": len(trained_on.labels)})

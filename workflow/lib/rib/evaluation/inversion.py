@@ -23,14 +23,18 @@ from torch import Tensor, nn
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.base.progress import Progress, log
-from rib.config.run import PRETRAINED
-from rib.evaluation.run_on_dataset import RunOnDataset
+from rib.config.run import PRETRAINED, Run
+from rib.data.splits import TEST
+from rib.data.subsets import first_images
+from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.finite import refuse_infinite
+from rib.evaluation.networks import RunNetworks, mixture_of_run
 from rib.evaluation.settings import InversionSettings
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.inputs import Inputs, in_batches
+from rib.models.images import Images, in_batches
 from rib.models.layers import layers_of
-from rib.models.merge import Weights
+from rib.models.merge import Mixture
 from rib.models.network import load
 
 # From images (N, 3, H, W) with values 0..1 to features (N, d).
@@ -131,23 +135,22 @@ def starts(like: Tensor, start: str, mean: Sequence[float], seed: int) -> Tensor
 
 
 def _represent(
-    source: RunOnDataset, weights: Weights, layer: str, device: torch.device
+    networks: RunNetworks, mixture: Mixture, layer: str, device: torch.device
 ) -> Representation:
-    """The function that gives the features of images at a layer, by a run's network in a state.
+    """The function that gives the features of images at a layer, by a network of a mixture.
 
     It is in full precision and without fused BatchNorm, since gradients pass through the network.
-
-    Args:
-        weights: what the state is made of.
     """
-    pretrained, _ = load(source.model_folder, device)
-    network = apply(pretrained, weights, source.checkpoints).eval().requires_grad_(False)
-    return representation_of(network, source.preprocessing, layer, device)
+    pretrained, facts = load(networks.model_folder, device)
+    network = apply(pretrained, mixture, networks.checkpoints).eval().requires_grad_(False)
+    return representation_of(network, facts["preprocessing"], layer, device)
 
 
 def invert_run(
     *,
-    source: RunOnDataset,
+    run: Run,
+    networks: RunNetworks,
+    dataset: DatasetFiles,
     settings: InversionSettings,
     inverted: Path,
     index: Path,
@@ -156,6 +159,7 @@ def invert_run(
     """Invert a run's representation of a dataset's images.
 
     Args:
+        dataset: its test split where there is one, at most `settings.images` of it.
         inverted: written as .safetensors: `inverted` (n, 3, H, W) float32 in 0..1, `residual` (n,)
             (see `invert`).
         index: written as Parquet: image_id and object_id of each image.
@@ -163,18 +167,23 @@ def invert_run(
             backward passes.
 
     Raises:
-        UserError: the run is a curve, or a representation is not finite.
+        UserError: the run has several networks, or a representation is not finite.
     """
-    weights = source.weights
-    device = devices.start(source.compute)
-    dataset = source.images(settings.images)
-    pixels = Inputs.of(dataset, AS_STORED, device)[:]
-    representation = _represent(source, weights, settings.layer, device)
+    mixture = mixture_of_run(run, networks.states)
+    device = devices.start(settings.compute)
+    chosen = first_images(load_dataset(dataset, settings.view, TEST), settings.images)
+    pixels = Images(chosen, AS_STORED, device)[:]
+    representation = _represent(networks, mixture, settings.layer, device)
+    mean = networks.preprocessing["mean"]
+    images_to_start_from = starts(pixels, settings.start, mean, settings.seed)
+    label = f"inverting {run} on {dataset.name}"
+    began = time.monotonic()
+    images, residuals = _inverted_in_batches(
+        settings, representation, pixels, images_to_start_from, label
+    )
+    refuse_infinite(residuals, f"{label}: a representation")
     n = len(pixels)
     passes = n * settings.steps
-    began = time.monotonic()
-    images, residuals = _inverted_in_batches(source, settings, representation, pixels)
-    source.refuse_infinite("a representation", residuals)
     mean_residual = residuals.mean()
     log.info(
         "inverted %d images in %d passes and %.0f s: mean residual %.3f",
@@ -184,7 +193,7 @@ def invert_run(
         mean_residual,
     )
     safetensors.torch.save_file({"inverted": images, "residual": residuals}, inverted)
-    pq.write_table(dataset.joined_index.select(["image_id", "object_id"]), index)
+    pq.write_table(chosen.joined_index.select(["image_id", "object_id"]), index)
     facts = {
         "device": device.type,
         "n": n,
@@ -195,24 +204,22 @@ def invert_run(
 
 
 def _inverted_in_batches(
-    source: RunOnDataset,
     settings: InversionSettings,
     representation: Representation,
     pixels: Tensor,
+    images_to_start_from: Tensor,
+    label: str,
 ) -> tuple[Tensor, Tensor]:
     """Inversions (n, 3, H, W) of images in this shape, and residuals (n,), on the CPU.
 
     For each batch the features of its images are computed, and images with these features searched
     for (see `invert`).
     """
-    mean = source.preprocessing["mean"]
-    images_to_start_from = starts(pixels, settings.start, mean, settings.seed)
-    passes = len(pixels) * settings.steps
-    progress = Progress(desc=f"inverting {source}", total=passes, unit="pass")
+    progress = Progress(desc=label, total=len(pixels) * settings.steps, unit="pass")
     images_of_batches = []
     residuals_of_batches = []
-    for first_row in range(0, len(pixels), source.evaluation_batch_size):
-        rows = slice(first_row, first_row + source.evaluation_batch_size)
+    for first_row in range(0, len(pixels), settings.evaluation_batch_size):
+        rows = slice(first_row, first_row + settings.evaluation_batch_size)
         with torch.no_grad():
             wanted = representation(pixels[rows])
         images_of_batch, residuals_of_batch = invert(
@@ -233,7 +240,9 @@ def _inverted_in_batches(
 
 def cross_features(
     *,
-    source: RunOnDataset,
+    run: Run,
+    networks: RunNetworks,
+    dataset: DatasetFiles,
     settings: InversionSettings,
     inverted_before: Path,
     inverted_after: Path,
@@ -242,29 +251,35 @@ def cross_features(
     """Features of a pretrained and a fine-tuned network for images and both networks' inversions.
 
     Args:
+        run: the fine-tuned network.
+        dataset: as for `invert_run`.
         inverted_before: inversions of the pretrained network, written by `invert_run`.
-        inverted_after: those of the fine-tuned network.
+        inverted_after: inversions of the fine-tuned network.
         features: written as .safetensors, (n, d) each: `<network>.<images>`, with network `before`
             or `after` and images `images`, `inverted_before` or `inverted_after`; also
             `residual_before` and `residual_after` (n,).
+
+    Raises:
+        UserError: the run has several networks.
     """
-    weights_of_networks: dict[str, Weights] = {
+    mixtures: dict[str, Mixture] = {
         "before": {PRETRAINED: 1.0},
-        "after": source.weights,
+        "after": mixture_of_run(run, networks.states),
     }
-    device = devices.start(source.compute)
-    dataset = source.images(settings.images)
-    images_by_name = {"images": Inputs.of(dataset, AS_STORED, device)[:]}
+    device = devices.start(settings.compute)
+    chosen = first_images(load_dataset(dataset, settings.view, TEST), settings.images)
+    images_by_name = {"images": Images(chosen, AS_STORED, device)[:]}
     tensors = {}
     for name, path in {"before": inverted_before, "after": inverted_after}.items():
         inversion = safetensors.torch.load_file(path, device.type)
         images_by_name[f"inverted_{name}"] = inversion["inverted"]
         tensors[f"residual_{name}"] = inversion["residual"]
+    label = f"features of {run} on {dataset.name}"
     # The features of both networks for all three sets of images.
-    for network, weights in weights_of_networks.items():
-        representation = _represent(source, weights, settings.layer, device)
+    for network, mixture in mixtures.items():
+        representation = _represent(networks, mixture, settings.layer, device)
         for name, images in images_by_name.items():
             tensors[f"{network}.{name}"] = in_batches(
-                representation, images, source.evaluation_batch_size, f"features of {source}"
+                representation, images, settings.evaluation_batch_size, label
             )
     safetensors.torch.save_file(tensors, features)

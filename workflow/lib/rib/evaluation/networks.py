@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.entries import CURVE
-from rib.config.run import LOADED, PRETRAINED, Run
-from rib.evaluation.settings import MergeSettings, NetworkSettings, SnapshotState
-from rib.models.merge import Merge, Weights
+from rib.base.plugins import checked_settings, load_function
+from rib.config.forms import CURVE
+from rib.config.run import ENSEMBLE, LOADED, PRETRAINED, Run
+from rib.evaluation.settings import MergeSettings, NetworkSettings
+from rib.methods import stated_in
+from rib.models.merge import Merge, Mixture
 
-LARGEST_ROUNDING_ERROR = 1e-9  # of the sum of weights
+LARGEST_ROUNDING_ERROR = 1e-9  # of the sum of coefficients
 
 
 class NetworkState(NamedTuple):
@@ -22,7 +24,7 @@ class NetworkState(NamedTuple):
     # Of a point of a curve; of a snapshot, the share of training; else None, as the one alpha of a
     # method is in its name.
     alpha: float | None
-    weights: Weights  # of averaged methods, which add up to 1; or what an algorithm makes of them
+    mixture: Mixture  # such as {"pretrained": 0.5, "ft": 0.5}
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,18 @@ class RunNetworks:
 
     model_folder: Path  # of the pretrained model
     states: Sequence[NetworkState]
-    checkpoints: Mapping[str, Path]  # by the names that the states weigh
+    checkpoints: Mapping[str, Path]  # by key, such as `ft`
+
+    @property
+    def preprocessing(self) -> Mapping[str, Any]:
+        """Preprocessing that the model expects, such as `mean` and `std` of each channel."""
+        facts = read_json(self.model_folder / "model.json")
+        preprocessing: Mapping[str, Any] = facts["preprocessing"]
+        return preprocessing
 
 
 def network_states(
-    run: Run,
-    settings: NetworkSettings,
-    selection: Path | None,
-    fisher: Sequence[Path],
-    snapshots: Sequence[SnapshotState],
+    run: Run, settings: NetworkSettings, selection: Path | None, fisher: Sequence[Path]
 ) -> list[NetworkState]:
     """What the networks of a job are made of.
 
@@ -48,19 +53,36 @@ def network_states(
 
     Args:
         run: its method is the name of a network that is no merge.
-        selection: file of `select_weights`; None for other networks.
+        selection: file of `select_coefficients`; None for other networks.
         fisher: see `merged_states`.
-        snapshots: none for networks that are trained to the end.
     """
-    if snapshots:
+    if settings.snapshots:
+        number_of_snapshots = len(settings.parents)
         return [
-            NetworkState(run.method, snapshot.alpha, snapshot.weights) for snapshot in snapshots
+            NetworkState(run.method, number / number_of_snapshots, {name: 1.0})
+            for number, name in enumerate(settings.parents, start=1)
         ]
     if settings.merge is not None:
         return merged_states(run, settings.parents, settings.merge, fisher)
     if selection is not None:
-        return [NetworkState(run.method, None, read_json(selection)["weights"])]
+        return [NetworkState(run.method, None, read_json(selection)["coefficients"])]
     return [NetworkState(run.method, None, {run.method: 1.0})]
+
+
+def mixture_of_run(run: Run, states: Sequence[NetworkState]) -> Mixture:
+    """What the one network of a run is made of.
+
+    Raises:
+        UserError: the run is a curve or an ensemble, which has several networks.
+    """
+    if len(states) > 1:
+        raise UserError(
+            f"{run}: a curve has several networks; choose one of its end points instead."
+        )
+    mixture = states[0].mixture
+    if isinstance(mixture, Merge) and mixture.form == ENSEMBLE:
+        raise UserError(f"{run}: an ensemble has several networks; choose a method with one.")
+    return mixture
 
 
 def merged_states(
@@ -77,10 +99,15 @@ def merged_states(
         fisher: files of the parents' Fisher information, in their order, if the algorithm takes it.
 
     Raises:
-        UserError: the method's entry is wrong, or its weights don't add up to 1.
+        UserError: a setting does not fit, or the coefficients of an average don't add up to 1.
     """
     states = []
-    for method, settings in merge.settings.items():
+    file_name = Path(merge.algorithm).name
+    function = load_function(merge.algorithm, merge.form)
+    for method, unchecked_settings in merge.settings.items():
+        settings = checked_settings(
+            function, unchecked_settings, merge.algorithm, stated_in(method)
+        )
         run_of_method = str(replace(run, method=method))
         algorithm = Merge(merge.form, merge.algorithm, settings, list(parents), run_of_method)
         if merge.form in LOADED:
@@ -88,59 +115,59 @@ def merged_states(
                 algorithm = replace(algorithm, fisher=dict(zip(parents, fisher, strict=True)))
             states.append(NetworkState(method, None, algorithm))
         elif merge.form == CURVE:
-            for alpha, weights in algorithm.call(merge.form, list(parents)).items():
-                states.append(NetworkState(method, alpha, _sorted(weights)))
+            for alpha, coefficients in algorithm.call(merge.form, list(parents)).items():
+                check_coefficients(coefficients, parents, file_name)
+                states.append(NetworkState(method, alpha, _sorted(coefficients)))
         else:
-            weights = algorithm.call(merge.form, list(parents))
-            states.append(NetworkState(method, None, _sorted(weights)))
-    for state in states:
-        check_weights(state.weights, parents, Path(merge.algorithm).name)
+            coefficients = algorithm.call(merge.form, list(parents))
+            check_coefficients(coefficients, parents, file_name)
+            states.append(NetworkState(method, None, _sorted(coefficients)))
     return states
 
 
-def _sorted(weights: Mapping[str, float]) -> dict[str, float]:
-    """Weights in the order that a manifest has them, so that sums are equal to the last bit."""
-    return dict(sorted(weights.items()))
+def _sorted(coefficients: Mapping[str, float]) -> dict[str, float]:
+    """In the order that a manifest has them, so that sums are equal to the last bit."""
+    return dict(sorted(coefficients.items()))
 
 
-def check_weights(weights: Weights, parents: Sequence[str], algorithm: str) -> None:
-    """Raise a UserError unless an average is of the parents, with weights that add up to 1.
+def check_coefficients(
+    coefficients: Mapping[str, float], parents: Sequence[str], algorithm: str
+) -> None:
+    """Raise a UserError unless an average is of the parents, with coefficients that add up to 1.
 
     Args:
-        weights: such as {"pretrained": 0.5, "ft": 0.5}. What an algorithm computes later passes.
+        coefficients: such as {"pretrained": 0.5, "ft": 0.5}.
         algorithm: name of its file, for the message.
     """
-    if isinstance(weights, Merge):
-        return
-    unknown_names = weights.keys() - {PRETRAINED, *parents}
+    unknown_names = coefficients.keys() - {PRETRAINED, *parents}
     if unknown_names:
         allowed_names = ", ".join((*parents, PRETRAINED))
         raise UserError(
             f"{algorithm} weighs '{min(unknown_names)}', which is not merged; "
             f"name only {allowed_names}."
         )
-    total = sum(weights.values())
+    total = sum(coefficients.values())
     if abs(total - 1) > LARGEST_ROUNDING_ERROR:
-        raise UserError(f"{algorithm}: the weights add up to {total}, not 1; correct it.")
+        raise UserError(f"{algorithm}: the coefficients add up to {total}, not 1; correct it.")
 
 
 def states_as_json(states: Sequence[NetworkState]) -> list[dict[str, Any]]:
     """States as a manifest of rows has them.
 
-    An example is {"method": "wise_ft-alpha0.5", "alpha": None, "weights": {"pretrained": 0.5, "ft":
-    0.5}}. What an algorithm computes has its name, settings and parents as `merge`, not its file,
-    since files may come from others.
+    An example is {"method": "wise_ft-alpha0.5", "alpha": None, "coefficients": {"pretrained": 0.5,
+    "ft": 0.5}}. A merge on loading has its algorithm's name, settings and parents as `merge`, not
+    the file, since files may come from others.
     """
     entries = []
     for state in states:
         entry: dict[str, Any] = {"method": state.method, "alpha": state.alpha}
-        if isinstance(state.weights, Merge):
-            fields_of_merge = dict(vars(state.weights))
+        if isinstance(state.mixture, Merge):
+            fields_of_merge = dict(vars(state.mixture))
             del fields_of_merge["fisher"]
-            fields_of_merge["algorithm"] = Path(state.weights.algorithm).stem
+            fields_of_merge["algorithm"] = Path(state.mixture.algorithm).stem
             entry["merge"] = fields_of_merge
         else:
-            entry["weights"] = dict(state.weights)
+            entry["coefficients"] = dict(state.mixture)
         entries.append(entry)
     return entries
 
@@ -149,6 +176,11 @@ def states_from_json(entries: Sequence[Mapping[str, Any]]) -> list[NetworkState]
     """The states that `states_as_json` wrote. A `Merge` has its algorithm's name, not its file."""
     states = []
     for entry in entries:
-        weights = Merge(**entry["merge"]) if "merge" in entry else entry["weights"]
-        states.append(NetworkState(entry["method"], entry["alpha"], weights))
+        mixture: Mixture
+        if "merge" in entry:
+            mixture = Merge(**entry["merge"])
+        else:
+            # Earlier versions called coefficients weights.
+            mixture = entry["coefficients"] if "coefficients" in entry else entry["weights"]
+        states.append(NetworkState(entry["method"], entry["alpha"], mixture))
     return states

@@ -10,13 +10,13 @@ from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
 from rib.models import device as devices
 from rib.models.class_logits import class_logits, class_members, padded
-from rib.models.inputs import Inputs, slices
+from rib.models.images import Images, slices
 
 
 @torch.inference_mode()
 def score(
     models: Sequence[Callable[[Tensor], Tensor]],
-    inputs: Inputs,
+    inputs: Images,
     dataset: PreparedDataset,
     evaluation_batch_size: int,
     progress: Progress,
@@ -80,7 +80,7 @@ def _joined(scores_of_batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]
 
 def correct(
     model: nn.Module,
-    inputs: Inputs,
+    inputs: Images,
     dataset: PreparedDataset,
     evaluation_batch_size: int,
     label: str,

@@ -1,4 +1,4 @@
-"""Settings of the stages that merge weights and use the networks of runs. No torch."""
+"""Settings of the stages that use the networks of runs, one class for a stage. No torch."""
 
 from typing import Literal
 
@@ -11,42 +11,28 @@ from rib.models.settings import ComputeSettings
 class MergeSettings(Settings):
     """How an algorithm merges checkpoints into the networks of a job."""
 
-    # `merge` and `ensemble` need tensors (see rib.methods)
-    form: Literal["weights", "curve", "merge", "ensemble"]
+    # `merge` and `ensemble` need tensors, `select` held-out images (see rib.methods)
+    form: Literal["coefficients", "curve", "select", "merge", "ensemble"]
     algorithm: str  # its file
     # of the algorithm, by method: {"wise_ft-alpha0.25": {"alpha": 0.25}, ...}
     settings: dict[str, FreeSettings]
 
 
-class SelectionSettings(Settings):
-    """What a merge that is selected on held-out images depends on, besides its input files."""
-
-    algorithm: str  # file of the method's algorithm
-    settings: FreeSettings  # of the algorithm
-    parents: Texts  # keys of the checkpoints that are merged
-    view: DatasetView  # the part of the target that is used
-    evaluation_batch_size: int  # images per forward pass
-    compute: ComputeSettings
-    code: str  # digest of the source code
-
-
 class NetworkSettings(Settings):
-    """How the networks of a run are loaded and given the images of datasets."""
+    """How the networks of a run are loaded and given the images of datasets.
+
+    The selection of a merge has no other settings; other stages add theirs.
+    """
 
     parents: Texts = ()  # keys of the checkpoints that the networks are made of
     # None for checkpoints as they are, and for merges that were selected
     merge: MergeSettings | None = None
+    # whether the parents are a training's snapshots, from first to last, each a network of its own
+    snapshots: bool = False
     view: DatasetView  # the part of each dataset that is used
     evaluation_batch_size: int  # images per forward pass
     compute: ComputeSettings
     code: str  # digest of the source code
-
-
-class SnapshotState(Settings):
-    """State of a network in the course of training, which is scored like a point of a curve."""
-
-    alpha: float  # share of training
-    weights: dict[str, float]  # 1 for the snapshot
 
 
 class EvaluationSettings(NetworkSettings):
@@ -58,7 +44,6 @@ class EvaluationSettings(NetworkSettings):
     # the part of the only dataset that is scored, and the levels of all its other parts
     part: DatasetPart | None = None
     other_levels: Levels = ()
-    snapshots: tuple[SnapshotState, ...] = ()  # that are scored in place of the run's network
 
 
 class LabelCheckSettings(Settings):
@@ -76,15 +61,9 @@ class LabelCheckSettings(Settings):
 
 
 class FeatureSettings(NetworkSettings):
-    """What the features of a run depend on, besides its input files."""
+    """What the features of a run, or of its snapshots, depend on, besides its input files."""
 
     layers: Literal["default"] | Texts  # `default` for all, or names (see rib.models.layers)
-    limit: int  # maximum number of images
-
-
-class EpochFeatureSettings(NetworkSettings):
-    """What the features of a run's snapshots depend on, besides its input files."""
-
     limit: int  # maximum number of images
 
 
@@ -95,18 +74,12 @@ class FisherSettings(NetworkSettings):
     kind: Literal["sampled", "empirical"] = "sampled"  # see rib.models.fisher
 
 
-class InversionSettings(Settings):
-    """Settings of the representation inversion."""
-
-    images: int  # at most, per dataset
-    steps: int
-    layer: str
-    start: Literal["noise", "mean"]
-    lr: float  # initial learning rate, in units of the pixel range
-    seed: int
-
-
-class InversionJobSettings(NetworkSettings):
+class InversionSettings(NetworkSettings):
     """What the inversion of a run's representation depends on, besides its input files."""
 
-    inversion: InversionSettings
+    images: int  # at most, per dataset
+    steps: int  # of gradient descent
+    layer: str  # whose representation is inverted
+    start: Literal["noise", "mean"]  # images to start from
+    lr: float  # initial learning rate, in units of the pixel range
+    seed: int  # of the noise

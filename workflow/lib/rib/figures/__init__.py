@@ -5,7 +5,6 @@ import shutil
 import textwrap
 import traceback
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from rib.config.geometry import geometry_of
 from rib.config.run import ALL, PRETRAINED
 from rib.data.prepared import PreparedDataset
 from rib.jobs.messages import message_of_os_error
-from rib.statistics.fit import UNFINISHED, name_unfinished, read_table
+from rib.statistics.fit import UNDERFITTED, name_underfitted, read_table
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
 CHANGES = "PuOr_r"  # colours of gains and losses in matrices, see rib.base.appearance
@@ -38,7 +37,7 @@ CHOICES = {
     "method": ("methods", "method"),
     "target": ("targets", "target"),
 }
-LONGEST = 200  # characters of a note that names unfinished runs
+LONGEST = 200  # characters of a note that names underfitted runs
 NOTE_CHARACTERS = 15  # of a line of a note, per inch of the figure's width
 Drawn = tuple[Figure, pd.DataFrame]  # a figure and the rows it shows
 Labels = Mapping[str, str]  # by name of a model, method or dataset
@@ -48,17 +47,8 @@ Styles = Mapping[str, Style]  # by name
 Input = pd.DataFrame | PreparedDataset  # what a file of a figure is read as
 
 
-@dataclass(frozen=True)
-class FigureFiles:
-    """Where the files of a figure are written."""
-
-    png: Path
-    csv: Path  # the data shown
-    pdf: Path | None = None  # a preview has none
-
-
 def write_figures(
-    settings: FiguresSettings, files: Mapping[str, FigureFiles], log_file: Path
+    settings: FiguresSettings, files: Mapping[str, Mapping[str, Path]], log_file: Path
 ) -> None:
     """Draw figures one after the other; one that fails stops no other.
 
@@ -67,7 +57,8 @@ def write_figures(
 
     Args:
         settings: what the figures show.
-        files: where each figure is written, by its name.
+        files: where each figure is written, by its name and the files' endings, such as
+            {"cost": {"png": Path("cost.png"), "pdf": Path("cost.pdf"), "csv": Path("cost.csv")}}.
         log_file: log of the job.
 
     Raises:
@@ -97,44 +88,45 @@ def write_figures(
         )
 
 
-def _keep(drawn: Sequence[FigureFiles], folder: Path) -> None:
+def _keep(drawn: Sequence[Mapping[str, Path]], folder: Path) -> None:
     """Move the files of figures to a folder."""
     folder.mkdir(parents=True)
     for files in drawn:
-        for path in (files.png, files.csv, files.pdf):
-            if path:
-                shutil.move(path, folder / path.name)
+        for path in files.values():
+            shutil.move(path, folder / path.name)
 
 
 def write_figure(
     name: str,
     inputs: Mapping[str, str | Sequence[str]],
     settings: FigureSettings,
-    files: FigureFiles,
+    files: Mapping[str, Path],
     fit: Path | None = None,
 ) -> None:
     """Draw a figure and write its files.
 
-    The same input gives the same bytes. Methods with an unfinished run among those shown are
+    The same input gives the same bytes. Methods with an underfitted run among those shown are
     marked, and the runs are named in a note.
 
     Args:
         name: of the figure, which the function draw_<name> of its module draws.
         inputs: path or list of paths for each positional argument of this function.
         settings: what the figure shows.
-        files: where the figure is written.
+        files: where the figure is written: `png`, `pdf`, and `csv` with the data shown.
         fit: CSV file of `rib.statistics.fit.fit_table`, if the figure shows fine-tuned runs.
     """
     draw = getattr(importlib.import_module(settings.module), f"draw_{name}")
     shown_size = None if settings.every_size else settings.size
     runs = _shown_runs(fit, shown_size, settings.params)
-    unfinished_runs = runs[runs["unfinished"] == "yes"]
+    underfitted_runs = runs[runs["underfitted"] == "yes"]
     params = settings.params
     if settings.marks_runs:
-        models_and_methods = unfinished_runs[["model", "method"]].itertuples(index=False, name=None)
-        params = {**params, "unfinished": set(models_and_methods)}
-    elif not settings.finished_only:
-        params = _mark_methods(params, set(unfinished_runs["method"]))
+        models_and_methods = underfitted_runs[["model", "method"]].itertuples(
+            index=False, name=None
+        )
+        params = {**params, "underfitted": set(models_and_methods)}
+    elif not settings.without_underfitted:
+        params = _mark_methods(params, set(underfitted_runs["method"]))
     with plt.style.context(STYLE):
         tables = {}
         for argument, paths in inputs.items():
@@ -145,15 +137,14 @@ def write_figure(
         if shown_size is not None and has_other_sizes and has_runs:
             _add_below(drawn, _size_note(shown_size, settings.sizes))
             shown_rows = _with_size(shown_rows, shown_size)
-        if len(unfinished_runs):
+        if len(underfitted_runs):
             assert settings.labels is not None  # the settings of figures of runs have them
-            note = _unfinished_note(runs, settings.labels, settings.finished_only)
+            note = _underfitted_note(runs, settings.labels, settings.without_underfitted)
             _add_wrapped_below(drawn, note)
-        drawn.savefig(files.png, metadata={"Software": None})
-        if files.pdf:
-            drawn.savefig(files.pdf, metadata={"CreationDate": None})
+        drawn.savefig(files["png"], metadata={"Software": None})
+        drawn.savefig(files["pdf"], metadata={"CreationDate": None})
         plt.close(drawn)
-    write_table(files.csv, shown_rows)
+    write_table(files["csv"], shown_rows)
 
 
 def _read_input(
@@ -197,7 +188,7 @@ def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any])
             `CHOICES`.
     """
     if fit is None:
-        return pd.DataFrame(columns=["model", "method", "unfinished"])
+        return pd.DataFrame(columns=["model", "method", "underfitted"])
     runs = _of_size(read_table(fit), size)
     choices = {**settings, **settings.get("example", {})}
     for column, names_of_settings in CHOICES.items():
@@ -213,7 +204,7 @@ def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any])
 
 
 def _mark_methods(settings: Mapping[str, Any], methods: Collection[str]) -> dict[str, Any]:
-    """Settings of a figure in which the labels of some methods are marked as unfinished.
+    """Settings of a figure in which the labels of some methods are marked as underfitted.
 
     Args:
         settings: methods, as labels or styles by name; or method and method_label; or an example
@@ -235,24 +226,24 @@ def _mark_methods(settings: Mapping[str, Any], methods: Collection[str]) -> dict
 
 
 def _mark(label: str | Style) -> str | dict[str, Any]:
-    """A label, or a style with a label, that is marked as unfinished: `LoRA` becomes `LoRA †`."""
+    """A label, or a style with a label, that is marked as underfitted: `LoRA` becomes `LoRA †`."""
     if isinstance(label, str):
-        return f"{label} {UNFINISHED}"
+        return f"{label} {UNDERFITTED}"
     style = dict(label)
-    style["label"] = f"{style['label']} {UNFINISHED}"
+    style["label"] = f"{style['label']} {UNDERFITTED}"
     return style
 
 
 def label_of_run(
-    label: str, model_and_method: ModelAndMethod, unfinished: Collection[ModelAndMethod]
+    label: str, model_and_method: ModelAndMethod, underfitted: Collection[ModelAndMethod]
 ) -> str:
-    """The label of a method beside the numbers of one model, marked if a run of it is unfinished.
+    """The label of a method beside the numbers of one model, marked if a run of it is underfitted.
 
-    With ("lite0", "lora") among the unfinished ones, `LoRA` becomes `LoRA †` there and stays `LoRA`
-    beside other models.
+    With ("lite0", "lora") among the underfitted ones, `LoRA` becomes `LoRA †` there and stays
+    `LoRA` beside other models.
     """
-    if model_and_method in unfinished:
-        return f"{label} {UNFINISHED}"
+    if model_and_method in underfitted:
+        return f"{label} {UNDERFITTED}"
     return label
 
 
@@ -290,22 +281,24 @@ def _size_note(shown_size: str, sizes: Sequence[str]) -> str:
     return note
 
 
-def _unfinished_note(runs: pd.DataFrame, labels: Mapping[str, Labels], finished_only: bool) -> str:
-    """A note that names the unfinished ones of the runs.
+def _underfitted_note(
+    runs: pd.DataFrame, labels: Mapping[str, Labels], without_underfitted: bool
+) -> str:
+    """A note that names the underfitted ones of the runs.
 
     Args:
         runs: rows of `rib.statistics.fit.fit_table`.
-        labels: of models, methods and targets, see `name_unfinished`.
-        finished_only: whether the figure leaves these runs out.
+        labels: of models, methods and targets, see `name_underfitted`.
+        without_underfitted: whether the figure leaves these runs out.
     """
-    lead = f"{UNFINISHED} training unfinished"
-    if finished_only:
-        lead = "not ranked, since training is unfinished"
-    unfinished = (runs["unfinished"] == "yes").sum()
+    lead = f"{UNDERFITTED} underfitted"
+    if without_underfitted:
+        lead = "not ranked, since underfitted"
+    underfitted = (runs["underfitted"] == "yes").sum()
     names = textwrap.shorten(
-        "; ".join(name_unfinished(runs, labels)),
+        "; ".join(name_underfitted(runs, labels)),
         LONGEST,
-        placeholder=f" ... ({counted(unfinished, 'run')})",
+        placeholder=f" ... ({counted(underfitted, 'run')})",
     )
     return f"{lead}: {names}"
 

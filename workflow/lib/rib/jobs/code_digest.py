@@ -44,8 +44,15 @@ class _ParsedFile:
 
 @cache
 def _parsed(path: Path) -> _ParsedFile:
-    source = path.read_text(encoding="utf-8")
-    module = ast.parse(source)
+    """A file, read and parsed; a UserError if it is no Python, which a user's may be."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        module = ast.parse(source)
+    except SyntaxError as error:
+        place = f"{path} line {error.lineno}"
+        raise UserError(f"{place} is not valid Python ({error.msg}); correct it.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read as Python ({error}); correct it.") from error
     return _ParsedFile(source, module, list(_statements_below(module)))
 
 

@@ -168,7 +168,7 @@ def private(
 
     It is empty at first, unless the job may resume; see `job` for when it is kept. A process of a
     killed run that still runs the same job is waited for, and stale folders of other jobs (see
-    `sweep`) are removed.
+    `remove_stale_folders`) are removed.
 
     Args:
         name: name of the folder.
@@ -190,7 +190,7 @@ def private(
         for output_folder in {folder, *(path.parent for path in staged.values())}:
             output_folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / MARK, "\n".join([log_file, *outputs.values()]))
-        sweep()
+        remove_stale_folders()
         yield staged
         succeeded = True
     finally:
@@ -258,7 +258,7 @@ def _peak_memory() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def sweep() -> None:
+def remove_stale_folders() -> None:
     """Remove stale private folders of jobs.
 
     A folder is stale if its process is gone, and the same job has since finished or is running in
@@ -270,7 +270,7 @@ def sweep() -> None:
 
 
 def _stale_folders() -> set[Path]:
-    """The folders that `sweep` removes.
+    """The folders that `remove_stale_folders` removes.
 
     A folder has a file MARK with the log file and the outputs of its job, and is locked while the
     job runs.

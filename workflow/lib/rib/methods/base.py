@@ -1,17 +1,22 @@
-"""Base class of fine-tuning methods; the training loop is in rib.training.finetune."""
+"""Base class of fine-tuning methods; the training loop is in rib.training.loop."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Annotated, Literal, get_args, get_origin
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import pydantic.dataclasses
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from rib.config.ranges import misfit
-from rib.methods import BelowOne, Positive
-from rib.models.checkpoint import changed_tensors
-from rib.models.inputs import Images
+from rib.base.errors import UserError
+from rib.base.plugins import load_module, refused_settings
+from rib.methods import BelowOne, Positive, stated_in
+from rib.models.checkpoint import differing_tensors
+from rib.models.images import Images
 from rib.models.network import Classifier
 from rib.models.text import Text
 
@@ -32,21 +37,20 @@ class Task:
     fisher: Mapping[str, Tensor] | None = None
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@pydantic.dataclasses.dataclass(kw_only=True, config=ConfigDict(extra="forbid"))
 class FineTuning:
     """Defines the trained parameters, the logits and the loss.
 
-    The defaults are those of full fine-tuning. Its fields are settings. A subclass adds fields of
-    its own (see rib.methods), or has a constructor that takes these as `**common` and passes them
-    on.
+    What it does is full fine-tuning. Its fields are settings, and a subclass adds fields of its own
+    (see rib.methods). Defaults are in rib.config.settings and in methods.yaml.
     """
 
     lr: Positive  # peak learning rate
     # Keeps the BatchNorm statistics, or updates them.
-    batch_norm: Literal["frozen", "train"] = "frozen"
-    dropout: BelowOne = 0.0  # dropout probability before the network's classifier
+    batch_norm: Literal["frozen", "train"]
+    dropout: BelowOne  # dropout probability before the network's classifier
     # Probability of skipping a residual block in training (timm's stochastic depth).
-    drop_path: BelowOne = 0.0
+    drop_path: BelowOne
     # Not settings:
     # True if the error of a batch is not the mean over smaller batches that it is divided into.
     whole_batches = False
@@ -54,18 +58,20 @@ class FineTuning:
     frozen_network = False
 
     def __post_init__(self) -> None:
-        """Check the settings, and prepare what the training loop sets.
+        """Prepare what the training loop sets.
 
         Raises:
-            ValueError: a setting is not in the range that its annotation states.
+            ValueError: a setting has no effect.
         """
-        for field in fields(self):
-            # A constructor of a subclass may set its own fields later.
-            if field.name in vars(self):
-                _check_setting(field.name, field.type, getattr(self, field.name))
+        changes_mode = self.batch_norm != "frozen" or self.dropout > 0 or self.drop_path > 0
+        if self.frozen_network and changes_mode:
+            raise ValueError(
+                "the network stays in evaluation mode, without batch_norm: train, dropout or "
+                "drop_path"
+            )
         self.step = 0  # completed steps, counted by the training loop
         self.steps = 0  # of the whole training, set by the training loop
-        self.facts: dict = {}  # further entries of the manifest
+        self.facts: dict[str, Any] = {}  # further entries of the manifest
         # Tensors that change from step to step, besides the trained parameters, made in `setup`; a
         # killed training resumes with their values, which are copied into them.
         self.memory: dict[str, Tensor] = {}
@@ -74,7 +80,7 @@ class FineTuning:
         """Prepare for training; called once."""
         self.task = task
         self.model = task.model
-        self.inputs = task.target.inputs
+        self.images = task.target
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Named parameters that are trained."""
@@ -89,7 +95,7 @@ class FineTuning:
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target."""
-        return self.model(self.inputs[rows])
+        return self.model(self.images[rows])
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
         """Scalar that is minimised on a batch, for which `logits` was called before.
@@ -118,27 +124,44 @@ class FineTuning:
         """
         optimizer.step()
 
-    def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors to store in the checkpoint, in the form of rib.models.checkpoint.
 
         Args:
             pretrained: the pretrained state dict.
         """
-        return changed_tensors(pretrained, self.model.state_dict())
+        return differing_tensors(pretrained, self.model.state_dict())
 
 
-def _check_setting(name: str, annotation: object, setting: object) -> None:
-    """Raise a ValueError unless a setting is in the range that its annotation states.
+def load_algorithm(path: str | Path, settings: Mapping[str, Any], method: str) -> FineTuning:
+    """The algorithm of a module, with its settings.
+
+    It is an object of the one class that the module defines and that inherits from FineTuning.
 
     Args:
-        name: of the setting, such as `dropout`.
-        annotation: such as `BelowOne`, `Literal["frozen", "train"]`, or either as text.
-        setting: its value.
+        path: file of the module, such as `workflow/lib/rib/methods/lwf.py`.
+        settings: arguments of the class, such as {"lr": 0.001, "temperature": 2.0}.
+        method: name of the method, for messages.
+
+    Raises:
+        UserError: The module has no such class or several, or a setting is not one of the class or
+            out of its range.
     """
-    if get_origin(annotation) is Annotated:  # a range of rib.methods
-        _, name_of_range = get_args(annotation)
-        expected = misfit(name_of_range, setting)
-    else:
-        expected = misfit(str(annotation).removeprefix("typing."), setting)
-    if expected:
-        raise ValueError(f"{name} is {setting!r}; set {expected}")
+    module = load_module(path)
+    classes = [
+        attribute
+        for attribute in vars(module).values()
+        if isinstance(attribute, type)
+        and issubclass(attribute, FineTuning)
+        and attribute.__module__ == module.__name__  # not one that the module only imports
+    ]
+    if len(classes) != 1:
+        names = ", ".join(cls.__name__ for cls in classes) or "no class"
+        raise UserError(
+            f"{path} defines {names}; define exactly one class that inherits from FineTuning, or "
+            "state the form of a merge in the method's entry."
+        )
+    (algorithm_class,) = classes
+    settings_of_class = [field.name for field in dataclasses.fields(algorithm_class)]
+    with refused_settings(path, stated_in(method), settings_of_class):
+        return algorithm_class(**settings)

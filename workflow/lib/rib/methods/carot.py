@@ -14,9 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from rib.methods import NonNegative, Share, UpToOne, algorithm
+from rib.methods import NonNegative, Share, UpToOne
 from rib.methods.base import Task
 from rib.methods.flyp import TOWER, FinetuneLikeYouPretrain, contrastive_loss
 from rib.methods.lwf import divergence
@@ -29,7 +30,7 @@ WARM_UP = 0.2  # fraction of all steps in which alpha rises
 PROJECTIONS = ("attnpool.c_proj", "head.proj", "trunk.head", "trunk.head.fc")
 
 
-@algorithm
+@dataclass(kw_only=True)
 class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
     """Minimise FLYP's loss + orthogonality |W^T W - I|_F + distillation * D.
 
@@ -83,8 +84,8 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
     @torch.no_grad()
     def _teacher_similarities(self, rows: np.ndarray, captions: Tensor) -> Tensor:
         """The teacher's similarities (N, N) of images of the target and captions, tokens (N, L)."""
-        with autocast(self.inputs.device):
-            features = self.teacher.forward_features(self.inputs[rows])
+        with autocast(self.images.device):
+            features = self.teacher.forward_features(self.images[rows])
         return self.teacher_text.similarities(features, captions)
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:

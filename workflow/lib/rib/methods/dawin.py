@@ -4,7 +4,7 @@ Source: Oh et al. 2025 (arXiv 2410.03782), section 3: a network counts as exp(-H
 H of its softmax for the image, divided by the sum over networks.
 
 Deviations from the authors' code (naver-ai/dawin, dawin_rft/):
-- Weights are per image. Theirs fit a mixture of Beta distributions to the weights of a dataset and
+- Coefficients are per image. Theirs fit a mixture of Beta distributions to those of a dataset and
   merge once for each of its clusters (main_dawin.py:165-201); the form per image is there too, as
   the slow one (202-210).
 - Logits are not divided by a temperature before the entropy. Theirs are, by two constants for each
@@ -19,12 +19,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-
-# Most images of an evaluated dataset. Measured on one thread of a CPU: 13 images/s for
-# EfficientNet-Lite0 at 96 pixels (92 for the network alone), 0.3 for ViT-B/16 at 224 (1.4 alone),
-# so two hours and four days for so many. ImageNet-C's 3.75 million would take 79 hours even with
-# the former; all other datasets of the family imagenet are smaller.
-MOST_IMAGES = 100_000
 
 
 class DaWin(nn.Module):
@@ -54,37 +48,40 @@ class DaWin(nn.Module):
         """Logits (N, outputs) of images (N, 3, H, W).
 
         Those of an image are computed by the first network, whose tensors are replaced by averages
-        of all networks' tensors with the weights that the networks have for this image.
+        of all networks' tensors with the coefficients that the networks have for this image.
         """
-        weights = self.weights(images)  # (networks, N)
+        coefficients = self.coefficients(images)  # (networks, N)
         states = self._states()
         logits = []
-        for image, weights_of_image in zip(images.split(1), weights.unbind(dim=1), strict=True):
-            averaged_tensors = self._average(states, weights_of_image)
+        coefficients_of_images = coefficients.unbind(dim=1)
+        for image, coefficients_of_image in zip(
+            images.split(1), coefficients_of_images, strict=True
+        ):
+            averaged_tensors = self._average(states, coefficients_of_image)
             logits.append(functional_call(self.networks[0], averaged_tensors, (image,)))
         return torch.cat(logits)
 
     def _average(
-        self, states: Sequence[Mapping[str, Tensor]], weights_of_image: Tensor
+        self, states: Sequence[Mapping[str, Tensor]], coefficients_of_image: Tensor
     ) -> dict[str, Tensor]:
-        """Average of the networks' tensors that differ, with weights (K,) that add up to 1.
+        """Average of the networks' tensors that differ, with coefficients (K,) that add up to 1.
 
         It is computed as theta_0 + sum_k w_k (theta_k - theta_0), so that equal networks give the
         first, exactly.
         """
         first_state, *other_states = states
-        _, *other_weights = weights_of_image
+        _, *other_coefficients = coefficients_of_image
         averaged_tensors = {}
         for name in self.averaged_names:
             first_tensor = first_state[name]
             change = torch.zeros_like(first_tensor)
-            for weight, state in zip(other_weights, other_states, strict=True):
-                change = change + weight * (state[name] - first_tensor)
+            for coefficient, state in zip(other_coefficients, other_states, strict=True):
+                change = change + coefficient * (state[name] - first_tensor)
             averaged_tensors[name] = first_tensor + change
         return averaged_tensors
 
-    def weights(self, images: Tensor) -> Tensor:
-        """Weights w_k (K, N) for images (N, 3, H, W); they add up to 1 for each image.
+    def coefficients(self, images: Tensor) -> Tensor:
+        """Coefficients w_k (K, N) for images (N, 3, H, W); they add up to 1 for each image.
 
         They are exp(-H_k) / sum_j exp(-H_j), with H_k the entropy of network k's softmax.
         """

@@ -11,13 +11,14 @@ of the network. The recipe's weight decay stays, outside of the projection. The 
 """
 
 import torch
+from pydantic.dataclasses import dataclass
 
-from rib.methods import NonNegative, algorithm
+from rib.methods import NonNegative
 from rib.methods._constrained import ConstrainedFineTuning, dots, norms, ratio, scale
 from rib.methods.base import Task
 
 
-@algorithm
+@dataclass(kw_only=True)
 class DirectionalGradientProjection(ConstrainedFineTuning):
     """Give the optimiser g - omega * p in tensors with g . d < 0, g in others.
 

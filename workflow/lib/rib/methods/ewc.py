@@ -15,15 +15,16 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from rib.methods import Count, NonNegative, algorithm
+from rib.methods import Count, NonNegative
 from rib.methods.base import Task
 from rib.methods.l2_sp import L2StartingPoint, sum_of
 from rib.models.fisher import fisher_diagonal
 
 
-@algorithm
+@dataclass(kw_only=True)
 class ElasticWeightConsolidation(L2StartingPoint):
     """Minimise CE + weight / 2 * sum_i F_i (theta_i - start_i)^2.
 

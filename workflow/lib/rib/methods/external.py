@@ -8,13 +8,11 @@ from torch import Tensor, nn
 
 from rib.base.files import sha256
 from rib.base.progress import log
-from rib.methods import algorithm
 from rib.methods.base import FineTuning, Task
 from rib.models.network import OpenClipClassifier
 from rib.models.weights import read_state, with_weights
 
 
-@algorithm
 class External(FineTuning):
     """Takes a run's weights from files.
 
@@ -27,7 +25,8 @@ class External(FineTuning):
     """
 
     def __init__(self, run: str, files: Mapping[str, Sequence[int]], model: Mapping):
-        super().__init__(lr=1.0)  # any rate: nothing is trained
+        # Nothing is trained, so that these have no effect.
+        super().__init__(lr=1.0, batch_norm="frozen", dropout=0.0, drop_path=0.0)
         self.run = run
         self.files = files
         self.facts_of_model = model  # the network itself is `self.model`

@@ -1,10 +1,10 @@
 """Fisher merging: an average of the parents in which a value counts by its Fisher information.
 
 Source: Matena and Raffel 2022 (arXiv 2111.09832), section 3:
-theta_j = sum_m F_mj theta_mj / sum_m F_mj, with equal weights of the models, and the diagonal F_m
-of the Fisher information on the images that parent m was trained on. Labels are sampled from the
-model, instead of the expectation over all 1000. The authors' code also divides F_m by its norm, and
-raises that of the first model to 1e-6 (model_merging/merging.py, 63-64 and 88-89).
+theta_j = sum_m F_mj theta_mj / sum_m F_mj, with equal coefficients of the models, and the diagonal
+F_m of the Fisher information on the images that parent m was trained on. Labels are sampled from
+the model, instead of the expectation over all 1000. The authors' code also divides F_m by its norm,
+and raises that of the first model to 1e-6 (model_merging/merging.py, 63-64 and 88-89).
 """
 
 from collections.abc import Iterator, Mapping

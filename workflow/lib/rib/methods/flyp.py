@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rib.methods import algorithm
 from rib.methods.base import Task
 from rib.methods.ft_frozen_head import FrozenHead
-from rib.models.checkpoint import changed_tensors
+from rib.models.checkpoint import differing_tensors
 from rib.models.network import OpenClipClassifier
 from rib.models.text import set_zero_shot_weights
 
@@ -26,7 +25,6 @@ TOWER = "text."  # prefix of the text tower's parameters
 CAPTION_STREAM = 2  # of random numbers; epochs and replay have others
 
 
-@algorithm
 class FinetuneLikeYouPretrain(FrozenHead):
     """Minimise the contrastive loss of S_ij = s <f(x_i), g(t_j)> + b over both towers, s and b.
 
@@ -65,7 +63,7 @@ class FinetuneLikeYouPretrain(FrozenHead):
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of rows of the target, by the pretrained head."""
         # The features are kept for `error`, which is called next.
-        self.features = self.model.forward_features(self.inputs[rows])
+        self.features = self.model.forward_features(self.images[rows])
         return self.model.forward_head(self.features)
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
@@ -88,7 +86,7 @@ class FinetuneLikeYouPretrain(FrozenHead):
         templates = draws.integers(number_of_templates, size=len(rows))
         return self.text.prompts[outputs_of_images, templates]
 
-    def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The changed tensors of the image tower, and a head from the trained text tower."""
         # The head comes from the text tower, which is not stored itself. It is made in a copy, so
         # that training goes on with the pretrained one, whether or not snapshots are kept.
@@ -97,7 +95,7 @@ class FinetuneLikeYouPretrain(FrozenHead):
         state = self.model.state_dict()
         for name, tensor in head.state_dict().items():  # `weight` and `bias`
             state[f"head.{name}"] = tensor
-        return changed_tensors(pretrained, state)
+        return differing_tensors(pretrained, state)
 
 
 def contrastive_loss(similarities: Tensor, sigmoid: bool) -> Tensor:

@@ -3,11 +3,9 @@
 Source: arXiv 2410.21582, section 3.
 """
 
-from rib.methods import algorithm
 from rib.methods.base import FineTuning
 
 
-@algorithm
 class FullFineTuning(FineTuning):
     """Minimise CE(c(f(x; theta)), y) over all theta.
 

@@ -11,12 +11,10 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from rib.methods import algorithm
 from rib.methods.base import FineTuning
 from rib.models.network import head_parameters
 
 
-@algorithm
 class FrozenHead(FineTuning):
     """Minimise CE(c(W h(x; theta) + b), y) over theta.
 

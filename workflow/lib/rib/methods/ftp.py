@@ -10,16 +10,17 @@ tensors are projected, since the head is pretrained too.
 """
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from rib.methods import NonNegative, UpToOne, algorithm
+from rib.methods import NonNegative, UpToOne
 from rib.methods._constrained import ConstrainedFineTuning, dots
 from rib.methods.base import Task
 
 SMALLEST = 1e-8  # radius, from which training starts
 
 
-@algorithm
+@dataclass(kw_only=True)
 class FastTrainableProjection(ConstrainedFineTuning):
     """Step to start + min(1, radius / |d|_1) d in each row.
 

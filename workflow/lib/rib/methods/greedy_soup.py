@@ -13,13 +13,13 @@ def select(
     parents: Sequence[str],
     score: Callable[[Mapping[str, float]], float],
     *,
-    pretrained: bool = True,
+    pretrained: bool,
 ) -> dict[str, float]:
-    """Weights of the soup, such as {"ft": 0.5, "lwf": 0.5}.
+    """Coefficients of the soup, such as {"ft": 0.5, "lwf": 0.5}.
 
     Args:
         parents: names of the fine-tuned states.
-        score: gives the accuracy of weights on held-out images.
+        score: gives the accuracy of an average, by its coefficients, on held-out images.
         pretrained: whether the pretrained model is a candidate too; it is none in the source.
     """
     candidates = [PRETRAINED, *parents] if pretrained else list(parents)
@@ -37,5 +37,5 @@ def select(
 
 
 def _uniform(states: Sequence[str]) -> dict[str, float]:
-    """Equal weights of states, which add up to 1: {"ft": 0.5, "lwf": 0.5}."""
+    """Equal coefficients of states, which add up to 1: {"ft": 0.5, "lwf": 0.5}."""
     return dict.fromkeys(states, 1 / len(states))

@@ -9,13 +9,14 @@ released code of ImageNet-RIB calls this EWC (lib/regularization.py: weight 1 wi
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from rib.methods import NonNegative, algorithm
+from rib.methods import NonNegative
 from rib.methods.base import FineTuning, Task
 
 
-@algorithm
+@dataclass(kw_only=True)
 class L2StartingPoint(FineTuning):
     """Minimise CE + weight / 2 * sum_i (theta_i - start_i)^2."""
 

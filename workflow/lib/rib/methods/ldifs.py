@@ -18,9 +18,10 @@ LARGEST_STORED; the authors' code computes them in every step, with the same res
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from rib.methods import NonNegative, algorithm
+from rib.methods import NonNegative
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import pretrained_outputs
 from rib.models.layers import is_hierarchical
@@ -32,7 +33,7 @@ SMALLEST = 0.1  # norm that counts at least in feature maps, as a fraction of th
 TINY = 1e-10  # that of the authors' code, for tokens
 
 
-@algorithm
+@dataclass(kw_only=True)
 class FeatureDistance(FineTuning):
     """Minimise CE + weight * mean of (phi(x; theta) - phi(x; start))^2.
 
@@ -46,7 +47,7 @@ class FeatureDistance(FineTuning):
         """Prepare for training: compute the pretrained features, if they fit into memory."""
         super().setup(task)
         with torch.no_grad():
-            features_of_one_image = _features(task.model, task.target.inputs[slice(1)])
+            features_of_one_image = _features(task.model, task.target[slice(1)])
         max_images = LARGEST_STORED // features_of_one_image.nbytes
         self.pretrained_features = pretrained_outputs(
             _features, task, max_images, "pretrained features"
@@ -55,7 +56,7 @@ class FeatureDistance(FineTuning):
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target."""
         # The features are of the same pass, for the penalty that follows.
-        self.features, output = scaled_features(self.model, self.inputs[rows])
+        self.features, output = scaled_features(self.model, self.images[rows])
         return self.model.forward_head(output)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:

@@ -16,24 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rib.methods import Positive, algorithm
 from rib.methods.base import FineTuning, Task
 from rib.models.full_precision import without_autocast
 from rib.models.fuse_batch_norm import EXAMPLE, frozen_copy
-from rib.models.inputs import in_batches, rows_of
+from rib.models.images import in_batches, rows_of
 from rib.models.network import head_inputs, head_parameters
 
 FEATURE_BATCH = 64
 
 
-@algorithm
 class LinearProbing(FineTuning):
     """Minimise CE(c(W h(x) + b), y) over W and b, h the frozen pretrained features."""
 
     frozen_network = True  # only the head changes
-
-    def __init__(self, *, lr: Positive):
-        super().__init__(lr=lr)
 
     def setup(self, task: Task) -> None:
         """Prepare for training: without augmentation, compute the features of all images once.
@@ -43,15 +38,15 @@ class LinearProbing(FineTuning):
         """
         super().setup(task)
         self._linear_head()  # an error now if there is none
-        pretrained = frozen_copy(self.model, self.inputs[slice(EXAMPLE)])
+        pretrained = frozen_copy(self.model, self.images[slice(EXAMPLE)])
         # (n, d) of all images of the target; None if each epoch shows other images.
         self.stored_features: Tensor | None = None
-        if self.inputs.augmentation:
+        if self.images.augmentation:
             self.pretrained = pretrained
         else:
             features_of_images = partial(head_inputs, pretrained)
             self.stored_features = in_batches(
-                features_of_images, self.inputs, FEATURE_BATCH, "features"
+                features_of_images, self.images, FEATURE_BATCH, "features"
             )
 
     def _linear_head(self) -> nn.Linear | nn.Conv2d:
@@ -76,7 +71,7 @@ class LinearProbing(FineTuning):
         if self.stored_features is not None:
             return rows_of(self.stored_features, rows)
         with torch.no_grad():
-            return head_inputs(self.pretrained, self.inputs[rows])
+            return head_inputs(self.pretrained, self.images[rows])
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target, from their frozen features."""

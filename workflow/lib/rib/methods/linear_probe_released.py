@@ -12,7 +12,6 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from rib.methods import algorithm
 from rib.methods.base import FineTuning
 from rib.models.network import head_parameters
 
@@ -36,7 +35,6 @@ def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     ]
 
 
-@algorithm
 class LinearProbingReleased(FineTuning):
     """Minimise CE over the head; in a ViT over all parameters of `outside_blocks`."""
 

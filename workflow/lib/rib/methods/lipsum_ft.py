@@ -10,9 +10,10 @@ CLIP's padding, which is also the token of "!".
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from rib.methods import Count, NonNegative, algorithm
+from rib.methods import Count, NonNegative
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import MOST_STORED, pretrained_outputs
 from rib.models.network import Classifier
@@ -20,7 +21,7 @@ from rib.models.network import Classifier
 TEXT_STREAM = 3  # of random numbers; epochs, replay and captions have others
 
 
-@algorithm
+@dataclass(kw_only=True)
 class LipsumFineTuning(FineTuning):
     """Minimise CE + weight / (2 M) * sum_m (v_m(x; theta) - v_m(x; start))^2.
 
@@ -51,7 +52,7 @@ class LipsumFineTuning(FineTuning):
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target."""
         # The features are kept for `penalty`, which is called next.
-        self.features = self.model.forward_features(self.inputs[rows])
+        self.features = self.model.forward_features(self.images[rows])
         return self.model.forward_head(self.features)
 
     @torch.no_grad()

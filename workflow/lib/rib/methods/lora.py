@@ -19,12 +19,13 @@ from typing import Literal, cast
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from rib.methods import Count, Positive, algorithm
+from rib.methods import Count, Positive
 from rib.methods.base import FineTuning, Task
 from rib.methods.linear_probe_released import outside_blocks
-from rib.models.checkpoint import LORA_A, LORA_B, changed_tensors
+from rib.models.checkpoint import LORA_A, LORA_B, differing_tensors
 from rib.models.network import Classifier, head_parameters
 
 ADAPTER = "default"
@@ -39,7 +40,7 @@ TOKENS_AND_NORMS = (
 )
 
 
-@algorithm
+@dataclass(kw_only=True)
 class LowRankAdaptation(FineTuning):
     """Minimise CE over A and B of W + alpha / r * B A."""
 
@@ -98,7 +99,7 @@ class LowRankAdaptation(FineTuning):
         for layer in self.layers.values():
             _, b = _factors(layer)
             b_factors.append(b)
-        logits = self.model(self.inputs[slice(1)])
+        logits = self.model(self.images[slice(1)])
         is_reached = logits.requires_grad
         if is_reached:
             gradients = torch.autograd.grad(logits.sum(), b_factors, allow_unused=True)
@@ -121,7 +122,7 @@ class LowRankAdaptation(FineTuning):
             if id(parameter) in trained_ids
         ]
 
-    def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors to be stored: factors of each adapted layer, and others that were changed.
 
         Names are such as `blocks.0.attn.qkv.weight.lora_A`.
@@ -141,7 +142,7 @@ class LowRankAdaptation(FineTuning):
         }
         # Without the factors, which the pretrained network lacks.
         tensors_of_network = {name: tensors[name] for name in pretrained}
-        return {**factors, **changed_tensors(pretrained, tensors_of_network)}
+        return {**factors, **differing_tensors(pretrained, tensors_of_network)}
 
     def _published_name(self, name: str, pretrained: Mapping[str, Tensor]) -> str:
         """Name that a tensor of the adapted network has in the pretrained state dict.

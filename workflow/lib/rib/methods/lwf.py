@@ -17,14 +17,15 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from rib.methods import NonNegative, Positive, algorithm
+from rib.methods import NonNegative, Positive
 from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
-from rib.models.inputs import in_batches, rows_of
+from rib.models.images import in_batches, rows_of
 from rib.models.network import Classifier
 
 TEACHER_BATCH = 64
@@ -35,7 +36,7 @@ MOST_STORED = 500_000
 NetworkFunction = Callable[[Classifier, Tensor], Tensor]
 
 
-@algorithm
+@dataclass(kw_only=True)
 class LearningWithoutForgetting(FineTuning):
     """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)).
 
@@ -56,8 +57,8 @@ class LearningWithoutForgetting(FineTuning):
         teacher = self.teacher_logits(rows)
         student = logits
         if self.distil == "class":
-            teacher = class_logits(teacher, self.task.target.members)
-            student = class_logits(student, self.task.target.members)
+            teacher = class_logits(teacher, self.images.members)
+            student = class_logits(student, self.images.members)
         distilled = divergence(teacher, student, self.temperature)
         return self.weight * self.temperature**2 * distilled
 
@@ -81,13 +82,13 @@ def pretrained_outputs(
         max_stored: largest number of images whose outputs are stored.
         title: of the progress bar.
     """
-    inputs = task.target.inputs
-    if len(inputs) <= max_stored and not inputs.augmentation:
+    images = task.target
+    if len(images) <= max_stored and not images.augmentation:
         outputs_of_images = partial(_teacher_outputs, function, task.model)
-        stored_outputs = in_batches(outputs_of_images, inputs, TEACHER_BATCH, title)
+        stored_outputs = in_batches(outputs_of_images, images, TEACHER_BATCH, title)
         return partial(rows_of, stored_outputs)
     teacher = copy.deepcopy(task.model)
-    return lambda rows: _teacher_outputs(function, teacher, inputs[rows])
+    return lambda rows: _teacher_outputs(function, teacher, images[rows])
 
 
 @torch.no_grad()

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from rib.models.checkpoint import StatesToMerge
 
-FEWEST_PARENTS = 2
-
 
 def merge(states: StatesToMerge) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and the tensor of each merged parameter: (1 - t) theta_pre + t mean_i theta_i.
@@ -34,8 +32,8 @@ def merge(states: StatesToMerge) -> Iterator[tuple[str, Tensor]]:
     """
     parents = list(states.changes)
     n = len(parents)
-    if n < FEWEST_PARENTS:
-        raise ValueError(f"it merges at least {FEWEST_PARENTS} parents, but there is {n}")
+    if n < 2:
+        raise ValueError(f"it merges at least two parents, but there is {n}")
     for name in states.names:
         start = states.start[name].double()
         updates = [states.update(parent, name) for parent in parents]

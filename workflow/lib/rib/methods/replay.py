@@ -5,10 +5,11 @@ al. 2019 (arXiv 1811.11682), section 3, with the pretraining proxy as the memory
 """
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from rib.methods import NonNegative, algorithm
+from rib.methods import NonNegative
 from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
@@ -16,7 +17,7 @@ from rib.models.device import autocast
 REPLAY_STREAM = 1  # of random numbers; those of epochs have another
 
 
-@algorithm
+@dataclass(kw_only=True)
 class Replay(FineTuning):
     """Minimise CE on a batch of the target + weight * CE on as many images of the proxy.
 
@@ -38,10 +39,10 @@ class Replay(FineTuning):
         # As many random images of the proxy as the batch has, each at most once. The first row is
         # part of the seed, so that micro-batches of a step get different images.
         draws = np.random.default_rng([self.task.seed, self.step, int(rows[0]), REPLAY_STREAM])
-        number = min(len(rows), len(proxy.inputs))
-        proxy_rows = draws.choice(len(proxy.inputs), size=number, replace=False)
+        number = min(len(rows), len(proxy))
+        proxy_rows = draws.choice(len(proxy), size=number, replace=False)
         labels = proxy.labels_of(proxy_rows)  # before the forward pass, so that nothing waits
-        with autocast(proxy.inputs.device):
-            proxy_logits = self.model(proxy.inputs[proxy_rows])
+        with autocast(proxy.device):
+            proxy_logits = self.model(proxy[proxy_rows])
         scores = class_logits(proxy_logits.float(), proxy.members)
         return self.weight * F.cross_entropy(scores, labels)

@@ -16,15 +16,16 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from rib.methods import BelowOne, NonNegative, Positive, algorithm
+from rib.methods import BelowOne, NonNegative, Positive
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import divergence
 from rib.models.device import autocast
 
 
-@algorithm
+@dataclass(kw_only=True)
 class SelfDistillation(FineTuning):
     """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)).
 
@@ -37,9 +38,9 @@ class SelfDistillation(FineTuning):
     average: Literal["ema", "wma"]
     temperature: Positive  # T
     weight: NonNegative  # of the distillation
-    decay: BelowOne = 0.999  # d; only for ema
+    decay: BelowOne  # d; only for ema
     # b; only for wma: 1 weighs all steps alike, less weighs the first and the last more.
-    beta: Positive = 0.5
+    beta: Positive
 
     def setup(self, task: Task) -> None:
         """Prepare for training: the teacher is a copy of the network as it is now."""
@@ -51,8 +52,8 @@ class SelfDistillation(FineTuning):
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         """weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch."""
-        with torch.no_grad(), autocast(self.inputs.device):
-            teacher_logits = self.teacher(self.inputs[rows]).float()
+        with torch.no_grad(), autocast(self.images.device):
+            teacher_logits = self.teacher(self.images[rows]).float()
         distilled = divergence(teacher_logits, logits, self.temperature)
         # Where teacher and student are equal, as in the first step, the gradient is 0. Rounding in
         # the backward pass of log_softmax would miss that, so the penalty is multiplied by 0.

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from rib.config.run import PRETRAINED
 
 
-def weights(parents: Sequence[str], *, pretrained: bool = True) -> dict[str, float]:
-    """Equal weights of n states, such as {"pretrained": 0.5, "ft": 0.5}.
+def coefficients(parents: Sequence[str], *, pretrained: bool) -> dict[str, float]:
+    """Equal coefficients of n states, such as {"pretrained": 0.5, "ft": 0.5}.
 
     Args:
         pretrained: whether the pretrained model is one of the states, beside the parents.

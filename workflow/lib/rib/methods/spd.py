@@ -8,12 +8,13 @@ Adam. SPD is a weight decay, towards the start in place of zero. As in the autho
 """
 
 import torch
+from pydantic.dataclasses import dataclass
 
-from rib.methods import NonNegative, algorithm
+from rib.methods import NonNegative
 from rib.methods._constrained import ConstrainedFineTuning, dots, norms, ratio, scale
 
 
-@algorithm
+@dataclass(kw_only=True)
 class SelectiveProjectionDecay(ConstrainedFineTuning):
     """Step to theta' - weight * r * (theta' - start) in tensors with c < 0, to theta' in others.
 

@@ -11,34 +11,41 @@ with the first convolution (main.py, ImageNet-C).
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal, get_args
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import nn
 
-from rib.methods import algorithm
 from rib.methods.base import FineTuning, Task
 from rib.models.layers import quarters
 from rib.models.network import Classifier, head_parameters
 
-BLOCKS = ("block1", "block2", "block3", "block4", "head")
+Block = Literal["block1", "block2", "block3", "block4", "head"]
+BLOCKS = get_args(Block)
 CLIP_PROJECTION = "visual.proj"  # parameter of open_clip's ViT as a whole, registered first
 
 
-@algorithm
+@dataclass(kw_only=True)
 class SurgicalFineTuning(FineTuning):
     """Minimise CE over the parameters of some blocks."""
 
-    blocks: list[str]  # a network of fewer than four blocks lacks some
-
-    def __post_init__(self) -> None:
-        """Check the settings; a ValueError if `blocks` names what is no block."""
-        super().__post_init__()
-        self._refuse_unknown_blocks(BLOCKS)
+    blocks: Annotated[list[Block], Field(min_length=1)]
 
     def setup(self, task: Task) -> None:
-        """Prepare for training; a ValueError if the network lacks a chosen block."""
+        """Prepare for training; a ValueError if the network lacks a chosen block.
+
+        A network of fewer than four blocks lacks some.
+        """
         super().setup(task)
         self.block_of = parameter_blocks(self.model)
-        self._refuse_unknown_blocks(sorted(set(self.block_of.values())))
+        blocks_of_network = sorted(set(self.block_of.values()))
+        for block in self.blocks:
+            if block not in blocks_of_network:
+                raise ValueError(
+                    f"blocks names '{block}', which does not exist; "
+                    f"set some of {', '.join(blocks_of_network)}"
+                )
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
         """The parameters of the chosen blocks, by name."""
@@ -47,15 +54,6 @@ class SurgicalFineTuning(FineTuning):
             for name, parameter in self.model.named_parameters()
             if self.block_of[name] in self.blocks
         ]
-
-    def _refuse_unknown_blocks(self, existing_blocks: Sequence[str]) -> None:
-        """Raise a ValueError if the setting `blocks` names one that does not exist."""
-        for block in self.blocks:
-            if block not in existing_blocks:
-                raise ValueError(
-                    f"blocks names '{block}', which does not exist; "
-                    f"set some of {', '.join(existing_blocks)}"
-                )
 
 
 def parameter_blocks(model: Classifier) -> dict[str, str]:

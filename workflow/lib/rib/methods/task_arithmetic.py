@@ -1,7 +1,7 @@
 """Task arithmetic: the sum of the parents' task vectors, scaled, is added to the pretrained model.
 
 Source: Ilharco et al. 2023 (arXiv 2212.04089), section 2: theta = theta_pre + lambda sum_t tau_t,
-with the task vectors tau_t = theta_t - theta_pre. The result is an average with the weights
+with the task vectors tau_t = theta_t - theta_pre. The result is an average with the coefficients
 1 - n lambda and, n times, lambda.
 """
 
@@ -11,12 +11,9 @@ from rib.config.run import PRETRAINED
 from rib.methods import Positive
 
 
-def weights(parents: Sequence[str], *, scaling: Positive) -> dict[str, float]:
-    """Weights of the pretrained model and of each parent; `scaling` is lambda.
+def coefficients(parents: Sequence[str], *, scaling: Positive) -> dict[str, float]:
+    """Coefficients of the pretrained model and of each parent; `scaling` is lambda.
 
     For two parents and lambda 0.3: {"pretrained": 0.4, "ft, seed 1": 0.3, "ft, seed 2": 0.3}.
     """
-    weights = {PRETRAINED: 1 - len(parents) * scaling}
-    for parent in parents:
-        weights[parent] = scaling
-    return weights
+    return {PRETRAINED: 1 - len(parents) * scaling, **dict.fromkeys(parents, scaling)}

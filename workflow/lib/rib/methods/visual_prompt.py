@@ -6,45 +6,35 @@ border of p pixels of the normalised image. The released code of ImageNet-RIB us
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from rib.methods import NonNegative, Positive, algorithm
+from rib.methods import NonNegative
 from rib.methods.base import FineTuning, Task
 from rib.models.checkpoint import PROMPT
 from rib.models.padding_prompt import PaddingPrompt
 
 
-@algorithm
+@dataclass(kw_only=True)
 class VisualPrompting(FineTuning):
-    """Minimise CE(c(f(x + prompt)), y) over the prompt.
-
-    Args:
-        padding: p as a fraction of the image's side, above 0 and below 0.5.
-        init_std: standard deviation of the normal initialisation, at least 0.
-    """
+    """Minimise CE(c(f(x + prompt)), y) over the prompt."""
 
     frozen_network = True
 
-    def __init__(self, *, lr: Positive, padding: Positive, init_std: NonNegative):
-        """Raises a ValueError if a setting is out of its range; see the class."""
-        super().__init__(lr=lr)
-        if not 0 < padding < 0.5 or init_std < 0:
-            raise ValueError(
-                f"padding is {padding} and init_std {init_std}; "
-                "set between 0 and 0.5, and at least 0"
-            )
-        self.padding = padding
-        self.init_std = init_std
+    padding: Annotated[float, Field(gt=0, lt=0.5)]  # p as a fraction of the image's side
+    init_std: NonNegative  # standard deviation of the normal initialisation
 
     def setup(self, task: Task) -> None:
         """Prepare for training: make a prompt of random numbers, the same for the same seed."""
         super().setup(task)
-        side = self.inputs[slice(1)].shape[-1]
+        side = self.images[slice(1)].shape[-1]
         width = max(1, round(self.padding * side))
-        self.prompt = PaddingPrompt.of(side, width, self.inputs.device)
+        self.prompt = PaddingPrompt.of(side, width, self.images.device)
         generator = torch.Generator().manual_seed(task.seed)
         for strip in self.prompt.parameters():
             noise = torch.randn(strip.shape, generator=generator)
@@ -56,13 +46,13 @@ class VisualPrompting(FineTuning):
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, 1000) of the given rows of the target, to which the prompt is added."""
-        return self.model(self.prompt(self.inputs[rows]))
+        return self.model(self.prompt(self.images[rows]))
 
-    def state_delta(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The strips of the prompt, to be stored, as `padding_prompt.top` and so on."""
         strips = {}
         for name, strip in self.trainable():
             strips[f"{PROMPT}{name}"] = strip.detach().cpu().contiguous()
         # The network differs if it started from another method's checkpoint.
-        changes_of_network = super().state_delta(pretrained)
+        changes_of_network = super().changed_tensors(pretrained)
         return {**strips, **changes_of_network}

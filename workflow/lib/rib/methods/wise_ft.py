@@ -10,8 +10,10 @@ from rib.config.run import PRETRAINED
 from rib.methods import UpToOne
 
 
-def weights(parents: Sequence[str], *, alpha: UpToOne) -> dict[str, float]:
-    """Weight of each state: 1 - alpha for the pretrained one, alpha for the fine-tuned one.
+def coefficients(parents: Sequence[str], *, alpha: UpToOne) -> dict[str, float]:
+    """Coefficients 1 - alpha of the pretrained state and alpha of the fine-tuned one.
+
+    For alpha 0.3: {"pretrained": 0.7, "ft": 0.3}.
 
     Raises a ValueError if there is not exactly one parent, the fine-tuned state.
     """

@@ -6,10 +6,10 @@ Source: Wortsman et al. 2022 (arXiv 2109.01903), equation 1 and figure 1.
 from collections.abc import Sequence
 
 from rib.methods import Count
-from rib.methods.wise_ft import weights
+from rib.methods.wise_ft import coefficients
 
 
 def curve(parents: Sequence[str], *, steps: Count) -> dict[float, dict[str, float]]:
-    """Weights by alpha = 0, 1/steps, ..., 1, from the pretrained to the fine-tuned model."""
+    """Coefficients by alpha = 0, 1/steps, ..., 1, from the pretrained to the fine-tuned model."""
     alphas = [step / steps for step in range(steps + 1)]
-    return {alpha: weights(parents, alpha=alpha) for alpha in alphas}
+    return {alpha: coefficients(parents, alpha=alpha) for alpha in alphas}

@@ -14,6 +14,6 @@ from rib.methods.wise_ft_curve import curve
 def select(
     parents: Sequence[str], score: Callable[[Mapping[str, float]], float], *, steps: Count
 ) -> dict[str, float]:
-    """Weights of the best alpha among 0, 1/steps, ..., 1."""
-    weights_by_alpha = curve(parents, steps=steps)
-    return max(weights_by_alpha.values(), key=score)  # the first of ties
+    """Coefficients of the best alpha among 0, 1/steps, ..., 1."""
+    coefficients_by_alpha = curve(parents, steps=steps)
+    return max(coefficients_by_alpha.values(), key=score)  # the first of ties

@@ -127,7 +127,7 @@ def drawn_transforms(
     Args:
         most: largest number of transforms of an image.
         transforms: arguments by name of transform, such as {"invert": {}, "noise": {"sigma": 0.1}},
-            as in the catalogue (workflow/schemas/augmentations.schema.yaml).
+            as in the catalogue (rib.config.augmentation_entries.Transforms).
     """
     from torchvision.transforms import InterpolationMode, v2
 

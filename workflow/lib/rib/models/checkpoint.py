@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rib.base.errors import UserError
 from rib.config.run import ENSEMBLE, PRETRAINED
-from rib.models.merge import Merge, Weights
+from rib.models.merge import Merge, Mixture
 from rib.models.padding_prompt import PaddingPrompt
 
 XOR = ".xor"
@@ -35,7 +35,9 @@ STATISTICS = ("running_mean", "running_var")
 COUNTER = "num_batches_tracked"
 
 
-def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def differing_tensors(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Tensors of a state dict that differ from an earlier one, contiguous and on the CPU."""
     changed = {}
     for name, tensor in after.items():
@@ -205,26 +207,28 @@ def average(
 ) -> dict[str, Tensor]:
     """Average of model states, given as changes to a start that they have in common.
 
-    A weight of 1 gives that state exactly, and the average of equal states is exact, since the sum
-    is computed in double precision.
+    A coefficient of 1 gives that state exactly, and the average of equal states is exact, since the
+    sum is computed in double precision.
 
     Args:
         start: the pretrained state dict.
-        weighted_changes: of each state its weight, and the tensors by name that differ from the
-            start.
+        weighted_changes: of each state its coefficient, and the tensors by name that differ from
+            the start.
 
     Returns:
-        The averaged tensors by name, of those that differ from the start in a state whose weight is
-        not 0.
+        The averaged tensors by name, of those that differ from the start in a state whose
+        coefficient is not 0.
 
     Raises:
-        ValueError: The weights don't add up to 1, the start lacks a tensor, or one that isn't
-            floating-point differs.
+        ValueError: The coefficients don't add up to 1, the start lacks a tensor, or one that
+            isn't floating-point differs.
     """
-    weights = [weight for weight, _ in weighted_changes]
-    if abs(sum(weights) - 1) > 1e-9:
-        raise ValueError(f"the weights of an average must add up to 1, got {weights}")
-    contributions = [(weight, changes) for weight, changes in weighted_changes if weight != 0]
+    coefficients = [coefficient for coefficient, _ in weighted_changes]
+    if abs(sum(coefficients) - 1) > 1e-9:
+        raise ValueError(f"the coefficients of an average must add up to 1, got {coefficients}")
+    contributions = [
+        (coefficient, changes) for coefficient, changes in weighted_changes if coefficient != 0
+    ]
     changed_names: set[str] = set()
     for _, changes in contributions:
         changed_names.update(changes)
@@ -236,8 +240,8 @@ def average(
         if name not in changed_names:
             continue
         weighted_tensors = []
-        for weight, changes in contributions:
-            weighted_tensors.append((weight, changes.get(name, start_tensor)))
+        for coefficient, changes in contributions:
+            weighted_tensors.append((coefficient, changes.get(name, start_tensor)))
         averaged[name] = _average_of_tensor(name, weighted_tensors, start_tensor.dtype)
     return averaged
 
@@ -248,8 +252,8 @@ def _average_of_tensor(
     """Weighted average of one tensor over states, in double precision.
 
     Args:
-        weighted_tensors: of each state its weight and the tensor. The weights are not 0 and add up
-            to 1, which `average` has checked; some are negative if a merge extrapolates.
+        weighted_tensors: of each state its coefficient and the tensor. The coefficients are not 0
+            and add up to 1, which `average` has checked; some are negative if a merge extrapolates.
         dtype: that of the result.
 
     Raises:
@@ -259,14 +263,16 @@ def _average_of_tensor(
         # BatchNorm's number of batches so far. Evaluation does not use it, and a mean of whole
         # numbers may be none.
         return max(tensor for _, tensor in weighted_tensors)
-    is_extrapolated = any(weight < 0 for weight, _ in weighted_tensors)
+    is_extrapolated = any(coefficient < 0 for coefficient, _ in weighted_tensors)
     if name.endswith(STATISTICS) and is_extrapolated:
         # BatchNorm's means and variances of images. Extrapolated, they would be those of no images,
-        # and a variance could be negative. So only states with positive weights are averaged.
-        positively_weighted = [(max(weight, 0.0), tensor) for weight, tensor in weighted_tensors]
-        # Positive weights alone add up to more than 1.
-        sum_of_weights = sum(weight for weight, _ in positively_weighted)
-        return (_weighted_sum(positively_weighted) / sum_of_weights).to(dtype)
+        # and a variance could be negative. So only states with positive coefficients are averaged.
+        positively_weighted = [
+            (max(coefficient, 0.0), tensor) for coefficient, tensor in weighted_tensors
+        ]
+        # Positive coefficients alone add up to more than 1.
+        sum_of_coefficients = sum(coefficient for coefficient, _ in positively_weighted)
+        return (_weighted_sum(positively_weighted) / sum_of_coefficients).to(dtype)
     if dtype.is_floating_point:
         return _weighted_sum(weighted_tensors).to(dtype)
     # A tensor of integers or truth values has no average, so all states must have the same one.
@@ -277,11 +283,11 @@ def _average_of_tensor(
 
 
 def _weighted_sum(weighted_tensors: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """Sum of tensors of one shape times their weights, float64."""
+    """Sum of tensors of one shape times their coefficients, float64."""
     _, first_tensor = weighted_tensors[0]
     total = torch.zeros_like(first_tensor, dtype=torch.float64)
-    for weight, tensor in weighted_tensors:
-        total = total + weight * tensor.double()
+    for coefficient, tensor in weighted_tensors:
+        total = total + coefficient * tensor.double()
     return total
 
 
@@ -361,26 +367,26 @@ def _averaged_buffers(
     Args:
         changes: by parent, the tensors that it changed.
     """
-    weight = 1 / len(changes)
+    coefficient = 1 / len(changes)
     weighted_buffers = []
     for changes_of_parent in changes.values():
         buffers = {}
         for name in changes_of_parent:
             if name not in parameter_names:
                 buffers[name] = changes_of_parent[name]
-        weighted_buffers.append((weight, buffers))
+        weighted_buffers.append((coefficient, buffers))
     return average(start, weighted_buffers)
 
 
-def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -> nn.Module:
+def apply(model: nn.Module, mixture: Mixture, checkpoints: Mapping[str, Path]) -> nn.Module:
     """Load a fine-tuned or merged state into a network with its pretrained weights, in place.
 
     An ensemble is made of copies instead.
 
     Args:
-        weights: by method, of an average, such as {"pretrained": 0.5, "ft": 0.5}; or a merge or an
-            ensemble, which is computed here. A method without a checkpoint is the pretrained state.
-        checkpoints: files, by method.
+        mixture: coefficients of an average, such as {"pretrained": 0.5, "ft": 0.5}; or a merge or
+            an ensemble, which is computed here. A key without a checkpoint is the pretrained state.
+        checkpoints: files by key, such as {"ft": Path("checkpoint.safetensors")}.
 
     Returns:
         The network, which begins with the padding prompt if the state has one.
@@ -388,30 +394,28 @@ def apply(model: nn.Module, weights: Weights, checkpoints: Mapping[str, Path]) -
     Raises:
         UserError: A state that is merged has a padding prompt, or see Merge.call.
     """
-    if isinstance(weights, Merge):
-        if weights.form == ENSEMBLE:
-            return _ensemble(model, weights, checkpoints)
-        methods = list(weights)
+    if isinstance(mixture, Merge):
+        if mixture.form == ENSEMBLE:
+            return _ensemble(model, mixture, checkpoints)
+        keys = list(mixture)
         can_have_prompt = False
     else:
-        methods = [method for method, weight in weights.items() if weight != 0]
-        can_have_prompt = len(methods) == 1
+        keys = [key for key, coefficient in mixture.items() if coefficient != 0]
+        can_have_prompt = len(keys) == 1
     start = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     prompt_strips = {}
     changes = {}
-    for method in methods:
-        stored = _stored_tensors(checkpoints.get(method))
+    for key in keys:
+        stored = _stored_tensors(checkpoints.get(key))
         strips = _prompt_strips(stored)
         if strips and not can_have_prompt:
-            raise UserError(
-                f"'{method}' trains a padding prompt, which can't be merged with weights."
-            )
+            raise UserError(f"'{key}' trains a padding prompt, which can't be merged with weights.")
         prompt_strips.update(strips)
-        changes[method] = add_low_rank_updates(start, xor_decompress(stored, start))
-    if isinstance(weights, Merge):
-        changed = combine(model, start, changes, weights)
+        changes[key] = add_low_rank_updates(start, xor_decompress(stored, start))
+    if isinstance(mixture, Merge):
+        changed = combine(model, start, changes, mixture)
     else:
-        weighted_changes = [(weights[method], changes[method]) for method in methods]
+        weighted_changes = [(mixture[key], changes[key]) for key in keys]
         changed = average(start, weighted_changes)
     model.load_state_dict({**start, **changed}, strict=True)
     if not prompt_strips:

@@ -1,7 +1,6 @@
 """Conversion of published weights to safetensors, with a head for the family's classes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,20 +24,13 @@ FITTED = "fitted"
 ZERO_SHOT = "zero_shot"
 
 
-@dataclass(frozen=True)
-class ModelOutput:
-    """Files of a model that the other stages read."""
-
-    weights: Path  # .safetensors: the state dict
-    description: Path  # JSON, see rib.models.network.write_model
-
-
 def convert(
     *,
     archives: Sequence[Path],
     reference: DatasetFiles | None,
     settings: ConversionSettings,
-    output: ModelOutput,
+    weights: Path,
+    description: Path,
 ) -> None:
     """Write a published state dict as safetensors, with a head for the family's classes.
 
@@ -47,6 +39,8 @@ def convert(
     Args:
         archives: the file with the state dict, and those of the tokenizer.
         reference: the pretraining proxy, if a head is fitted on it.
+        weights: .safetensors file that is written: the state dict.
+        description: JSON file that is written, see rib.models.network.write_model.
 
     Raises:
         UserError: the archive is not the pinned one, lacks the state dict, or doesn't fit the
@@ -84,9 +78,9 @@ def convert(
         "num_classes": settings.num_classes,
         "head": facts_of_head,
     }
-    write_model(model.cpu(), entry, facts, output.weights, output.description)
+    write_model(model.cpu(), entry, facts, weights, description)
     side = _input_side(arguments, preprocessing)
-    _check_same_logits(model, output.weights, side, entry["name"])
+    _check_same_logits(model, weights, side, entry["name"])
 
 
 def _with_new_head(published: nn.Module, num_classes: int) -> Classifier:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from rib.base.progress import Progress
 from rib.models.class_logits import class_logits
-from rib.models.inputs import Images
+from rib.models.images import Images
 
 
 def fisher_diagonal(
@@ -28,11 +28,11 @@ def fisher_diagonal(
     generator = torch.Generator().manual_seed(seed)
     parameters = list(model.parameters())
     sums_of_squares = [torch.zeros_like(parameter) for parameter in parameters]
-    rows = _evenly_spaced_rows(len(images.inputs), max_images)
+    rows = _evenly_spaced_rows(len(images), max_images)
     batches_of_one = [slice(row, row + 1) for row in rows]
-    images.inputs.expect(batches_of_one)
+    images.expect(batches_of_one)
     for only_this_row in Progress(batches_of_one, desc="Fisher information", unit="image"):
-        logits = model(images.inputs[only_this_row]).float()
+        logits = model(images[only_this_row]).float()
         if kind == "empirical":
             scores = class_logits(logits, images.members)
             label = images.labels[only_this_row]

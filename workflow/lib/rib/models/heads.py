@@ -17,7 +17,7 @@ from rib.base.progress import Progress, log
 from rib.config.model_arguments import TOKENIZER_OPTIONS
 from rib.data.prepared import PreparedDataset
 from rib.data.subsets import held_back
-from rib.models.inputs import Inputs, in_batches
+from rib.models.images import Images, in_batches
 from rib.models.network import Classifier, head_inputs
 
 SELECT_FRACTION = 0.2  # fraction of each class's images on which the penalty is chosen
@@ -141,9 +141,9 @@ def fit_head(
         )
     classes = head.weight.shape[0]
     labels = _labels_of_outputs(reference, classes, device)
-    inputs = Inputs.of(reference, preprocessing, device)
+    images = Images(reference, preprocessing, device)
     features_of_images = partial(head_inputs, model)
-    features = in_batches(features_of_images, inputs, BATCH, "features for the head").float()
+    features = in_batches(features_of_images, images, BATCH, "features for the head").float()
     standardisation = _standardise(features)
     is_select = torch.from_numpy(held_back(reference, SELECT_FRACTION)).to(device)
     if not is_select.any():

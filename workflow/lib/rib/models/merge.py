@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from rib.base.errors import UserError
-from rib.base.plugins import load_module
+from rib.base.plugins import load_function
 
 
 @dataclass(frozen=True)
 class Merge:
     """A merge or an ensemble, computed on loading.
 
-    Iterating gives the parents, as it does for weights by method.
+    Iterating gives the parents, as it does for coefficients by checkpoint.
     """
 
     form: str  # `merge` or `ensemble` (see rib.methods)
     algorithm: str | Path  # its file
-    settings: Mapping
+    settings: Mapping  # that fit its annotations
     parents: Sequence[str]
     run: str
     # By parent, files of Fisher information, if the algorithm takes it (rib.evaluation.fisher).
@@ -31,16 +31,16 @@ class Merge:
     def call(self, function_name: str, *inputs: object) -> Any:
         """What a function of the algorithm returns for the inputs and the merge's settings.
 
-        For example `call("weights", ["ft"])` calls `weights(["ft"], alpha=0.5)` of the module
-        wise_ft.py, if the settings are {"alpha": 0.5}. An iterator of (name, tensor) is read to its
-        end, and given as a dict. What is returned depends on the function (see rib.methods).
+        For example `call("coefficients", ["ft"])` calls `coefficients(["ft"], alpha=0.5)` of the
+        module wise_ft.py, if the settings are {"alpha": 0.5}. An iterator of (name, tensor) is read
+        to its end, and given as a dict. What is returned depends on the function (see rib.methods).
 
         Raises:
             UserError: The function raises a ValueError, or a LookupError, as for a list of
                 coefficients that is too short.
         """
+        function = load_function(self.algorithm, function_name)
         try:
-            function = getattr(load_module(self.algorithm), function_name)
             output = function(*inputs, **self.settings)
             if isinstance(output, Iterator):
                 return dict(output)
@@ -51,5 +51,6 @@ class Merge:
             ) from error
 
 
-# Of a state: of averaged methods, or what an algorithm makes of them.
-Weights = Mapping[str, float] | Merge
+# What a network is made of: the coefficients of averaged checkpoints, which add up to 1, such as
+# {"pretrained": 0.5, "ft": 0.5}; or a merge.
+Mixture = Mapping[str, float] | Merge

@@ -22,9 +22,10 @@ from typing import NamedTuple
 
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, sha256, write_json
+from rib.config.fields import is_whole
+from rib.config.messages import show
 from rib.config.model_arguments import check_arguments
 from rib.config.model_names import RECORDS, Name, parse_name
-from rib.config.values import is_whole, show
 from rib.data.hub import hub_problem
 
 PACKAGES = {"timm": "timm", "open_clip": "open_clip_torch"}
@@ -58,7 +59,7 @@ class HubRepository:
 
 
 def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
-    """Facts by name, as the schema of models.yaml describes them.
+    """Facts by name, as rib.config.entries.Model has them.
 
     Those of the libraries are cached by version.
 

@@ -34,7 +34,7 @@ class ComputeSettings(Settings):
 class ConversionSettings(Settings):
     """What a converted model depends on, besides its archives and the pretraining proxy."""
 
-    entry: dict[str, JsonValue]  # facts of the model's catalogue entry (rib.config.grid)
+    entry: dict[str, JsonValue]  # facts of the model's catalogue entry (rib.config.model_facts)
     # source of the head; `pretrained`: it was trained with the network, on the family's classes
     head: Literal["published", "zero_shot", "fitted", "pretrained"]
     num_classes: int  # outputs of the network
@@ -48,7 +48,7 @@ class ConversionSettings(Settings):
 class TextSettings(Settings):
     """What a stored text tower depends on, besides its archives."""
 
-    entry: dict[str, JsonValue]  # facts of the model's catalogue entry (rib.config.grid)
+    entry: dict[str, JsonValue]  # facts of the model's catalogue entry (rib.config.model_facts)
     # the family's class names for a zero-shot head; None for ImageNet's
     class_names: Texts | None
     code: str  # digest of the source code

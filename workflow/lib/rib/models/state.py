@@ -9,34 +9,39 @@ from rib.config.run import ENSEMBLE
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.fuse_batch_norm import EXAMPLE, fuse_batch_norm
-from rib.models.inputs import Inputs
-from rib.models.merge import Merge, Weights
+from rib.models.images import Images
+from rib.models.merge import Merge, Mixture
 from rib.models.network import load
 
 
 def network_in_state(
-    folder: Path, weights: Weights, checkpoints: Mapping[str, Path], inputs: Inputs
+    folder: Path, mixture: Mixture, checkpoints: Mapping[str, Path], images: Images
 ) -> nn.Module:
-    """A network with the weights of a run, in evaluation mode, ready for the given inputs.
+    """The network of a run, in evaluation mode, ready for the given images.
 
     Args:
         folder: output of the models job, with the network and its pretrained weights.
-        weights, checkpoints: see rib.models.checkpoint.apply, also for errors.
+        mixture: what the network is made of, such as {"pretrained": 0.5, "ft": 0.5}.
+        checkpoints: files by the keys in the mixture, such as
+            {"ft": Path("checkpoint.safetensors")}; the pretrained network needs none.
+
+    Raises:
+        UserError: a merged state has a padding prompt, or an algorithm refuses its parents.
     """
-    pretrained, _ = load(folder, inputs.device)
-    model = apply(pretrained, weights, checkpoints).eval()
-    return for_inference(model, weights, inputs)
+    pretrained, _ = load(folder, images.device)
+    model = apply(pretrained, mixture, checkpoints).eval()
+    return for_inference(model, mixture, images)
 
 
-def for_inference(model: nn.Module, weights: Weights, inputs: Inputs) -> nn.Module:
-    """A network in evaluation mode, changed in place so that it scores the given inputs faster.
+def for_inference(model: nn.Module, mixture: Mixture, images: Images) -> nn.Module:
+    """A network in evaluation mode, changed in place so that it scores the given images faster.
 
     Args:
-        weights: what the network's weights were made of.
+        mixture: what the network is made of.
     """
     # The networks of an ensemble may use each other's weights.
-    is_ensemble = isinstance(weights, Merge) and weights.form == ENSEMBLE
+    is_ensemble = isinstance(mixture, Merge) and mixture.form == ENSEMBLE
     # On a GPU the gain is small, and bf16 rounds the fused weights again.
-    if inputs.device.type == "cpu" and not is_ensemble:
-        fuse_batch_norm(model, inputs[slice(EXAMPLE)])
+    if images.device.type == "cpu" and not is_ensemble:
+        fuse_batch_norm(model, images[slice(EXAMPLE)])
     return devices.compiled(model)

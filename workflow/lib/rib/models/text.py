@@ -15,7 +15,7 @@ from rib.base.files import read_json
 from rib.config.model_arguments import check_arguments
 from rib.models.device import autocast
 from rib.models.full_precision import unit_norm
-from rib.models.inputs import to_device
+from rib.models.images import to_device
 from rib.models.network import create
 
 CLASSES = 10  # classes whose prompts are encoded at once, as open_clip does

@@ -18,7 +18,9 @@ from rib.data.splits import SELECT
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset
 from rib.monitoring.event_file import EventFile
-from rib.training.finetune import ReadChanges, accuracy_of, write_history
+from rib.training.fit import accuracy_of
+from rib.training.history import write_history
+from rib.training.loop import ReadChanges
 
 TRACKERS = (EventFile,)  # classes like this one
 MONITORED_IMAGES = 200  # of each dataset, at most
@@ -54,7 +56,7 @@ def datasets_there(entries: Sequence[Mapping[str, Any]], decode_workers: int) ->
 
 @dataclass
 class Watch:
-    """Reports a training; see rib.training.finetune for what it is called with.
+    """Reports a training; see rib.training.loop for what it is called with.
 
     If anything fails here, it warns once, and the training continues.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.files import file_hash
 from rib.base.progress import log
-from rib.config.schema import read_yaml
+from rib.config.yaml_files import read_yaml
 from rib.records import provenance
 from rib.records.dvc_command import run_dvc
 from rib.records.snakemake_metadata import SnakemakeMetadata

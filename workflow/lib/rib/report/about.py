@@ -7,9 +7,12 @@ from pathlib import Path
 
 from rib.config.analysis import Analysis
 from rib.config.entries import Dataset
+from rib.config.fields import stated
 from rib.config.grid import Grid
+from rib.config.grid_as_config import as_config, resolved
 from rib.config.labels import GridLabels
 from rib.config.paths import Paths
+from rib.config.shared_sources import sharing_targets, source_groups
 from rib.report.settings import (
     DatasetDescription,
     FamilyDescription,
@@ -24,13 +27,14 @@ from rib.report.settings import (
     ShownTable,
     SweepDescription,
 )
+from rib.statistics.conditions import conditions_of
 
 
 def describe_grid(grid: Grid) -> GridDescription:
     """What pages and model cards say about the choices of a grid."""
     return GridDescription(
-        config=grid.resolved(),
-        config_file={**grid.as_config(), "catalog": grid.config["catalog"]},
+        config=resolved(grid),
+        config_file={**as_config(grid), "catalog": grid.config["catalog"]},
         family=FamilyDescription(
             title=grid.family.title,
             description=grid.family.description,
@@ -40,7 +44,7 @@ def describe_grid(grid: Grid) -> GridDescription:
         ood=list(grid.ood),
         sizes=list(grid.sizes),
         shown_size=grid.shown_size,
-        conditions=list(grid.conditions()),
+        conditions=conditions_of(grid),
         accuracy_on_target=GridLabels(grid).accuracy_on_target,
         datasets={
             name: DatasetDescription(
@@ -70,8 +74,8 @@ def describe_grid(grid: Grid) -> GridDescription:
             for name, method in grid.methods.items()
         },
         fit_threshold=grid.family.fit_threshold,
-        source_groups=grid.source_groups(),
-        sharing_targets=grid.sharing_targets(),
+        source_groups=source_groups(grid),
+        sharing_targets=sharing_targets(grid),
         sweeps=_sweeps(grid),
     )
 
@@ -81,8 +85,8 @@ def _read_dataset(dataset: Dataset) -> ReadDatasetDescription:
         label=dataset.label,
         licence=dataset.licence,
         origin=dataset.origin,
-        publishable=dataset.publishable,
-        tuning=dataset.tuning,
+        publishable=bool(dataset.publishable),
+        tuning=stated(dataset.tuning) if dataset.tuning else None,
     )
 
 
@@ -100,6 +104,7 @@ def page_settings(
     grid: Grid,
     paths: Paths,
     analyses: Mapping[str, Analysis],
+    about: GridDescription,
     code: str,
     partial: PreviewDescription | None = None,
 ) -> PageSettings:
@@ -107,6 +112,7 @@ def page_settings(
 
     Args:
         analyses: of the page, by name, in its order.
+        about: what `describe_grid` says of the grid.
         code: digest of the code that writes the page.
         partial: how far the grid is, for a preview.
     """
@@ -138,7 +144,7 @@ def page_settings(
             files[title] = [f"tables/{file}" for file in names]
     geometry = paths.first_geometry
     return PageSettings(
-        about=describe_grid(grid),
+        about=about,
         tables=tables,
         figures=figures,
         files=files,

@@ -62,7 +62,7 @@ class Answer:
     # Of networks, the one with the lowest change first.
     numbers: list[KeyNumbers] = field(default_factory=list)
     models: int = 0  # all that were fine-tuned; more than `numbers` has if they are many
-    unfinished: bool = False  # whether no run is finished, so that the numbers are of others
+    underfitted: bool = False  # whether every run is underfitted, so that the numbers are of others
     targets: int = 0
     sharing_targets: int = 0  # targets that share source images with other datasets
 
@@ -70,14 +70,14 @@ class Answer:
 def answer(tables: AnswerTables, names: AnswerNames) -> Answer:
     """Change of accuracy by the main method on the other datasets, and what belongs to it.
 
-    It is of finished runs; of all runs where none is finished.
+    It is of runs that fit their training images; of all runs where none does.
     """
     mri = tables.mri
     if mri.empty:
         return Answer()
-    rows = finished_rows(mri)
-    unfinished = rows.empty
-    if unfinished:
+    rows = fitted_rows(mri)
+    underfitted = rows.empty
+    if underfitted:
         rows = mri
     method = main_method(tables)
     if method not in set(rows["method"]):
@@ -116,7 +116,7 @@ def answer(tables: AnswerTables, names: AnswerNames) -> Answer:
         average=names.methods[average] if average is not None else "",
         numbers=numbers,
         models=len(rows_of_method),
-        unfinished=unfinished,
+        underfitted=underfitted,
         targets=0 if leak_free.empty else int(leak_free["targets"].max()),
         sharing_targets=0 if leak_free.empty else int(leak_free["sharing_targets"].max()),
     )
@@ -139,12 +139,12 @@ def main_method(tables: AnswerTables) -> str:
     return methods[0]
 
 
-def finished_rows(mri: DataFrame) -> DataFrame:
-    """Rows of mRI without an unfinished run."""
-    if "unfinished" not in mri:
+def fitted_rows(mri: DataFrame) -> DataFrame:
+    """Rows of mRI without an underfitted run."""
+    if "underfitted" not in mri:
         return mri
-    has_unfinished_run = mri["unfinished"] > 0
-    return mri[~has_unfinished_run]
+    has_underfitted_run = mri["underfitted"] > 0
+    return mri[~has_underfitted_run]
 
 
 def _average_half_way(rows: DataFrame, names: AnswerNames, method: str) -> str | None:

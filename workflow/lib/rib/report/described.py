@@ -14,8 +14,8 @@ from rib.base.errors import UserError
 from rib.config.analysis import QUESTIONS, Analysis, Form, flat
 from rib.config.grid import Grid
 from rib.config.labels import GridLabels
+from rib.config.messages import known_name
 from rib.config.paths import Paths
-from rib.config.values import known_name
 from rib.statistics.settings import metrics_of
 
 
@@ -95,7 +95,11 @@ def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
         draw = getattr(file, f"draw_{figure_name}", None)
         if draw is None:
             raise UserError(f"{of_figure}: there is no function draw_{figure_name}; add it.")
-        arguments = {*figure.inputs, *figure.params, *(["unfinished"] if figure.marks_runs else [])}
+        arguments = {
+            *figure.inputs,
+            *figure.params,
+            *(["underfitted"] if figure.marks_runs else []),
+        }
         try:
             inspect.signature(draw).bind(**dict.fromkeys(arguments))
         except TypeError as error:

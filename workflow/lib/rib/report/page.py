@@ -40,10 +40,10 @@ from rib.statistics.bootstrap import FEWEST_SEEDS
 from rib.statistics.comparison import few_objects
 from rib.statistics.fit import (
     OTHER_RATE,
-    UNFINISHED,
+    UNDERFITTED,
     mark_columns,
     name_other_rates,
-    name_unfinished,
+    name_underfitted,
     read_table,
 )
 
@@ -160,7 +160,7 @@ def write_page(
         views=views,
         bundle=vega_bundle() if views else "",
         cells=_explained_cells(cells, about) if cells else None,
-        unfinished=name_unfinished(fits, _labels_of_runs(about)),
+        underfitted=name_underfitted(fits, _labels_of_runs(about)),
         other_rates=name_other_rates(fits, _labels_of_runs(about)),
         fitted=_number_of_fitted(fits, about),
         fewest_seeds=FEWEST_SEEDS,
@@ -229,7 +229,7 @@ def _explained_cells(path: Path, about: GridDescription) -> dict[str, Any]:
 
 
 def _labels_of_runs(about: GridDescription) -> dict[str, dict[str, str]]:
-    """Labels of models, methods and targets by name, with which `name_unfinished` names runs."""
+    """Labels of models, methods and targets by name, with which `name_underfitted` names runs."""
     return {
         "models": about.labels("models"),
         "methods": about.labels("methods"),
@@ -274,7 +274,7 @@ def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescripti
     choices = read_table(selection)
     chosen_means = choices[choices["target"] == MEAN].dropna(subset=["ri"])
     chosen_means = chosen_means.rename(columns={"ri": "mri"}).reindex(columns=mri.columns)
-    chosen_means["unfinished"] = chosen_means["unfinished"].fillna(0)
+    chosen_means["underfitted"] = chosen_means["underfitted"].fillna(0)
     return pd.concat([rows_of_other_methods, chosen_means], ignore_index=True)
 
 
@@ -525,7 +525,7 @@ def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
         if entries == "methods":
             labels = {**about.labels("sweeps"), **labels}
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})
-    for column, mark in (("unfinished", UNFINISHED), ("other_rate", OTHER_RATE)):
+    for column, mark in (("underfitted", UNDERFITTED), ("other_rate", OTHER_RATE)):
         if column in table:
             marks = [f" {mark}" if number else "" for number in table[column]]
             table["method"] += marks

@@ -14,12 +14,14 @@ from typing import Any
 from rib.base.files import in_bytes, read_json
 from rib.base.progress import print_lines
 from rib.config.entries import Dataset, Model
+from rib.config.evaluation_groups import evaluation_groups
 from rib.config.grid import Grid
 from rib.config.memory import GIGA, NetworkMemory
 from rib.config.paths import Paths
 from rib.config.run import PRETRAINED, images_of
 from rib.data.folders import files_in
 from rib.records import provenance
+from rib.statistics.conditions import conditions_of
 
 HOUR = 3600
 STATED_SIDE = 224  # pixels at which throughput.csv was measured
@@ -82,8 +84,8 @@ def lines(grid: Grid, results: Path) -> list[str]:
     return [
         f"Family {grid.family.title}: {len(grid.models)} models, {len(grid.methods)} methods, "
         f"{len(grid.targets)} targets, {len(grid.seeds)} seeds, {len(grid.sizes)} sizes; "
-        f"{len(grid.datasets)} datasets in {len(grid.evaluation_groups())} evaluation groups.",
-        f"Numbers depend on: {'; '.join(grid.conditions())}.",
+        f"{len(grid.datasets)} datasets in {len(evaluation_groups(grid))} evaluation groups.",
+        f"Numbers depend on: {'; '.join(conditions_of(grid))}.",
         f"Jobs       {sum(jobs.values()):,} ({stages}), and those of downloads, merges, tables and "
         "figures",
         f"Training   {_images_and_hours(trained, TRAIN, rates)}",
@@ -146,7 +148,7 @@ def images_of_datasets(grid: Grid, results: Path) -> dict[str, int]:
         # In every geometry it has the same images.
         manifests = sorted(results.glob(f"prepare/{dataset.name}/*/manifest.json"))
         stated_images = dataset.images or dataset.about_images
-        source = dataset.sources[0]
+        source = dataset.archives[0]
         if manifests:
             counts[dataset.name] = read_json(manifests[0])["n"]
         elif stated_images:
@@ -194,8 +196,8 @@ def training_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
     for name, model in grid.models.items():
         if model.is_trained_here:
             assert model.pretrain is not None
-            images = counts.get(model.pretrain["dataset"], 0)
-            size = str(model.pretrain["size"])
+            images = counts.get(model.pretrain.dataset, 0)
+            size = str(model.pretrain.size)
             passes.append(Passes(name, _images_of_training(grid.pretraining(name), size, images)))
     used_images = _used_images(grid, counts)
     train_share = grid.split_fractions["train"] if grid.split_fractions else 1.0
@@ -310,8 +312,8 @@ def download(grid: Grid) -> int:
         if not path.is_file() and source["kind"] != "folder":
             size_of_download += _size_of_archive(path, source) or 0
     for model in grid.models.values():
-        if model.source and not Path("data/raw", model.raw, model.source["file"]).is_file():
-            size_of_download += model.source.get("size", _size_of_weights(model))
+        if model.source and not Path("data/raw", model.raw, model.archives[0]["file"]).is_file():
+            size_of_download += model.archives[0].get("size", _size_of_weights(model))
     return size_of_download
 
 
@@ -325,7 +327,7 @@ def disk_space(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
     prepared = 0
     for dataset in grid.datasets_read():
         if dataset.storage == "encoded":  # a copy of the archives
-            prepared += sum(source.get("size", 0) for source in dataset.sources)
+            prepared += sum(source.get("size", 0) for source in dataset.archives)
         elif dataset.storage == "array":  # of 3 bytes per pixel, at each size of models' images
             prepared += 3 * pixels_of_image * counts.get(dataset.name, 0)
     pretrained = 0
@@ -356,7 +358,7 @@ def _archives_of_datasets(grid: Grid) -> dict[Path, Mapping[str, Any]]:
     archives: dict[Path, Mapping[str, Any]] = {}
     for dataset in grid.datasets_read():
         files = map(Path, Paths(grid).archives(dataset))
-        archives.update(zip(files, dataset.sources, strict=True))
+        archives.update(zip(files, dataset.archives, strict=True))
     return archives
 
 
@@ -401,7 +403,7 @@ def _chosen_analyses(grid: Grid) -> list[str]:
 def _line_of_dataset(dataset: Dataset, has_been_fetched: bool) -> str:
     """Size, terms and state of its archives, which may be another dataset's."""
     facts = []
-    sizes = [source.get("size") for source in dataset.sources]
+    sizes = [source.get("size") for source in dataset.archives]
     stated_sizes = [size for size in sizes if size is not None]
     if stated_sizes:
         at_least = "" if len(stated_sizes) == len(sizes) else "at least "
@@ -420,7 +422,7 @@ def _line_of_model(model: Model) -> str:
     """Size and terms of its published weights."""
     facts = ["trained here"]
     if model.source:
-        facts = [in_bytes(model.source.get("size", _size_of_weights(model)))]
+        facts = [in_bytes(model.archives[0].get("size", _size_of_weights(model)))]
     facts.append(model.licence)
     if model.gated:
         facts.append("gated")

@@ -22,12 +22,13 @@ from rib.config.grid import Grid
 from rib.config.labels import GridLabels
 from rib.config.paths import Paths, beside
 from rib.config.run import PRETRAINED, Run
-from rib.figures import FigureFiles, write_figure
+from rib.figures import write_figure
 from rib.records import provenance
-from rib.report.about import page_settings
+from rib.report.about import describe_grid, page_settings
 from rib.report.described import analyses_of_page, described_analyses
 from rib.report.page import write_page
 from rib.report.settings import FinishedShare, PreviewDescription
+from rib.statistics.conditions import conditions_of
 from rib.statistics.inputs import Inputs
 from rib.statistics.metrics import write_metrics
 from rib.statistics.settings import grid_table_settings, metrics_of
@@ -88,7 +89,7 @@ def write_preview(grid: Grid, citation: Path) -> Path:
     }
     partial = _description(grid, runs, left_out)
     page = Path(paths.report, "index.html")
-    settings = page_settings(shown, paths, drawn, code="", partial=partial)
+    settings = page_settings(shown, paths, drawn, describe_grid(shown), code="", partial=partial)
     cells = Path(paths.report, "tables/cells.json")
     write_page(
         settings,
@@ -139,7 +140,7 @@ def _make_tables(name: str, analysis: Analysis, grid: Grid, paths: Paths) -> Non
             f"rib.analyses.{name}",
             Inputs(analysis.inputs, analysis.params),
             {file: folder / file for file in analysis.makes},
-            "; ".join(grid.conditions()),
+            "; ".join(conditions_of(grid)),
             analysis.without_fit,
         )
 
@@ -151,9 +152,9 @@ def _with_drawn_figures(
     labels = GridLabels(grid)
     figures: dict[str, Figure] = {}
     for figure_name, figure in analysis.figures.items():
-        files = FigureFiles(
-            **{ending: Path(paths.figure(figure_name, ending)) for ending in ("png", "csv", "pdf")}
-        )
+        files = {
+            ending: Path(paths.figure(figure_name, ending)) for ending in ("png", "pdf", "csv")
+        }
         settings = figure_settings(name, figure, grid, labels)
         fit = Path(paths.table("fit")) if settings.labels else None
         with _noting(figure_name, left_out):
@@ -281,7 +282,7 @@ def runs_with_other_settings(grid: Grid, runs: Iterable[Run]) -> list[str]:
             continue
         training = from_params(TrainingSettings, grid.training_of(run.method, run.target, run.size))
         present = {
-            "settings": grid.settings(run.method, run.model),
+            "settings": grid.settings_on(run.method, run.model),
             "training": to_params(training),
         }
         if any(record["cfg"][key] != value for key, value in present.items()):

@@ -1,4 +1,4 @@
-"""Generate parts of README.md and docs/ from schemas, catalogue, rules and kept tables.
+"""Generate parts of README.md and docs/ from config, catalogue, rules and kept tables.
 
 `make docs` calls it. A generated part is enclosed by `<!-- made by make docs: NAME -->` and
 `<!-- end -->`.
@@ -7,21 +7,25 @@
 import json
 import re
 import sys
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
 
 from rib.base.rounding import fit_percent, percent, points
 from rib.base.text import markdown
 from rib.config.analysis import Figure
 from rib.config.catalog import Catalog
-from rib.config.entries import MERGES, SELECT, Method
+from rib.config.config import Config, config_of
+from rib.config.entries import Method, Recipe
+from rib.config.fields import Described, stated
+from rib.config.forms import MERGES, SELECT
 from rib.config.grid import resolve_grid
 from rib.config.paths import Paths
 from rib.config.run import PRETRAINED, SEEDS, TARGETS, VARIANTS
-from rib.config.schema import load_schema, validated
 from rib.report.described import described_analyses
 from rib.statistics.bootstrap import spread
 from rib.statistics.fit import read_table
@@ -48,31 +52,62 @@ GRIDS_WITH_ALL_FIGURES: tuple[dict[str, Any], ...] = (
     {"train_subset": ["all", 20]},
     {"family": "imagenet"},
 )
+# By JSON schema's names.
+TYPES = {
+    "string": "text",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "true or false",
+    "array": "list",
+    "object": "mapping",
+}
 COSTS = ("training", "storage")  # measured against full fine-tuning
 PAGE = "write_page"  # the rule that reads the outputs of most other rules
 
 
 def config_table() -> str:
-    """Every key of config.yaml: name, default, meaning."""
+    """Every key of config.yaml: name, type, default, meaning."""
     rows = []
-    for name, schema in _config_keys().items():
-        default = json.dumps(schema["default"]).strip('"') or '""'
-        description = schema["description"].replace("|", "\\|")
-        rows.append((f"`{name}`", f"`{default}`", description))
-    return _table(("key", "default", "meaning"), rows)
+    for name, field in _config_keys().items():
+        value = field.get_default(call_default_factory=True)
+        default = json.dumps(value).strip('"') or '""'
+        description = str(field.description).replace("|", "\\|")
+        kind = _type_in_words(TypeAdapter(field.rebuild_annotation()).json_schema())
+        rows.append((f"`{name}`", kind, f"`{default}`", description))
+    return _table(("key", "type", "default", "meaning"), rows)
 
 
-def _config_keys() -> dict[str, dict[str, Any]]:
-    """Schema of each key of config.yaml; keys in a section are called `section.key`."""
-    schemas = {}
-    for name, schema in load_schema("config")["properties"].items():
-        keys_of_section = schema.get("properties")
-        if keys_of_section:
-            for key, schema_of_key in keys_of_section.items():
-                schemas[f"{name}.{key}"] = schema_of_key
+def _config_keys() -> dict[str, FieldInfo]:
+    """Each key of config.yaml; keys in a section are called `section.key`."""
+    keys = {}
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Described):
+            for key, field_of_section in section.model_fields.items():
+                keys[f"{name}.{key}"] = field_of_section
         else:
-            schemas[name] = schema
-    return schemas
+            keys[name] = field
+    return keys
+
+
+def _type_in_words(schema: Mapping[str, Any]) -> str:
+    """A type of pydantic's JSON schema in words, such as "`all`, integer or mapping"."""
+    types = list(dict.fromkeys(_types(schema)))
+    if TYPES["number"] in types and TYPES["integer"] in types:
+        types.remove(TYPES["integer"])  # which is a number
+    *first_types, last_type = types
+    return f"{', '.join(first_types)} or {last_type}" if first_types else last_type
+
+
+def _types(schema: Mapping[str, Any]) -> Iterator[str]:
+    for alternative in schema.get("anyOf", ()):
+        yield from _types(alternative)
+    if "const" in schema:
+        yield f"`{schema['const']}`"
+    elif "enum" in schema:
+        yield from (f"`{choice}`" for choice in schema["enum"])
+    elif "type" in schema:
+        yield TYPES[schema["type"]]
 
 
 def figure_list(catalog: Catalog) -> str:
@@ -88,7 +123,7 @@ def described_figures(catalog: Catalog) -> dict[str, tuple[str, Figure]]:
     """The analysis of each figure and what it declares, by the name of the figure."""
     figures: dict[str, tuple[str, Figure]] = {}
     for choices in GRIDS_WITH_ALL_FIGURES:
-        grid = resolve_grid(validated(choices, "config", "config"), catalog)
+        grid = resolve_grid(config_of(choices, "config"), catalog)
         for name, analysis in described_analyses(grid, Paths(grid), "all").items():
             for figure_name, figure in analysis.figures.items():
                 figures.setdefault(figure_name, (name, figure))
@@ -129,7 +164,8 @@ def _needs(method: Method) -> list[str]:
 def _costs(method: Method) -> list[str]:
     """Measured costs of a method, in the order of `COSTS`; empty for those not measured."""
     not_measured = "0" if method.form in MERGES else ""
-    return [str(method.cost.get(cost, not_measured)) for cost in COSTS]
+    costs = stated(method.cost)
+    return [str(costs.get(cost, not_measured)) for cost in COSTS]
 
 
 def comparison() -> str:
@@ -160,14 +196,13 @@ def _with_interval(value: float, low: float, high: float) -> str:
 
 
 def recipe_table(catalog: Catalog) -> str:
-    """Recipes: name, label, what differs from the schema's defaults, and source."""
-    schemas = load_schema("recipes")["additionalProperties"]["properties"]
+    """Recipes: name, label, what differs from the defaults, and source."""
     rows = []
     for name, recipe in catalog.recipes.items():
         settings = [
             f"{key} {setting}"
             for key, setting in recipe.training.items()
-            if setting != schemas[key].get("default")
+            if setting != Recipe.model_fields[key].get_default(call_default_factory=True)
         ]
         row = (
             f"`{name}`",

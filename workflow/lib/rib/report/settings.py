@@ -69,7 +69,7 @@ class MethodDescription(Settings):
     label: str
     settings: dict[str, Any]
     source: str  # publication
-    can_fit: bool  # whether a run that doesn't fit its training images is unfinished
+    can_fit: bool  # whether a run that doesn't fit its training images is underfitted
     reference: str  # whether the reference dataset is trained on: `no`, or how
 
 
@@ -112,9 +112,13 @@ class GridDescription(Settings):
         return {name: entry.label for name, entry in getattr(self, entries).items()}
 
 
-class CardDescription(Settings):
-    """What a model card says about the choices of a run."""
+class ExportSettings(NetworkSettings):
+    """What an export and its model card depend on, besides their input files."""
 
+    published: FreeSettings  # `weights` of the model's entry
+    label_names: list[str] | None  # of the network's outputs; None for ImageNet's
+    metrics: GridTableSettings  # how accuracies and RI of the card are computed
+    tables: Texts  # names of the tables that are computed
     family: FamilyDescription
     ood: list[str]  # names of the out-of-distribution datasets
     datasets: dict[str, DatasetDescription]  # evaluated ones
@@ -125,16 +129,6 @@ class CardDescription(Settings):
     reference: str | None  # name of the reference dataset
     confidence: float  # coverage of intervals, 0 to 1
     training: dict[str, dict[str, Any]]  # how the run and its parents are trained, by method
-
-
-class ExportSettings(NetworkSettings):
-    """What an export depends on, besides its input files."""
-
-    published: FreeSettings | None  # `weights` of the model's entry
-    label_names: list[str] | None  # of the network's outputs; None for ImageNet's
-    metrics: GridTableSettings  # how accuracies and RI of the card are computed
-    tables: Texts  # names of the tables that are computed
-    card: CardDescription
 
 
 class FinishedShare(Settings):

@@ -19,7 +19,7 @@ from rib.base.appearance import GAIN, INK, LOSS, MRI_LABEL, PAGE_INK, PALE, SHAR
 from rib.base.rounding import fit_percent, percent, points
 from rib.config.run import NO_TARGET, PRETRAINED
 from rib.report.settings import Entries, GridDescription, Look
-from rib.statistics.fit import UNFINISHED
+from rib.statistics.fit import UNDERFITTED
 
 MEAN = MRI_LABEL  # in place of a target
 RUN = ["model", "method", "target"]
@@ -113,7 +113,7 @@ def page_views(
 def _changes(ri: DataFrame, means: DataFrame) -> DataFrame:
     """RI of each model, method and target, averaged over seeds, followed by the means over targets.
 
-    Columns: model, method, target, ri, ci_low, ci_high, fit, unfinished. A mean of several seeds
+    Columns: model, method, target, ri, ci_low, ci_high, fit, underfitted. A mean of several seeds
     has no interval.
 
     Args:
@@ -125,7 +125,7 @@ def _changes(ri: DataFrame, means: DataFrame) -> DataFrame:
         ci_low=ri["ci_low"].where(~is_one_of_several),
         ci_high=ri["ci_high"].where(~is_one_of_several),
     )
-    numbers = ["ri", "ci_low", "ci_high", "fit", "unfinished"]
+    numbers = ["ri", "ci_low", "ci_high", "fit", "underfitted"]
     changes_by_target = _means(ri, numbers, by=RUN)
     return pd.concat([changes_by_target, means[[*RUN, *numbers]]], ignore_index=True)
 
@@ -327,7 +327,7 @@ def _tradeoff(
 def _channels_of_points(
     table: DataFrame, about: GridDescription, looks: Mapping[str, Look]
 ) -> dict[str, Any]:
-    """How the points of the trade-off look: colour and shape by method, hollow if unfinished.
+    """How the points of the trade-off look: colour and shape by method, hollow if underfitted.
 
     A hover shows their numbers.
 
@@ -356,7 +356,7 @@ def _channels_of_points(
         "color": alt.Color("method:N", scale=colour_scale, title=None, legend=legend),
         "fill": alt.Fill("method:N", scale=colour_scale, title=None, legend=legend),
         "shape": alt.Shape("method:N", scale=shape_scale, title=None, legend=legend),
-        "fillOpacity": alt.condition("datum.unfinished > 0", alt.value(0), alt.value(0.85)),
+        "fillOpacity": alt.condition("datum.underfitted > 0", alt.value(0), alt.value(0.85)),
         "tooltip": tips,
     }
 
@@ -408,7 +408,7 @@ def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -
     table = changes.merge(accuracies, on=RUN)
     pretrained = means.drop_duplicates("model")[["model", "on_target_before"]]
     pretrained = pretrained.set_axis(["model", "on_target"], axis=1)
-    pretrained = pretrained.assign(method=PRETRAINED, target=MEAN, ri=0.0, unfinished=0)
+    pretrained = pretrained.assign(method=PRETRAINED, target=MEAN, ri=0.0, underfitted=0)
     table = pd.concat([table, pretrained], ignore_index=True)
     return table.assign(
         on=_numbers_with_intervals(table, on_target, percent),
@@ -461,8 +461,8 @@ def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict[str, Any]:
         text = points(cell["ri"])
         if cell["target"] in about.sharing_targets:
             text += SHARED
-        if cell["unfinished"] > 0:
-            text += UNFINISHED
+        if cell["underfitted"] > 0:
+            text += UNDERFITTED
         texts.append(text)
     intervals = _intervals(changes, ["ci_low", "ci_high"], points)
     fits = changes["fit"].map(fit_percent)

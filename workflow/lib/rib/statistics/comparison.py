@@ -24,7 +24,7 @@ observed absolute difference, counting the observed one (Phipson and Smyth 2010,
 
 Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table
 with the same model and size: all pairs, including those with the pretrained model, and in
-comparisons_ri all targets. A method with an unfinished run (`rib.statistics.fit`) of a model and
+comparisons_ri all targets. A method with an underfitted run (`rib.statistics.fit`) of a model and
 size has no test and no rank there, since that would compare how far training got; its mRI and RI
 are in mri.csv and seeds_ri.csv.
 
@@ -156,7 +156,7 @@ def effects_of(
     ood: Mapping[ScoredState, Ood],
     contributions: Mapping[ScoredState, np.ndarray],
     size: str,
-    unfinished: Collection[Hashable] = (),
+    underfitted: Collection[Hashable] = (),
 ) -> Effects:
     """Collect the effects of methods, from runs with the same training subset.
 
@@ -164,7 +164,7 @@ def effects_of(
         ood: accuracies of one model's runs.
         contributions: of each object to the RI of a run, (objects,) percentage points.
         size: of the training subset.
-        unfinished: methods that are not tested.
+        underfitted: methods that are not tested.
     """
     states = [state for state in ood if state.run.size == size]
     names = sorted({state.run.method for state in states})
@@ -202,7 +202,7 @@ def effects_of(
         columns=columns,
         values=array_of_runs(ri_of_states),
         contributions=np.concatenate([contributions_by_target, mean_contributions], axis=1),
-        untested=set(itertools.product(unfinished, columns)),
+        untested=set(itertools.product(underfitted, columns)),
         with_one_run=set(itertools.product(single_seed, columns)),
     )
 
@@ -630,17 +630,17 @@ def comparison_tables(
 
     Args:
         counts: file with the right answers of all runs, see `write_counts`.
-        fit: CSV file of `fit_table`, which says what is unfinished.
+        fit: CSV file of `fit_table`, which says what is underfitted.
         ri: how RI and its intervals are computed.
         compare_to: the method, or the pretrained model, that differences in the ranking are from.
         draws: number of random sign flips, where there are too many for all.
     """
     runs = read_table(fit)
-    unfinished = runs[runs["unfinished"] == "yes"]
+    underfitted = runs[runs["underfitted"] == "yes"]
     tables_of_models_and_sizes = []
     for counts_of_model in read_counts(counts):
         plain = counts_of_model.without_curves()
-        tables_of_models_and_sizes += _tables_of_model(plain, unfinished, ri, compare_to, draws)
+        tables_of_models_and_sizes += _tables_of_model(plain, underfitted, ri, compare_to, draws)
     tables_of_grid = {}
     for name, columns in COLUMNS.items():
         tables_with_rows = [
@@ -657,13 +657,13 @@ def comparison_tables(
 
 
 def _tables_of_model(
-    counts: Counts, unfinished: pd.DataFrame, ri: RIStatistics, compare_to: str, draws: int
+    counts: Counts, underfitted: pd.DataFrame, ri: RIStatistics, compare_to: str, draws: int
 ) -> list[dict[str, pd.DataFrame]]:
     """The tables of each size of one model, by name, see `tables_of`.
 
     Args:
         counts: of the model's runs, without curves.
-        unfinished: model, method and size of unfinished runs of any model.
+        underfitted: model, method and size of underfitted runs of any model.
         ri, compare_to, draws: as for `comparison_tables`.
     """
     ood_datasets = ri.ood_datasets
@@ -677,9 +677,9 @@ def _tables_of_model(
     model = counts.states[0].run.model
     tables_of_sizes = []
     for size in sorted({state.run.size for state in ood}):
-        is_of_size = (unfinished["model"] == model) & (unfinished["size"] == size)
-        unfinished_methods = set(unfinished.loc[is_of_size, "method"])
-        effects = effects_of(ood, contributions, size, unfinished_methods)
+        is_of_size = (underfitted["model"] == model) & (underfitted["size"] == size)
+        underfitted_methods = set(underfitted.loc[is_of_size, "method"])
+        effects = effects_of(ood, contributions, size, underfitted_methods)
         tables = tables_of(effects, ri.confidence, draws, ri.seed, compare_to)
         tables = _with_objects(tables, counts, effects, ood_datasets, source_groups)
         tables_of_sizes.append(

@@ -1,6 +1,6 @@
 """Fit: accuracy of fine-tuned runs on the images that they were trained on. No torch.
 
-A run is unfinished if it was trained with a method that can fit its training images but its fit is
+A run is underfitted if it was trained with a method that can fit its training images but its fit is
 below the family's threshold, or if it merges the weights of such a run. Its RI describes how far
 training got, not what the method does.
 
@@ -16,9 +16,9 @@ import pandas as pd
 from rib.config.run import ALL, MEAN, PRETRAINED, RUN_COLUMNS, Run, parent_of
 from rib.statistics.settings import FitRule
 
-UNFINISHED = "†"  # mark in tables and figures
+UNDERFITTED = "†"  # mark in tables and figures
 OTHER_RATE = "§"  # mark in tables of a rate that was not chosen for the network
-FIT_COLUMNS = ["fit", "unfinished"]
+FIT_COLUMNS = ["fit", "underfitted"]
 
 
 def fit_table(
@@ -26,15 +26,16 @@ def fit_table(
     accuracy: pd.DataFrame,
     rule: FitRule,
 ) -> pd.DataFrame:
-    """One row per fine-tuned run: its columns, fit (percent), unfinished (yes or no).
+    """One row per fine-tuned run: its columns, fit (percent), underfitted (yes or no).
 
     The fit is accuracy on the images that the run was trained on. If the rule names methods whose
     learning rate was not chosen for a model, the column other_rate is yes for their runs, and no
     for others; otherwise there is no such column.
 
     Args:
-        fits: fit (0 to 1) of the checkpoints that make up each run's weights, by key (see
-            rib.config.run.parent_of).
+        fits: by run, the fit (0 to 1) of each checkpoint that makes up its weights, such as
+            {"ft, seed 0": 0.99, "ft, seed 1": 0.98} of a merge of two seeds. For the names of
+            checkpoints see rib.config.run.parent_of.
         accuracy: accuracies of runs on datasets, see rib.statistics.tables.accuracy_table. The fit
             of a merge is its accuracy on its target if its parents were trained on all of that, and
             NaN otherwise.
@@ -52,8 +53,8 @@ def fit_table(
             fit = 100 * fit_of_checkpoint[run.method]
         elif rule.whole_targets and run.size == ALL:
             fit = accuracy_on_target.get(run_values)
-        is_unfinished = _is_below_threshold(fit_of_checkpoint, rule)
-        lines.append((*run_values, fit, "yes" if is_unfinished else "no"))
+        is_underfitted = _is_below_threshold(fit_of_checkpoint, rule)
+        lines.append((*run_values, fit, "yes" if is_underfitted else "no"))
     table = pd.DataFrame(lines, columns=[*RUN_COLUMNS, *FIT_COLUMNS]).astype({"fit": float})
     if rule.other_rates:
         other_rates = []
@@ -85,12 +86,12 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """A table with the columns fit and unfinished of the runs that each of its rows covers.
+    """A table with the columns fit and underfitted of the runs that each of its rows covers.
 
-    They are the mean fit and the number of unfinished runs; if the runs have the column other_rate,
-    the number of those with such a rate is added, too. A row covers the runs that agree with
-    it in the run columns that the table has: without target and seed, those of all targets and
-    seeds. `rib.statistics.writing.with_fit` has the details.
+    They are the mean fit and the number of underfitted runs; if the runs have the column
+    other_rate, the number of runs with such a rate is added, too. A row covers the runs that agree
+    with it in the run columns that the table has: without target and seed, those of all targets
+    and seeds. `rib.statistics.writing.with_fit` has the details.
 
     Args:
         table: some of the run columns, or `chosen` in place of method.
@@ -115,8 +116,8 @@ def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def mark_columns(table: pd.DataFrame) -> list[str]:
-    """Columns of a table that say which runs are marked: `unfinished` and perhaps `other_rate`."""
-    return [column for column in ("unfinished", "other_rate") if column in table]
+    """Columns of a table that say which runs are marked: `underfitted` and perhaps `other_rate`."""
+    return [column for column in ("underfitted", "other_rate") if column in table]
 
 
 def name_other_rates(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -137,8 +138,8 @@ def name_other_rates(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]
     return texts
 
 
-def name_unfinished(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Name unfinished runs, one text for each model and method.
+def name_underfitted(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Name underfitted runs, one text for each model and method.
 
     An example is `Lite0, full fine-tuning on Noto, Twemoji`.
 
@@ -148,9 +149,9 @@ def name_unfinished(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]])
     """
     name_sizes = set(runs["size"]) != {ALL}
     name_seeds = runs["seed"].nunique() > 1
-    unfinished = runs[runs["unfinished"] == "yes"]
+    underfitted = runs[runs["underfitted"] == "yes"]
     texts = []
-    for _, runs_of_method in unfinished.groupby(["model", "method"], sort=False):
+    for _, runs_of_method in underfitted.groupby(["model", "method"], sort=False):
         targets = []
         for run in runs_of_method.to_dict("records"):
             target = labels["targets"][run["target"]]

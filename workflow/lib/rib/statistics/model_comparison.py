@@ -2,7 +2,7 @@
 
 All models are scored on the same images and share the draws of objects, so differences are paired.
 Intervals and tests are those of `rib.statistics.comparison`; Holm's correction is over all tests of
-a method and size, pairs times measures. A model with an unfinished run of the method has no ranks,
+a method and size, pairs times measures. A model with an underfitted run of the method has no ranks,
 and no tests of mRI and of accuracy after fine-tuning.
 """
 
@@ -73,7 +73,7 @@ def effects_of(
     models: Iterable[Counts],
     methods: Collection[tuple[str, str]],
     weights: np.ndarray,
-    unfinished: Iterable[tuple[str, str, str]],
+    underfitted: Iterable[tuple[str, str, str]],
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
 ) -> Effects:
@@ -86,7 +86,7 @@ def effects_of(
             merge over seeds, one).
         methods: methods with a size, such as ("ft", "all").
         weights: (1 + replicates, objects), see `object_weights`.
-        unfinished: model, method and size of unfinished runs.
+        underfitted: model, method and size of underfitted runs.
         ood_datasets, source_groups: see `ood_accuracies`.
     """
     effects_of_models = []
@@ -101,7 +101,7 @@ def effects_of(
         family = (measure_of_method.method, measure_of_method.size)
         columns[measure_of_method] = Column(family, slice(i * targets, (i + 1) * targets))
     untested = set()  # models and columns
-    for model, method, size in unfinished:
+    for model, method, size in underfitted:
         for measure in MEASURES_AFTER:
             untested.add((model, MeasureOfMethod(method, size, measure)))
     with_one_run = set()  # models and columns
@@ -277,7 +277,7 @@ def model_tables(
 
     Args:
         counts: file of the grid's counts.
-        fit: CSV file of `rib.statistics.fit.fit_table`, which says what is unfinished.
+        fit: CSV file of `rib.statistics.fit.fit_table`, which says what is underfitted.
         ri: how RI and its intervals are computed.
         methods: that all models have, without curves.
         draws: of signs, for the tests.
@@ -293,7 +293,7 @@ def model_tables(
         read_counts(counts),
         methods_and_sizes,
         object_weights(first_counts.objects, ri.replicates, ri.seed),
-        _unfinished(fit),
+        _underfitted(fit),
         ood_datasets,
         source_groups,
     )
@@ -320,11 +320,11 @@ def model_tables(
     }
 
 
-def _unfinished(fit: Path) -> list[tuple[str, str, str]]:
-    """Model, method and size of unfinished runs in a CSV file of `rib.statistics.fit.fit_table`."""
+def _underfitted(fit: Path) -> list[tuple[str, str, str]]:
+    """Model, method and size of underfitted runs in a CSV file of `fit_table`."""
     runs = read_table(fit)
-    unfinished = runs[runs["unfinished"] == "yes"]
-    return list(unfinished[["model", *KEY]].itertuples(index=False, name=None))
+    underfitted = runs[runs["underfitted"] == "yes"]
+    return list(underfitted[["model", *KEY]].itertuples(index=False, name=None))
 
 
 def _shared_methods(

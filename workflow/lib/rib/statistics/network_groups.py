@@ -3,7 +3,7 @@
 Networks of a group are replicates, which differ in the seed of their pretraining: in initial
 weights, in the order of images and, if they are pretrained on a part of a dataset, in the images of
 this part. A network's value of a measure is the mean over targets and training seeds. Networks
-whose runs of a method are unfinished (`rib.statistics.fit`) don't count for this method.
+whose runs of a method are underfitted (`rib.statistics.fit`) don't count for this method.
 
 There are two intervals of the same estimate, which answer different questions:
 
@@ -94,7 +94,7 @@ class MeasuredNetwork:
     model: str
     measure: MeasureOfMethod
     values: np.ndarray  # (1 + replicates,) percent, observed and of each replicate of objects
-    is_finished: bool  # whether all runs of the method are, so that the network counts
+    is_fitted: bool  # whether all runs of the method are, so that the network counts
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def network_tables(
 
     Args:
         counts: of the grid, see `rib.statistics.counts.write_counts`.
-        fit: CSV file of `rib.statistics.fit.fit_table`, which says what is unfinished.
+        fit: CSV file of `rib.statistics.fit.fit_table`, which says what is underfitted.
         descriptions: `<model>/model.json` of each model of a group that was pretrained here.
         ri: how RI and its intervals are computed.
         groups: of the models that have one, by model in the order of the grid.
@@ -135,7 +135,7 @@ def network_tables(
     Returns:
         Measures are those of `IS_ACCURACY`, in percent or percentage points. Tables by name:
         networks: group, model, method, size, measure, value with its interval over objects, counted
-        (yes or no: a network with an unfinished run of the method does not count);
+        (yes or no: a network with an underfitted run of the method does not count);
         network_groups: method, size, measure, group, pretraining_images, number of networks that
         count, their mean and standard deviation, and in a row for each of `FIXED` what the interval
         is over, what is fixed, its ends and its degrees of freedom (NaN for objects), remark;
@@ -144,13 +144,13 @@ def network_tables(
         intervals, and for those over networks p and Holm-adjusted p; remark.
         What one network can't tell is NaN.
     """
-    unfinished = _unfinished_methods(fit)
+    underfitted = _underfitted_methods(fit)
     networks: list[MeasuredNetwork] = []
     for counts_of_model in read_counts(counts):
         model = counts_of_model.states[0].run.model
         if model in groups:
             networks += measures_of_network(
-                counts_of_model, groups[model], unfinished, ri, in_distribution
+                counts_of_model, groups[model], underfitted, ri, in_distribution
             )
     images_of_groups = _images_of_groups(
         groups, images_of_pretraining(pretraining_images, descriptions)
@@ -178,7 +178,7 @@ def network_tables(
 def measures_of_network(
     counts: Counts,
     group: str,
-    unfinished: Collection[tuple[str, str, str]],
+    underfitted: Collection[tuple[str, str, str]],
     ri: RIStatistics,
     in_distribution: Sequence[str],
 ) -> list[MeasuredNetwork]:
@@ -190,7 +190,7 @@ def measures_of_network(
     Args:
         counts: of one model.
         group: of this model.
-        unfinished: model, method and size of unfinished runs.
+        underfitted: model, method and size of underfitted runs.
         ri, in_distribution: as for `network_tables`.
     """
     plain = counts.without_curves()
@@ -205,7 +205,7 @@ def measures_of_network(
             model=model,
             measure=measure,
             values=np.mean(means_of_targets, axis=0),
-            is_finished=(model, measure.method, measure.size) not in unfinished,
+            is_fitted=(model, measure.method, measure.size) not in underfitted,
         )
         networks.append(network)
     return networks
@@ -238,11 +238,11 @@ def _values_of_runs(
     return values
 
 
-def _unfinished_methods(fit: Path) -> set[tuple[str, str, str]]:
-    """Model, method and size of unfinished runs in a CSV file of `rib.statistics.fit.fit_table`."""
+def _underfitted_methods(fit: Path) -> set[tuple[str, str, str]]:
+    """Model, method and size of underfitted runs in a CSV file of `fit_table`."""
     runs = read_table(fit)
-    unfinished = runs[runs["unfinished"] == "yes"]
-    return set(unfinished[["model", "method", "size"]].itertuples(index=False, name=None))
+    underfitted = runs[runs["underfitted"] == "yes"]
+    return set(underfitted[["model", "method", "size"]].itertuples(index=False, name=None))
 
 
 def _images_of_groups(
@@ -265,7 +265,7 @@ def _values_by_measure(
     """Values of the networks that count, by method, size, measure and group, in order."""
     rows: dict[MeasureOfMethod, dict[str, list[np.ndarray]]] = {}
     for network in networks:
-        if network.is_finished:
+        if network.is_fitted:
             rows_of_groups = rows.setdefault(network.measure, {})
             rows_of_groups.setdefault(network.group, []).append(network.values)
     values: dict[MeasureOfMethod, ValuesOfGroups] = {}
@@ -288,7 +288,7 @@ def _networks_table(networks: Iterable[MeasuredNetwork], confidence: float) -> p
     """The table networks of `network_tables`."""
     rows = []
     for network in networks:
-        counted = "yes" if network.is_finished else "no"
+        counted = "yes" if network.is_fitted else "no"
         interval = estimate(network.values, confidence)
         rows.append((network.group, network.model, *network.measure, *interval, counted))
     return pd.DataFrame(rows, columns=NETWORK_COLUMNS)

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from rib.base.settings import Settings, Texts, from_params
+from rib.base.settings import Settings, Texts
+from rib.config.settings import OTHER
+from rib.config.shared_sources import leak_free_groups, leaking_groups, sharing_targets
+from rib.data.grid_views import view_at
 from rib.data.settings import DatasetView
+from rib.statistics.conditions import conditions_of
 
 if TYPE_CHECKING:
     from rib.config.grid import Grid
@@ -25,12 +29,12 @@ class RIStatistics(Settings):
 
 
 class FitRule(Settings):
-    """What decides how runs are marked: as unfinished, or their rate (rib.statistics.fit)."""
+    """What decides how runs are marked: as underfitted, or their rate (rib.statistics.fit)."""
 
-    can_fit: list[str]  # methods whose runs are unfinished below the threshold
+    can_fit: list[str]  # methods whose runs are underfitted below the threshold
     threshold: float | None  # accuracy on the training images, 0 to 1; None for no threshold
     whole_targets: bool  # whether runs of size `all` train on the images that are evaluated
-    # By model, methods whose learning rate was not chosen for it, as rib.config.grid has them.
+    # by model, methods whose learning rate was not chosen for it: {"my_cnn": ["ft", "wise_ft"]}
     other_rates: dict[str, list[str]] = Field(default_factory=dict)
 
 
@@ -58,7 +62,7 @@ def ri_statistics(grid: Grid) -> RIStatistics:
     """How RI of a grid and its intervals are computed."""
     return RIStatistics(
         ood_datasets=grid.ood,
-        source_groups=grid.leak_free_groups(),
+        source_groups=leak_free_groups(grid),
         **grid.config["statistics"],
     )
 
@@ -74,8 +78,26 @@ def fit_rule(grid: Grid) -> FitRule:
         can_fit=[name for name, method in grid.methods.items() if method.can_fit],
         threshold=grid.family.fit_threshold,
         whole_targets=grid.split_fractions is None,
-        other_rates=grid.other_rates(),
+        other_rates=_other_rates(grid),
     )
+
+
+def _other_rates(grid: Grid) -> dict[str, list[str]]:
+    """Methods by model that have another network's learning rate: {"my_cnn": ["ft", "wise_ft"]}."""
+    methods_by_model = {}
+    for model in grid.models:
+        methods = [name for name in grid.methods_of(model) if _has_other_rate(grid, name, model)]
+        if methods:
+            methods_by_model[model] = methods
+    return methods_by_model
+
+
+def _has_other_rate(grid: Grid, method: str, model: str) -> bool:
+    """Whether a method, or one of its parents, is trained at a rate for all other models."""
+    if grid.key_of_rate(method, model) == OTHER:
+        return True
+    parents = grid.methods[method].parents
+    return any(_has_other_rate(grid, parent, model) for parent in parents)
 
 
 def filtered_datasets(grid: Grid) -> list[str]:
@@ -92,7 +114,7 @@ def metrics_of(grid: Grid) -> list[str]:
     names = ["accuracy", "fit", "ri", "mri", "ood", "curves", "classes", "worst_classes"]
     if in_distribution_datasets(grid):
         names.append("in_distribution")
-    if grid.leaking_groups():
+    if leaking_groups(grid):
         names.append("leak_free")
     return names
 
@@ -104,18 +126,18 @@ def grid_table_settings(grid: Grid, code: str) -> GridTableSettings:
         code: digest of the code that computes them.
     """
     first_geometry = grid.geometry(next(iter(grid.models)))
-    leaking_groups = grid.leaking_groups()
+    groups = leaking_groups(grid)
     return GridTableSettings(
         methods=tuple(dict.fromkeys(run.method for run in grid.runs())),
         ri=ri_statistics(grid),
         fit=fit_rule(grid),
         in_distribution=in_distribution_datasets(grid),
-        view=from_params(DatasetView, grid.view_at(first_geometry, grid.datasets)),
+        view=view_at(grid, first_geometry, grid.datasets),
         excludes_proxy=[name for name in grid.datasets if grid.excludes_proxy(name)],
         split=list(grid.datasets) if grid.split_fractions else [],
-        sharing_targets=tuple(grid.sharing_targets()) if leaking_groups else (),
-        leaking_groups=leaking_groups,
+        sharing_targets=tuple(sharing_targets(grid)) if groups else (),
+        leaking_groups=groups,
         filtered=tuple(filtered_datasets(grid)),
-        conditions="; ".join(grid.conditions()),
+        conditions="; ".join(conditions_of(grid)),
         code=code,
     )

@@ -11,11 +11,11 @@ from rib.base.rounding import MINUS, fit_percent, points
 from rib.base.text import markdown
 from rib.config.run import ALL, PRETRAINED
 from rib.statistics.bootstrap import FEWEST_SEEDS
-from rib.statistics.fit import OTHER_RATE, UNFINISHED
+from rib.statistics.fit import OTHER_RATE, UNDERFITTED
 from rib.statistics.writing import NUMBERS, with_fit
 
 MRI = "mri"  # the last column
-CELL_ENDINGS = ["", "_low", "_high", "_fit", "_unfinished", "_best"]  # of columns in CSV
+CELL_ENDINGS = ["", "_low", "_high", "_fit", "_underfitted", "_best"]  # of columns in CSV
 DIFFERENCE = ["reference", "difference", "diff_low", "diff_high"]  # of the ranking
 NO_RANK = "\N{EN DASH}"
 NEEDS_BOOKTABS = "% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"
@@ -25,7 +25,7 @@ LATEX = str.maketrans(
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
-        UNFINISHED: r"\dag{}",
+        UNDERFITTED: r"\dag{}",
         OTHER_RATE: r"\S{}",
     }
 )
@@ -39,7 +39,7 @@ class Cell:
     low: float  # of the confidence interval
     high: float
     fit: float  # percent, mean over the runs that it covers
-    unfinished: int  # number of unfinished runs that it covers
+    underfitted: int  # number of underfitted runs that it covers
     best: int  # 1 if its method is better than all others, else 0
 
 
@@ -62,7 +62,7 @@ def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str
 
     Args:
         values: values of one model, size and column, by method.
-        compared: comparisons of its methods, without unfinished ones: method, other, p_holm.
+        compared: comparisons of its methods, without underfitted ones: method, other, p_holm.
         confidence: a Holm-adjusted p of at most 1 - confidence is significant.
     """
     compared_methods = [*compared["method"], *compared["other"]]
@@ -83,7 +83,7 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
 
     Args:
         values: model, method, size, column (a target or `mri`), value, ci_low, ci_high, fit,
-            unfinished.
+            underfitted.
         compared: model, size, column, method, other, p_holm.
     """
     keys = ["model", "size", "column"]
@@ -103,7 +103,7 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
                 low=row["ci_low"],
                 high=row["ci_high"],
                 fit=row["fit"],
-                unfinished=row["unfinished"],
+                underfitted=row["underfitted"],
                 best=int(method == best),
             )
     return cells
@@ -241,7 +241,7 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
     """What the tables show.
 
     Args:
-        values: with the columns seeds (of each value) and unfinished, and perhaps other_rate.
+        values: with the columns seeds (of each value) and underfitted, and perhaps other_rate.
     """
     seeds = int(values["seeds"].max()) if len(values) else 0
     mean_of_seeds = f" (mean of {seeds} seeds)" if seeds > 1 else ""
@@ -253,9 +253,9 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
         about_merges = (
             " A merge over seeds is one network per target, without a rank beside means over seeds."
         )
-    about_unfinished = ""
-    if values["unfinished"].any():
-        about_unfinished = f" {UNFINISHED}: training unfinished; such methods have no test."
+    about_underfitted = ""
+    if values["underfitted"].any():
+        about_underfitted = f" {UNDERFITTED}: underfitted; such methods have no test."
     about_rates = ""
     if _other_rates(values):
         about_rates = f" {OTHER_RATE}: learning rate not chosen for this network."
@@ -266,7 +266,7 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
         f"than every other method (paired test, Holm-adjusted p at most {1 - confidence:.2g}); "
         "differences from the reference: with intervals that hold for all methods of a model and "
         "size together, for ranked methods; fit: mean accuracy on the images trained on."
-        f"{about_merges}{about_unfinished}{about_rates} {capitalised_conditions}."
+        f"{about_merges}{about_underfitted}{about_rates} {capitalised_conditions}."
     )
 
 
@@ -277,7 +277,7 @@ def _csv_table(
 
     Args:
         columns: targets, and `mri`. Each gives six columns, such as noto, noto_low, noto_high,
-            noto_fit, noto_unfinished and noto_best.
+            noto_fit, noto_underfitted and noto_best.
         differences: columns `DIFFERENCE`, by model, size and method.
     """
     lines = []
@@ -308,7 +308,7 @@ def _difference_cell(row_of_ranking: Mapping[Hashable, Any] | None, method: str)
         low=row_of_ranking["diff_low"],
         high=row_of_ranking["diff_high"],
         fit=float("nan"),
-        unfinished=0,
+        underfitted=0,
         best=0,
     )
 
@@ -336,7 +336,7 @@ def _in_markdown(cell: Cell) -> str:
     high = points(cell.high).replace("-", MINUS)
     if cell.best:
         value = f"**{value}**"
-    mark = UNFINISHED if cell.unfinished else ""
+    mark = UNDERFITTED if cell.underfitted else ""
     return f"{value}{mark} [{low}, {high}]"
 
 
@@ -359,7 +359,7 @@ def _in_latex(cell: Cell) -> str:
     value = points(cell.value)
     if cell.best:
         value = f"\\mathbf{{{value}}}"
-    mark = r"^{\dag}" if cell.unfinished else ""
+    mark = r"^{\dag}" if cell.underfitted else ""
     return f"${value}{mark}_{{[{points(cell.low)}, {points(cell.high)}]}}$"
 
 

@@ -423,7 +423,7 @@ def read_fits(
 ) -> dict[Run, dict[str, float]]:
     """Fit of the checkpoints of each run, from the manifests of its evaluations.
 
-    The fit is accuracy on the training images, 0 to 1, by key of the checkpoint: {"ft": 0.99}.
+    The fit is accuracy on the training images, 0 to 1, by the checkpoint's name: {"ft": 0.99}.
 
     Args:
         methods: whose runs are read; None for all.

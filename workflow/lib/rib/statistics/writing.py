@@ -75,10 +75,10 @@ def read_fit(path: Path) -> pd.DataFrame:
 
 
 def with_fit(table: pd.DataFrame, fit: pd.DataFrame, numbers: str = NUMBERS) -> pd.DataFrame:
-    """Add the columns fit and unfinished to a table that has the columns model and method.
+    """Add the columns fit and underfitted to a table that has the columns model and method.
 
     They are the mean fit (percent, empty if unknown) of the runs that a row covers, and the number
-    of unfinished ones. If `fit` has a column other_rate, the number of runs for which it is yes is
+    of underfitted ones. If `fit` has a column other_rate, the number of runs for which it is yes is
     added, too. A row covers the runs that agree with it in all run columns of its table; target
     `mean` stands for all targets and seeds. With a column `chosen`, it covers the runs of that
     method. Other tables, and those that have a column fit, are returned as they are.

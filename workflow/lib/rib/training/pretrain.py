@@ -2,14 +2,13 @@
 
 It is for controlled comparisons of the size of the pretraining set.
 
-The training loop is that of fine-tuning (rib.training.finetune): linear warm-up then cosine to
+The training loop is that of fine-tuning (rib.training.loop): linear warm-up then cosine to
 zero, the last step kept, with the optimiser of a recipe, or SGD with momentum. All weights train,
 and the BatchNorm statistics are updated. Images may be shifted at random, then augmented as the
 recipe or an entry of augmentations.yaml says.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +24,14 @@ from rib.evaluation.score import correct
 from rib.methods.base import FineTuning, Task
 from rib.models import device as devices
 from rib.models.augmentation import Augmentation, Shifts, drawn_transforms, recipe_transform
-from rib.models.inputs import Images, Inputs
+from rib.models.images import Images
 from rib.models.network import build, write_model
-from rib.training.finetune import rescued, train, write_history
+from rib.training.divergence import rescued
+from rib.training.history import write_history
+from rib.training.loop import train
 from rib.training.settings import PretrainingSettings, TrainingSettings
 
 BATCH = 64  # images per forward pass in the test
-
-
-@dataclass(frozen=True)
-class PretrainingOutput:
-    """Files that a pretraining writes; the first two as rib.models.convert.convert does."""
-
-    weights: Path  # .safetensors: the state dict
-    # JSON; `trained` has the number of training images and the test accuracy in percent
-    description: Path
-    history: Path  # CSV, see rib.training.finetune.write_history
-    saved: Path  # the training state, written periodically, from which a killed training resumes
-    rescue: Path  # if training diverges, the state after the last finite epoch
 
 
 def pretrain(
@@ -50,13 +39,23 @@ def pretrain(
     dataset: DatasetFiles,
     test: DatasetFiles,
     settings: PretrainingSettings,
-    output: PretrainingOutput,
+    weights: Path,
+    description: Path,
+    history: Path,
+    saved: Path,
+    rescue: Path,
 ) -> None:
     """Train a network, then write it in the format of rib.models.convert.convert.
 
     Args:
         dataset: to train on.
         test: on which the accuracy is measured; it has other source images.
+        weights: .safetensors file that is written: the state dict.
+        description: JSON file that is written, see rib.models.network.write_model; `trained` has
+            the number of training images, and the test dataset with the accuracy in percent.
+        history: CSV file that is written, see rib.training.history.write_history.
+        saved: the training state, written periodically, from which a killed training resumes.
+        rescue: written if training diverges: the state after the last finite epoch.
 
     Raises:
         UserError: the loss or a tensor is not finite, or the two datasets share source images.
@@ -79,15 +78,15 @@ def pretrain(
     )
     # torch's types lack memory_format.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    method = FineTuning(lr=pretraining["lr"], batch_norm="train")
-    images = Images.of(training_dataset, entry["preprocessing"], device)
-    _transform_at_random(images.inputs, settings.training, pretraining)
+    method = FineTuning(lr=pretraining["lr"], batch_norm="train", dropout=0.0, drop_path=0.0)
+    images = Images(training_dataset, entry["preprocessing"], device)
+    _transform_at_random(images, settings.training, pretraining)
     method.setup(Task(model=model, target=images, reference=None, seed=seed))
     run = Run(entry["name"], pretraining["dataset"], "pretraining", size, seed)
     random_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with rescued(output.saved, output.rescue, "pretrain of the model's entry"):
-        history, _ = train(method, random_weights, settings.training, run, device, output.saved)
-    write_history(history, output.history)
+    with rescued(saved, rescue, "pretrain of the model's entry"):
+        epochs, _ = train(method, random_weights, settings.training, run, device, saved)
+    write_history(epochs, history)
     facts = {
         "source": {"pretrain": pretraining},
         "num_classes": settings.num_classes,
@@ -97,27 +96,27 @@ def pretrain(
             "test": _test_accuracy(model, entry, test_dataset, device),
         },
     }
-    write_model(model, entry, facts, output.weights, output.description)
+    write_model(model, entry, facts, weights, description)
 
 
 def _transform_at_random(
-    inputs: Inputs, training: TrainingSettings, pretraining: Mapping[str, Any]
+    images: Images, training: TrainingSettings, pretraining: Mapping[str, Any]
 ) -> None:
     """Let images be augmented and shifted in training, if the model's entry says so.
 
     Args:
-        inputs: changed in place.
+        images: changed in place.
         pretraining: `pretrain` of the entry, with `seed` and perhaps `shift`, in pixels, and
             `augmentation`, an entry of the catalogue (rib.config.catalog).
     """
     seed = pretraining["seed"]
     if training.augmentation:
-        transform = recipe_transform(training.augmentation, inputs.side)
-        inputs.augmentation = Augmentation(transform, seed)
+        transform = recipe_transform(training.augmentation, images.side)
+        images.augmentation = Augmentation(transform, seed)
     if "augmentation" in pretraining:
-        inputs.augmentation = Augmentation(drawn_transforms(**pretraining["augmentation"]), seed)
+        images.augmentation = Augmentation(drawn_transforms(**pretraining["augmentation"]), seed)
     if "shift" in pretraining:
-        inputs.shifts = Shifts(pretraining["shift"], len(inputs.images), seed)
+        images.shifts = Shifts(pretraining["shift"], len(images.pixels), seed)
 
 
 def _refuse_shared_sources(dataset: PreparedDataset, test: PreparedDataset) -> None:
@@ -137,8 +136,8 @@ def _test_accuracy(
     model: torch.nn.Module, entry: Mapping, test: PreparedDataset, device: torch.device
 ) -> dict:
     """Accuracy on held-out images, in percent, with the dataset's name and number of images."""
-    inputs = Inputs.of(test, entry["preprocessing"], device)
-    is_correct = correct(model.eval(), inputs, test, BATCH, f"testing {entry['name']}")
+    images = Images(test, entry["preprocessing"], device)
+    is_correct = correct(model.eval(), images, test, BATCH, f"testing {entry['name']}")
     number_correct = int(is_correct.sum())
     number_of_images = len(test.labels)
     log.info(

@@ -15,7 +15,8 @@ from rib.models.settings import ComputeSettings
 class TrainingSettings(Settings):
     """Length, batches, optimiser and schedule.
 
-    Those of the optimiser and the schedule are a recipe's (rib.config.entries.Schedule).
+    Optimiser and schedule are a recipe's (rib.config.entries.Recipe). The peak learning rate is not
+    here: it is a setting of the method.
     """
 
     batch_size: int  # images per step
@@ -57,7 +58,7 @@ class TrainingSettings(Settings):
         """
         if self.steps:
             return self.steps
-        assert self.epochs is not None  # a schedule has either steps or epochs
+        assert self.epochs is not None  # either steps or epochs are given
         if self.subset_length == "steps":
             return self.epochs * self.steps_per_epoch(images_of_target)
         return self.epochs * self.steps_per_epoch(images)
@@ -79,9 +80,8 @@ class FineTuningSettings(Settings):
 
     algorithm: str  # file of the method's algorithm
     settings: FreeSettings  # of the algorithm
-    parents: (
-        Texts  # keys of the checkpoints that training starts from; none for the pretrained model
-    )
+    # methods whose checkpoints training starts from, such as `ft`; none for the pretrained model
+    parents: Texts
     training: TrainingSettings | None  # None if the method has weights that were trained elsewhere
     view: DatasetView  # the part of the target and of the pretraining proxy that is used
     compute: ComputeSettings
@@ -91,7 +91,7 @@ class FineTuningSettings(Settings):
 class PretrainingSettings(Settings):
     """What a model that is pretrained here depends on, besides its datasets."""
 
-    # facts of the model's catalogue entry (rib.config.grid); `pretrain` states data, rate and seed
+    # facts of the catalogue entry (rib.config.model_facts); `pretrain` states data, rate and seed
     entry: dict[str, JsonValue]
     num_classes: int  # outputs of the network
     training: TrainingSettings

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from rib.base.errors import UserError
 from rib.base.progress import log
 from rib.base.text import printable
+from rib.config.fields import is_whole
 from rib.config.label_space import imagenet_wnids
-from rib.config.values import is_whole, nearest, show
+from rib.config.messages import nearest, show
 from rib.data.images import DatasetSource
 
 LONGEST_TEXT = 1000  # characters of a label, an id or a slice
@@ -140,7 +141,7 @@ class Classes:
 
 
 def _class_of_each_text(dataset: DatasetSource) -> dict[str, int]:
-    """Class index by key and by name, without the names that several classes share."""
+    """Index of each class by its key in the label space, and by its name if no other has it."""
     space = dataset.space
     classes_of_name = Counter(space.names)
     class_of_text = {}

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rib.base.errors import UserError
-from rib.config.values import is_whole, show
+from rib.config.fields import is_whole
+from rib.config.messages import show
 from rib.data.images import DatasetSource
 
 SHOWN_LEVELS = 10  # of a column by which images are selected, in a message

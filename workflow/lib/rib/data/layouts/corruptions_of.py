@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rib.base.errors import UserError
-from rib.base.plugins import load_module
+from rib.base.plugins import checked_settings, load_function
 from rib.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from rib.data.images import DatasetSource, Item, Photo, decode, resize_and_crop
 
@@ -42,10 +42,16 @@ def items(
     _refuse_unknown("corruption", corruptions, list(CORRUPTIONS), dataset)
     _refuse_unknown("severity", severities, list(SEVERITIES), dataset)
     assert dataset.photos_layout is not None  # the catalogue has the file of `photos`
-    layout = load_module(dataset.photos_layout)
+    items_of_layout = load_function(dataset.photos_layout, "items")
+    settings = checked_settings(
+        items_of_layout,
+        photos.get("settings", {}),
+        dataset.photos_layout,
+        f"datasets.yaml, {dataset}, photos",
+    )
     all_pairs = list(product(corruptions, severities))
     photos_of_class: Counter[int] = Counter()  # so far
-    for item in layout.items(dataset, **photos["settings"]):
+    for item in items_of_layout(dataset, **settings):
         picture = _picture_at_geometry(item, dataset)
         pairs_of_photo = all_pairs
         if once:

@@ -83,15 +83,15 @@ def items(
             continue
         source_id = f"{collection}/{image_id}"
         photo = np.pad(photos[number], border)
-        picture = RENDITIONS[rendition](photo, f"{rendition}/{source_id}")
-        image = Image.fromarray(picture).convert("RGB")
+        drawing = RENDITIONS[rendition](photo, f"{rendition}/{source_id}")
+        image = Image.fromarray(drawing).convert("RGB")
         yield Item(
             image_id=image_id,
             label=class_of_label[int(labels[number])],
             source_id=source_id,
             object_id=source_id,
             picture=resize_and_crop(image, dataset.drawing_geometry),
-            original=picture,
+            original=drawing,
         )
 
 

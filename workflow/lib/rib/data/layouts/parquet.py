@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
 from rib.base.text import printable
-from rib.config.values import is_whole, nearest, show
+from rib.config.fields import is_whole
+from rib.config.messages import nearest, show
 from rib.data.archives import CHUNK, TooLargeError, Unpacked
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 from rib.data.layouts._labels import Classes, slice_level

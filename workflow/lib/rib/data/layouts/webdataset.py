@@ -15,7 +15,7 @@ from typing import Any
 from rib.base.errors import UserError
 from rib.base.files import in_bytes
 from rib.base.text import printable
-from rib.config.values import show
+from rib.config.messages import show
 from rib.data.archives import TooLargeError, archive_members
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 from rib.data.layouts._folders import Unread

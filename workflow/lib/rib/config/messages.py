@@ -1,26 +1,12 @@
-"""Values as people write them in config, catalogue and records, and as messages show them."""
+"""How messages show what users wrote, and refuse names that are unknown."""
 
 import difflib
-import sys
 from collections.abc import Iterable
-from typing import TypeGuard
 
 from rib.base.errors import UserError
 from rib.base.text import redacted
 
 SHOWN = 100  # maximum length of an invalid value in a message
-
-
-def is_whole(value: object) -> TypeGuard[int]:
-    """Whether a value is an integer: 1, but neither 1.0 nor True."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) <= sys.float_info.max  # false for NaN, too
 
 
 def show(value: object) -> str:

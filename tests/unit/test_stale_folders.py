@@ -6,7 +6,7 @@ import pytest
 from filelock import FileLock
 
 from rib.jobs import job
-from rib.jobs.job import MARK, sweep
+from rib.jobs.job import MARK, remove_stale_folders
 
 
 @pytest.fixture
@@ -30,23 +30,23 @@ def private(folder):
 def test_the_folder_of_a_killed_job_stays_until_the_same_job_has_finished(here):
     begin(here, "killed")
     begin(here, "waits", log="logs/b.log", outputs=["results/b"])
-    sweep()
+    remove_stale_folders()
     assert private(here) == {"killed", "waits"}
     (here / "results").mkdir()
     (here / "results/a").touch()
-    sweep()
+    remove_stale_folders()
     assert private(here) == {"waits"} and not (here / "work/killed.lock").exists()
 
 
 def test_a_killed_duplicate_goes_and_the_one_at_work_stays(here):
     begin(here, "killed")
     begin(here, "works")
-    sweep()
+    remove_stale_folders()
     assert private(here) == {"killed", "works"}, "either can be resumed"
     with FileLock(here / "work/works.lock"):
         (here / "results").mkdir()
         (here / "results/a").touch()
-        sweep()
+        remove_stale_folders()
         assert private(here) == {"works"}
 
 
@@ -54,9 +54,9 @@ def test_the_folder_of_a_job_that_makes_no_files_goes_with_its_process(here):
     begin(here, "plans", log="logs/plan.log", outputs=[])
     begin(here, "killed")
     with FileLock(here / "work/plans.lock"):
-        sweep()
+        remove_stale_folders()
         assert private(here) == {"killed", "plans"}
-    sweep()
+    remove_stale_folders()
     assert private(here) == {"killed"}
 
 
@@ -69,5 +69,5 @@ def test_a_mark_is_never_read_half_written(here):
     with ThreadPoolExecutor(1) as pool:
         beginning = pool.submit(begin_again)
         while not beginning.done():
-            sweep()  # reads all marks
+            remove_stale_folders()  # reads all marks
         beginning.result()

@@ -1,8 +1,7 @@
-"""Network inputs from stored pixels, normalised on the device."""
+"""Images as a network reads them: pixels, normalised on the device, and labels."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -66,53 +65,44 @@ class LookAhead:
             self._being_read.pop(position).cancel()
 
 
-class Inputs:
-    """A dataset's images (n, H, W, 3) uint8, usually memory-mapped, as network inputs.
+class Images:
+    """Images of a dataset as a network reads them, with their labels; all on one device.
 
-    Args:
-        mean, std: per RGB channel, in 0..1.
-        rows: those of the images that are used, in this order; None for all.
+    `images[rows]` are the inputs of a network, (N, 3, H, W), for the given rows.
+
+    Attributes:
+        labels: (n,) int64, class indices.
+        members: (C, K) int64, the network outputs of each class (see rib.models.class_logits).
         augmentation: transforms images in training; None for none.
         shifts: shift images in training, before they are augmented; None for none.
+        epoch: of training, from 0, in which images are augmented; None outside of training.
+
+    Args:
+        dataset: its pixels are usually memory-mapped, and read batch by batch.
+        preprocessing: of the model, with `mean` and `std` per RGB channel, 0 to 1.
     """
 
-    def __init__(
-        self,
-        images: np.ndarray | EncodedImages,
-        mean: Sequence[float],
-        std: Sequence[float],
-        device: torch.device,
-        rows: np.ndarray | None = None,
-        augmentation: Augmentation | None = None,
-        shifts: Shifts | None = None,
-    ):
+    def __init__(self, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device):
         """Arguments are those of the class."""
-        self.images = images
-        self.device = device
-        self.augmentation = augmentation
-        self.shifts = shifts
-        if rows is None:
-            rows = np.arange(len(images))
-        self.rows = rows
-        # Given without these inputs, so that threads and files are closed when these are not used.
-        self._look_ahead = LookAhead(_reader_of_pixels(images, pinned=device.type == "cuda"))
-        # Of training, from 0, in which images are augmented; None outside of training.
-        self.epoch: int | None = None
-        self.mean = _per_channel(mean, device)
-        self.std = _per_channel(std, device)
-
-    @classmethod
-    def of(cls, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> "Inputs":
-        """A dataset's images, normalised by a model's preprocessing."""
         assert dataset.images is not None  # of a dataset whose pixels are read
-        return cls(
-            dataset.images, preprocessing["mean"], preprocessing["std"], device, dataset.rows
-        )
+        self.pixels = dataset.images  # also those that are not in `rows`
+        self.rows = np.arange(len(self.pixels)) if dataset.rows is None else dataset.rows
+        self.labels = torch.from_numpy(dataset.labels).to(device)
+        self.members = class_members(dataset.space, device)
+        self.device = device
+        self.mean = _per_channel(preprocessing["mean"], device)
+        self.std = _per_channel(preprocessing["std"], device)
+        self.augmentation: Augmentation | None = None
+        self.shifts: Shifts | None = None
+        self.epoch: int | None = None
+        # Without this object, so that threads and files are closed when it is no longer used.
+        pinned = device.type == "cuda"
+        self._look_ahead = LookAhead(_reader_of_pixels(self.pixels, pinned))
 
     @property
     def side(self) -> int:
         """Side of the stored images, in pixels."""
-        first_image = self.images[:1]
+        first_image = self.pixels[:1]
         return int(first_image.shape[1])
 
     def __len__(self) -> int:
@@ -136,6 +126,10 @@ class Inputs:
         Others may be read as well. No pixel depends on it.
         """
         self._look_ahead.expect([self.rows[batch] for batch in batches])
+
+    def labels_of(self, rows: np.ndarray) -> Tensor:
+        """Labels (N,) of the given rows, on the device."""
+        return rows_of(self.labels, rows)
 
 
 def _reader_of_pixels(
@@ -190,50 +184,28 @@ def _per_channel(fractions: Sequence[float], device: torch.device) -> Tensor:
     return torch.tensor(fractions, device=device).mul(255).view(1, 3, 1, 1)
 
 
-@dataclass(frozen=True)
-class Images:
-    """Labelled images, on the device."""
-
-    inputs: Inputs  # the n images
-    labels: Tensor  # (n,) int64, class indices
-    members: Tensor  # (C, K) int64, the network outputs of each class (see rib.models.class_logits)
-
-    @classmethod
-    def of(cls, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device) -> "Images":
-        """A dataset's images and labels, prepared for a network on a device."""
-        return cls(
-            inputs=Inputs.of(dataset, preprocessing, device),
-            labels=torch.from_numpy(dataset.labels).to(device),
-            members=class_members(dataset.space, device),
-        )
-
-    def labels_of(self, rows: np.ndarray) -> Tensor:
-        """Labels (N,) of the given rows, on the device."""
-        return rows_of(self.labels, rows)
-
-
 @torch.no_grad()
 def in_batches(
-    function: Callable[[Tensor], Tensor], inputs: Inputs | Tensor, batch_size: int, title: str
+    function: Callable[[Tensor], Tensor], images: Images | Tensor, batch_size: int, title: str
 ) -> Tensor:
     """Outputs (n, ...) of a function for all images in their order, computed batch by batch.
 
     Args:
         function: gives the outputs (N, ...) of a batch of N images.
-        inputs: the n images.
+        images: n of them.
         batch_size: images per call of the function.
         title: of the progress bar.
     """
     outputs: Tensor | None = None
-    batches = slices(len(inputs), batch_size)
-    if isinstance(inputs, Inputs):
-        inputs.expect(batches)
+    batches = slices(len(images), batch_size)
+    if isinstance(images, Images):
+        images.expect(batches)
     for batch in Progress(batches, desc=title, unit="batch"):
-        batch_outputs = function(inputs[batch])
+        batch_outputs = function(images[batch])
         if outputs is None:
             # Made at full size, since concatenating the batches at the end would need twice the
             # memory. Only the first outputs show their shape and type.
-            outputs = batch_outputs.new_empty(len(inputs), *batch_outputs.shape[1:])
+            outputs = batch_outputs.new_empty(len(images), *batch_outputs.shape[1:])
         outputs[batch.start : batch.start + len(batch_outputs)] = batch_outputs
     assert outputs is not None  # there is at least one image
     return outputs

@@ -1,4 +1,4 @@
-"""Averages of weights: which networks, with which weights, chosen how."""
+"""Averages of networks: of which, with which coefficients, chosen how."""
 
 import copy
 import logging
@@ -14,11 +14,12 @@ import torch
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
-from rib.config.settings import LIBRARY, algorithm_settings
+from rib.base.plugins import LIBRARY, load_module
+from rib.config.entries import MERGES
 from rib.data.view import DatasetFiles
 from rib.evaluation.networks import merged_states, states_as_json, states_from_json
-from rib.evaluation.select_weights import select_weights
-from rib.evaluation.settings import MergeSettings, SelectionSettings
+from rib.evaluation.select_coefficients import select_coefficients
+from rib.evaluation.settings import MergeSettings, NetworkSettings
 from tiny.training import (
     CODE,
     COMPUTE,
@@ -54,16 +55,21 @@ def states_of(algorithm, parents, settings):
         parents: methods that are merged.
         settings: of each merge, by the name of its method.
     """
-    form, _ = algorithm_settings(algorithm)
+    module = load_module(algorithm)
+    (form,) = [
+        name
+        for name, function in vars(module).items()
+        if name in MERGES and function.__module__ == module.__name__
+    ]
     merge = MergeSettings(form=form, algorithm=str(algorithm), settings=settings)
     return merged_states(RUN, parents, merge)
 
 
-# Merges of given weights
+# Merges with given coefficients
 
 
 def test_a_soup_weighs_the_pretrained_network_and_each_parent_alike():
-    (state,) = states_of(algorithm_file("soup"), ["ft", "lwf"], {"soup": {}})
+    (state,) = states_of(algorithm_file("soup"), ["ft", "lwf"], {"soup": {"pretrained": True}})
     assert state == ("soup", None, {"pretrained": 1 / 3, "ft": 1 / 3, "lwf": 1 / 3})
 
 
@@ -75,13 +81,18 @@ def test_variants_that_are_evaluated_together_have_a_network_each_with_its_own_s
     ]
 
 
-def test_weights_are_in_the_order_in_which_a_manifest_has_them(tmp_path):
+def test_coefficients_are_in_the_order_in_which_a_manifest_has_them(tmp_path):
     """A network that is loaded later is the same to the last bit."""
-    states = states_of(algorithm_file("soup"), ["lwf", "ewc", "ft"], {"soup": {}})
+    states = states_of(algorithm_file("soup"), ["lwf", "ewc", "ft"], {"soup": {"pretrained": True}})
     write_json(tmp_path / "manifest.json", states_as_json(states))
     (stored_state,) = states_from_json(read_json(tmp_path / "manifest.json"))
     (state,) = states
-    assert list(state.weights) == list(stored_state.weights) == ["ewc", "ft", "lwf", "pretrained"]
+    assert list(state.mixture) == list(stored_state.mixture) == ["ewc", "ft", "lwf", "pretrained"]
+
+
+def test_coefficients_are_read_as_earlier_versions_named_them():
+    entry = {"method": "soup", "alpha": None, "weights": {"ft": 0.5, "lwf": 0.5}}
+    assert states_from_json([entry]) == [("soup", None, {"ft": 0.5, "lwf": 0.5})]
 
 
 def test_a_curve_has_a_network_per_alpha_in_order():
@@ -95,25 +106,28 @@ def test_a_curve_has_a_network_per_alpha_in_order():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("def weights(parents): raise ValueError('no such thing')", r"mine\.py: no such thing"),
-        ("def weights(parents): return {'ft': 0.5, 'lwf': 0.6}", r"mine\.py: .* 1\.1, "),
-        ("def weights(parents): return {'ft': 0.9}", r" 0\.9, "),
+        (
+            "def coefficients(parents): raise ValueError('no such thing')",
+            r"mine\.py: no such thing",
+        ),
+        ("def coefficients(parents): return {'ft': 0.5, 'lwf': 0.6}", r"mine\.py: .* 1\.1, "),
+        ("def coefficients(parents): return {'ft': 0.9}", r" 0\.9, "),
         ("def curve(parents): return {0: {'ft': 1}, 1: {'ft': 2}}", " 2, "),
     ],
 )
-def test_weights_that_do_not_add_up_to_one_are_refused(tmp_path, source, message):
+def test_coefficients_that_do_not_add_up_to_one_are_refused(tmp_path, source, message):
     algorithm = tmp_path / "mine.py"
     algorithm.write_text(source + "\n")
     with pytest.raises(UserError, match=message):
         states_of(algorithm, ["ft", "lwf"], {"mine": {}})
 
 
-# Merges whose weights are chosen on the select split
+# Merges whose coefficients are chosen on the select split
 
 
 @dataclass(frozen=True)
 class Parents:
-    """Networks and their files, and the target on which weights are chosen."""
+    """Networks and their files, and the target on which coefficients are chosen."""
 
     networks: Mapping[str, torch.nn.Module]  # by method, `pretrained` among them
     checkpoints: Mapping[str, Path]  # by method
@@ -168,13 +182,15 @@ def select(parents, methods, algorithm, folder, **settings):
         settings: of the merge.
     """
     selection = folder / "selection.json"
-    select_weights(
+    select_coefficients(
+        method="chosen",
         model_folder=parents.model_folder,
         target=parents.target,
         checkpoints=parents.checkpoints,
-        settings=SelectionSettings(
-            algorithm=str(algorithm),
-            settings=settings,
+        settings=NetworkSettings(
+            merge=MergeSettings(
+                form="select", algorithm=str(algorithm), settings={"chosen": settings}
+            ),
             parents=methods,
             view=VIEW,
             evaluation_batch_size=7,
@@ -186,11 +202,12 @@ def select(parents, methods, algorithm, folder, **settings):
     return read_json(selection)
 
 
-def accuracy_of_average(parents, weights):
-    """Accuracy, 0 to 1, on the select split of the weights' average, written out."""
+def accuracy_of_average(parents, coefficients):
+    """Accuracy, 0 to 1, on the select split of the coefficients' average, written out."""
     average = copy.deepcopy(parents.networks["pretrained"])
     average.fc.weight.data = sum(
-        weight * parents.networks[method].fc.weight.data for method, weight in weights.items()
+        coefficient * parents.networks[method].fc.weight.data
+        for method, coefficient in coefficients.items()
     )
     rows = rows_of("select", IMAGES)
     inputs = normalised(parents.images.images[rows], MEAN, STD)
@@ -202,11 +219,11 @@ def accuracy_of_average(parents, weights):
 
 def accuracy_of_soup(parents, methods):
     """Accuracy of the plain average of some networks."""
-    return accuracy_of_average(parents, equal_weights(methods))
+    return accuracy_of_average(parents, equal_coefficients(methods))
 
 
-def equal_weights(methods):
-    """The weights of a plain average."""
+def equal_coefficients(methods):
+    """The coefficients of a plain average."""
     return dict.fromkeys(methods, 1 / len(methods))
 
 
@@ -214,16 +231,22 @@ def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(parents, tmp_path, 
     # given
     caplog.set_level(logging.INFO, "rib")
     alphas = (0.0, 0.25, 0.5, 0.75, 1.0)
-    weights_of_alphas = [{"pretrained": 1 - alpha, "ft": alpha} for alpha in alphas]
-    accuracies = [accuracy_of_average(parents, weights) for weights in weights_of_alphas]
+    coefficients_of_alphas = [{"pretrained": 1 - alpha, "ft": alpha} for alpha in alphas]
+    accuracies = [
+        accuracy_of_average(parents, coefficients) for coefficients in coefficients_of_alphas
+    ]
     assert len(set(accuracies)) > 1
     # when
     algorithm = algorithm_file("wise_ft_selected")
     merge = select(parents, ["ft"], algorithm, tmp_path, steps=4)
     # then each alpha was scored
     expected_candidates = []
-    for weights, accuracy in zip(weights_of_alphas, accuracies, strict=True):
-        candidate = {"weights": weights, "accuracy": round(accuracy, 6), "images": SELECT_IMAGES}
+    for coefficients, accuracy in zip(coefficients_of_alphas, accuracies, strict=True):
+        candidate = {
+            "coefficients": coefficients,
+            "accuracy": round(accuracy, 6),
+            "images": SELECT_IMAGES,
+        }
         expected_candidates.append(candidate)
     assert merge["candidates"] == expected_candidates
     progress_of_alpha = ("selecting on set", SELECT_IMAGES, SELECT_IMAGES, "image")
@@ -231,18 +254,18 @@ def test_alpha_is_chosen_by_the_accuracy_on_the_select_split(parents, tmp_path, 
     percent_of_half = 100 * accuracies[alphas.index(0.5)]
     assert f"{percent_of_half:.1f} % of {SELECT_IMAGES} select images" in caplog.text
     # and the first of the best was chosen
-    best_weights = weights_of_alphas[int(np.argmax(accuracies))]
-    assert merge["weights"] == best_weights
+    best_coefficients = coefficients_of_alphas[int(np.argmax(accuracies))]
+    assert merge["coefficients"] == best_coefficients
 
 
 def test_a_greedy_soup_is_chosen_by_the_accuracy_on_the_select_split(parents, tmp_path):
     # when
     algorithm = algorithm_file("greedy_soup")
-    merge = select(parents, ["ft", "lwf"], algorithm, tmp_path)
+    merge = select(parents, ["ft", "lwf"], algorithm, tmp_path, pretrained=True)
     # then candidates have their accuracy
     assert merge["candidates"]
     for candidate in merge["candidates"]:
-        accuracy = accuracy_of_average(parents, candidate["weights"])
+        accuracy = accuracy_of_average(parents, candidate["coefficients"])
         assert candidate["accuracy"] == pytest.approx(accuracy, abs=1e-6)
     # and from the best on, each network is added that does no harm
     accuracy_alone = {
@@ -254,7 +277,7 @@ def test_a_greedy_soup_is_chosen_by_the_accuracy_on_the_select_split(parents, tm
         larger_soup = [*soup, method]
         if accuracy_of_soup(parents, larger_soup) >= accuracy_of_soup(parents, soup):
             soup = larger_soup
-    assert merge["weights"] == equal_weights(soup)
+    assert merge["coefficients"] == equal_coefficients(soup)
 
 
 def test_a_state_that_is_asked_for_again_is_scored_once(parents, tmp_path):
@@ -267,7 +290,7 @@ def test_a_state_that_is_asked_for_again_is_scored_once(parents, tmp_path):
     )
     merge = select(parents, ["ft"], algorithm, tmp_path)
     assert len(merge["candidates"]) == 1
-    assert merge["weights"] == {"ft": 1.0}
+    assert merge["coefficients"] == {"ft": 1.0}
 
 
 def test_a_selection_of_what_is_not_merged_is_refused(parents, tmp_path):

@@ -6,12 +6,13 @@ with run(snakemake) as output:
     from _inputs import checkpoints_of, folder_of, optional_folder, optional_path
     from rib.base.settings import from_params
     from rib.data.view import DatasetFiles
-    from rib.evaluation.select_weights import select_weights
-    from rib.evaluation.settings import SelectionSettings
+    from rib.evaluation.select_coefficients import select_coefficients
+    from rib.evaluation.settings import NetworkSettings
 
     files = snakemake.input
-    settings = from_params(SelectionSettings, snakemake.params.cfg)
-    select_weights(
+    settings = from_params(NetworkSettings, snakemake.params.cfg)
+    select_coefficients(
+        method=snakemake.wildcards.method,
         model_folder=folder_of(files.model),
         target=DatasetFiles(
             name=snakemake.wildcards.target,

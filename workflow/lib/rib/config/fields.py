@@ -1,0 +1,189 @@
+"""Base class and types of fields of config.yaml and of the catalogue's entries."""
+
+import contextlib
+import math
+import re
+import sys
+from typing import Annotated, Any, ClassVar, Literal, TypeGuard, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    Strict,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from rib.base.settings import Settings
+from rib.base.text import WHY, presentable
+from rib.config.messages import nearest, show
+
+UNKNOWN_KEY = "unknown_key"  # type of an error of pydantic
+EMPTY = "empty"  # likewise: a key is given without a value
+KEYS = "keys"  # likewise: too many or too few of some keys are given
+OF_FILE = {"of_file": True}  # pydantic's context if a file is checked
+T = TypeVar("T")
+DescribedT = TypeVar("DescribedT", bound="Described")
+
+
+class Described(Settings):
+    """Keys of a YAML file. Each has a description, which messages and docs show."""
+
+    # Fields that the code sets, so that a file may not state them.
+    DERIVED: ClassVar[frozenset[str]] = frozenset()
+    # Keys that a file may state as null. Others it leaves out.
+    NULLABLE: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_wrong_keys(cls, keys: Any, info: ValidationInfo) -> Any:
+        if isinstance(keys, dict):
+            for key, value in keys.items():
+                if key not in cls.model_fields:
+                    raise cls.unknown_key(key)
+                if value is None and info.context == OF_FILE and key not in cls.NULLABLE:
+                    raise PydanticCustomError(EMPTY, "it is empty", {"key": key})
+        return keys
+
+    @classmethod
+    def unknown_key(cls, key: object) -> PydanticCustomError:
+        """The error for a key that a file may not state."""
+        allowed = [name for name in cls.model_fields if name not in cls.DERIVED]
+        return PydanticCustomError(
+            UNKNOWN_KEY,
+            "{key}",
+            {
+                "key": show(key),
+                "nearest": nearest(key, allowed),
+                "allowed": ", ".join(sorted(allowed)) or "none",
+            },
+        )
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer: 1, but neither 1.0 nor True."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # false for NaN, too
+
+
+def number(text: object) -> object:
+    """The number that a text states, such as 0.00001 for 1e-5; all else as it is.
+
+    YAML reads 1e-5 as a text, and so does `--config seeds='[0,1]'` with 0 and 1.
+    """
+    if isinstance(text, str):
+        with contextlib.suppress(ValueError):
+            return int(text)
+        with contextlib.suppress(ValueError):
+            return float(text)
+    return text
+
+
+def _boolean(text: object) -> object:
+    booleans = {"true": True, "false": False}
+    return booleans.get(text.lower(), text) if isinstance(text, str) else text
+
+
+def _finite(value: float) -> float:
+    try:
+        if math.isfinite(value):
+            return value
+    except OverflowError:  # of an integer that no float can hold
+        pass
+    raise ValueError("it is not a finite number")
+
+
+def _label(text: str) -> str:
+    if not presentable(text):
+        raise ValueError(WHY)
+    return text
+
+
+def _prose(text: str) -> str:
+    _label(" ".join(text.split()))
+    return text
+
+
+def _without_repetition(values: list[T]) -> list[T]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"it has {show(value)} {values.count(value)} times")
+    return values
+
+
+def _increasing(numbers: tuple[float, float]) -> tuple[float, float]:
+    if numbers[0] > numbers[1]:
+        raise ValueError("its first number is larger than its second")
+    return numbers
+
+
+def matching(pattern: str, longest: int | None = None) -> AfterValidator:
+    """A check that a whole text matches a pattern, and has at most so many characters."""
+
+    def matched(text: str) -> str:
+        if longest is not None and len(text) > longest:
+            raise ValueError(f"it has more than {longest} characters")
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"it does not match {pattern}")
+        return text
+
+    return AfterValidator(matched)
+
+
+AsNumber = BeforeValidator(number)
+Whole = Annotated[int, AsNumber]
+Number = Annotated[int | float, AfterValidator(_finite), AsNumber]  # an integer stays one
+Flag = Annotated[bool, BeforeValidator(_boolean)]
+Label = Annotated[str, AfterValidator(_label)]  # a text of one line that can be shown
+Prose = Annotated[str, AfterValidator(_prose)]  # likewise, of several lines
+
+Count = Annotated[Whole, Field(ge=1)]
+FromZero = Annotated[Whole, Field(ge=0)]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+BelowOne = Annotated[Number, Field(ge=0, lt=1)]
+UpToOne = Annotated[Number, Field(ge=0, le=1)]
+Share = Annotated[Number, Field(gt=0, le=1)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
+SizeOfSubset = Literal["all"] | Count | Annotated[Number, Field(ge=0.0001, lt=1)]
+Side = Annotated[Whole, Field(ge=32, le=1024)]  # of the square input, in pixels
+Seed = Annotated[Whole, Field(ge=0, le=2**64 - 1)]
+
+Strings = Annotated[tuple[str, ...], Strict(False)]
+Pair = Annotated[tuple[T, T], Strict(False)]
+Range = Annotated[tuple[T, T], Strict(False), AfterValidator(_increasing)]
+Unique = Annotated[list[T], AfterValidator(_without_repetition)]
+
+FileName = Annotated[str, matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", 150)]
+LocalPath = Annotated[str, matching(r"(?!\w+://)[^\0]+")]
+Url = Annotated[str, matching(r"https?://(?![^/?#]*@)[!-~]+")]
+REPOSITORY = r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*"  # of the hub
+REVISION = r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*"
+
+
+def exactly_one(entry: DescribedT, *keys: str) -> DescribedT:
+    """The entry, if it has one of the keys and not two; otherwise an error."""
+    given = [key for key in keys if getattr(entry, key) is not None]
+    if len(given) != 1:
+        raise PydanticCustomError(KEYS, f"give exactly one of the keys {', '.join(keys)}")
+    return entry
+
+
+def at_least_one(entry: DescribedT, *keys: str) -> DescribedT:
+    """The entry, if it has one of the keys; otherwise an error."""
+    if all(getattr(entry, key) is None for key in keys):
+        raise PydanticCustomError(KEYS, f"give at least one of the keys {', '.join(keys)}")
+    return entry
+
+
+def stated(entry: Described) -> dict[str, Any]:
+    """Keys of an entry as values of JSON, without those that it does not have."""
+    return entry.model_dump(mode="json", exclude_none=True)

@@ -1,0 +1,124 @@
+"""A grid as choices of config: what is recorded of it, and a config.yaml that gives it again."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from rib.config.entries import Method
+from rib.config.run import ALL
+from rib.config.settings import RECIPE
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
+
+# Keys of config that are no settings of results.
+UNRECORDED = ("name", "catalog", "archives", "external", "monitor")
+# Settings of the machine, on which results do not depend. `deterministic` is one: with `warn` a
+# training on CUDA may give other numbers each time, which no digest could tell apart.
+OF_MACHINE = ("jobs_per_gpu", "gpu_memory_gb", "decode_workers", "deterministic")
+# Keys of config that are about a call, not about the grid.
+OF_CALL = ("archives", "monitor")
+
+
+def as_config(grid: Grid) -> dict[str, Any]:
+    """A config.yaml that gives this grid: its choices with every `default` and `all` resolved.
+
+    Not resolved are recipes and lengths of trainings, which depend on the method, and what a
+    method's entry and the family say of its settings.
+    """
+    choices_of_grid = dict(grid.config)
+    choices_of_grid["uncropped"] = grid.uncropped
+    models = grid.config["models"]
+    if models in ("default", "all"):
+        models = list(grid.models)
+    choices_of_grid["datasets"] = list(grid.datasets)
+    choices_of_grid["reference"] = _reference_choice(grid)
+    choices_of_grid["models"] = models
+    choices_of_grid["methods"] = grid.entries_of_methods
+    choices_of_grid["targets"] = grid.targets
+    choices_of_grid["image_size"] = grid.choice("image_size")
+    choices_of_grid["train_subset"] = [_size_in_config(size) for size in grid.sizes]
+    choices_of_grid["training"] = grid.config["training"] | grid.shared_training()
+    return {key: choices_of_grid[key] for key in choices_of_grid if key not in OF_CALL}
+
+
+def _reference_choice(grid: Grid) -> str:
+    """What to write for `reference` in config.yaml to get this grid's pretraining proxy.
+
+    The proxy stands in for the data that models were pretrained on. It is called reference in
+    config.yaml, and is a whole dataset or a few images per class of one.
+    """
+    if grid.reference is None:
+        return "none"
+    is_part_of_dataset = grid.reference.images_per_class is not None
+    if is_part_of_dataset:
+        # config.yaml can't define a part, only a family's file can, as the family's default.
+        return "default"
+    return grid.reference.dataset.name
+
+
+def _size_in_config(size: str) -> str | int | float:
+    """A size of the training subset as it stands in config.yaml: `all`, 500 or 0.5.
+
+    500 is a number of images, 0.5 a fraction of all.
+
+    Args:
+        size: the same as text.
+    """
+    if size == ALL:
+        return size
+    return float(size) if "." in size else int(size)
+
+
+def resolved(grid: Grid) -> dict[str, Any]:
+    """The config with every `default` and `all` resolved, without settings of the machine.
+
+    Unlike in `as_config`, methods are variants, with all of their settings.
+    """
+    recorded = {key: choice for key, choice in grid.config.items() if key not in UNRECORDED}
+    compute = grid.config["compute"]
+    reference = grid.reference.dataset.name if grid.reference else None
+    method_settings = {}
+    for name, method in grid.methods.items():
+        method_settings[name] = _settings_in_config(method)
+    recipes = [method.recipe for method in grid.methods.values() if method.recipe]
+    del recorded["uncropped"]
+    if grid.uncropped:  # without any, a grid is called as before there was this choice
+        recorded["uncropped"] = grid.uncropped
+    are_subsets_shorter = any(
+        grid.shortened_trainings(target, size)
+        for target, size in itertools.product(grid.targets, grid.sizes)
+    )
+    if are_subsets_shorter:  # likewise
+        recorded["subset_ceiling"] = grid.images_of_ceiling
+    return {
+        **recorded,
+        "budget": {
+            "max_images_per_dataset": grid.budget.limits(
+                [dataset.name for dataset in grid.datasets_read()]
+            )
+        },
+        "compute": {key: compute[key] for key in compute if key not in OF_MACHINE},
+        "datasets": list(grid.datasets),
+        "reference": reference,
+        "models": list(grid.models),
+        "methods": list(grid.methods),
+        "method_settings": method_settings,
+        "recipes": list(dict.fromkeys(recipes)),
+        "targets": grid.targets,
+        "compare_to": grid.compare_to,
+        "image_size": grid.choice("image_size"),
+        "train_subset": grid.sizes,
+        "training": grid.shared_training(),
+    }
+
+
+def _settings_in_config(method: Method) -> dict[str, Any]:
+    """Settings of a method as `method_settings` of config.yaml would state them.
+
+    If it trains, its recipe and its length are among them.
+    """
+    if not method.trains:
+        return dict(method.settings)
+    return {**method.settings, RECIPE: method.recipe, **method.length}

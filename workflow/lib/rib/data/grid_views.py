@@ -1,0 +1,51 @@
+"""Which images of a grid's datasets its jobs use, and how large these are. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from rib.base.settings import replaced
+from rib.config.geometry import Geometry
+from rib.data.settings import DatasetView
+
+if TYPE_CHECKING:
+    from rib.config.grid import Grid
+
+
+def view_at(grid: Grid, geometry: Geometry, datasets: Collection[str]) -> DatasetView:
+    """How a job reads datasets at a geometry.
+
+    Args:
+        datasets: names of all datasets that the job reads. The view does not depend on others.
+    """
+    images_per_class = None
+    if grid.reference:
+        images_per_class = grid.reference.images_per_class
+    return DatasetView(
+        geometry=geometry,
+        budget=grid.budget.limits(datasets),
+        images_per_class=images_per_class,
+        uncropped=tuple(name for name in grid.uncropped if name in datasets),
+    )
+
+
+def view_of(grid: Grid, model: str, datasets: Collection[str]) -> DatasetView:
+    """How a job of a model reads datasets, at the geometry of the model's input.
+
+    Args:
+        datasets: names of all datasets that the job reads. The view does not depend on others.
+    """
+    view = view_at(grid, grid.geometry(model), datasets)
+    pretraining = grid.models[model].pretrain  # of a model that is pretrained here
+    if pretraining is None or grid.reference is None:
+        return view
+    if pretraining.dataset != grid.reference.dataset.name:
+        return view
+    # Such a model may have been pretrained on a subset of the dataset, of this size and draw. The
+    # proxy must be the same subset, without images that the model has not seen.
+    return replaced(
+        view,
+        pretraining_size=str(pretraining.size),
+        pretraining_seed=pretraining.seed,
+    )

@@ -1,0 +1,128 @@
+"""Selection of merges on held-out target images.
+
+Examples are WiSE-FT's alpha and the ingredients of a greedy soup.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from rib.base.files import write_json
+from rib.base.plugins import checked_settings, load_function
+from rib.base.progress import log
+from rib.data.prepared import PreparedDataset
+from rib.data.splits import SELECT
+from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.networks import check_coefficients
+from rib.evaluation.score import correct
+from rib.evaluation.settings import NetworkSettings
+from rib.methods import stated_in
+from rib.models import device as devices
+from rib.models.checkpoint import apply
+from rib.models.images import Images
+from rib.models.network import load
+
+
+def select_coefficients(
+    *,
+    method: str,
+    model_folder: Path,
+    target: DatasetFiles,
+    checkpoints: Mapping[str, Path],
+    settings: NetworkSettings,
+    selection: Path,
+) -> None:
+    """Choose a merge by its accuracy on the select split of the target.
+
+    Args:
+        method: its name, such as `greedy_soup`.
+        model_folder: of the pretrained model.
+        checkpoints: by the keys of the parents.
+        settings: their `merge` is the algorithm that selects.
+        selection: JSON file that is written: `coefficients`, such as {"pretrained": 0.5, "ft":
+            0.5}, and `candidates`, the coefficients of all averages that the algorithm scored, each
+            with its accuracy (0 to 1) and number of images.
+
+    Raises:
+        UserError: a setting does not fit, or the coefficients don't add up to 1 or are of something
+            else than the parents.
+    """
+    merge = settings.merge
+    assert merge is not None
+    select = load_function(merge.algorithm, merge.form)
+    settings_of_method = checked_settings(
+        select, merge.settings[method], merge.algorithm, stated_in(method)
+    )
+    device = devices.start(settings.compute)
+    candidates = Candidates(
+        model_folder=model_folder,
+        checkpoints=checkpoints,
+        dataset=load_dataset(target, settings.view, SELECT),
+        evaluation_batch_size=settings.evaluation_batch_size,
+        device=device,
+    )
+    parents = list(settings.parents)
+    selected = select(parents, candidates.accuracy, **settings_of_method)
+    check_coefficients(selected, parents, Path(merge.algorithm).name)
+    write_json(selection, {"coefficients": dict(selected), "candidates": candidates.scored()})
+
+
+class Candidates:
+    """Averages that an algorithm tries, with their accuracies; each is scored once."""
+
+    def __init__(
+        self,
+        *,
+        model_folder: Path,
+        checkpoints: Mapping[str, Path],
+        dataset: PreparedDataset,
+        evaluation_batch_size: int,
+        device: torch.device,
+    ):
+        """Keep what is needed to score averages.
+
+        Args:
+            model_folder: of the pretrained model.
+            checkpoints: by key, such as `ft`.
+            dataset: the images on which averages are scored.
+            evaluation_batch_size: images per forward pass.
+        """
+        self.model_folder = model_folder
+        self.checkpoints = checkpoints
+        self.dataset = dataset
+        self.evaluation_batch_size = evaluation_batch_size
+        self.device = device
+        self._scores: dict[tuple, dict] = {}  # by coefficients, in the order of trying
+
+    def accuracy(self, coefficients: Mapping[str, float]) -> float:
+        """Accuracy of an average on the images, 0 to 1, rounded to six digits.
+
+        Args:
+            coefficients: such as {"pretrained": 0.5, "ft": 0.5}. The average is scored once,
+                however often it is asked for.
+        """
+        key = tuple(sorted(coefficients.items()))
+        if key not in self._scores:
+            self._scores[key] = self._score(coefficients)
+        accuracy: float = self._scores[key]["accuracy"]
+        return accuracy
+
+    def scored(self) -> list[dict]:
+        """Coefficients, accuracy and number of images of each candidate that was tried."""
+        return list(self._scores.values())
+
+    def _score(self, coefficients: Mapping[str, float]) -> dict:
+        """Score an average of the checkpoints on all images, as an entry of the candidates."""
+        pretrained, facts = load(self.model_folder, self.device)
+        network = apply(pretrained, coefficients, self.checkpoints).eval()
+        inputs = Images(self.dataset, facts["preprocessing"], self.device)
+        label = f"selecting on {self.dataset.name}"
+        is_correct = correct(network, inputs, self.dataset, self.evaluation_batch_size, label)
+        accuracy = is_correct.float().mean().item()
+        log.info("%s: %.1f %% of %d select images", dict(coefficients), 100 * accuracy, len(inputs))
+        return {
+            "coefficients": dict(coefficients),
+            "accuracy": round(accuracy, 6),
+            "images": len(inputs),
+        }

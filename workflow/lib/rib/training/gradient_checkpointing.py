@@ -1,0 +1,33 @@
+"""Gradient checkpointing, which needs less memory and more time."""
+
+from contextlib import suppress
+from typing import Any
+
+from torch import nn
+
+from rib.methods.base import BATCH_NORM, FineTuning
+
+
+def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
+    """Switch on the network's own gradient checkpointing.
+
+    The backward pass then computes activations again.
+
+    Raises:
+        ValueError: the network has none, or the method would update BatchNorm statistics in both
+            passes.
+    """
+    has_batch_norm = any(isinstance(layer, BATCH_NORM) for layer in model.modules())
+    if method.batch_norm == "train" and has_batch_norm:
+        raise ValueError(
+            "BatchNorm statistics would be updated twice; "
+            "set compute.gradient_checkpointing to false"
+        )
+    # The network is one of timm, or has open_clip's image tower as `visual`.
+    network: Any = getattr(model, "visual", model)
+    with suppress(AttributeError, AssertionError):  # of a network without this method
+        network.set_grad_checkpointing()
+    if not any(getattr(layer, "grad_checkpointing", False) for layer in model.modules()):
+        raise ValueError(
+            "the network has no gradient checkpointing; set compute.gradient_checkpointing to false"
+        )

@@ -1,0 +1,111 @@
+"""One step of the optimiser: loss, gradients and update."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from rib.methods.base import FineTuning
+from rib.models import device as devices
+from rib.models.class_logits import class_logits
+from rib.training.settings import TrainingSettings
+
+
+def take_step(
+    method: FineTuning, optimizer: Optimizer, batch: np.ndarray, training: TrainingSettings
+) -> Tensor:
+    """Take one step on the given rows of the target.
+
+    Gradients are accumulated over micro-batches. Their sum is the gradient of the batch, since
+    losses and penalties are means over images or don't depend on them.
+
+    Returns:
+        Loss, cross-entropy (with label smoothing) and accuracy of the batch before the step, and
+        the norm of its gradient before clipping: (4,).
+    """
+    optimizer.zero_grad()
+    means = torch.zeros(3, dtype=torch.float64, device=method.images.device)
+    for rows in micro_batches([batch], training.micro):
+        loss, cross_entropy, accuracy = compute_loss(method, rows, training)
+        share = len(rows) / len(batch)
+        if share == 1:
+            loss.backward()
+        else:
+            (loss * share).backward()
+        means += share * torch.stack([loss.detach(), cross_entropy.detach(), accuracy])
+    parameters = _parameters_of(optimizer)
+    give_gradients_strides_of(parameters)
+    norm = _clip_gradients(parameters, training.clip_norm)
+    method.update(optimizer)
+    return torch.cat([means, norm.to(means).view(1)])
+
+
+class BatchMeans(NamedTuple):
+    """What is computed of a batch or a part of it; scalars, means over its images."""
+
+    loss: Tensor  # which is minimised, with its gradient
+    cross_entropy: Tensor  # with label smoothing, with its gradient
+    accuracy: Tensor  # 0 to 1
+
+
+def compute_loss(method: FineTuning, rows: np.ndarray, training: TrainingSettings) -> BatchMeans:
+    """Pass the given rows of the target through the network; gradients are not computed yet."""
+    images = method.images
+    labels = images.labels_of(rows)  # before the forward pass, so that nothing waits for it
+    with devices.autocast(method.images.device):
+        logits = method.logits(rows)
+    logits = logits.float()
+    scores = class_logits(logits, images.members)
+    cross_entropy = F.cross_entropy(scores, labels, label_smoothing=training.label_smoothing)
+    loss = method.error(rows, cross_entropy) + method.penalty(rows, logits)
+    accuracy = (scores.detach().argmax(dim=1) == labels).float().mean()
+    return BatchMeans(loss, cross_entropy, accuracy)
+
+
+def micro_batches(batches: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
+    """The parts of batches that are passed through the network at once: [4 0] and [2] of [4 0 2].
+
+    Args:
+        size: images in a part; the last part of each batch may be smaller.
+    """
+    parts = []
+    for batch in batches:
+        for start in range(0, len(batch), size):
+            parts.append(batch[start : start + size])
+    return parts
+
+
+def _parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    """The parameters that an optimiser trains."""
+    parameters: list[nn.Parameter] = []
+    for group in optimizer.param_groups:
+        parameters.extend(group["params"])
+    return parameters
+
+
+def give_gradients_strides_of(parameters: Iterable[nn.Parameter]) -> None:
+    """Lay gradients out in memory as their parameters are, in place.
+
+    CUDA's fused optimisers refuse others (github.com/pytorch/pytorch/issues/106951). The gradient
+    of a class token is one in a batch of a single image: it is a slice of that of all tokens.
+    """
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is not None and gradient.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+
+
+def _clip_gradients(parameters: Sequence[nn.Parameter], clip_norm: float | None) -> Tensor:
+    """Clip the gradient of all trained parameters to a maximum norm, if there is one.
+
+    Returns:
+        The norm of the gradient before, a scalar.
+    """
+    if clip_norm is not None:
+        return nn.utils.clip_grad_norm_(parameters, clip_norm)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return nn.utils.get_total_norm(gradients)
