@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tiny import family, forked
-from tiny.project import SECRETS, Project, copy_project
+from tiny.projects import family, forked
+from tiny.projects.project import SECRETS, Project, copy_project
 
 RUNS = [
     f"{target}/{method}/all/0"
@@ -47,7 +47,7 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_configure(config):
-    """Let test processes share servers of tiny.forked.
+    """Let test processes share servers of tiny.projects.forked.
 
     For a run of all tests, that of Snakemake starts while test processes import and collect them.
     """

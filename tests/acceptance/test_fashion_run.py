@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tiny.fashion import DIGESTS
+from tiny.data.fashion import DIGESTS
 
 ROOT = Path(__file__).parents[2]
 REPORTS = ROOT / "reports/fashion"

@@ -54,7 +54,7 @@ from rib.monitoring.watch import Watch
 from rib.records.environment import processor
 from rib.training.loop import train
 from tiny.changed import replace
-from tiny.training import CPU, RUN, images_of, images_of_pixels, settings_of, task_of
+from tiny.models.training import CPU, RUN, images_of, images_of_pixels, settings_of, task_of
 
 
 @cache
@@ -173,7 +173,7 @@ def b2(folder: Path) -> str:
 
 def prepared_photos(folder: Path, n: int = 400) -> dict[str, bytes]:
     """Prepare n photos of 400 x 500 px, kept encoded, in a folder; their bytes by name."""
-    from tiny.photos import INDICES, WNIDS, prepare_into, tar
+    from tiny.data.photos import INDICES, WNIDS, prepare_into, tar
 
     rng = np.random.default_rng(0)
     photos = {}
@@ -305,11 +305,11 @@ def _peak(kind: str, n: int, folder: Path) -> int:
     """
     folder.mkdir(exist_ok=True)
     if kind == "tables":
-        from tiny.large_grid import write_rows
+        from large_grid import write_rows
 
         write_rows(folder)
     elif kind == "prepare":
-        from tiny.photos import INDICES, WNIDS, jpeg, tar
+        from tiny.data.photos import INDICES, WNIDS, jpeg, tar
 
         photo = jpeg(2, (64, 48))
         photos = {}
@@ -356,11 +356,11 @@ def child(kind: str, n: int, folder: Path) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     if kind == "tables":
-        from tiny.large_grid import write_tables
+        from large_grid import write_tables
 
         write_tables(folder)
     elif kind == "prepare":
-        from tiny.photos import prepare_into
+        from tiny.data.photos import prepare_into
 
         prepare_into(folder, "class_folders", folder / "a.tar")
     else:

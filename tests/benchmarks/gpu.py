@@ -62,9 +62,9 @@ from rib.models.images import Images, slices
 from rib.models.network import build
 from rib.records.environment import processor
 from rib.training.loop import train
-from tiny import census
 from tiny.changed import replace
-from tiny.training import RUN, settings_of
+from tiny.models import census
+from tiny.models.training import RUN, settings_of
 
 REPORT = ROOT / "reports/gpu.md"
 REPORT_ON_CPU = ROOT / "build/gpu_on_cpu.md"

@@ -174,7 +174,7 @@ def prepare(architecture: str, work: str, images: int, folder: Path) -> None:
     import torch
 
     from rib.base.files import write_json
-    from tiny.training import HALF, prepared_folder, random_images
+    from tiny.models.training import HALF, prepared_folder, random_images
 
     torch.manual_seed(0)
     network = timm.create_model(architecture, num_classes=1000)
@@ -205,7 +205,7 @@ def do_work(architecture: str, work: str, batch: int, folder: Path) -> None:
     from rib.base.files import read_json
     from rib.models import device as devices
     from rib.models.images import Images
-    from tiny.training import COMPUTE
+    from tiny.models.training import COMPUTE
 
     device = devices.start(COMPUTE)
     if work.startswith("train"):
@@ -237,7 +237,7 @@ def train(work: str, batch: int, folder: Path) -> None:
     from rib.training.finetune import finetune
     from rib.training.settings import FineTuningSettings
     from tiny.changed import replace
-    from tiny.training import CODE, COMPUTE, TRAINING
+    from tiny.models.training import CODE, COMPUTE, TRAINING
 
     method = "self_distillation" if work == "train_teacher" else "ft"
     settings = {"lr": 1e-4}

@@ -8,8 +8,8 @@ import torch
 
 from rib.config.label_space import LabelSpace
 from rib.data.prepared import PreparedDataset
-from tiny import training
 from tiny.changed import replace
+from tiny.models import training
 
 ARCHITECTURE, SIDE = "tf_efficientnet_lite0", 96
 KEYS = tuple(map(str, range(200)))

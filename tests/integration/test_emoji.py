@@ -15,9 +15,9 @@ from rib.data.prepared import PreparedDataset
 from rib.models.convert import convert
 from rib.models.network import load
 from rib.models.settings import ConversionSettings
-from tiny.project import ROOT
-from tiny.published import CATALOG, fetched, made
-from tiny.training import CODE, COMPUTE, CPU
+from tiny.data.published import CATALOG, fetched, made
+from tiny.models.training import CODE, COMPUTE, CPU
+from tiny.projects.project import ROOT
 
 pytestmark = pytest.mark.thorough
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tiny import family
-from tiny.project import ROOT, copy_project
+from tiny.projects import family
+from tiny.projects.project import ROOT, copy_project
 
 pytestmark = pytest.mark.thorough
 

@@ -11,9 +11,9 @@ import pytest
 from rib.base.errors import UserError
 from rib.data.download import download
 from rib.data.prepared import PreparedDataset
-from tiny.fashion import DIGESTS
-from tiny.project import ROOT
-from tiny.published import CATALOG, made
+from tiny.data.fashion import DIGESTS
+from tiny.data.published import CATALOG, made
+from tiny.projects.project import ROOT
 
 pytestmark = pytest.mark.thorough
 

@@ -26,8 +26,7 @@ from rib.config.label_space import LabelSpace
 from rib.data.archives import archive_members
 from rib.data.images import decode, resize_and_crop
 from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
-from tiny.fuzz import NAMES, VALUES, fuzzed, mutated, outcome
-from tiny.photos import (
+from tiny.data.photos import (
     GEOMETRY,
     INDICES,
     WNIDS,
@@ -38,7 +37,8 @@ from tiny.photos import (
     space_of,
     tar,
 )
-from tiny.published import CATALOG
+from tiny.data.published import CATALOG
+from tiny.fuzz import NAMES, VALUES, fuzzed, mutated, outcome
 
 # Pillow and SciPy warn of what they can read all the same.
 pytestmark = [pytest.mark.filterwarnings("ignore")]

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from tiny import census
-from tiny.project import ROOT
+from tiny.models import census
+from tiny.projects.project import ROOT
 
 pytestmark = pytest.mark.thorough
 

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from rib.jobs.gpu_lock import visible_devices
-from tiny.second_user import WITHOUT_OVERRIDE, as_nobody, give_to_nobody, needs_root
+from tiny.servers.second_user import WITHOUT_OVERRIDE, as_nobody, give_to_nobody, needs_root
 
 pytestmark = pytest.mark.thorough
 

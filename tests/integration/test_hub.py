@@ -11,8 +11,8 @@ import textwrap
 
 import pytest
 
-from tiny.hub import COMMIT, TOKEN, Repository, served
-from tiny.hub import environment as environment_of
+from tiny.servers.hub import COMMIT, TOKEN, Repository, served
+from tiny.servers.hub import environment as environment_of
 
 pytestmark = pytest.mark.thorough
 

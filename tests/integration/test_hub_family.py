@@ -18,11 +18,11 @@ from PIL import Image
 
 from rib.base.files import sha256
 from rib.config.hub_datasets import LOCK, file_name, read_dataset_lock
-from tiny import family as tiny_family
-from tiny.hub import COMMIT_OF_CONVERSION, TOKEN, Repository, environment, served
-from tiny.parquet import write_photos
-from tiny.photos import tar
-from tiny.project import ROOT, Project, copy_project, jobs
+from tiny.data.parquet import write_photos
+from tiny.data.photos import tar
+from tiny.projects import family as tiny_family
+from tiny.projects.project import ROOT, Project, copy_project, jobs
+from tiny.servers.hub import COMMIT_OF_CONVERSION, TOKEN, Repository, environment, served
 
 pytestmark = pytest.mark.thorough
 

@@ -14,8 +14,8 @@ import textwrap
 import pytest
 
 from rib.config.hub_datasets import LOCK, read_dataset_lock
-from tiny.hub import COMMIT, COMMIT_OF_CONVERSION, SMALL, TOKEN, Repository, served
-from tiny.hub import environment as environment_of
+from tiny.servers.hub import COMMIT, COMMIT_OF_CONVERSION, SMALL, TOKEN, Repository, served
+from tiny.servers.hub import environment as environment_of
 
 pytestmark = pytest.mark.thorough
 

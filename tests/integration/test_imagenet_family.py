@@ -22,9 +22,9 @@ from rib.config.catalog import Catalog
 from rib.config.geometry import Geometry
 from rib.config.label_space import imagenet_wnids, read_real_labels, read_timm_list
 from rib.data.prepared import PreparedDataset
-from tiny import family
-from tiny.photos import WNIDS, devkit, encrypted, index_of, jpeg, tar, zipped
-from tiny.project import Project, copy_project, rows_of
+from tiny.data.photos import WNIDS, devkit, encrypted, index_of, jpeg, tar, zipped
+from tiny.projects import family
+from tiny.projects.project import Project, copy_project, rows_of
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ import timm
 import torch
 
 from rib.base.files import read_json
-from tiny.project import Project, copy_project, rows_of
+from tiny.projects.project import Project, copy_project, rows_of
 
 pytestmark = pytest.mark.slow
 CHOICES = (

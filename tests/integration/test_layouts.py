@@ -18,7 +18,7 @@ from rib.base.errors import UserError
 from rib.config.label_space import LabelSpace, read_index_map, read_timm_list
 from rib.data import unzip
 from rib.data.archives import archive_members
-from tiny.photos import (
+from tiny.data.photos import (
     INDICES,
     WNIDS,
     devkit,

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 PARENTS = [f"ft, seed {seed}" for seed in range(10)]
 LIMIT = 3e9  # bytes

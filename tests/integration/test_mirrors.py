@@ -22,8 +22,8 @@ from rib.data import mirrors as fetching
 from rib.data.debian import fetch_package
 from rib.data.download import download
 from rib.data.variables import ARCHIVES
-from tiny.hub import Repository, served
-from tiny.hub import environment as environment_of
+from tiny.servers.hub import Repository, served
+from tiny.servers.hub import environment as environment_of
 
 CONTENTS = {"a.idx": bytes(range(256)) * 400, "b.idx": b"labels" * 100}
 DATA = CONTENTS["a.idx"]

@@ -19,9 +19,9 @@ from timm.models import get_pretrained_cfg
 
 from rib.base.files import read_json
 from rib.models.network import load
-from tiny.hub import COMMIT, Repository, environment, served
-from tiny.project import ROOT, jobs
-from tiny.texts import words
+from tiny.models.texts import words
+from tiny.projects.project import ROOT, jobs
+from tiny.servers.hub import COMMIT, Repository, environment, served
 
 pytestmark = pytest.mark.thorough
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 # The oldest NumPy with wheels for the oldest Python, and a Pillow of its time. requirements.in has
 # no lower bound of either.
@@ -21,6 +21,9 @@ def test_renditions_have_the_same_bytes_with_the_oldest_numpy_and_pillow(tmp_pat
     subprocess.run([python, *install, *OLDEST[sys.version_info[:2]]], check=True, timeout=300)
     path = f"{ROOT / 'workflow/lib'}:{ROOT / 'tests'}"
     job = subprocess.run(
-        [python, "-m", "tiny.rendered"], env={"PYTHONPATH": path}, capture_output=True, text=True
+        [python, "-m", "tiny.data.rendered"],
+        env={"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
     )
     assert job.returncode == 0, job.stdout + job.stderr

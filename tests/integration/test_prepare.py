@@ -31,7 +31,7 @@ from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from rib.data.view import DatasetFiles, load_proxy, load_whole
 from rib.records import provenance
 from tiny.changed import replace
-from tiny.photos import (
+from tiny.data.photos import (
     GEOMETRY,
     INDICES,
     WNIDS,
@@ -42,8 +42,8 @@ from tiny.photos import (
     space_of,
     tar,
 )
-from tiny.records import FACTS
-from tiny.training import VIEW
+from tiny.models.training import VIEW
+from tiny.projects.records import FACTS
 
 BROKEN = jpeg(0)[:100]
 STORAGES = pytest.mark.parametrize("storage", ["array", "encoded"])

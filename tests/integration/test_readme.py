@@ -24,10 +24,10 @@ from PIL import Image
 from rib.base.files import read_json
 from rib.models.checkpoint import xor_decompress
 from rib.report import readme
-from tiny import forked
-from tiny.photos import INDICES, WNIDS, run_prepare, zipped
-from tiny.plugins import needs
-from tiny.project import ROOT, TABLE_LINE, Project, copy_project, rows_of
+from tiny.data.photos import INDICES, WNIDS, run_prepare, zipped
+from tiny.projects import forked
+from tiny.projects.plugins import needs
+from tiny.projects.project import ROOT, TABLE_LINE, Project, copy_project, rows_of
 
 PATHS_OF_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = {path.stem: path.read_text() for path in PATHS_OF_PAGES}

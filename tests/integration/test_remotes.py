@@ -12,9 +12,9 @@ import sys
 import pytest
 import yaml
 
-from tiny import remotes
-from tiny.project import Project, methods
-from tiny.waiting import wait_until
+from tiny.projects.project import Project, methods
+from tiny.projects.waiting import wait_until
+from tiny.servers import remotes
 
 pytestmark = pytest.mark.slow  # servers
 

@@ -12,8 +12,9 @@ import yaml
 
 from same_results import __main__ as command
 from same_results import compare
-from tiny import clip, family
-from tiny.project import ROOT, Project, copy_project
+from tiny.models import clip
+from tiny.projects import family
+from tiny.projects.project import ROOT, Project, copy_project
 
 pytestmark = pytest.mark.slow
 

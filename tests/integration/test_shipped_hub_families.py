@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from rib.config.hub_datasets import LOCK, read_dataset_lock
-from tiny import family as tiny_family
-from tiny.hub import Repository, environment, served
-from tiny.hub_families import HUB_FAMILIES, write_split
-from tiny.project import Project, copy_project, jobs
+from tiny.data.hub_families import HUB_FAMILIES, write_split
+from tiny.projects import family as tiny_family
+from tiny.projects.project import Project, copy_project, jobs
+from tiny.servers.hub import Repository, environment, served
 
 pytestmark = pytest.mark.thorough
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 pytestmark = pytest.mark.thorough
 

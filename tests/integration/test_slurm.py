@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import pytest
 
 from rib.config.evaluation_groups import groups_of
-from tiny import family, slurm
-from tiny.plugins import needs
-from tiny.project import Project, copy_project
-from tiny.waiting import wait_until
+from tiny.projects import family
+from tiny.projects.plugins import needs
+from tiny.projects.project import Project, copy_project
+from tiny.projects.waiting import wait_until
+from tiny.servers import slurm
 
 LACKING = slurm.missing()
 pytestmark = [

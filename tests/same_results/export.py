@@ -21,7 +21,8 @@ from torch import nn
 
 import rib
 from same_results import form
-from tiny import clip, family
+from tiny.models import clip
+from tiny.projects import family
 
 # Columns of tables that a second run of the same commit gives other numbers: times and sizes.
 MEASURED = {"cost": ["finetune", "merge", "evaluate", "seconds", "megabytes"]}

@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 
 def settings_of_example(layout, with_entries):

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from tiny import family
-from tiny.kills import ordeal
-from tiny.project import ROOT, Project, copy_project
+from tiny.projects import family
+from tiny.projects.kills import ordeal
+from tiny.projects.project import ROOT, Project, copy_project
 
 KILLS = int(os.environ.get("RIB_KILLS", "20"))
 CONFIG = {"pull": (), "track": ("--config", "family=tiny", "catalog=mine")}

@@ -7,8 +7,8 @@ at most.
 import os
 import time
 
-from tiny.kills import ordeal
-from tiny.project import Project, copy_project, use_make
+from tiny.projects.kills import ordeal
+from tiny.projects.project import Project, copy_project, use_make
 
 KILLS = int(os.environ.get("RIB_KILLS", "50"))
 LONGEST = float(os.environ.get("RIB_LONGEST", "40"))

@@ -12,7 +12,7 @@ from filelock import FileLock
 from rib.base.progress import Progress
 from rib.config.catalog import Catalog
 from rib.config.yaml_files import SAFE_LOADER
-from tiny import wiring as rules
+from tiny.projects import wiring as rules
 
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"
 # By kind, the entry that a user's is made from.
@@ -96,7 +96,7 @@ def with_entries(tmp_path):
 
 @pytest.fixture(scope="session")
 def wiring(shared_folder):
-    """What the rules give to each job, by grid of tiny.wiring.
+    """What the rules give to each job, by grid of tiny.projects.wiring.
 
     Test processes share it: the first that needs it reads it from the rules.
     """
@@ -110,7 +110,7 @@ def wiring(shared_folder):
 @pytest.fixture(scope="module")
 def network():
     """A small network with BatchNorm."""
-    from tiny.training import resnet  # not for tests without networks, which start faster
+    from tiny.models.training import resnet  # not for tests without networks, which start faster
 
     return resnet()
 
@@ -118,6 +118,6 @@ def network():
 @pytest.fixture(scope="module")
 def target():
     """A few images of noise, of three classes."""
-    from tiny.training import random_images
+    from tiny.models.training import random_images
 
     return random_images()

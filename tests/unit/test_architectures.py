@@ -36,10 +36,17 @@ from rib.models.weights import with_weights
 from rib.training import loop
 from rib.training.gradient_checkpointing import checkpoint_gradients
 from rib.training.loop import make_optimizer
-from tiny.architectures import ARCHITECTURES, cases
-from tiny.census import Census
-from tiny.methods import ALL_ROWS, check_frozen, check_restored, coloured_images, fine_tuned, set_up
-from tiny.training import CPU, HALF, TRAINING, images_of, prepared_folder, with_defaults
+from tiny.models.architectures import ARCHITECTURES, cases
+from tiny.models.census import Census
+from tiny.models.methods import (
+    ALL_ROWS,
+    check_frozen,
+    check_restored,
+    coloured_images,
+    fine_tuned,
+    set_up,
+)
+from tiny.models.training import CPU, HALF, TRAINING, images_of, prepared_folder, with_defaults
 
 METHODS = ["ft", "linear_probe", "lora", "visual_prompt"]
 TWO_HEADS = ["deit_distilled"]
@@ -50,7 +57,7 @@ WITHOUT_ATTENTION = sorted(ARCHITECTURES.keys() - {*TRANSFORMERS, *HYBRID})
 OF_TIMM = [name for name, entry in ARCHITECTURES.items() if entry.library == "timm"]
 OF_OPEN_CLIP = [name for name, entry in ARCHITECTURES.items() if entry.library == "open_clip"]
 
-# Number of attention layers, where it is not that of the blocks of VIT in tiny.architectures.
+# Number of attention layers, where it is not the number of blocks of VIT.
 USUAL_ATTENTION_LAYERS = 4
 ATTENTION_LAYERS = {
     "mobileclip2_vit": 2,

@@ -15,7 +15,7 @@ from rib.base.errors import UserError
 from rib.data import archives, unzip
 from rib.data.archives import TooLargeError, archive_members
 from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES
-from tiny.photos import encrypted, tar, zipped
+from tiny.data.photos import encrypted, tar, zipped
 from tiny.tiers import examples, first
 
 FILES = {"a/one.txt": b"one", "a/two.txt": b"two" * 1000, "three.txt": b""}

@@ -17,7 +17,15 @@ from rib.methods.lwf import LearningWithoutForgetting
 from rib.models.augmentation import Augmentation, Shifts, drawn_transforms, recipe_transform
 from rib.training.loop import train
 from tiny.changed import replace
-from tiny.training import CPU, RUN, TRAINING, images_of_pixels, normalised, task_of, with_defaults
+from tiny.models.training import (
+    CPU,
+    RUN,
+    TRAINING,
+    images_of_pixels,
+    normalised,
+    task_of,
+    with_defaults,
+)
 from unit.conftest import published
 
 ALL = ["flip", "crop", "randaugment"]

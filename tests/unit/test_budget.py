@@ -8,7 +8,7 @@ from rib.config.budget import Budget, images_within
 from rib.config.grid_as_config import as_config
 from rib.data.grid_views import view_of
 from rib.statistics.conditions import conditions_of
-from tiny.grids import grid
+from tiny.projects.grids import grid
 
 
 def budgeted(limits, **choices):

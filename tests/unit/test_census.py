@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from rib.models import device as devices
-from tiny import census, stand_in_gpu
-from tiny.architectures import ARCHITECTURES
+from tiny.models import census, stand_in_gpu
+from tiny.models.architectures import ARCHITECTURES
 from tiny.tiers import first
 
 CASES = [(network, name) for network in census.NETWORKS for name in census.methods_on(network)]
@@ -120,7 +120,7 @@ def printed_on_stand_in(*command):
 @pytest.mark.thorough
 @pytest.mark.parametrize("network", census.NETWORKS)
 def test_no_step_copies_between_host_and_gpu_while_one_waits_for_the_other(network):
-    faults = printed_on_stand_in("-m", "tiny.census", network)
+    faults = printed_on_stand_in("-m", "tiny.models.census", network)
     assert list(faults) == census.methods_on(network)
     assert {name: notes for name, notes in faults.items() if notes} == {}
 
@@ -133,7 +133,7 @@ COPYING = {"dinov3", "dinov3_qkv_bias"}
 @needs_stand_in
 @pytest.mark.thorough
 def test_all_tensors_of_an_architecture_are_on_the_gpu():
-    faults = printed_on_stand_in("-m", "tiny.census", "architectures")
+    faults = printed_on_stand_in("-m", "tiny.models.census", "architectures")
     assert list(faults) == list(ARCHITECTURES)
     faulty = {name: notes for name, notes in faults.items() if notes}
     assert faulty.keys() == COPYING
@@ -145,8 +145,8 @@ PLANTED = """
 import json
 import numpy as np
 import torch
-from tiny.census import Census
-from tiny.stand_in_gpu import stand_in_gpu
+from tiny.models.census import Census
+from tiny.models.stand_in_gpu import stand_in_gpu
 
 planted = {
     "cpu": lambda x: x.cpu(),

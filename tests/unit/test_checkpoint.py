@@ -24,7 +24,7 @@ from rib.models.checkpoint import (
 )
 from rib.models.padding_prompt import PaddingPrompt
 from rib.models.state import network_in_state
-from tiny.training import CPU, model_folder, resnet
+from tiny.models.training import CPU, model_folder, resnet
 
 START = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.3]), "steps": torch.tensor(7)}
 TUNED = {"w": torch.tensor([3.0, 2.5])}

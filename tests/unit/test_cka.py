@@ -23,7 +23,7 @@ from rib.statistics.cka import (
     mean_over,
     plain_cka,
 )
-from tiny.tables import write
+from tiny.tables.tables import write
 
 PRETRAINED_RUN = Run("m", "none", "pretrained", "all", 0)
 FINE_TUNED_RUN = Run("m", "a", "ft", "all", 0)

@@ -9,7 +9,7 @@ from rib.config.run import RUN_COLUMNS
 from rib.statistics.classes import WORST, class_table, worst_classes
 from rib.statistics.counts import Counts
 from rib.statistics.fit import marked
-from tiny.states import state_of
+from tiny.tables.states import state_of
 
 STATES = [
     state_of("m", "ft", "a", "all", 0),

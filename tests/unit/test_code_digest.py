@@ -301,9 +301,8 @@ FEATURES = NETWORK | {
 }
 COUNTED = ["counts", "ri"]  # in rib.statistics
 ROWS = {"statistics/counts.py", "statistics/ri.py", "config/run.py", "base/files.py"}
-# What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. The
-# rules say what they are made of (see tiny.wiring); that the files which settings name are in it is
-# asserted in test_wiring.
+# What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. That
+# the files which settings name are in it is asserted in test_wiring.
 STAGES = [
     ("prepare", {}, {"data/prepare.py", "data/images.py", "config/label_space.py"}),
     (

@@ -28,9 +28,9 @@ from rib.statistics.ri import Ood, ood_accuracies, ood_parts
 from rib.statistics.scored_state import STATE_COLUMNS
 from rib.statistics.settings import RIStatistics
 from rib.statistics.tables import mri_tables, ri_table
-from tiny.rows import by_runs
-from tiny.states import state_of
-from tiny.tables import write
+from tiny.tables.rows import by_runs
+from tiny.tables.states import state_of
+from tiny.tables.tables import write
 from tiny.tiers import first
 
 DATASETS = {"a": 9, "b": 7, "c": 12}

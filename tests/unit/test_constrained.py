@@ -18,8 +18,8 @@ from rib.methods.ft import FullFineTuning
 from rib.methods.ftp import FastTrainableProjection
 from rib.methods.spd import SelectiveProjectionDecay
 from tiny.changed import replace
+from tiny.models.training import TRAINING, trained, with_defaults
 from tiny.tiers import examples
-from tiny.training import TRAINING, trained, with_defaults
 
 LR = 0.1
 SHAPES = {

@@ -12,8 +12,8 @@ from rib.config.catalog import Catalog
 from rib.config.run import METHODS
 from rib.records import provenance
 from rib.statistics.cost import cost_of, cost_table, jobs_of
-from tiny.records import FACTS
-from tiny.tables import write
+from tiny.projects.records import FACTS
+from tiny.tables.tables import write
 
 ROOT = Path(__file__).parents[2]
 PARENTS = {"ft": [], "wise": ["ft"], "probe": [], "lp_ft": ["probe"]}

@@ -36,8 +36,8 @@ from rib.statistics.scored_state import STATE_COLUMNS
 from rib.statistics.settings import FitRule, GridTableSettings, RIStatistics
 from rib.statistics.tables import grid_tables, json_by_method, read_fits, ri_table, roles_of
 from rib.statistics.writing import write_tables
-from tiny.rows import by_runs, write_rows
-from tiny.states import columns_of_run, state_of
+from tiny.tables.rows import by_runs, write_rows
+from tiny.tables.states import columns_of_run, state_of
 
 DATASETS = ["a", "b", "c"]
 TARGETS = ["a", "b"]

@@ -8,8 +8,8 @@ from rib.data.prepared import PreparedDataset
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles
 from rib.statistics.coverage import coverage
-from tiny.states import state_of
-from tiny.training import VIEW, prepared_folder, random_images
+from tiny.models.training import VIEW, prepared_folder, random_images
+from tiny.tables.states import state_of
 
 
 def test_a_training_subset_shows_only_the_classes_of_its_own_images(tmp_path):

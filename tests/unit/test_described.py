@@ -23,7 +23,7 @@ from rib.jobs import code_digest
 from rib.report import described
 from rib.report.described import analyses_of_page, described_analyses
 from rib.statistics.comparison import few_objects
-from tiny.grids import grid
+from tiny.projects.grids import grid
 
 TABLE = Table(title="T", question="why", note="N", columns=[Column("Model", "model")])
 FIGURE = Figure(question="why", caption="How to read it.", inputs={"mri": "mri.csv"})

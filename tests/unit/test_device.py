@@ -6,6 +6,7 @@ import logging
 
 import pytest
 import torch
+from open_clip.transformer import VisionTransformer
 from timm.layers import BlurPool2d
 from torch import nn
 
@@ -14,17 +15,25 @@ from rib.base.progress import log
 from rib.jobs.messages import message_of
 from rib.models import device as devices
 from rib.models.full_precision import FullPrecisionConv2d, FullPrecisionLinear, keep_precision
-from rib.models.network import build
+from rib.models.network import OpenClipClassifier, build
 from rib.models.nondeterministic import (
     layers_without_algorithm,
     refuse_layers_without_algorithm,
 )
 from rib.models.settings import ComputeSettings
-from tiny.networks import clip_like
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
 BROKEN_DRIVER = "The NVIDIA driver on your system is too old (found version 11040). Please update."
+
+
+def clip_like(num_classes: int = 1000) -> OpenClipClassifier:
+    """A tower like CLIP's for images of 64 pixels, with random weights, in evaluation mode."""
+    torch.manual_seed(0)
+    tower = VisionTransformer(
+        image_size=64, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24
+    )
+    return OpenClipClassifier(tower, 24, num_classes).eval()
 
 
 @pytest.fixture(autouse=True)

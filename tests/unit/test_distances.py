@@ -26,8 +26,8 @@ from rib.data.view import DatasetFiles, load_dataset
 from rib.statistics import compression, distances
 from rib.statistics.distances import Sample
 from tiny.changed import replace
-from tiny.tables import write
-from tiny.training import SPACE, VIEW, prepared_folder, rows_of, split_file
+from tiny.models.training import SPACE, VIEW, prepared_folder, rows_of, split_file
+from tiny.tables.tables import write
 
 COLUMNS = ["first", "second", "distance", "value", "n", "note"]
 

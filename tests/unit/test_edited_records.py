@@ -13,7 +13,7 @@ from rib.base.files import sha256
 from rib.jobs.job import job
 from rib.records import integrity, provenance
 from rib.records.verify import CHANGED, Finding, examine, report_lines
-from tiny.records import edit, make, output, record
+from tiny.projects.records import edit, make, output, record
 
 OWN = Path(record("a"))
 ZEROS = "0" * 64  # in place of a hash

@@ -14,7 +14,7 @@ from rib.config.run import RUN_COLUMNS
 from rib.statistics.effective_robustness import Line, line_table, robustness_table
 from rib.statistics.inputs import Inputs
 from rib.statistics.writing import write_tables
-from tiny.grids import grid
+from tiny.projects.grids import grid
 
 # Accuracies of six models in percent, on a dataset in distribution and on another.
 INSIDE = np.array([58.0, 66.0, 70.0, 74.5, 79.0, 84.0])

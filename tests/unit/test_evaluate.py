@@ -35,7 +35,7 @@ from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
 from rib.models.images import Images
 from tiny.changed import replace
-from tiny.training import (
+from tiny.models.training import (
     CODE,
     COMPUTE,
     FINE_TUNED,

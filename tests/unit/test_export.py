@@ -33,11 +33,9 @@ from rib.models.merge import Merge
 from rib.models.network import create, load
 from rib.models.state import network_in_state
 from rib.report.model_card import write_card
-from tiny.architectures import ARCHITECTURES, Architecture, cases
 from tiny.changed import replace
-from tiny.descriptions import export_settings
-from tiny.project import ROOT
-from tiny.training import (
+from tiny.models.architectures import ARCHITECTURES, Architecture, cases
+from tiny.models.training import (
     CPU,
     MEAN,
     STD,
@@ -49,6 +47,8 @@ from tiny.training import (
     settings_of,
     trained,
 )
+from tiny.projects.descriptions import export_settings
+from tiny.projects.project import ROOT
 
 open_clip = pytest.importorskip("open_clip")
 CATALOG = Catalog([ROOT / "workflow/catalog"])

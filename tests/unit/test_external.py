@@ -25,9 +25,7 @@ from rib.models.checkpoint import apply, xor_decompress
 from rib.models.network import build, load
 from rib.training.finetune import finetune
 from rib.training.settings import FineTuningSettings
-from tiny.grids import grid
-from tiny.project import ROOT
-from tiny.training import (
+from tiny.models.training import (
     CODE,
     COMPUTE,
     CPU,
@@ -38,6 +36,8 @@ from tiny.training import (
     resnet,
     task_of,
 )
+from tiny.projects.grids import grid
+from tiny.projects.project import ROOT
 
 CATALOG = ROOT / "workflow/catalog"
 CHOICES = {"models": ["efficientnet_lite0"], "targets": ["noto", "twemoji"], "methods": ["ft"]}

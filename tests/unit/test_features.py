@@ -33,7 +33,7 @@ from rib.models import device as devices
 from rib.models.network import OpenClipClassifier
 from rib.models.padding_prompt import PaddingPrompt
 from tiny.changed import replace
-from tiny.training import (
+from tiny.models.training import (
     CODE,
     COMPUTE,
     CPU,

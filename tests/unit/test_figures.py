@@ -36,8 +36,8 @@ from rib.config.labels import GridLabels
 from rib.config.paths import Paths
 from rib.data.prepared import PreparedDataset
 from rib.figures import STYLE, text_colour, write_figure, write_figures
-from tiny.analyses import figure_settings
-from tiny.grids import grid
+from tiny.projects.grids import grid
+from tiny.tables.analyses import figure_settings
 
 OOD = pd.DataFrame(
     [

@@ -7,8 +7,8 @@ from rib.analyses.epochs import draw_cka_epochs
 from rib.analyses.representations import CKA, draw_cka_layers
 from rib.analyses.stir import draw_stir
 from rib.report.page import page_tables
-from tiny.analyses import shown
-from tiny.descriptions import description
+from tiny.projects.descriptions import description
+from tiny.tables.analyses import shown
 
 METHODS = {
     "ft": {"label": "FT", "colour": "#D55E00", "marker": "o"},

@@ -38,7 +38,7 @@ from rib.training.loop import epoch_batches, train
 from rib.training.settings import FineTuningSettings, learning_rates
 from rib.training.step import compute_loss
 from tiny.changed import replace
-from tiny.training import (
+from tiny.models.training import (
     CODE,
     COMPUTE,
     CPU,

@@ -14,7 +14,7 @@ from rib.config.paths import Paths, beside
 from rib.config.run import PRETRAINED, Run
 from rib.report import preview
 from rib.report.preview import Cell, Variant, common_targets, finished_runs
-from tiny.grids import grid
+from tiny.projects.grids import grid
 
 
 def test_what_is_compared_has_the_same_targets_for_each_method():

@@ -22,8 +22,8 @@ from rib.figures import write_figure
 from rib.statistics.fit import fit_table, name_other_rates, name_underfitted
 from rib.statistics.settings import FitRule
 from rib.statistics.writing import read_fit, write_tables
-from tiny.analyses import figure_settings
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
+from tiny.tables.analyses import figure_settings
 
 LABELS = {
     "models": {"m": "Net", "n": "Other"},

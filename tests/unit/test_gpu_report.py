@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 CUDA = torch.device("cuda")
 CPU = torch.device("cpu")

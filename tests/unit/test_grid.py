@@ -36,9 +36,9 @@ from rib.data.grid_views import view_of
 from rib.statistics.conditions import conditions_of
 from rib.statistics.settings import fit_rule
 from rib.training.settings import TrainingSettings, learning_rates
-from tiny.grids import grid, project_catalog
-from tiny.project import ROOT
-from tiny.wiring import OWN_CNN
+from tiny.projects.grids import grid, project_catalog
+from tiny.projects.project import ROOT
+from tiny.projects.wiring import OWN_CNN
 from unit.conftest import published
 
 

@@ -29,7 +29,7 @@ from rib.models.convert import convert
 from rib.models.heads import TOKENIZER_OPTIONS, load_tokenizer
 from rib.models.network import load
 from rib.models.settings import ConversionSettings
-from tiny.training import CODE, COMPUTE, CPU, VIEW, prepared_folder
+from tiny.models.training import CODE, COMPUTE, CPU, VIEW, prepared_folder
 
 open_clip = pytest.importorskip("open_clip")
 SIDE = 32

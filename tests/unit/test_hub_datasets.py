@@ -27,8 +27,8 @@ from rib.config.hub_datasets import (
     write_dataset_lock,
 )
 from rib.config.source_entries import parsed_source
-from tiny.hub import COMMIT, git_id
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
+from tiny.servers.hub import COMMIT, git_id
 from unit.conftest import published
 
 NAME = "hf-datasets:owner/set"

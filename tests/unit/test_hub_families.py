@@ -22,9 +22,9 @@ from rib.config.hub_datasets import (
 from rib.config.source_entries import HF_DATASETS
 from rib.data.images import DatasetSource
 from rib.data.layouts import parquet
-from tiny.hub_families import HUB_FAMILIES, PATIENTS, write_split
-from tiny.photos import GEOMETRY
-from tiny.project import ROOT
+from tiny.data.hub_families import HUB_FAMILIES, PATIENTS, write_split
+from tiny.data.photos import GEOMETRY
+from tiny.projects.project import ROOT
 
 CATALOG = ROOT / "workflow/catalog"
 each_family = pytest.mark.parametrize("family", HUB_FAMILIES)

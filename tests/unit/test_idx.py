@@ -12,9 +12,9 @@ from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.data.images import DatasetSource
 from rib.data.layouts import idx
+from tiny.data.idx import SIDE, SPACE, garments, idx_images, idx_labels, write_collection
+from tiny.data.photos import GEOMETRY, run_prepare
 from tiny.fuzz import fuzzed, outcome
-from tiny.idx import SIDE, SPACE, garments, idx_images, idx_labels, write_collection
-from tiny.photos import GEOMETRY, run_prepare
 
 IMAGES = 40  # of a collection
 BORDER = 2  # in pixels

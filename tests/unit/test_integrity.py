@@ -11,7 +11,7 @@ from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.jobs.job import job
 from rib.records import hashing, integrity, provenance
-from tiny.records import FACTS
+from tiny.projects.records import FACTS
 
 
 @pytest.fixture(autouse=True)

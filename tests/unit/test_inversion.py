@@ -15,8 +15,8 @@ from rib.base.progress import Progress
 from rib.evaluation.inversion import invert, representation_of, starts
 from rib.statistics.cka import Kernel, cka, jackknife_interval
 from rib.statistics.stir import stir_table
-from tiny.tables import write
-from tiny.training import CPU
+from tiny.models.training import CPU
+from tiny.tables.tables import write
 
 IMAGES = 60
 SIDE = 4

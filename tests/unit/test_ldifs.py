@@ -16,11 +16,10 @@ from rib.methods.ft import FullFineTuning
 from rib.methods.ldifs import FeatureDistance, with_unit_channels
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.token_features import token_features
-from tiny.architectures import ARCHITECTURES
 from tiny.changed import replace
-from tiny.methods import CATALOG
-from tiny.tiers import first
-from tiny.training import (
+from tiny.models.architectures import ARCHITECTURES
+from tiny.models.methods import CATALOG
+from tiny.models.training import (
     TRAINING,
     normalised,
     random_images,
@@ -29,6 +28,7 @@ from tiny.training import (
     trained_by_hand,
     with_defaults,
 )
+from tiny.tiers import first
 
 LR = 0.01
 WEIGHT = 10.0

@@ -7,8 +7,8 @@ import pytest
 
 from rib.config.catalog import Catalog
 from rib.statistics.learning_rates import SweptMethod, choice_table, choose
-from tiny.project import ROOT
-from tiny.tables import write
+from tiny.projects.project import ROOT
+from tiny.tables.tables import write
 
 RATES = [0.0001, 0.0003, 0.001]
 TARGETS = ["a", "b"]

@@ -14,8 +14,8 @@ from rib.data.stored_array import ArrayReader
 from rib.models import images as models_images
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.images import in_batches, slices
-from tiny.training import images_of_pixels, random_images
-from tiny.waiting import wait_until
+from tiny.models.training import images_of_pixels, random_images
+from tiny.projects.waiting import wait_until
 
 BATCHES = [np.array([4, 0, 2]), np.array([1, 3]), np.array([5, 9, 8]), np.array([7, 6])]
 

@@ -9,7 +9,7 @@ import pandas as pd
 from rib.analyses import learning_rates
 from rib.statistics.inputs import Inputs
 from rib.statistics.writing import make_tables
-from tiny.rows import write_rows
+from tiny.tables.rows import write_rows
 
 
 def test_a_job_writes_tables_with_the_fit_of_their_runs_and_texts_as_they_are(

@@ -10,7 +10,7 @@ from rib.config.catalog import Catalog
 from rib.config.config import config_of
 from rib.config.grid import resolve_grid
 from rib.config.memory import NetworkMemory
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 TABLE = """architecture,side,fp32,bf16,checkpointed_fp32,checkpointed_bf16
 vit_base_patch16_224,224,200,100,20,10

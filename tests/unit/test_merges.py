@@ -43,7 +43,7 @@ from rib.models.network import load
 from rib.models.state import network_in_state
 from rib.training.loop import train
 from tiny.changed import replace
-from tiny.training import (
+from tiny.models.training import (
     CODE,
     COMPUTE,
     CPU,

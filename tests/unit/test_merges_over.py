@@ -23,9 +23,9 @@ from rib.statistics.cost import cost_table
 from rib.statistics.counts import COLUMNS, RowFiles
 from rib.statistics.fit import fit_table
 from rib.statistics.settings import FitRule
-from tiny.grids import grid, project_catalog
-from tiny.tables import write
-from tiny.training import RUN
+from tiny.models.training import RUN
+from tiny.projects.grids import grid, project_catalog
+from tiny.tables.tables import write
 
 # An entry of the catalogue.
 SOUP = {

@@ -40,7 +40,7 @@ from rib.models import device as devices
 from rib.models.checkpoint import add_low_rank_updates
 from rib.models.network import OpenClipClassifier, build
 from tiny.changed import replace
-from tiny.training import (
+from tiny.models.training import (
     TRAINING,
     masked,
     normalised,

@@ -19,8 +19,8 @@ from rib.models.network import build, load
 from rib.models.records import describe
 from rib.models.weights import with_weights
 from rib.training.training_state import TrainingState
-from tiny.architectures import ARCHITECTURES
-from tiny.project import ROOT
+from tiny.models.architectures import ARCHITECTURES
+from tiny.projects.project import ROOT
 
 CLIP = {
     "embed_dim": 8,

@@ -18,7 +18,7 @@ from rib.statistics.ri import ood_accuracies, ood_parts
 from rib.statistics.settings import RIStatistics
 from rib.statistics.tables import mri_tables
 from rib.statistics.writing import write_tables
-from tiny.states import state_of
+from tiny.tables.states import state_of
 
 # By dataset, its objects, and how many images it has of each.
 OBJECTS = {"a": [0, 1, 2, 3], "b": [2, 3, 4, 5, 6], "c": [0, 4, 7]}

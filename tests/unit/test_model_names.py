@@ -18,8 +18,8 @@ from rib.base.settings import replaced
 from rib.config.catalog import Catalog
 from rib.config.model_names import MARKERS, licence_terms, parse_name, terms, with_styles
 from rib.models.records import describe
-from tiny import family
-from tiny.project import ROOT
+from tiny.projects import family
+from tiny.projects.project import ROOT
 
 SHORT = {
     "timm/vit_base_patch14_reg4_dinov2.lvd142m": "vit_base_patch14_reg4_dinov2.lvd142m",

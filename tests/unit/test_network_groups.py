@@ -20,10 +20,10 @@ from rib.statistics.network_groups import network_tables, welch_interval
 from rib.statistics.ri import ood_accuracies
 from rib.statistics.settings import RIStatistics
 from rib.statistics.writing import read_fit, write_tables
-from tiny.grids import grid
-from tiny.project import ROOT
-from tiny.states import counts_without_shared_objects, state_of
-from tiny.wiring import GRIDS, OWN_CNN
+from tiny.projects.grids import grid
+from tiny.projects.project import ROOT
+from tiny.projects.wiring import GRIDS, OWN_CNN
+from tiny.tables.states import counts_without_shared_objects, state_of
 
 CONFIDENCE = 0.9
 OOD = ["a", "b", "c"]
@@ -530,7 +530,7 @@ def test_a_method_without_finished_networks_is_drawn_nowhere(tmp_path):
 
 @pytest.fixture
 def described(tmp_path):
-    """A function that gives what the analysis makes of a grid of tiny.wiring, by its name."""
+    """A function that gives what the analysis makes of a grid, by its name."""
     (tmp_path / "models.yaml").write_text(OWN_CNN)
     catalog = Catalog([ROOT / "workflow/catalog", tmp_path])
 

@@ -6,7 +6,7 @@ import torch
 
 from rib.models.images import in_batches
 from rib.models.padding_prompt import PaddingPrompt
-from tiny.training import CPU, MEAN, STD, images_of_pixels
+from tiny.models.training import CPU, MEAN, STD, images_of_pixels
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 5, 6, 3), dtype=np.uint8)
 

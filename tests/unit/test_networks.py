@@ -17,7 +17,7 @@ from rib.base.errors import UserError
 from rib.methods.lora import adapted_layers
 from rib.models.checkpoint import add_low_rank_updates, apply
 from rib.models.network import OpenClipClassifier, build
-from tiny.methods import (
+from tiny.models.methods import (
     CATALOG,
     check_frozen,
     check_restored,
@@ -25,8 +25,8 @@ from tiny.methods import (
     fine_tuned,
     published,
 )
+from tiny.models.training import resnet
 from tiny.tiers import examples
-from tiny.training import resnet
 
 SIDE = 64
 FROZEN = {"linear_probe", "lora", "visual_prompt"}

@@ -22,7 +22,7 @@ from rib.models.augmentation import Augmentation, recipe_transform
 from rib.training import loop
 from rib.training.loop import train
 from tiny.changed import replace
-from tiny.training import (
+from tiny.models.training import (
     CPU,
     HALF,
     RUN,

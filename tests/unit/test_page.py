@@ -24,10 +24,10 @@ from rib.report.page import (
     write_page,
 )
 from rib.report.settings import PageSettings, ShownFigure
-from tiny.analyses import figures as declared_figures
-from tiny.analyses import shown
-from tiny.descriptions import description
-from tiny.project import ROOT
+from tiny.projects.descriptions import description
+from tiny.projects.project import ROOT
+from tiny.tables.analyses import figures as declared_figures
+from tiny.tables.analyses import shown
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"  # stands for a number that there is not

@@ -18,11 +18,11 @@ from rib.config.label_space import LabelSpace
 from rib.data.images import DatasetSource
 from rib.data.layouts import parquet
 from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES
+from tiny.data.parquet import PHOTO, write_photos
+from tiny.data.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of
 from tiny.docs import settings_of_example
 from tiny.fuzz import fuzzed, mutated, outcome
-from tiny.parquet import PHOTO, write_photos
-from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 SPACE = LabelSpace(("cat", "dog", "owl"), ((0,), (1,), (2,)), ("tom cat", "dog", "owl"), 3)
 NAMES = ["owl", "cat", "dog"]  # in another order than the classes'

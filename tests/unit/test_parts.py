@@ -14,7 +14,7 @@ from rib.data.parts import batches_with_part, check_part, images_of_part
 from rib.data.prepared import PreparedDataset
 from rib.statistics.counts import RowFiles, count, read_objects, read_rows_of
 from rib.statistics.sample_rows import parts_together, read_rows
-from tiny.training import SPACE
+from tiny.models.training import SPACE
 
 NOISE = DatasetPart(column="corruption", levels=["shot", "gauss"])
 WEATHER = DatasetPart(column="corruption", levels=["fog", "snow"])

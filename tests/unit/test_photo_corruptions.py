@@ -10,8 +10,8 @@ from rib.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from rib.data.images import DatasetSource
 from rib.data.integer_images import blur, to_picture
 from rib.data.layouts import corruptions_of
-from tiny.idx import SPACE, garments, write_collection
-from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, tar
+from tiny.data.idx import SPACE, garments, write_collection
+from tiny.data.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, tar
 
 GARMENTS = np.pad(garments(10), ((0, 0), (2, 2), (2, 2)))
 

@@ -16,7 +16,7 @@ from rib.config.config import config_of
 from rib.config.grid import resolve_grid
 from rib.records import provenance
 from rib.report import plan
-from tiny.records import FACTS
+from tiny.projects.records import FACTS
 
 RESULTS = Path("results/f")
 HOUR = 3600

@@ -27,8 +27,8 @@ from rib.training import training_state as resume
 from rib.training.pretrain import pretrain
 from rib.training.settings import PretrainingSettings, TrainingSettings
 from tiny.changed import replace
-from tiny.photos import GEOMETRY, INDICES, WNIDS, jpeg, prepare_into, tar
-from tiny.training import CODE, COMPUTE, CPU, HALF, VIEW, images_of_pixels, trained_by_hand
+from tiny.data.photos import GEOMETRY, INDICES, WNIDS, jpeg, prepare_into, tar
+from tiny.models.training import CODE, COMPUTE, CPU, HALF, VIEW, images_of_pixels, trained_by_hand
 
 ENTRY = {
     "name": "net",

@@ -23,8 +23,8 @@ from rib.base.progress import log, log_lines, print_lines
 from rib.base.text import FORMULA, printable, printable_cell
 from rib.data.archives import archive_members
 from rib.jobs.job import job
+from tiny.data.photos import jpeg, prepare_job, tar, zipped
 from tiny.fuzz import fuzzed
-from tiny.photos import jpeg, prepare_job, tar, zipped
 
 FORGED = "all checks passed"
 # By what they are: a name that somebody chose, and how it is shown.

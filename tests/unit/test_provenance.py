@@ -9,7 +9,7 @@ import pytest
 from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.records import provenance
-from tiny.records import make
+from tiny.projects.records import make
 
 # Path of the record of a job named a.
 RECORD_OF_A = "results/a/provenance.json"

@@ -12,9 +12,9 @@ from rib.config.model_facts import model_facts
 from rib.models.convert import convert
 from rib.models.network import load
 from rib.models.settings import ConversionSettings
-from tiny.grids import grid, project_catalog
-from tiny.project import ROOT
-from tiny.training import CODE, COMPUTE
+from tiny.models.training import CODE, COMPUTE
+from tiny.projects.grids import grid, project_catalog
+from tiny.projects.project import ROOT
 
 FOLDER = ROOT / "data/networks"
 PUBLISHED = sorted(path.stem for path in FOLDER.glob("*.safetensors"))

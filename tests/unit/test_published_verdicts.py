@@ -10,7 +10,7 @@ from rib.config.obstacles import obstacle_to_comparison
 from rib.statistics.inputs import Inputs
 from rib.statistics.published import TOLERANCE
 from tiny.changed import replace
-from tiny.grids import grid
+from tiny.projects.grids import grid
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from rib.statistics.held_out_rates import (
     warnings_on,
 )
 from rib.statistics.learning_rates import SweptMethod
-from tiny.rows import write_rows
-from tiny.tables import write
+from tiny.tables.rows import write_rows
+from tiny.tables.tables import write
 
 
 def photos(right_of_rates, first_object=0):

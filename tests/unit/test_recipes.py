@@ -12,8 +12,8 @@ from rib.base.settings import to_params
 from rib.config.catalog import Catalog
 from rib.config.grid_as_config import resolved
 from rib.training.settings import TrainingSettings
-from tiny.grids import grid
-from tiny.project import ROOT
+from tiny.projects.grids import grid
+from tiny.projects.project import ROOT
 
 
 def test_the_familys_first_recipe_is_no_part_of_names_and_others_are():

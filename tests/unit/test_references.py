@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 LIBRARY = ROOT / "workflow/lib/rib"
 # Of a module below `rib`, or of a name in one; `rib.load_rows`, `run.rib.zip` and names that all

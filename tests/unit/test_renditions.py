@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rib.data.renditions import RENDITIONS
-from tiny.idx import garments
-from tiny.rendered import PINNED, digests
+from tiny.data.idx import garments
+from tiny.data.rendered import PINNED, digests
 
 PHOTOS = np.pad(garments(20), ((0, 0), (2, 2), (2, 2)))
 

@@ -26,12 +26,12 @@ from rib.models.augmentation import Augmentation, recipe_transform
 from rib.training import loop, training_state
 from rib.training.divergence import DivergenceError
 from rib.training.training_state import TrainingState
-from tiny import training
 from tiny.changed import replace
-from tiny.project import ROOT
+from tiny.models import training
+from tiny.models.training import CPU, RUN, images_of, settings_of
+from tiny.projects.project import ROOT
+from tiny.projects.waiting import wait_until
 from tiny.tiers import first
-from tiny.training import CPU, RUN, images_of, settings_of
-from tiny.waiting import wait_until
 
 SIDE = 160  # of the images, in pixels
 IMAGES = 10  # of the target: three batches

@@ -6,7 +6,7 @@ import pytest
 
 from rib.analyses import protocol, ri_matrix, robustness, tradeoff
 from rib.statistics import ri
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 RI_IS = (
     "RI is the mean change of accuracy over the out-of-distribution datasets "

@@ -13,7 +13,7 @@ from rib.base.rounding import MINUS, fit_percent, percent, points, whole_percent
 from rib.report.page import FORMS
 from rib.report.views import _numbers_with_intervals
 from rib.statistics.summary import Cell, _in_latex, _in_markdown
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 
 @pytest.mark.parametrize(

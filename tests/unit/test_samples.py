@@ -25,9 +25,9 @@ from rib.statistics.sample_rows import compare_predictions
 from rib.statistics.samples import sample_tables
 from rib.statistics.settings import RIStatistics
 from rib.statistics.tables import accuracy_table, mri_tables
-from tiny.rows import by_runs
-from tiny.states import columns_of_run
-from tiny.tables import write
+from tiny.tables.rows import by_runs
+from tiny.tables.states import columns_of_run
+from tiny.tables.tables import write
 
 
 def calibration_error(confidence, is_correct):

@@ -21,7 +21,7 @@ from rib.statistics.counts import RowFiles
 from rib.statistics.samples import sample_tables
 from rib.statistics.scores import SCORES, compared_scores, real_accuracies, real_answers
 from rib.statistics.settings import RIStatistics
-from tiny.tables import write
+from tiny.tables.tables import write
 
 CLASS_NAMES = tuple("abcdefgh")
 # By class, others that are right for its images, too.

@@ -20,7 +20,7 @@ from rib.data.view import DatasetFiles
 from rib.evaluation.networks import merged_states, states_as_json, states_from_json
 from rib.evaluation.select_coefficients import select_coefficients
 from rib.evaluation.settings import MergeSettings, NetworkSettings
-from tiny.training import (
+from tiny.models.training import (
     CODE,
     COMPUTE,
     MEAN,

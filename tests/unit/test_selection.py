@@ -26,12 +26,12 @@ from rib.statistics.selection import (
     selection_table,
 )
 from rib.statistics.settings import RIStatistics
-from tiny.analyses import shown
-from tiny.descriptions import description
-from tiny.grids import grid
-from tiny.rows import write_rows
-from tiny.states import state_of
-from tiny.tables import write
+from tiny.projects.descriptions import description
+from tiny.projects.grids import grid
+from tiny.tables.analyses import shown
+from tiny.tables.rows import write_rows
+from tiny.tables.states import state_of
+from tiny.tables.tables import write
 
 VARIANTS = {"ft": ["ft-lr1", "ft-lr2", "ft-lr3"], "lora": ["lora-rank1", "lora-rank2"]}
 ALL_VARIANTS = [*VARIANTS["ft"], *VARIANTS["lora"]]

@@ -9,7 +9,14 @@ import torch
 
 from rib.methods.ft import FullFineTuning
 from rib.methods.self_distillation import SelfDistillation
-from tiny.training import TRAINING, normalised, task_of, trained, trained_by_hand, with_defaults
+from tiny.models.training import (
+    TRAINING,
+    normalised,
+    task_of,
+    trained,
+    trained_by_hand,
+    with_defaults,
+)
 
 STEPS = 6  # two epochs of 10 images in batches of 4
 DEFAULTS = {

@@ -13,7 +13,7 @@ from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run
 from rib.statistics.counts import RowFiles
 from rib.statistics.slices import mean_corruption_errors, slice_tables
-from tiny.tables import write
+from tiny.tables.tables import write
 
 RUNS = [
     Run("m", "none", "pretrained", "all", 0),

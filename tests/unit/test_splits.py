@@ -24,7 +24,7 @@ from rib.data.splits import LEFT_OUT, SELECT, TEST, TRAIN, assign_splits, read_s
 from rib.data.subsets import balanced_order, balanced_over_slices, first_images, subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy, load_whole
 from tiny.changed import replace
-from tiny.training import VIEW
+from tiny.models.training import VIEW
 
 FRACTIONS = {"train": 0.6, "select": 0.2}
 PARTS = (TRAIN, SELECT, TEST)

@@ -6,7 +6,7 @@ import pytest
 
 from rib.records import provenance
 from rib.report.stale import remove_other_files
-from tiny.records import FACTS
+from tiny.projects.records import FACTS
 
 REPORT = Path("reports/f")
 

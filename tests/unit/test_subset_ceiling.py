@@ -9,8 +9,8 @@ from rib.base.settings import replaced
 from rib.config.catalog import Catalog
 from rib.config.run import ALL
 from rib.statistics.conditions import conditions_of
-from tiny.grids import grid
-from tiny.project import ROOT
+from tiny.projects.grids import grid
+from tiny.projects.project import ROOT
 
 STEPS_OF_SKETCH = 10 * 796  # 10 epochs of 50,889 images, 64 in a step
 

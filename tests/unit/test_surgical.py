@@ -9,8 +9,15 @@ from torch import nn
 
 from rib.methods.surgical import BLOCKS, SurgicalFineTuning, parameter_blocks
 from rib.models.network import head_parameters
-from tiny.architectures import ARCHITECTURES
-from tiny.training import TRAINING, normalised, task_of, trained, trained_by_hand, with_defaults
+from tiny.models.architectures import ARCHITECTURES
+from tiny.models.training import (
+    TRAINING,
+    normalised,
+    task_of,
+    trained,
+    trained_by_hand,
+    with_defaults,
+)
 
 EXPECTED = {  # first names of parameters of block1 to block4, in order of definition
     "resnet": [["conv1", "bn1", "layer1"], ["layer2"], ["layer3"], ["layer4"]],

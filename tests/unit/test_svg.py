@@ -22,7 +22,7 @@ from rib.base.errors import UserError
 from rib.data import svg
 from rib.data.images import decode
 from rib.data.layouts.iconify import render
-from tiny.photos import prepare_job, tar
+from tiny.data.photos import prepare_job, tar
 from tiny.tiers import examples
 
 RECT = '<rect width="9" height="9"/>'

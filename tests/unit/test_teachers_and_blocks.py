@@ -11,8 +11,8 @@ import timm
 import torch
 
 from rib.training import loop, training_state
-from tiny.methods import TRAINING, check_restored, coloured_images, fine_tuned, set_up
-from tiny.training import CPU, RUN
+from tiny.models.methods import TRAINING, check_restored, coloured_images, fine_tuned, set_up
+from tiny.models.training import CPU, RUN
 
 SELF_DISTILLATIONS = ["self_distillation_ema", "self_distillation_wma"]
 METHODS = ["ldifs", *SELF_DISTILLATIONS, "surgical_first", "surgical_last"]

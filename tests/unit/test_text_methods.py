@@ -29,8 +29,17 @@ from rib.models.text import text_tokens
 from rib.training import training_state
 from rib.training.loop import train
 from tiny.changed import replace
-from tiny.texts import NAMES, SPACE, TEMPLATES, Letters, open_clip_model, photos, ready, taken_apart
-from tiny.training import CPU, RUN, TRAINING, masked, normalised, trained, with_defaults
+from tiny.models.texts import (
+    NAMES,
+    SPACE,
+    TEMPLATES,
+    Letters,
+    open_clip_model,
+    photos,
+    ready,
+    taken_apart,
+)
+from tiny.models.training import CPU, RUN, TRAINING, masked, normalised, trained, with_defaults
 
 ADAMW = replace(TRAINING, optimizer="adamw", weight_decay=0.1, clip_norm=1.0, label_smoothing=0.1)
 CAROT = {"lr": 0.001, "orthogonality": 0.2, "distillation": 1.5, "momentum": 0.9, "interval": 0.1}

@@ -16,7 +16,7 @@ from rib.records.dvc_command import run_dvc
 from rib.records.provenance import FILE, load
 from rib.records.pull import restore_metadata
 from rib.records.snakemake_metadata import SnakemakeMetadata
-from tiny.records import FACTS, make, output, record
+from tiny.projects.records import FACTS, make, output, record
 
 ROOT = Path(__file__).parents[2]
 ENDED = 1767261600.0  # seconds since 1970 of FACTS["ended"]

@@ -15,9 +15,9 @@ from rib.statistics.bootstrap import object_weights, over_runs
 from rib.statistics.counts import Counts, RowFiles
 from rib.statistics.ri import ood_accuracies
 from rib.statistics.tables import mri_tables
-from tiny.rows import write_rows
-from tiny.states import state_of
-from tiny.tables import write
+from tiny.tables.rows import write_rows
+from tiny.tables.states import state_of
+from tiny.tables.tables import write
 
 PRETRAINED = state_of("m", "pretrained", "none", "all", 0)
 ON_TARGET = ["on_target", "on_target_low", "on_target_high"]

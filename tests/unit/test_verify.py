@@ -23,7 +23,7 @@ from rib.records.verify import (
     report_lines,
     verify,
 )
-from tiny.records import edit, make, output, record
+from tiny.projects.records import edit, make, output, record
 
 CHAIN = ("a", "b", "c")
 LOG = "logs/verify.log"

@@ -15,7 +15,7 @@ from rib.base.rounding import points
 from rib.config.run import RUN_COLUMNS
 from rib.report.settings import Look
 from rib.report.views import MEAN, MOST_ROWS, page_views, with_intervals
-from tiny.descriptions import description
+from tiny.projects.descriptions import description
 
 MODELS = ("net", "other")
 METHODS = ("ewc", "ft")

@@ -36,8 +36,7 @@ from rib.training import loop, training_state
 from rib.training.history import write_history
 from rib.training.loop import train
 from tiny.changed import replace
-from tiny.project import ROOT
-from tiny.training import (
+from tiny.models.training import (
     CPU,
     MEAN,
     RUN,
@@ -51,6 +50,7 @@ from tiny.training import (
     task_of,
     with_defaults,
 )
+from tiny.projects.project import ROOT
 
 pytestmark = pytest.mark.thorough
 

@@ -12,8 +12,8 @@ from rib.config.label_space import LabelSpace
 from rib.data.images import DatasetSource
 from rib.data.layouts import webdataset
 from rib.data.variables import PHOTO_MEGABYTES
+from tiny.data.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of, tar
 from tiny.docs import settings_of_example
-from tiny.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of, tar
 
 SPACE = LabelSpace(("cat", "dog", "owl"), ((0,), (1,), (2,)), ("tom cat", "dog", "owl"), 3)
 NAMES = ["owl", "cat", "dog"]  # in another order than the classes'

@@ -27,8 +27,8 @@ from rib.models.convert import convert
 from rib.models.network import create
 from rib.models.settings import ConversionSettings
 from rib.models.weights import read_state, with_weights
-from tiny.project import ROOT
-from tiny.training import CODE, COMPUTE
+from tiny.models.training import CODE, COMPUTE
+from tiny.projects.project import ROOT
 
 SIDE = 160
 WEIGHT = "conv_stem.weight"  # the tensor that is changed where one is

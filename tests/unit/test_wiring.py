@@ -1,6 +1,6 @@
 """What the rules give to their jobs: inputs, settings and code, as Snakemake reads them.
 
-Nothing here restates a rule. The rules are read for a few small grids (tiny.wiring), and what must
+Nothing here restates a rule. The rules are read for a few small grids, and what must
 hold of every job is asked of each of them: no input is always empty, whatever is read makes the job
 run again when it changes, the script gives its stage all that this asks for, and the code digest
 has the files that the settings name.
@@ -51,7 +51,7 @@ from rib.report.settings import ExportSettings, PageSettings, PaperSettings
 from rib.statistics.inputs import Inputs
 from rib.statistics.settings import GridTableSettings
 from rib.training.settings import FineTuningSettings, PretrainingSettings
-from tiny.wiring import ROOT
+from tiny.projects.wiring import ROOT
 
 SCRIPTS = ROOT / "workflow/scripts"
 ANALYSES = [*(LIBRARY / "analyses").glob("*.py")]

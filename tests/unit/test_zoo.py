@@ -15,7 +15,7 @@ from rib.config.model_names import LOCK
 from rib.config.yaml_files import read_yaml
 from rib.models.records import describe
 from rib.report.plan import EVALUATE, TRAIN
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 open_clip = pytest.importorskip("open_clip")
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tiny.waiting import wait_until
+from tiny.projects.waiting import wait_until
 
 pytestmark = pytest.mark.thorough
 

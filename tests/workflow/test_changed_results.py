@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tiny.waiting import wait_until
+from tiny.projects.waiting import wait_until
 
 RUN = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0"
 CHECKPOINT = f"{RUN}/checkpoint.safetensors"

@@ -8,7 +8,7 @@ import re
 import pandas as pd
 import pytest
 
-from tiny.project import rows_of
+from tiny.projects.project import rows_of
 
 pytestmark = pytest.mark.thorough
 

@@ -8,8 +8,8 @@ import re
 import pytest
 import yaml
 
-from tiny.plugins import needs
-from tiny.project import ROOT
+from tiny.projects.plugins import needs
+from tiny.projects.project import ROOT
 
 pytestmark = [pytest.mark.slow, needs("slurm")]
 

@@ -6,7 +6,7 @@ One target makes them, of the pretrained model and of pixels.
 import pandas as pd
 import pytest
 
-from tiny.project import jobs
+from tiny.projects.project import jobs
 
 pytestmark = pytest.mark.thorough
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tiny.project import FIGURES, PAGE, TABLES, Project, copy_project
+from tiny.projects.project import FIGURES, PAGE, TABLES, Project, copy_project
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import rib
-from tiny.project import FIGURES, PAGE, TABLES, Project
+from tiny.projects.project import FIGURES, PAGE, TABLES, Project
 
 TARGETS = ("red", "green")
 RUN = "tiny/paper/tiny_cnn/red/{}/all/0"

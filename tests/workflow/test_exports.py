@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from rib.base.files import sha256
 from rib.base.rounding import fit_percent, points
 from rib.models.network import create
-from tiny.project import Project, jobs
+from tiny.projects.project import Project, jobs
 
 pytestmark = pytest.mark.thorough
 

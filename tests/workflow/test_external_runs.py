@@ -16,7 +16,7 @@ import yaml
 
 from rib.base.files import read_json
 from rib.models.checkpoint import xor_decompress
-from tiny.project import Project, jobs, rows_of
+from tiny.projects.project import Project, jobs, rows_of
 
 pytestmark = pytest.mark.thorough
 

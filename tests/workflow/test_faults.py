@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from tiny import family
-from tiny.kills import ordeal
-from tiny.project import Project, copy_project, use_make
-from tiny.second_user import WITHOUT_OVERRIDE
-from tiny.waiting import wait_until
+from tiny.projects import family
+from tiny.projects.kills import ordeal
+from tiny.projects.project import Project, copy_project, use_make
+from tiny.projects.waiting import wait_until
+from tiny.servers.second_user import WITHOUT_OVERRIDE
 
 pytestmark = pytest.mark.thorough
 

@@ -19,8 +19,8 @@ import yaml
 from rib.base.files import sha256
 from rib.data.splits import read_split
 from rib.models.checkpoint import xor_decompress
-from tiny import family
-from tiny.project import Project, copy_project, methods, rows_of
+from tiny.projects import family
+from tiny.projects.project import Project, copy_project, methods, rows_of
 
 pytestmark = pytest.mark.thorough
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from tiny import family
-from tiny.project import Project, copy_project, rows_of
+from tiny.projects import family
+from tiny.projects.project import Project, copy_project, rows_of
 
 pytestmark = pytest.mark.thorough
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tiny.project import Project, copy_project, jobs
+from tiny.projects.project import Project, copy_project, jobs
 
 pytestmark = pytest.mark.thorough
 

@@ -13,8 +13,8 @@ import torch
 from rib.base.files import read_json
 from rib.config.label_space import imagenet_wnids
 from rib.statistics.label_check import AGREES, OVERRIDDEN
-from tiny.family import NETWORKS, SIZE, WNIDS
-from tiny.project import Project, methods
+from tiny.projects.family import NETWORKS, SIZE, WNIDS
+from tiny.projects.project import Project, methods
 
 pytestmark = pytest.mark.thorough
 

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import yaml
 
-from tiny.project import methods, rows_of
+from tiny.projects.project import methods, rows_of
 
 pytestmark = pytest.mark.thorough
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import rib
-from tiny import family
-from tiny.project import Project, copy_project, jobs, rows_of
+from tiny.projects import family
+from tiny.projects.project import Project, copy_project, jobs, rows_of
 
 pytestmark = pytest.mark.thorough
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tiny.analyses import figures
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
+from tiny.tables.analyses import figures
 
 pytestmark = pytest.mark.thorough
 

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 import rib
-from tiny import family
-from tiny.project import Project, copy_project
-from tiny.waiting import wait_until
+from tiny.projects import family
+from tiny.projects.project import Project, copy_project
+from tiny.projects.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

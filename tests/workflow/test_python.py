@@ -13,7 +13,7 @@ import rib
 from rib import project as functions
 from rib.base.errors import UserError
 from rib.jobs.code_digest import closure
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 pytestmark = pytest.mark.thorough
 

@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from tiny.project import Project
+from tiny.projects.project import Project
 
 pytestmark = pytest.mark.thorough
 

@@ -10,7 +10,7 @@ import safetensors.numpy
 import safetensors.torch
 
 from rib.models.checkpoint import xor_decompress
-from tiny.project import jobs, rows_of
+from tiny.projects.project import jobs, rows_of
 
 pytestmark = pytest.mark.thorough
 

@@ -19,7 +19,7 @@ import yaml
 from rib.base.files import file_hash, sha256
 from rib.records import provenance
 from rib.records.pull import restore_metadata
-from tiny.project import PAGE, TABLES, Project, jobs, methods
+from tiny.projects.project import PAGE, TABLES, Project, jobs, methods
 
 CHECKPOINT_RECORD = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/provenance.json"
 

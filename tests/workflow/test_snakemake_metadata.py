@@ -9,7 +9,7 @@ import pytest
 
 from rib.base.files import sha256
 from rib.records.snakemake_metadata import SnakemakeMetadata
-from tiny import forked
+from tiny.projects import forked
 
 SNAKEFILE = """
 rule make:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from integration.conftest import serve
-from tiny.project import SECRETS, jobs
+from tiny.projects.project import SECRETS, jobs
 from unit.test_hostile_yaml import FILES
 
 pytestmark = pytest.mark.thorough

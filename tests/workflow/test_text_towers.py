@@ -6,14 +6,14 @@ import torch
 
 from rib.base.files import read_json
 from rib.config.evaluation_groups import groups_of
-from tiny import clip
-from tiny.project import jobs, methods
+from tiny.models import clip
+from tiny.projects.project import jobs, methods
 
 pytestmark = pytest.mark.thorough
 
 GRID = ("targets=[red]", "datasets=[red,green]", "image_size=32")
 WITH_TEXTS = ("flyp", "lipsum_ft")
-# What the tokenizer of tiny.texts makes of "a bad photo of a goldfish.", up to the context's length
+# What the tests' tokenizer makes of "a bad photo of a goldfish.", up to the context's length
 TOKENS_OF_A_BAD_PHOTO = [2, 1, 3, 4, 2, 6, 1, 0, 0, 0, 0, 0]
 
 

@@ -20,7 +20,7 @@ from rib.base.settings import from_params
 from rib.config.figure_settings import FiguresSettings
 from rib.figures import write_figures
 from rib.models.checkpoint import xor_decompress
-from tiny.project import FIGURES, PAGE, TABLES, jobs, methods, rows_of
+from tiny.projects.project import FIGURES, PAGE, TABLES, jobs, methods, rows_of
 
 METHODS = ["ft", "linear_probe", "lwf", "wise_ft"]
 DATASETS = ["red", "green", "blue", "copy"]

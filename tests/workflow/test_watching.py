@@ -11,9 +11,9 @@ from contextlib import suppress
 import pytest
 
 from rib.base.files import read_json
-from tiny import family
-from tiny.project import ROOT, Project, copy_project
-from tiny.waiting import wait_until
+from tiny.projects import family
+from tiny.projects.project import ROOT, Project, copy_project
+from tiny.projects.waiting import wait_until
 
 pytestmark = pytest.mark.thorough
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from rib.config.catalog import Catalog
-from tiny.parquet import write_photos
+from tiny.data.parquet import write_photos
 
 SIDE = 40  # pixels
 PATIENTS = 7
@@ -84,7 +84,7 @@ def write_split(folder: Path, family: str, split: str, images: dict[str, int]) -
         images: number of images of each class, by domain.
     """
     hub_family = HUB_FAMILIES[family]
-    keys = Catalog([Path(__file__).parents[2] / "workflow/catalog"]).family_label_space(family).keys
+    keys = Catalog([Path(__file__).parents[3] / "workflow/catalog"]).family_label_space(family).keys
     columns: dict[str, list] = {"image": [], hub_family.domain: [], "label": []}
     for domain in hub_family.domains[split]:
         for label in range(len(keys)):

@@ -12,8 +12,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tiny.remotes import PATH, free_port
-from tiny.waiting import wait_until
+from tiny.projects.waiting import wait_until
+from tiny.servers.remotes import PATH, free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 # Slurm takes a GPU for a device node; these are on every Linux, and nothing is read from them.

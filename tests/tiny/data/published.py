@@ -7,8 +7,8 @@ from rib.config.geometry import Geometry
 from rib.data.download import download
 from rib.data.prepare import prepare
 from rib.data.settings import PreparationSettings
-from tiny.photos import prepared_files
-from tiny.project import ROOT
+from tiny.data.photos import prepared_files
+from tiny.projects.project import ROOT
 
 CATALOG = Catalog([ROOT / "workflow/catalog"])
 

@@ -1,7 +1,7 @@
 """Digests of renditions and corruptions, which are pinned here.
 
 They need NumPy and Pillow alone, so that they can be computed with any versions of the two:
-`python -m tiny.rendered` prints those that differ from the pinned ones, and fails if one does.
+`python -m tiny.data.rendered` prints those that differ from the pinned ones, and fails if one does.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from rib.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from rib.data.images import DatasetSource
 from rib.data.layouts import corruptions_of, idx
 from rib.data.renditions import RENDITIONS
-from tiny.idx import SPACE, garments, write_collection
+from tiny.data.idx import SPACE, garments, write_collection
 
 PHOTOS = np.pad(garments(20), ((0, 0), (2, 2), (2, 2)))
 GEOMETRY = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")

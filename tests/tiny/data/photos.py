@@ -157,7 +157,7 @@ def prepare_job(layout: str, settings: str) -> list[str]:
         from pathlib import Path
         from rib.config.label_space import LabelSpace
         from rib.jobs.job import job
-        from tiny.photos import run_prepare
+        from tiny.data.photos import run_prepare
         names = ("images.npy", "index.parquet", "classes.json", "manifest.json")
         outputs = {{name: f"out/{{name}}" for name in names}}
         with job(rule="prepare", name="x", cfg={{}}, inputs={{"archive": "a.tar"}}, outputs=outputs,

@@ -15,8 +15,8 @@ from rib.config.label_space import LabelSpace
 from rib.methods.base import Task
 from rib.models.network import OpenClipClassifier, create, embedding_width
 from rib.models.text import Text, set_zero_shot_weights, text_tokens
-from tiny.architectures import ARCHITECTURES
-from tiny.training import images_of
+from tiny.models.architectures import ARCHITECTURES
+from tiny.models.training import images_of
 
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox"]
 TEMPLATES = (lambda name: f"a {name}", lambda name: f"my {name}", lambda name: f"{name}s")
@@ -24,7 +24,7 @@ SPACE = LabelSpace(("a", "b", "c"), ((1, 5), (2,), (0, 3, 4)), ("a", "b", "c")) 
 
 
 class Letters:
-    """A tokenizer of at most six letters, for the context of tiny.architectures."""
+    """A tokenizer of at most six letters, for the context of tiny.models.architectures."""
 
     vocab_size = 64
 
@@ -40,7 +40,7 @@ class Letters:
 
 
 def open_clip_model(name="clip_vit"):
-    """A whole model of tiny.architectures, whose weights are always the same."""
+    """A whole model of tiny.models.architectures, whose weights are always the same."""
     architecture = ARCHITECTURES[name]
     torch.manual_seed(0)
     model = create(architecture.library, architecture.architecture, architecture.arguments).eval()

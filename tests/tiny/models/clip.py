@@ -8,7 +8,7 @@ import yaml
 
 from rib.base.files import sha256
 from rib.models.network import create
-from tiny.texts import words
+from tiny.models.texts import words
 
 CONFIG = {
     "embed_dim": 16,
@@ -26,7 +26,7 @@ CONFIG = {
 
 
 def add(folder: Path) -> None:
-    """Add the model to a catalogue folder that `tiny.family.make` wrote."""
+    """Add the model to a catalogue folder that `tiny.projects.family.make` wrote."""
     archives = folder / "archives"
     torch.manual_seed(0)
     state = create("open_clip", "tiny", {"model_cfg": CONFIG}).state_dict()

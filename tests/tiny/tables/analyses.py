@@ -13,7 +13,7 @@ from rib.config.analysis import Figure, Table
 from rib.config.figure_settings import FigureSettings
 from rib.report.readme import described_figures
 from rib.report.settings import ShownTable
-from tiny.grids import project_catalog
+from tiny.projects.grids import project_catalog
 
 
 @cache

@@ -5,7 +5,7 @@ from functools import cache
 from rib.config.catalog import Catalog
 from rib.config.config import config_of
 from rib.config.grid import Grid, resolve_grid
-from tiny.project import ROOT
+from tiny.projects.project import ROOT
 
 
 @cache

@@ -12,10 +12,10 @@ from rib.config.label_space import LabelSpace
 from rib.methods.base import Task, load_algorithm
 from rib.models.checkpoint import apply
 from rib.training.loop import train
-from tiny import training
 from tiny.changed import replace
-from tiny.project import ROOT
-from tiny.training import CPU, RUN, images_of, settings_of
+from tiny.models import training
+from tiny.models.training import CPU, RUN, images_of, settings_of
+from tiny.projects.project import ROOT
 
 TRAINING = replace(training.TRAINING, batch_size=5)
 CATALOG = Catalog([ROOT / "workflow/catalog"])

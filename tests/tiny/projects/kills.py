@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tiny.project import Project
-from tiny.waiting import wait_until
+from tiny.projects.project import Project
+from tiny.projects.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def ordeal(
     A run that comes through is followed by a new one from nothing.
 
     Args:
-        project: prepared by `tiny.project.use_make` for `make run`.
+        project: prepared by `projects.project.use_make` for `make run`.
         kills: how many in all.
         shortest, longest: seconds that a run is left alone at least and at most; moments are
             uniform between.

@@ -19,9 +19,9 @@ from rib.config.catalog import Catalog
 from rib.config.config import config_of
 from rib.config.grid import Grid, resolve_grid
 from rib.config.paths import Paths
-from tiny import forked
+from tiny.projects import forked
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TARGET_RULES = ("total", "all", "tables", "figures")
 # What a new run of a grid leads to, besides figures: a job of each of these rules.
 TABLES = dict.fromkeys(
@@ -134,7 +134,7 @@ class Project:
         return completed.stdout
 
     def fork(self, program: str, *words: str, check: bool = True, **environment: str) -> str:
-        """As `run`, for a program of tiny.forked."""
+        """As `run`, for a program of tiny.projects.forked."""
         status, printed = forked.call(program, words, self.folder, {**os.environ, **environment})
         assert (status == 0) == check, f"{program} {words}\n{printed}"
         return printed

@@ -1,10 +1,10 @@
 """Operators inside a training step that make a GPU wait, or raise an error on it.
 
 Steps are those of rib.training.loop, taken with each method of the catalogue on small networks,
-on the CPU or on a stand-in for a GPU (tiny.stand_in_gpu):
+on the CPU or on a stand-in for a GPU (tiny.models.stand_in_gpu):
 
-    python -m tiny.census NETWORK          each method on a network
-    python -m tiny.census architectures    full fine-tuning on each of tiny.architectures
+    python -m tiny.models.census NETWORK          each method on a network
+    python -m tiny.models.census architectures    full fine-tuning on each architecture
 
 These are on the stand-in, which a process keeps, and print the faults as JSON.
 """
@@ -25,16 +25,16 @@ from rib.methods.base import Task, load_algorithm
 from rib.models.images import Images
 from rib.models.text import Text
 from rib.training import loop
-from tiny import texts, training
-from tiny.architectures import ARCHITECTURES
 from tiny.changed import replace
-from tiny.methods import CATALOG, coloured_images
-from tiny.training import CPU, HALF, RUN, settings_of
+from tiny.models import texts, training
+from tiny.models.architectures import ARCHITECTURES
+from tiny.models.methods import CATALOG, coloured_images
+from tiny.models.training import CPU, HALF, RUN, settings_of
 
 TRAINING = replace(training.TRAINING, epochs=1, batch_size=4)
 # The device for which optimisers are made: its fused ones exist on a CPU, too.
 DEVICE_OF_OPTIMIZER = torch.device("cuda")
-CLIP = "clip"  # the image tower of tiny.texts, with its text tower
+CLIP = "clip"  # the image tower of tiny.models.texts, with its text tower
 NETWORKS = ("resnet", "vit", CLIP)  # on which all methods are counted; others have no text tower
 # Full fine-tuning with other settings of training than those of TRAINING.
 VARIANTS = {
@@ -203,7 +203,7 @@ def small_network(name: str) -> tuple[nn.Module, Text | None]:
     """A small network with random weights on the CPU, and its text tower if it has one.
 
     Args:
-        name: CLIP, or one of tiny.architectures.
+        name: CLIP, or one of tiny.models.architectures.
     """
     if name == CLIP:
         with mock.patch.object(open_clip, "OPENAI_IMAGENET_TEMPLATES", texts.TEMPLATES):
@@ -272,7 +272,7 @@ def faults_on_stand_in(name: str, network: str, device: torch.device) -> list[st
 
 def main() -> None:
     """Do what the docstring of the module says."""
-    from tiny.stand_in_gpu import stand_in_gpu
+    from tiny.models.stand_in_gpu import stand_in_gpu
 
     (chosen,) = sys.argv[1:]
     torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""Photos, archives and repositories, as datasets are made of."""

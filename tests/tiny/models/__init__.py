@@ -1,0 +1,1 @@
+"""Small networks at random weights, and their training."""

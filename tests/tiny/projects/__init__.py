@@ -1,0 +1,1 @@
+"""Copies of the project with a small family, and their runs."""

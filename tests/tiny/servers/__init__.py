@@ -1,0 +1,1 @@
+"""Servers and users on this machine that stand in for others."""

@@ -1,0 +1,1 @@
+"""Rows and tables of made-up runs."""
