@@ -21,7 +21,7 @@ REPORTS = reports/$(or $(call choice,name),$(FAMILY)$(if $(filter held_out,$(cal
 # A config of its own name keeps its tables there: reports/fashion_seeds/tables.
 RUN_TO_KEEP = $(if $(wildcard reports/$(EXAMPLE)/tables),reports/$(EXAMPLE),$(REPORTS))
 
-.PHONY: run test test-all test-slow torture same-results reproduce bench gpu lint format environment docs site example lock records dataset-records clean help
+.PHONY: run test test-all test-slow same-results reproduce bench gpu lint format environment docs site example lock records dataset-records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -45,9 +45,6 @@ same-results: $(VENV)/test.done ## compare results with another commit's, for ex
 
 reproduce: $(VENV)/test.done ## compare a finished default run with the kept one: does it differ by more than processors do?
 	@python tests/reproduce.py
-
-torture: $(VENV)/test.done ## kill the default run 50 times, and pull and track 20 times; nothing may differ from undisturbed runs
-	@python -m pytest -s tests/torture
 
 lint: $(VENV)/test.done ## check style, types and layering
 	ruff check .
