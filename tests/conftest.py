@@ -15,28 +15,6 @@ from filelock import FileLock
 from tiny.projects import family, forked
 from tiny.projects.project import SECRETS, Project, copy_project
 
-RUNS = [
-    f"{target}/{method}/all/0"
-    for target in ("red", "green")
-    for method in ("ft", "linear_probe", "lwf")
-]
-FIGURES = ("accuracy_matrix", "before_after", "calibration", "cost", "examples", "flips")
-FIGURES += ("protocol", "radar", "ranking", "ri_matrix", "tradeoff", "training")
-# What a run of the tiny grid is told to make, in the order of the fixtures of these names. Tables
-# and figures are relative to the folder of the grid.
-STAGES = {
-    "trained": [
-        f"results/tiny/paper/finetune/tiny_cnn/{run}/checkpoint.safetensors" for run in RUNS
-    ],
-    "evaluated": [
-        f"results/tiny/paper/evaluate/tiny_cnn/{run}/tiny.parquet"
-        for run in ("none/pretrained/all/0", "red/wise_ft/all/0", "green/wise_ft/all/0", *RUNS)
-    ],
-    "tabulated": ["tables/mri.csv", "tables/summary.csv", "tables/flips.csv"],
-    "drawn": [f"figures/{name}.png" for name in FIGURES],
-    "finished": [],
-}
-
 
 def pytest_xdist_auto_num_workers(config):
     """As many test processes as cores that this process may use.
@@ -82,8 +60,7 @@ def pytest_collection_modifyitems(items):
 
     Meanwhile the others have files that don't need it, which come before those that do.
     """
-    stages = set(STAGES)
-    sharing_files = {item.path for item in items if stages.intersection(item.fixturenames)}
+    sharing_files = {item.path for item in items if "finished" in item.fixturenames}
 
     def position(item):
         makes_the_project = item.path.name == "test_tiny_run.py"
@@ -152,43 +129,19 @@ def shared_folder(tmp_path_factory, worker_id):
     return folder_of_process if worker_id == "master" else folder_of_process.parent
 
 
-def stage_fixture(stage, before):
-    """A session fixture of a project in which the tiny grid has run up to a stage of STAGES.
+@pytest.fixture(scope="session")
+def finished(shared_folder):
+    """A project in which the tiny grid has run, and what its run printed, with one job at a time.
 
-    It gives the project, and what its last run printed, with one job at a time. Do not change it.
-    Test processes share it: the first that needs it makes it.
-
-    Args:
-        stage: name of the fixture.
-        before: name of the fixture that this one goes on from, None for the first.
+    Do not change it. Test processes share it: the first that needs it makes it.
     """
-
-    @pytest.fixture(scope="session", name=stage)
-    def project_and_printed(shared_folder, request):
-        project = Project(shared_folder / "finished/project")
-        if before is not None:
-            request.getfixturevalue(before)
-        file = shared_folder / f"finished/{stage}.txt"
-        with FileLock(shared_folder / f"{stage}.lock"):
-            if not file.exists():
-                if before is None:
-                    family.make(copy_project(project.folder) / "mine")
-                targets = STAGES[stage]
-                if stage in ("tabulated", "drawn"):
-                    targets = [f"{project.report()}/{name}" for name in targets]
-                printed = project.snakemake("--cores", "1", *targets, **SECRETS)
-                file.write_text(printed)
-        return project, file.read_text()
-
-    return project_and_printed
-
-
-# One after the other, so that no test waits for a whole run.
-trained = stage_fixture("trained", None)
-evaluated = stage_fixture("evaluated", "trained")
-tabulated = stage_fixture("tabulated", "evaluated")
-drawn = stage_fixture("drawn", "tabulated")
-finished = stage_fixture("finished", "drawn")
+    project = Project(shared_folder / "finished/project")
+    file = shared_folder / "finished/printed.txt"
+    with FileLock(shared_folder / "finished.lock"):
+        if not file.exists():
+            family.make(copy_project(project.folder) / "mine")
+            file.write_text(project.snakemake("--cores", "1", **SECRETS))
+    return project, file.read_text()
 
 
 @pytest.fixture(scope="session")

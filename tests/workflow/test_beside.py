@@ -61,27 +61,3 @@ def test_ctrl_c_ends_the_jobs_and_the_next_call_goes_on(long_run):
     assert not list((project.folder / ".snakemake/locks").glob("*.lock"))
     planned = project.planned(CHECKPOINT, config=(LONG,))
     assert planned == {"finetune": 1}, "what was finished counts"
-
-
-def test_a_run_that_is_told_to_end_finishes_its_jobs_first(finished_copy):
-    (finished_copy.folder / CHECKPOINT).unlink()
-    run = finished_copy.start(*SNAKEMAKE, CHECKPOINT, "--cores", "1", *CONFIG)
-    assert wait_until(lambda: list((finished_copy.folder / "work").glob("*/job")), 60), (
-        finished_copy.printed()
-    )
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(60) != 0
-    assert "Traceback (most" not in finished_copy.printed()
-    assert (finished_copy.folder / CHECKPOINT).exists() and finished_copy.planned(CHECKPOINT) == {}
-
-
-def test_a_run_that_was_killed_goes_on_after_its_lock_is_removed(long_run):
-    project, run = long_run
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-    words = (CHECKPOINT, "--cores", "1")
-    network = "results/tiny/models/tiny_cnn/manifest.json"
-    assert "--unlock" in project.snakemake(*words, config=(LONG,), check=False)
-    project.unlock()
-    project.snakemake(network, "--cores", "1")
-    assert project.planned(CHECKPOINT, config=(LONG,)) == {"finetune": 1}

@@ -1,8 +1,5 @@
 """A variant chosen on held-out images, end to end on the tiny family."""
 
-import itertools
-import re
-
 import pandas as pd
 import pytest
 
@@ -70,8 +67,7 @@ def test_the_choice_is_the_variant_that_is_best_on_the_targets_select_split(sele
 
 def test_another_rule_needs_no_new_evaluation(selected):
     for rule in ("oracle", "leave_one_out"):
-        table = f"{selected.report(*SWEEP)}/tables/selection.csv"
-        planned = selected.planned(table, config=(*SWEEP, f"select={rule}"))
+        planned = selected.planned(TABLE, config=(*SWEEP, f"select={rule}"))
         assert planned == {"analyse_selection": 1}
 
 
@@ -85,56 +81,3 @@ def test_rows_of_the_select_split_are_an_evaluation_of_their_own(selected):
         .keys()
         .isdisjoint({"evaluate", "evaluate_select_split", "finetune"})
     )
-
-
-@pytest.mark.slow
-def test_a_preview_during_a_sweep_chooses_among_the_variants_that_are_finished(tmp_path):
-    """Of three learning rates two are finished, with merges.
-
-    The select split of the second's merge is not scored.
-    """
-    # given
-    folder = copy_project(tmp_path / "project")
-    family.make(folder / "mine", images_per_class=12)
-    project = Project(folder)
-    config = (
-        *SWEEP[:3],
-        "methods=[ft,wise_ft]",
-        "method_settings={ft: {lr: [0.01, 0.02, 0.03]}}",
-        "select=target",
-    )
-    finished = [f"{method}-lr{rate}" for method in ("ft", "wise_ft") for rate in (0.01, 0.02)]
-    rows = ["evaluate/tiny_vit/none/pretrained/all/0/tiny.parquet"]
-    for variant, target in itertools.product(finished, ("red", "green")):
-        stages = ("evaluate",) if variant == "wise_ft-lr0.02" else ("evaluate", "select")
-        rows += [f"{stage}/tiny_vit/{target}/{variant}/all/0/tiny.parquet" for stage in stages]
-    project.snakemake(
-        *(f"results/tiny/held_out/{path}" for path in rows), "--cores", "2", config=config
-    )
-    # when
-    project.rib("preview", config=config)
-    # then: figures and tables are there, and no variant is chosen, since rows of one are missing
-    preview = folder / "reports/tiny_held_out/preview"
-    page = (preview / "index.html").read_text()
-    assert re.findall(r"(\w+) is left out:", page) == ["selection"]
-    assert (preview / "figures/tradeoff.png").is_file()
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        (
-            "select=target",
-            "config, select: target chooses by images of the target that were not trained on",
-        ),
-        ("method_settings={lora: {rank: 1}}", "config, select: no method has several variants"),
-    ],
-)
-def test_a_choice_that_cannot_be_made_is_one_sentence(selected, config, said):
-    choices = [
-        choice
-        for choice in (*SWEEP, "select=oracle")
-        if choice.split("=")[0] not in (config.split("=")[0], "protocol")
-    ]
-    printed = selected.snakemake("-n", config=(*choices, config), check=False)
-    assert said in printed and "Traceback (most" not in printed

@@ -13,6 +13,8 @@ import yaml
 import rib
 from tiny.projects.project import FIGURES, PAGE, TABLES, Project
 
+pytestmark = pytest.mark.thorough
+
 TARGETS = ("red", "green")
 RUN = "tiny/paper/tiny_cnn/red/{}/all/0"
 # What is made of rows, in whatever grid they are.
@@ -21,7 +23,7 @@ MADE_OF_ROWS = {*TABLES, *FIGURES, *PAGE}
 
 def make_mri(project, *config):
     """Run what the table of mRI needs."""
-    project.snakemake(f"{project.report(*config)}/tables/mri.csv", "--cores", "1", config=config)
+    project.snakemake("reports/tiny/tables/mri.csv", "--cores", "1", config=config)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,6 @@ def averages(finished, tmp_path_factory):
     return project
 
 
-@pytest.mark.thorough
 def test_a_narrower_config_runs_nothing_before_metrics_again(averages):
     narrower = [("methods=[ft]",), ("method_settings={wise_ft: {alpha: [0.75]}}",)]
     for config in narrower:
@@ -51,13 +52,11 @@ def test_a_narrower_config_runs_nothing_before_metrics_again(averages):
     make_mri(averages)
 
 
-@pytest.mark.thorough
 def test_an_alpha_that_only_config_names_has_a_job_of_its_own(averages):
     printed = averages.listed(config=("method_settings={wise_ft: {alpha: [0.25, 0.5]}}",))
     assert set(re.findall(r"\bentry=([^,]+),", printed)) == {"wise_ft-alpha0.5"}
 
 
-@pytest.mark.thorough
 def test_a_network_is_loaded_with_the_weights_and_rows_of_its_own_alpha(averages):
     # given
     prepared = averages.folder / "results/tiny/prepare/blue/160px-bicubic-crop1"
@@ -87,5 +86,5 @@ def test_a_network_is_loaded_with_the_weights_and_rows_of_its_own_alpha(averages
         np.testing.assert_allclose(confidences[alpha], probabilities.amax(dim=1), atol=1e-3)
     assert not np.allclose(confidences[0.25], confidences[0.75])
     # and the table has a line for each
-    mri = pd.read_csv(averages.folder / averages.report() / "tables/mri.csv")
+    mri = pd.read_csv(averages.folder / "reports/tiny/tables/mri.csv")
     assert {"wise_ft-alpha0.25", "wise_ft-alpha0.75"} < set(mri["method"])

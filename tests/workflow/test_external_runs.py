@@ -4,7 +4,6 @@ They are the family's own checkpoints, given back as files.
 """
 
 import os
-import pickle
 import re
 import shutil
 
@@ -173,53 +172,3 @@ def test_pulled_checkpoints_need_no_files(to_change):
     shutil.rmtree(to_change.folder / "theirs/exported")
     (to_change.folder / "theirs/red.pth").unlink()
     assert "Nothing to be done" in to_change.snakemake("-n", config=CHOICES)
-
-
-class Trap:
-    """Leaves a folder when it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, ("trap",)
-
-
-def test_a_pickle_with_code_is_refused_and_nothing_is_written(to_change):
-    (to_change.folder / "theirs/trap.bin").write_bytes(pickle.dumps({"x": Trap()}))
-    table(
-        to_change, "weights", *(f"tiny_cnn,{target},bad,0,trap.bin," for target in ("red", "green"))
-    )
-    (to_change.folder / "theirs/methods.yaml").unlink()
-    config = ("methods=[pretrained]", *CHOICES[1:])
-    folder = path(to_change, "finetune", "red", "bad", "")
-    printed = to_change.snakemake(
-        f"{folder.relative_to(to_change.folder)}/manifest.json", config=config, check=False
-    )
-    assert re.search(
-        r"tiny_cnn/red/bad/all/0: theirs/trap\.bin contains other pickled objects than tensors",
-        printed,
-    )
-    assert (
-        "Traceback (most" not in printed
-        and not (to_change.folder / "trap").exists()
-        and not folder.exists()
-    )
-    assert not any((to_change.folder / "work").iterdir())
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ("rot,theirs,0,a.pth,", "theirs/weights.csv line 2: unknown target 'rot'"),
-        (
-            "red,theirs,0,a.pth,",
-            "line 2: theirs/a.pth is no file, and no folder with model.safetensors or open_",
-        ),
-    ],
-    ids=["target", "file"],
-)
-def test_what_is_wrong_in_a_table_stops_a_run_before_any_job(project, row, said):
-    table(project, "weights", f"tiny_cnn,{row}")
-    printed = project.snakemake(
-        config=("external=[theirs/weights.csv]", "targets=[red]"), check=False
-    )
-    assert said in printed and "Traceback (most" not in printed
-    assert not (project.folder / "results").exists()

@@ -5,7 +5,6 @@ That is protocols, selection, sizes, seeds and sweeps.
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -14,13 +13,12 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-import yaml
 
 from rib.base.files import sha256
 from rib.data.splits import read_split
 from rib.models.checkpoint import xor_decompress
 from tiny.projects import family
-from tiny.projects.project import Project, copy_project, methods, rows_of
+from tiny.projects.project import Project, copy_project, rows_of
 
 pytestmark = pytest.mark.thorough
 
@@ -152,22 +150,6 @@ def test_a_curve_has_a_table_from_the_pretrained_network_to_the_fine_tuned_one(h
     assert (held_out.folder / "reports/tiny_held_out/figures/tradeoff.png").stat().st_size > 100
 
 
-def test_the_reference_dataset_is_used_and_not_evaluated(held_out):
-    record = json.loads(
-        (
-            held_out.folder
-            / "results/tiny/held_out/finetune/tiny_vit/red/replay/all/0/provenance.json"
-        ).read_text()
-    )
-    assert any("/prepare/memory/" in path for path in record["inputs"])
-    other = json.loads(
-        (
-            held_out.folder / "results/tiny/held_out/finetune/tiny_vit/red/ft/all/0/provenance.json"
-        ).read_text()
-    )
-    assert not any("/prepare/memory/" in path for path in other["inputs"])
-
-
 def test_a_family_that_cannot_be_split_says_so_when_it_is_trained(project):
     config = ("protocol=held_out", "split={train: 0.02}", "methods=[ft]", "targets=[red]")
     run = checkpoint("tiny_cnn/red/ft/all/0", "held_out")
@@ -216,14 +198,13 @@ def test_sizes_seeds_and_sweeps_multiply_the_grid(project):
 def test_figures_show_the_largest_size_in_whatever_order_sizes_are_given(finished_copy):
     """What the rule hands on; one more fine-tuning."""
     config = ("train_subset=[5,all]", "targets=[red]", "methods=[linear_probe]")
-    grid = finished_copy.report(*config)
-    finished_copy.snakemake(f"{grid}/figures/before_after.png", "--cores", "1", config=config)
-    figure = finished_copy.folder / grid / "figures/before_after"
+    finished_copy.snakemake("reports/tiny/figures/before_after.png", "--cores", "1", config=config)
+    figure = finished_copy.folder / "reports/tiny/figures/before_after"
     assert set(pd.read_csv(figure.with_suffix(".csv"))["size"]) == {"all"}
     record = json.loads(figure.with_name("figures.provenance.json").read_text())
     settings = record["cfg"]["figures"]["before_after"]
     assert (settings["size"], settings["sizes"]) == ("all", ["5", "all"])
-    ood = pd.read_csv(finished_copy.folder / grid / "tables/ood.csv", dtype={"size": str})
+    ood = pd.read_csv(finished_copy.folder / "reports/tiny/tables/ood.csv", dtype={"size": str})
     assert set(ood["size"]) == {"5", "all"}
 
 
@@ -236,7 +217,7 @@ def test_the_tables_of_a_leak_free_run_agree(finished_copy):
         "mri"
     ]
     names = ("mri", "ranking", "summary", "flips")
-    files = {name: f"{finished_copy.report('leak_free=true')}/tables/{name}.csv" for name in names}
+    files = {name: f"reports/tiny/tables/{name}.csv" for name in names}
     finished_copy.snakemake(*files.values(), "--cores", "1", config=("leak_free=true",))
     made = {
         name: pd.read_csv(finished_copy.folder / file).set_index("method")
@@ -251,17 +232,6 @@ def test_the_tables_of_a_leak_free_run_agree(finished_copy):
         assert found[mri.index].tolist() == pytest.approx(mri.tolist(), abs=0.006)
 
 
-def test_held_out_is_free_of_leaks_so_that_leak_free_leaves_nothing_more_out(held_out, tmp_path):
-    shutil.copytree(held_out.folder, tmp_path / "copy", symlinks=True)
-    copy, config = Project(tmp_path / "copy"), (*HELD_OUT, "leak_free=true")
-    table = f"{copy.report(*config)}/tables/ri.csv"
-    copy.snakemake(table, "--cores", "1", config=config)
-    plain = pd.read_csv(held_out.folder / "reports/tiny_held_out/tables/ri.csv")
-    pd.testing.assert_frame_equal(plain, pd.read_csv(copy.folder / table))
-    # `copy` is scored on the test sources of `red` and counts
-    assert set(plain["n"]) == {3 * 12}
-
-
 def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
     config = (
         "methods=[lp_ft]",
@@ -271,7 +241,7 @@ def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
         "training={batch_size: 20}",
     )
     printed = project.snakemake(checkpoint("tiny_vit/red/lp_ft/all/3"), config=config)
-    assert "method 'linear_probe' is added to the grid: 'lp_ft' starts from it" in printed
+    assert re.search("'linear_probe' is added .*'lp_ft'", printed)
     results = project.folder / "results/tiny"
     history = pd.read_csv(results / "paper/finetune/tiny_vit/red/lp_ft/all/3/history.csv")
     model = timm.create_model("test_vit", num_classes=1000).eval()
@@ -292,54 +262,6 @@ def test_lp_ft_starts_from_the_probe_of_its_target_and_seed(project):
     )
     # all 20 images in one batch: the loss of the first step is that of the probe
     assert history["cross_entropy"].iloc[0] == pytest.approx(expected.item(), rel=1e-4)
-
-
-def test_a_changed_probe_re_runs_what_starts_from_it(project):
-    config = ("methods=[lp_ft,ft]", "targets=[red]", "models=[tiny_vit]")
-    project.snakemake(
-        *(checkpoint(f"tiny_vit/red/{method}/all/0") for method in ("lp_ft", "ft")), config=config
-    )
-    project.edit(
-        "workflow/lib/rib/methods/linear_probe.py", "FEATURE_BATCH = 64", "FEATURE_BATCH = 32"
-    )
-    assert methods(project.listed(config=config), "finetune") == {"linear_probe", "lp_ft"}
-
-
-BREAKS = """
-from rib.methods.base import FineTuning
-
-
-class Breaks(FineTuning):
-    def penalty(self, rows, logits):
-        self.calls = getattr(self, "calls", 0) + 1
-        return float("nan") if self.calls > 7 else 0.0
-"""
-
-
-@pytest.mark.slow
-def test_the_state_after_the_last_good_epoch_is_kept(project):
-    own = project.folder / "own"
-    (own / "methods").mkdir(parents=True)
-    (own / "methods/breaks.py").write_text(BREAKS)
-    entry = yaml.safe_load((project.folder / "workflow/catalog/methods.yaml").read_text())["ft"]
-    entry |= {"algorithm": "breaks", "style": {"colour": "#000000", "marker": "x"}}
-    (own / "methods.yaml").write_text(yaml.safe_dump({"breaks": entry}))
-    config = ("methods=[breaks]", "targets=[red]", "models=[tiny_vit]", "catalog=[mine,own]")
-    printed = project.snakemake(config=(*config, "training={epochs: 4}"), check=False)
-    said = re.search(
-        r"training diverged: model tiny_vit, method breaks, target red: "
-        r"the loss at epoch 3, step 8 is not finite "
-        r"with the peak learning rate 0\.001; the state after epoch 2 is kept in (\S+); lower lr",
-        printed,
-    )
-    assert said and not list((project.folder / "results").rglob("breaks/**/checkpoint.safetensors"))
-    kept = safetensors.torch.load_file(project.folder / said[1])
-    assert kept and all(tensor.isfinite().all() for tensor in kept.values())
-    good = checkpoint("tiny_vit/red/breaks/all/0")
-    project.snakemake(good, config=(*config, "training={epochs: 2}"))
-    assert kept.keys() == {
-        name.removesuffix(".xor") for name in safetensors.torch.load_file(project.folder / good)
-    }
 
 
 def test_a_dataset_does_not_replace_the_archive_of_another_familys_dataset(project):

@@ -128,16 +128,3 @@ def test_a_run_in_parts_goes_on_where_it_was_killed_to_the_same_results(project)
     tracked = yaml.safe_load((project.folder / f"{EVALUATED}.dvc").read_text())
     files = [path for path in (project.folder / EVALUATED).rglob("*") if path.is_file()]
     assert tracked["outs"][0]["nfiles"] == len(files)
-
-
-def test_what_no_part_has_is_one_sentence(project):
-    set_parts(project, {"calm": [1, 2], "windy": [3, 4]})
-    printed = project.snakemake(*TARGETS, "--cores", "1", config=CHOICES, check=False)
-    assert "datasets.yaml, green, parts: images with the level 5 are in no part" in printed
-    assert "Traceback (most" not in printed
-    set_parts(project, {"calm": [1, 2], "windy": [3, 4, 5, 6]})
-    printed = project.snakemake(*TARGETS, "--cores", "1", config=CHOICES, check=False)
-    assert "datasets.yaml, green, parts: no image has the level 6" in printed
-    set_parts(project, {"calm": [1, 2], "windy": [2, 3, 4, 5]})
-    printed = project.snakemake("-n", config=CHOICES, check=False)
-    assert "level 2 is in 'calm' and in 'windy'" in printed

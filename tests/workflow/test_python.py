@@ -1,6 +1,5 @@
 """The functions of `rib` that read a project folder."""
 
-import inspect
 import re
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 import rib
-from rib import project as functions
 from rib.base.errors import UserError
 from rib.jobs.code_digest import closure
 from tiny.projects.project import ROOT
@@ -97,14 +95,7 @@ def test_rows_that_no_ri_can_be_of_are_refused(folder, before, after):
 
 @pytest.mark.parametrize(
     "run",
-    [
-        f"{OF_MODEL}/*/ft/all/0",
-        f"{OF_MODEL}/red/ft/*/0",
-        f"{OF_MODEL}/red/ft/all/one",
-        f"{OF_MODEL}/red/ft/all/1",
-        f"{OF_MODEL}/red/ft/all",
-        ".",
-    ],
+    [f"{OF_MODEL}/*/ft/all/0", f"{OF_MODEL}/red/ft/all/1", f"{OF_MODEL}/red/ft/all"],
 )
 def test_a_run_is_named_exactly(folder, run):
     with pytest.raises(UserError, match=re.escape(f"has no finished run {run}; ")):
@@ -164,14 +155,3 @@ def test_importing_is_light_and_no_digest_of_code_depends_on_the_functions():
     assert scripts
     for script in scripts:
         assert ROOT / "workflow/lib/rib/project.py" not in closure(script)
-
-
-def test_every_name_is_typed_and_explained():
-    assert dir(rib) == sorted(functions.__all__)
-    names = set(functions.__all__) - {"UserError"}
-    assert len(names) == 5
-    for name in names:
-        function = getattr(rib, name)
-        assert function is getattr(functions, name)
-        assert inspect.signature(function).return_annotation is not inspect.Signature.empty
-        assert "Example: `" in function.__doc__

@@ -1,5 +1,6 @@
 """rib.records.snakemake_metadata against the installed Snakemake, with a workflow of one job."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -72,14 +73,23 @@ def write_as_if_run_here(lr: float = 0.1, ended: float = 1.7e9) -> None:
         )
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which the job has run; do not change it."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "Snakefile").write_text(SNAKEFILE)
+    (folder / "in.txt").write_text("in")
+    (folder / "more.txt").write_text("more")
+    with contextlib.chdir(folder):
+        snakemake()
+    return folder
+
+
 @pytest.fixture
-def made(tmp_path, monkeypatch):
+def made(folder, tmp_path, monkeypatch):
     """The job has run in the current folder; gives Snakemake's metadata, which is taken away."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    Path("Snakefile").write_text(SNAKEFILE)
-    Path("in.txt").write_text("in")
-    Path("more.txt").write_text("more")
-    snakemake()
     of_snakemake = stored()
     shutil.move(".snakemake", "taken")
     return of_snakemake

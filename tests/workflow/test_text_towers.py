@@ -7,7 +7,6 @@ import torch
 from rib.base.files import read_json
 from rib.config.evaluation_groups import groups_of
 from tiny.models import clip
-from tiny.projects.project import jobs, methods
 
 pytestmark = pytest.mark.thorough
 
@@ -78,26 +77,3 @@ def test_flyp_and_lipsum_ft_through_the_workflow(with_clip):
     manifest = read_json(finetuned(with_clip, "flyp") / "manifest.json")
     assert manifest["steps"] == 6
     assert 0 <= manifest["fit"] <= 1
-
-
-def test_models_without_a_text_tower_are_left_out_or_refused(with_clip):
-    on_red = ("targets=[red]", "image_size=32")
-    with_flyp = (*on_red, "methods=[ft,flyp]")
-
-    # beside a model with a text tower, one without is left out of flyp
-    printed = with_clip.listed(config=("models=[clip,tiny_cnn]", *with_flyp))
-    left_out = "'flyp' is not run on 'tiny_cnn': it trains with texts, but the model has no text "
-    assert f"{left_out}tower" in printed
-    assert jobs(printed)["finetune"] == 3
-    assert jobs(printed)["store_text"] == 1
-    assert methods(printed, "finetune") == {"ft", "flyp"}
-
-    # without a method that trains with texts, no text is stored
-    planned = with_clip.planned(config=("models=[clip]", *on_red, "methods=[ft]"))
-    assert planned["finetune"] == 1
-    assert "store_text" not in planned
-
-    # where no model has a text tower, flyp is refused
-    printed = with_clip.snakemake("-n", config=("models=[tiny_cnn]", *with_flyp), check=False)
-    refused = "'flyp' cannot be run: it trains with texts, but no chosen model has a text tower"
-    assert refused in printed

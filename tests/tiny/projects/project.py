@@ -18,7 +18,6 @@ from snakemake.utils import update_config
 from rib.config.catalog import Catalog
 from rib.config.config import config_of
 from rib.config.grid import Grid, resolve_grid
-from rib.config.paths import Paths
 from tiny.projects import forked
 
 ROOT = Path(__file__).parents[3]
@@ -110,10 +109,6 @@ class Project:
         if self.family == "tiny" and not any(choice.startswith("catalog=") for choice in config):
             words.append("catalog=mine")
         return words
-
-    def report(self, *config: str) -> str:
-        """Folder of tables, figures and page; `config` are extra key=value choices."""
-        return Paths(self.grid(*config)).report
 
     def grid(self, *config: str) -> Grid:
         """The grid of the project's config.yaml; `config` are extra key=value choices."""
