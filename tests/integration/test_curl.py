@@ -21,7 +21,6 @@ from rib.base.errors import UserError
 from rib.data import curl, mirrors
 from rib.data.download import download
 from rib.data.variables import ARCHIVES
-from tiny.tiers import examples
 
 DATA = bytes(range(256)) * 400
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -68,9 +67,6 @@ class Quirky(http.server.BaseHTTPRequestHandler):
     def ends_early(self, start):
         """Says that half of the file is the file."""
         self.good(0, DATA[: len(DATA) // 2])
-
-    def longer(self, start):
-        self.good(0, DATA + b"x" * 1000)
 
     def endless(self, start):
         self.send_response(200)
@@ -163,9 +159,8 @@ def begin(data):
     PARTIAL.write_bytes(data)
 
 
-@pytest.mark.parametrize("quirk", ["good", "moved"])
-def test_a_file_arrives(get, quirk):
-    assert get(quirk) == DATA
+def test_a_file_arrives_from_where_its_address_leads(get):
+    assert get("moved") == DATA
 
 
 def test_a_transfer_that_breaks_off_goes_on_where_it_was(get, server):
@@ -246,10 +241,9 @@ def test_a_server_without_ranges_is_asked_for_the_whole_file(get, server):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("size", [1000, len(DATA), len(DATA) + 1])
-@pytest.mark.parametrize("quirk", ["good", "out_of_range"])
-def test_a_beginning_of_another_file_is_thrown_away(get, quirk, size):
+def test_a_beginning_of_another_file_is_thrown_away(get, size):
     begin(b"y" * size)
-    assert get(quirk) == DATA
+    assert get("good") == DATA
 
 
 def test_mirrors_are_tried_in_turn(get, server):
@@ -264,35 +258,22 @@ def test_a_server_in_trouble_is_tried_again(get, server):
     assert [quirk for quirk, _ in server.seen] == ["missing", "broken", "broken"]
 
 
-WRONG = {
-    "missing": "HTTP 404",
-    "always_broken": "HTTP 503",
-    "ends_early": f"a different file of {len(DATA) // 2} bytes",
-    "longer": "(more bytes were sent|a different file of)",
-    "endless": "more bytes were sent than the file has",
-    "web_page": "a web page",
-    "other": f"a different file of {len(DATA)} bytes",
-}
-
-
 @pytest.mark.parametrize(
     ("quirk", "reason"),
-    examples({quirk: (quirk, reason) for quirk, reason in WRONG.items()}, ["ends_early", "other"]),
+    [
+        ("always_broken", "HTTP 503"),
+        ("ends_early", f"{len(DATA) // 2} bytes"),
+        ("endless", "more bytes"),
+        ("web_page", "a web page"),
+        ("other", f"{len(DATA)} bytes"),
+    ],
 )
 def test_other_bytes_are_one_sentence_and_not_kept(get, quirk, reason):
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError, match=rf"^set: .*a\.tar .*/{quirk}/file: .*{reason}"):
         get(quirk)
-    said = rf"set: no mirror gave a\.tar \(http://[^ ]*/{quirk}/file: {reason}[^;]*\)\. Check .*"
-    assert re.fullmatch(said, str(raised.value))
     assert not Path("a.tar").exists() and not any(
         path.stat().st_size for path in Path("work/partial").iterdir()
     )
-
-
-@pytest.mark.thorough
-def test_each_address_that_failed_is_named_with_its_reason(get):
-    with pytest.raises(UserError, match="missing/file: HTTP 404; .*web_page/file: a web page"):
-        get("missing", "web_page")
 
 
 @pytest.mark.thorough
@@ -304,16 +285,9 @@ def test_a_stalled_transfer_is_given_up_and_kept(get, monkeypatch):
     assert PARTIAL.read_bytes() == DATA[: len(DATA) // 2]
 
 
-def test_a_dead_first_address_does_not_matter(server, get):
-    url = f"http://127.0.0.1:{server.server_port}/good/file"
-    download(source_of(["http://127.0.0.1:9/a.tar", url]), Path("a.tar"), "set")
-    assert Path("a.tar").read_bytes() == DATA
-
-
-@pytest.mark.parametrize("scheme", ["file", "ftp"])
-def test_other_protocols_are_not_followed(get, server, tmp_path, scheme):
+def test_other_protocols_are_not_followed(get, server, tmp_path):
     (tmp_path / "secret").write_bytes(DATA)
-    server.elsewhere = f"{scheme}://{tmp_path}/secret"
+    server.elsewhere = f"file://{tmp_path}/secret"
     with pytest.raises(UserError, match=r"no mirror gave a\.tar .*[Pp]rotocol"):
         get("moved")
 
@@ -339,15 +313,10 @@ def test_a_file_that_is_there_already_is_linked_after_the_same_check(tmp_path, m
     with pytest.raises(UserError, match=rf"archives: the folder {tmp_path}/none does not exist"):
         download(source, Path("b.tar"), "set")
     monkeypatch.setenv(ARCHIVES, f"{tmp_path}/wrong")
-    with pytest.raises(
-        UserError, match=r"set: a\.tar \(5 bytes\) has sha256 .* but the catalogue pins"
-    ):
+    with pytest.raises(UserError, match=r"^set: a\.tar .* has sha256 "):
         download(source, Path("b.tar"), "set")
     monkeypatch.setenv(ARCHIVES, "")
-    with pytest.raises(
-        UserError,
-        match=r"set: a\.tar must be .*: Accept them\. Its page: https://example\.org\. Put",
-    ):
+    with pytest.raises(UserError, match=r"^set: a\.tar .*Accept them\. .*https://example\.org"):
         download(source, Path("b.tar"), "set")
 
 

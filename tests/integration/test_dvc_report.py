@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 REPORT = Path(__file__).parents[2] / "docs/dvc-report.md"
 FIXED = (
     "DVC has fixed this: update docs/dvc-report.md and docs/sharing.md, "
@@ -15,7 +17,6 @@ FIXED = (
 )
 
 
-@pytest.mark.slow
 def test_plain_dvc_pull_still_writes_outside_the_project(tmp_path):
     """If it fails, nothing is wrong here: the docs, which warn of `dvc pull`, are out of date."""
     text = REPORT.read_text()

@@ -117,20 +117,9 @@ def test_excluded_drawings_are_left_out(sets):
         assert codepoint not in sets[name].index["object_id"].to_pylist()
 
 
-def test_preparing_again_gives_the_same_bytes(sets, folder):
-    again = made("noto", folder / "again", fetched(CATALOG.datasets["noto"], folder), 64)
-    for file in again.iterdir():
-        assert file.read_bytes() == (folder / "noto" / file.name).read_bytes(), file.name
-
-
 def test_each_drawing_of_noto_is_corrupted_nine_times(sets, folder):
     archive, entry = fetched(CATALOG.datasets["noto"], folder), CATALOG.datasets["noto_corrupted"]
-    first, second = (
-        made("noto_corrupted", folder / place, archive, 64)
-        for place in ("corrupted", "corrupted_again")
-    )
-    for file in first.iterdir():
-        assert file.read_bytes() == (second / file.name).read_bytes(), file.name
+    first = made("noto_corrupted", folder / "corrupted", archive, 64)
     noto, found = sets["noto"], PreparedDataset.open(first, "noto_corrupted")
     assert (
         len(found.images) == 9 * len(noto.images) == entry.about_images

@@ -78,14 +78,6 @@ def test_a_clone_with_a_link_to_an_environment_imports_its_own_library(clone, el
     assert run(python_of(clone), "-c", WHERE, cwd=elsewhere).strip() == str(library_of(clone))
 
 
-def test_an_environment_whose_clone_is_gone_works_without_the_library(clone, elsewhere):
-    environment = (clone / ".venv").rename(clone.with_name("environment"))
-    shutil.rmtree(clone)
-    python = environment / "bin/python"
-    assert run(python, "-c", "print('fine')", cwd=elsewhere) == "fine\n"
-    assert "No module named 'rib'" in run(python, "-c", "import rib", cwd=elsewhere, check=False)
-
-
 def test_a_run_has_the_library_of_its_own_clone(clone):
     """Its rules and its scripts, with the environment of another clone.
 

@@ -52,13 +52,6 @@ def test_speeds_are_measured_on_a_cpu_but_held_to_no_mark(tried):
     assert sum("images/s" in line for line in measurements) == 3
 
 
-def test_make_passes_the_device_on():
-    printed = run("make", "-n", "--no-print-directory", "gpu").stdout
-    assert printed.endswith(f"python {COMMAND} --device cuda\n")
-    printed = run("make", "-n", "--no-print-directory", "gpu", "DEVICE=cpu").stdout
-    assert printed.endswith(f"python {COMMAND} --device cpu\n")
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_the_command_says_why_and_writes_nothing(tmp_path):
     report = tmp_path / "report.md"

@@ -1,25 +1,20 @@
 """The family of docs/your-own-family.md that is one repository of the hub, from name to page.
 
 The hub is on 127.0.0.1. The run is repeated without it, and in a second clone with the lock file.
-The same family in webdataset's tars is followed from name to rows.
 """
 
 import io
-import json
 import re
 import shutil
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
-import yaml
 from PIL import Image
 
 from rib.base.files import sha256
 from rib.config.hub_datasets import LOCK, file_name, read_dataset_lock
 from tiny.data.parquet import write_photos
-from tiny.data.photos import tar
 from tiny.projects import family as tiny_family
 from tiny.projects.project import ROOT, Project, copy_project, jobs
 from tiny.servers.hub import COMMIT_OF_CONVERSION, TOKEN, Repository, environment, served
@@ -175,87 +170,9 @@ def test_a_second_clone_gets_the_same_bytes_from_a_hub_that_has_moved_on(finishe
     assert (second.folder / LOCK).read_bytes() == (first.folder / LOCK).read_bytes()
 
 
-def test_a_where_that_selects_nothing_is_a_sentence(finished, tmp_path):
-    first, cache, _, _ = finished
-    project = clone_of(first, tmp_path / "other")
-    path = project.folder / "hub/datasets.yaml"
-    entries = yaml.safe_load(path.read_text())
-    entries["toys"]["settings"]["where"]["domain"] = "tyo"
-    path.write_text(yaml.safe_dump(entries))
-    (name,) = [name for name in prepared(first) if name.startswith("toys/")]
-    file = f"results/tools/prepare/{name}"
-    variables = {"HF_HOME": str(cache), **OFFLINE}
-    printed = snakemake(project, file, "--cores", "1", check=False, **variables)
-    assert "toys: where in its settings selects no image ('domain' has 'photo', 'sketch'" in printed
-    assert not list((project.folder / "results/tools/prepare").glob("toys/*/*"))
-
-
 def test_a_dry_run_of_the_lock_plans_each_file_once(finished, tmp_path):
     first, _, _, _ = finished
     project = clone_of(first, tmp_path / "other")
     planned = jobs(snakemake(project, "-n", **OFFLINE))
     assert planned["download"] == SHARDS + 1  # and the model's weights
     assert planned["prepare"] == len(DOMAINS)
-
-
-def tar_of_samples(path, number):
-    """Bytes of a tar with a part of the images of each domain and class."""
-    rng = np.random.default_rng(number)
-    files = {}
-    for domain, (name, count) in enumerate(DOMAINS.items()):
-        for label in range(len(CLASSES)):
-            for _ in range(count // SHARDS):
-                key = f"{len(files):06}"
-                files[f"{key}.png"] = photo(rng, label, domain)
-                files[f"{key}.cls"] = str(label).encode()
-                files[f"{key}.json"] = json.dumps({"domain": name}).encode()
-    return tar(path, files).read_bytes()
-
-
-def use_tars(project):
-    """Let the family read tars, whose classes are numbers, in place of Parquet files."""
-    path = project.folder / "hub/datasets.yaml"
-    entries = yaml.safe_load(path.read_text())
-    entries["photos"]["source"] = {
-        "kind": "hf-datasets",
-        "repo": "somebody/tools",
-        "files": "test/*.tar",
-    }
-    for entry in entries.values():
-        entry["layout"] = "webdataset"
-        entry["settings"]["names"] = CLASSES
-    path.write_text(yaml.safe_dump(entries))
-
-
-@pytest.mark.slow
-def test_three_domains_of_webdatasets_tars_become_arrays_and_rows(tmp_path):
-    # given: a repository with tars in a folder, and one in another folder that nobody reads
-    files = {f"test/{i}.tar": tar_of_samples(tmp_path / "a.tar", i) for i in range(SHARDS)}
-    files["train/0.tar"] = b"no tar"
-    project = Project(copy_project(tmp_path / "project"), family="tools")
-    tiny_family.make(project.folder / "mine")
-    write_family(project)
-    use_tars(project)
-    # when
-    rows = "results/tools/paper/evaluate/tiny_cnn/none/pretrained/all/0/tools.parquet"
-    with served({REPOSITORY: Repository(files)}) as server:
-        variables = environment(server, tmp_path / "cache")
-        snakemake(project, rows, "--cores", "2", **variables)
-    # then: the tars lie here once
-    archives = sorted((project.folder / "data/raw").glob("*/*.tar"))
-    assert [path.name for path in archives] == ["test-0.tar", "test-1.tar"]
-    assert not any(path.endswith("train/0.tar") for path in server.asked)
-    # and: each domain has its images, and their classes by the names of the numbers
-    evaluated = pd.read_parquet(project.folder / rows)
-    for dataset, domain in {"photos": "photo", "sketches": "sketch", "toys": "toy"}.items():
-        (folder,) = (project.folder / f"results/tools/prepare/{dataset}").glob("*px*")
-        index = pd.read_parquet(folder / "index.parquet")
-        images = np.load(folder / "images.npy")
-        assert len(images) == len(index) == DOMAINS[domain] * len(CLASSES)
-        brightest_channel = images.mean(axis=(1, 2)).argmax(axis=1)
-        assert brightest_channel.tolist() == index["label"].tolist()
-        assert set(index["image_id"].str.partition("/")[0]) == {"test-0.tar", "test-1.tar"}
-        rows_of_dataset = evaluated[evaluated["dataset"] == dataset]
-        in_reference = 8 * len(CLASSES) if dataset == "photos" else 0
-        assert len(rows_of_dataset) == len(index) - in_reference
-        assert rows_of_dataset["prediction"].isin([0, 1]).all()

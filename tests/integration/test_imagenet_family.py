@@ -16,15 +16,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from integration.conftest import serve
 from rib.base.files import sha256
 from rib.config.catalog import Catalog
 from rib.config.geometry import Geometry
-from rib.config.label_space import imagenet_wnids, read_real_labels, read_timm_list
+from rib.config.label_space import read_real_labels, read_timm_list
 from rib.data.prepared import PreparedDataset
 from tiny.data.photos import WNIDS, devkit, encrypted, index_of, jpeg, tar, zipped
 from tiny.projects import family
 from tiny.projects.project import Project, copy_project, rows_of
+from tiny.servers.files import serve
 
 pytestmark = pytest.mark.slow
 
@@ -410,7 +410,3 @@ def test_a_second_run_has_nothing_to_do_and_a_budget_makes_only_what_depends_on_
     rows = imagenet.rows("none/pretrained")
     sources = rows.groupby("dataset", observed=True)["source_id"].agg(set)
     assert sources["imagenet_cartoon"] == sources["imagenet_drawing"] == sources["imagenet_val"]
-
-
-def test_wnids_are_timms():
-    assert tuple(WNIDS) == imagenet_wnids()

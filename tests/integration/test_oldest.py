@@ -7,12 +7,13 @@ import pytest
 
 from tiny.projects.project import ROOT
 
+pytestmark = pytest.mark.slow
+
 # The oldest NumPy with wheels for the oldest Python, and a Pillow of its time. requirements.in has
 # no lower bound of either.
 OLDEST = {(3, 11): ["numpy==1.23.2", "pillow==9.2.0"]}
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info[:2] not in OLDEST, reason="for the oldest Python")
 def test_renditions_have_the_same_bytes_with_the_oldest_numpy_and_pillow(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)

@@ -138,11 +138,9 @@ def test_all_that_is_tracked_comes_and_stays(shared):
 @pytest.mark.parametrize(
     ("wanted", "come"),
     [
-        (["results/x"], ["results/x/a.txt", "results/x/sub/b.txt"]),
         (["results/x/"], ["results/x/a.txt", "results/x/sub/b.txt"]),
         (["results/x/sub"], ["results/x/sub/b.txt"]),
         (["./results/x/a.txt"], ["results/x/a.txt"]),
-        (["results/y.txt", "results/x/a.txt"], ["results/y.txt", "results/x/a.txt"]),
         (
             ["results", "results/x/a.txt"],
             ["results/x/a.txt", "results/x/sub/b.txt", "results/y.txt"],
@@ -204,17 +202,9 @@ def test_a_storage_that_is_not_there(shared):
     refused("results/.*dvc")
 
 
-@pytest.mark.parametrize(
-    "wanted", ["nothing", "results/x/nothing", "../outside.txt", "/etc/passwd"]
-)
+@pytest.mark.parametrize("wanted", ["results/x/nothing", "../outside.txt"])
 def test_what_is_not_tracked(shared, wanted):
     refused(f"no .dvc file .*{wanted}", wanted)
-
-
-def test_nothing_is_tracked(shared):
-    for path in Path("results").glob("*.dvc"):
-        path.unlink()
-    refused("no .dvc file")
 
 
 def test_no_dvc_at_all(tmp_path, monkeypatch):
@@ -251,57 +241,32 @@ GOOD = md5_of(b"a")
 NAMES = {
     "up": "../../../outside.txt",
     "up in the middle": "sub/../../../../outside.txt",
-    "up within the project": "../y.txt",
     "absolute": "/tmp/outside.txt",
-    "double slash": "//tmp/outside.txt",
     "drive": "C:outside.txt",
     "backslash": "..\\outside.txt",
-    "dot": "./a.txt",
-    "only dots": "..",
     "empty": "",
-    "empty name": "sub//a.txt",
-    "folder": "sub/",
     "NUL": "a\0.txt",
-    "newline": "a\n.txt",
     "escape": "a\x1b[2J.txt",
-    "right to left": "a\u202etxt.exe",
     "half character": "a\ud800.txt",
-    "git": ".git/hooks/post-checkout",
     "git in capitals": "sub/.GIT/config",
-    "dvc": ".dvc/config",
 }
 HASHES = {
     "up": "../../../../Makefile",
-    "absolute": "/etc/passwd",
-    "short": GOOD[:-1],
-    "long": GOOD + "0",
     "newline": GOOD + "\n",
-    "capitals": GOOD.upper(),
     "folder": GOOD + ".dir",
-    "empty": "",
     "number": 3,
-    "null": None,
 }
 ENTRY = {"md5": GOOD, "relpath": "a.txt"}
 LISTINGS = {
     **{f"path: {key}": [ENTRY | {"relpath": path}] for key, path in NAMES.items()},
     **{f"hash: {key}": [ENTRY | {"md5": md5}] for key, md5 in HASHES.items()},
     "path: number": [ENTRY | {"relpath": 3}],
-    "path: list": [ENTRY | {"relpath": ["a.txt"]}],
     "path twice": [ENTRY, ENTRY | {"md5": md5_of(b"b")}],
     "file and folder": [ENTRY, ENTRY | {"relpath": "a.txt/b"}],
-    "folder and file": [ENTRY | {"relpath": "a.txt/b/c"}, ENTRY],
-    "more keys": [ENTRY | {"isexec": True}],
-    "no path": [{"md5": GOOD}],
     "no hash": [{"relpath": "a.txt"}],
     "not a list": ENTRY,
-    "not entries": ["a.txt"],
-    "number": 3,
-    "null": None,
     "not JSON": b"[",
-    "not UTF-8": json.dumps([ENTRY]).encode("utf-16"),
     "deep": b"[" * 100_000,
-    "nothing": b"",
 }
 
 
@@ -320,10 +285,7 @@ def test_the_listing_of_a_tracked_folder_gives_its_files(shared):
     assert files_in_listing(STORE / name[:2] / name[2:], Path("results/x")) == hashes
 
 
-@pytest.mark.parametrize(
-    ("key", "honest"),
-    [("path: up", True), ("hash: up", True), ("hash: up", False), ("fine", False)],
-)
+@pytest.mark.parametrize(("key", "honest"), [("path: up", True), ("hash: up", False)])
 def test_a_hostile_listing_writes_nothing(shared, key, honest):
     """It is named by its hash, also in the .dvc file, or lies in the place of another."""
     Path("Makefile").write_text("mine")
@@ -333,7 +295,7 @@ def test_a_hostile_listing_writes_nothing(shared, key, honest):
         STORE.parents[2] / "../Makefile",
     ):
         place.write_text("hostile")  # where objects with a hash of that name would be looked for
-    name = list_instead(LISTINGS.get(key, [ENTRY]), honest)
+    name = list_instead(LISTINGS[key], honest)
     line = refused("results/x.dvc")
     assert name in line and line.isprintable()
     assert not any(Path(".dvc/cache").rglob(name[2:])), "nor is it left for a later checkout"
@@ -373,25 +335,15 @@ def test_a_file_with_other_content_does_not_come(shared):
 
 
 DVC_FILES = {
-    "path up": ("results/y.txt", {}, {"path": "../../outside.txt"}),
-    "absolute path": ("results/y.txt", {}, {"path": "/tmp/outside.txt"}),
-    "path in another place": ("results/y.txt", {}, {"path": "s3://bucket/y.txt"}),
-    "path in git": ("results/y.txt", {}, {"path": "../.git/config"}),
-    "path in DVC": ("results/y.txt", {}, {"path": "../.dvc/config"}),
-    "the project": ("results/x", {}, {"path": ".."}),
-    "wdir up": ("results/y.txt", {"wdir": "../.."}, {"path": "outside.txt"}),
-    "absolute wdir": ("results/y.txt", {"wdir": "/tmp"}, {}),
+    "path": ("results/y.txt", {}, {"path": "../../outside.txt"}),
+    "folder": ("results/y.txt", {"wdir": "../.."}, {"path": "outside.txt"}),
     "dependency": ("results/y.txt", {"deps": [{"path": "/etc/passwd"}]}, {}),
-    "URL": ("results/y.txt", {"deps": [{"path": "http://127.0.0.1:9/y"}], "frozen": True}, {}),
-    "hash up": ("results/y.txt", {}, {"md5": "../../../../Makefile"}),
-    "hash up to a folder": ("results/x", {}, {"md5": "../../../../Makefile.dir"}),
-    "old hash": ("results/x", {}, {"hash": "md5-dos2unix"}),
+    "hash": ("results/y.txt", {}, {"md5": "../../../../Makefile"}),
     "files": (
         "results/x",
         {},
         {"md5": None, "files": [{"relpath": "../../outside.txt", "md5": GOOD}]},
     ),
-    "other storage": ("results/y.txt", {}, {"remote": "elsewhere"}),
     "command": ("results/y.txt", {"cmd": "touch ../outside.txt"}, {}),
 }
 
@@ -401,7 +353,7 @@ def test_a_hostile_dvc_file_is_refused(shared, key):
     path, stage, out = DVC_FILES[key]
     assert MD5.fullmatch(md5_in(Path(f"{path}.dvc")).removesuffix(".dir"))
     change(path, out, stage)
-    with pytest.raises(UserError, match=rf"^{path}.dvc is not as `rib track` writes it"):
+    with pytest.raises(UserError, match=rf"^{path}.dvc "):
         md5_in(Path(f"{path}.dvc"))
 
 
@@ -424,26 +376,12 @@ def test_a_pipeline_is_neither_run_nor_checked_out(shared):
     assert OUTSIDE.read_text() == "precious" and not Path("../ran").exists()
 
 
-@pytest.mark.parametrize(
-    "place", ["results", "results/x", "results/x/sub", "results/x to .git", "a loop"]
-)
-def test_links_in_the_project_are_not_followed_out_of_it(shared, place):
+def test_links_in_the_project_are_not_followed_out_of_it(shared):
     aim = Path("../aim")
     (aim / "sub").mkdir(parents=True)
     (aim / "a.txt").write_text("precious")
-    if place == "results":
-        for path in Path("results").iterdir():
-            shutil.move(path, aim)
-        Path("results").rmdir()
-    if place == "results/x/sub":
-        Path("results/x").mkdir()
-    if place == "results/x to .git":
-        aim, place = Path(".git"), "results/x"
-        aim.mkdir()
-    if place == "a loop":
-        aim, place = Path("results/x"), "results/x"
-    Path(place).symlink_to(aim.absolute())
-    refused("not as `rib track` writes it" if place == "results" else "link leads out of results/x")
+    Path("results/x").symlink_to(aim.absolute())
+    refused("link leads out of results/x")
 
 
 def test_a_link_within_the_project_is_followed(shared):

@@ -264,17 +264,6 @@ def test_commands_plan_a_run(bare, paper):
             shell(paper if "family=imagenet" in command else bare, command)
 
 
-@pytest.mark.thorough
-def test_two_lengths_of_a_training_are_two_methods_beside_the_finished_one(bare):
-    text = section("configuration", "What is trained again")
-    (command,) = [line for line in commands(text) if "method_settings" in line]
-    printed = shell(bare, f"{command} -n")
-    names = set(re.findall(r"`(ft-\w+)`", text))
-    assert names == {"ft-epochs30", "ft-epochs60"}
-    trained = set(re.findall(r"results/fashion/paper/finetune/\w+/\w+/(ft[\w-]*)/", printed))
-    assert trained == names
-
-
 def test_the_analyses_of_a_table_are_those_of_its_command():
     text = section("configuration", "Analyses on demand")
     analyses = re.findall(r"^. `([a-z]+)` .", text, re.MULTILINE)
@@ -428,14 +417,6 @@ def test_a_method_is_added_to_what_is_there(to_change):
         assert name.removesuffix(".xor").endswith("bias"), name
 
 
-def test_adding_a_method_says_when_it_can_fit_its_images():
-    text = section("adding", "A method")
-    (entry,) = [example for example in files_of(text) if example.path == "own/methods.yaml"]
-    assert "can_fit" not in entry.content  # of biases alone
-    assert "`can_fit: true`" in text
-    assert "`fit_threshold`" in text
-
-
 def save_as(file, state):
     """Write a state dict in the format that the file's ending tells."""
     if file.suffix == ".pth":
@@ -584,24 +565,6 @@ def test_an_analysis_is_added(to_change):
     page = page_of(to_change)
     assert "Largest drop" in page
     assert "Points far to the left" in page  # the caption
-
-
-@pytest.mark.thorough
-def test_an_analysis_on_demand_has_a_folder_of_its_own(to_change):
-    text = section("adding", "A table or a figure")
-    write(to_change, files_of(text))
-    assert "`on_demand=True`" in text
-    to_change.edit(LARGEST_DROP, "    return Analysis(\n", "    return Analysis(on_demand=True,\n")
-    # when
-    assert planned(to_change) == {}
-    (command,) = set(commands(text)) - set(commands_of_blocks(text))
-    shell(to_change, command)
-    # then
-    folder = to_change.folder / "reports/tools/largest_drop"
-    assert f"`reports/<name>/{folder.name}/`" in text
-    assert (folder / "tables/largest_drop.csv").is_file()
-    assert (folder / "figures/largest_drop.png").is_file()
-    assert "Largest drop" not in page_of(to_change)
 
 
 @pytest.mark.thorough

@@ -6,7 +6,6 @@ A stand-in has the columns, splits and domains of the repository, and photos tha
 import re
 import sys
 
-import pandas as pd
 import pytest
 
 from rib.config.hub_datasets import LOCK, read_dataset_lock
@@ -17,7 +16,6 @@ from tiny.servers.hub import Repository, environment, served
 
 pytestmark = pytest.mark.thorough
 
-OFFLINE = {"HF_HUB_OFFLINE": "1"}
 # Of Real World each class has more photos than the reference takes of it.
 IMAGES = {
     "officehome": {"Art": 2, "Clipart": 2, "Product": 2, "Real World": 12},
@@ -54,17 +52,20 @@ def project_of(family, folder):
     return project
 
 
-def snakemake(project, *arguments, check=True, choices=(), **variables):
-    """Run Snakemake in a new process: the hub's client reads its environment when imported."""
-    config = ["catalog=mine", f"family={project.family}", "models=[tiny_cnn]", *choices]
-    words = (sys.executable, "-m", "snakemake", *arguments, "--config", *config)
-    return project.run(*words, check=check, **variables)
+def dry_run(project, check=True):
+    """What a dry-run without the hub prints.
+
+    It is in a new process: the hub's client reads its environment when imported.
+    """
+    config = ["catalog=mine", f"family={project.family}", "models=[tiny_cnn]"]
+    words = (sys.executable, "-m", "snakemake", "-n", "--config", *config)
+    return project.run(*words, check=check, HF_HUB_OFFLINE="1")
 
 
 @pytest.mark.parametrize("family", HUB_FAMILIES)
 def test_a_family_is_resolved_once_and_planned_without_the_hub(family, hub, tmp_path):
     project = project_of(family, tmp_path)
-    without_lock = snakemake(project, "-n", check=False, **OFFLINE)
+    without_lock = dry_run(project, check=False)
     assert "(not yet fetched by us)" in without_lock and "`make dataset-records`" in without_lock
     assert not (project.folder / LOCK).exists()
     choices = ("catalog=mine", "models=[tiny_cnn]")
@@ -75,34 +76,8 @@ def test_a_family_is_resolved_once_and_planned_without_the_hub(family, hub, tmp_
     assert len(repository.files) == len(hub_family.domains)
     assert re.search(rf"^  {family}_\w+: .*, on the hub: other, not yet fetched by us$", plan, re.M)
     hub.asked.clear()
-    planned = jobs(snakemake(project, "-n", **OFFLINE))
+    planned = jobs(dry_run(project))
     assert not hub.asked
     assert planned["download"] == len(hub_family.domains) + 1  # and the network's weights
     domains = set().union(*hub_family.domains.values())
     assert planned["prepare"] == len(domains)
-
-
-@pytest.mark.slow
-def test_office_home_becomes_a_page(hub, tmp_path):
-    project = project_of("officehome", tmp_path)
-    choices = (
-        "targets=[officehome_art]",
-        "methods=[ft]",
-        "image_size=32",
-        "training={epochs: 1, batch_size: 16}",
-    )
-    variables = environment(hub, tmp_path / "cache")
-    snakemake(project, "--cores", "2", choices=choices, **variables)
-    page = (project.folder / "reports/officehome/index.html").read_text()
-    assert all(label in page for label in ("Real World", "Clip art", "Product"))
-    prepared = project.folder / "results/officehome/prepare"
-    datasets = {path.name for path in prepared.iterdir() if not path.name.startswith("group")}
-    assert datasets == {
-        f"officehome_{name}" for name in ("real_world", "art", "clipart", "product")
-    }
-    (ri,) = (
-        pd.read_csv(project.folder / "reports/officehome/tables/ri.csv")
-        .query("method == 'ft'")
-        .itertuples()
-    )
-    assert ri.target == "officehome_art"

@@ -34,7 +34,6 @@ class Repository:
         commit_of_conversion: the newest commit of the conversion.
         earlier: files by path, by commits before the newest one.
         sent: bytes that are sent in place of those that are listed, by path.
-        breaks: number of bytes after which the connection breaks off, once, by path.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -46,7 +45,6 @@ class Repository:
     commit_of_conversion: str = COMMIT_OF_CONVERSION
     earlier: dict[str, dict[str, bytes]] = field(default_factory=dict)
     sent: dict[str, bytes] = field(default_factory=dict)
-    breaks: dict[str, int] = field(default_factory=dict)
 
     def commit_of(self, revision: str | None) -> str | None:
         """The commit of a revision; None if there is no such revision."""
@@ -155,23 +153,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
         if not body:
             return self.send(data, headers, body=False)
-        return self.send_from_start(repository, path, repository.sent.get(path, data), headers)
-
-    def send_from_start(self, repository, path, data, headers):
-        """Answer with a file from the byte that was asked for; it may break off."""
-        status = 200
-        asked = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if asked:
-            start = int(asked[1])
-            status = 206
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            self.server.resumed.append((path, start))
-            data = data[start:]
-        limit = repository.breaks.pop(path, None)
-        self.send(data, headers, body=limit is None, status=status)
-        if limit is not None:
-            self.wfile.write(data[:limit])
-            self.close_connection = True
+        return self.send(repository.sent.get(path, data), headers)
 
     def refuse(self, status, code):
         """Answer with an error, whose code the hub's client reads."""
@@ -180,9 +162,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def send(self, data, headers, body=True, status=200):
+    def send(self, data, headers, body=True):
         """Answer with headers and, if `body`, with data."""
-        self.send_response(status)
+        self.send_response(200)
         for key, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(key, value)
         self.end_headers()
@@ -195,16 +177,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def served(repositories: dict[str, Repository]):
-    """A running hub.
-
-    `asked` lists the paths of all requests, `resumed` path and first byte of those for the rest of
-    a file.
-    """
+    """A running hub, whose `asked` lists the paths of all requests."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         server.repositories = repositories
         server.asked = []
-        server.resumed = []
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
