@@ -5,7 +5,9 @@
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+# pip would compile one file after the other. Some packages have files that no Python compiles.
+COMPILE := $(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
 LOCKED := --require-hashes --no-deps
 # Several processes read each test, and compiled ones are read much faster.
 TESTS := PYTHONDONTWRITEBYTECODE= python -m pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -71,10 +73,12 @@ $(VENV)/run.done: envs/requirements-torch.txt envs/requirements.txt envs/require
 	@$(PIP) $(LOCKED) -r envs/requirements.txt
 	@command -v npm >/dev/null || $(PIP) $(LOCKED) -r envs/requirements-npm.txt
 	@$(VENV)/bin/python envs/link_library.py
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/test.done: $(VENV)/run.done envs/requirements-dev.txt
 	@$(PIP) $(LOCKED) -r envs/requirements-dev.txt
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/slow.done: $(VENV)/test.done envs/requirements-cluster.txt
