@@ -27,33 +27,25 @@ def record(name: str) -> str:
     return f"results/{name}/provenance.json"
 
 
-def make(
-    name: str = "a", text: str = "made", *inputs: str, root: Path = Path(), **facts
-) -> tuple[str, dict]:
+def make(name: str = "a", text: str = "made", *inputs: str, **facts) -> tuple[str, dict]:
     """Run a job: write its output and its record; gives the record's path and the record.
 
     Args:
         name: of the job.
         text: of its output.
         inputs: names of the jobs whose outputs it read.
-        root: the folder of the project.
         facts: of the record, instead of the usual ones.
     """
-    output_file = root / output(name)
+    output_file = Path(output(name))
     output_file.parent.mkdir(parents=True, exist_ok=True)
     output_file.write_text(text)
     all_facts = {
         **FACTS,
         "log": f"logs/{name}.log",
-        "inputs": {output(job): sha256(root / output(job)) for job in inputs},
+        "inputs": {output(job): sha256(Path(output(job))) for job in inputs},
         "outputs": {output(name): sha256(output_file)},
         "sizes": {output(name): output_file.stat().st_size},
         **facts,
     }
-    provenance.write(root / record(name), all_facts)
+    provenance.write(Path(record(name)), all_facts)
     return record(name), all_facts
-
-
-def edit(name: str, **facts) -> None:
-    """Change facts of a job's record."""
-    provenance.write(Path(record(name)), {**provenance.read(Path(record(name))), **facts})
