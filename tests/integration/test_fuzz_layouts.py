@@ -1,12 +1,15 @@
 """Whatever an archive holds and however it is damaged, a layout reads it or refuses it.
 
-It refuses it with a UserError, and writes nowhere but into its folder.
+It refuses it with a UserError, and writes nowhere but into its folder. A drawing takes a few
+seconds at most.
 """
 
+import contextlib
 import io
 import json
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +23,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
+from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.plugins import LIBRARY, checked_settings, load_function
 from rib.config.label_space import LabelSpace
+from rib.data import svg
 from rib.data.archives import archive_members
 from rib.data.images import decode, resize_and_crop
 from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
@@ -38,7 +43,7 @@ from tiny.data.photos import (
     tar,
 )
 from tiny.data.published import CATALOG
-from tiny.fuzz import NAMES, VALUES, fuzzed, mutated, outcome
+from tiny.fuzz import NAMES, SLOWEST, VALUES, fuzzed, mutated, outcome
 
 # Pillow and SciPy warn of what they can read all the same.
 pytestmark = [pytest.mark.filterwarnings("ignore")]
@@ -563,3 +568,120 @@ def test_any_encrypted_archive_is_read_or_refused(layouts, data, password):
         patch.setenv("OBJECTNET_PASSWORD", password)
         content = data.draw(st.just(archive) | damaged(archive))
         is_read_or_refused("objectnet", valid.settings, valid.space, [content])
+
+
+# Drawings
+
+ELEMENTS = [
+    *("g", "path", "rect", "circle", "use", "image", "text", "style", "filter", "feTurbulence"),
+    *("feImage", "defs", "feGaussianBlur", "feTile", "mask", "clipPath", "pattern"),
+    *("linearGradient", "stop", "svg", "symbol", "a", "marker", "switch", "foreignObject"),
+    *("script", "animate", "feDisplacementMap", "feMorphology", "x:y", "é"),
+]
+ATTRIBUTES = [
+    *("id", "href", "xlink:href", "style", "fill", "filter", "mask", "clip-path", "d", "x", "y"),
+    *("width", "r", "height", "transform", "viewBox", "numOctaves", "baseFrequency"),
+    *("stdDeviation", "radius", "points", "stroke-width", "stroke-dasharray", "font-size"),
+    *("marker-start", "patternUnits", "xmlns", "x:y"),
+]
+WORDS = [
+    "#a",
+    "#b",
+    "url(#a)",
+    "url(#b)",
+    "a",
+    "b",
+    "/etc/passwd",
+    "file:///dev/zero",
+    "data:image/png;base64,AAAA",
+    "data:image/svg+xml,<svg/>",
+    "url(/dev/zero)",
+    "@import 'x'",
+    "M0 0h9v9z",
+    "M0 0" + "h1v1" * 500,
+    "1e9",
+    "-1",
+    "nan",
+    "1e-30",
+    "0 0 1e9 1e9",
+    "matrix(1e9 0 0 1e9 0 0)",
+    "rotate(45)",
+    "100%",
+    "1 1e-9",
+    "red",
+    "none",
+]
+TEXT = st.sampled_from(WORDS) | st.integers(-3, 10**6).map(str) | st.text(max_size=4)
+
+
+def escape(text):
+    """Text as it may stand in XML, in an attribute or an element."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+
+
+def write_element(name, attributes, inner_parts):
+    """An element of XML.
+
+    Args:
+        attributes: values by name.
+        inner_parts: texts and elements in it.
+    """
+    written_attributes = [f' {key}="{escape(value)}"' for key, value in attributes.items()]
+    return f"<{name}{''.join(written_attributes)}>{''.join(inner_parts)}</{name}>"
+
+
+def elements_around(children):
+    """A strategy of elements that have some of these children."""
+    attributes = st.dictionaries(st.sampled_from(ATTRIBUTES), TEXT, max_size=4)
+    inner_parts = st.lists(children, max_size=4)
+    return st.builds(write_element, st.sampled_from(ELEMENTS), attributes, inner_parts)
+
+
+BROKEN_PARTS = st.sampled_from(["<g>", "</svg>", "<!--", "<![CDATA[", "&x;"])
+DRAWINGS = st.recursive(TEXT.map(escape) | BROKEN_PARTS, elements_around)
+
+
+class Renderers:
+    """A renderer, and a new one after each that failed."""
+
+    def __init__(self):
+        self.stack = contextlib.ExitStack()
+        self.draw = None
+
+    def __call__(self, body):
+        """Draw the inner part of an SVG on 16 x 16 pixels; gives the PNG."""
+        if self.draw is None:
+            self.draw = self.stack.enter_context(svg.renderer())
+        try:
+            return self.draw(body, "0 0 16 16", 16)
+        except ValueError as error:
+            renderer_is_lost = str(error).startswith(("the renderer failed", "it takes more"))
+            if renderer_is_lost:
+                self.stack.close()
+                self.draw = None
+            raise UserError(f"the drawing of a test is refused ({error}).") from error
+
+
+@pytest.fixture(scope="module")
+def renderers():
+    """Renderers that take one second of processor time at most for a drawing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(svg, "SECONDS", 1)
+        shared_renderers = Renderers()
+        yield shared_renderers
+        shared_renderers.stack.close()
+
+
+@pytest.mark.thorough
+@fuzzed(150)
+@given(st.lists(DRAWINGS, max_size=4).map("".join))
+def test_any_drawing_is_drawn_or_refused(renderers, body):
+    """The limit is of processor time, and other tests run beside this: it may take longer."""
+    # when
+    started = time.monotonic()
+    result = outcome(lambda: renderers(body))
+    seconds = time.monotonic() - started
+    # then
+    is_refused = isinstance(result, str)
+    assert is_refused or result.startswith(b"\x89PNG")
+    assert seconds < 3 * SLOWEST

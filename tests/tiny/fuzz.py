@@ -7,7 +7,6 @@ tries so many examples of each test, others every time.
 import copy
 import datetime
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,9 +18,6 @@ from rib.base.errors import UserError
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 LONGEST = 3000  # characters of a sentence, most of them known names
 SLOWEST = 2.0  # seconds of processor time that any input may take
-# A part of a path that no file system, shell, format string or program's options reads as anything
-# else.
-PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 POINTING = [
     "..",

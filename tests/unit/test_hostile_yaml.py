@@ -1,15 +1,18 @@
 """YAML that is made to exhaust memory, the stack or patience."""
 
+import json
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rib.base.errors import UserError
-from rib.config.catalog import Catalog
 from rib.config.config import config_of
 from rib.config.yaml_files import read_yaml
-from unit.conftest import CATALOG
+from tiny.fuzz import NAMES, VALUES, fuzzed, outcome
 
 SECONDS = 5  # a tenth is usual; a slow machine takes one, and an attack that works takes minutes
 
@@ -23,28 +26,17 @@ def powers(line):
 
 FILES = {
     "billion laughs in lists": "a0: &a0 [x]\n" + powers("[{}]"),
-    "billion laughs in mappings": "a0: &a0 {x: 1}\n" + powers("{{k: [{}]}}"),
     "billion laughs by merging": "a0: &a0 {x: 1}\n" + powers("{{<<: [{}]}}"),
-    "many aliases of a long list": f"a: &a [{'x, ' * 1000}]\nb: [{'*a, ' * 1000}]",
     "list in itself": "a: &a [*a]",
-    "mapping in itself": "a: &a {b: *a}",
     "mapping merged into itself": "a: &a {<<: *a}",
     "chain of aliases": "a0: &a0 [x]\n"
     + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 3000)),
     "chain of deep aliases": "a0: &a0 x\n"
     + "".join(f"a{n}: &a{n} {'[' * 45}*a{n - 1}{']' * 45}\n" for n in range(1, 40)),
     "open lists": "[" * 100_000,
-    "nested lists": "[" * 900 + "]" * 900,
-    "nested mappings": "{a: " * 900 + "1" + "}" * 900,
-    "open mappings": "{a: " * 100_000,
-    "nested block lists": "- " * 100_000 + "x",
     "nested block mappings": "\n".join(" " * n + "a:" for n in range(900)),
-    "nested keys": "? " * 100_000,
-    "duplicate keys": "family: emoji\nfamily: imagenet",
     "duplicate keys below": "red: {label: A, label: B}",
-    "duplicate quoted keys": 'red: {label: A, "label": B}',
     "a number of 10,000 digits": f"a: {'9' * 10_000}",
-    "a hexadecimal number of 10,000 digits": f"image_size: 0x{'f' * 10_000}",
     "a number in base 60": "a: 1" + ":1" * 100_000,
     "duplicates among many keys": "".join(f"k{n}: 1\n" for n in range(10_000)) + "k7: 1",
     "duplicate merges": "a: &a {x: 1}\nb: {<<: *a, <<: *a}",
@@ -72,31 +64,16 @@ def test_config_is_refused_within_seconds(tmp_path, text):
     refused(lambda: config_of(read_yaml(path), str(path)), path, text)
 
 
-@pytest.mark.parametrize(
-    "file", ["datasets", "models", "methods", "recipes", "augmentations", "families"]
-)
-@pytest.mark.parametrize(
-    "kind", ["billion laughs by merging", "mapping in itself", "open lists", "nested mappings"]
-)
-def test_catalogues_are_refused_within_a_second(tmp_path, file, kind):
-    path = tmp_path / ("families/own.yaml" if file == "families" else f"{file}.yaml")
-    refused(lambda: getattr(Catalog([CATALOG, tmp_path]), file), path, FILES[kind])
-
-
-@pytest.mark.parametrize("key", ["family", "label"])
-def test_the_key_that_is_given_twice_is_named_with_file_and_line(tmp_path, key):
+def test_the_key_that_is_given_twice_is_named_with_file_and_line(tmp_path):
     path = tmp_path / "config.yaml"
-    message = refused(lambda: read_yaml(path), path, f"a: 1\nb:\n  {key}: 1\n  {key}: 2\n")
-    place = f"the key '{key}' is given twice, the second time at line 4, column 3"
-    assert message == f"{path} is not valid YAML: {place}; correct it."
+    message = refused(lambda: read_yaml(path), path, "a: 1\nb:\n  key: 1\n  key: 2\n")
+    assert "'key'" in message and "line 4, column 3" in message
 
 
 def test_a_list_that_does_not_end_is_named_with_file_and_line(tmp_path):
     path = tmp_path / "config.yaml"
     message = refused(lambda: read_yaml(path), path, "a: [1\n")
-    assert message.startswith(f"{path} is not valid YAML")
-    assert "at line 1, column 4" in message
-    assert "unicode string" not in message
+    assert "line 1, column 4" in message
 
 
 def test_a_large_catalogue_with_a_shared_part_in_each_entry_is_read(tmp_path):
@@ -107,6 +84,59 @@ def test_a_large_catalogue_with_a_shared_part_in_each_entry_is_read(tmp_path):
     assert len(read) == 401 and read["e399"] == {**read["base"], "own": [399]}
 
 
-def test_the_projects_own_files_are_read():
-    for path in Path(CATALOG).rglob("*.yaml"):
-        assert read_yaml(path)
+@st.composite
+def yaml_with_aliases(draw):
+    """YAML in which anchors refer to earlier ones: a few lines may mean any number of values."""
+    references_per_line = draw(st.integers(1, 12))
+    number_of_lines = draw(st.integers(1, 30))
+    forms = st.sampled_from(
+        [
+            "a{n}: &a{n} [{i}]",
+            "a{n}: &a{n} {{k: [{i}]}}",
+            "a{n}: &a{n} {{<<: *m, k: [{i}]}}",
+        ]
+    )
+    lines = ["m: &m {z: 1}", "a0: &a0 [x, x]"]
+    for number in range(1, number_of_lines):
+        references = ", ".join([f"*a{number - 1}"] * references_per_line)
+        lines.append(draw(forms).format(n=number, i=references))
+    alias_as_key = "\n? *a0\n"
+    alias_of_itself = "\nb: &b [*b]\n"
+    end = draw(st.sampled_from(["", alias_as_key, alias_of_itself]))
+    return "\n".join(lines) + end
+
+
+def repeat_opening(opening, depth):
+    """Many openings of collections that are never closed."""
+    return opening * depth
+
+
+def write_twice(value):
+    """A value as JSON, and once more."""
+    return json.dumps(value, default=str) * 2
+
+
+NESTED = st.builds(
+    repeat_opening,
+    st.sampled_from(["[", "{a: ", "- ", "? ", "!!x [", "&a ["]),
+    st.integers(0, 9999),
+)
+DOUBLE = st.dictionaries(NAMES, VALUES, max_size=4).map(write_twice)
+
+
+@fuzzed(200)
+@given(yaml_with_aliases() | NESTED | DOUBLE | st.binary(max_size=40))
+def test_any_aliases_and_nesting_are_read_or_refused(text):
+    with tempfile.TemporaryDirectory() as folder:
+        # given
+        file = Path(folder, "config.yaml")
+        content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        file.write_bytes(content)
+        # when
+        result = outcome(lambda: [read_yaml(file)])  # a list, since a file may hold a text
+    # then
+    if isinstance(result, str):
+        assert str(file) in result
+    else:
+        characters = len(json.dumps(result, default=repr, skipkeys=True))
+        assert characters < 5_000_000
