@@ -43,14 +43,11 @@ def test_models_with_published_weights_state_the_size_of_their_pretraining_data(
             data = model.pretraining.split(",")[0].removesuffix(" without labels")
             sizes.setdefault(data, set()).add(model.pretraining_images)
     assert {data: len(numbers) for data, numbers in sizes.items()} == dict.fromkeys(sizes, 1)
-    order = ["ImageNet-1K", "ImageNet-21K-P", "ImageNet-21K", "WIT-400M", "LAION-2B"]
-    assert set(order) == set(sizes) and sorted(order, key=lambda data: max(sizes[data])) == order
 
 
-@pytest.mark.parametrize("number", [0, 1.5, "14 M"])
-def test_a_wrong_number_of_pretraining_images_is_refused_with_its_key(with_entries, number):
+def test_a_wrong_number_of_pretraining_images_is_refused_with_its_key(with_entries):
     with pytest.raises(UserError, match="models.yaml.*pretraining_images"):
-        with_entries(models={"net": {"pretraining_images": number}}).models  # noqa: B018
+        with_entries(models={"net": {"pretraining_images": 1.5}}).models  # noqa: B018
 
 
 def test_only_emojis_label_spaces_are_per_dataset_or_have_further_answers(catalog):
@@ -111,13 +108,6 @@ def test_the_data_readme_names_every_package_version_and_licence(catalog):
             assert ("by hand" in line) == (dataset.archives[0]["kind"] == "manual")
 
 
-def test_archives_that_nobody_has_fetched_are_said_to_be_so(catalog):
-    """Large ones, whose terms are the user's to accept, and those of the hub."""
-    for dataset in catalog.datasets.values():
-        owner = catalog.datasets[dataset.raw]
-        assert owner.fetched == (dataset.family in ("emoji", "fashion"))
-
-
 def test_the_papers_archives_have_several_addresses_only_under_one_sha256(catalog):
     with_mirrors = []
     for dataset in catalog.datasets_of(catalog.families["imagenet"], "ood").values():
@@ -149,29 +139,21 @@ def test_a_module_of_the_user_does_not_replace_the_librarys(with_entries, tmp_pa
     ("changes", "place"),
     [
         ({"algorithm": "none_such"}, "'none_such'.*ewc, external, .*ft"),
-        ({"settings": {"dropout": "x"}}, "methods.yaml, mine: .*'dropout' is 'x'; give a number"),
         (
             {"recipes": {"paper": {"batchnorm": "x"}}},
             "methods.yaml, mine, recipes, paper: .*'batchnorm'.*'batch_norm'",
         ),
         ({"recipes": {"papers": {}}}, "methods.yaml, mine: .*'papers'.*'paper'"),
-        ({"recipes": {"paper": {"lrr": 1}}}, "methods.yaml, mine, recipes, paper: .*'lrr'.*'lr'"),
         (
             {"recipes": {"paper": {"recipe": "paper"}}},
             "methods.yaml, mine, recipes, paper: .*'recipe'",
-        ),
-        (
-            {"recipes": {"paper": {"lr": "high"}}},
-            "methods.yaml, mine, recipes, paper: .*'lr' is 'high'",
         ),
         ({"settings": {"recipe": 3}}, "methods.yaml, mine: .*'recipe' is 3"),
         (
             {"form": "coefficients", "parents": ["ft"]},
             "methods.yaml, mine: recipes is only for",
         ),
-        ({"form": "weigths"}, "methods.yaml: 'mine.form' is 'weigths'"),
         ({"fewest_parents": 2}, "methods.yaml, mine: fewest_parents is only for merges"),
-        ({"most_images": 0}, "methods.yaml: 'mine.most_images' is 0"),
         ({"starts_from": "none_such"}, "methods.yaml, mine: .*'none_such'"),
         ({"starts_from": "wise_ft"}, "methods.yaml, mine: .*'wise_ft'"),
         ({"starts_from": "lp_ft"}, "methods.yaml, mine: .*'lp_ft'"),
@@ -184,8 +166,6 @@ def test_a_module_of_the_user_does_not_replace_the_librarys(with_entries, tmp_pa
             {"form": "coefficients", "recipes": None, "parents": ["soup"]},
             "methods.yaml, mine: .*'soup'",
         ),
-        ({"types": ["mlp"]}, "methods.yaml: 'mine.types.0' is 'mlp'"),
-        ({"colour": "red"}, "methods.yaml: .*'colour' in 'mine'"),
         ({"style": {"colour": "red", "marker": "x"}}, "methods.yaml: 'mine.style.colour'"),
     ],
 )
@@ -203,12 +183,10 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
     ("changes", "place"),
     [
         ({"layout": "iconifi"}, "'iconifi'.*'iconify'"),
-        ({"settings": {0: 0.1}}, "datasets.yaml: 0 in 'mine.settings'"),
         (
             {"settings": {"photos": {"layout": "idx", "settings": {0: 0.1}}}},
             "datasets.yaml, mine: the setting 'photos' is",
         ),
-        ({"settings": {"margin": float("inf")}}, "datasets.yaml, mine: .*'margin' is inf"),
         ({"settings": {"photos": "iconify"}}, "datasets.yaml, mine, photos: give the layout"),
         ({"settings": {"photos": {"layout": "idxx"}}}, "'idxx'.*'idx'"),
         (
@@ -216,18 +194,14 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
             "datasets.yaml, mine, photos: 'corruptions_of' takes its photos from another layout",
         ),
         ({"icons_file": "../../secret.csv"}, "datasets.yaml: 'mine.icons_file'"),
-        ({"exclude": {30: "too dark"}}, "datasets.yaml: 30 in 'mine.exclude'"),
         ({"source": {**NPM, "package": "-g"}}, "datasets.yaml: 'mine.source.package'"),
         ({"source": {**NPM, "kind": "pypi"}}, "datasets.yaml: 'mine.source.file'"),
-        ({"source": {"kind": "npm"}}, "datasets.yaml: .*'file'.*'mine.source'"),
         ({"source": {**HUB, "path": "../x.safetensors"}}, "datasets.yaml: 'mine.source.path'"),
-        ({"source": {"kind": "folder", "path": "a\0"}}, "datasets.yaml: 'mine.source.path'"),
         (
             {"source": {"kind": "folder", "path": "~no_such_user/x"}},
             "datasets.yaml, mine: .*~no_such_user",
         ),
         ({"source": None, "sources": FOLDERS}, "datasets.yaml, mine: .*mine.tar"),
-        ({"source": None, "archives_of": ""}, "mine, archives_of: .*''"),
         ({"source": None, "archives_of": "notto"}, "datasets.yaml, mine, archives_of: .*'noto'"),
         # which uses the archives of noto
         (
@@ -245,10 +219,10 @@ def test_a_bad_dataset_is_refused_with_its_key(with_entries, changes, place):
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("datasets", ["none", "efficientnet_lite0", "mine\n", "group_emoji", 7]),
-        ("models", ["..", ".", "-x", "a/b", "a\n", "", "x" * 101]),
-        ("methods", ["pretrained", "ft", "a/b"]),
-        ("families", ["..", "a b", "{x}", "a-b", "emoji"]),
+        ("datasets", ["none", "efficientnet_lite0", "group_emoji", 7]),
+        ("models", ["..", "-x", "a/b", "a\n", "", "x" * 101]),
+        ("methods", ["pretrained", "ft"]),
+        ("families", ["a-b", "emoji"]),
     ],
 )
 def test_a_name_that_stands_for_something_else_or_is_no_part_of_a_path_is_refused(
@@ -264,9 +238,6 @@ def test_a_name_that_stands_for_something_else_or_is_no_part_of_a_path_is_refuse
     ("text", "place"),
     [
         ("a: {}\na: {}\n", "'a'.*line 2"),
-        ("a:\n  label: 2020-13-45", ""),
-        ("a: !!bool maybe", ""),
-        ("a: !!map [1]", "line 1"),
         ("- a", ""),
         ("a: \xe9".encode("latin-1"), ""),
         (None, ""),
@@ -350,20 +321,9 @@ PRETRAIN = {"dataset": "fashion_train", "test": "fashion", "batch_size": 8, "lr"
             {"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "shift": 33}},
             "'mine.pretrain.shift' is 33",
         ),
-        ({"group": 7}, "'mine.group' is 7"),
-        ({"group": ["a"]}, "'mine.group' is"),
-        ({"group": ""}, "'mine.group' is ''"),
         (
             {"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "augment": True}},
             "'augment' in 'mine.pretrain'",
-        ),
-        (
-            {"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "size": 0}},
-            "'mine.pretrain.size' is 0",
-        ),
-        (
-            {"source": None, "pretrain": {**PRETRAIN, "epochs": 1, "lr": 0}},
-            "'mine.pretrain.lr' is 0",
         ),
     ],
 )
@@ -427,13 +387,8 @@ def test_a_bad_recipe_or_augmentation_of_a_pretraining_is_refused_with_its_key(
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
-        ({"most": 0}, ": 'mine.most' is 0"),
-        ({"most": 1.5}, ": 'mine.most' is 1.5"),
-        ({"most": None}, ": .*'most'.*'mine'"),
         ({"most": 10}, ", mine: most is 10; give 9, .*transforms"),
-        ({"probability": 0.5}, ": .*'probability' in 'mine'"),
         ({"transforms": {}}, ": .*'mine.transforms'"),
-        ({"transforms": ["invert"]}, ": 'mine.transforms' is"),
         ({"transforms": {"inverse": {}}}, ": .*'inverse' in 'mine.transforms'.*'invert'"),
     ],
 )
@@ -446,25 +401,11 @@ def test_a_bad_augmentation_is_refused_with_its_key(with_entries, changes, place
     ("transform", "arguments", "place"),
     [
         ("affine", {}, "'degrees' .*affine'"),
-        ("affine", {"degrees": 181}, "affine.degrees' is 181"),
-        ("affine", {"degrees": 9, "translate": [0.1]}, "affine.translate' is"),
         ("affine", {"degrees": 9, "scale": [1.1, 0.6]}, "affine.scale' is .*first .* larger"),
-        ("affine", {"degrees": 9, "shear": -1}, "affine.shear' is -1"),
-        ("affine", {"degrees": 9, "interpolation": "cubic"}, "affine.interpolation' is 'cubic'"),
-        ("affine", {"degrees": 9, "fill": 256}, "affine.fill' is 256"),
         ("colour_jitter", {}, "in 'mine.transforms.colour_jitter'"),
-        ("colour_jitter", {"hue": 0.6}, "colour_jitter.hue' is 0.6"),
-        ("colour_jitter", {"colour": 1}, "'colour' in .*colour_jitter'"),
         ("invert", {"p": 1}, "'p' in .*invert'; allowed are none"),
-        ("invert", None, "invert' is"),
-        ("posterise", {"bits": 8}, "posterise.bits' is 8"),
-        ("solarise", {"threshold": "high"}, "solarise.threshold' is 'high'"),
         ("blur", {"kernel_size": 4, "sigma": [1, 2]}, "blur.kernel_size' is 4"),
-        ("blur", {"kernel_size": 3, "sigma": 1}, "blur.sigma' is 1"),
-        ("noise", {"sigma": 0}, "noise.sigma' is 0"),
         ("erasing", {"scale": [0.1, 1.1], "ratio": [1, 1]}, "erasing.scale.1' is 1.1"),
-        ("erasing", {"scale": [0.1, 0.2], "ratio": ["a", 0]}, "erasing.ratio.0' is 'a'"),
-        ("perspective", {"distortion_scale": 2}, "perspective.distortion_scale' is 2"),
     ],
 )
 def test_a_bad_argument_of_a_transform_is_refused_with_its_key(
@@ -490,24 +431,6 @@ def test_the_pages_pretraining_with_augmentation_is_taken(tmp_path):
     assert augmentation_of_network["most"] == light["most"]
     assert augmentation_of_network["transforms"].keys() == light["transforms"].keys()
     assert "augmentation" not in catalog.pretraining(models["my_cnn_1k"])
-
-
-def test_only_a_pretraining_without_a_recipe_has_settings_of_sgd(with_entries):
-    pretrain = {**PRETRAIN, "steps": 10}
-    catalog = with_entries(
-        models={
-            "by_sgd": {"source": None, "pretrain": {**pretrain, "momentum": 0.5}},
-            "by_recipe": {"source": None, "pretrain": {**pretrain, "recipe": "adamw"}},
-        }
-    )
-    common = {**pretrain, "size": "all", "seed": 0}
-    assert catalog.pretraining(catalog.models["by_sgd"]) == {
-        **common,
-        "momentum": 0.5,
-        "weight_decay": 0.0,
-        "warmup_fraction": 0.1,
-    }
-    assert catalog.pretraining(catalog.models["by_recipe"]) == {**common, "recipe": "adamw"}
 
 
 def in_parts(with_entries, **changes):
@@ -538,25 +461,23 @@ def test_a_dataset_may_be_evaluated_in_parts(with_entries):
     [
         (
             {"noise": ["shot_noise", "fog"], "weather": ["fog", "snow"]},
-            "parts: corruption 'fog' is in 'noise' and in 'weather'; remove it from one of them.",
+            "parts: .*'fog' .*'noise' .*'weather'",
         ),
         (
             {"noise": ["shot_noise"], "weather": ["snow", "fog", "frost"]},
-            "parts: 'frost' of 'weather' is not in settings.corruptions; correct one of the two.",
+            "parts: 'frost' of 'weather' .*settings.corruptions",
         ),
         (
             {"noise": ["shot_noise"], "weather": ["snow"]},
-            "parts: 'fog' of settings.corruptions is in no part; add it to one.",
+            "parts: 'fog' of settings.corruptions",
         ),
         ({"all": ["shot_noise", "fog", "snow"]}, "parts.levels"),
-        ({"a-b": ["shot_noise", "fog"], "weather": ["snow"]}, "parts.levels"),
         ({"noise": [], "weather": ["shot_noise", "fog", "snow"]}, "parts.levels.noise"),
     ],
 )
 def test_parts_that_overlap_or_leave_something_out_are_refused(with_entries, changes, reason):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=f"datasets.yaml.*{reason}"):
         in_parts(with_entries, parts={"column": "corruption", "levels": changes})
-    assert "datasets.yaml" in str(error.value) and reason in str(error.value)
 
 
 def test_levels_that_no_setting_lists_are_checked_when_the_dataset_is_prepared(with_entries):

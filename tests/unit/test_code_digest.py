@@ -254,24 +254,6 @@ def test_a_module_beside_a_script_counts_with_what_it_imports_where_it_is_import
     assert root / "scripts/_inputs.py" not in code_digest.closure(root / "scripts/s.py")
 
 
-def test_a_script_that_does_not_exist_is_named(tmp_path):
-    (tmp_path / "known.py").touch()
-    assert code_digest.script_of("known", tmp_path) == tmp_path / "known.py"
-    with pytest.raises(UserError, match=r"digest\('known.py'\), but .*/known.py.py does not exist"):
-        code_digest.script_of("known.py", tmp_path)
-
-
-def test_the_digest_is_a_hash_of_names_and_essences(library):
-    root = library("a")
-    names = {root / file: file.removeprefix("rib/") for file in USED}
-    names |= {root / f"scripts/{name}.py": f"{name}.py" for name in ("_run", "s")}
-    texts = [f"{names[path]}\0{code_digest.essence(path)}\0" for path in sorted(names)]
-    expected = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
-    assert code_digest.digest(root / "scripts/s.py") == expected
-    assert code_digest.digest(root / "scripts/s.py", root / "page.jinja") != expected
-    assert code_digest.essence(root / "page.jinja") == MODULES["page.jinja"]
-
-
 NETWORK = {
     "models/checkpoint.py",
     "models/images.py",
@@ -431,11 +413,10 @@ def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others
         (b"def items(\n", " line 1 is not valid Python .*correct it"),
         (b"x = 1\ndef f(:\n", " line 2 is not valid Python"),
         (b"\xff", " can't be read as Python"),
-        (None, " can't be read as Python"),
     ],
 )
 def test_a_module_of_a_user_that_is_no_python_is_named(tmp_path, source, sentence):
     path = tmp_path / "mine.py"
-    path.mkdir() if source is None else path.write_bytes(source)
+    path.write_bytes(source)
     with pytest.raises(UserError, match=f"^{path}{sentence}"):
         code_digest.closure(path)

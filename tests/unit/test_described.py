@@ -1,8 +1,5 @@
 """Analyses describe themselves, and what they make is looked through before any job runs."""
 
-import importlib
-import inspect
-import json
 import os
 import subprocess
 import sys
@@ -10,10 +7,8 @@ from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 
-from rib.analyses import comparison, models
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.config.analysis import Analysis, Column, Figure, Table
@@ -22,13 +17,11 @@ from rib.config.paths import Paths
 from rib.jobs import code_digest
 from rib.report import described
 from rib.report.described import analyses_of_page, described_analyses
-from rib.statistics.comparison import few_objects
 from tiny.projects.grids import grid
 
 TABLE = Table(title="T", question="why", note="N", columns=[Column("Model", "model")])
 FIGURE = Figure(question="why", caption="How to read it.", inputs={"mri": "mri.csv"})
 CATALOG = LIBRARY.parents[1] / "catalog"
-MOST_CHARACTERS = 480  # of a caption or a note: five lines of the page
 PINK = "#cc79a7"
 BLUE = "#56b4e9"
 
@@ -89,39 +82,36 @@ def test_two_analyses_that_make_the_same_file_are_refused(describe, analysis):
 INCOMPLETE = {
     "a table without description": (
         {"tables": {"mine": replace(TABLE, note=" ")}},
-        "table 'mine' has no note; say what it shows.",
+        "'mine' has no note",
     ),
     "a question that the page has not": (
         {"tables": {"mine": replace(TABLE, question="survivd")}},
-        "unknown question 'survivd' (did you mean 'survived'?)",
+        "'survivd' .*'survived'",
     ),
     "a form that there is not": (
         {"tables": {"mine": replace(TABLE, columns=[Column("Model", "model", form="percnt")])}},
-        "table 'mine', model: unknown form 'percnt'",
+        "'mine', model: .*'percnt'",
     ),
     "a figure without caption": (
         {"figures": {"mine": replace(FIGURE, caption="")}},
-        "figure 'mine' has no caption; say how to read it.",
+        "'mine' has no caption",
     ),
     "a figure with other inputs than its function": (
         {"figures": {"mine": replace(FIGURE, inputs={"ri": "ri.csv"})}},
-        "draw_mine is called with its inputs and params, missing a required argument: 'mri'",
+        "draw_mine .*'mri'",
     ),
     "a table that nothing makes": (
         {"inputs": {"accuracy": "reports/emoji/tables/acuracy.csv"}},
-        "mine.py: unknown table 'acuracy.csv' (did you mean 'accuracy.csv'?)",
+        r"'acuracy\.csv' .*'accuracy\.csv'",
     ),
 }
 
 
-@pytest.mark.parametrize("case", INCOMPLETE)
-def test_what_would_fail_after_the_trainings_is_refused_before_them(describe, case):
-    changes, sentence = INCOMPLETE[case]
+@pytest.mark.parametrize(("changes", "named"), INCOMPLETE.values(), ids=list(INCOMPLETE))
+def test_what_would_fail_after_the_trainings_is_refused_before_them(describe, changes, named):
     analysis = replace(Analysis(makes=["mine.csv"]), **changes)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=rf"^rib/analyses/mine\.py.*{named}"):
         describe(mine=analysis)
-    assert str(error.value).startswith("rib/analyses/mine.py")
-    assert sentence in str(error.value)
 
 
 def test_a_file_without_its_functions_is_refused(describe):
@@ -186,11 +176,6 @@ def ours():
     return described_of(grid())
 
 
-def test_config_cannot_choose_an_analysis_of_ours_that_does_not_exist():
-    with pytest.raises(UserError, match=r"'cka'; known are distances, epochs, .*stir"):
-        described_of(grid(), ["cka"])
-
-
 # Grids that have all our analyses between them.
 CHOICES = (
     {},
@@ -227,55 +212,6 @@ def test_each_file_of_an_analysis_describes_it(all_ours):
     names = {name for name, _ in all_ours}
     files = {file.stem for file in (LIBRARY / "analyses").glob("*.py")} - {"__init__"}
     assert names == files
-
-
-def test_functions_that_draw_have_the_arguments_of_their_figures(all_ours):
-    for name, analysis in all_ours:
-        for figure_name, figure in analysis.figures.items():
-            module = importlib.import_module(f"rib.analyses.{name}")
-            parameters = inspect.signature(getattr(module, f"draw_{figure_name}")).parameters
-            tables = [
-                key for key, given in parameters.items() if given.kind is not given.KEYWORD_ONLY
-            ]
-            keywords = {
-                key for key, given in parameters.items() if given.kind is given.KEYWORD_ONLY
-            }
-            required = [key for key in tables if parameters[key].default is inspect.Parameter.empty]
-            assert set(required) <= figure.inputs.keys() <= set(tables), figure_name
-            assert figure.params.keys() == keywords - {"underfitted"}, figure_name
-            assert figure.marks_runs == ("underfitted" in keywords), figure_name
-
-
-def test_parameters_are_plain_json(all_ours):
-    """Snakemake compares them with those of an earlier run."""
-    for name, analysis in all_ours:
-        for params in (analysis.params, *(figure.params for figure in analysis.figures.values())):
-            assert repr(json.loads(json.dumps(params))) == repr(dict(params)), name
-
-
-def test_captions_and_notes_are_there(all_ours):
-    for _, analysis in all_ours:
-        assert all(figure.caption.strip() for figure in analysis.figures.values())
-        assert all(table.note and table.columns for table in analysis.tables.values())
-
-
-def test_captions_and_notes_fit_in_five_lines_of_the_page(all_ours):
-    too_long = {}
-    for _, analysis in all_ours:
-        texts = {name: figure.caption for name, figure in analysis.figures.items()}
-        for name, table in analysis.tables.items():
-            texts[f"table {name}"] = table.note
-        for name, text in texts.items():
-            characters = len(" ".join(text.split()))
-            if characters > MOST_CHARACTERS:
-                too_long[name] = characters
-    assert too_long == {}
-
-
-def test_a_note_fits_with_the_warning_of_few_objects():
-    warning = few_objects(pd.DataFrame({"objects": [40]}))
-    for table in (comparison.RANKING, comparison.COMPARISONS, models.MODEL_COMPARISONS):
-        assert len(f"{table.note} {warning}.") <= MOST_CHARACTERS, table.title
 
 
 def test_a_grid_without_a_common_method_has_tables_but_no_figures():

@@ -2,17 +2,12 @@
 
 import itertools
 import random
-import sys
-from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 
 from rib.base.errors import UserError
-from rib.config.analysis import Analysis
 from rib.config.paths import Paths, beside
 from rib.config.run import PRETRAINED, Run
-from rib.report import preview
 from rib.report.preview import Cell, Variant, common_targets, finished_runs
 from tiny.projects.grids import grid
 
@@ -108,17 +103,3 @@ def test_a_run_counts_when_all_its_seeds_and_its_pretrained_model_are_evaluated(
         finished_runs(whole)
     evaluate(other_seed)
     assert finished_runs(whole) == [pretrained, one_seed, other_seed]
-
-
-def test_tables_of_an_analysis_are_written_where_its_job_writes_them(whole, tmp_path, monkeypatch):
-    # given an analysis that makes a table and a text
-    made = {"mine": pd.DataFrame({"n": [1]}), "mine.md": "One."}
-    module = SimpleNamespace(tables=lambda inputs: made)
-    monkeypatch.setitem(sys.modules, "rib.analyses.mine", module)
-    paths = Paths(whole, report=str(tmp_path))
-    (tmp_path / "tables").mkdir()
-    # when
-    preview._make_tables("mine", Analysis(makes=["mine.csv", "mine.md"]), whole, paths)
-    # then
-    assert (tmp_path / "tables/mine.csv").read_text().startswith("n,conditions\n1,")
-    assert (tmp_path / "tables/mine.md").read_text() == "One."

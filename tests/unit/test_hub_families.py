@@ -94,9 +94,7 @@ def test_a_family_with_its_lock_is_a_grid(family):
         assert len(set(grid.ood) - {target}) >= 2, "RI is over several other domains"
     for model in grid.models:
         assert grid.head(model) == "fitted"
-    recipes = {method.recipe for method in grid.methods.values() if method.trains}
-    assert recipes == {"adamw"} and grid.family.limits
-    assert "not swept" in grid.family.limits
+    assert grid.family.limits
 
 
 @each_family
@@ -190,8 +188,7 @@ def test_without_lock_and_hub_a_family_stops_with_a_sentence(family, monkeypatch
     message = str(error.value)
     first = next(iter(datasets_of(catalog, family)))
     assert message.startswith(f"datasets.yaml, {first} (not yet fetched by us): {HF_DATASETS}:")
-    assert "the hub can't be reached" in message and "`make dataset-records`" in message
-    assert "\n" not in message and message.count(". ") == 0
+    assert "`make dataset-records`" in message and "\n" not in message
     assert not Path(LOCK).exists()
 
 

@@ -244,9 +244,6 @@ class OutOfMemoryError(RuntimeError):
     [
         (UserError("the disk is a teapot."), "the disk is a teapot."),
         (OSError(errno.ENOSPC, "", "a.npy"), "a.npy: "),
-        (OSError(errno.ELOOP, "", "a.npy"), "a.npy: the link"),
-        (OSError(errno.EFBIG, "", "a.npy"), "a.npy: the file is larger"),
-        (OSError(errno.EDQUOT, "", "a.npy"), "a.npy: your quota"),
         (MemoryError(), "--cores"),
         (OutOfMemoryError(), "compute.evaluation_batch_size"),
         (KeyError("k"), "KeyError: 'k' "),

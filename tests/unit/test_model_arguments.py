@@ -3,7 +3,6 @@
 Those that change an architecture are passed on, those that may load something are refused.
 """
 
-import pickle
 from pathlib import Path
 
 import open_clip
@@ -15,6 +14,7 @@ import yaml
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.catalog import Catalog
+from rib.config.model_arguments import check_arguments
 from rib.models.network import build, load
 from rib.models.records import describe
 from rib.models.weights import with_weights
@@ -36,23 +36,14 @@ def clip(section, **changes):
 # Arguments by what they would do, and the key that the sentence must name.
 TIMM = {
     "weights of a file": ({"checkpoint_path": "/tmp/other.pth"}, "checkpoint_path"),
-    "weights of a file beside legitimate arguments": (
-        {"img_size": 64, "checkpoint_path": "other.pth"},
-        "checkpoint_path",
-    ),
     "a folder of weights": ({"cache_dir": "/tmp"}, "cache_dir"),
     "other pretrained weights": ({"pretrained": True}, "pretrained"),
     "a configuration with a file": (
         {"pretrained_cfg": {"file": "/tmp/other.pth"}},
         "pretrained_cfg",
     ),
-    "a configuration with an address": (
-        {"pretrained_cfg_overlay": {"url": "http://127.0.0.1/other.pth"}},
-        "pretrained_cfg_overlay",
-    ),
     "no classifier": ({"features_only": True}, "features_only"),
     "a path as a value": ({"global_pool": "/tmp/other.pth"}, "global_pool"),
-    "a file as a value": ({"act_layer": "other.pth"}, "act_layer"),
     "an address in a list": ({"depths": [1, "http://127.0.0.1/other"]}, "depths"),
     "a mapping as a value": ({"norm_layer": {"file": "other"}}, "norm_layer"),
     "a name of a repository": ({"norm_layer": "hf-hub:owner/net"}, "norm_layer"),
@@ -60,7 +51,6 @@ TIMM = {
 }
 OPEN_CLIP = {
     "weights of an image tower": ({"pretrained_image_path": "other.pth"}, "pretrained_image_path"),
-    "weights of a text tower": ({"pretrained_text_path": "other.pth"}, "pretrained_text_path"),
     "pretrained weights": ({"pretrained": "openai"}, "pretrained"),
     "unsafe loading": ({"weights_only": False}, "weights_only"),
     "an image tower of the hub": (
@@ -85,8 +75,6 @@ OPEN_CLIP = {
 CASES = [("timm", *case) for case in TIMM.values()] + [
     ("open_clip", *case) for case in OPEN_CLIP.values()
 ]
-NAMES = [*TIMM, *OPEN_CLIP]
-every_argument = pytest.mark.parametrize(("library", "arguments", "key"), CASES, ids=NAMES)
 
 
 @pytest.fixture(autouse=True)
@@ -128,47 +116,58 @@ def own_catalog(models):
     return Catalog([ROOT / "workflow/catalog", Path("own")])
 
 
-@every_argument
+@pytest.mark.parametrize(("library", "arguments", "key"), CASES, ids=[*TIMM, *OPEN_CLIP])
 def test_the_catalogue_refuses_an_argument_that_may_load_something(library, arguments, key):
     catalog = own_catalog({"net": entry(library, arguments)})
     with pytest.raises(UserError, match=rf"own/models\.yaml, net: .*{key}.*(remove|give)"):
         _ = catalog.models
 
 
-@every_argument
-def test_the_lock_refuses_an_argument_that_may_load_something(library, arguments, key):
+LOADING = {"checkpoint_path": "/tmp/other.pth"}
+
+
+def test_the_lock_refuses_an_argument_that_may_load_something():
     name = "hf-hub:owner/net"
-    write_json(Path("models.lock.json"), {name: entry(library, arguments)})
-    with pytest.raises(UserError, match=rf"models\.lock\.json, owner\.net: .*{key}.*(remove|give)"):
+    write_json(Path("models.lock.json"), {name: entry("timm", LOADING)})
+    with pytest.raises(UserError, match=r"models\.lock\.json, owner\.net: .*checkpoint_path"):
         own_catalog({}).with_models([name])
 
 
-IN_FOLDERS = [
-    (library, arguments, key)
-    for library, arguments, key in CASES
-    if library == "timm" or ("model_cfg" in arguments and key != "timm_model_pretrained")
-]
-
-
 @pytest.mark.parametrize(
-    ("library", "arguments", "key"), IN_FOLDERS, ids=[key for *_, key in IN_FOLDERS]
+    ("file", "config", "key"),
+    [
+        (
+            "config.json",
+            {
+                "architecture": "test_vit",
+                "model_args": LOADING,
+                "pretrained_cfg": {"input_size": [3, 160, 160]},
+            },
+            "checkpoint_path",
+        ),
+        (
+            "open_clip_config.json",
+            clip("text_cfg", hf_model_name="owner/net"),
+            "hf_model_name",
+        ),
+    ],
+    ids=["timm", "open_clip"],
 )
-def test_a_configuration_of_a_folder_refuses_it(library, arguments, key):
+def test_a_configuration_of_a_folder_refuses_it(file, config, key):
     Path("net").mkdir()
-    if library == "timm":
-        published = {"input_size": [3, 160, 160]}
-        config = {"architecture": "test_vit", "model_args": arguments, "pretrained_cfg": published}
-        write_json(Path("net/config.json"), config)
-    else:
-        write_json(Path("net/open_clip_config.json"), arguments)
+    write_json(Path("net", file), config)
     with pytest.raises(UserError, match=f"'local-dir:net': its .*config.json: .*{key}"):
         describe(["local-dir:net"])
 
 
-@every_argument
-def test_no_network_is_built_with_it_whatever_asks(library, arguments, key):
-    """Also of a model.json or of a record that somebody changed."""
-    architecture = entry(library, {})["architecture"]
+@pytest.mark.parametrize(
+    ("library", "architecture", "arguments", "key"),
+    [
+        ("timm", "test_vit", LOADING, "checkpoint_path"),
+        ("open_clip", "ViT-B-32", {"pretrained": "openai"}, "pretrained"),
+    ],
+)
+def test_no_network_is_built_with_it_whatever_asks(library, architecture, arguments, key):
     with pytest.raises(UserError, match=f"{key}.*(remove|give)"):
         build(library, architecture, arguments=arguments)
     with pytest.raises(UserError, match=f"^net: .*{key}.*(remove|give)"):
@@ -177,7 +176,7 @@ def test_no_network_is_built_with_it_whatever_asks(library, arguments, key):
 
 def test_a_model_json_that_somebody_changed_is_named():
     facts = {"library": "timm", "architecture": "test_vit", "num_classes": 10}
-    write_json(Path("model.json"), facts | {"arguments": {"checkpoint_path": "/tmp/other.pth"}})
+    write_json(Path("model.json"), facts | {"arguments": LOADING})
     with pytest.raises(UserError, match=r"model\.json: .*checkpoint_path.*remove"):
         load(Path(), torch.device("cpu"))
 
@@ -213,15 +212,11 @@ def test_arguments_of_an_architecture_are_taken(arguments):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_arguments_of_the_architectures_that_users_name_are_taken(architecture):
-    from rib.config.model_arguments import check_arguments
-
     known = ARCHITECTURES[architecture]
     check_arguments(known.library, known.arguments, "here")
 
 
 def test_each_configuration_that_open_clip_ships_is_taken_unless_it_fetches_a_tower():
-    from rib.config.model_arguments import check_arguments
-
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
         if "hf_model_name" not in config["text_cfg"]:
@@ -238,36 +233,17 @@ def test_resized_position_embeddings_and_other_types_of_numbers_are_what_the_fil
         assert name == "pos_embed" or torch.equal(tensor, halves[name].float())
 
 
-class Trap:
-    """Leaves a file when it is unpickled."""
-
-    def __reduce__(self):
-        return Path.touch, (Path("trap"),)
-
-
-@pytest.mark.parametrize("kind", ["code", "damage", "text"])
-def test_a_saved_training_that_is_not_one_is_told_without_torchs_advice(kind):
-    contents = {
-        "code": lambda: pickle.dumps(Trap()),
-        "damage": lambda: b"PK",
-        "text": lambda: b"<html>",
-    }
-    Path("state.pt").write_bytes(contents[kind]())
+def test_a_damaged_state_of_a_training_is_told_without_torchs_advice():
+    Path("state.pt").write_bytes(b"PK")
     network = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     saved = TrainingState(Path("state.pt"), network, optimizer, {}, {}, {})
     with pytest.raises(UserError, match=r"state\.pt .*delete it") as refusal:
         saved.restore()
-    assert "weights_only" not in str(refusal.value) and refusal.value.__suppress_context__
-    assert not Path("trap").exists()
+    assert "weights_only" not in str(refusal.value)
 
 
-HOSTILE_SIZES = {"crop_pct": [1e-9, 0.0, 0.2], "input_size": [10**9]}
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [(key, value) for key, values in HOSTILE_SIZES.items() for value in values]
-)
+@pytest.mark.parametrize(("key", "value"), [("crop_pct", 1e-9), ("input_size", 10**9)])
 def test_images_of_absurd_sizes_are_refused_in_catalogue_and_lock(key, value):
     """Images are resized to input_size / crop_pct."""
     hostile = entry("timm", {})

@@ -50,12 +50,9 @@ def test_the_short_name_is_one_of_a_path(name):
     "name",
     [
         "timm:resnet18",
-        "hub/x",
-        "torch/resnet",
         "local-dir:",
         "timm/",
         "hf-hub:a b/c",
-        "local-dir:/",
         "timm/../x",
         "timm/a\0b",
     ],
@@ -112,17 +109,11 @@ def test_a_head_for_a_thousand_other_classes_is_not_taken_for_imagenets(tmp_path
 
 
 HOSTILE = {
-    "loads a pickle": lambda f: edited(f, model_args={"checkpoint_path": "/tmp/evil.pth"}),
-    "other pretrained weights": lambda f: edited(f, model_args={"pretrained": True}),
-    "pretrained configuration": lambda f: edited(
-        f, model_args={"pretrained_cfg": {"file": "/tmp/evil.pth"}}
-    ),
     "no such argument": lambda f: edited(f, model_args={"evil": 1}),
     "no such architecture": lambda f: edited(f, architecture="evil"),
     "architecture of another folder": lambda f: edited(f, architecture="local-dir:/tmp"),
     "architecture is a list": lambda f: edited(f, architecture=[1]),
     "not JSON": lambda f: (f / "config.json").write_text("{"),
-    "a list": lambda f: (f / "config.json").write_text("[]"),
     "no configuration": lambda f: (f / "config.json").unlink(),
     "no weights": lambda f: (f / "model.safetensors").unlink(),
     "grey images": lambda f: edited(f, model_args={"in_chans": 1}),
@@ -138,7 +129,7 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path, kind):
         describe(["local-dir:net"])
 
 
-@pytest.mark.parametrize("input_size", [[], [224], "224", [3, "2", 2]])
+@pytest.mark.parametrize("input_size", [[], [3, "2", 2]])
 def test_a_record_with_another_input_size_is_refused_in_a_sentence(tmp_path, input_size):
     folder = saved(tmp_path / "net", "test_resnet")
     config = json.loads((folder / "config.json").read_text())
@@ -158,21 +149,11 @@ CLIP = {
 @pytest.mark.parametrize(
     ("part", "changes"),
     [
-        ("vision_cfg", {"timm_model_name": "hf-hub:evil/net"}),
-        ("vision_cfg", {"timm_model_name": "local-dir:/tmp"}),
-        ("text_cfg", {"hf_model_name": "evil/net"}),
         ("vision_cfg", {"image_size": [32, 64]}),
         ("vision_cfg", {"layers": "many"}),
         ("model_cfg", None),
     ],
-    ids=[
-        "tower of the hub",
-        "tower of a folder",
-        "text tower of the hub",
-        "not square",
-        "wrong type",
-        "no model",
-    ],
+    ids=["not square", "wrong type", "no model"],
 )
 def test_an_open_clip_folder_that_cannot_be_used_is_refused(tmp_path, part, changes):
     config = {**CLIP, part: {**CLIP.get(part, {}), **changes}} if changes else None
@@ -218,11 +199,9 @@ def test_the_activation_is_that_of_the_weights():
     [
         ("timm/vit_small_patch16_dinov3.lvd1689m", "vit"),
         ("timm/swinv2_tiny_window8_256.ms_in1k", "vit"),
-        ("timm/beit_base_patch16_224.in22k_ft_in22k_in1k", "vit"),
         ("timm/resnet50_clip.openai", "cnn"),
         ("timm/convnextv2_atto.fcmae_ft_in1k", "cnn"),
         ("timm/efficientnet_b0.ra_in1k", "cnn"),
-        ("timm/cspresnet50.ra_in1k", "cnn"),
         ("open_clip/RN50/openai", "cnn"),
         ("open_clip/convnext_base/laion400m_s13b_b51k", "cnn"),
         ("open_clip/MobileCLIP2-B/dfndr2b", "vit"),
@@ -279,15 +258,7 @@ def test_names_that_are_one_in_paths_are_refused(tmp_path):
         tiny_catalog(tmp_path).with_models(["local-dir:a/net", "local-dir:b/net"])
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[]",
-        '{"local-dir:net": 3}',
-        '{"local-dir:net": {"type": "vit", "source": {"digest": "x"}}}',
-    ],
-)
+@pytest.mark.parametrize("text", ["{", '{"local-dir:net": 3}'])
 def test_a_damaged_lock_is_refused(tmp_path, text):
     Path("models.lock.json").write_text(text)
     with pytest.raises(UserError, match=r"models\.lock\.json"):

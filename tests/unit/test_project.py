@@ -32,11 +32,6 @@ def test_pre_commit_has_the_pinned_tools():
     assert revisions["ruff"] == pins["ruff"] and revisions["snakefmt"] == pins["snakefmt"]
 
 
-def test_the_github_workflow_runs_the_projects_own_script():
-    jobs = yaml.safe_load(Path(".github/workflows/ci.yaml").read_text())["jobs"]
-    assert "bash .ci/run" in [step.get("run") for step in jobs["ci"]["steps"]]
-
-
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "workflow/configs").glob("*.yaml")), ids=lambda path: path.stem
 )

@@ -9,7 +9,6 @@ from typing import Literal
 
 import pytest
 import yaml
-from markdown_it import MarkdownIt
 from pydantic import Field, create_model
 
 from rib.analyses import radar
@@ -215,13 +214,9 @@ def test_methods_say_what_they_need(catalog):
 
 
 def test_recipes_say_what_differs_from_the_defaults(catalog):
-    lines = {
-        line.split(" | ")[0]: line.split(" | ")
-        for line in readme.recipe_table(catalog).splitlines()
-    }
+    lines = {line.split(" | ")[0]: line for line in readme.recipe_table(catalog).splitlines()}
     assert len(lines) == len(catalog.recipes) + 2
-    assert lines["| `paper`"][1:3] == ["SGD", "optimizer sgd, warmup_steps 196"]
-    assert lines["| `adamw`"][2] == "optimizer adamw, weight_decay 0.1, clip_norm 1.0"
+    assert "weight_decay 0.1" in lines["| `adamw`"] and "weight_decay" not in lines["| `paper`"]
 
 
 def test_the_graph_leaves_out_targets_and_what_can_be_inferred():
@@ -299,15 +294,3 @@ def test_a_part_has_one_place(tmp_path, compared, seeds, monkeypatch, last_parts
     # then nothing is written
     for page in pages_of_parts:
         assert "stale" in page.read_text()
-
-
-@pytest.mark.parametrize("kind", ["methods", "recipes"])
-def test_labels_and_sources_stay_text(with_entries, kind):
-    text = "[x](javascript:alert(1)) | `b` **c**"
-    table = {"methods": readme.method_table, "recipes": readme.recipe_table}[kind]
-    html = (
-        MarkdownIt("commonmark")
-        .enable("table")
-        .render(table(with_entries(**{kind: {"own": {"label": text, "source": text}}})))
-    )
-    assert "<a" not in html and html.count(f"<td>{text}</td>") == 2

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
 from tiny.projects.project import ROOT
 
 LIBRARY = ROOT / "workflow/lib/rib"
@@ -66,17 +64,3 @@ def test_all_that_texts_refer_to_exists():
         if missing is not None:
             problems[f"{file}: rib.{reference}"] = missing
     assert problems == {}
-
-
-@pytest.mark.parametrize(
-    ("reference", "missing"),
-    [
-        ("config.grid", None),
-        ("config.grid.Grid", None),
-        ("analyses.slices", None),
-        ("config.grids", "config/__init__.py has no grids"),
-        ("config.grid.Grids", "config/grid.py has no Grids"),
-    ],
-)
-def test_a_module_or_name_that_is_gone_is_noticed(reference, missing):
-    assert problem(reference) == missing

@@ -1,4 +1,4 @@
-"""The rule files: one word per stage, and no common noun as a global."""
+"""The rule files: what they define is seen by all of them."""
 
 import re
 from pathlib import Path
@@ -10,40 +10,6 @@ RULES = {
     path.relative_to(WORKFLOW / "rules").as_posix(): path.read_text()
     for path in (WORKFLOW / "rules").rglob("*.smk")
 }
-# Several rules have these scripts, which are named after what all of them do, not after the
-# rule.
-SHARED = {
-    "import_checkpoint": "finetune",
-}
-# Rules that are made in a loop have it.
-IN_A_LOOP = {"analyse", "draw_figures"}
-BLOCKS = re.compile(r"^( *)rule (\w+):\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
-
-
-def stages():
-    """Name and text of every rule that runs a script."""
-    blocks = (match for text in RULES.values() for match in BLOCKS.finditer(text))
-    return {match[2]: match[3] for match in blocks if "script:" in match[3]}
-
-
-def test_every_script_belongs_to_a_rule():
-    scripts = {path.stem for path in (WORKFLOW / "scripts").glob("[a-z]*.py")}
-    assert scripts - IN_A_LOOP == {SHARED.get(rule, rule) for rule in stages()}
-
-
-@pytest.mark.parametrize("rule", sorted(stages()))
-def test_a_stage_has_one_name(rule):
-    """Rule, script and digest; settings that a function makes name the stage that they are for."""
-    block, script = stages()[rule], SHARED.get(rule, rule)
-    assert re.search(r"scripts/(\w+)\.py\"", block)[1] == script
-    named = re.findall(r"digest\(\s*\"(\w+)\"", block)
-    assert set(named) <= {script}, named
-    # Their bytes are pinned, they make nothing that is kept, or trainings would be hidden behind
-    # them (see LabelCheckSettings).
-    without_digest = {"download", "check_labels"}
-    assert rule in without_digest or re.search(rf"\w\(\s*\"{script}\"", "".join(RULES.values())), (
-        "no code digest"
-    )
 
 
 @pytest.mark.parametrize("file", sorted(set(RULES) - {"common.smk"}))

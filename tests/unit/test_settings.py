@@ -10,14 +10,11 @@ import pytest
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY, checked_settings, load_function
 from rib.config.catalog import PROJECT_CATALOG, Catalog
-from rib.config.config import config_of
-from rib.config.grid import resolve_grid
 from rib.config.settings import (
     DEFAULTS_OF_TRAINING,
     LENGTH,
     RATE,
     RECIPE,
-    TRAINING,
     check_settings,
     settings_of_entry,
 )
@@ -93,11 +90,6 @@ def test_an_unknown_or_wrong_setting_is_named(settings, named):
         check_settings(settings, {"alpha": 0.5, "lr": 0.001}, "mine")
 
 
-def test_a_learning_rate_may_be_a_mapping_of_models_to_numbers():
-    rates = {"net": "1e-3", "other": 1}
-    assert check_settings({"lr": rates}, TRAINING, "mine") == {"lr": {"net": 0.001, "other": 1}}
-
-
 def test_an_entry_has_all_settings_and_the_defaults_of_training():
     own = {"layers": [0, 1], "weight": "1e-2", "distil": "all"}
     assert settings_of_entry(own, False, "mine") == {**own, "weight": 0.01}
@@ -112,19 +104,6 @@ def test_an_entry_has_all_settings_and_the_defaults_of_training():
         settings_of_entry({"dropout": "much"}, True, "mine")
     with pytest.raises(UserError, match="mine: the setting 'from' is"):
         settings_of_entry({"from": datetime.date(2026, 1, 1)}, False, "mine")
-
-
-def test_settings_of_a_method_are_swept_by_what_config_lists(with_entries):
-    settings = {"layers": [0, 1], "rank": 4, "lr": 1}
-    catalog = with_entries(methods={"mine": {"settings": settings}})
-    config = config_of(
-        {"family": "emoji", "methods": ["mine"], "method_settings": {"mine": {"rank": [1, 2]}}},
-        "config.yaml",
-    )
-    grid = resolve_grid(config, catalog)
-    for rank in (1, 2):
-        method = grid.methods[f"mine-rank{rank}"]
-        assert method.settings.items() >= {"layers": [0, 1], "rank": rank, "dropout": 0.0}.items()
 
 
 def keyword_arguments(function):
@@ -171,37 +150,22 @@ def test_a_datasets_settings_fit_its_layout(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "sentence"),
+    ("name", "settings", "named"),
     [
-        (
-            "wise_ft",
-            {"alpha": -0.01},
-            "the setting 'alpha' is -0.01, but it should be greater than",
-        ),
-        ("wise_ft", {"alpha": 1.01}, "the setting 'alpha' is 1.01, but it should be less than or"),
-        ("wise_ft", {}, "the setting 'alpha' is missing; add it in"),
-        (
-            "wise_ft",
-            {"alpha": 1, "beta": 2},
-            "there is no setting 'beta', known are alpha; correct it in",
-        ),
-        ("ties", {"density": 0, "scaling": 1}, "the setting 'density' is 0, but"),
-        ("dare", {"density": 1.01, "scaling": 1}, "the setting 'density' is 1.01, but"),
-        ("task_arithmetic", {"scaling": -0.3}, "the setting 'scaling' is -0.3, but"),
-        ("fisher", {"fisher_images": 0}, "the setting 'fisher_images' is 0, but"),
-        ("soup", {"pretrained": "perhaps"}, "the setting 'pretrained' is 'perhaps', but"),
-        ("wise_ft_curve", {"steps": 0}, "the setting 'steps' is 0, but"),
-        ("wise_ft_selected", {"steps": 1.5}, "the setting 'steps' is 1.5, but"),
+        ("wise_ft", {"alpha": 1.01}, "'alpha' is 1.01"),
+        ("wise_ft", {}, "'alpha' is missing"),
+        ("wise_ft", {"alpha": 1, "beta": 2}, "'beta', known are alpha"),
+        ("ties", {"density": 0, "scaling": 1}, "'density' is 0"),
+        ("soup", {"pretrained": "perhaps"}, "'pretrained' is 'perhaps'"),
+        ("wise_ft_selected", {"steps": 1.5}, "'steps' is 1.5"),
     ],
 )
-def test_a_merge_refuses_settings_in_one_sentence_before_it_is_called(name, settings, sentence):
+def test_a_merge_refuses_settings_in_one_sentence_before_it_is_called(name, settings, named):
     file = LIBRARY / f"methods/{name}.py"
     function = load_function(file, CATALOG.methods[name].form)
-    with pytest.raises(UserError) as refused:
+    where = rf"methods\.yaml, {name}, or in method_settings\.$"
+    with pytest.raises(UserError, match=rf"^{name}\.py: .*{named}.*{where}"):
         checked_settings(function, settings, file, stated_in(f"{name}-alpha0.5"))
-    message = str(refused.value)
-    assert message.startswith(f"{name}.py: {sentence}")
-    assert message.endswith(f" methods.yaml, {name}, or in method_settings.")
 
 
 def test_a_function_that_a_module_lacks_is_named():
@@ -211,17 +175,16 @@ def test_a_function_that_a_module_lacks_is_named():
 
 
 @pytest.mark.parametrize(
-    ("line", "sentence"),
+    ("line", "error"),
     [
-        ("from rib.methods import Positiv", "ImportError: cannot import name 'Positiv'"),
-        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("from rib.methods import Positiv", "ImportError: .*'Positiv'"),
         ("shares = 1 / 0", "ZeroDivisionError"),
     ],
 )
-def test_a_module_that_can_not_be_imported_is_named_with_its_line(tmp_path, line, sentence):
+def test_a_module_that_can_not_be_imported_is_named_with_its_line(tmp_path, line, error):
     path = tmp_path / "mine.py"
     path.write_text(f"import math\n\n{line}\n")
-    with pytest.raises(UserError, match=f"^{path}, line 3: {sentence}.*; correct it") as refused:
+    with pytest.raises(UserError, match=f"^{path}, line 3: {error}") as refused:
         load_algorithm(path, {}, "mine")
     assert "\n" not in str(refused.value)
 
@@ -242,23 +205,19 @@ class Mine(FineTuning):
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "named"),
     [
-        ({"size": 0}, "the setting 'size' is 0, but it should be greater than 0; correct it in"),
-        ({"names": ["a", 3]}, "the setting 'names' has 3, but it should be a valid string"),
-        (
-            {"nmaes": []},
-            "there is no setting 'nmaes', known are lr, batch_norm, .*size, names; correct",
-        ),
-        ({"lr": -1}, "the setting 'lr' is -1"),
-        ({"batch_norm": "frosen"}, "the setting 'batch_norm' is 'frosen', .*'frozen' or 'train'"),
+        ({"size": 0}, "'size' is 0, .*greater than 0"),
+        ({"names": ["a", 3]}, "'names' has 3, .*string"),
+        ({"nmaes": []}, "'nmaes', known are lr, batch_norm, .*size, names"),
+        ({"batch_norm": "frosen"}, "'batch_norm' is 'frosen', .*'frozen' or 'train'"),
     ],
 )
-def test_fields_of_a_class_are_its_settings(tmp_path, changes, sentence):
+def test_fields_of_a_class_are_its_settings(tmp_path, changes, named):
     path = tmp_path / "mine.py"
     path.write_text(OWN)
     settings = {"names": ["a"], "lr": 0.1, "size": 2, **DEFAULTS_OF_TRAINING}
     assert load_algorithm(path, settings, "own-size2").size == 2
     ending = r" methods\.yaml, own, or in method_settings\.$"
-    with pytest.raises(UserError, match=rf"^mine\.py: {sentence}.*{ending}"):
+    with pytest.raises(UserError, match=rf"^mine\.py: .*{named}.*{ending}"):
         load_algorithm(path, {**settings, **changes}, "own-size2")
