@@ -15,12 +15,13 @@ import yaml
 
 from tiny.projects.project import SECRETS, jobs
 from tiny.servers.files import serve
-from unit.test_hostile_yaml import FILES
 
 pytestmark = pytest.mark.thorough
 
+# Ten anchors, each of which has the one before nine times.
+LAUGHS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 11))
 CONFIGS = {
-    "billion laughs": FILES["billion laughs by merging"],
+    "billion laughs": f"a0: &a0 [x]\n{LAUGHS}",
     "duplicate keys": "family: emoji\nfamily: tiny\n",
     "Python in the file": "__use_yte__: true\n?open('trap', 'w').close() or 'family': tiny\n",
 }

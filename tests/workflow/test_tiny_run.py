@@ -297,7 +297,7 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
         ("training/divergence.py", "# resuming would diverge again", "# it would diverge again"),
         ("training/fit.py", "training images are correct", "training images are right"),
         ("evaluation/evaluate.py", "a logit is not finite", "a logit is infinite"),
-        ("data/download.py", "HEARTBEAT = 5.0", "HEARTBEAT = 6.0"),
+        ("data/curl.py", "POLL = 0.5", "POLL = 0.6"),
         ("jobs/gpu_lock.py", "POLL = 0.5", "POLL = 0.6"),
         ("jobs/messages.py", "out of memory", "no memory is left"),
         ("records/environment.py", '"torch",', '"torch", "sklearn",'),
