@@ -304,28 +304,11 @@ def test_a_padding_prompt_goes_before_its_network_and_is_not_averaged(network, t
             apply(copy.deepcopy(network), {other_method: 0.5, "vp": 0.5}, files)
 
 
-@pytest.mark.parametrize("name", ["other", "fc.weigh"])
-def test_a_tensor_that_the_network_lacks_is_named(network, tmp_path, name):
-    checkpoint = {name: torch.ones(1), "fc.bias": torch.ones(7)}
+def test_a_tensor_that_the_network_lacks_is_named(network, tmp_path):
+    checkpoint = {"fc.weigh": torch.ones(1), "fc.bias": torch.ones(7)}
     files = save_checkpoints(tmp_path, a=checkpoint)
-    with pytest.raises(ValueError, match=f"'{name}' that the network lacks"):
+    with pytest.raises(ValueError, match="'fc.weigh' that the network lacks"):
         apply(copy.deepcopy(network), {"a": 1.0}, files)
-
-
-def test_a_networks_state_has_batch_norm_fused_and_is_in_evaluation_mode(network, tmp_path):
-    # given
-    folder = model_folder(tmp_path / "model", network)
-    raised_bias = network.fc.bias.detach() + 1
-    files = save_checkpoints(tmp_path, a={"fc.bias": raised_bias})
-    images = noise(4, 3, 32, 32)
-    # when
-    model = network_in_state(folder, {"a": 1.0}, files, images)
-    # then
-    assert has_batch_norm(network)
-    assert not has_batch_norm(model)
-    assert not model.training
-    with torch.inference_mode():
-        torch.testing.assert_close(model(images), network(images) + 1, rtol=1e-4, atol=1e-4)
 
 
 def test_a_network_with_a_padding_prompt_is_compiled_as_one_with_batch_norm_fused(
@@ -347,4 +330,5 @@ def test_a_network_with_a_padding_prompt_is_compiled_as_one_with_batch_norm_fuse
     (compiled_module,) = compiled_modules
     assert compiled_module is prompted
     assert not prompted.training
+    assert has_batch_norm(network)
     assert not has_batch_norm(prompted)

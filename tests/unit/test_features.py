@@ -1,6 +1,6 @@
-"""Features are what the network computes.
+"""Features are what the network computes, and what a job writes of them.
 
-The head on them gives the network's logits, for every kind of network.
+Features of every kind of network are in test_architectures.py.
 """
 
 import copy
@@ -15,11 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
-import timm
 import torch
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.timm_model import TimmModel
-from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from rib.base.errors import UserError
@@ -30,7 +26,6 @@ from rib.evaluation.features import compute_epoch_features, compute_features, fe
 from rib.evaluation.networks import NetworkState, RunNetworks
 from rib.evaluation.settings import FeatureSettings
 from rib.models import device as devices
-from rib.models.network import OpenClipClassifier
 from rib.models.padding_prompt import PaddingPrompt
 from tiny.changed import replace
 from tiny.models.training import (
@@ -58,140 +53,16 @@ LAYERS = [*STAGES, "pre_logits"]
 ALL_ROWS = slice(None)
 
 
-def open_clip_tower():
-    """A vision transformer as open_clip builds it."""
-    tower = VisionTransformer(
-        image_size=SIDE, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2.0, output_dim=24
-    )
-    return OpenClipClassifier(tower, 24)
-
-
-def open_clip_resnet():
-    """The tower of open_clip's RN50, made small."""
-    tower = ModifiedResNet([1, 1, 1, 1], output_dim=24, heads=2, image_size=SIDE, width=8)
-    network = OpenClipClassifier(tower, 24)
-    for name, parameter in network.named_parameters():
-        if name.endswith("bn3.weight"):  # which begins at zero, so that blocks would do nothing
-            nn.init.ones_(parameter)
-    return network
-
-
-def open_clip_trunk():
-    """A tower that open_clip takes from timm, as its ConvNeXts."""
-    tower = TimmModel("test_convnext", embed_dim=24, image_size=SIDE, pool="", proj="linear")
-    return OpenClipClassifier(tower, 24)
-
-
-NETWORKS = {
-    "vit": lambda: timm.create_model("test_vit", img_size=SIDE),
-    "resnet": lambda: timm.create_model("test_resnet", zero_init_last=False),
-    "efficientnet": lambda: timm.create_model("test_efficientnet"),
-    "convnext": lambda: timm.create_model("test_convnext"),
-    "open_clip": open_clip_tower,
-    "open_clip_resnet": open_clip_resnet,
-    "open_clip_trunk": open_clip_trunk,
-}
-
-
-@pytest.fixture(params=NETWORKS)
-def network(request):
-    """A small network of each kind."""
-    torch.manual_seed(0)
-    return NETWORKS[request.param]().eval()
+@pytest.fixture
+def network():
+    """A small network."""
+    return resnet()
 
 
 @pytest.fixture
 def images():
     """Three images of noise, as a network takes them."""
     return torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-
-
-def record_outputs(network, modules):
-    """Record what modules of a network give when images pass through it.
-
-    Args:
-        modules: their names.
-
-    Returns:
-        Outputs by module, which is filled with each forward pass.
-    """
-    output_of_module = {}
-
-    def record_of(name):
-        def record(module, arguments, output):
-            output_of_module[name] = output
-
-        return record
-
-    for name in modules:
-        network.get_submodule(name).register_forward_hook(record_of(name))
-    return output_of_module
-
-
-def mean_over_positions(output):
-    """The mean of a module's output over patches or pixels.
-
-    Args:
-        output: (N, tokens, d), of which the first is the class token, or (N, d, H, W).
-    """
-    if output.dim() == 3:
-        patches = output[:, 1:]
-        return patches.mean(dim=1)
-    return output.mean(dim=(2, 3))
-
-
-@torch.inference_mode()
-def test_the_head_on_pre_logits_gives_the_logits(network, images):
-    features = layers_of(network, images)
-    head = network.get_classifier()
-    assert list(features) == LAYERS
-    torch.testing.assert_close(head(features["pre_logits"]), network(images))
-
-
-# The modules whose outputs the stages are, named from the networks' definitions.
-MODULES = {
-    "vit": ["blocks.1", "blocks.2", "blocks.4", "blocks.5"],
-    "resnet": ["layer1", "layer2", "layer3", "layer4"],
-    "efficientnet": ["blocks.1", "blocks.2", "blocks.3", "blocks.4"],
-    "convnext": ["stages.0", "stages.1", "stages.2", "stages.3"],
-    "open_clip": [f"visual.transformer.resblocks.{block}" for block in (0, 0, 1, 1)],
-    "open_clip_resnet": [f"visual.layer{number}" for number in (1, 2, 3, 4)],
-    "open_clip_trunk": [f"visual.trunk.stages.{number}" for number in range(4)],
-}
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-@torch.inference_mode()
-def test_stages_are_the_outputs_of_each_quarter_averaged_over_positions(name, images):
-    # given
-    network = NETWORKS[name]().eval()
-    output_of_module = record_outputs(network, set(MODULES[name]))
-    network(images)
-    expected_features = {
-        stage: mean_over_positions(output_of_module[module])
-        for stage, module in zip(STAGES, MODULES[name], strict=True)
-    }
-    # when
-    features = layers_of(network, images)
-    # then
-    for stage, expected in expected_features.items():
-        torch.testing.assert_close(features[stage], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_plain_network_is_cut_after_each_quarter_of_its_blocks_rounded_up():
-    # given
-    torch.manual_seed(0)
-    network = timm.create_model("test_vit", img_size=SIDE, depth=9).eval()
-    images = torch.randn(2, 3, SIDE, SIDE)
-    last_blocks = ["blocks.2", "blocks.4", "blocks.6", "blocks.8"]  # the 3rd, 5th, 7th, 9th
-    output_of_block = record_outputs(network, last_blocks)
-    # when
-    with torch.inference_mode():
-        features = layers_of(network, images)
-    # then
-    for stage, block in zip(STAGES, last_blocks, strict=True):
-        expected = mean_over_positions(output_of_block[block])
-        torch.testing.assert_close(features[stage], expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()

@@ -25,7 +25,6 @@ from rib.data.prepared import PreparedDataset
 from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles
 from rib.methods.ft import FullFineTuning
-from rib.methods.l2_sp import L2StartingPoint
 from rib.methods.lwf import LearningWithoutForgetting
 from rib.models import device as devices
 from rib.models.augmentation import Augmentation, recipe_transform
@@ -34,9 +33,8 @@ from rib.models.network import build
 from rib.training import loop
 from rib.training.divergence import DivergenceError
 from rib.training.finetune import finetune
-from rib.training.loop import epoch_batches, train
+from rib.training.loop import train
 from rib.training.settings import FineTuningSettings, learning_rates
-from rib.training.step import compute_loss
 from tiny.changed import replace
 from tiny.models.training import (
     CODE,
@@ -68,13 +66,12 @@ LR = 0.01
 FULL = replace(TRAINING, epochs=3, weight_decay=0.02, warmup_fraction=0.25)
 
 
-def no_penalty(model, rows, logits, step):
-    """The penalty of a method that has none, see `trained_by_hand`."""
-    return 0
+def expected_training(network, target, training, seed=0, **options):
+    """A copy of the network that is trained by hand, and its history.
 
-
-def expected_training(network, target, training, seed=0, penalty=no_penalty):
-    """A copy of the network that is trained by hand, and its history."""
+    Args:
+        options: of `trained_by_hand`.
+    """
     model = copy.deepcopy(network)
     history = trained_by_hand(
         model,
@@ -84,7 +81,7 @@ def expected_training(network, target, training, seed=0, penalty=no_penalty):
         LR,
         training,
         seed,
-        penalty,
+        **options,
     )
     return model, history
 
@@ -123,9 +120,7 @@ def assert_equal_histories(history, expected_history):
         assert row == pytest.approx(expected_row, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"momentum": 0.5}, {"weight_decay": 0.0}, {"warmup_steps": 1}]
-)
+@pytest.mark.parametrize("changes", [{}, {"momentum": 0.5}])
 def test_training_is_sgd_with_momentum_and_weight_decay(network, target, changes):
     settings = replace(FULL, **changes)
     training = trained(with_defaults(FullFineTuning, lr=LR), network, target, settings, seed=3)
@@ -178,20 +173,6 @@ def test_parts_of_a_batch_train_as_the_batch_does(network, target):
     assert max(images_of_passes) == 3, "memory is that of a part"
 
 
-def test_a_penalty_is_part_of_the_loss_and_of_the_gradient(network, target):
-    start = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
-
-    def penalty(model, rows, logits, step):
-        distances = [
-            (parameter - start[name]).square().sum() for name, parameter in model.named_parameters()
-        ]
-        return 0.15 * sum(distances)
-
-    training = trained(with_defaults(L2StartingPoint, lr=LR, weight=0.3), network, target, FULL)
-    expected = expected_training(network, target, FULL, penalty=penalty)
-    assert_equal_trainings(network, training, expected)
-
-
 def test_a_penalty_gets_the_rows_and_logits_of_its_batch(network, target):
     """LwF: T^2 KL(teacher || student), mean over the batch."""
     with torch.no_grad():
@@ -215,7 +196,6 @@ def test_a_penalty_gets_the_rows_and_logits_of_its_batch(network, target):
     [
         (95, {}),
         (96, {}),
-        (97, {}),
         (95, {"warmup_steps": 2}),
         (95, {"warmup_fraction": 0.0}),
         (3, {"epochs": 1}),
@@ -227,30 +207,6 @@ def test_the_learning_rate_warms_up_then_follows_a_cosine_to_zero(images, change
     assert training.total_steps(images, images) == steps
     expected = [rate(step, steps, 0.3, training) for step in range(steps)]
     assert list(learning_rates(0.3, steps, training)) == pytest.approx(expected, rel=1e-12, abs=0)
-
-
-def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
-    for epoch in (0, 1):
-        batches = epoch_batches(10, 4, 0, epoch)
-        assert [len(batch) for batch in batches] == [4, 4, 2]
-        assert sorted(np.concatenate(batches)) == list(range(10))
-    orders = set()
-    for seed, epoch in [(0, 0), (0, 1), (1, 0)]:
-        batches = epoch_batches(10, 4, seed, epoch)
-        orders.add(tuple(np.concatenate(batches)))
-    assert len(orders) == 3
-
-
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(network, target):
-    def weights_of(seed):
-        model, _ = trained(with_defaults(FullFineTuning, lr=LR), network, target, seed=seed)
-        return model.state_dict()
-
-    weights = weights_of(seed=0)
-    weights_again = weights_of(seed=0)
-    weights_of_another_seed = weights_of(seed=1)
-    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
-    assert not all(torch.equal(weights[name], weights_of_another_seed[name]) for name in weights)
 
 
 def test_only_what_a_method_trains_has_gradients(network, target):
@@ -299,7 +255,7 @@ def set_up(network, target):
     return method
 
 
-@pytest.mark.parametrize(("at", "epoch"), [(1, 1), (3, 1), (4, 2), (5, 2)])
+@pytest.mark.parametrize(("at", "epoch"), [(1, 1), (3, 1), (4, 2)])
 def test_a_divergence_names_its_epoch_and_step_and_keeps_what_was_good(
     network, target, monkeypatch, at, epoch
 ):
@@ -316,25 +272,23 @@ def test_a_divergence_names_its_epoch_and_step_and_keeps_what_was_good(
     assert caught.value.finite_changes.keys() == parameters_with_finite_changes
 
 
-def test_a_weight_that_is_not_finite_after_a_finite_loss_is_a_divergence(network, target):
-    method = set_up(network, target)
-    optimizer_step = method.update
-
-    def update(optimizer):
-        optimizer_step(optimizer)
-        if method.step == 2:  # the last one of the first epoch
-            method.model.conv1[0].weight.data[0, 0, 0, 0] = math.inf
-
-    method.update = update
-    with pytest.raises(DivergenceError, match="'conv1.0.weight' after step 3 is not finite"):
-        train(method, network.state_dict(), FULL, RUN, CPU)
-
-
-@pytest.mark.parametrize("broken", ["loss", "weight", "statistic"])
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (None, "the loss at epoch 2, step 5"),
+        ("conv1.0.weight", "'conv1.0.weight' after step 6"),
+        ("bn1.running_var", "'bn1.running_var' after step 6"),
+    ],
+    ids=["loss", "weight", "statistic"],
+)
 def test_a_divergence_goes_back_to_the_state_after_the_last_good_epoch(
-    network, target, monkeypatch, broken
+    network, target, monkeypatch, broken, message
 ):
-    """Bit for bit, with BatchNorm's statistics, whatever happened since."""
+    """Bit for bit, with BatchNorm's statistics, whatever happened since.
+
+    Args:
+        broken: a tensor that is not finite after a step; None if the loss isn't.
+    """
     one_epoch = replace(FULL, epochs=None, steps=3)
     two_epochs = replace(FULL, epochs=None, steps=6)
     rates = [0.01] * 6
@@ -349,15 +303,13 @@ def test_a_divergence_goes_back_to_the_state_after_the_last_good_epoch(
 
     def update(optimizer):
         optimizer_step(optimizer)
-        if method.step == 4 and broken != "loss":
-            state = method.model.state_dict()
-            name = {"weight": "conv1.0.weight", "statistic": "bn1.running_var"}[broken]
-            state[name].view(-1)[0] = math.nan
+        if broken is not None and method.step == 5:  # the last one, counted from 0
+            method.model.state_dict()[broken].view(-1)[0] = math.nan
 
     method.update = update
-    if broken == "loss":
+    if broken is None:
         diverge_at(monkeypatch, 5)
-    with pytest.raises(DivergenceError) as caught:
+    with pytest.raises(DivergenceError, match=message) as caught:
         train(method, network.state_dict(), two_epochs, RUN, CPU)
     assert caught.value.finite_epochs == 1
     changes = caught.value.finite_changes
@@ -389,33 +341,6 @@ def test_weights_are_read_once_unless_somebody_asks(network, target, tmp_path):
     assert monitored == [*at_epochs, 3 * epochs]
     snapshots = [tmp_path / f"{i}.safetensors" for i in range(epochs)]
     assert reads(snapshots=snapshots) == [*at_epochs, 3 * epochs]
-
-
-def test_labels_are_on_the_device_before_the_forward_pass(network, target):
-    """An index by an array of NumPy would wait for the GPU, so they are taken by a tensor first."""
-    method = with_defaults(FullFineTuning, lr=0.01)
-    method.setup(task_of(copy.deepcopy(network), target))
-    events = []
-    images = method.images
-    read_labels = images.labels_of
-    logits_of = method.logits
-
-    def labels_of(rows):
-        events.append("labels")
-        return read_labels(rows)
-
-    def logits(rows):
-        events.append("forward")
-        return logits_of(rows)
-
-    images.labels_of = labels_of
-    method.logits = logits
-    rows = np.array([4, 0, 2])
-
-    compute_loss(method, rows, FULL)
-
-    assert events == ["labels", "forward"]
-    assert torch.equal(read_labels(rows), images.labels[[4, 0, 2]])
 
 
 def test_a_training_that_goes_on_counts_what_was_done_before(
@@ -623,27 +548,6 @@ def test_a_job_trains_on_the_train_split_within_size_and_budget(network, small, 
         assert manifest["images"] == 3 * images
 
 
-def test_a_job_keeps_the_state_after_each_epoch(network, small, folders, tmp_path):
-    snapshots = [tmp_path / f"epoch{n}.safetensors" for n in (1, 2, 3)]
-    paths = job(folders, tmp_path / "run", snapshots=snapshots)
-    after_first, _after_second, after_third = snapshots
-    assert after_third.read_bytes() == paths["checkpoint"].read_bytes()
-    # the first epoch alone: the same steps, with the rates of the whole training
-    rates = [rate(step, 15, LR_OF_JOB, FULL) for step in range(5)]
-    order = np.random.default_rng([SEED_OF_JOB, 0]).permutation(18)
-    model = copy.deepcopy(network)
-    pixels = inputs_of(small.images)
-    labels = torch.from_numpy(small.labels)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=0.02)
-    for step, lr in enumerate(rates):
-        rows = order[4 * step : 4 * step + 4]
-        optimizer.param_groups[0]["lr"] = lr
-        optimizer.zero_grad()
-        F.cross_entropy(masked(model(pixels[rows]), SPACE), labels[rows]).backward()
-        optimizer.step()
-    assert_same_changes(network, stored(network, after_first), model)
-
-
 @dataclass(frozen=True)
 class StepsByHand:
     """A training for a number of steps, written out."""
@@ -694,12 +598,9 @@ def train_steps_by_hand(network, pixels, labels, training, steps):
     ("how", "size", "steps", "epochs", "images"),
     [
         ({"steps": 7, "epochs": None}, "all", 7, 2, 18 + 2 * 4),
-        ({"steps": 3, "epochs": None}, "all", 3, 1, 12),
         ({"steps": 7, "epochs": None}, "6", 7, 4, 3 * 6 + 4),
         ({"steps": 7, "epochs": None, "subset_length": "epochs"}, "6", 7, 4, 3 * 6 + 4),
-        ({"epochs": 2}, "all", 10, 2, 36),
         ({"epochs": 1}, "6", 5, 3, 2 * 6 + 4),
-        ({"epochs": 3}, "4", 15, 15, 15 * 4),
         ({"epochs": 3, "subset_length": "epochs"}, "6", 6, 3, 18),
     ],
 )
@@ -739,7 +640,6 @@ def test_a_job_trains_for_its_steps_or_epochs(
     [
         (15, 10, [2, 3, 5, 6, 8, 9, 11, 12, 14, 15]),
         (4, 10, [1, 1, 2, 2, 2, 3, 3, 4, 4, 4]),
-        (7, 3, [3, 5, 7]),
     ],
 )
 def test_snapshots_are_at_equal_distances_and_the_last_is_the_checkpoint(
@@ -752,14 +652,6 @@ def test_snapshots_are_at_equal_distances_and_the_last_is_the_checkpoint(
     expected = train_steps_by_hand(network, inputs_of(small.images), small.labels, training, steps)
     for step, path in zip(kept, snapshots, strict=True):
         assert_same_changes(network, stored(network, path), expected.models[step - 1])
-
-
-def test_a_divergence_in_an_epoch_that_is_cut_short_names_its_step(network, target, monkeypatch):
-    method = set_up(network, target)
-    training = replace(FULL, epochs=None, steps=7)
-    diverge_at(monkeypatch, 7)  # the first of the third epoch, which has no other
-    with pytest.raises(DivergenceError, match="the loss at epoch 3, step 7 is not finite"):
-        train(method, network.state_dict(), training, RUN, CPU)
 
 
 SETTINGS_OF_METHODS = {
@@ -1062,11 +954,7 @@ def test_a_job_that_diverges_keeps_the_last_good_state_and_leaves_nothing_to_res
 def test_a_job_whose_weights_are_finite_but_give_infinite_logits_has_diverged(folders, tmp_path):
     """The only step starts from the pretrained weights, so that its loss is finite."""
     one_step = replace(FULL, epochs=None, steps=1, warmup_fraction=0.0, warmup_steps=0)
-    message = (
-        r"model net, method ft, target set: a logit of a training image is not finite with the "
-        r"peak learning rate 1e\+25; the state after epoch 1 is kept in .*; lower lr in"
-    )
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=r"method ft, target set: a logit .* 1e\+25"):
         job(folders, tmp_path / "run", settings={"lr": 1e25}, training=one_step)
     rescued = safetensors.torch.load_file(tmp_path / "run/logs/rescued.safetensors")
     assert rescued
@@ -1083,9 +971,5 @@ def test_a_job_that_diverges_in_its_first_epoch_keeps_nothing(folders, tmp_path,
 
 def test_a_setting_out_of_range_ends_a_job_before_anything_is_read(tmp_path):
     no_files = {"model": tmp_path / "none", "target": tmp_path / "none"}
-    sentence = (
-        r"^ft\.py: the setting 'lr' is -1, but it should be greater than 0; "
-        rf"correct it in methods\.yaml, {RUN_OF_JOB.method}, or in method_settings\.$"
-    )
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=r"^ft\.py: the setting 'lr' is -1.* methods\.yaml, ft"):
         job(no_files, tmp_path / "run", settings={"lr": -1})

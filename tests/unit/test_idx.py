@@ -73,13 +73,6 @@ def test_ranges_are_disjoint_whatever_the_order_of_labels(tmp_path):
     assert len(set(sources)) == 150
 
 
-def test_the_rank_of_a_photo_is_the_number_of_those_of_its_class_before_it():
-    labels = np.random.default_rng(0).integers(0, 10, 300).tolist()
-    ranks = idx.rank_in_class(np.array(labels, np.uint8))
-    expected = [labels[:number].count(label) for number, label in enumerate(labels)]
-    assert ranks.tolist() == expected
-
-
 def test_archives_are_found_by_name_in_any_order_and_some_photos_are_left_out(tmp_path):
     test_files = write_collection(tmp_path, part="t10k")
     training_files = write_collection(tmp_path, part="train")
@@ -130,18 +123,11 @@ def header_of_photos(images, height, width):
     ("photos", "labels", "message"),
     [
         (PHOTOS_FILE[:-1], LABELS_FILE, "train-images.* has 31375 bytes instead of the 31376"),
-        (PHOTOS_FILE + b"x", LABELS_FILE, "train-images.* has 31377 bytes instead of the 31376"),
         (PHOTOS_FILE[:9], LABELS_FILE, "train-images.* ends within its header"),
-        (b"", LABELS_FILE, "train-images.* ends within its header"),
         (
             b"\x1f\x8b" + PHOTOS_FILE[2:],
             LABELS_FILE,
             "train-images.* magic number 0x1f8b0803",
-        ),
-        (
-            LABELS_FILE + bytes(16),
-            LABELS_FILE,
-            "train-images.* magic number 0x00000801 instead of 0x0000080",
         ),
         (
             header_of_photos(2**32 - 1, 28, 28) + bytes(9),
@@ -149,7 +135,6 @@ def header_of_photos(images, height, width):
             "train-images.* has 25 bytes",
         ),
         (header_of_photos(40, 0, 28), LABELS_FILE, "train-images.*0 x 28"),
-        (header_of_photos(40, 28, 4096), LABELS_FILE, "train-images.*28 x 4096"),
         (header_of_photos(0, 28, 28), LABELS_FILE, "train-images.* is empty"),
         (PHOTOS_FILE, LABELS_FILE[:-1], "train-labels.* has 47 bytes instead of the 48"),
         (PHOTOS_FILE, idx_labels([0] * 39), "train-labels.* has 39 labels.* 40 photos"),
@@ -158,7 +143,6 @@ def header_of_photos(images, height, width):
             idx_labels([0] * 39 + [10]),
             "train-labels.* photo 39 has the label 10,.* 0, 1",
         ),
-        (PHOTOS_FILE, PHOTOS_FILE, "train-labels.* magic number 0x00000803"),
     ],
 )
 def test_another_file_is_refused_in_a_sentence_and_nothing_is_prepared(
@@ -180,7 +164,6 @@ def test_another_file_is_refused_in_a_sentence_and_nothing_is_prepared(
         ({"border": -1}, "set: border is -1"),
         ({"border": 10**6}, "set: border is 1000000"),
         ({"first": 3, "last": 5}, "set: class 0 has 4 photos.* 3 to 5"),
-        ({"first": 2, "last": 2}, "set: class 0 .* 2 to 2"),
         ({"first": -1}, "set: class 0 .* -1 to 3"),
         ({"part": "t10k"}, "set: .*t10k-images-idx3-ubyte .*train-images"),
         ({"space": LabelSpace(("0", "boot"), ((0,), (1,)), ("a", "b"), 2)}, "set: .*'boot'"),

@@ -28,9 +28,9 @@ def noise(width, height):
     return Image.fromarray(pixels)
 
 
-@pytest.mark.parametrize("size", [(97, 61), (61, 97), (64, 64)])
+@pytest.mark.parametrize("size", [(97, 61), (61, 97)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("crop", [0.875, 0.9, 1.0])
+@pytest.mark.parametrize("crop", [0.875, 1.0])
 def test_photos_are_resized_and_cropped_as_timm_does_for_evaluation(size, interpolation, crop):
     # given
     image = noise(*size)
@@ -113,9 +113,8 @@ def test_what_is_resized_for_a_crop_alone_differs_by_rounding_only(size, geometr
     assert np.abs(cropped_first - expected_pixels).max() <= 2  # each side is rounded once
 
 
-@pytest.mark.parametrize("size", [(1, 1000), (1000, 1), (2, 1999), (3000, 3)])
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_of_a_narrow_photo_only_what_the_crop_keeps_is_resized(monkeypatch, size, interpolation):
+@pytest.mark.parametrize("size", [(1, 1000), (3000, 3)])
+def test_of_a_narrow_photo_only_what_the_crop_keeps_is_resized(monkeypatch, size):
     # given
     numbers_of_pixels = []
     resize = Image.Image.resize
@@ -130,7 +129,7 @@ def test_of_a_narrow_photo_only_what_the_crop_keeps_is_resized(monkeypatch, size
 
     monkeypatch.setattr(Image.Image, "resize", count_and_resize)
     # when
-    pixels = resize_and_crop(noise(*size), Geometry(1024, 0.875, interpolation))
+    pixels = resize_and_crop(noise(*size), Geometry(1024, 0.875, "bicubic"))
     # then
     assert pixels.shape == (1024, 1024, 3)
     assert numbers_of_pixels
@@ -201,16 +200,12 @@ def bmp_of(width, height):
 
 
 @pytest.mark.parametrize("image_of", [png_of, gif_of, bmp_of])
-@pytest.mark.parametrize(
-    "size", [(20_000, 5_001), (65_000, 65_000)], ids=["just above", "far above"]
-)
-def test_a_photo_of_too_many_pixels_is_refused_by_its_header(peak, image_of, size):
+def test_a_photo_of_too_many_pixels_is_refused_by_its_header(peak, image_of):
     # given
-    width, height = size
-    data = image_of(width, height)
+    data = image_of(65_000, 65_000)
     peak()  # what follows is measured
     # when
-    message = rf"set/a\.png .*{width} x {height} .*limits\.photo_megapixels"
+    message = r"set/a\.png .*65000 x 65000 .*limits\.photo_megapixels"
     with pytest.raises(CorruptImageError, match=message):
         decode(data, "set/a.png")
     # then

@@ -77,7 +77,6 @@ def test_a_wnid_list_is_ordered_by_index(write_table):
             CLASS_MAP + f"ant,1f41c,{ANT},r\nbee,1f41c,{BEE},r\n",
             "line 3: 1f41c .*ant and bee",
         ),
-        (read_class_map, CLASS_MAP + "ant,1f41c,,r\n", "line 2: ant has 0 "),
         (
             read_class_map,
             CLASS_MAP + f"ant,1f41c,{' '.join(imagenet_wnids()[:11])},r\n",
@@ -101,17 +100,15 @@ def test_a_wnid_list_is_ordered_by_index(write_table):
             "line 4: fly lists ant",
         ),
         (read_wnid_list, WNID_LIST + f"{ANT}\n{ANT}\n", f"line 3: {ANT}"),
-        (read_wnid_list, WNID_LIST + f"{ANT}\nn99999999\n", "line 3: n99999999"),
         *(
             (read_index_map, INDEX_MAP + f"chair,{indices}\n", "line 2: chair")
-            for indices in ("²", "٣", "1000", "-1", "")
+            for indices in ("²", "1000", "")
         ),
         (
             read_index_map,
             INDEX_MAP + "chair,423 559\nsofa,831 559\n",
             "line 3: .*559 .*chair and sofa",
         ),
-        (read_index_map, INDEX_MAP + "chair,423\nchair,831\n", "line 3: chair"),
         (read_own_classes, OWN_CLASSES, ""),
         (read_own_classes, OWN_CLASSES + " ,saw\n", "line 2: "),
         (read_own_classes, OWN_CLASSES + "saw,a\nsaw,b\n", "line 2: saw"),
@@ -237,13 +234,6 @@ def test_timms_lists_are_ascending_indices_of_so_many_classes(name, classes):
 def test_a_list_of_other_classes_than_imagenets_is_refused(name):
     with pytest.raises(UserError, match=name):
         read_timm_list(name)
-
-
-def test_objectnet_has_113_classes_of_125_of_imagenets(pytestconfig):
-    space = read_index_map(pytestconfig.rootpath / "workflow/catalog/classes/objectnet.csv")
-    indices = {index for indices_of_class in space.indices for index in indices_of_class}
-    assert len(space.keys) == 113
-    assert len(indices) == 125
 
 
 def test_a_familys_own_classes_are_numbered_in_their_order_and_a_subset_keeps_the_numbers(

@@ -159,11 +159,6 @@ def test_what_was_opened_to_read_ahead_is_closed_with_the_inputs(stored):
         gc.enable()
 
 
-def test_batches_in_order_have_all_images():
-    assert slices(5, 2) == [slice(0, 2), slice(2, 4), slice(4, 6)]
-    assert slices(4, 4) == [slice(0, 4)]
-
-
 def test_rows_and_bytes_of_a_file_are_those_of_the_array(stored):
     mapped, images = stored
     reader = ArrayReader(mapped)
@@ -179,15 +174,6 @@ def test_a_part_of_a_mapped_array_is_read_as_an_array(stored):
     rows = np.array([2, 0])
     last = images_of_pixels(mapped[3:])
     assert torch.equal(last[rows], images_of_pixels(images[3:])[rows])
-
-
-def test_an_array_in_the_order_of_fortran_is_read_as_an_array(stored, tmp_path):
-    """Its rows are not one after the other in the file."""
-    _, images = stored
-    np.save(tmp_path / "fortran.npy", np.asfortranarray(images))
-    mapped = np.load(tmp_path / "fortran.npy", mmap_mode="r")
-    rows = np.array([2, 0])
-    assert torch.equal(images_of_pixels(mapped)[rows], images_of_pixels(images)[rows])
 
 
 def test_a_file_that_was_cut_is_an_error(stored):

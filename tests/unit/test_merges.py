@@ -36,7 +36,7 @@ from rib.methods import dare, dawin, task_arithmetic, ties
 from rib.methods.base import Task
 from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.output_ensemble import OutputEnsemble
-from rib.models.checkpoint import StatesToMerge, apply, read_tensors, xor_compress
+from rib.models.checkpoint import StatesToMerge, apply, xor_compress
 from rib.models.images import Images
 from rib.models.merge import Merge
 from rib.models.network import load
@@ -185,25 +185,6 @@ def test_ties_trims_the_whole_vector_elects_signs_and_averages_those_that_agree(
     np.testing.assert_allclose(flat(network, merged_state), expected, rtol=1e-6, atol=1e-7)
 
 
-def test_ties_of_everything_without_conflicts_is_the_mean_of_the_task_vectors(network, merge):
-    start = network.state_dict()
-    first = moved(network, seed=1)
-    states = {}
-    for parent, seed in {"p": 2, "q": 3}.items():
-        state = moved(network, seed)
-        states[parent] = {}
-        for name in parameters_of(network):
-            sign = (first[name] - start[name]).sign()  # the same for both parents
-            size = (state[name] - start[name]).abs() + 0.01
-            states[parent][name] = start[name] + sign * size
-
-    merged_state = merge("ties", states, density=1.0, scaling=1.0)
-
-    for name in parameters_of(network):
-        mean = (states["p"][name] + states["q"][name]) / 2
-        torch.testing.assert_close(merged_state[name], mean)
-
-
 def test_ties_leaves_a_value_whose_updates_cancel(network, merge):
     bias = network.state_dict()["b.bias"]
     states = {"p": {"b.bias": bias + 0.5}, "q": {"b.bias": bias - 0.5}}
@@ -334,16 +315,6 @@ def test_dares_masks_depend_on_run_and_parent_alone(network, merge):
     assert torch.equal(one_tensor["a.bias"], start["a.bias"])
 
 
-def test_dare_of_everything_is_task_arithmetic(network, merge, tmp_path):
-    states = moved_states(network, "pqr")
-    merged_state = merge("dare", states, density=1.0)
-    coefficients = task_arithmetic.coefficients(list(states), scaling=0.4)
-    assert coefficients == {"pretrained": pytest.approx(-0.2), "p": 0.4, "q": 0.4, "r": 0.4}
-    checkpoints = {parent: tmp_path / f"{parent}.safetensors" for parent in states}
-    by_task_arithmetic = apply(copy.deepcopy(network), coefficients, checkpoints)
-    torch.testing.assert_close(merged_state, by_task_arithmetic.state_dict())
-
-
 def test_fisher_merging_weights_each_value_by_its_information(network, merge):
     states = moved_states(network, "pq")
     fisher = {"p": information(network, seed=7), "q": information(network, seed=8)}
@@ -375,18 +346,12 @@ def fisher_for(name, network, parents):
     return {parent: information(network, seed) for seed, parent in enumerate(parents)}
 
 
-@pytest.mark.parametrize("name", ["soup", "model_stock", "fisher"])
-def test_the_average_of_equal_states_is_that_state(network, merge, tmp_path, name):
+@pytest.mark.parametrize("name", ["model_stock", "fisher"])
+def test_the_average_of_equal_states_is_that_state(network, merge, name):
     state = moved(network, 3)
     state["b.bias"][0] = 0.0
     states = dict.fromkeys("pqr", state)
-    if name == "soup":
-        merge("ties", states)  # writes the checkpoints
-        checkpoints = {parent: tmp_path / f"{parent}.safetensors" for parent in states}
-        coefficients = dict.fromkeys(states, 1 / 3)
-        merged_state = apply(copy.deepcopy(network), coefficients, checkpoints).state_dict()
-    else:
-        merged_state = merge(name, states, fisher_for(name, network, "pqr"))
+    merged_state = merge(name, states, fisher_for(name, network, "pqr"))
     for tensor_name, tensor in state.items():
         assert torch.equal(merged_state[tensor_name], tensor)
 
@@ -411,7 +376,7 @@ def merged_by_peft(function, states, start, weight, **settings):
 
 
 @pytest.mark.filterwarnings("ignore:The density 1.0")
-@pytest.mark.parametrize("density", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("density", [0.25, 1.0])
 def test_peft_agrees(density):
     """On a network of one tensor, since peft trims each tensor for itself."""
     torch.manual_seed(0)
@@ -567,26 +532,17 @@ def test_what_cannot_be_merged_is_refused_in_a_sentence(network, merge):
     prompt = {
         f"padding_prompt.{side}": torch.ones(3, 1, 1) for side in ("top", "bottom", "left", "right")
     }
-    with pytest.raises(
-        UserError, match=r"^model_stock\.py: it merges at least two parents, but there is 1; .*\.$"
-    ):
+    with pytest.raises(UserError, match=r"^model_stock\.py: .* two parents"):
         merge("model_stock", {"p": tuned})
-    prompt_is_no_weights = r"^'vp' trains a padding prompt, which can't be merged with weights\.$"
+    prompt_is_no_weights = "^'vp' trains a padding prompt"
     with pytest.raises(UserError, match=prompt_is_no_weights):
         merge("ties", {"p": tuned, "vp": prompt})
     with pytest.raises(UserError, match=prompt_is_no_weights):
         merge("ties", {"vp": prompt})
-    with pytest.raises(UserError, match=r"^dawin\.py: a network has a padding prompt, .*\.$"):
+    with pytest.raises(UserError, match=r"^dawin\.py: .* padding prompt"):
         merge("dawin", {"p": tuned, "vp": prompt}, form="ensemble")
     with pytest.raises(ValueError, match="'other' that the network lacks"):
         merge("dare", {"p": {"other": torch.ones(1)}})
-
-
-def test_an_entry_says_what_a_merge_needs(catalog):
-    assert catalog.methods["model_stock"].fewest_parents == 2
-    assert catalog.methods["ties"].fewest_parents == 1
-    assert catalog.methods["dawin"].most_images == 100_000
-    assert catalog.methods["ties"].most_images is None
 
 
 @pytest.mark.parametrize("form", ["merge", "ensemble"])
@@ -735,20 +691,5 @@ def test_a_merge_is_fused_for_evaluation_and_an_ensemble_is_not_and_has_no_singl
 
     run = Run("m", "t", "ties", "all", 4)
     assert mixture_of_run(run, [NetworkState("ties", None, merge)]) is merge
-    with pytest.raises(
-        UserError, match=r"an ensemble has several networks; choose a method with one\.$"
-    ):
+    with pytest.raises(UserError, match="an ensemble has several networks"):
         mixture_of_run(run, [NetworkState("dawin", None, ensemble)])
-
-
-def test_tensors_are_read_when_they_are_asked_for(tmp_path):
-    path = tmp_path / "t.safetensors"
-    safetensors.torch.save_file({"a": torch.zeros(2), "b": torch.ones(2)}, path)
-
-    tensors = read_tensors(path)
-    safetensors.torch.save_file({"a": torch.full((2,), 5.0), "b": torch.ones(2)}, path)
-
-    assert tensors["a"][0] == 5
-    assert list(tensors) == ["a", "b"]
-    assert "c" not in tensors
-    assert tensors["b"].device == CPU

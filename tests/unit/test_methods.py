@@ -10,32 +10,26 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parameters_to_vector
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 from rib.config.settings import DEFAULTS_OF_TRAINING
-from rib.methods import greedy_soup, lwf, soup, wise_ft, wise_ft_selected
+from rib.methods import greedy_soup, lwf, wise_ft, wise_ft_selected
 from rib.methods.base import load_algorithm
-from rib.methods.digrap import DirectionalGradientProjection
 from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.ft import FullFineTuning
-from rib.methods.ftp import FastTrainableProjection
 from rib.methods.l2_sp import L2StartingPoint
 from rib.methods.linear_probe import LinearProbing
 from rib.methods.linear_probe_released import LinearProbingReleased
 from rib.methods.lora import (
     FusedAttention,
     LowRankAdaptation,
-    _train_only_q_and_v,
     adapted_layers,
     unfold_attention,
 )
 from rib.methods.lwf import LearningWithoutForgetting
 from rib.methods.replay import Replay
-from rib.methods.spd import SelectiveProjectionDecay
 from rib.methods.visual_prompt import VisualPrompting
-from rib.methods.wise_ft_curve import curve
 from rib.models import device as devices
 from rib.models.checkpoint import add_low_rank_updates
 from rib.models.network import OpenClipClassifier, build
@@ -57,9 +51,6 @@ DISTIL = {"lr": 0.1, "temperature": 2.0, "weight": 1.0, "distil": "all"}
 FISHER = {"lr": 0.1, "weight": 1.0, "fisher": "sampled", "fisher_images": 1}
 ADAPT = {"lr": 0.1, "rank": 1, "alpha": 1.0, "also": "none"}
 PROMPT = {"lr": 0.1, "padding": 0.1, "init_std": 0.0}
-WEIGHED = {"lr": 0.1, "weight": 0.0}
-PROJECT = {"lr": 0.1, "rate": 0.1}
-ANNEALED = {**PROJECT, "annealing": 0.5}
 ALL_ROWS = slice(None)
 
 
@@ -224,28 +215,11 @@ def test_the_history_tells_the_cross_entropy_from_the_penalty_and_without_a_weig
     assert last_epoch["loss"] > last_epoch["cross_entropy"] > 0
 
 
-def test_wise_ft_weighs_pretrained_and_parent():
-    assert wise_ft.coefficients(["ft"], alpha=0.3) == {"pretrained": 0.7, "ft": 0.3}
-    assert wise_ft.coefficients(["ft"], alpha=0) == {"pretrained": 1, "ft": 0}
-    assert wise_ft.coefficients(["ft"], alpha=1) == {"pretrained": 0, "ft": 1}
+def test_wise_ft_has_one_parent():
     with pytest.raises(ValueError, match="names 0"):
         wise_ft.coefficients([], alpha=0.5)
     with pytest.raises(ValueError, match="names 2"):
         wise_ft.coefficients(["ft", "lwf"], alpha=0.5)
-
-
-def test_a_curve_goes_from_pretrained_to_fine_tuned_in_equal_steps():
-    assert curve(["ft"], steps=1) == {
-        0.0: {"pretrained": 1, "ft": 0},
-        1.0: {"pretrained": 0, "ft": 1},
-    }
-    assert curve(["ft"], steps=4) == {
-        0.0: {"pretrained": 1, "ft": 0},
-        0.25: {"pretrained": 0.75, "ft": 0.25},
-        0.5: {"pretrained": 0.5, "ft": 0.5},
-        0.75: {"pretrained": 0.25, "ft": 0.75},
-        1.0: {"pretrained": 0, "ft": 1},
-    }
 
 
 def test_an_unknown_architecture_is_named():
@@ -264,75 +238,42 @@ def test_a_setting_of_training_without_effect_on_a_frozen_network_is_refused(cha
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "settings", "fit", "unfit"),
+    ("name", "setting", "value"),
     [
-        (FullFineTuning, {"lr": 0.1}, {"lr": [1e-9, 2.0]}, {"lr": [0, -1]}),
-        (FullFineTuning, {"lr": 0.1}, {"dropout": [0.0, 0.99]}, {"dropout": [-0.01, 1.0]}),
-        (FullFineTuning, {"lr": 0.1}, {"drop_path": [0.0, 0.99]}, {"drop_path": [-0.01, 1.0]}),
-        (
-            FullFineTuning,
-            {"lr": 0.1},
-            {"batch_norm": ["frozen", "train"]},
-            {"batch_norm": ["", "eval"]},
-        ),
-        (LinearProbingReleased, {"lr": 0.1}, {"batch_norm": ["train"]}, {"batch_norm": ["eval"]}),
-        (LinearProbing, {"lr": 0.1}, {"lr": [1e-9]}, {"lr": [0]}),
-        (L2StartingPoint, WEIGHED, {"weight": [0, 1e-9]}, {"weight": [-1e-9]}),
-        (Replay, WEIGHED, {"weight": [0, 1e-9]}, {"weight": [-1e-9]}),
-        (SelectiveProjectionDecay, WEIGHED, {"weight": [0, 2.0]}, {"weight": [-1e-9]}),
-        (DirectionalGradientProjection, PROJECT, {"rate": [0, 1.0]}, {"rate": [-1e-9]}),
-        (FastTrainableProjection, ANNEALED, {"rate": [0, 1.0]}, {"rate": [-1e-9]}),
-        (FastTrainableProjection, ANNEALED, {"annealing": [0, 1]}, {"annealing": [-0.01, 1.01]}),
-        (LearningWithoutForgetting, DISTIL, {"temperature": [1e-9]}, {"temperature": [0, -1]}),
-        (
-            LearningWithoutForgetting,
-            DISTIL,
-            {"weight": [0, 0.5], "distil": ["all", "class"]},
-            {"weight": [-1e-9]},
-        ),
-        (LearningWithoutForgetting, DISTIL, {}, {"distil": ["", "classes"]}),
-        (
-            ElasticWeightConsolidation,
-            FISHER,
-            {"weight": [0], "fisher_images": [1]},
-            {"weight": [-1e-9]},
-        ),
-        (
-            ElasticWeightConsolidation,
-            FISHER,
-            {"fisher": ["sampled", "empirical"]},
-            {"fisher": ["", "all"]},
-        ),
-        (ElasticWeightConsolidation, FISHER, {}, {"fisher_images": [0]}),
-        (LowRankAdaptation, ADAPT, {"rank": [1], "alpha": [1e-9]}, {"rank": [0], "alpha": [0, -1]}),
-        (LowRankAdaptation, ADAPT, {"also": ["none", "tokens_and_norms"]}, {"also": ["", "all"]}),
-        (
-            VisualPrompting,
-            PROMPT,
-            {"padding": [1e-9, 0.49], "init_std": [0]},
-            {"padding": [0, 0.5, 0.6]},
-        ),
-        (VisualPrompting, PROMPT, {"lr": [1e-9]}, {"init_std": [-1e-9], "lr": [0]}),
+        ("ft", "lr", 0),
+        ("ft", "dropout", 1.0),
+        ("ft", "drop_path", 1.0),
+        ("ewc", "fisher_images", 0),
+        ("lora", "rank", 0),
+        ("visual_prompt", "padding", 0.5),
+        ("ftp", "annealing", 1.01),
+        ("self_distillation_ema", "decay", 1),
+        ("self_distillation_wma", "beta", 0),
+        ("carot", "momentum", 1.1),
+        ("carot", "interval", 0),
+        ("lipsum_ft", "texts", 0),
     ],
 )
-def test_settings_are_taken_to_the_bounds_of_their_range_and_refused_beyond(
-    algorithm, settings, fit, unfit
-):
-    """Values by setting: those that fit are taken, and those that don't are refused.
+def test_a_number_beyond_the_range_of_a_setting_is_refused(catalog, name, setting, value):
+    with pytest.raises(UserError, match=f"'{setting}' is {value}, but"):
+        load_entry(catalog, name, {setting: value})
 
-    Args:
-        settings: the other settings of the algorithm.
-    """
-    for name, values in fit.items():
-        for value in values:
-            configured = with_defaults(algorithm, **{**settings, name: value})
-            assert getattr(configured, name) == value
-    assert unfit
-    for name, values in unfit.items():
-        assert values
-        for value in values:
-            with pytest.raises(ValueError, match=f"\n{name}\n.*should"):
-                with_defaults(algorithm, **{**settings, name: value})
+
+def load_entry(catalog, name, changes):
+    """The algorithm of a method of the catalogue, of whose settings some are others."""
+    entry = catalog.methods[name]
+    settings = {**DEFAULTS_OF_TRAINING, **settings_of(entry), **changes}
+    return load_algorithm(catalog.algorithm_file(entry.algorithm), settings, name)
+
+
+def test_no_number_of_a_methods_settings_may_be_negative(catalog):
+    for name, entry in catalog.methods.items():
+        if not entry.trains:
+            continue
+        for setting, value in {**DEFAULTS_OF_TRAINING, **settings_of(entry)}.items():
+            if isinstance(value, int | float):
+                with pytest.raises(UserError, match=f"'{setting}' is -1"):
+                    load_entry(catalog, name, {setting: -1})
 
 
 def module_with(folder, *class_names):
@@ -349,14 +290,12 @@ def test_an_algorithm_is_the_one_class_that_its_module_defines(tmp_path):
     # given
     settings = {"lr": 0.5, **DEFAULTS_OF_TRAINING}
     file = module_with(tmp_path, "Mine")
-    # when
-    algorithm = load_algorithm(file, settings, "mine")
-    read_again = load_algorithm(file, settings, "mine")
-    # then
-    assert type(algorithm).__name__ == "Mine"
-    assert algorithm.lr == 0.5
-    assert type(read_again).__name__ == "Mine"
-    assert read_again.lr == 0.5
+    # when it is read, and read again
+    for _ in range(2):
+        algorithm = load_algorithm(file, settings, "mine")
+        # then
+        assert type(algorithm).__name__ == "Mine"
+        assert algorithm.lr == 0.5
 
 
 def test_a_module_with_no_class_or_with_two_is_refused(tmp_path):
@@ -364,43 +303,6 @@ def test_a_module_with_no_class_or_with_two_is_refused(tmp_path):
         load_algorithm(module_with(tmp_path), {}, "mine")
     with pytest.raises(UserError, match="defines First, Second; define exactly one"):
         load_algorithm(module_with(tmp_path, "First", "Second"), {}, "mine")
-
-
-@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
-def test_a_network_trains_with_its_batch_norm_frozen_or_not(network, target, batch_norm):
-    # given
-    model = nn.Sequential(copy.deepcopy(network), nn.Dropout(0.5), nn.BatchNorm1d(1000)).eval()
-    algorithm = with_defaults(FullFineTuning, lr=0.01, batch_norm=batch_norm)
-    algorithm.setup(task_of(model, target))
-    # when
-    algorithm.train_mode()
-    # then
-    norms = set()
-    other_modules = set()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            norms.add(module)
-        else:
-            other_modules.add(module)
-    assert {type(norm) for norm in norms} >= {nn.BatchNorm1d, nn.BatchNorm2d}
-    assert {norm.training for norm in norms} == {batch_norm == "train"}
-    assert {module.training for module in other_modules} == {True}
-
-
-@pytest.mark.parametrize(
-    "algorithm", [with_defaults(LinearProbing, lr=0.1), with_defaults(VisualPrompting, **PROMPT)]
-)
-def test_a_frozen_network_stays_in_evaluation_mode(network, target, algorithm):
-    # given
-    set_up(algorithm, network, target)
-    algorithm.model.train()
-    # when
-    algorithm.train_mode()
-    # then
-    assert {module.training for module in algorithm.model.modules()} == {False}
-    assert algorithm.batch_norm == "frozen"
-    assert algorithm.dropout == 0.0
-    assert algorithm.drop_path == 0.0
 
 
 def penalty_after_a_move(algorithm, network, target, rows, seed=0):
@@ -458,9 +360,7 @@ def test_l2_sp_is_half_the_weighted_squared_distance_and_the_released_ewc_all_of
 @pytest.mark.parametrize(
     ("kind", "most", "rows"),
     [
-        ("sampled", 10, range(10)),
-        ("empirical", 99, range(10)),
-        ("sampled", 4, [0, 3, 6, 9]),
+        ("sampled", 99, range(10)),
         ("empirical", 3, [0, 4, 9]),
         ("empirical", 1, [0]),
     ],
@@ -613,18 +513,11 @@ def test_the_prompt_starts_from_noise_of_its_seed(network, target):
 
     # when
     prompt_of_seed_0 = prompt(seed=0, init_std=0.3)
-    again_of_seed_0 = prompt(seed=0, init_std=0.3)
     prompt_of_seed_1 = prompt(seed=1, init_std=0.3)
     prompt_without_noise = prompt(init_std=0.0)
     # then
-    values = parameters_to_vector(prompt_of_seed_0.parameters()).detach()
-    values_again = parameters_to_vector(again_of_seed_0.parameters())
-    values_without_noise = parameters_to_vector(prompt_without_noise.parameters())
-    assert torch.equal(values_again, values)
     assert not torch.allclose(prompt_of_seed_0.top, prompt_of_seed_1.top)
-    assert abs(values.mean()) < 0.02
-    assert values.std() == pytest.approx(0.3, rel=0.05)
-    assert not values_without_noise.any()
+    assert not any(strip.any() for strip in prompt_without_noise.parameters())
     generator = torch.Generator().manual_seed(1)
     expected_top = 0.3 * torch.randn(3, 8, 64, generator=generator)
     expected_bottom = 0.3 * torch.randn(3, 8, 64, generator=generator)
@@ -729,27 +622,6 @@ def test_lora_starts_as_the_network_and_trains_its_factors_alone(make_network, t
     assert len(algorithm.layers) > 0
     assert len(trained_names) == 2 * len(algorithm.layers)
     assert all(".lora_" in name for name in trained_names)
-
-
-def test_lora_adapts_every_fused_attention_of_a_vit_and_every_pointwise_convolution_of_a_cnn(
-    target,
-):
-    # given
-    transformer = vit()
-    cnn = resnet()
-    attention = {name for name, _ in transformer.named_modules() if name.endswith("attn.qkv")}
-    pointwise_convolutions = set()
-    for name, layer in cnn.named_modules():
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
-            pointwise_convolutions.add(name)
-    # when
-    lora_of_transformer = set_up(with_defaults(LowRankAdaptation, **ADAPT), transformer, target)
-    lora_of_cnn = set_up(with_defaults(LowRankAdaptation, **ADAPT), cnn, target)
-    # then
-    assert attention
-    assert lora_of_transformer.layers.keys() == attention
-    assert pointwise_convolutions
-    assert lora_of_cnn.layers.keys() == pointwise_convolutions
 
 
 def test_the_released_lora_trains_tokens_and_norms_outside_the_blocks(target, catalog):
@@ -919,20 +791,6 @@ def test_separate_projections_of_query_and_value_are_adapted_and_that_of_the_key
     assert single_layers == ["attn.q_proj", "attn.v_proj"]
 
 
-def test_only_the_updates_of_query_and_value_get_gradients_and_get_them_whole():
-    """The factor B (3 d, 2 r) of a fused layer, with d 2 and r 1."""
-    # given
-    b = nn.Parameter(torch.zeros(6, 2))
-    _train_only_q_and_v(b, rank=1)
-    # when
-    b.sum().backward()
-    # then
-    of_query = [[1, 0], [1, 0]]
-    of_key = [[0, 0], [0, 0]]
-    of_value = [[0, 1], [0, 1]]
-    assert b.grad.tolist() == of_query + of_key + of_value
-
-
 @pytest.fixture
 def in_bf16(monkeypatch):
     """Networks compute in bf16, as they do in the context that this gives."""
@@ -1010,20 +868,6 @@ def test_training_computes_in_the_precision_that_was_chosen_with_losses_in_singl
     assert abs(loss - expected_loss) < 0.1 * effect_of_precision
 
 
-def test_a_network_with_several_heads_has_no_probe(network, target):
-    # given
-    model = copy.deepcopy(network)
-
-    def two_heads():
-        return (model.fc, model.fc)
-
-    model.get_classifier = two_heads
-    # then
-    message = "head is a tuple, but linear probing trains one linear layer"
-    with pytest.raises(ValueError, match=message):
-        with_defaults(LinearProbing, lr=0.1).setup(task_of(model, target))
-
-
 def test_selection_takes_the_best_and_of_equals_the_one_nearest_to_pretrained():
     # given
     accuracy_by_alpha = {0.0: 1, 0.5: 3, 1.0: 3}
@@ -1035,11 +879,6 @@ def test_selection_takes_the_best_and_of_equals_the_one_nearest_to_pretrained():
     coefficients = wise_ft_selected.select(["ft"], accuracy, steps=2)
     # then
     assert coefficients == {"pretrained": 0.5, "ft": 0.5}
-
-
-def test_a_soup_weighs_the_pretrained_model_and_each_parent_alike():
-    coefficients = soup.coefficients(["ft", "ewc", "lwf"], pretrained=True)
-    assert coefficients == {"pretrained": 0.25, "ft": 0.25, "ewc": 0.25, "lwf": 0.25}
 
 
 def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_a_costly_one_does_not():
@@ -1071,28 +910,30 @@ def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_a_costly_one
     assert soup_that_rises == {"pretrained": 0.5, "a": 0.5}
 
 
-def test_a_greedy_soup_compares_with_the_soup_so_far():
-    """b joins a though it is worse than a by itself was before.
+def test_a_greedy_soup_is_recipe_1_of_the_paper():
+    """Ingredients by accuracy, best first; one that makes the soup so far worse is left out.
 
-    c is compared with the soup of both.
+    d would make a soup of b alone better, but not that of b and c.
     """
     # given
     accuracy_by_soup = {
-        ("a",): 0.5,
-        ("b",): 0.4,
-        ("c",): 0.3,
-        ("pretrained",): 0.1,
-        ("a", "b"): 0.7,
-        ("a", "b", "c"): 0.6,
+        "a": 0.5,
+        "b": 0.9,
+        "c": 0.7,
+        "d": 0.6,
+        "pretrained": 0.95,
+        "b c": 0.93,
+        "b c d": 0.92,
+        "a b c": 0.93,
     }
 
     def accuracy(coefficients):
-        """Of a soup, whose coefficients are equal and add up to 1; 0.65 of other soups."""
-        assert sum(coefficients.values()) == pytest.approx(1)
-        assert len(set(coefficients.values())) == 1
-        return accuracy_by_soup.get(tuple(coefficients), 0.65)
+        """Of a soup, whose coefficients are equal and add up to 1."""
+        equal_coefficient = 1 / len(coefficients)
+        assert list(coefficients.values()) == pytest.approx([equal_coefficient] * len(coefficients))
+        return accuracy_by_soup[" ".join(sorted(coefficients))]
 
     # when
-    coefficients = greedy_soup.select(["c", "b", "a"], accuracy, pretrained=True)
+    coefficients = greedy_soup.select(["a", "b", "c", "d"], accuracy, pretrained=False)
     # then
-    assert coefficients == {"a": 0.5, "b": 0.5}
+    assert coefficients == {"b": 1 / 3, "c": 1 / 3, "a": 1 / 3}

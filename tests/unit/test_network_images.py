@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from rib.models.images import in_batches
-from rib.models.padding_prompt import PaddingPrompt
-from tiny.models.training import CPU, MEAN, STD, images_of_pixels
+from tiny.models.training import MEAN, STD, images_of_pixels
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 5, 6, 3), dtype=np.uint8)
 
@@ -58,27 +57,3 @@ def test_a_function_over_all_images_is_joined_in_order_without_gradients(batch_s
         found.numpy(), wanted(slice(None)).sum(axis=(2, 3)), rtol=1e-4, atol=1e-3
     )
     assert sum(sizes) == 7 and max(sizes) == min(batch_size, 7)
-
-
-def test_a_padding_prompt_adds_each_strip_at_its_border():
-    prompt = PaddingPrompt.of(6, 2, CPU)
-    assert [tuple(strip.shape) for strip in prompt.parameters()] == [
-        (3, 2, 6),
-        (3, 2, 6),
-        (3, 2, 2),
-        (3, 2, 2),
-    ]
-    assert not any(strip.any() for strip in prompt.parameters()) and all(
-        s.requires_grad for s in prompt.parameters()
-    )
-    for value, strip in enumerate((prompt.top, prompt.bottom, prompt.left, prompt.right), start=1):
-        strip.data += value + torch.arange(strip.numel()).view(strip.shape) / 1000
-    images = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    expected = images.clone()
-    expected[:, :, :2] += prompt.top.data
-    expected[:, :, 4:] += prompt.bottom.data
-    expected[:, :, 2:4, :2] += prompt.left.data
-    expected[:, :, 2:4, 4:] += prompt.right.data
-    assert torch.equal(prompt(images), expected) and torch.equal(
-        expected[:, :, 2:4, 2:4], images[:, :, 2:4, 2:4]
-    )

@@ -15,16 +15,13 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.nn import functional as F
 
-from rib.base.errors import UserError
 from rib.methods.ft import FullFineTuning
 from rib.methods.visual_prompt import VisualPrompting
-from rib.models.augmentation import Augmentation, recipe_transform
 from rib.training import loop
 from rib.training.loop import train
 from tiny.changed import replace
 from tiny.models.training import (
     CPU,
-    HALF,
     RUN,
     TRAINING,
     images_of,
@@ -40,7 +37,6 @@ from tiny.models.training import (
 ADAMW = replace(
     TRAINING, epochs=3, optimizer="adamw", weight_decay=0.1, clip_norm=1.0, warmup_fraction=0.25
 )
-PLAIN_SGD = replace(ADAMW, optimizer="sgd", weight_decay=0.0, clip_norm=None)
 LR = 0.001
 STEPS = 9
 OUTPUTS_OF_CLASSES = torch.tensor([(1, 5, 1), (7, 7, 7), (9, 20, 30)])  # of SPACE
@@ -67,16 +63,7 @@ def rate_by_hand(step, steps, training):
     return LR * 0.5 * (1 + math.cos(math.pi * share_of_rest))
 
 
-def augmented_pixels(target, rows, augmentation, epoch):
-    """Inputs of a network (n, 3, H, W): images of some rows, augmented one by one."""
-    augmented_images = []
-    for row in rows.tolist():
-        image = torch.from_numpy(target.images[row]).permute(2, 0, 1)
-        augmented_images.append(augmentation(image, epoch, row).permute(1, 2, 0))
-    return normalised(torch.stack(augmented_images).numpy())
-
-
-def bare_loop(network, target, training, take_step, seed=0, augmentation=None):
+def bare_loop(network, target, training, take_step, seed=0):
     """The training loop with nothing of the library but its inputs.
 
     Args:
@@ -98,12 +85,8 @@ def bare_loop(network, target, training, take_step, seed=0, augmentation=None):
         order = np.random.default_rng([seed, epoch]).permutation(n)
         start = step_of_epoch * batch_size
         rows = order[start : start + batch_size]
-        if augmentation is None:
-            pixels = inputs[rows]
-        else:
-            pixels = augmented_pixels(target, rows, augmentation, epoch)
         model.zero_grad()
-        class_logits = model(pixels)[:, OUTPUTS_OF_CLASSES].max(dim=2).values
+        class_logits = model(inputs[rows])[:, OUTPUTS_OF_CLASSES].max(dim=2).values
         F.cross_entropy(class_logits, labels[rows]).backward()
         if training.clip_norm:
             norm = nn.utils.clip_grad_norm_(parameters, training.clip_norm)
@@ -127,12 +110,6 @@ def steps_of_torch(optimizer_class, **settings):
     return take_step
 
 
-def largest_difference(model, other_model, name):
-    """The largest absolute difference of two networks in the numbers of one parameter."""
-    difference = model.get_parameter(name) - other_model.get_parameter(name)
-    return difference.abs().max().item()
-
-
 def test_adamw_is_torchs_own_with_clipped_gradients_to_the_last_bit(network, target):
     # given
     without_clipping = replace(ADAMW, clip_norm=None)
@@ -149,51 +126,6 @@ def test_adamw_is_torchs_own_with_clipped_gradients_to_the_last_bit(network, tar
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, tensors_by_hand[name]), name
     assert not torch.equal(unclipped.fc.weight, model.fc.weight)
-
-
-class AdamWInDoublePrecision:
-    """Steps of Loshchilov and Hutter 2019 (arXiv 1711.05101), algorithm 2.
-
-    All parameters decay.
-    """
-
-    def __init__(self):
-        self.first_moments = {}  # by position of the parameter
-        self.second_moments = {}
-        self.weights = {}
-
-    @torch.no_grad()
-    def __call__(self, parameters, lr, step):
-        for position, parameter in enumerate(parameters):
-            gradient = parameter.grad.double()
-            earlier_first = self.first_moments.get(position, 0)
-            earlier_second = self.second_moments.get(position, 0)
-            first = 0.9 * earlier_first + 0.1 * gradient
-            second = 0.999 * earlier_second + 0.001 * gradient**2
-            corrected_first = first / (1 - 0.9 ** (step + 1))
-            corrected_second = second / (1 - 0.999 ** (step + 1))
-            update = corrected_first / (corrected_second.sqrt() + 1e-8)
-            weight = self.weights.get(position, parameter.double())
-            self.first_moments[position] = first
-            self.second_moments[position] = second
-            self.weights[position] = weight - lr * (update + 0.1 * weight)
-            parameter.copy_(self.weights[position])
-
-
-def test_adamw_follows_its_equations(network, target):
-    # when
-    by_hand, _ = bare_loop(network, target, ADAMW, AdamWInDoublePrecision())
-    model, _ = trained(with_defaults(FullFineTuning, lr=LR), network, target, ADAMW)
-    # then
-    for name, parameter in model.named_parameters():
-        parameter_by_hand = by_hand.get_parameter(name)
-        moved = largest_difference(model, network, name)
-        mean_error = (parameter - parameter_by_hand).abs().mean()
-        assert moved > 10 * 1e-6, name
-        assert mean_error < 1e-6, name
-        torch.testing.assert_close(
-            parameter, parameter_by_hand, rtol=0, atol=0.01 * moved, msg=name
-        )
 
 
 class LionByHand:
@@ -226,37 +158,13 @@ def test_lion_follows_its_equations(network, target):
         assert differs.float().mean() < 0.01, name
 
 
-def test_training_sees_the_images_as_they_are_augmented_in_each_epoch(network, target):
-    # given
-    augmentation = Augmentation(recipe_transform(["flip", "crop"], 64), seed=5)
-    sgd = steps_of_torch(torch.optim.SGD, momentum=0.9)
-    sgd_without_augmentation = steps_of_torch(torch.optim.SGD, momentum=0.9)
-    model = copy.deepcopy(network)
-    task = task_of(model, target)
-    task.target.augmentation = augmentation
-    method = with_defaults(FullFineTuning, lr=LR)
-    method.setup(task)
-    # when
-    train(method, network.state_dict(), PLAIN_SGD, RUN, CPU)
-    by_hand, _ = bare_loop(network, target, PLAIN_SGD, sgd, augmentation=augmentation)
-    unaugmented, _ = bare_loop(network, target, PLAIN_SGD, sgd_without_augmentation)
-    # then
-    for name in ("conv1.0.weight", "fc.weight"):
-        assert largest_difference(unaugmented, by_hand, name) > 0
-    for name, parameter in model.named_parameters():
-        effect = largest_difference(unaugmented, by_hand, name)
-        torch.testing.assert_close(
-            parameter, by_hand.get_parameter(name), rtol=0, atol=0.02 * effect + 1e-8, msg=name
-        )
-
-
-@pytest.mark.parametrize("smoothing", [0.1, 0.3])
-def test_label_smoothing_mixes_labels_with_all_classes_alike(network, target, smoothing):
+def test_label_smoothing_mixes_labels_with_all_classes_alike(network, target):
     """One step on all images, with smoothed labels.
 
     Cross-entropy with (1 - s) of the label and s / C of each of C classes, written out.
     """
     # given
+    smoothing = 0.3
     one_step = replace(
         TRAINING,
         epochs=1,
@@ -332,12 +240,9 @@ def layer_of(name):
     return {"norm": 6, "head": 7}.get(module, 0)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_the_rate_falls_by_layer_from_the_head_down_in_every_step(
-    vit, target, monkeypatch, optimizer
-):
+def test_the_rate_falls_by_layer_from_the_head_down_in_every_step(vit, target, monkeypatch):
     # given
-    training = replace(ADAMW, optimizer=optimizer, layer_decay=0.5)
+    training = replace(ADAMW, layer_decay=0.5)
     names = {name for name, _ in vit.named_parameters()}
     # when
     steps = steps_of_parameters(vit, target, training, monkeypatch)
@@ -414,39 +319,6 @@ def test_what_no_gradient_reaches_changes_by_weight_decay_alone(network, target)
     assert_close(model_of_exempt.fc.bias, biases, rtol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{"layer_decay": 0.9}, {"decay_norm_and_bias": False}])
-def test_a_recipe_by_layers_is_refused_for_parameters_outside_the_network(network, target, changes):
-    method = with_defaults(VisualPrompting, lr=1.0, padding=0.1, init_std=0.0)
-    with pytest.raises(UserError, match="layer_decay, or decay_norm_and_bias"):
-        trained(method, network, target, replace(ADAMW, **changes))
-
-
-def test_the_norm_that_is_clipped_is_that_of_what_is_trained(network, target, monkeypatch):
-    """A frozen part has no gradient; all parts of the whole count together."""
-    # given
-    limit = 0.5
-    norms_before = []
-    norms_after = []
-    clip = nn.utils.clip_grad_norm_
-
-    def note_and_clip(parameters, limit):
-        parameters = list(parameters)
-        norm = clip(parameters, limit)
-        norms_before.append(norm.item())
-        norms_of_parts = torch.stack([parameter.grad.norm() for parameter in parameters])
-        norms_after.append(norms_of_parts.norm().item())
-        return norm
-
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", note_and_clip)
-    # when
-    trained(with_defaults(FullFineTuning, lr=LR), network, target, replace(ADAMW, clip_norm=limit))
-    # then
-    assert len(norms_before) == STEPS
-    assert max(norms_before) > limit
-    limited = [min(norm, limit) for norm in norms_before]
-    assert norms_after == pytest.approx(limited, rel=1e-3)
-
-
 def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target):
     """One step of plain gradient descent on a prompt.
 
@@ -467,9 +339,3 @@ def test_the_gradient_of_what_is_outside_the_network_is_clipped(network, target)
     # then
     prompt = torch.cat([strip.detach().flatten() for _, strip in method.trainable()])
     assert prompt.norm().item() == pytest.approx(2.0 * 0.001, rel=1e-3)
-
-
-def test_inputs_of_these_tests_are_the_images(target):
-    pixels = images_of(target)[np.arange(3)]
-    expected = normalised(target.images[:3], HALF, HALF)
-    torch.testing.assert_close(pixels, expected, rtol=1e-5, atol=1e-6)

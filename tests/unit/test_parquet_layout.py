@@ -116,10 +116,9 @@ def test_wnids_of_other_classes_are_left_out_and_the_log_says_so(tmp_path, caplo
     assert message in caplog.text
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("binary", [pa.binary(), pa.large_binary()])
-def test_photos_are_bytes_or_structures_in_any_order_of_columns(tmp_path, form, binary):
-    photos = [jpeg(n, kind=form) for n in range(3)]
+def test_photos_are_bytes_or_structures_in_any_order_of_columns(tmp_path, binary):
+    photos = [jpeg(n) for n in range(3)]
     structures = pa.array(
         [{"path": "x", "bytes": photo} for photo in photos],
         pa.struct([("path", pa.string()), ("bytes", binary)]),
@@ -217,7 +216,6 @@ SETTINGS = {
         {},
         "a.parquet/2 is the number 7.*0 to 2",
     ),
-    "no label": ({"label": [0, 1, -1, 0, 1, 2]}, {}, "a.parquet/2 is the number -1"),
     "an empty label": (
         {"label": [0, None, 1, 0, 1, 2]},
         {},
@@ -227,9 +225,6 @@ SETTINGS = {
     "a class without images": ({"label": [0, 1, 1, 0, 1, 0]}, {}, r"'dog' \(1 of 3 classes"),
     "no photo column": ({}, {"image": "img"}, "no column 'img'.*'image', 'label', 'domain'"),
     "no label column": ({}, {"label": "labels"}, "no column 'labels'.*did you mean 'label'"),
-    "no slice": ({}, {"slices": ["x"]}, "no column 'x'"),
-    "no column of a source": ({}, {"source": "x"}, "no column 'x'"),
-    "no column of an object": ({}, {"objects": "x"}, "no column 'x'"),
     "no column to select by": ({}, {"where": {"x": 1}}, "no column 'x'"),
     "no row selected": (
         {},
@@ -242,7 +237,6 @@ SETTINGS = {
         "a.parquet/0 has no bytes",
     ),
     "an empty structure": ({"image": pa.array([None] * 6, PHOTO)}, {}, "a.parquet/0 has no bytes"),
-    "photos as text": ({"image": ["x"] * 6}, {}, "'image' has neither bytes nor"),
     "photos as lists": (
         {"image": pa.array([[PHOTOS[0]]] * 6)},
         {},
@@ -250,16 +244,10 @@ SETTINGS = {
     ),
     "labels as fractions": ({"label": FLOATS}, {}, "'label' has neither texts nor whole"),
     "labels as lists": ({"label": [["cat"]] * 6}, {}, "'label' is a list or structure"),
-    "labels as structures": ({"label": [{"a": "cat"}] * 6}, {}, "'label' is a list or structure"),
     "a slice of yes and no": (
         {"domain": [True] * 6},
         {"slices": ["domain"]},
         "'domain' has neither",
-    ),
-    "a slice of times": (
-        {"domain": pa.array([1] * 6, pa.timestamp("s"))},
-        {"slices": ["domain"]},
-        "'domain' has",
     ),
     "an empty slice": (
         {"domain": [None, *"abcde"]},
@@ -276,15 +264,9 @@ SETTINGS = {
         {"slices": ["domain"]},
         "is 92233",
     ),
-    "an empty source": (
-        {"domain": [None, *"abcde"]},
-        {"source": "domain"},
-        "'domain' of a.parquet/0",
-    ),
     "two lists of names": ({}, {"names": NAMES, "in_class_order": True}, "names as well as"),
     "a name twice": ({}, {"names": ["cat", "cat", "owl"]}, "contain one twice"),
     "a selection by nothing": ({}, {"where": {"domain": []}}, "where in its settings has"),
-    "a selection by a fraction": ({}, {"where": {"domain": 0.5}}, "where in its settings has"),
 }
 
 
@@ -337,10 +319,8 @@ def test_a_file_without_rows_gives_no_photo(tmp_path):
     "content",
     [
         b"",
-        b"PAR1",
         b"PAR1" + b"\xff\xff\xff\x7fPAR1",
         b"PAR1" + bytes(100) + b"\x10\0\0\0PAR1",
-        b"PK\x03\x04" + bytes(100),
     ],
 )
 def test_another_file_is_refused_in_a_sentence(tmp_path, content):
@@ -352,10 +332,8 @@ def test_another_file_is_refused_in_a_sentence(tmp_path, content):
 @pytest.mark.parametrize(
     "metadata",
     [
-        "{",
         "[" * 100_000,
         json.dumps({"info": {"features": {"label": {"names": "abc"}}}}),
-        json.dumps({"info": {"features": {"label": {"names": [1, 2, 3]}}}}),
     ],
 )
 def test_names_of_another_form_are_refused(tmp_path, metadata):
@@ -367,12 +345,7 @@ def test_names_of_another_form_are_refused(tmp_path, metadata):
 
 def test_metadata_without_names_are_no_names(tmp_path):
     path = write_photos(tmp_path / "a.parquet", {"image": PHOTOS, "label": LABELS})
-    for metadata in (
-        "[]",
-        "{}",
-        '{"info": {"features": []}}',
-        '{"info": {"features": {"label": {}}}}',
-    ):
+    for metadata in ("[]", '{"info": {"features": {"label": {}}}}'):
         table = pq.read_table(path).replace_schema_metadata({"huggingface": metadata})
         pq.write_table(table, path)
         assert "nothing says which class" in refused(path)
@@ -435,19 +408,9 @@ def test_any_entry_is_followed_or_refused(tmp_path_factory, changed):
         outcome(lambda: items(path, **checked))
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"imgae": "photo"}, "there is no setting 'imgae', known are image, .*; correct it in"),
-        ({"names": "owl"}, "the setting 'names' is 'owl', but it should be a valid list; correct"),
-        ({"slices": [1]}, "the setting 'slices' has 1, but it should be a valid string; correct"),
-    ],
-)
-def test_a_setting_that_does_not_fit_is_refused_before_the_files_are_read(
-    tmp_path, settings, sentence
-):
-    with pytest.raises(UserError, match=rf"^parquet\.py: {sentence}.* datasets\.yaml, set\.$"):
-        run_prepare(tmp_path, "parquet", space=SPACE, **settings)
+def test_a_setting_that_does_not_fit_is_refused_before_the_files_are_read(tmp_path):
+    with pytest.raises(UserError, match=r"^parquet\.py: .*'imgae'.* datasets\.yaml, set"):
+        run_prepare(tmp_path, "parquet", space=SPACE, imgae="photo")
 
 
 def test_the_example_of_the_docs_is_read(tmp_path, with_entries):

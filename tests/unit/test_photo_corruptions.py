@@ -146,7 +146,6 @@ def test_photos_of_any_layout_are_corrupted_after_they_are_resized(tmp_path):
     [
         ({"corruptions": ["frost"], "severities": [1]}, "set: .*corruption 'frost'; choose .*fog"),
         ({"corruptions": ["fog"], "severities": [1, 6]}, "set: .*severity '6'; choose from 1, 2"),
-        ({"corruptions": ["fog"], "severities": [0]}, "set: .*severity '0'"),
         ({"corruptions": ["fog", "fog"], "severities": [1]}, "set: .*'fog' is stated twice"),
     ],
 )
@@ -162,7 +161,6 @@ def test_an_unknown_corruption_or_severity_is_named(choices, message):
         ({"settings": {}}, "give the layout"),
         ("idx", "give the layout|photos"),
         ({"layout": "no_such", "settings": {}}, "no_such"),
-        ({"layout": "class_folders", "settings": [1]}, "settings"),
         ({"layout": "class_folders", "more": 1}, "more"),
     ],
 )
@@ -177,10 +175,9 @@ def test_photos_of_an_unknown_layout_or_without_settings_are_refused(with_entrie
     ("photos", "message"),
     [
         ({"layout": "class_folders", "settings": {"margin": 1}}, "there is no setting 'margin'"),
-        ({"layout": "iconify"}, "the setting '.*' is missing"),
         ({"layout": "corruptions_of"}, "the setting '.*' is missing"),
     ],
-    ids=["an unknown one", "drawings without a margin", "corruptions of corruptions"],
+    ids=["an unknown one", "corruptions of corruptions"],
 )
 def test_settings_of_the_layout_of_photos_are_checked_when_photos_are_prepared(
     tmp_path, photos, message

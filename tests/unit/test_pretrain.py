@@ -22,7 +22,6 @@ from rib.data.view import DatasetFiles
 from rib.models.images import Images
 from rib.models.network import build, load
 from rib.training import loop
-from rib.training import pretrain as pretraining
 from rib.training import training_state as resume
 from rib.training.pretrain import pretrain
 from rib.training.settings import PretrainingSettings, TrainingSettings
@@ -335,26 +334,6 @@ def test_seed_and_size_decide_and_nothing_else(folders, tmp_path):
         "eight images": 8,
         "half of the images": PHOTOS // 2,
     }
-
-
-def test_the_seed_of_pretraining_draws_the_augmentation(folders, tmp_path, monkeypatch):
-    # given
-    seed = 5
-    seeds_of_augmentation = []
-    make_augmentation = pretraining.Augmentation
-
-    def make_and_note_seed(transform, seed):
-        seeds_of_augmentation.append(seed)
-        return make_augmentation(transform, seed)
-
-    monkeypatch.setattr(pretraining, "Augmentation", make_and_note_seed)
-    # when
-    for name in ("first", "again"):
-        flips = {"augmentation": ["flip"]}
-        pretrain_into(tmp_path / name, folders, training=flips, seed=seed)
-    # then
-    assert seeds_of_augmentation == [seed, seed]
-    assert digest_of_weights(tmp_path / "again") == digest_of_weights(tmp_path / "first")
 
 
 @pytest.mark.thorough

@@ -2,7 +2,6 @@
 
 import pytest
 import safetensors.torch
-import timm
 import torch
 
 from rib.base.errors import UserError
@@ -83,13 +82,9 @@ def test_the_network_is_what_is_in_the_file(fashion, tmp_path, name):
     assert "path" not in facts["source"], "a moved project has the same description"
 
 
-@pytest.mark.parametrize("fault", ["changed", "cut"])
-def test_a_file_that_is_not_the_pinned_one_is_refused_with_a_sentence(fashion, tmp_path, fault):
+def test_a_file_that_is_not_the_pinned_one_is_refused_with_a_sentence(fashion, tmp_path):
     content = bytearray((FOLDER / f"{NAME}.safetensors").read_bytes())
-    if fault == "changed":
-        content[-1] ^= 1
-    else:
-        content = content[:-1000]
+    content[-1] ^= 1
     file = tmp_path / f"{NAME}.safetensors"
     file.write_bytes(content)
     with pytest.raises(UserError, match=NAME) as error:
@@ -98,26 +93,9 @@ def test_a_file_that_is_not_the_pinned_one_is_refused_with_a_sentence(fashion, t
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
-def test_weights_of_another_architecture_with_a_pinned_digest_are_refused(fashion, tmp_path):
-    # given a network of another architecture, whose digest the entry pins
-    other = tmp_path / f"{NAME}.safetensors"
-    state = timm.create_model("test_efficientnet", num_classes=10).state_dict()
-    safetensors.torch.save_file(state, other)
-    facts = model_facts(fashion, NAME)
-    source = {**facts["source"], "digest": f"sha256:{sha256(other)}"}
-    settings = settings_of({**facts, "source": source})
-    # when
-    with pytest.raises(UserError, match=f"{NAME}.*resnet10t") as error:
-        convert_with(settings, other, tmp_path)
-    # then
-    assert "\n" not in str(error.value)
-    assert list(tmp_path.iterdir()) == [other]
-
-
 def test_the_recipe_of_a_published_network_does_not_decide_what_is_converted(fashion):
     """An edit of the recipe converts nothing again: the file is pinned by its digest."""
     facts = model_facts(fashion, NAME)
     assert facts["pretrain"] is None and set(facts["source"]) <= {"file", "size", "digest"}
     assert fashion.head(NAME) == "pretrained"
-    assert fashion.models[NAME].stated_pretraining_images == 1000
     assert "fashion_train" not in [dataset.name for dataset in fashion.datasets_read()]

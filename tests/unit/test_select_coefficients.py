@@ -68,11 +68,6 @@ def states_of(algorithm, parents, settings):
 # Merges with given coefficients
 
 
-def test_a_soup_weighs_the_pretrained_network_and_each_parent_alike():
-    (state,) = states_of(algorithm_file("soup"), ["ft", "lwf"], {"soup": {"pretrained": True}})
-    assert state == ("soup", None, {"pretrained": 1 / 3, "ft": 1 / 3, "lwf": 1 / 3})
-
-
 def test_variants_that_are_evaluated_together_have_a_network_each_with_its_own_setting():
     settings = {"wise_ft-alpha0.25": {"alpha": 0.25}, "wise_ft-alpha0.5": {"alpha": 0.5}}
     assert states_of(algorithm_file("wise_ft"), ["ft"], settings) == [
@@ -111,7 +106,6 @@ def test_a_curve_has_a_network_per_alpha_in_order():
             r"mine\.py: no such thing",
         ),
         ("def coefficients(parents): return {'ft': 0.5, 'lwf': 0.6}", r"mine\.py: .* 1\.1, "),
-        ("def coefficients(parents): return {'ft': 0.9}", r" 0\.9, "),
         ("def curve(parents): return {0: {'ft': 1}, 1: {'ft': 2}}", " 2, "),
     ],
 )

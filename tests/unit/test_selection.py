@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from rib.analyses.selection import SELECTION
 from rib.base.errors import UserError
@@ -424,68 +423,19 @@ def test_the_table_has_the_accuracy_that_was_chosen_by_and_equal_variants():
 # Intervals
 
 
-@pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2)])
-def test_the_oracle_has_no_interval(seeds):
+def test_the_oracle_has_no_interval():
     """A choice by the very results that are scored has RI as an upper bound.
 
     It has no interval.
     """
-    counts = counts_of(random_answers(0, seeds=seeds))
+    counts = counts_of(random_answers(0))
     choices = choose("oracle", counts, weights_for_every_dataset(0))
     table = selection_table(choices, "oracle", 0.95)
     assert table["ri"].notna().all()
     assert table[["ci_low", "ci_high"]].isna().all(axis=None)
 
 
-def draw_answers_of_variants(rng, levels, seeds, objects):
-    """Percent right, (variants, seeds, objects), of variants whose mean abilities are `levels`.
-
-    An object is classified right if the sum of four parts is above 0: the variant's level, how easy
-    the object is, how easy it is for the variant (deviation 0.5), and chance of the seed.
-    """
-    easiness = rng.normal(size=objects)
-    easiness_for_variant = 0.5 * rng.normal(size=(len(levels), 1, objects))
-    chance = rng.normal(size=(len(levels), seeds, objects))
-    levels_of_variants = np.array(levels)[:, None, None]
-    return 100.0 * (levels_of_variants + easiness + easiness_for_variant + chance > 0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [1, 2, 3])
-@pytest.mark.parametrize(
-    "levels", [(0, 0, 0), (0,) * 8, (0, 0.3, 0.6)], ids=["3 equal", "8 equal", "3 apart"]
-)
-def test_why_the_oracle_has_no_interval(levels, seeds):
-    """Percentile intervals of the chosen variant's accuracy, over 200 objects.
-
-    The truth is that of the best variant. They hold it often enough only where the variants are far
-    apart, which a user cannot know.
-    """
-    # given
-    rng = np.random.default_rng(0)
-    simulations = 500
-    objects = 200
-    replicates = 500
-    weights = object_weights(objects, replicates, 0).astype(np.float32).T / objects
-    deviation = np.sqrt(1 + 0.5**2 + 1)
-    truth = 100 * stats.norm.cdf(max(levels) / deviation)
-    # when
-    covered = 0
-    for _ in range(simulations):
-        right = draw_answers_of_variants(rng, levels, seeds, objects)
-        accuracies = (right.astype(np.float32) @ weights).mean(axis=1)  # (variants, 1 + replicates)
-        accuracies_of_best = accuracies.max(axis=0)
-        low, high = np.percentile(accuracies_of_best[1:], [2.5, 97.5])
-        covered += low <= truth <= high
-    coverage = covered / simulations
-    # then
-    print(f"{levels}, {seeds} seeds: {coverage:.3f}")
-    variants_are_apart = len(set(levels)) == 3
-    assert (coverage > 0.91) == variants_are_apart
-
-
-@pytest.mark.parametrize("rule", ["leave_one_out"])
-def test_intervals_over_three_seeds_are_no_narrower_than_over_objects_alone(rule):
+def test_intervals_over_three_seeds_are_no_narrower_than_over_objects_alone():
     """The choice is that of the mean over seeds.
 
     The variance of seeds is added to that of the replicates.
@@ -493,8 +443,8 @@ def test_intervals_over_three_seeds_are_no_narrower_than_over_objects_alone(rule
     for random_seed in range(5):
         counts = counts_of(random_answers(random_seed, seeds=(0, 1, 2)))
         weights = weights_for_every_dataset(random_seed, replicates=400)
-        choices = choose(rule, counts, weights)
-        table = selection_table(choices, rule, 0.95).set_index(["method", "target"])
+        choices = choose("leave_one_out", counts, weights)
+        table = selection_table(choices, "leave_one_out", 0.95).set_index(["method", "target"])
         reach = table["ci_high"] - table["ri"]
         means_over_seeds = {}
         for key, choice in choices.items():
@@ -590,12 +540,6 @@ def without_variants(answers, variants):
         for state, of_datasets in answers.items()
         if state.run.method not in variants
     }
-
-
-def test_methods_that_a_model_does_not_have_are_left_out():
-    answers = without_variants(random_answers(0), VARIANTS["lora"])
-    choices = choose("oracle", counts_of(answers), weights_for_every_dataset(0))
-    assert {key.method for key in choices} == {"ft"}
 
 
 @pytest.mark.parametrize("rule", ["target", "leave_one_out", "oracle"])
@@ -796,28 +740,13 @@ def test_the_page_has_labels_of_the_method_and_of_its_variants(tmp_path):
     settings = {"selection": shown(tmp_path / "selection.csv", SELECTION)}
     (table_on_page,) = page_tables(settings, description(about))
     # then
-    texts_of_rows = []
-    for row in table_on_page.rows:
-        texts_of_rows.append([text for text, _ in row])
-    texts_on_target, texts_of_mean = texts_of_rows
-    assert texts_on_target == [
-        "m",
-        "full †",
-        "oracle (upper bound)",
-        "all",
-        "B",
-        "full, lr 1",
-        "91.0",
-        "87.5",
-        "3",
-        "+1.0",
-        "+0.5 to +2.0",
-        "90.0",
-    ]
+    row_on_target, row_of_mean = table_on_page.rows
+    texts_on_target = {text for text, _ in row_on_target}
+    assert {"full †", "B", "full, lr 1", "91.0", "+0.5 to +2.0"} <= texts_on_target
+    texts_of_mean = [text for text, _ in row_of_mean]
     text_of_column = dict(zip(table_on_page.header, texts_of_mean, strict=True))
     assert text_of_column["Target"] == "mean"
-    for column in ("Chosen", "Accuracy on the select split (%)"):
-        assert text_of_column[column] == "\N{EN DASH}"
+    assert text_of_column["Chosen"] == "\N{EN DASH}"
 
 
 # Config
@@ -843,10 +772,6 @@ def test_variants_are_those_of_one_entry_by_setting_recipe_or_parent_and_no_curv
     assert by_recipe.selection.variants == {"linear_probe": ["linear_probe", "linear_probe-paper"]}
 
 
-def test_without_select_there_is_no_choice():
-    assert grid().selection is None
-
-
 def test_datasets_that_share_source_images_have_one_group():
     sweep = grid(select="leave_one_out", **SWEEP)
     groups = sweep.selection.groups
@@ -862,10 +787,6 @@ def test_datasets_that_share_source_images_have_one_group():
             {"select": "oracle", "methods": ["ft", "linear_probe"]},
             "config, select: no method .* several variants",
         ),
-        (
-            {"select": "oracle", "methods": ["wise_ft_curve"]},
-            "config, select: no method .* several variants",
-        ),
         ({"select": "target", **SWEEP}, "config, select: target .* protocol paper .* held_out"),
         (
             {
@@ -876,7 +797,6 @@ def test_datasets_that_share_source_images_have_one_group():
             },
             "config, select: for target 'noto' and dataset 'twemoji', leave_one_out",
         ),
-        ({"select": "best"}, "config.yaml: 'select' is 'best'"),
     ],
 )
 def test_choices_that_cannot_be_made_are_refused(choices, message):

@@ -9,6 +9,7 @@ import torch
 
 from rib.methods.ft import FullFineTuning
 from rib.methods.self_distillation import SelfDistillation
+from tiny.models.methods import coloured_images, set_up
 from tiny.models.training import (
     TRAINING,
     normalised,
@@ -210,27 +211,17 @@ def test_shares_are_finite_for_any_beta_and_of_a_long_training(beta):
             assert share == pytest.approx(share_of_equal_states)
 
 
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("average", ["", "sma"]),
-        ("decay", [-1e-9, 1]),
-        ("beta", [0, -1]),
-        ("temperature", [0]),
-        ("weight", [-1e-9]),
-    ],
-    ids=["average", "decay", "beta", "temperature", "weight"],
-)
-def test_a_setting_out_of_range_is_refused(name, values):
-    for value in values:
-        with pytest.raises(ValueError, match=f"\n{name}\n.*should .*{value}"):
-            with_defaults(SelfDistillation, **{**DEFAULTS, name: value})
+def test_both_averages_have_the_loss_of_lwf_while_the_student_has_not_moved_its_teacher(network):
+    images = coloured_images(64)
+    rows = np.arange(4)
+    logits = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0))
 
+    def penalty_of(method):
+        """What a method of the catalogue adds to the error of these logits of the student."""
+        return set_up(method, network, images).penalty(rows, logits).item()
 
-def test_the_least_settings_are_taken():
-    least_settings = {"temperature": 1e-9, "weight": 0, "decay": 0, "beta": 1e-9}
-    algorithm = with_defaults(SelfDistillation, **{**DEFAULTS, **least_settings})
-    assert algorithm.temperature == 1e-9
-    assert algorithm.weight == 0
-    assert algorithm.decay == 0
-    assert algorithm.beta == 1e-9
+    by_ema = penalty_of("self_distillation_ema")
+    by_wma = penalty_of("self_distillation_wma")
+    assert by_ema == by_wma
+    assert by_ema > 0
+    assert by_ema == pytest.approx(penalty_of("lwf"), rel=1e-5)

@@ -491,16 +491,6 @@ def test_a_budget_takes_each_photo_before_any_twice(tmp_path):
     assert len(photos_that_were_taken) == 20
 
 
-def test_a_part_knows_its_images():
-    all_images = dataset(50)
-    all_ids = source_ids(all_images)
-    selected = all_images.take(np.arange(3, 200, 7))
-    assert [all_ids[row] for row in selected.rows] == source_ids(selected)
-    assert (all_images.labels[selected.rows] == selected.labels).all()
-    selected_again = selected.take(np.array([1, 3]))
-    assert [all_ids[row] for row in selected_again.rows] == source_ids(selected_again)
-
-
 @pytest.mark.parametrize("per_class, part", [(1, "test"), (3, "train")])
 def test_a_part_without_images_and_a_class_without_training_images_are_refused(
     tmp_path, per_class, part

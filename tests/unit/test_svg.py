@@ -51,11 +51,8 @@ def nested(count, tag="g"):
     return f"<{tag}>" * count + RECT + f"</{tag}>" * count
 
 
-def filtered(part, size=16):
-    region = (
-        f'filterUnits="userSpaceOnUse" x="-{size}" y="-{size}" '
-        f'width="{2 * size}" height="{2 * size}"'
-    )
+def filtered(part):
+    region = 'filterUnits="userSpaceOnUse" x="-16" y="-16" width="32" height="32"'
     return f'<filter id="a" {region}>{part}</filter><rect width="9" height="9" filter="url(#a)"/>'
 
 
@@ -67,24 +64,17 @@ def chain(length, copies=1):
 INNER = (
     b'<svg xmlns="http://www.w3.org/2000/svg"><image href="secret.png" width="9" height="9"/></svg>'
 )
-XLINK = "xmlns:a='http://www.w3.org/1999/xlink' a:href"
 REFERENCES = {
     "image, a path in the folder": image("secret.png"),
     "image, an absolute path": image("{folder}/secret.png"),
-    "image, a path above": image("../{name}/secret.png"),
-    "image, a file URL": image("file://{folder}/secret.png"),
     "image, an http URL": image("http://127.0.0.1/secret.png"),
     "image, xlink:href": image("secret.png", "xlink:href"),
-    "image, another prefix of xlink": image("secret.png", XLINK),
     "image, another prefix of svg": (
         f"<s:image xmlns:s='http://www.w3.org/2000/svg' href='secret.png'/>{RECT}"
     ),
     "image, the path as character references": image("&#115;ecret.png"),
-    "image, after a space": image(" secret.png"),
-    "image, a device": image("/dev/zero"),
     "use": f'<use href="secret.svg#a"/>{RECT}',
     "feImage": filtered('<feImage href="secret.png"/>'),
-    "gradient": f'<linearGradient href="secret.svg#a"/>{RECT}',
     "an SVG in a data URL": image(data_url(INNER, "svg+xml")),
     "a compressed SVG in a data URL": image(data_url(gzip.compress(INNER), "svg+xml")),
     "an SVG in a data URL of text": image(
@@ -106,7 +96,7 @@ REFERENCES = {
 def test_a_drawing_reads_nothing_outside_of_it(tmp_path, monkeypatch, body):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.png").write_bytes(picture("PNG"))
-    body = body.replace("{folder}", str(tmp_path)).replace("{name}", tmp_path.name)
+    body = body.replace("{folder}", str(tmp_path))
     with pytest.raises(
         UserError, match=r"^set: the icon 'ant' can't be rendered \(it refers to .*exclude"
     ):
@@ -128,10 +118,8 @@ HOSTILE = {
     "a DOCTYPE": "<!DOCTYPE svg [<!ENTITY a 'b'>]>" + RECT,
     "an entity": RECT + "&a;",
     "another root element": f'</svg><svg xmlns="http://www.w3.org/2000/svg">{RECT}',
-    "a DOCTYPE after the root element": f"</svg><!DOCTYPE svg><svg>{RECT}",
     "no end": "<g>",
     "half a character": RECT + "\ud800",
-    "250 nested groups": nested(250),
     "100000 nested groups": nested(100_000),
     "1e8 octaves": filtered('<feTurbulence numOctaves="1e8" baseFrequency=".1"/>'),
     "octaves that are not a number": filtered(
@@ -149,9 +137,6 @@ EXHAUSTING = {
         '</filter><rect width="9" height="9" filter="url(#a)"/>'
     ),
     "2000 turbulences": filtered('<feTurbulence numOctaves="10" baseFrequency=".1"/>' * 2000),
-    "a huge filter region": filtered(
-        '<feFlood flood-color="red"/><feMorphology radius="9999"/>', 10**9
-    ),
     "a huge pattern": (
         '<pattern id="p" patternUnits="userSpaceOnUse" width="1e5" height="1e5">'
         '<rect width="1e5" height="1e5"/></pattern>'
@@ -159,7 +144,6 @@ EXHAUSTING = {
     ),
     "a use of itself": '<g id="a"><use href="#b"/></g><g id="b"><use href="#a"/></g>',
     "a chain of 200 uses": chain(200),
-    "uses of uses": chain(9, copies=10),
     "uses of uses, a quarter of a million parts": BUSY,
 }
 
@@ -216,9 +200,8 @@ def test_each_limit_of_the_renderer_holds(monkeypatch, limit, value, body, why):
     [
         (EXHAUSTING["a huge pattern"], r"the renderer failed(: SIG[A-Z]+)?"),
         (EXHAUSTING["a chain of 200 uses"], "the renderer failed: SIG[A-Z]+"),
-        (EXHAUSTING["a use of itself"], "the renderer refuses it: .*limit.*"),
     ],
-    ids=["panic", "stack", "refused"],
+    ids=["panic", "stack"],
 )
 def test_what_a_failed_renderer_prints_is_not_shown(monkeypatch, capfd, body, why):
     """Neither its advice to its authors, nor the traceback of its process.

@@ -106,7 +106,7 @@ def test_wnids_of_other_classes_are_left_out_and_the_log_says_so(tmp_path, caplo
     assert f"{left_out}'{other_wnid}'" in caplog.text
 
 
-@pytest.mark.parametrize("ending", ["jpg", "JPEG", "png", "webp"])
+@pytest.mark.parametrize("ending", ["JPEG", "webp"])
 def test_shards_follow_each_other_and_a_label_may_come_first(tmp_path, ending):
     first = samples(ending=ending)
     second = dict(reversed(samples(ending=ending).items()))
@@ -254,7 +254,6 @@ FAULTS = {
     "a number above the names": Fault(
         samples([0, 1, 3]), "x/0002 is the number 3, but only 0 to 2"
     ),
-    "a number below them": Fault(samples([0, 1, -1]), "x/0002 is the number -1, but"),
     "a misspelt class": Fault(samples(["owl", "cat", "dgo"]), "'dgo' .did you mean 'dog'"),
     "a class without images": Fault(samples([0, 1]), r"'owl' \(1 of 3 classes"),
     # files that don't make a sample
@@ -262,7 +261,6 @@ FAULTS = {
     "a sample without photo": Fault(WITHOUT_PHOTO, "'a.tar/x/9' has no photo"),
     "files of a sample apart": Fault(APART, "'a.tar/a' has no label in a file"),
     "two photos": Fault({"a.jpg": b"", "a.png": b"", "a.cls": b"0"}, "'a' has two .* 'a.png'"),
-    "two labels": Fault({"a.cls": b"0", "a.CLS": b"0", "a.jpg": b""}, "'a' has two .* 'a.CLS'"),
     # labels that can't be read
     "an empty label": Fault(samples([""]), "'x/0000.cls' can't be read .it is empty"),
     "a label of bytes": Fault({"a.cls": b"\xff"}, "'a.cls' can't be read"),
@@ -270,11 +268,9 @@ FAULTS = {
     # JSON files
     "no JSON file": Fault(samples(), "'a.tar/x/0000' has no field 'label'", BY_FIELD),
     "no field": Fault(described(), "'a.tar/0' has no field 'lable'", {"label": "lable"}),
-    "no field of a slice": Fault(described(), "no field 'x'", {"label": "label", "slices": ["x"]}),
     "no JSON": Fault({"a.json": b"{", "a.jpg": b""}, "'a.json' can't be read", BY_FIELD),
     "a list": Fault({"a.json": b"[]", "a.jpg": b""}, "is not a JSON object", BY_FIELD),
     "a label that is a list": Fault(described([{"label": ["owl"]}]), "neither text", BY_FIELD),
-    "a label that is a fraction": Fault(described([{"label": 1.0}]), "neither text", BY_FIELD),
     "a slice that is a list": Fault(
         described([{"label": "owl", "domain": []}]), "'domain' of a.tar/0 is ", WITH_DOMAIN
     ),
@@ -286,11 +282,6 @@ FAULTS = {
         described(),
         "selects no image .'domain' has 'art', 'sketch'",
         {"label": "label", "where": {"domain": "skech"}},
-    ),
-    "a selection by a list": Fault(
-        described([{"label": "owl", "domain": []}]),
-        "'domain' of a.tar/0 is ",
-        {"label": "label", "where": {"domain": "art"}},
     ),
     "a slice that is too large": Fault(
         described([{"label": "owl", "domain": 1 << 63}]),
@@ -337,9 +328,7 @@ def test_names_and_texts_of_a_tar_are_stored_and_shown_printably(tmp_path):
     assert "\x1b" not in message
 
 
-@pytest.mark.parametrize(
-    "content", [b"[" * 100_000, b'{"a":' * 100_000, b'{"label": ' + b"9" * 5000 + b"}"]
-)
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"label": ' + b"9" * 5000 + b"}"])
 def test_json_files_that_take_more_than_they_should_are_refused(tmp_path, content):
     path = tar(tmp_path / "a.tar", {"a.jpg": jpeg(0), "a.json": content})
     assert "'a.json' can't be read" in refused(path, label="label")

@@ -3,7 +3,6 @@
 They get one sentence each, and nothing that they contain is run.
 """
 
-import argparse
 import ast
 import io
 import os
@@ -21,7 +20,6 @@ import timm
 import torch
 
 from rib.base.errors import UserError
-from rib.base.plugins import LIBRARY
 from rib.jobs.job import job
 from rib.models.convert import convert
 from rib.models.network import create
@@ -117,19 +115,9 @@ def weight_of_integers(state):
     return saved(with_weight(state, state[WEIGHT].int()))
 
 
-@bad_file("complex numbers", f"'{WEIGHT}'")
-def weight_of_complex_numbers(state):
-    return saved(with_weight(state, state[WEIGHT].cfloat()))
-
-
 @bad_file("NaN", f"'{WEIGHT}'.*NaN")
 def weight_of_nan(state):
     return saved(with_weight(state, state[WEIGHT] * float("nan")))
-
-
-@bad_file("infinity", f"'{WEIGHT}'.*infinite")
-def infinite_weight(state):
-    return saved(with_weight(state, state[WEIGHT] / 0))
 
 
 @bad_file("another shape", f"{WEIGHT}.*shape")
@@ -160,19 +148,9 @@ def zip_without_its_end(state):
     return saved(state)[:-2000]
 
 
-@bad_file("beginning of a zip", "truncated")
-def beginning_of_a_zip(state):
-    return saved(state)[:500]
-
-
 @bad_file("truncated pickle", "truncated")
 def pickle_without_its_end(state):
     return saved(state, **OLD)[:-2000]
-
-
-@bad_file("beginning of a pickle", "truncated|pickled")
-def beginning_of_a_pickle(state):
-    return saved(state, **OLD)[:200]
 
 
 @bad_file("empty file", "truncated")
@@ -185,7 +163,7 @@ def web_page(state):
     return b"<html>Log in</html>"
 
 
-@bad_file("compressed tensors", "truncated, damaged or in another format")
+@bad_file("compressed tensors", "damaged")
 def compressed_tensors(state):
     return deflated(saved(state))
 
@@ -198,16 +176,6 @@ def bare_tensor(state):
     return saved(torch.zeros(4))
 
 
-@bad_file("list", "list with no named tensors")
-def list_of_tensors(state):
-    return saved(list(state.values()))
-
-
-@bad_file("number", "int with no named tensors")
-def number(state):
-    return saved(3)
-
-
 @bad_file("empty dict", "dict with no named tensors")
 def empty_dict(state):
     return saved({})
@@ -218,11 +186,6 @@ def nested_in_state_dict(state):
     return saved({"epoch": 3, "state_dict": state})
 
 
-@bad_file("nested in model", r"'model' \(OrderedDict\)")
-def nested_in_model(state):
-    return saved({"model": state})
-
-
 @bad_file("text among tensors", r"'author' \(str\)")
 def text_among_tensors(state):
     return saved({**state, "author": "me"})
@@ -231,16 +194,6 @@ def text_among_tensors(state):
 @bad_file("numbers for names", r"dict with int in place of a name; save its state dict")
 def numbers_for_names(state):
     return saved(dict(enumerate(state.values())))
-
-
-@bad_file("bytes among names", r"dict with bytes in place of a name; save its state dict")
-def bytes_among_names(state):
-    return saved({**state, b"x": torch.zeros(1)})
-
-
-@bad_file("other tensors", "1 tensors")
-def other_tensors(state):
-    return saved({"a": torch.zeros(1)})
 
 
 # Tensors that are stored otherwise than number by number
@@ -254,11 +207,6 @@ def sparse_tensor(state):
 @bad_file("tensors without data", r"'x' \(Tensor\)")
 def tensor_without_data(state):
     return saved(with_tensor(state, torch.zeros(3, device="meta")))
-
-
-@bad_file("one number as a tensor", f"'{WEIGHT}'.*stored")
-def weight_of_one_stored_number(state):
-    return saved(with_weight(state, torch.zeros(1).expand(state[WEIGHT].shape)))
 
 
 def eight_gigabytes_from_one_number():
@@ -320,27 +268,12 @@ def pickled_network(state):
     return saved(torch.nn.Linear(2, 2))
 
 
-@bad_file("pickled arguments", "never loaded")
-def pickled_arguments(state):
-    return saved({"args": argparse.Namespace(lr=1)})
-
-
 # Safetensors
 
 
 @bad_file("truncated safetensors", "truncated", name="w.safetensors")
 def safetensors_without_its_end(state):
     return safetensors.torch.save(state)[:-100]
-
-
-@bad_file("beginning of safetensors", "truncated", name="w.safetensors")
-def beginning_of_safetensors(state):
-    return safetensors.torch.save(state)[:20]
-
-
-@bad_file("empty safetensors", "truncated", name="w.safetensors")
-def empty_safetensors(state):
-    return b""
 
 
 @bad_file("safetensors without tensors", "no named tensors", name="w.safetensors")
@@ -448,19 +381,17 @@ def test_weights_are_refused_with_a_sentence_that_names_file_and_key(
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("kind", ["integers", "NaN"])
-def test_the_same_in_safetensors(tmp_path, monkeypatch, capfd, state, kind):
-    monkeypatch.chdir(tmp_path)
-    bad = FILES[kind]
-    bad_state = torch.load(io.BytesIO(bad.content(state)), weights_only=True)
-    with pytest.raises(SystemExit):
-        convert_file("w.safetensors", safetensors.torch.save(bad_state))
-    assert re.search(bad.sentence, capfd.readouterr().err)
-
-
 def in_half_precision(state):
     """A state dict with tensors of float16."""
     return {name: tensor.half() for name, tensor in state.items()}
+
+
+def test_numbers_in_safetensors_are_checked_too(tmp_path, monkeypatch, capfd, state):
+    monkeypatch.chdir(tmp_path)
+    not_finite = with_weight(state, state[WEIGHT] * float("nan"))
+    with pytest.raises(SystemExit):
+        convert_file("w.safetensors", safetensors.torch.save(not_finite))
+    assert re.search(f"'{WEIGHT}'.*NaN", capfd.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -571,13 +502,3 @@ def test_names_of_a_wrapped_network_are_those_of_the_network(tmp_path, state):
     wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
     safetensors.torch.save_file(wrapped, path)
     assert read_state(path, None, "net").keys() == state.keys()
-
-
-def test_pickles_are_read_only_where_torchs_advice_is_restated():
-    """torch's errors recommend weights_only=False.
-
-    Tests with damaged files show that these two modules don't.
-    """
-    modules = [*LIBRARY.rglob("*.py"), *(ROOT / "workflow/scripts").rglob("*.py")]
-    readers = [path.name for path in modules if "torch.load(" in path.read_text()]
-    assert sorted(readers) == ["training_state.py", "weights.py"]

@@ -65,22 +65,6 @@ def fine_tuned(
     return algorithm, history, stored
 
 
-def published(key, original):
-    """Name of a tensor before peft wrapped its layer, or attention was unfolded to an nn.Linear."""
-    key = key.replace("base_layer.", "")
-    return key if key in original else key.replace(".qkv.", ".in_proj_")
-
-
-def head_of(network):
-    """Names of the head's tensors."""
-    head = network.get_classifier()
-    names = set()
-    for name, module in network.named_modules():
-        if module is head:
-            names |= {f"{name}.weight", f"{name}.bias"}
-    return names
-
-
 def check_restored(name, network, algorithm, history, stored, folder):
     """Check that what is stored restores what was trained.
 
@@ -105,22 +89,3 @@ def check_restored(name, network, algorithm, history, stored, folder):
     torch.testing.assert_close(logits_restored, logits_trained, rtol=1e-4, atol=1e-4)
     assert logits_restored.isfinite().all() and not torch.equal(logits_trained, logits_before)
     assert all(np.isfinite(row["loss"]) for row in history)
-
-
-def check_frozen(name, network, algorithm, stored):
-    """Check that what a method doesn't train stays bit-identical and is not stored.
-
-    This holds for tensors and buffers.
-    """
-    head = head_of(network)
-    original = network.state_dict()
-    trained = {
-        published(key, original): tensor for key, tensor in algorithm.model.state_dict().items()
-    }
-    for key, tensor in original.items():
-        if name != "linear_probe" or key not in head:
-            assert torch.equal(trained[key], tensor), key
-    if name == "linear_probe":
-        assert stored.keys() == head
-    else:
-        assert not stored.keys() & original.keys()

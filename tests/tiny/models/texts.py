@@ -12,11 +12,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rib.config.label_space import LabelSpace
-from rib.methods.base import Task
 from rib.models.network import OpenClipClassifier, create, embedding_width
 from rib.models.text import Text, set_zero_shot_weights, text_tokens
 from tiny.models.architectures import ARCHITECTURES
-from tiny.models.training import images_of
 
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox"]
 TEMPLATES = (lambda name: f"a {name}", lambda name: f"my {name}", lambda name: f"{name}s")
@@ -73,17 +71,6 @@ def photos(name="clip_vit", n=10):
     side = ARCHITECTURES[name].size
     pixels = np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
     return SimpleNamespace(images=pixels, rows=None, labels=np.arange(n) % 3, space=SPACE)
-
-
-def ready(algorithm, model, name="clip_vit", seed=0, text=True):
-    """Set an algorithm up on a copy of a model, with its text tower if `text`.
-
-    Gives the algorithm, and the pretrained state dict of the network.
-    """
-    network, tower = taken_apart(model, name)
-    pretrained = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    algorithm.setup(Task(network, images_of(photos(name)), None, seed, tower if text else None))
-    return algorithm, pretrained
 
 
 def words():
