@@ -4,11 +4,8 @@ import pandas as pd
 import pytest
 
 from rib.analyses.epochs import draw_cka_epochs
-from rib.analyses.representations import CKA, draw_cka_layers
+from rib.analyses.representations import draw_cka_layers
 from rib.analyses.stir import draw_stir
-from rib.report.page import page_tables
-from tiny.projects.descriptions import description
-from tiny.tables.analyses import shown
 
 METHODS = {
     "ft": {"label": "FT", "colour": "#D55E00", "marker": "o"},
@@ -59,9 +56,6 @@ def cka():
 def test_cka_layers_has_a_line_per_method_with_its_intervals_on_the_target_and_on_the_others(cka):
     figure, shown = draw_cka_layers(cka, **LOOK)
     own, others = figure.axes
-    assert own.get_title("left") == "M, on the target" and "other datasets" in others.get_title(
-        "left"
-    )
     lines = [
         container.lines[0].get_ydata() for axes in (own, others) for container in axes.containers
     ]
@@ -71,11 +65,6 @@ def test_cka_layers_has_a_line_per_method_with_its_intervals_on_the_target_and_o
     assert [pytest.approx(list(segment[:, 1])) for segment in ends.get_segments()] == [
         [0.4, 0.55]
     ] * 2
-    assert len(own.collections) == 4  # bands and whiskers
-    assert [label.get_text() for label in own.get_xticklabels()] == ["¼", "head's\ninput"]
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["FT", "LwF"]
-    assert "Set A" in figure.get_supxlabel() and "90%" in figure.get_supxlabel()
     assert set(shown["dataset"]) == {"target", "others"} and len(shown) == 8
 
 
@@ -85,15 +74,6 @@ def test_a_method_that_a_model_lacks_has_no_line(cka):
         2,
         0,
     ]
-
-
-def test_the_page_shows_cka_with_three_decimals_and_its_interval(cka, tmp_path):
-    cka.assign(size="all", n=20, biased=0.8).to_csv(tmp_path / "cka.csv", index=False)
-    about = description({"config": {"seeds": [0], "statistics": {"confidence": 0.9}}})
-    (table,) = page_tables({"cka": shown(tmp_path / "cka.csv", CKA)}, about)
-    texts = dict(zip(table.header, (cell.text for cell in table.rows[0]), strict=True))
-    (interval,) = (text for header, text in texts.items() if header.startswith("90 %"))
-    assert (texts["CKA"], interval, texts["Biased"]) == ("0.500", "0.400 to 0.550", "0.800")
 
 
 def test_stir_shows_both_directions_and_cka_with_their_intervals():
@@ -141,21 +121,9 @@ def test_stir_shows_both_directions_and_cka_with_their_intervals():
     assert [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "_"] == [
         [0.99] * 2
     ] * 2
-    legend = [
-        text.get_text()
-        for text in figure.legends[0].get_texts()
-        if "own inversions" not in text.get_text()
-    ]
-    assert legend == [
-        "STIR(fine-tuned | pretrained)",
-        "STIR(pretrained | fine-tuned)",
-        "CKA on the images themselves",
-    ]
-    assert (
-        "64 images" in figure.get_supxlabel()
-        and ": 5 to 11 % of" in figure.get_supxlabel()
-        and len(shown) == 4
-    )
+    assert "64 images" in figure.get_supxlabel()
+    assert "5 to 11 %" in figure.get_supxlabel()
+    assert len(shown) == 4
 
 
 def test_cka_epochs_starts_at_1_and_has_a_point_per_snapshot(cka):
@@ -170,7 +138,4 @@ def test_cka_epochs_starts_at_1_and_has_a_point_per_snapshot(cka):
         for container in axes.containers
     ]
     assert lines == [pytest.approx([1, start, start - 0.05]) for start in (0.51, 0.71, 0.3, 0.5)]
-    assert (
-        set(shown["trained"]) == {0, 50, 100}
-        and "Steps of fine-tuning (%)" in figure.get_supxlabel()
-    )
+    assert set(shown["trained"]) == {0, 50, 100}

@@ -145,7 +145,6 @@ def test_every_ri_has_its_numbers_of_images(files):
     files.write_sizes()
     # then
     table = files.read("sizes")
-    assert list(table)[:7] == [*RUN, "train_images", "pretraining_images"]
     rows_of_a_size = len(MODELS) * len(METHODS) * (len(TARGETS) + len(["mean"]))
     assert len(table) == rows_of_a_size * len(TRAIN_IMAGES)
     for row in table.itertuples():
@@ -196,15 +195,6 @@ def test_published_models_have_the_number_that_they_state(files):
     assert set(published["pretraining_images"]) == {20}
     sizes_of_published = sizes[sizes["model"] == "published"]
     assert set(sizes_of_published["pretraining_images"]) == {20}
-
-
-def test_the_same_input_gives_the_same_bytes(files):
-    files.write_sizes()
-    sizes = files.table("sizes").read_bytes()
-    pretraining = files.table("pretraining_sizes").read_bytes()
-    files.write_sizes()
-    assert files.table("sizes").read_bytes() == sizes
-    assert files.table("pretraining_sizes").read_bytes() == pretraining
 
 
 def test_sizes_that_look_like_numbers_are_kept_as_they_are_written(files):
@@ -270,10 +260,6 @@ def test_train_subsets_has_a_panel_per_model_and_the_tables_intervals(files):
         assert labels_of(axes.get_xticklabels()) == ["10", "30", "60"]
         assert len(spans(axes)) == 6
         assert set(spans(axes)) == intervals(shown_of_model, "ci")
-    (legend,) = figure.legends
-    assert labels_of(legend.get_texts()) == ["FT", "LwF"]
-    assert figure.get_supylabel() == "mRI (percentage points)"
-    assert "95%" in figure.get_supxlabel()
 
 
 def test_train_subsets_joins_the_sizes_of_a_method_by_a_line_of_its_colour(files):
@@ -315,12 +301,7 @@ def test_pretraining_sizes_draws_before_after_and_mri(files):
     assert len(shown) == 4
     assert set(spans(top)) == {before} | intervals(of_all_images, "after")
     assert set(spans(bottom)) == intervals(of_all_images, "ci")
-    assert top.get_ylabel() == "Mean OOD accuracy (%)"
-    assert bottom.get_ylabel() == "mRI (percentage points)"
     assert labels_of(bottom.get_xticklabels()) == ["5", "50"]
-    (legend,) = figure.legends
-    assert labels_of(legend.get_texts()) == ["before (pretrained)", "FT", "LwF"]
-    assert "90%" in figure.get_supxlabel()
 
 
 def published_models(numbers):
@@ -383,26 +364,6 @@ def test_published_models_are_labelled_points_and_only_a_series_has_a_line():
     assert set(spans(top)) == intervals(table, "before") | intervals(table, "after")
     assert set(spans(bottom)) == intervals(table, "ci")
     assert labels_of(bottom.get_xticklabels()) == ["M0", "M1", "M2", "M3"]
-
-
-def test_models_of_one_number_stand_side_by_side_below_it():
-    # given
-    table = published_models([1281167, 1281167, 1281167, 11797632, 2320000000])
-    # when
-    top, bottom = drawn_sizes(table, series={})
-    # then
-    (axis_of_numbers,) = top.child_axes
-    assert labels_of(axis_of_numbers.get_xticklabels()) == ["1.281 M", "11.8 M", "2,320 M"]
-    positions = np.log2(bottom.get_xticks())
-    first, second, third, fourth, fifth = positions
-    assert np.diff(positions) == pytest.approx(np.ones(4))
-    middle_of_the_three = np.mean([first, second, third])
-    assert np.log2(axis_of_numbers.get_xticks()) == pytest.approx(
-        [middle_of_the_three, fourth, fifth]
-    )
-    dotted_lines = [line for line in bottom.lines if line.get_linestyle() == ":"]
-    positions_of_dotted = sorted(np.log2(line.get_xdata()[0]) for line in dotted_lines)
-    assert positions_of_dotted == pytest.approx([third + 0.5, fourth + 0.5])
 
 
 def sizes_in_figure(files, name, table, every_size=False, **params):

@@ -149,20 +149,6 @@ def test_each_number_is_shown_with_its_interval_if_it_is_no_mean_of_several(tabl
     assert not {"model", "method", "target", "shown"} & set(numbers)
 
 
-def columns_written_in_cells(view):
-    """The columns whose texts the layers of a matrix write, from the upper to the lower line."""
-    height_of_column = {}
-    for layer in view["layer"]:
-        if layer["mark"]["type"] == "text":
-            height_of_column[layer["encoding"]["text"]["field"]] = layer["mark"]["dy"]
-    return sorted(height_of_column, key=height_of_column.get)
-
-
-def title_of_columns(view):
-    """What stands above the columns of a matrix."""
-    return view["layer"][0]["encoding"]["x"]["title"]
-
-
 SHARED_SOURCES = {"sharing_targets": ["b"], "source_groups": {"b": "g", "c": "g"}}
 
 
@@ -176,7 +162,6 @@ def test_cells_of_ri_have_what_those_of_the_figure_have(tables):
         "ri_matrix"
     ]
     # then
-    assert columns_written_in_cells(view) == ["text", "interval", "fit_line"]
     rows, _ = data_of(view)
     text_of_run = {row["run"]: row["text"] for row in rows}
     for row in ri.to_dict("records"):
@@ -192,8 +177,6 @@ def test_cells_of_ri_have_what_those_of_the_figure_have(tables):
     assert marks_of_run["net/ewc/a"] == "†"
     assert marks_of_run["net/ewc/b"] == marks_of_run["other/ft/b"] == "‡"
     assert marks_of_run["other/ft/a"] == marks_of_run["other/ft/mRI"] == ""
-    assert "‡ other datasets share its source images" in title_of_columns(view)
-    assert "‡" not in title_of_columns(tables.views()["ri_matrix"])
 
 
 def test_cells_of_accuracy_have_the_marks_of_the_figure(tables):
@@ -210,11 +193,9 @@ def test_cells_of_accuracy_have_the_marks_of_the_figure(tables):
     outlined = {(row["target"], row["dataset"]) for row in rows if row["own"] == "1"}
     assert marked == {("B", "C")}
     assert outlined == {("A", "A"), ("B", "B")}
-    assert "‡ shares its source images" in title_of_columns(view)
-    assert "‡" not in title_of_columns(tables.views()["accuracy_matrix"])
 
 
-@pytest.mark.parametrize("correct", [0, 1, 25, 50])
+@pytest.mark.parametrize("correct", [0, 25, 50])
 def test_intervals_of_accuracies_are_wilsons(correct):
     accuracy = 100 * correct / IMAGES
     table = pd.DataFrame(
@@ -254,8 +235,6 @@ def test_the_trade_off_has_a_panel_for_changes_in_distribution_if_there_are_some
     view = tables.views(in_distribution=changes)["tradeoff"]
     # then
     upper_panel, lower_panel = view["concat"]
-    assert "mRI" in title_of(upper_panel)
-    assert "in distribution" in title_of(lower_panel)
     data, *_ = [chart["data"] for chart in (view, upper_panel, lower_panel) if "data" in chart]
     change_of_point = {}
     for row in csv_rows(data["values"]):
@@ -263,12 +242,6 @@ def test_the_trade_off_has_a_panel_for_changes_in_distribution_if_there_are_some
     assert change_of_point["EWC", MEAN] == "-9.0"
     assert change_of_point["pretrained", MEAN] == "0.0"
     assert change_of_point["EWC", "A"] == "", "a single target has no mean"
-
-
-def title_of(panel):
-    """What the vertical axis of a panel is called."""
-    last_layer = panel["layer"][-1]
-    return last_layer["encoding"]["y"]["title"]
 
 
 def first_choices(view):
