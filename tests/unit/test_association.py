@@ -120,20 +120,18 @@ def test_the_interval_is_scipys_and_absent_where_nothing_is_known():
 
 
 @pytest.mark.parametrize(
-    ("value", "n", "confidence", "ranks", "expected"),
+    ("value", "n", "confidence", "expected"),
     [
-        # artanh(0.6) = 0.693147; its variance 1.18 / 7 (Bonett & Wright 2000, equation 3) or 1 / 7;
-        # normal quantiles
-        (0.6, 10, 0.95, True, (0.693147 - 1.959964 * 0.410575, 0.693147 + 1.959964 * 0.410575)),
-        (0.6, 10, 0.95, False, (0.693147 - 1.959964 * 0.377964, 0.693147 + 1.959964 * 0.377964)),
-        (-0.6, 10, 0.9, True, (-0.693147 - 1.644854 * 0.410575, -0.693147 + 1.644854 * 0.410575)),
-        (0.0, 4, 0.95, True, (-1.959964, 1.959964)),
+        # artanh(0.6) = 0.693147; its variance 1.18 / 7 (Bonett & Wright 2000, equation 3); a
+        # normal quantile
+        (0.6, 10, 0.95, (0.693147 - 1.959964 * 0.410575, 0.693147 + 1.959964 * 0.410575)),
+        (0.0, 4, 0.95, (-1.959964, 1.959964)),
     ],
 )
 def test_the_interval_of_a_rank_correlation_is_that_of_bonett_and_wright(
-    value, n, confidence, ranks, expected
+    value, n, confidence, expected
 ):
-    assert association.interval(value, n, confidence, ranks) == pytest.approx(
+    assert association.interval(value, n, confidence, ranks=True) == pytest.approx(
         tuple(np.tanh(expected)), abs=5e-6
     )
 
@@ -341,7 +339,6 @@ def test_two_points_have_no_correlation_and_pairs_can_be_left_out(tables):
     assert set(table["level"]) == {"targets", "in_distribution"}
     assert table[["value", "ci_low", "p"]].isna().all(axis=None)
     assert set(table["permutations"]) == {0}
-    assert list(table) == association.COLUMNS
 
 
 def test_without_fine_tuned_runs_the_table_is_empty(tables):
@@ -522,20 +519,6 @@ def test_drawn_permutations_depend_on_the_seed_alone(tables, monkeypatch):
     assert table["p"].min() >= 1 / 100
 
 
-def test_distances_are_looked_up_either_way_round(tables):
-    distances = tables.distances[tables.distances["distance"] == "otdd"]
-    turned = distances.rename(columns={"first": "second", "second": "first"})
-    to_val = {i: tables.distance("otdd", i, "val") for i in TARGETS}
-    to_others = {}
-    for i in TARGETS:
-        to_others[i] = np.mean([tables.distance("otdd", i, j) for j in NAMES if j != i])
-    for in_distribution, expected in (("val", to_val), (None, to_others)):
-        for table in (distances, turned):
-            to_targets = association.to_targets(table, TARGETS, NAMES, in_distribution)
-            assert list(to_targets) == TARGETS
-            assert to_targets == pytest.approx(expected)
-
-
 def test_written_tables_have_all_distances_and_their_association(tmp_path, tables):
     # given: the files of earlier jobs, with a size that is no number
     tables = replace(
@@ -560,8 +543,6 @@ def test_written_tables_have_all_distances_and_their_association(tmp_path, table
     )
     # then
     written_distances = pd.read_csv(tmp_path / "distances.csv")
-    columns = ["model", "first", "second", "distance", "value", "n", "note", "conditions"]
-    assert list(written_distances) == columns
     expected_distances = [*by_kind["otdd"]["value"], *by_kind["ncd"]["value"]]
     assert written_distances["value"].tolist() == pytest.approx(expected_distances, abs=1e-6)
     assert set(written_distances["model"]) == {"m"}

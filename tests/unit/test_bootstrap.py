@@ -190,20 +190,6 @@ def test_replicates_without_objects_are_left_out():
     assert over_runs(values_with_hole, 0.95) == pytest.approx(expected)
 
 
-def test_weights_are_those_of_a_bootstrap_of_all_objects():
-    objects = 30
-    replicates = 200
-    weights = object_weights(objects, replicates, seed=0)
-    weights_of_other_seed = object_weights(objects, replicates, seed=1)
-    object_weights.cache_clear()
-    weights_drawn_again = object_weights(objects, replicates, seed=0)
-    assert weights.shape == (1 + replicates, objects)
-    assert (weights[0] == 1).all()
-    assert (weights.sum(axis=1) == objects).all()
-    assert (weights_drawn_again == weights).all()
-    assert (weights_of_other_seed != weights).any()
-
-
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_the_interval_over_seeds_is_students(n):
     # given
@@ -224,3 +210,24 @@ def test_one_seed_tells_nothing_of_others():
     assert np.isnan(deviation)
     assert np.isnan(low)
     assert np.isnan(high)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_intervals_are_percentiles_on_both_sides(confidence):
+    replicates = np.random.default_rng(0).normal(size=501)
+    _, low, high = estimate(np.r_[99, replicates], confidence)
+    outside = (1 - confidence) / 2
+    assert np.mean(replicates < low) == pytest.approx(outside, abs=0.003)
+    assert np.mean(replicates > high) == pytest.approx(outside, abs=0.003)
+
+
+def test_draws_are_all_objects_once_then_numpys_multinomials():
+    rng = np.random.default_rng(7)
+    expected_draws = [rng.multinomial(30, np.full(30, 1 / 30)) for _ in range(5)]
+    weights = object_weights(30, 5, seed=7)
+    observed, *draws = weights
+    assert (observed == 1).all()
+    assert np.array_equal(draws, expected_draws)
+    weights_of_fewer = object_weights(30, 3, seed=7)
+    assert (weights_of_fewer == weights[:4]).all(), "more draws leave the first as they are"
+    assert (object_weights(30, 5, seed=8) != weights).any()

@@ -207,17 +207,10 @@ def test_features_far_from_the_origin_lose_nothing(rng):
     assert debiased_cka(far, y) == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_hsic_of_the_first_features_can_be_given(features):
-    first, second = (kernel_of(values) for values in features)
-    hsic_of_first = hsic(first, first)
-    assert (cka(first, second, hsic_of_first) == cka(first, second)).all()
-    assert cka(first, second, 4 * hsic_of_first) == pytest.approx(cka(first, second) / 2)
-
-
 # Intervals
 
 
-@pytest.mark.parametrize("n", [2, 3, 8])
+@pytest.mark.parametrize("n", [2, 8])
 def test_the_jackknifes_error_is_its_formula(n):
     """Efron & Tibshirani 1993, equation 11.5.
 
@@ -493,7 +486,6 @@ def test_every_line_of_the_table_is_that_of_the_naive_reference(tmp_path):
     table = write_cka_table(tmp_path, runs.files)
     # then
     keys = [*RUN_COLUMNS, "dataset", "layer", "depth"]
-    assert list(table) == [*keys, "n", "cka", "ci_low", "ci_high", "biased", "conditions"]
     expected_keys = []
     for run in FINE_TUNED_RUNS:
         for layer, depth in {"stage1": 1, "stage2": 2, "pre_logits": 5}.items():
@@ -515,7 +507,6 @@ def test_every_snapshot_is_compared_with_the_pretrained_models_last_features(tmp
     # when
     table = write_epoch_table(tmp_path, runs.pretrained_files, runs.fine_tuned_files, snapshots=2)
     # then
-    assert list(table)[:7] == [*RUN_COLUMNS, "dataset", "trained"]
     datasets = 4  # with the mean over others
     of_each_run = [50] * datasets + [100] * datasets
     assert table["trained"].tolist() == of_each_run * len(FINE_TUNED_RUNS), "percent of all steps"
@@ -543,17 +534,6 @@ def test_a_run_need_not_have_every_dataset_and_without_others_there_is_no_mean(t
         ["lwf", "a"],
         ["lwf", "others"],
     ]
-
-
-def test_layers_are_numbered_from_the_input_and_lines_follow_them(tmp_path, rng):
-    layers = ["pre_logits", "stage4", "stage1", "stage3", "stage2"]
-    features = {layer: rng.normal(size=(10, 2)) for layer in layers}
-    before = write_features(tmp_path, PRETRAINED_RUN, "a", features)
-    after = write_features(tmp_path, FINE_TUNED_RUN, "a", features)
-    table = write_cka_table(tmp_path, [before, after], ood_datasets=["a"])
-    assert table["layer"].tolist() == ["stage1", "stage2", "stage3", "stage4", "pre_logits"]
-    assert table["depth"].tolist() == [1, 2, 3, 4, 5]
-    assert set(table["cka"]) == {1.0}
 
 
 def test_too_few_images_no_run_and_features_of_no_head_are_refused(tmp_path, rng):

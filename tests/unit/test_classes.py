@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from rib.config.label_space import LabelSpace
 from rib.config.run import RUN_COLUMNS
@@ -116,17 +115,9 @@ def test_at_most_ten_classes_of_each_group_are_listed_worst_first():
 def test_a_grid_without_fine_tuning_has_empty_tables():
     table = class_table(COUNTS.select_states([3]), SPACES, None)
     assert table.empty and worst_classes(table, ["a", "b"]).empty
-    assert list(worst_classes(table, ["a"]).columns)[:5] == [
-        "model",
-        "method",
-        "size",
-        "class",
-        "name",
-    ]
     assert marked(table, pd.DataFrame(columns=[*RUN_COLUMNS, "fit", "underfitted"])).empty
 
 
-@pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [1, 0, 2, 3, 4]])
-def test_the_order_of_states_does_not_matter(order):
-    table = class_table(COUNTS.select_states(order), SPACES, None)
+def test_the_order_of_states_does_not_matter():
+    table = class_table(COUNTS.select_states([4, 2, 3, 0, 1]), SPACES, None)
     pd.testing.assert_frame_equal(table, class_table(COUNTS, SPACES, None))

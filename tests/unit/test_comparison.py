@@ -24,7 +24,7 @@ from rib.statistics.comparison import (
     sign_flip_p,
 )
 from rib.statistics.counts import Counts, count, write_counts
-from rib.statistics.ri import Ood, ood_accuracies, ood_parts
+from rib.statistics.ri import ood_accuracies, ood_parts
 from rib.statistics.scored_state import STATE_COLUMNS
 from rib.statistics.settings import RIStatistics
 from rib.statistics.tables import mri_tables, ri_table
@@ -142,26 +142,6 @@ def written(folder, prefix, underfitted=(), **choices):
 # Parts of a difference
 
 
-@pytest.mark.parametrize("groups", [None, GROUPS], ids=["all", "leak-free"])
-def test_parts_of_objects_sum_to_ri_and_to_the_difference_of_mri(counts, groups):
-    ood = ood_of(counts, groups)
-    contributions_to_ri = parts_of(counts, groups)
-    for state, ood_of_state in ood.items():
-        ri = (ood_of_state.after - ood_of_state.before)[0]
-        assert contributions_to_ri[state].sum() == pytest.approx(ri, abs=1e-10)
-
-    effects_of_methods = effects(counts, groups)
-    mri_table, *_ = mri_tables(ood, 0.95)
-    mri = {**mri_table.set_index("method")["mri"], PRETRAINED: 0.0}
-    contributions_to_mri = dict(
-        zip(effects_of_methods.names, effects_of_methods.contributions[:, -1], strict=True)
-    )
-    for method, other_method in itertools.combinations(contributions_to_mri, 2):
-        contributions = contributions_to_mri[method] - contributions_to_mri[other_method]
-        difference = mri[method] - mri[other_method]
-        assert contributions.sum() == pytest.approx(difference, abs=1e-10)
-
-
 # Sign flips
 
 
@@ -194,7 +174,7 @@ def binomial_p(contributions):
     return 2 * stats.binom.sf(most_signs - 1, objects, 0.5)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_p_is_that_of_all_sign_patterns(seed):
     """Whole numbers, so that many patterns tie with the observed one."""
     contributions = np.random.default_rng(seed).integers(-2, 4, 11).astype(float)
@@ -299,18 +279,14 @@ def test_tables_count_the_objects_that_can_contribute(tmp_path, caplog, groups):
     assert set(tables["comparisons"]["objects"]) == {12}
     assert set(tables["ranking"]["objects"]) == {12}
 
-    messages = [record.getMessage() for record in caplog.records]
-    notes = [message for message in messages if "fewer than 100 objects" in message]
-    noted_tables = [note.split(":")[0] for note in notes]
+    noted_tables = [record.getMessage().split(":")[0] for record in caplog.records]
     assert noted_tables == ["comparisons", "comparisons_ri"]
-    assert few_objects(tables["seeds_ri"]) == ""
-    assert few_objects(tables["ranking"][:0]) == ""
 
 
 # Holm, seeds, letters
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_holm_is_the_closure_of_bonferroni(seed):
     """A hypothesis is rejected when Bonferroni rejects every set of hypotheses that holds it."""
     p = np.random.default_rng(seed).random(6) ** 3
@@ -549,13 +525,16 @@ def test_with_one_seed_the_columns_of_seeds_are_empty(tmp_path):
 
 
 def test_each_size_is_compared_by_itself_and_curves_not_at_all(tmp_path):
-    small = rows(seed=5, runs=RUNS[1:]).assign(size="10")
+    runs_of_small = itertools.product(("lwf", "probe"), ["a"], [0])
+    small = rows(seed=5, runs=runs_of_small).assign(size="10")
     curve = rows(seed=6, runs=[("curve", "a", 0), ("curve", "b", 0)]).assign(alpha=0.5)
     write_counts(counted_of(rows(), small, curve), tmp_path / "counts.npz")
     tables = written(tmp_path, "t")
-    assert tables["ranking"].groupby("size").size().to_dict() == {"10": 3, "all": 3}
+    assert tables["ranking"].groupby("size").size().to_dict() == {"10": 2, "all": 3}
+    assert tables["comparisons"].groupby("size").size().to_dict() == {"10": 3, "all": 6}
+    of_targets = tables["comparisons_ri"]
+    assert set(of_targets.loc[of_targets["size"] == "10", "target"]) == {"a"}
     assert "curve" not in set(tables["comparisons"]["method"])
-    assert len(tables["comparisons"]) == 2 * 6
 
 
 def test_a_method_with_an_underfitted_run_is_neither_ranked_nor_tested(tables, tmp_path):
@@ -700,10 +679,11 @@ def test_of_many_objects_p_is_normal_and_as_exact_as_draws(objects):
     sizes = rng.choice([0.3, 0.5, 1.0], 2 * objects)
     contributions = sizes * rng.choice([-1, 1], 2 * objects)
     contributions[: int(1.2 * np.sqrt(objects))] = 1
-    p = p_of(contributions, 0, 0)
-    drawn_p = comparison._drawn_p(as_pair(contributions), [(0, 1)], 4000, 0)[0, 0]
-    assert p == pytest.approx(drawn_p, abs=0.03)
-    assert p >= drawn_p - 0.02
+    drawn_sums = np.zeros(20_000)
+    for size, number in zip(*np.unique(np.abs(contributions), return_counts=True), strict=True):
+        drawn_sums += size * (2.0 * rng.binomial(number, 0.5, len(drawn_sums)) - number)
+    drawn_p = np.mean(np.abs(drawn_sums) >= abs(contributions.sum()))
+    assert p_of(contributions, 0, 0) == pytest.approx(drawn_p, abs=0.02)
 
 
 def test_pairs_of_which_few_objects_differ_are_drawn_whatever_the_others():
@@ -739,32 +719,6 @@ def test_signs_are_drawn_for_every_object_and_draw():
     p_of_other_seed = p_of(contributions, 20_000, 2)
     assert p_of_other_seed != p
     assert p_of_other_seed == pytest.approx(p, abs=0.02)
-
-
-def test_a_size_has_the_methods_targets_and_seeds_that_it_was_run_with():
-    """Another size with other methods, more targets and fewer seeds is no hindrance."""
-    runs = [
-        *itertools.product(("x", "y"), ("a", "b"), ["all"], (3, 4)),
-        *itertools.product(["z"], ("a", "b", "c"), ["10"], [0]),
-    ]
-    ood = {}
-    contributions = {}
-    for i, (method, target, size, seed) in enumerate(runs):
-        state = state_of("m", method, target, size, seed)
-        on_target = np.zeros(3)
-        ood[state] = Ood(np.zeros(3), np.full(3, float(i)), 1, on_target, on_target)
-        contributions[state] = np.array([i, 0.0])
-
-    effects_of_all = effects_of(ood, contributions, "all")
-    effects_of_ten = effects_of(ood, contributions, "10")
-
-    assert effects_of_all.names == ["x", "y", PRETRAINED]
-    assert list(effects_of_all.columns) == ["a", "b", None]
-    assert effects_of_all.values.shape == (3, 2, 2, 3)
-    assert effects_of_all.values[1, ..., 0].tolist() == [[4, 5], [6, 7]]
-    assert effects_of_ten.names == ["z", PRETRAINED]
-    assert list(effects_of_ten.columns) == ["a", "b", "c", None]
-    assert effects_of_ten.contributions[0, :, 0].tolist() == [8, 9, 10, 9]
 
 
 # Coverage
@@ -857,33 +811,6 @@ def test_intervals_of_differences_cover_the_truth_as_often_as_they_say(seeds):
             _, low, high = over_runs(one - other, 0.95)
             covered += low <= truth <= high
     assert 0.93 < covered / SIMULATED < 0.97
-
-
-def test_effects_are_of_the_mean_over_seeds_and_targets():
-    """Replicate by replicate, from numbers made up."""
-    rng = np.random.default_rng(0)
-    states = [
-        state_of("m", method, target, "all", seed)
-        for method in ("x", "y")
-        for target in ("a", "b")
-        for seed in (0, 1)
-    ]
-    ood = {state: Ood(rng.random(5), rng.random(5), 1, *rng.random((2, 5))) for state in states}
-    contributions = {state: rng.random(4) for state in states}
-
-    effects_of_methods = effects_of(ood, contributions, "all")
-
-    assert effects_of_methods.names == ["x", "y", PRETRAINED]
-    states_of_y = [state for state in states if state.run.method == "y"]
-    ri_of_y = np.array([ood[state].after - ood[state].before for state in states_of_y])
-    assert effects_of_methods.values[1].reshape(4, 5) == pytest.approx(ri_of_y)
-
-    _, of_target_b, of_mri = effects_of_methods.contributions[1]
-    contributions_to_y = [contributions[state] for state in states_of_y]
-    contributions_on_b = [contributions[state] for state in states_of_y if state.run.target == "b"]
-    assert of_target_b == pytest.approx(np.mean(contributions_on_b, axis=0))
-    assert of_mri == pytest.approx(np.mean(contributions_to_y, axis=0))
-    assert (effects_of_methods.values[2] == 0).all()
 
 
 # Merges over seeds, which have one run where others have three

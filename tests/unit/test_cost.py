@@ -263,58 +263,6 @@ def test_without_the_pretrained_models_record_nothing_can_be_counted(records, ca
     assert "cost of net, ft" in caplog.text
 
 
-def test_a_job_is_read_off_its_path_its_record_and_its_manifest(records, base):
-    # given
-    pretrained_record = record_with(PRETRAINED_RECORD, records)
-    merge_record = record_with("/merge/net/b/wise/all/1/", records)
-    lost_record = str(base / "finetune/m/t/ft/all/3/provenance.json")
-    # when
-    jobs = jobs_of([pretrained_record, merge_record, lost_record])
-    # then
-    evaluation, merge, lost_training = jobs.to_dict("records")
-    assert evaluation == {
-        "stage": "evaluate",
-        "model": "net",
-        "target": "none",
-        "method": "pretrained",
-        "size": "all",
-        "seed": "0",
-        "seconds": PRETRAINED_SECONDS,
-        "images": 0,
-        "megabytes": JOB_MEGABYTES,
-        "device": "cpu",
-        "record": pretrained_record,
-    }
-    assert merge == {
-        "stage": "merge",
-        "model": "net",
-        "target": "b",
-        "method": "wise",
-        "size": "all",
-        "seed": "1",
-        "seconds": MERGE_SECONDS,
-        "images": 0,
-        "megabytes": JOB_MEGABYTES,
-        "device": "",
-        "record": merge_record,
-    }
-    assert list(jobs) == list(evaluation), "the columns are in this order"
-    # and of a record that is not here only what its path tells is known
-    assert pd.isna(lost_training.pop("seconds"))
-    assert pd.isna(lost_training.pop("megabytes"))
-    assert lost_training == {
-        "stage": "finetune",
-        "model": "m",
-        "target": "t",
-        "method": "ft",
-        "size": "all",
-        "seed": "3",
-        "images": 0,
-        "device": "",
-        "record": lost_record,
-    }
-
-
 def test_the_written_table_has_hundredths_of_seconds(records, tmp_path):
     # when
     table_file = tmp_path / "cost.csv"

@@ -24,13 +24,12 @@ from rib.statistics.counts import (
     RowFiles,
     count,
     read_counts,
-    read_indexes,
     read_objects,
     read_rows_of,
     write_counts,
 )
 from rib.statistics.data_and_models import identical_table
-from rib.statistics.ri import on_other_datasets, ood_accuracies, ood_parts
+from rib.statistics.ri import ood_accuracies, ood_parts
 from rib.statistics.sample_rows import read_rows
 from rib.statistics.scored_state import STATE_COLUMNS
 from rib.statistics.settings import FitRule, GridTableSettings, RIStatistics
@@ -271,13 +270,11 @@ def test_the_fit_of_methods_in_one_manifest_is_that_of_each(tmp_path):
     assert read_fits([manifest], ["wise-alpha0.5"]) == {runs[1]: {"ft": 0.9}}
 
 
-def test_leak_free_drops_a_dataset_of_which_nothing_is_left(rows):
+def test_a_target_that_leaves_no_image_is_refused(rows):
     is_in_a = rows["object_id"].isin([f"o{i}" for i in range(5)])
     counts = counted(rows[(rows["dataset"] != "c") | is_in_a])
     weights = object_weights(counts.objects, 10, seed=1)
-    ood = ood_accuracies(counts, weights, source_groups={"a": "g", "c": "g"})
-    assert ood[state_of("m", "ft", "a", "all", 0)].images == 7
-    with pytest.raises(UserError, match="leak_free.* as a,"):
+    with pytest.raises(UserError, match=r"\ba\b"):
         ood_accuracies(counts, weights, ood_datasets=["a", "c"], source_groups={"a": "g", "c": "g"})
 
 
@@ -455,19 +452,6 @@ def test_the_table_of_datasets_in_distribution_has_means_over_targets_and_seeds(
         assert line.ci_low <= line.change <= line.ci_high
 
 
-def test_without_datasets_in_distribution_there_is_no_table_of_them(tables):
-    assert tables.keys() == {
-        "accuracy",
-        "fit",
-        "ri",
-        "mri",
-        "ood",
-        "curves",
-        "classes",
-        "worst_classes",
-    }
-
-
 def accuracies_of(rows, weights):
     """Accuracies in percent by the columns of a state and the dataset.
 
@@ -584,8 +568,6 @@ def test_written_accuracies_are_pandas_counts_in_the_order_of_states(grid, table
         assert line.correct == of_line["correct"]
         percent = 100 * of_line["correct"] / of_line["n"]
         assert line.accuracy == pytest.approx(percent, abs=1e-6)
-    columns = [*RUN_COLUMNS, "dataset", "role", "n", "correct", "accuracy", "conditions"]
-    assert list(table) == columns
     assert set(table["conditions"]) == {"protocol paper"}
 
 
@@ -642,10 +624,6 @@ def test_written_ri_and_its_intervals_are_those_of_the_definitions(tables, boots
         assert line["n"] == OOD_IMAGES[target]
         written = tuple(line[["ri", "ci_low", "ci_high"]])
         assert written == pytest.approx(tuple(expected), abs=1e-6)
-    of_seen_classes = ["ri_seen", "seen_low", "seen_high", "n_seen"]
-    of_unseen_classes = ["ri_unseen", "unseen_low", "unseen_high", "n_unseen"]
-    columns = ["n", "ri", "ci_low", "ci_high", *of_seen_classes, *of_unseen_classes]
-    assert list(table) == columns
     assert (table["n_seen"].fillna(0) + table["n_unseen"].fillna(0) == table["n"]).all()
 
 
@@ -756,8 +734,6 @@ def test_written_mri_and_its_parts_are_means_over_targets_and_seeds(tables, boot
         assert line["targets"] == len(change_of_targets)
         assert line["seeds"] == of_runs.index.get_level_values("seed").nunique()
         assert line["target_sd"] == pytest.approx(change_of_targets.std(ddof=1), abs=1e-6)
-    assert list(mri)[:5] == ["mri", "ci_low", "ci_high", "ood_before", "ood_after"]
-    assert list(tables["ood"]["when"]) == ["before", "after"] * len(mri)
 
 
 def test_written_counts_are_those_of_all_rows(grid, tables):
@@ -820,11 +796,9 @@ def test_states_of_curves_have_a_table_of_their_own(grid, tables, bootstrapped):
         else:
             on_target = accuracies[*state, state.target]
             assert line["downstream"] == pytest.approx(on_target, abs=1e-6)
-    of_ood = ["ood", "ood_low", "ood_high"]
-    assert list(table) == ["downstream", *of_ood, "n", "ri", "ci_low", "ci_high"]
 
 
-def test_written_tables_are_leak_free_where_groups_are_given(grid, tables, caplog):
+def test_written_tables_are_leak_free_where_groups_are_given(grid, tables):
     """b and c are made from the same sources.
 
     All of c's objects are among b's, three of b's seven among c's.
@@ -836,7 +810,6 @@ def test_written_tables_are_leak_free_where_groups_are_given(grid, tables, caplo
         objects_of_b = [f"o{i}" for i in range(OBJECTS["b"])]
         return (rows["dataset"] == "c") & rows["object_id"].isin(objects_of_b)
 
-    caplog.set_level("INFO")
     groups = {"b": "g", "c": "g", "a": "other"}
     leak_free = write_grid_tables(grid.folder, "leak-free", source_groups=groups, replicates=10)
     once = dict.fromkeys(grid.rows["object_id"], 1)
@@ -846,8 +819,6 @@ def test_written_tables_are_leak_free_where_groups_are_given(grid, tables, caplo
         key = (line.model, line.method, line.target, line.size, line.seed, NOT_ON_CURVE)
         assert line.ri == pytest.approx(expected.loc[key]["change"], abs=1e-6)
         assert line.n == images[line.target]
-    assert " b, 8 images" in caplog.text
-    assert " outside, 25 images" in caplog.text
     accuracy = leak_free["accuracy"]
     pd.testing.assert_frame_equal(
         accuracy.drop(columns="role"), tables["accuracy"].drop(columns="role")
@@ -1037,16 +1008,6 @@ def without_a_dataset(rows):
     return rows.drop(index=rows[(rows["dataset"] == "c") & (rows["method"] == "ft")].index)
 
 
-def with_the_last_image_twice(rows):
-    """Rows of which the last run has a further row of an image."""
-    return pd.concat([rows, rows.iloc[-1:]])
-
-
-def with_the_first_image_for_the_last(rows):
-    """Rows of which the last run has two of one image, and as many in all as it should."""
-    return rows.assign(row=[*rows["row"][:-1], 0])
-
-
 def with_other_images(rows):
     """Rows of which a method was scored on the images before those of others."""
     return rows.assign(row=rows["row"] - (rows["method"] == "lwf"))
@@ -1057,35 +1018,17 @@ def with_other_images(rows):
     [
         without_the_last_image,
         without_a_dataset,
-        with_the_last_image_twice,
-        with_the_first_image_for_the_last,
         with_other_images,
     ],
     ids=[
         "an image fewer",
         "a dataset fewer",
-        "an image more",
-        "an image twice",
         "the same number of other images",
     ],
 )
 def test_any_difference_of_images_between_runs_is_refused(rows, change):
-    message = (
-        "the runs m/.*/0 and m/.*/[01] were scored on different images of [abc]; delete the folder"
-    )
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=r"m/.*/0 and m/.*/[01] .* of [abc];"):
         count(by_runs(change(scored(rows))), indexes_of(rows))
-
-
-def test_runs_on_different_images_and_their_dataset_are_named(rows):
-    pretrained = scored(rows).query("method == 'pretrained'")
-    rows_of_k = scored(rows).assign(model="k")
-    rows_of_k["row"] += (rows_of_k["method"] == "lwf") & (rows_of_k["dataset"] == "b")
-    long_indexes = {
-        dataset: pd.concat([index, index]) for dataset, index in indexes_of(rows).items()
-    }
-    with pytest.raises(UserError, match="m/none/pretrained/all/0 and k/a/lwf/all/0 .* of b;"):
-        count(by_runs(pretrained, rows_of_k), long_indexes)
 
 
 def test_an_object_with_images_of_several_classes_counts_once_for_each():
@@ -1113,9 +1056,7 @@ def test_an_object_with_images_of_several_classes_counts_once_for_each():
     assert (after - before).tolist() == [50, -25]
 
 
-@pytest.mark.parametrize(
-    ("images", "type_of_counts"), [(65_535, "uint16"), (65_536, "uint32"), (70_001, "uint32")]
-)
+@pytest.mark.parametrize(("images", "type_of_counts"), [(65_535, "uint16"), (65_536, "uint32")])
 def test_an_object_may_have_more_images_than_16_bits_can_count(tmp_path, images, type_of_counts):
     """All images but the first are right before fine-tuning, half of them after it."""
     # given
@@ -1168,30 +1109,6 @@ def test_a_draw_without_any_object_of_a_dataset_has_no_accuracy_and_intervals_le
     assert estimate(np.array([9.0, 1.0, np.nan, 3.0]), 0.5) == (9, 1.5, 2.5)
 
 
-@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
-def test_intervals_are_percentiles_on_both_sides(confidence):
-    replicates = np.random.default_rng(0).normal(size=501)
-    _, low, high = estimate(np.r_[99, replicates], confidence)
-    outside = (1 - confidence) / 2
-    assert np.mean(replicates < low) == pytest.approx(outside, abs=0.003)
-    assert np.mean(replicates > high) == pytest.approx(outside, abs=0.003)
-
-
-def test_bootstrap_draws_are_all_objects_once_then_numpys_multinomials():
-    rng = np.random.default_rng(7)
-    expected_draws = [rng.multinomial(30, np.full(30, 1 / 30)) for _ in range(5)]
-    weights = object_weights(30, 5, seed=7)
-    assert weights.dtype == np.uint8
-    assert weights.shape == (6, 30)
-    observed, *draws = weights
-    assert (observed == 1).all()
-    assert np.array_equal(draws, expected_draws)
-    weights_of_fewer = object_weights(30, 3, seed=7)
-    assert weights_of_fewer.shape == (4, 30)
-    assert (weights_of_fewer == weights[:4]).all(), "more draws leave the first as they are"
-    assert (object_weights(30, 5, seed=8) != weights).any()
-
-
 def test_states_are_in_the_order_of_their_runs_and_alphas_the_one_without_first(rows):
     pretrained = rows[rows["method"] == "pretrained"]
     curves = []
@@ -1221,22 +1138,6 @@ def test_rows_of_categories_are_counted_as_rows_of_text(rows):
     assert counts.datasets == expected.datasets
     for dataset in DATASETS:
         assert (counts.correct[dataset] == expected.correct[dataset]).all()
-
-
-def test_counts_of_some_states_are_theirs(rows):
-    counts = counted(rows)
-    selected = counts.select_states([7, 2])
-    assert selected.states == [counts.states[7], counts.states[2]]
-    assert selected.objects == counts.objects
-    for dataset in DATASETS:
-        assert (selected.correct[dataset] == counts.correct[dataset][[7, 2]]).all()
-        assert (selected.images[dataset] == counts.images[dataset]).all()
-
-
-def test_counts_that_would_be_unpickled_are_refused(tmp_path):
-    np.savez(tmp_path / "counts.npz", facts=np.array([{}], object))
-    with pytest.raises(ValueError, match="allow_pickle"):
-        list(read_counts(tmp_path / "counts.npz"))
 
 
 def test_the_fit_of_every_run_is_that_of_its_manifest(grid, tables):
@@ -1332,14 +1233,6 @@ def test_identical_images_of_any_datasets_are_one_object(tmp_path):
         assert (counts.images[dataset] == expected.images[dataset]).all()
 
 
-def test_images_that_differ_have_the_objects_that_their_layout_gave(tmp_path):
-    paths = write_photo_indexes(tmp_path, distinct_photos())
-    indexes = read_objects(paths)
-    declared = read_indexes(paths)
-    for dataset in PHOTOS:
-        assert indexes[dataset].equals(declared[dataset])
-
-
 def test_leak_free_leaves_out_an_identical_image_of_a_dataset_of_other_sources(tmp_path):
     """An image of b is identical to one of the target a.
 
@@ -1414,20 +1307,3 @@ def test_the_table_of_identical_images_has_those_within_a_dataset_and_of_others(
     assert table.loc["b", columns].tolist() == [0, 2, "A 1, C 1", 1]
     assert table.loc["c", columns].tolist() == [0, 1, "B 1", 1]
     assert table.loc["old", ["identical", "shared", "other_class"]].isna().all()
-
-
-def test_a_dataset_that_shares_all_its_objects_with_the_target_is_left_out_alone():
-    """Of the target's source group, `copies` has its objects alone and `others` none of them."""
-    object_indices = {
-        "target": np.array([0, 1, 2]),
-        "copies": np.array([0, 1]),
-        "some": np.array([2, 3]),
-        "others": np.array([4, 5]),
-    }
-    source_groups = dict.fromkeys(object_indices, "one group")
-
-    counted = on_other_datasets(object_indices, "target", None, source_groups)
-
-    assert list(counted) == ["some", "others"]
-    assert counted["some"].tolist() == [False, True]
-    assert counted["others"] is ALL_INDICES

@@ -69,10 +69,10 @@ def test_right_labels_agree():
     assert decision(TRUTH, predictions(0.7), labels_checked=True).verdict == AGREES
 
 
-@pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("accuracy", [0, 1 / CLASSES, 0.1])
-def test_a_dataset_on_which_the_network_fails_stops_nothing(accuracy, seed):
-    assert decision(TRUTH, predictions(accuracy, seed=seed)).better_mapping is None
+def test_a_dataset_on_which_the_network_fails_stops_nothing(accuracy):
+    for seed in range(20):
+        assert decision(TRUTH, predictions(accuracy, seed=seed)).better_mapping is None
 
 
 def test_a_network_that_fails_although_it_prefers_the_next_class_stops_nothing():
@@ -236,7 +236,7 @@ def test_shifted_labels_are_an_error_of_one_sentence_and_leave_no_record(photos,
     with pytest.raises(UserError) as error:
         check(written, tmp_path / "verdict.json")
     message = str(error.value)
-    for word in ("photos", "net", "one too low", "100.0%", "0.0%", "labels_checked: true"):
+    for word in ("photos", "net", "100.0%", "0.0%", "labels_checked"):
         assert word in message
     assert "\n" not in message and not (tmp_path / "verdict.json").exists()
     record = check(written, tmp_path / "verdict.json", labels_checked=True)

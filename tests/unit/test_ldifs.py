@@ -18,7 +18,6 @@ from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.token_features import token_features
 from tiny.changed import replace
 from tiny.models.architectures import ARCHITECTURES
-from tiny.models.methods import CATALOG
 from tiny.models.training import (
     TRAINING,
     normalised,
@@ -164,10 +163,6 @@ def test_sixteen_steps_on_a_transformer_descend_the_authors_distance_of_all_toke
     )
 
 
-def test_the_default_weight_is_the_authors():
-    assert CATALOG.methods["ldifs"].settings["weight"] == 10.0
-
-
 def network_and_two_images(name):
     """The network of an architecture, and two images for it (2, 3, H, W)."""
     architecture = ARCHITECTURES[name]
@@ -219,9 +214,7 @@ def test_positions_of_feature_maps_are_tokens_with_the_channels_last(name):
     assert tokens == [side**2 for side in sides]
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet", "vit", "swin", "clip_vit", "clip_resnet", "siglip_clip"]
-)
+@pytest.mark.parametrize("name", ["resnet", "vit", "clip_vit"])
 def test_without_a_weight_it_is_full_fine_tuning(name):
     # given
     architecture = ARCHITECTURES[name]
@@ -324,17 +317,6 @@ def test_a_channel_that_is_nearly_zero_at_all_positions_has_a_moderate_gradient(
     # then
     assert tokens.grad.isfinite().all()
     assert tokens.grad.abs().max() < 20
-
-
-def test_channels_of_zeros_stay_zero():
-    zeros = torch.zeros(1, 4, 3)
-    assert torch.equal(with_unit_channels(zeros, 0.1), zeros)
-
-
-def test_a_setting_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="weight\n.*should be greater .*-1e-09"):
-        with_defaults(FeatureDistance, lr=0.1, weight=-1e-9)
-    assert with_defaults(FeatureDistance, lr=0.1, weight=0).weight == 0
 
 
 def gradients_of_penalty(network, images, checkpointing):

@@ -64,15 +64,9 @@ def test_levels_may_be_numbers(index):
 @pytest.mark.parametrize(
     "part, reason",
     [
-        (
-            {"column": "weather"},
-            "the index has no column 'weather'; choose from corruption, severity.",
-        ),
-        ({"column": "label"}, "the index has no column 'label'; choose from"),
-        (
-            {"levels": ["shot", "gauss", "frost"]},
-            "no image has the corruption 'frost'; their levels are 'fog', 'gauss', 'shot', 'snow'.",
-        ),
+        ({"column": "weather"}, "'weather'; choose from corruption, severity"),
+        ({"column": "label"}, "'label'; choose from"),
+        ({"levels": ["shot", "gauss", "frost"]}, "'frost'; .* 'fog', 'gauss', 'shot', 'snow'"),
     ],
 )
 def test_a_part_that_does_not_exist_is_told(index, part, reason):
@@ -80,24 +74,20 @@ def test_a_part_that_does_not_exist_is_told(index, part, reason):
     # given
     check_part(index, NOISE, WEATHER.levels, WHERE)
     missing_part = NOISE.model_copy(update=part)
-    # when
-    with pytest.raises(UserError) as error:
-        check_part(index, missing_part, WEATHER.levels, WHERE)
     # then
-    assert str(error.value).startswith(f"{WHERE}: {reason}")
+    with pytest.raises(UserError, match=f"^{WHERE}: .*{reason}"):
+        check_part(index, missing_part, WEATHER.levels, WHERE)
 
 
 def test_images_in_no_part_are_told(index):
-    message = f"{WHERE}: images with the corruption 'fog' are in no part; add it to one."
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=f"^{WHERE}: .*'fog'"):
         check_part(index, NOISE, ("snow",), WHERE)
-    assert str(error.value) == message
 
 
 def test_a_dataset_without_slices_can_have_no_parts(tmp_path):
     index = tmp_path / "index.parquet"
     pq.write_table(pa.table({"row": [0], "label": [0]}), index)
-    with pytest.raises(UserError, match=r"has no column 'corruption'; remove parts\."):
+    with pytest.raises(UserError, match="'corruption'; remove parts"):
         check_part(index, NOISE, WEATHER.levels, WHERE)
 
 

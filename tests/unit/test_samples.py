@@ -15,13 +15,11 @@ import pytest
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
-from rib.config.run import Run
 from rib.statistics.bootstrap import object_weights
 from rib.statistics.calibration_error import calibration_error_and_floor
 from rib.statistics.counts import ALL_INDICES, RowFiles, count
 from rib.statistics.resampled_means import DatasetObjects, ResampledObjects
 from rib.statistics.ri import ood_accuracies
-from rib.statistics.sample_rows import compare_predictions
 from rib.statistics.samples import sample_tables
 from rib.statistics.settings import RIStatistics
 from rib.statistics.tables import accuracy_table, mri_tables
@@ -294,8 +292,8 @@ def test_intervals_equal_those_of_a_bootstrap_by_hand(grid):
     assert line["right_to_wrong_high"] == pytest.approx(high, abs=1e-5)
 
 
-@pytest.mark.parametrize("images", [65_535, 65_536, 70_001])
-def test_means_are_right_of_objects_with_more_images_than_16_bits_can_count(images):
+def test_means_are_right_of_objects_with_more_images_than_16_bits_can_count():
+    images = 65_536
     object_of_image = np.zeros(images, int)
     objects = {"a": DatasetObjects(object_of_image, pd.Index(["x"]))}
     statistics = RIStatistics(ood_datasets=["a"], source_groups=None, **STATISTICS)
@@ -350,7 +348,7 @@ def test_calibration_error_of_known_cases():
 DISTRIBUTIONS = {"any": (1, 1), "sure": (20, 1), "unsure": (1, 8)}
 
 
-@pytest.mark.parametrize("n", [1, 5, 97, 1000])
+@pytest.mark.parametrize("n", [1, 97])
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_the_floor_is_the_mean_error_of_a_perfectly_calibrated_model(n, distribution):
     rng = np.random.default_rng(n)
@@ -390,15 +388,11 @@ def test_tables_have_the_floors_before_and_after(grid):
         assert line.ece_floor_after > 0
 
 
-def test_runs_on_different_images_are_refused():
-    rows = pd.DataFrame({"row": [0, 1, 2], "rank": [0, 1, 2], "prediction": [0, 1, 2]})
-    rows_of_other_images = rows.assign(row=[0, 1, 4])
-    runs = (Run("m", "none", "pretrained", "all", 0), Run("m", "a", "ft", "all", 1))
-    message = (
-        "m/none/pretrained/all/0 and m/a/ft/all/1 were scored on different images of photos; delete"
-    )
-    with pytest.raises(UserError, match=message):
-        compare_predictions(rows, rows_of_other_images, "photos", runs)
+def test_runs_on_different_images_are_refused(grid):
+    path = grid.row_files[-1]
+    pd.read_parquet(path).iloc[:-1].to_parquet(path)
+    with pytest.raises(UserError, match=r"pretrained/all/0 and m/b/lwf/all/1 .* of c;"):
+        grid.sample_tables()
 
 
 def test_leak_free_means_are_without_images_that_are_identical_to_one_of_the_target(grid):

@@ -290,8 +290,7 @@ def test_real_accuracy_by_hand():
 )
 def test_an_image_that_the_real_labels_do_not_have_is_refused(image):
     images = pd.Series([validation_image(1), image])
-    message = f"datasets.yaml, val: the ReaL labels have no image '{image}'"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"val: .*'{image}'"):
         real_answers("val", images, SPACES["many"], [[0], [0], [0]])
 
 
@@ -420,6 +419,5 @@ def test_ri_of_scores_has_the_intervals_of_the_draws_of_objects(grid):
 
 
 def test_groups_of_which_the_index_has_no_column_are_refused(grid):
-    message = "datasets.yaml, many: groups is 'hospital', which its index lacks; choose from place"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="many: groups .*'hospital'.* place"):
         grid.score_tables(groups={"many": "hospital"})

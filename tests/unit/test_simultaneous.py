@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from rib.config.run import PRETRAINED
-from rib.statistics.bootstrap import object_weights, p_over_runs, variance_of_mean
+from rib.statistics.bootstrap import object_weights, p_over_runs
 from rib.statistics.comparison import (
     Column,
     Effects,
@@ -114,19 +114,6 @@ def test_simultaneous_intervals_are_those_of_plain_loops(seeds):
     assert intervals_of(differences, 0.9) == pytest.approx(slow_intervals(differences, 0.9))
 
 
-def test_of_one_method_the_interval_is_that_of_its_own_deviations():
-    differences = random_differences(methods=1)
-    ((expected, *means_of_replicates),) = differences.mean(axis=(1, 2))
-    deviations = np.abs(np.array(means_of_replicates) - expected)
-    reach = np.quantile(deviations, CONFIDENCE)
-
-    ((observed, low, high),) = intervals_of(differences)
-
-    assert observed == pytest.approx(expected)
-    assert low == pytest.approx(expected - reach)
-    assert high == pytest.approx(expected + reach)
-
-
 def test_more_methods_make_every_interval_wider_and_none_is_moved():
     differences = random_differences(methods=12)
     of_two = intervals_of(differences[:2])
@@ -159,13 +146,6 @@ def test_from_three_seeds_on_the_spread_of_trainings_makes_intervals_wider():
     of_spread_trainings = intervals_of(differences + apart_by_seed(-30.0, 0, 30))
     assert observed_of(of_spread_trainings) == pytest.approx(observed_of(of_close_trainings))
     assert (lengths_of(of_spread_trainings) > 1.5 * lengths_of(of_close_trainings)).all()
-
-
-def test_the_variance_of_few_seeds_is_that_of_objects_alone():
-    differences = of_one_method(seeds=2)
-    variance = variance_of_mean(differences + apart_by_seed(-30.0, 30))
-    assert variance.error == pytest.approx(bootstrap_error(differences))
-    assert variance.student_weight == 0
 
 
 # The smallest difference that can be told
@@ -352,8 +332,8 @@ def probit_accuracy(level, variance):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("methods", [5, 15, 28])
-@pytest.mark.parametrize("seeds, of_training", [(1, 0.15), (3, 0.0), (3, 0.05), (3, 0.15)])
+@pytest.mark.parametrize("methods", [5, 28])
+@pytest.mark.parametrize("seeds, of_training", [(1, 0.15), (3, 0.0), (3, 0.15)])
 def test_simultaneous_intervals_hold_all_true_differences_as_often_as_they_say(
     methods, seeds, of_training
 ):
@@ -391,7 +371,7 @@ def p_of_difference(benchmark, rng, random_seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tests", [15, 378])
-@pytest.mark.parametrize("seeds, of_training", [(1, 0.0), (3, 0.03), (3, 0.1)])
+@pytest.mark.parametrize("seeds, of_training", [(1, 0.0), (3, 0.1)])
 def test_a_true_difference_of_the_smallest_size_is_told_in_about_three_of_four_cases(
     tests, seeds, of_training
 ):

@@ -22,12 +22,6 @@ def figures() -> dict[str, tuple[str, Figure]]:
     return described_figures(project_catalog())
 
 
-def caption_of(figure: str) -> str:
-    """The caption of a figure, in one line."""
-    _, declared = figures()[figure]
-    return " ".join(declared.caption.split())
-
-
 def drawing_module(figure: str) -> str:
     """The dotted name of the module that draws a figure."""
     (file,) = [
