@@ -305,6 +305,7 @@ def _load_timm(state: Mapping[str, Tensor], architecture: str, arguments: Mappin
         return model
     # timm renames tensors, and loads some architectures although tensors are missing. A missing one
     # has its initial values, whatever is loaded; so it is the same if other numbers are loaded.
+    # A bias of zeros is no sign: timm adds it where the head of the file has none.
     marked_state = {key: torch.full_like(tensor, MARK) for key, tensor in state.items()}
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(generator_state)
@@ -313,7 +314,7 @@ def _load_timm(state: Mapping[str, Tensor], architecture: str, arguments: Mappin
     missing_keys = [
         key
         for key, tensor in model.state_dict().items()
-        if tensor.is_floating_point() and torch.equal(tensor, marked[key])
+        if tensor.is_floating_point() and tensor.any() and torch.equal(tensor, marked[key])
     ]
     if missing_keys:
         raise RuntimeError(f"missing {', '.join(missing_keys)}")

@@ -338,12 +338,16 @@ class _Comparer:
         lines = []
         sums = {}
         runs = (before.run, after.run)
+        # All datasets first, since tallies count images of all.
+        differences = {
+            dataset: compare_predictions(rows_before, after.rows[dataset], dataset, runs)
+            for dataset, rows_before in before.rows.items()
+        }
         for dataset, rows_before in before.rows.items():
             rows_after = after.rows[dataset]
             classes = len(self.spaces[dataset].keys)
             # Of each image: percent, 0 or 100, for each of SHARES; and each of SCORES.
-            differences = compare_predictions(rows_before, rows_after, dataset, runs)
-            shares = [100.0 * differences[share] for share in SHARES]
+            shares = [100.0 * differences[dataset][share] for share in SHARES]
             scores = compared_scores(rows_before, rows_after, classes)
             sums[dataset] = self.resampling.sum_by_object(dataset, [*shares, *scores])
 
