@@ -20,6 +20,8 @@ def test_renditions_have_the_same_bytes_with_the_oldest_numpy_and_pillow(tmp_pat
     python = tmp_path / "venv/bin/python"
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
     subprocess.run([python, *install, *OLDEST[sys.version_info[:2]]], check=True, timeout=300)
+    # The library itself reads settings with it.
+    subprocess.run([python, "-m", "pip", "install", "-q", "pydantic>=2.10,<3"], check=True)
     path = f"{ROOT / 'workflow/lib'}:{ROOT / 'tests'}"
     job = subprocess.run(
         [python, "-m", "tiny.data.rendered"],
