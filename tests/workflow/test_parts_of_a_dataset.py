@@ -122,7 +122,7 @@ def test_a_run_in_parts_goes_on_where_it_was_killed_to_the_same_results(project)
     # and: what looks at results knows the parts
     project.rib("verify", config=CHOICES)
     evaluations = len(RUNS) * (1 + len(PARTS))
-    assert f"{evaluations} evaluations" in project.rib("plan", config=CHOICES)
+    assert f" {evaluations} evaluation)" in project.rib("plan", config=CHOICES)
     project.git("init", "--quiet")
     project.rib("track", config=CHOICES)
     tracked = yaml.safe_load((project.folder / f"{EVALUATED}.dvc").read_text())
