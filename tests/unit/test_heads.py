@@ -189,7 +189,7 @@ def reference_of(folder, brighter):
     """Noise of three classes as a prepare job leaves it; gives the folder.
 
     Args:
-        brighter: by how much one colour is brighter, which is that of the class.
+        brighter: by how much the colour of the class is brighter.
     """
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), IMAGES_PER_CLASS)

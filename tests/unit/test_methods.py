@@ -913,7 +913,7 @@ def test_an_ingredient_that_changes_nothing_joins_a_greedy_soup_and_a_costly_one
 def test_a_greedy_soup_is_recipe_1_of_the_paper():
     """Ingredients by accuracy, best first; one that makes the soup so far worse is left out.
 
-    d would make a soup of b alone better, but not that of b and c.
+    d would make a soup of b alone better, but not a soup of b and c.
     """
     # given
     accuracy_by_soup = {

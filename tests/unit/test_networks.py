@@ -1,4 +1,4 @@
-"""Every method on every type of network: it trains, and what it stores restores it."""
+"""Every method on every type of network trains, and its checkpoint restores the network."""
 
 import copy
 

@@ -389,7 +389,7 @@ def test_a_link_whose_bytes_are_elsewhere_is_an_output_that_is_here(folder):
     assert provenance.load() == {path: [record]}
 
 
-# Changes of a record, each of which makes a part of it wrong.
+# Changes of a record. Each makes one part of it wrong.
 WRONG = {
     "seconds: text": {"seconds": "1"},
     "seconds: true": {"seconds": True},

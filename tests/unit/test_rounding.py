@@ -70,7 +70,7 @@ def test_a_number_in_whole_percent_is_rounded_half_away_from_zero():
 
 
 def test_page_and_figures_show_the_same_text():
-    """The mean of -9.9 and -10.0, of which Python's format and pandas make different texts.
+    """The mean of -9.9 and -10.0. Python's format and pandas write it differently.
 
     tests/unit/test_summary.py and tests/unit/test_views.py have the other places.
     """

@@ -1,4 +1,4 @@
-"""The rule files: what they define is seen by all of them."""
+"""Rule files share one namespace, so most names must stay in the file that defines them."""
 
 import re
 from pathlib import Path

@@ -104,6 +104,6 @@ def test_the_limits_of_config_reach_the_jobs(project):
         target, "--cores", "1", config=("limits={photo_megapixels: 2}",), check=False
     )
     assert re.search(rf"{large.name} .*limits\.photo_megapixels", printed)
-    assert "blue/link.png" in printed, "what is left out"
+    assert "blue/link.png" in printed, "the log names the link that is left out"
     project.snakemake(target, "--cores", "1", config=("limits={photo_megapixels: 3}",))
     assert (project.folder / target).exists()

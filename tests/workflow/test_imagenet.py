@@ -63,7 +63,7 @@ def test_plan_says_what_the_dry_run_says(imagenet, printed):
         "evaluation": planned["evaluate"],
     }
     assert "Download   71.1GB" in plan
-    assert "imagenet-cartoon.tar.gz" in plan, "of which no size is stated"
+    assert "imagenet-cartoon.tar.gz" in plan, "no size is stated for it"
 
 
 def test_objectnet_is_a_target_only_when_that_is_accepted(imagenet, printed):

@@ -18,7 +18,7 @@ from tiny.servers.files import serve
 
 pytestmark = pytest.mark.thorough
 
-# Ten anchors, each of which has the one before nine times.
+# Ten anchors. Each but the first repeats the one before nine times.
 LAUGHS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 11))
 CONFIGS = {
     "billion laughs": f"a0: &a0 [x]\n{LAUGHS}",

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -278,22 +277,3 @@ def copy_project(folder: Path) -> Path:
         else:
             shutil.copy(source, copy)
     return folder
-
-
-def use_make(folder: Path, choices: Mapping[str, str]) -> None:
-    """Let `make run` in a copy use this environment, and choose in config.yaml as users do.
-
-    Args:
-        folder: of the copy.
-        choices: what is written there, and what in its place.
-    """
-    shutil.copy(ROOT / "Makefile", folder / "Makefile")
-    (folder / ".venv").mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
-    (folder / ".venv/run.done").touch()
-    config = (folder / "config.yaml").read_text()
-    for old, new in choices.items():
-        assert old in config, f"config.yaml has no {old!r}"
-        config = config.replace(old, new, 1)
-    (folder / "config.yaml").write_text(config)

@@ -125,25 +125,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.give_file(*file_address.groups(), body)
         return self.refuse(404, "EntryNotFound")
 
-    def list_files(self, name, revision):
-        """Answer with the listing of a repository at a revision, or refuse."""
+    def find(self, name, revision):
+        """The repository and the commit of a revision; without one the request is refused."""
         repository = self.server.repositories.get(name)
         if repository is None:
-            return self.refuse(401, "RepoNotFound")
+            self.refuse(401, "RepoNotFound")
+            return None, None
         commit = repository.commit_of(revision)
         if commit is None:
-            return self.refuse(404, "RevisionNotFound")
+            self.refuse(404, "RevisionNotFound")
+        return repository, commit
+
+    def list_files(self, name, revision):
+        """Answer with the listing of a repository at a revision, or refuse."""
+        repository, commit = self.find(name, revision)
+        if commit is None:
+            return None
         listing = repository.listing(name.removeprefix("datasets/"), commit)
         return self.send(json.dumps(listing).encode(), {"Content-Type": "application/json"})
 
     def give_file(self, name, revision, path, body):
         """Answer with a file of a repository at a revision, or refuse."""
-        repository = self.server.repositories.get(name)
-        if repository is None:
-            return self.refuse(401, "RepoNotFound")
-        commit = repository.commit_of(revision)
+        repository, commit = self.find(name, revision)
         if commit is None:
-            return self.refuse(404, "RevisionNotFound")
+            return None
         if repository.gated and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self.refuse(403, "GatedRepo")
         files = repository.files_at(commit)
