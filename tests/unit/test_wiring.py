@@ -44,7 +44,6 @@ from rib.evaluation.settings import (
     LabelCheckSettings,
     NetworkSettings,
 )
-from rib.jobs.script import LABEL_VERDICT
 from rib.models.settings import ConversionSettings, TextSettings
 from rib.report.settings import ExportSettings, PageSettings, PaperSettings
 from rib.statistics.inputs import Inputs
@@ -55,9 +54,8 @@ from tiny.projects.wiring import ROOT
 SCRIPTS = ROOT / "workflow/scripts"
 ANALYSES = [*(LIBRARY / "analyses").glob("*.py")]
 RULES = [*(ROOT / "workflow/rules").rglob("*.smk")]
-# Rules without a digest of their code: those that write no results, or whose bytes are pinned by a
-# digest; and the check of labels (see LabelCheckSettings).
-WITHOUT_CODE = {"download", "check_labels"}
+# Rules without a digest of their code: what they write is pinned by a digest.
+WITHOUT_CODE = {"download"}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +140,7 @@ def test_a_job_runs_again_when_what_it_reads_is_made_anew(wiring):
                     for path in paths
                     if path in maker and not behind & {*maker[path].outputs.values()}
                 ]
-                if stale and name != LABEL_VERDICT:
+                if stale:
                     unwatched.add((job.rule, name))
     assert unwatched == set()
 

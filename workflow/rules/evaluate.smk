@@ -299,6 +299,7 @@ def label_check_settings(wildcards):
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
         labels_checked=GRID.datasets[wildcards.target].labels_checked,
+        code=digest("check_labels"),
     )
     return to_params(settings)
 
@@ -311,6 +312,7 @@ rule check_labels:
         provenance="results/{family}/{protocol}/labels/{model}/{target}.provenance.json",
     log:
         "logs/{family}/{protocol}/labels/{model}/{target}.log",
+    priority: 1  # before trainings, which are in vain if the labels are wrong
     conda:
         "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for(compared_datasets(wildcards.target))

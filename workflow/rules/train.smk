@@ -201,8 +201,6 @@ def fine_tuning_settings(wildcards):
 rule finetune:
     input:
         unpack(training_inputs),
-        # A training waits for the check of its labels, and is not repeated for another verdict.
-        label_verdict=lambda wildcards: ancient(PATHS.verdicts(run_of(wildcards))),
     output:
         checkpoint="results/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}/checkpoint.safetensors",
         history="results/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}/history.csv",

@@ -47,10 +47,7 @@ class EvaluationSettings(NetworkSettings):
 
 
 class LabelCheckSettings(Settings):
-    """What the verdict on the labels of a dataset depends on, besides its input files.
-
-    It has no digest of code: trainings wait for the verdict, and are not made again with it.
-    """
+    """What the verdict on the labels of a dataset depends on, besides its input files."""
 
     datasets: Texts  # that are scored, the checked one first
     excludes_proxy: Texts  # datasets without those images that belong to the pretraining proxy
@@ -58,6 +55,7 @@ class LabelCheckSettings(Settings):
     evaluation_batch_size: int  # images per forward pass
     compute: ComputeSettings
     labels_checked: bool  # whether the dataset's entry says that somebody has looked at them
+    code: str  # digest of the code
 
 
 class FeatureSettings(NetworkSettings):

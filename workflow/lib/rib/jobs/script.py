@@ -11,24 +11,17 @@ from rib.base.progress import print_lines
 from rib.base.text import redacted
 from rib.jobs.job import job
 
-# Input of trainings on which no result depends: they wait for it, and it is in no record.
-LABEL_VERDICT = "label_verdict"
-
 
 def run(snakemake: Any, resumes: str | None = None) -> AbstractContextManager[dict[str, Path]]:
     """Context manager of a script's job, which yields where to write each output.
 
     See rib.jobs.job.job.
     """
-    inputs_of_record = {}
-    for name, path_or_paths in named_inputs(snakemake).items():
-        if name != LABEL_VERDICT:
-            inputs_of_record[name] = path_or_paths
     return job(
         rule=snakemake.rule,
         name="/".join(snakemake.wildcards),
         cfg=snakemake.params.cfg,
-        inputs=inputs_of_record,
+        inputs=named_inputs(snakemake),
         outputs=dict(snakemake.output.items()),
         log_file=snakemake.log[0],
         resumes=resumes,
