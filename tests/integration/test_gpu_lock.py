@@ -21,25 +21,43 @@ FIRST = f"rib-gpu-locks-{os.geteuid()}"
 SECOND = f"home/.cache/rib-gpu-locks-{os.uname().nodename}"
 
 
-def start(folder, devices, hold=0.3, per_gpu=1, **environment):
-    """A process that locks a GPU.
+def start(folder, devices, hold=0.3, per_gpu=1, before="", **environment):
+    """A process that locks a GPU, on a machine with four, and sees one device then.
 
     It writes when it has it and when it ends, and which device it sees.
+
+    Args:
+        folder: for locks, and with the driver's programs and device files.
+        devices: that the process may use; None for all of the machine.
+        before: a line of Python that runs before the lock is taken.
     """
     script = f"""
         import os, sys, time
         sys.path[:0] = {[path for path in sys.path if path]!r}
-        from rib.jobs.gpu_lock import lock_gpu
-        got = lock_gpu()
-        assert got is None or os.environ["CUDA_VISIBLE_DEVICES"] == got
+        from tiny.latching_cuda import install
+        torch = install()
+        {before}
+        from rib.base.errors import UserError
+        from rib.jobs import gpu_lock
+        from pathlib import Path
+        gpu_lock.NVIDIA = Path({str(folder / "dev/nvidiactl")!r})
+        try:
+            got = gpu_lock.lock_gpu()
+        except UserError as error:
+            sys.exit(str(error))
+        if got is not None:
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == got
+            assert torch.cuda.device_count() == 1
         print(got, time.monotonic(), flush=True)
         time.sleep({hold})
         print(time.monotonic(), flush=True)
     """
     (folder / "home").mkdir(exist_ok=True)
     shared = {"TMPDIR": str(folder), "HOME": str(folder / "home")}
+    if devices is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = devices
     settings = {
-        "CUDA_VISIBLE_DEVICES": devices,
+        "PATH": f"{folder}/bin",
         "RIB_JOBS_PER_GPU": str(per_gpu),
         **shared,
         **environment,
@@ -55,7 +73,11 @@ def start(folder, devices, hold=0.3, per_gpu=1, **environment):
 
 def outside_of_slurm():
     """Environment variables of this process without those of SLURM."""
-    return {name: text for name, text in os.environ.items() if not name.startswith("SLURM_")}
+    return {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith(("SLURM_", "CUDA_VISIBLE_DEVICES"))
+    }
 
 
 def spans(processes):
@@ -150,9 +172,103 @@ def test_where_the_folder_of_the_locks_cannot_be_made_the_second_choice_is_taken
     assert locks(tmp_path) == {f"{SECOND}/0.0.lock"} and mode(tmp_path / SECOND) == 0o700
 
 
-def test_a_machine_without_cuda_has_none(monkeypatch):
+def test_a_machine_without_cuda_has_none(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("rib.jobs.gpu_lock.NVIDIA", tmp_path / "nvidiactl")
     assert visible_devices() == []
+
+
+TWO_GPUS = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-b16ee7e4-9cc2-4f2f-9a9e-0c4ef3a4f3d2)
+"""
+ONE_OF_TWO_DIVIDED = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f)
+  MIG 3g.20gb     Device  1: (UUID: MIG-cba663e8-9bed-5b25-b243-5985ef7c9beb)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-b16ee7e4-9cc2-4f2f-9a9e-0c4ef3a4f3d2)
+"""
+
+
+def driver(folder, listing, status=0):
+    """Make the program of a driver that lists devices so, and fails if a status is not 0."""
+    program = folder / "bin/nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho '{listing}'\nexit {status}\n")
+    program.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("listing", "devices"),
+    [
+        (TWO_GPUS, ["0", "1"]),
+        (
+            ONE_OF_TWO_DIVIDED,
+            [
+                "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f",
+                "MIG-cba663e8-9bed-5b25-b243-5985ef7c9beb",
+                "GPU-b16ee7e4-9cc2-4f2f-9a9e-0c4ef3a4f3d2",
+            ],
+        ),
+    ],
+    ids=["whole", "MIG"],
+)
+def test_where_the_environment_names_no_devices_each_job_has_one_of_the_machine(
+    tmp_path, listing, devices
+):
+    """CUDA is not asked which there are, or all jobs would compute on the first."""
+    driver(tmp_path, listing)
+    jobs = [start(tmp_path, None, hold=60) for _ in devices]
+    try:
+        locked_devices = [job.stdout.readline().split()[0] for job in jobs]
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
+    assert sorted(locked_devices) == sorted(devices)
+
+
+def test_in_a_container_without_the_drivers_programs_its_device_files_count(tmp_path):
+    (tmp_path / "dev").mkdir()
+    for name in ("nvidia2", "nvidia7", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / "dev" / name).touch()
+    jobs = [start(tmp_path, None, hold=60) for _ in range(2)]
+    try:
+        devices = [job.stdout.readline().split()[0] for job in jobs]
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
+    assert sorted(devices) == ["0", "1"], "CUDA counts those of the container"
+
+
+def test_with_a_driver_that_fails_nothing_is_locked(tmp_path):
+    driver(tmp_path, "Failed to initialize NVML: Driver/library version mismatch", status=18)
+    process = start(tmp_path, None, hold=0)
+    assert process.communicate(timeout=20)[0].startswith("None ")
+
+
+def test_devices_after_one_that_is_hidden_are_hidden_as_in_cuda(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 0,-1,1")
+    assert visible_devices() == ["2", "0"]
+
+
+def test_a_job_that_has_used_cuda_before_it_locks_a_gpu_is_refused(tmp_path):
+    """It would compute on the first GPU, whichever it has locked."""
+    driver(tmp_path, TWO_GPUS)
+    process = start(tmp_path, None, before="torch.cuda.is_available()")
+    message = process.communicate(timeout=20)[0]
+    assert process.returncode == 1
+    assert "GPU 0 is locked, but torch sees 4 GPUs" in message
+    assert "CUDA_VISIBLE_DEVICES=0" in message
+
+
+def test_a_build_of_torch_without_cuda_waits_for_no_gpu(tmp_path):
+    driver(tmp_path, TWO_GPUS)
+    process = start(tmp_path, None, hold=0, before="torch.version.cuda = None")
+    assert process.communicate(timeout=20)[0].startswith("None ")
+    assert locks(tmp_path) == set()
 
 
 def locks(folder):
@@ -185,6 +301,8 @@ def test_a_child_that_outlives_a_killed_job_does_not_keep_its_device(tmp_path):
     body = f"""
         import os, sys, time
         sys.path[:0] = {[path for path in sys.path if path]!r}
+        from tiny.latching_cuda import install
+        install()
         from rib.jobs.gpu_lock import lock_gpu
         lock_gpu()
         if child := os.fork():

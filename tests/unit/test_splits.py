@@ -4,6 +4,7 @@ They are the same for a source image everywhere, balanced, and one inside the ot
 """
 
 import collections
+import math
 from hashlib import sha256
 
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
+from rib.data import subsets
 from rib.data.identity import PHOTO
 from rib.data.prepared import PreparedDataset
 from rib.data.split_dataset import EarlierSplit, split_dataset
@@ -681,6 +683,102 @@ def test_a_budget_of_a_dataset_without_slices_takes_what_it_took_before_there_we
     one_slice = np.zeros(len(images.labels), int)
     order = balanced_over_slices(images, one_slice)
     assert order.tolist() == balanced_order(images).tolist()
+
+
+def reference_order(labels, sources, slices, image_ids):
+    """The rows in the order in which budgets take them, from its definition, one row at a time."""
+    number_of_slices = max(slices) + 1
+    stride = round(0.618 * number_of_slices)
+    while math.gcd(stride, number_of_slices) > 1:
+        stride += 1
+    rows = range(len(labels))
+    sources_of_class = {
+        label: sorted({sources[row] for row in rows if labels[row] == label}, key=hashed)
+        for label in set(labels)
+    }
+    classes = sorted(sources_of_class, key=lambda label: hashed(sources_of_class[label][0]))
+
+    def turn(row):
+        """How many images of its source a row's slice would come after, if it had one of each."""
+        place_of_class = classes.index(labels[row])
+        place_in_class = sources_of_class[labels[row]].index(sources[row])
+        first_slice = place_in_class + stride * place_of_class
+        return (slices[row] - first_slice) * pow(stride, -1, number_of_slices) % number_of_slices
+
+    def ranks(group_of_row, key_of_row):
+        """Rank of each row among those of its group."""
+        taken = collections.Counter()
+        rank_of_row = {}
+        for row in sorted(rows, key=key_of_row):
+            rank_of_row[row] = taken[group_of_row(row)]
+            taken[group_of_row(row)] += 1
+        return rank_of_row
+
+    def source_hash(row):
+        return hashed(sources[row])
+
+    in_source = ranks(lambda row: sources[row], lambda row: (turn(row), hashed(image_ids[row])))
+    in_slice = ranks(lambda row: (in_source[row], labels[row], slices[row]), source_hash)
+    in_class = ranks(
+        lambda row: labels[row], lambda row: (in_source[row], in_slice[row], source_hash(row))
+    )
+    return sorted(rows, key=lambda row: (in_class[row], source_hash(row)))
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 5), st.integers(0, 4)), min_size=1, max_size=30
+    ),
+    st.data(),
+)
+def test_any_number_of_first_images_is_that_of_the_definition(images, data):
+    """Where sources have several classes, lack slices, or have several images of a slice, too."""
+    # given
+    labels, source_numbers, slices = zip(*images, strict=True)
+    sources = [f"source {number}" for number in source_numbers]
+    image_ids = [f"image {row}" for row in range(len(images))]
+    index = pa.table({"source_id": sources, "image_id": image_ids})
+    dataset = PreparedDataset("d", None, np.array(labels), None, index, None)
+    one_slice = [0] * len(images)
+    first = data.draw(st.integers(1, len(images)))
+    # when
+    rows = balanced_order(dataset, first=first)
+    rows_over_slices = balanced_over_slices(dataset, np.array(slices), first)
+    # then
+    order = reference_order(labels, sources, one_slice, image_ids)
+    order_over_slices = reference_order(labels, sources, slices, image_ids)
+    assert rows.tolist() == order[:first]
+    assert rows_over_slices.tolist() == order_over_slices[:first]
+
+
+@pytest.fixture
+def hashed_ids(monkeypatch):
+    """The ids that are hashed."""
+    ids = []
+
+    def recording(text):
+        _, _, hashed_id = text.decode().partition("\0")
+        ids.append(hashed_id)
+        return sha256(text)
+
+    monkeypatch.setattr(subsets, "sha256", recording)
+    return ids
+
+
+def test_where_each_source_has_one_image_of_each_slice_no_id_of_an_image_is_hashed(hashed_ids):
+    """As in ImageNet-C, whose 3.75 million ids each job would hash."""
+    images = dataset(50, variants=15)
+    slices = np.tile(np.arange(15), 200)
+    balanced_over_slices(images, slices, 300)
+    assert set(hashed_ids) == set(source_ids(images))
+
+
+def test_for_few_images_only_those_of_the_sources_that_they_are_from_are_hashed(hashed_ids):
+    images = dataset(50, variants=15)
+    first_images(images, 8)
+    ids_of_images = set(hashed_ids) - set(source_ids(images))
+    assert len(ids_of_images) == 8 * 15
 
 
 @pytest.fixture

@@ -96,13 +96,10 @@ def _shuffled_sources_of_classes(labels: Mapping[str, int]) -> list[list[str]]:
         sources_of_label.setdefault(label, []).append(source)
     sources_of_classes = []
     for label in sorted(sources_of_label):
-        sources_of_classes.append(sorted(sources_of_label[label], key=_place_of_source))
+        sources = sources_of_label[label]
+        hashes_and_sources = sorted(zip(hashed("order", sources), sources, strict=True))
+        sources_of_classes.append([source for _, source in hashes_and_sources])
     return sources_of_classes
-
-
-def _place_of_source(source: str) -> tuple[float, str]:
-    """Sort key that gives source ids a pseudo-random order, the same on every machine."""
-    return hashed("order", source), source
 
 
 def _count_inherited(sources: Sequence[str], inherited: Mapping[str, str]) -> list[int]:

@@ -3,7 +3,9 @@
 Their order depends only on a seed, labels, source ids and image ids.
 """
 
+import bisect
 import math
+from collections.abc import Iterable
 from hashlib import sha256
 
 import numpy as np
@@ -52,7 +54,7 @@ def first_images(
     """
     if len(dataset.labels) <= limit:
         return dataset
-    first_rows = balanced_order(dataset, seed)[:limit]
+    first_rows = balanced_order(dataset, seed, limit)
     return dataset.take(np.sort(first_rows))
 
 
@@ -74,34 +76,79 @@ def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
     number_held_back = np.maximum(1, np.floor(share * class_size))
     number_held_back = np.where(class_size > 1, number_held_back, 0)
     # Of each class, so many sources with the lowest hashes are held back.
-    hashes = np.array([hashed("held back", source) for source in sources])
-    rank_in_class = rank_within(class_of_source, hashes)
+    rank_in_class = rank_within(class_of_source, hashed("held back", sources))
     is_source_held_back = rank_in_class < number_held_back
     is_image_held_back: np.ndarray = is_source_held_back[source_of_image]
     return is_image_held_back
 
 
-def balanced_order(dataset: PreparedDataset, seed: int = SEED_OF_BUDGETS) -> np.ndarray:
+def balanced_order(
+    dataset: PreparedDataset, seed: int = SEED_OF_BUDGETS, first: int | None = None
+) -> np.ndarray:
     """Pseudo-random order of images that takes one image of every class before a second of any.
 
     Within a class, one image of each source comes first, then a second of each (ImageNet-C has 75
     of each source). Hashes of seed and source ids order the sources, so datasets that are made from
     the same sources have them in the same order.
 
+    Args:
+        first: how many images of the order are returned, the first ones; None for all. For a few of
+            a large dataset few ids are hashed.
+
     Returns:
-        The permutation, (n,) int64; it depends only on the seed, labels, source ids and image ids.
+        Their rows in the dataset, (first,) int64; they depend only on the seed, labels, source ids
+        and image ids.
     """
     purpose = "order"
     if seed != SEED_OF_BUDGETS:
         purpose = f"order of seed {seed}"
+    if first is not None:
+        rows = _rows_of_first_sources(dataset, purpose, first)
+        order_of_rows = balanced_order(dataset.take(rows), seed)
+        first_rows: np.ndarray = rows[order_of_rows[:first]]
+        return first_rows
     source_hashes = _source_hashes(dataset, purpose)
-    rank_in_source = _rank_in_source(dataset, purpose)
+    all_turns_equal = np.zeros(len(dataset.labels), np.int64)
+    rank_in_source = _rank_in_source(dataset, purpose, all_turns_equal)
     # The last key counts first: images are sorted by their rank in the source, then by its hash.
     rank_in_class = rank_within(dataset.labels, source_hashes, rank_in_source)
     return np.lexsort((source_hashes, rank_in_class))
 
 
-def balanced_over_slices(dataset: PreparedDataset, slices: np.ndarray) -> np.ndarray:
+def _rows_of_first_sources(dataset: PreparedDataset, purpose: str, first: int) -> np.ndarray:
+    """Sorted rows of all images of the sources that the first images of `balanced_order` are from.
+
+    A class that gives k images gives at most one image of each of its first k sources, or it has
+    fewer sources. Not counted are sources of several classes, whose first image may be of another
+    class: these are all returned.
+    """
+    source_of_image, sources = dataset.sources
+    class_of_source = np.empty(len(sources), np.int64)
+    class_of_source[source_of_image] = dataset.labels  # one of them, if a source has several
+    is_of_other_class = dataset.labels != class_of_source[source_of_image]
+    has_several_classes = np.zeros(len(sources), bool)
+    has_several_classes[source_of_image[is_of_other_class]] = True
+    # The last key counts first: sources of several classes come after the others.
+    place_in_class = rank_within(class_of_source, hashed(purpose, sources), has_several_classes)
+    is_first = place_in_class < _most_of_a_class(dataset.labels, first)
+    is_returned = is_first | has_several_classes
+    return np.flatnonzero(is_returned[source_of_image])
+
+
+def _most_of_a_class(labels: np.ndarray, first: int) -> int:
+    """How many images the class with most of them has among the first ones of a balanced order."""
+    class_sizes = np.bincount(labels)
+
+    def number_taken(most_of_a_class: int) -> int:
+        """Number of all images if no class gives more than this."""
+        return int(np.minimum(class_sizes, most_of_a_class).sum())
+
+    return bisect.bisect_left(range(class_sizes.max()), first, key=number_taken)
+
+
+def balanced_over_slices(
+    dataset: PreparedDataset, slices: np.ndarray, first: int | None = None
+) -> np.ndarray:
     """Order in which a budget takes images: that of `balanced_order`, with slices in turn.
 
     Each source of a class begins with the slice after that of the source before. The further images
@@ -113,9 +160,10 @@ def balanced_over_slices(dataset: PreparedDataset, slices: np.ndarray) -> np.nda
 
     Args:
         slices: (n,) number of each image's slice, from 0; with one slice it is `balanced_order`.
+        first: how many images of the order are returned, the first ones; None for all.
 
     Returns:
-        The permutation, (n,) int64.
+        Their rows in the dataset, (first,) int64.
     """
     purpose = "order"
     source_hashes = _source_hashes(dataset, purpose)
@@ -127,41 +175,66 @@ def balanced_over_slices(dataset: PreparedDataset, slices: np.ndarray) -> np.nda
     turn_of_next_slice = pow(stride, -1, number_of_slices)
     turns = (slices - first_slices) * turn_of_next_slice % number_of_slices
     rank_in_source = _rank_in_source(dataset, purpose, turns)
+    rows = np.arange(len(slices))
+    if first is not None:
+        rows = _rows_of_first_ranks(dataset.labels, rank_in_source, first)
+    labels, slices, source_hashes = dataset.labels[rows], slices[rows], source_hashes[rows]
+    rank_in_source = rank_in_source[rows]
     # Images of a slice and class that have the same rank in their sources.
-    slice_of_class = dataset.labels * number_of_slices + slices
+    slice_of_class = labels * number_of_slices + slices
     groups = rank_in_source * (int(slice_of_class.max()) + 1) + slice_of_class
     rank_in_slice = rank_within(groups, source_hashes)
     # The last key counts first.
-    rank_in_class = rank_within(dataset.labels, source_hashes, rank_in_slice, rank_in_source)
-    return np.lexsort((source_hashes, rank_in_class))
+    rank_in_class = rank_within(labels, source_hashes, rank_in_slice, rank_in_source)
+    first_rows: np.ndarray = rows[np.lexsort((source_hashes, rank_in_class))[:first]]
+    return first_rows
+
+
+def _rows_of_first_ranks(labels: np.ndarray, ranks: np.ndarray, first: int) -> np.ndarray:
+    """Sorted rows of the images that may be among the first ones of a balanced order.
+
+    Args:
+        labels: (n,) class of each image.
+        ranks: (n,) from 0; a class gives its images in their order.
+    """
+    most_of_a_class = _most_of_a_class(labels, first)
+    ranks = np.minimum(ranks, most_of_a_class)  # there are few, also if one source has all images
+    number_of_ranks = int(ranks.max()) + 1
+    number_of_classes = int(labels.max()) + 1
+    sizes = np.bincount(
+        labels * number_of_ranks + ranks, minlength=number_of_classes * number_of_ranks
+    )
+    images_up_to_rank = sizes.reshape(number_of_classes, number_of_ranks).cumsum(axis=1)
+    class_sizes = images_up_to_rank[:, -1:]
+    is_enough = images_up_to_rank >= np.minimum(class_sizes, most_of_a_class)
+    last_rank_of_class = is_enough.argmax(axis=1)
+    return np.flatnonzero(ranks <= last_rank_of_class[labels])
 
 
 def _source_hashes(dataset: PreparedDataset, purpose: str) -> np.ndarray:
     """Hash of each image's source: (n,) float, see `hashed`."""
     source_of_image, sources = dataset.sources
-    hash_of_source = np.array([hashed(purpose, source) for source in sources])
-    hash_of_image: np.ndarray = hash_of_source[source_of_image]
+    hash_of_image: np.ndarray = hashed(purpose, sources)[source_of_image]
     return hash_of_image
 
 
-def _rank_in_source(
-    dataset: PreparedDataset, purpose: str, turns: np.ndarray | None = None
-) -> np.ndarray:
+def _rank_in_source(dataset: PreparedDataset, purpose: str, turns: np.ndarray) -> np.ndarray:
     """Rank of each image among those of its source, from 0: (n,) int64.
 
     Args:
-        turns: (n,) the rank is by these, and by hashes of image ids where they are equal; None if
-            it is by hashes alone.
+        turns: (n,) from 0; the rank is by these, and by hashes of image ids where they are equal.
     """
-    source_of_image, sources = dataset.sources
-    has_one_image_per_source = len(sources) == len(source_of_image)
-    if has_one_image_per_source:
-        return np.zeros(len(source_of_image), np.int64)
-    image_ids = dataset.index["image_id"].to_pylist()
-    image_hashes = np.array([hashed(purpose, image_id) for image_id in image_ids])
-    if turns is None:
-        return rank_within(source_of_image, image_hashes)
-    return rank_within(source_of_image, image_hashes, turns)
+    source_of_image, _ = dataset.sources
+    turns_of_all_sources = source_of_image.astype(np.int64) * (int(turns.max()) + 1) + turns
+    # With indices it is a stable sort, which is fast where images are sorted in each slice.
+    _, _, numbers, counts = np.unique(
+        turns_of_all_sources, return_index=True, return_inverse=True, return_counts=True
+    )
+    shares_turn = counts[numbers] > 1
+    image_ids = dataset.index["image_id"].filter(shares_turn).to_pylist()
+    image_hashes = np.zeros(len(turns))
+    image_hashes[shares_turn] = hashed(purpose, image_ids)
+    return rank_within(source_of_image, image_hashes, numbers)
 
 
 def _places(dataset: PreparedDataset, source_hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,20 +243,20 @@ def _places(dataset: PreparedDataset, source_hashes: np.ndarray) -> tuple[np.nda
     Places count from 0. Sources are in the order of their hashes, and classes in that of their
     first sources.
     """
-    order = np.lexsort((source_hashes, dataset.labels))  # one class after the other
-    labels = dataset.labels[order]
-    hashes = source_hashes[order]
-    begins_source = np.ones(len(order), bool)
-    begins_source[1:] = (labels[1:] != labels[:-1]) | (hashes[1:] != hashes[:-1])
-    source_number = np.cumsum(begins_source) - 1
+    source_of_image, sources = dataset.sources
+    source_of_class = dataset.labels * len(sources) + source_of_image
+    _, image_of_pair, pair_of_image = np.unique(
+        source_of_class, return_index=True, return_inverse=True
+    )
+    # Of each pair of a class and a source, sorted by class.
+    labels = dataset.labels[image_of_pair]
+    hashes = source_hashes[image_of_pair]
+    place_in_class = rank_within(labels, hashes)
     _, start_of_class, class_number = np.unique(labels, return_index=True, return_inverse=True)
-    first_source_of_class = source_number[start_of_class]
-    place_among_classes = np.argsort(np.argsort(hashes[start_of_class]))
-    place_of_class = np.empty(len(order), np.int64)
-    place_of_class[order] = place_among_classes[class_number]
-    place_in_class = np.empty(len(order), np.int64)
-    place_in_class[order] = source_number - first_source_of_class[class_number]
-    return place_of_class, place_in_class
+    least_hash_of_class = np.minimum.reduceat(hashes, start_of_class)
+    place_among_classes = np.argsort(np.argsort(least_hash_of_class))
+    place_of_class = place_among_classes[class_number]
+    return place_of_class[pair_of_image], place_in_class[pair_of_image]
 
 
 def _stride(number_of_slices: int) -> int:
@@ -210,20 +283,25 @@ def rank_within(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     """
     order = np.lexsort((*keys, groups))  # one group after the other, each by its keys
     ordered_groups = groups[order]
-    start_of_group = np.searchsorted(ordered_groups, ordered_groups)
-    rank_in_order = np.arange(len(groups)) - start_of_group
+    places = np.arange(len(groups))
+    begins_group = np.ones(len(groups), bool)
+    begins_group[1:] = ordered_groups[1:] != ordered_groups[:-1]
+    start_of_group = np.maximum.accumulate(np.where(begins_group, places, 0))
+    rank_in_order = places - start_of_group
     ranks = np.empty(len(groups), np.int64)
     ranks[order] = rank_in_order
     return ranks
 
 
-def hashed(purpose: str, source_id: str) -> float:
-    """A pseudo-random number in 0..1 for an id, the same on every machine.
+def hashed(purpose: str, ids: Iterable[str]) -> np.ndarray:
+    """A pseudo-random number in 0..1 for each id, the same on every machine: (n,) float.
 
     Args:
-        purpose: what it is for, such as `order`; another purpose gives another number.
-        source_id: id of a source image, or of an image.
+        purpose: what they are for, such as `order`; another purpose gives other numbers.
+        ids: n ids of source images, or of images.
     """
-    digest = sha256(f"{purpose}\0{source_id}".encode()).digest()
-    first_eight_bytes = digest[:8]
-    return int.from_bytes(first_eight_bytes, "big") / 2**64
+    prefix = f"{purpose}\0".encode()
+    digests = b"".join([sha256(prefix + text.encode()).digest() for text in ids])
+    # A digest has 32 bytes, of which the first eight are used.
+    first_eight_bytes = np.frombuffer(digests, ">u8")[::4]
+    return first_eight_bytes.astype(float) / 2.0**64

@@ -120,8 +120,8 @@ def _within_budget(dataset: PreparedDataset, index: Path, limit: Limit) -> Prepa
     slices = read_slices(index)
     if dataset.rows is not None:
         slices = slices[dataset.rows]
-    order = balanced_over_slices(dataset, slices)
-    return dataset.take(np.sort(order[:number_of_images]))
+    rows = balanced_over_slices(dataset, slices, number_of_images)
+    return dataset.take(np.sort(rows))
 
 
 def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
@@ -177,7 +177,7 @@ def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
     images = pq.read_table(index, columns=["label", "source_id"])
     sources = images.group_by(["label", "source_id"]).aggregate([])  # each pair once
     source_ids = sources["source_id"].to_pylist()
-    hashes = np.array([hashed("reference", source_id) for source_id in source_ids])
+    hashes = hashed("reference", source_ids)
     rank_in_class = rank_within(sources["label"].to_numpy(), hashes)
     largest_class = rank_in_class.max() + 1
     if images_per_class >= largest_class:

@@ -70,14 +70,22 @@ def evaluate(
     Raises:
         UserError: a logit is not finite, or the part is none of the dataset.
     """
+    batch_size = settings.evaluation_batch_size
     if settings.part is not None:
         (files,) = datasets
         index = files.folder / "index.parquet"
         where = f"datasets.yaml, {files.name}, parts"
         check_part(index, settings.part, settings.other_levels, where)
-    device = devices.start(settings.compute)
-    preprocessing = networks.preprocessing
     prepared_datasets = [load_dataset(files, settings.view, settings.split) for files in datasets]
+    if settings.part is not None:
+        # Whole batches of the dataset are scored, since the last digits of an image's scores may
+        # depend on the images beside it.
+        (dataset,) = prepared_datasets
+        is_in_part = images_of_part(index, settings.part)
+        dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
+    fit_of_checkpoints = _fit_of_checkpoints(networks.checkpoints, checkpoint_manifests)
+    preprocessing = networks.preprocessing
+    device = devices.start(settings.compute)
     inputs_of_datasets = [Images(dataset, preprocessing, device) for dataset in prepared_datasets]
     models = [
         network_in_state(
@@ -85,19 +93,13 @@ def evaluate(
         )
         for state in networks.states
     ]
-    batch_size = settings.evaluation_batch_size
     if settings.part is None:
         numbers_of_images = [len(dataset.labels) for dataset in prepared_datasets]
         table = rows_of_networks(
             run, networks.states, models, prepared_datasets, inputs_of_datasets, batch_size
         )
     else:
-        # Whole batches of the dataset are scored, since the last digits of an image's scores may
-        # depend on the images beside it.
-        (dataset,) = prepared_datasets
-        is_in_part = images_of_part(index, settings.part)
         numbers_of_images = [int(is_in_part[dataset.index["row"]].sum())]
-        dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
         inputs = Images(dataset_of_batches, preprocessing, device)
         rows_of_batches = rows_of_networks(
             run, networks.states, models, [dataset_of_batches], [inputs], batch_size
@@ -111,7 +113,7 @@ def evaluate(
     facts = {
         "device": device.type,
         "datasets": facts_of_datasets,
-        "fit": _fit_of_checkpoints(networks.checkpoints, checkpoint_manifests),
+        "fit": fit_of_checkpoints,
         "networks": states_as_json(networks.states),
     }
     write_json(manifest, facts)

@@ -56,9 +56,11 @@ def compute_features(
             finite.
     """
     mixture = mixture_of_run(run, networks.states)
-    device = devices.start(settings.compute)
     images = first_images(load_dataset(dataset, settings.view, TEST), settings.limit)
-    inputs = Images(images, networks.preprocessing, device)
+    index_of_images = images.joined_index.select(INDEX_COLUMNS)
+    preprocessing = networks.preprocessing
+    device = devices.start(settings.compute)
+    inputs = Images(images, preprocessing, device)
     network = network_in_state(networks.model_folder, mixture, networks.checkpoints, inputs)
     label = f"features of {run} on {dataset.name}"
     features_of_layers = features_of(network, inputs, settings.evaluation_batch_size, label)
@@ -71,7 +73,7 @@ def compute_features(
                 )
         features_of_layers = {name: features_of_layers[name] for name in settings.layers}
     _store(features_of_layers, label, inputs, features, manifest)
-    pq.write_table(images.joined_index.select(INDEX_COLUMNS), index)
+    pq.write_table(index_of_images, index)
 
 
 def compute_epoch_features(
@@ -97,9 +99,10 @@ def compute_epoch_features(
     """
     assert not isinstance(settings.layers, str)  # the rule names one
     (layer,) = settings.layers
-    device = devices.start(settings.compute)
     images = first_images(load_dataset(dataset, settings.view, TEST), settings.limit)
+    index_of_images = images.joined_index.select(INDEX_COLUMNS)
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
+    device = devices.start(settings.compute)
     inputs = Images(images, preprocessing, device)
     label = f"features of {run} on {dataset.name}"
     features_of_snapshots = {}
@@ -111,7 +114,7 @@ def compute_epoch_features(
         )
         features_of_snapshots[name] = features_of_layers[layer]
     _store(features_of_snapshots, label, inputs, features, manifest)
-    pq.write_table(images.joined_index.select(INDEX_COLUMNS), index)
+    pq.write_table(index_of_images, index)
 
 
 def _store(

@@ -34,16 +34,20 @@ def predict_first_images(
         By dataset, a row per image: row (position in the prepared dataset's index), prediction and
         rank (see `rib.evaluation.score.score`).
     """
-    device = devices.start(settings.compute)
+    first_images_of_datasets = [
+        first_images(load_dataset(files, settings.view, TEST), MOST_IMAGES) for files in datasets
+    ]
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
+    device = devices.start(settings.compute)
     predictions = {}
-    for files in datasets:
-        dataset = first_images(load_dataset(files, settings.view, TEST), MOST_IMAGES)
+    for dataset in first_images_of_datasets:
         inputs = Images(dataset, preprocessing, device)
         network = network_in_state(model_folder, {PRETRAINED: 1.0}, {}, inputs)
-        progress = Progress(desc=files.name, total=len(dataset.labels), unit="image")
+        progress = Progress(desc=dataset.name, total=len(dataset.labels), unit="image")
         (scores,) = score([network], inputs, dataset, settings.evaluation_batch_size, progress)
         progress.close()
         columns = {name: scores[name].numpy() for name in ("prediction", "rank")}
-        predictions[files.name] = pd.DataFrame({"row": dataset.index["row"].to_numpy(), **columns})
+        predictions[dataset.name] = pd.DataFrame(
+            {"row": dataset.index["row"].to_numpy(), **columns}
+        )
     return predictions

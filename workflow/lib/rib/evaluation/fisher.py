@@ -47,13 +47,14 @@ def compute_fisher(
         UserError: the run has several networks, or a value is not finite.
     """
     mixture = mixture_of_run(run, networks.states)
-    device = devices.start(settings.compute)
     if run.method == PRETRAINED:
         trained_on = load_proxy(dataset, settings.view)
     else:
         target = load_dataset(dataset, settings.view, TRAIN)
         trained_on = subset(target, run.size, run.seed)
-    images = Images(trained_on, networks.preprocessing, device)
+    preprocessing = networks.preprocessing
+    device = devices.start(settings.compute)
+    images = Images(trained_on, preprocessing, device)
     pretrained, _ = load(networks.model_folder, device)
     network = apply(pretrained, mixture, networks.checkpoints).eval()
     diagonal = fisher_diagonal(network, images, settings.kind, settings.fisher_images, run.seed)

@@ -170,8 +170,9 @@ def invert_run(
         UserError: the run has several networks, or a representation is not finite.
     """
     mixture = mixture_of_run(run, networks.states)
-    device = devices.start(settings.compute)
     chosen = first_images(load_dataset(dataset, settings.view, TEST), settings.images)
+    ids_of_images = chosen.joined_index.select(["image_id", "object_id"])
+    device = devices.start(settings.compute)
     pixels = Images(chosen, AS_STORED, device)[:]
     representation = _represent(networks, mixture, settings.layer, device)
     mean = networks.preprocessing["mean"]
@@ -193,7 +194,7 @@ def invert_run(
         mean_residual,
     )
     safetensors.torch.save_file({"inverted": images, "residual": residuals}, inverted)
-    pq.write_table(chosen.joined_index.select(["image_id", "object_id"]), index)
+    pq.write_table(ids_of_images, index)
     facts = {
         "device": device.type,
         "n": n,
@@ -266,8 +267,8 @@ def cross_features(
         "before": {PRETRAINED: 1.0},
         "after": mixture_of_run(run, networks.states),
     }
-    device = devices.start(settings.compute)
     chosen = first_images(load_dataset(dataset, settings.view, TEST), settings.images)
+    device = devices.start(settings.compute)
     images_by_name = {"images": Images(chosen, AS_STORED, device)[:]}
     tensors = {}
     for name, path in {"before": inverted_before, "after": inverted_after}.items():

@@ -54,11 +54,12 @@ def select_coefficients(
     settings_of_method = checked_settings(
         select, merge.settings[method], merge.algorithm, stated_in(method)
     )
+    select_images = load_dataset(target, settings.view, SELECT)
     device = devices.start(settings.compute)
     candidates = Candidates(
         model_folder=model_folder,
         checkpoints=checkpoints,
-        dataset=load_dataset(target, settings.view, SELECT),
+        dataset=select_images,
         evaluation_batch_size=settings.evaluation_batch_size,
         device=device,
     )

@@ -5,9 +5,12 @@ The kernel releases these whenever and however the job ends.
 
 import contextlib
 import os
+import re
 import shutil
+import subprocess
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,6 +28,10 @@ SLURM_GPUS = "SLURM_GPUS_ON_NODE"
 NONE = {"", "-1", "NoDevFiles"}  # values of CUDA_VISIBLE_DEVICES that mean no device
 # It exists where NVIDIA's driver is loaded, in a container only if it was given a GPU.
 NVIDIA = Path("/dev/nvidiactl")
+# Writes a line for each GPU, `GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5b...)`, and below it one
+# for each of its MIG instances, `  MIG 3g.20gb Device 0: (UUID: MIG-c6d4...)`.
+LIST_DEVICES = ("nvidia-smi", "-L")
+LONGEST_LISTING = 120  # seconds; a driver that must be loaded first takes some
 POLL = 0.5  # seconds between two attempts
 REMIND = 60  # seconds between two log lines of a job that waits
 _held: list[FileLock] = []  # kept until the process ends
@@ -33,15 +40,44 @@ _held: list[FileLock] = []  # kept until the process ends
 def visible_devices() -> list[str]:
     """Names of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES.
 
-    These are numbers, UUIDs or MIG devices.
+    These are numbers, UUIDs or MIG instances. CUDA isn't asked: it would read CUDA_VISIBLE_DEVICES,
+    which it does only once in a process, and a job sets it to the GPU that it has locked.
     """
     visible = os.environ.get(VISIBLE)
-    if visible is not None:
-        names = [name.strip() for name in visible.split(",")]
-        return [name for name in names if name not in NONE]
-    import torch
+    if visible is None:
+        return _devices_of_machine()
+    names = [name.strip() for name in visible.split(",")]
+    # As in CUDA, where -1 hides all that follow.
+    return list(takewhile(lambda name: name not in NONE, names))
 
-    return [str(number) for number in range(torch.cuda.device_count())]
+
+def _devices_of_machine() -> list[str]:
+    """Names of all GPUs of this machine or container, of MIG instances instead of their GPUs.
+
+    Whole GPUs have numbers, so that a run whose user names them by numbers sees the same locks.
+    """
+    try:
+        listing = subprocess.run(
+            LIST_DEVICES, capture_output=True, text=True, timeout=LONGEST_LISTING, check=True
+        ).stdout
+    except FileNotFoundError:  # some containers have a GPU without the driver's programs
+        return [str(number) for number, _ in enumerate(NVIDIA.parent.glob("nvidia[0-9]*"))]
+    except (OSError, subprocess.SubprocessError):  # CUDA can't work with such a driver either
+        return []
+    uuids = re.findall(r"\(UUID: ([^)]+)\)", listing)
+    if not any(map(_is_mig, uuids)):
+        return [str(number) for number, _ in enumerate(uuids)]
+    devices = []
+    for uuid, next_uuid in zip(uuids, [*uuids[1:], ""], strict=True):
+        is_divided = not _is_mig(uuid) and _is_mig(next_uuid)
+        if not is_divided:
+            devices.append(uuid)
+    return devices
+
+
+def _is_mig(uuid: str) -> bool:
+    """`MIG-c6d4f1ef-...`, or `MIG-GPU-5d5b.../1/0` of older drivers."""
+    return uuid.startswith("MIG-")
 
 
 def has_hidden_devices() -> bool:
@@ -52,13 +88,19 @@ def has_hidden_devices() -> bool:
 def lock_gpu() -> str | None:
     """Wait for a free GPU, make it the only visible one and return it.
 
-    Call this before CUDA is used. Does nothing without a GPU, or if SLURM has assigned a single one
-    to this job. In an allocation of several GPUs (`salloc --gres=gpu:4`), whose jobs all see each
-    of them, a job locks one as it does outside of SLURM.
+    Call this before CUDA is used. Does nothing without a GPU, with a build of torch that can't use
+    one, or if SLURM has assigned a single one to this job. In an allocation of several GPUs
+    (`salloc --gres=gpu:4`), whose jobs all see each of them, a job locks one as it does outside of
+    SLURM.
 
     Raises:
-        UserError: Others could open the locks, or the file system has none.
+        UserError: Others could open the locks, the file system has none, or torch sees several GPUs
+            after one was locked.
     """
+    import torch
+
+    if torch.version.cuda is None:
+        return None
     devices = visible_devices()
     is_assigned_by_slurm = SLURM_JOB in os.environ and len(devices) == 1
     if not devices or is_assigned_by_slurm or _held:
@@ -73,6 +115,17 @@ def lock_gpu() -> str | None:
         time.sleep(POLL)
         device = _lock_free_device(devices, folder)
     os.environ[VISIBLE] = device
+    # Without CUDA, here or in the driver, the caller says what is wrong.
+    number_of_devices = 0
+    if torch.cuda.is_available():
+        torch.cuda.init()  # before, `device_count` may ask the driver and not CUDA
+        number_of_devices = torch.cuda.device_count()
+    if number_of_devices > 1:
+        raise UserError(
+            f"GPU {device} is locked, but torch sees {number_of_devices} GPUs, since CUDA was used "
+            "before: find what uses it when Python starts or modules are imported, or run with "
+            f"{VISIBLE}={device}."
+        )
     return device
 
 

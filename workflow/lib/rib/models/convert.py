@@ -46,7 +46,6 @@ def convert(
     entry: Mapping[str, Any] = settings.entry
     preprocessing = entry["preprocessing"]
     arguments = entry["arguments"]
-    device = devices.start(settings.compute)
     if entry["library"] == "open_clip":
         published = _published(archives, entry, None)
         width = embedding_width(entry["architecture"], arguments)
@@ -58,17 +57,20 @@ def convert(
     else:
         published = _published(archives, entry, settings.num_classes)
         model = cast(Classifier, published)
-    facts_of_head = {"from": settings.head}
     if settings.head == ZERO_SHOT:
         tokenizer = load_tokenizer(
             entry["architecture"], arguments, archives[1:], entry["tokenizer"]
         )
         prompts = prompt_tokens(tokenizer, settings.class_names)
-        head = cast(OpenClipClassifier, model.to(device)).head
-        set_zero_shot_weights(head, cast(TextTower, published.to(device)), prompts)
     if settings.head == FITTED:
         assert reference is not None and settings.view is not None  # on which the head is fitted
         proxy = load_proxy(reference, settings.view)
+    device = devices.start(settings.compute)
+    facts_of_head = {"from": settings.head}
+    if settings.head == ZERO_SHOT:
+        head = cast(OpenClipClassifier, model.to(device)).head
+        set_zero_shot_weights(head, cast(TextTower, published.to(device)), prompts)
+    if settings.head == FITTED:
         facts_of_head.update(fit_head(model.to(device), proxy, preprocessing, device))
     facts = {
         "source": _described_source(entry["source"]),

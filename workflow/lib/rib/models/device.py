@@ -22,7 +22,8 @@ _policy = {"precision": AUTO, "compile": False}  # per process; each job has its
 def start(compute: ComputeSettings) -> torch.device:
     """Make torch's results reproducible, and return the device.
 
-    It also sets the process's threads and precision, and waits until a GPU is free.
+    It also sets the process's threads and precision, and waits until a GPU is free. A job calls it
+    when it has read indexes, labels and splits, so that none has a GPU that waits for these.
 
     Raises:
         UserError: There is no CUDA device though `cuda` is requested, or the machine has a GPU that

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from rib.base.progress import log
+from rib.data.prepared import PreparedDataset
 from rib.data.settings import DatasetView
 from rib.data.splits import SELECT
 from rib.data.subsets import first_images
@@ -58,7 +59,8 @@ def datasets_there(entries: Sequence[Mapping[str, Any]], decode_workers: int) ->
 class Watch:
     """Reports a training; see rib.training.loop for what it is called with.
 
-    If anything fails here, it warns once, and the training continues.
+    Images are chosen when it is made, before a GPU is locked. If anything fails here, it warns
+    once, and the training continues.
     """
 
     model_folder: Path
@@ -68,6 +70,16 @@ class Watch:
     # In the job's private folder, whose name identifies its settings and inputs.
     history: Path | None = None
     warned: bool = False
+
+    def __post_init__(self) -> None:
+        """Choose the monitored images of each dataset."""
+        self.images_of_datasets: list[PreparedDataset] = []
+        for files in self.monitored:
+            try:
+                dataset = load_dataset(files, self.view, SELECT)
+                self.images_of_datasets.append(first_images(dataset, MONITORED_IMAGES))
+            except Exception as error:
+                self._warn(error)
 
     def __call__(
         self,
@@ -151,12 +163,10 @@ class Watch:
         # A network is built with random weights, of which training must not notice.
         devices_with_random_state = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices_with_random_state), torch.no_grad():
-            for files in self.monitored:
-                label = f"monitoring {files.name}"
+            for images in self.images_of_datasets:
+                label = f"monitoring {images.name}"
                 try:
-                    dataset = load_dataset(files, self.view, SELECT)
-                    images = first_images(dataset, MONITORED_IMAGES)
-                    accuracies[files.name] = accuracy_of(
+                    accuracies[images.name] = accuracy_of(
                         state, self.model_folder, images, BATCH, device, label
                     )
                 except Exception as error:

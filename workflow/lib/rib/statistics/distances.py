@@ -291,7 +291,7 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
         )
     samples = {}
     for name, images in images_of_dataset.items():
-        chosen = balanced_order(images)[:n]
+        chosen = balanced_order(images, first=n)
         samples[name] = Sample(
             features=features_of_dataset[name][chosen].astype(np.float64),
             labels=images.labels[chosen],

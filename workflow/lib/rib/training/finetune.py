@@ -29,7 +29,7 @@ from rib.models.images import Images
 from rib.models.network import Classifier, load
 from rib.models.text import load_text
 from rib.training.divergence import DivergenceError, rescued
-from rib.training.fit import InfiniteLogitsError, measure_fit
+from rib.training.fit import InfiniteLogitsError, images_of_fit, measure_fit
 from rib.training.gradient_checkpointing import checkpoint_gradients
 from rib.training.history import write_history
 from rib.training.loop import Watch, train
@@ -84,16 +84,17 @@ def finetune(
         UserError: the loss, a trained tensor or, at the end, a logit of a training image is not
             finite, or the method can't train this network or lacks an input.
     """
-    device = devices.start(settings.compute)
-    torch.manual_seed(run.seed)
     method = load_algorithm(settings.algorithm, settings.settings, run.method)
-    model, pretrained, preprocessing = load_start(model_folder, method, start, run, device)
     whole_target = load_dataset(target, settings.view, TRAIN)
     dataset = subset(whole_target, run.size, run.seed)
+    scored_images = images_of_fit(dataset)
+    proxy = load_proxy(reference, settings.view) if reference else None
     number_of_images = len(dataset.labels)
     training = settings.training
+    device = devices.start(settings.compute)
+    torch.manual_seed(run.seed)
+    model, pretrained, preprocessing = load_start(model_folder, method, start, run, device)
     images = training_images(dataset, preprocessing, training, run.seed, device)
-    proxy = load_proxy(reference, settings.view) if reference else None
     task = Task(
         model=model,
         target=images,
@@ -128,7 +129,7 @@ def finetune(
             write_history(epochs, history)
         store_checkpoint(checkpoint, changed, pretrained, run)
         try:
-            fit = measure_fit(run, model_folder, checkpoint, dataset, device)
+            fit = measure_fit(run, model_folder, checkpoint, scored_images, device)
         except InfiniteLogitsError as error:
             logit = "a logit of a training image"
             if training is None:

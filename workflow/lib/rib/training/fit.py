@@ -26,17 +26,22 @@ class InfiniteLogitsError(Exception):
     """
 
 
-def measure_fit(
-    run: Run, model_folder: Path, checkpoint: Path, dataset: PreparedDataset, device: torch.device
-) -> float:
-    """Accuracy of the stored checkpoint on the training images, as it is evaluated.
+def images_of_fit(dataset: PreparedDataset) -> PreparedDataset:
+    """The training images on which the fit is measured: at most 5,000 of a dataset."""
+    return first_images(dataset, FIT_IMAGES)
 
-    It is 0 to 1, of at most 5,000 images.
+
+def measure_fit(
+    run: Run, model_folder: Path, checkpoint: Path, images: PreparedDataset, device: torch.device
+) -> float:
+    """Accuracy of the stored checkpoint on training images, as it is evaluated: 0 to 1.
+
+    Args:
+        images: those of `images_of_fit`.
 
     Raises:
         InfiniteLogitsError: a logit of one of these images is not finite.
     """
-    images = first_images(dataset, FIT_IMAGES)
     scores = scores_of(checkpoint, model_folder, images, FIT_BATCH, device, f"fit of {run}")
     if not scores["energy"].isfinite().all():
         raise InfiniteLogitsError

@@ -64,11 +64,11 @@ def pretrain(
     pretraining = entry["pretrain"]
     seed = pretraining["seed"]
     size = str(pretraining["size"])
-    device = devices.start(settings.compute)
     whole_dataset = load_whole(dataset, settings.view)
     training_dataset = subset(whole_dataset, size, seed, "pretrain.size")
     test_dataset = load_whole(test, settings.view)
     _refuse_shared_sources(training_dataset, test_dataset)
+    device = devices.start(settings.compute)
     torch.manual_seed(seed)
     model = build(
         entry["library"],
