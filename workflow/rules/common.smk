@@ -163,6 +163,11 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def number_of_attempt(wildcards, attempt):
+    """How often Snakemake has started a job in this call, from 1, for its script (rib.jobs.script)."""
+    return attempt
+
+
 MEGABYTES_OF_LARGE_DATASETS = 12000  # of their index and rows
 
 

@@ -66,6 +66,7 @@ rule pretrain_model:
     threads: lambda wildcards: threads_for([pretraining_dataset(wildcards)])
     resources:
         gpu=GPU,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_training(
             wildcards, [pretraining_dataset(wildcards)], attempt
         ),
@@ -217,6 +218,7 @@ rule finetune:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_training(wildcards, [wildcards.target], attempt),
         runtime=lambda wildcards: (
             MINUTES_OF_LONG_TRAINING if wildcards.target in LARGE_DATASETS else MINUTES_OF_TRAINING
@@ -327,6 +329,7 @@ rule import_checkpoint:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.target], attempt
         ),

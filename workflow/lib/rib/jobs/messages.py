@@ -4,7 +4,7 @@ import errno
 import re
 from pathlib import Path
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 
 # Setting to lower when a GPU runs out of memory, by rule, and for all other rules.
 MEMORY_SETTING = {
@@ -43,8 +43,7 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
     message = message_of_os_error(error)
     if message is not None:
         return message
-    error_type = type(error).__name__
-    if error_type == "OutOfMemoryError":  # torch's; torch is not imported here
+    if _is_out_of_gpu_memory(error):
         setting = MEMORY_SETTING.get(rule, MEMORY_SETTING_OF_OTHER_RULES)
         return f"out of GPU memory; lower {setting} in config.yaml, or jobs_per_gpu."
     operator, is_of_operator, _ = str(error).partition(NONDETERMINISTIC)
@@ -54,7 +53,22 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
             "compute.deterministic to warn in config.yaml, after which a training gives other "
             "numbers each time, or compute.device to cpu."
         )
-    return f"{error_type}: {error} (the full report is in {log_file})"
+    return f"{type(error).__name__}: {error} (the full report is in {log_file})"
+
+
+def is_permanent(error: Exception) -> bool:
+    """Whether the same job would fail with the same error again.
+
+    Not so where the machine is to blame, such as a full disk or a file system that is gone.
+    """
+    if isinstance(error, PermanentError) or NONDETERMINISTIC in str(error):
+        return True
+    return _is_out_of_gpu_memory(error)
+
+
+def _is_out_of_gpu_memory(error: Exception) -> bool:
+    """By the name of torch's class, since torch is not imported here."""
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 def message_of_os_error(error: BaseException) -> str | None:

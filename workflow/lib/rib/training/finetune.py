@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 from rib.base.files import write_json
 from rib.base.progress import log
 from rib.config.run import Run
@@ -133,7 +133,7 @@ def finetune(
             logit = "a logit of a training image"
             if training is None:
                 message = f"{run}: {logit} is not finite; don't use these weights."
-                raise UserError(message) from error
+                raise PermanentError(message) from error
             raise DivergenceError(run, logit, method.lr, len(epochs), changed) from error
     facts = {
         "device": device.type,
