@@ -21,7 +21,7 @@ from rib.base.errors import PermanentError, UserError
 from rib.base.files import sha256
 from rib.base.progress import log
 from rib.jobs.job import job, reason
-from rib.jobs.messages import MEMORY_SETTING, message_of
+from rib.jobs.messages import message_of
 from rib.records.environment import commit
 
 
@@ -287,6 +287,7 @@ def test_what_is_kept_of_a_failure_is_removed_when_the_job_has_succeeded(start, 
         out["manifest"].write_text("{}")
     assert private_files(tmp_path) == []
 
+
 @pytest.mark.parametrize(
     ("error", "reported"),
     [
@@ -382,20 +383,13 @@ def test_a_script_that_fails_outside_of_its_job_shows_a_users_error_as_a_sentenc
         assert "Traceback" in process.stderr
 
 
-def test_where_a_gpu_is_too_small_a_setting_that_there_is_is_named(pytestconfig):
-    # given
+def test_where_a_gpu_is_too_small_for_an_evaluation_a_setting_that_there_is_is_named(pytestconfig):
     config = yaml.safe_load((pytestconfig.rootpath / "config.yaml").read_text())
-    rule_files = list((pytestconfig.rootpath / "workflow/rules").rglob("*.smk"))
-    text_of_rules = "\n".join(path.read_text() for path in rule_files)
-    for rule in (*MEMORY_SETTING, "evaluate"):
-        assert f" {rule}" in text_of_rules
-        # when
-        message = message_of(OutOfMemoryError(), rule, "log")
-        # then
-        setting = re.search(r"(?P<section>\w+)\.(?P<key>\w+) in config", message)
-        assert setting["key"] in config[setting["section"]]
-    message_of_training = message_of(OutOfMemoryError(), "finetune", "log")
-    assert "training.micro_batch_size" in message_of_training
+    message = message_of(OutOfMemoryError(), "evaluate", "log")
+    settings = re.findall(r"(\w+)\.(\w+) in config", message)
+    assert ("compute", "evaluation_batch_size") in settings
+    for section, key in settings:
+        assert key in config[section]
 
 
 def test_a_forgotten_output_is_an_error(start, tmp_path, capfd):

@@ -26,7 +26,7 @@ from rib.config.labels import GridLabels  # noqa: E402
 from rib.config.messages import known_name  # noqa: E402
 from rib.config.memory import NetworkMemory  # noqa: E402
 from rib.config.paths import Paths, manifest_of  # noqa: E402
-from rib.config.run import LOADED, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
+from rib.config.run import ALL, LOADED, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
 from rib.config.yaml_files import read_yaml  # noqa: E402
 from rib.data import grid_views, variables  # noqa: E402
 from rib.evaluation.settings import MergeSettings  # noqa: E402
@@ -183,9 +183,13 @@ def memory_of(datasets, usual):
 
 def memory_of_training(wildcards, datasets, attempt):
     """Megabytes of a job that trains a model on datasets; a repeated job asks for more."""
-    return attempt * memory_of(
-        datasets, MEMORY.training_on_host(wildcards.model, wildcards.get("method"))
+    megabytes = MEMORY.training_on_host(
+        wildcards.model,
+        wildcards.get("method"),
+        wildcards.get("target"),
+        wildcards.get("size", ALL),
     )
+    return attempt * memory_of(datasets, megabytes)
 
 
 def memory_of_evaluation(wildcards, datasets, attempt):

@@ -124,8 +124,9 @@ def job(
             log.error("%s", message)
             if folder_name is not None and is_permanent(error):
                 folder = WORK / folder_name
-                _mark(folder, log_file, outputs)
-                write_text(folder / FAILURE, message)
+                with contextlib.suppress(OSError):  # then a retry computes again
+                    _mark(folder, log_file, outputs)
+                    write_text(folder / FAILURE, message)
             raise SystemExit(1) from None
         list_of_outputs = f": {', '.join(outputs.values())}" if outputs else ""
         log.info("done in %.1f s%s", time.monotonic() - seconds_at_start, list_of_outputs)

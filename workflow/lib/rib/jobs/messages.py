@@ -6,12 +6,8 @@ from pathlib import Path
 
 from rib.base.errors import PermanentError, UserError
 
-# Setting to lower when a GPU runs out of memory, by rule, and for all other rules.
-MEMORY_SETTING = {
-    "finetune": "training.micro_batch_size",
-    "keep_snapshots": "training.micro_batch_size",
-}
-MEMORY_SETTING_OF_OTHER_RULES = "compute.evaluation_batch_size"
+# What helps when a GPU runs out of memory, whatever the job does.
+OTHER_REMEDIES = "compute.jobs_per_gpu in config.yaml if it is above 1, or use a larger GPU"
 
 # What torch writes after the name of an operator that it refuses to compute.
 NONDETERMINISTIC = " does not have a deterministic implementation"
@@ -44,8 +40,11 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
     if message is not None:
         return message
     if _is_out_of_gpu_memory(error):
-        setting = MEMORY_SETTING.get(rule, MEMORY_SETTING_OF_OTHER_RULES)
-        return f"out of GPU memory; lower {setting} in config.yaml, or jobs_per_gpu."
+        # Trainings explain it themselves (rib.training.gpu_memory).
+        return (
+            "out of GPU memory; lower compute.evaluation_batch_size in config.yaml, or "
+            f"{OTHER_REMEDIES}."
+        )
     operator, is_of_operator, _ = str(error).partition(NONDETERMINISTIC)
     if is_of_operator:  # torch's
         return (
