@@ -942,7 +942,7 @@ def test_a_job_that_diverges_keeps_the_last_good_state_and_leaves_nothing_to_res
     rescue = tmp_path / "run" / "logs" / "of" / "it" / "rescued.safetensors"
     # when
     message = r"method ft, target set: the loss at epoch 3, step 12 .*epoch 2"
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(PermanentError, match=message) as caught:
         job(folders, tmp_path / "run", rescue=rescue)
     # then
     assert str(rescue) in str(caught.value)
@@ -954,7 +954,7 @@ def test_a_job_that_diverges_keeps_the_last_good_state_and_leaves_nothing_to_res
 def test_a_job_whose_weights_are_finite_but_give_infinite_logits_has_diverged(folders, tmp_path):
     """The only step starts from the pretrained weights, so that its loss is finite."""
     one_step = replace(FULL, epochs=None, steps=1, warmup_fraction=0.0, warmup_steps=0)
-    with pytest.raises(UserError, match=r"method ft, target set: a logit .* 1e\+25"):
+    with pytest.raises(PermanentError, match=r"method ft, target set: a logit .* 1e\+25"):
         job(folders, tmp_path / "run", settings={"lr": 1e25}, training=one_step)
     rescued = safetensors.torch.load_file(tmp_path / "run/logs/rescued.safetensors")
     assert rescued
