@@ -26,7 +26,15 @@ from rib.config.labels import GridLabels  # noqa: E402
 from rib.config.messages import known_name  # noqa: E402
 from rib.config.memory import NetworkMemory  # noqa: E402
 from rib.config.paths import Paths, manifest_of  # noqa: E402
-from rib.config.run import ALL, LOADED, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
+from rib.config.run import (
+    ALL,
+    LOADED,
+    NO_TARGET,
+    PRETRAINED,
+    RUN_COLUMNS,
+    Run,
+    parent_of,
+)  # noqa: E402
 from rib.config.yaml_files import read_yaml  # noqa: E402
 from rib.data import grid_views, variables  # noqa: E402
 from rib.evaluation.settings import MergeSettings  # noqa: E402
