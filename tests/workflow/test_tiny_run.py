@@ -475,3 +475,10 @@ def test_a_loss_that_is_not_finite_is_a_sentence_that_a_retry_repeats_and_leaves
     assert "computing on" not in log_file.read_text()
     assert "Traceback (most" not in printed
     assert nothing_half_written(project)
+
+
+@pytest.mark.thorough
+def test_a_step_of_slurm_with_fewer_processors_than_cores_is_refused_in_a_sentence(project):
+    printed = project.snakemake("-n", "--cores", "4", check=False, SLURM_CPUS_ON_NODE="1")
+    assert "srun --cpus-per-task=4, or with --cores 1." in printed
+    project.snakemake("-n", "--cores", "4", SLURM_CPUS_ON_NODE="4")

@@ -4,9 +4,11 @@
 import os
 import re
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -15,6 +17,7 @@ sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
 
 from rib.base.errors import UserError  # noqa: E402
 from rib.base.files import refuse_unwritable  # noqa: E402
+from rib.base.processors import refuse_fewer_processors  # noqa: E402
 from rib.base.progress import print_lines  # noqa: E402
 from rib.base.settings import from_params, to_params  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
@@ -65,6 +68,10 @@ for DATASET in GRID.datasets_read():  # refuse an invalid class map before any j
     CATALOG.label_space(DATASET)
     CATALOG.icons(DATASET)
 print_lines(*GRID.notices, file=sys.stderr)
+
+# Snakemake has no number of cores if it only plans, or leaves the jobs to a cluster.
+with suppress(WorkflowError):
+    refuse_fewer_processors(workflow.cores)
 
 # Settings of the machine reach jobs as environment variables, so that they repeat no job.
 variables.set_from(CONFIG)
@@ -169,6 +176,15 @@ def of_form(*forms):
 def any_of(names):
     """Wildcard constraint for the given names; without any, a pattern that matches nothing."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+# Of a job on a GPU: one computes, one reads ahead, and others decode, pin and copy.
+FEWEST_PROCESSORS_OF_GPU_JOB = 4
+
+
+def processors_of_gpu_job(wildcards, threads):
+    """Processors that SLURM gives a job on a GPU; elsewhere Snakemake reserves its threads."""
+    return max(FEWEST_PROCESSORS_OF_GPU_JOB, threads) if GPU else threads
 
 
 def number_of_attempt(wildcards, attempt):

@@ -96,6 +96,7 @@ rule evaluate:
     threads: lambda wildcards: threads_for(EVALUATION_GROUPS[wildcards.group])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         mem_mb=memory_of_entry,
         runtime=minutes_of_evaluation,
@@ -166,6 +167,7 @@ use rule evaluate as evaluate_snapshots with:
         entry=of_form("finetune"),
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: attempt
         * memory_of(
@@ -255,6 +257,7 @@ rule select_coefficients:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.target], attempt
@@ -319,6 +322,7 @@ rule check_labels:
     threads: lambda wildcards: threads_for(compared_datasets(wildcards.target))
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             PATHS.pretrained_runs[wildcards.model], compared_datasets(wildcards.target), attempt

@@ -45,6 +45,7 @@ rule compute_features:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
@@ -99,6 +100,7 @@ rule compute_epoch_features:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
@@ -137,6 +139,7 @@ rule invert_representation:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: attempt
         * memory_of(
@@ -180,6 +183,7 @@ rule cross_inversions:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
@@ -240,6 +244,7 @@ rule compute_fisher:
     threads: lambda wildcards: threads_for([fisher_dataset(wildcards)])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         # images are passed one by one
         mem_mb=lambda wildcards, attempt: attempt

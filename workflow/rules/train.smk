@@ -66,6 +66,7 @@ rule pretrain_model:
     threads: lambda wildcards: threads_for([pretraining_dataset(wildcards)])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_training(
             wildcards, [pretraining_dataset(wildcards)], attempt
@@ -218,6 +219,7 @@ rule finetune:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_training(wildcards, [wildcards.target], attempt),
         runtime=lambda wildcards: (
@@ -329,6 +331,7 @@ rule import_checkpoint:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
         attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.target], attempt
