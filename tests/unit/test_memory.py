@@ -234,3 +234,15 @@ def test_the_catalogues_activations_are_of_its_architectures():
         for precision in memory.PRECISIONS:
             checkpointed = row[memory.CHECKPOINTED + precision]
             assert not checkpointed or float(checkpointed) <= float(row[precision])
+
+
+def test_the_documented_allocation_has_the_memory_and_processors_of_four_trainings(memory_of):
+    """Of ViT-B/16 on ImageNet-C, as docs/cluster.md says."""
+    page = (ROOT / "docs/cluster.md").read_text()
+    networks = memory_of(datasets=["imagenet_c", "imagenet_r"])
+    of_job = networks.training_on_host(VIT, "ft", "imagenet_c") + memory.MEGABYTES_OF_LARGE_DATASETS
+    (gigabytes,) = re.findall(r"salloc .*--mem=(\d+)G", page)
+    assert 4 * of_job <= 1000 * int(gigabytes) < 4 * of_job + 1000
+    cores = re.findall(r"(?:cpus-per-task=|--cores )(\d+)", page)
+    assert cores == ["16"] * 3
+    assert f"mem_mb={gigabytes}000" in page

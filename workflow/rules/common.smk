@@ -27,7 +27,7 @@ from rib.config.forms import COEFFICIENTS, CURVE, MERGES, SELECT  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
 from rib.config.labels import GridLabels  # noqa: E402
 from rib.config.messages import known_name  # noqa: E402
-from rib.config.memory import NetworkMemory  # noqa: E402
+from rib.config.memory import MEGABYTES_OF_LARGE_DATASETS, NetworkMemory  # noqa: E402
 from rib.config.paths import Paths, manifest_of  # noqa: E402
 from rib.config.run import (
     ALL,
@@ -46,6 +46,7 @@ from rib.jobs.gpu_lock import JOBS_PER_GPU  # noqa: E402
 from rib.models.settings import ComputeSettings  # noqa: E402
 from rib.report.about import describe_grid  # noqa: E402
 from rib.report.described import analyses_of_page, described_analyses  # noqa: E402
+from rib.report.run_times import RunTimes  # noqa: E402
 
 # Snakemake would keep the last of two equal keys.
 config_of(read_yaml(Path("config.yaml")), "config.yaml")
@@ -106,6 +107,7 @@ COMPUTE = ComputeSettings(
 EVALUATION_BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
 MEMORY = NetworkMemory(GRID)
 MEMORY.refuse_what_does_not_fit()
+RUN_TIMES = RunTimes(GRID, Path("results", FAMILY))
 GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
 
 
@@ -190,9 +192,6 @@ def processors_of_gpu_job(wildcards, threads):
 def number_of_attempt(wildcards, attempt):
     """How often Snakemake has started a job in this call, from 1, for its script (rib.jobs.script)."""
     return attempt
-
-
-MEGABYTES_OF_LARGE_DATASETS = 12000  # of their index and rows
 
 
 def memory_of(datasets, usual):

@@ -32,6 +32,8 @@ LIBRARIES = 600
 # Megabytes that CUDA's libraries take of the host besides, and of a GPU; both are guesses.
 CUDA_ON_HOST = 3000
 CUDA_ON_GPU = 1000
+# Megabytes of the index and rows of very large datasets in a job that reads them.
+MEGABYTES_OF_LARGE_DATASETS = 12000
 # Copies of the weights in the memory of a job. Measured were 6.2 in training with SGD, 6.9 with
 # AdamW and 7.2 with a teacher, and 2.2 in evaluation, of merges too.
 COPIES_IN_TRAINING = 8
