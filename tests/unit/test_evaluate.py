@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.config.label_space import MOST_CLASSES, LabelSpace
@@ -550,7 +550,7 @@ def test_the_same_scores_give_the_same_bytes(files, tmp_path):
 def test_a_logit_that_is_not_finite_is_refused_with_run_and_dataset(files, tmp_path, not_finite):
     bias = torch.full((1000,), not_finite)
     broken_files = with_checkpoint(files, tmp_path / "broken.safetensors", {"fc.bias": bias})
-    with pytest.raises(UserError, match="net/set/ft/all/3 on first.*not finite"):
+    with pytest.raises(PermanentError, match="net/set/ft/all/3 on first.*not finite"):
         job(broken_files, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 

@@ -12,3 +12,11 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         super().__init__(printable(message))
+
+
+class PermanentError(UserError):
+    """An error that the same job would meet again, such as a training that diverges.
+
+    A job that failed with it is not computed again when Snakemake retries it (`attempt` of
+    rib.jobs.job.job).
+    """

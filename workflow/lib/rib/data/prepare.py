@@ -25,6 +25,7 @@ from PIL import Image
 from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk, verify_digest, write_json
 from rib.base.plugins import checked_settings, load_function
+from rib.base.processors import processors
 from rib.base.progress import Progress, log
 from rib.config.geometry import Geometry
 from rib.data.archives import TooLargeError
@@ -548,7 +549,7 @@ def _convert_in_threads(
     Each comes with a future, whose result is the converted image or raises why there is none.
     """
     waiting: deque[tuple[Item, Future[Converted]]] = deque()
-    pool = ThreadPoolExecutor(min(decode_workers, len(os.sched_getaffinity(0))))
+    pool = ThreadPoolExecutor(min(decode_workers, processors()))
     try:
         for item in items:
             waiting.append((item, _start_conversion(pool, item, geometry, dataset)))

@@ -1,6 +1,5 @@
 """Reading of prepared datasets."""
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
+from rib.base.processors import processors
 from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.data.identity import PHOTO, joined_ids, read_identities
@@ -62,7 +62,7 @@ class EncodedImages:
         self._lengths = index["length"].to_numpy()
         self._borders = index["border"].to_numpy()
         self._image_ids = index["image_id"]
-        self._pool = ThreadPoolExecutor(min(decode_workers, len(os.sched_getaffinity(0))))
+        self._pool = ThreadPoolExecutor(min(decode_workers, processors()))
 
     def __len__(self) -> int:
         return len(self._offsets)

@@ -25,12 +25,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 from rib.base.files import read_json, sha256, write_json, write_text
 from rib.base.locks import acquire
 from rib.base.progress import log, log_lines
 from rib.base.text import redacted
-from rib.jobs.messages import message_of, message_of_os_error
+from rib.jobs.messages import is_permanent, message_of, message_of_os_error
 from rib.records import integrity, provenance
 from rib.records.environment import surroundings
 from rib.records.hashing import remember_hash, signature
@@ -39,6 +39,8 @@ WORK = Path("work")  # contains the private folders
 COPY = ".copy"  # ends the hidden name of an output that is being copied to another disk
 # File in a private folder that identifies its job: the log file, then the outputs, one per line.
 MARK = "job"
+# File in a private folder with the message of a permanent error, which a retry repeats.
+FAILURE = "failure.txt"
 # Names of the outputs that state the hashes of the others. They are published after these.
 PROVENANCE = "provenance"
 MANIFEST = "manifest"
@@ -54,6 +56,7 @@ def job(
     outputs: Mapping[str, str],
     log_file: str,
     resumes: str | None = None,
+    attempt: int = 1,
 ) -> Iterator[dict[str, Path]]:
     """Run the body of a job, then publish its outputs, their manifest and their provenance record.
 
@@ -68,6 +71,8 @@ def job(
         log_file: file for log lines, which also go to standard error.
         resumes: checkpoint file in the private folder. If it is not empty when the job fails or is
             stopped, the folder is kept until the job succeeds or starts with other settings.
+        attempt: how often Snakemake has started this job in its present call, from 1. A retry
+            fails at once if the last attempt had a permanent error.
 
     Yields:
         Where to write each output, by name.
@@ -79,6 +84,7 @@ def job(
     seconds_at_start = time.monotonic()
     cpu_seconds_at_start = _processor_seconds()
     prefix = f"{rule} {name}".rstrip()
+    folder_name = None
     with (
         _logging(Path(log_file), prefix, quiet=bool(outputs)),
         _stopped_by(signal.SIGINT),
@@ -90,6 +96,10 @@ def job(
             files_read = integrity.checked(paths)
             hashes = {str(path): files_read[path].sha256 for path in paths}
             folder_name = _folder_name(rule, name, cfg, hashes, outputs)
+            failure = WORK / folder_name / FAILURE
+            if attempt > 1 and failure.is_file():
+                raise PermanentError(failure.read_text(encoding="utf-8"))
+            failure.unlink(missing_ok=True)  # a new call tries again
             state = WORK / folder_name / resumes if resumes else None
             with private(folder_name, log_file, outputs, resumes) as staged:
                 with _refusing_exchanged_inputs(files_read, state):
@@ -110,7 +120,13 @@ def job(
             is_explained = isinstance(error, UserError) or message_of_os_error(error)
             if not is_explained:
                 log_lines(redacted(traceback.format_exc()))
-            log.error("%s", redacted(message_of(error, rule, log_file)))
+            message = redacted(message_of(error, rule, log_file))
+            log.error("%s", message)
+            if folder_name is not None and is_permanent(error):
+                folder = WORK / folder_name
+                with contextlib.suppress(OSError):  # then a retry computes again
+                    _mark(folder, log_file, outputs)
+                    write_text(folder / FAILURE, message)
             raise SystemExit(1) from None
         list_of_outputs = f": {', '.join(outputs.values())}" if outputs else ""
         log.info("done in %.1f s%s", time.monotonic() - seconds_at_start, list_of_outputs)
@@ -189,7 +205,7 @@ def private(
             shutil.rmtree(folder, ignore_errors=True)
         for output_folder in {folder, *(path.parent for path in staged.values())}:
             output_folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / MARK, "\n".join([log_file, *outputs.values()]))
+        _mark(folder, log_file, outputs)
         remove_stale_folders()
         yield staged
         succeeded = True
@@ -198,6 +214,12 @@ def private(
             shutil.rmtree(folder, ignore_errors=True)
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+def _mark(folder: Path, log_file: str, outputs: Mapping[str, str]) -> None:
+    """Write the file MARK, without which nothing would ever remove the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / MARK, "\n".join([log_file, *outputs.values()]))
 
 
 def _staged_outputs(folder: Path, outputs: Mapping[str, str]) -> dict[str, Path]:
@@ -262,7 +284,8 @@ def remove_stale_folders() -> None:
     """Remove stale private folders of jobs.
 
     A folder is stale if its process is gone, and the same job has since finished or is running in
-    another folder. The other folders are of jobs that are running, or were stopped and can resume.
+    another folder. The other folders are of jobs that are running, were stopped and can resume, or
+    had a permanent error.
     """
     for folder in _stale_folders():
         shutil.rmtree(folder, ignore_errors=True)

@@ -4,14 +4,10 @@ import errno
 import re
 from pathlib import Path
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 
-# Setting to lower when a GPU runs out of memory, by rule, and for all other rules.
-MEMORY_SETTING = {
-    "finetune": "training.micro_batch_size",
-    "keep_snapshots": "training.micro_batch_size",
-}
-MEMORY_SETTING_OF_OTHER_RULES = "compute.evaluation_batch_size"
+# What helps when a GPU runs out of memory, whatever the job does.
+OTHER_REMEDIES = "compute.jobs_per_gpu in config.yaml if it is above 1, or use a larger GPU"
 
 # What torch writes after the name of an operator that it refuses to compute.
 NONDETERMINISTIC = " does not have a deterministic implementation"
@@ -43,10 +39,12 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
     message = message_of_os_error(error)
     if message is not None:
         return message
-    error_type = type(error).__name__
-    if error_type == "OutOfMemoryError":  # torch's; torch is not imported here
-        setting = MEMORY_SETTING.get(rule, MEMORY_SETTING_OF_OTHER_RULES)
-        return f"out of GPU memory; lower {setting} in config.yaml, or jobs_per_gpu."
+    if _is_out_of_gpu_memory(error):
+        # Trainings explain it themselves (rib.training.gpu_memory).
+        return (
+            "out of GPU memory; lower compute.evaluation_batch_size in config.yaml, or "
+            f"{OTHER_REMEDIES}."
+        )
     operator, is_of_operator, _ = str(error).partition(NONDETERMINISTIC)
     if is_of_operator:  # torch's
         return (
@@ -54,7 +52,22 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
             "compute.deterministic to warn in config.yaml, after which a training gives other "
             "numbers each time, or compute.device to cpu."
         )
-    return f"{error_type}: {error} (the full report is in {log_file})"
+    return f"{type(error).__name__}: {error} (the full report is in {log_file})"
+
+
+def is_permanent(error: Exception) -> bool:
+    """Whether the same job would fail with the same error again.
+
+    Not so where the machine is to blame, such as a full disk or a file system that is gone.
+    """
+    if isinstance(error, PermanentError) or NONDETERMINISTIC in str(error):
+        return True
+    return _is_out_of_gpu_memory(error)
+
+
+def _is_out_of_gpu_memory(error: Exception) -> bool:
+    """By the name of torch's class, since torch is not imported here."""
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 def message_of_os_error(error: BaseException) -> str | None:

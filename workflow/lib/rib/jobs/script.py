@@ -25,6 +25,7 @@ def run(snakemake: Any, resumes: str | None = None) -> AbstractContextManager[di
         outputs=dict(snakemake.output.items()),
         log_file=snakemake.log[0],
         resumes=resumes,
+        attempt=snakemake.resources.get("attempt", 1),
     )
 
 

@@ -21,6 +21,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from rib.config.stored_outputs import LARGEST_STORED
 from rib.methods import NonNegative
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import pretrained_outputs
@@ -28,7 +29,6 @@ from rib.models.layers import is_hierarchical
 from rib.models.network import Classifier
 from rib.models.token_features import token_features
 
-LARGEST_STORED = 2 * 2**30  # bytes of pretrained features that are kept in memory
 SMALLEST = 0.1  # norm that counts at least in feature maps, as a fraction of the mean over channels
 TINY = 1e-10  # that of the authors' code, for tokens
 

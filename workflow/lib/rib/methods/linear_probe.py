@@ -1,7 +1,7 @@
 """Linear probing: only the pretrained 1000-way head is trained.
 
 The backbone is frozen, so without augmentation the head's inputs are computed only once and
-training is cheap.
+training is cheap. If they are too large for a GPU beside other jobs, the host keeps them.
 
 Source: Kumar et al. 2022 (arXiv 2202.10054), section 2. The released code of ImageNet-RIB also
 trains the class token, the position embedding and the final norm (main.py:83-88): the method
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rib.config.stored_outputs import LARGEST_STORED
 from rib.methods.base import FineTuning, Task
 from rib.models.full_precision import without_autocast
 from rib.models.fuse_batch_norm import EXAMPLE, frozen_copy
-from rib.models.images import in_batches, rows_of
+from rib.models.images import in_batches, rows_of, to_device
 from rib.models.network import head_inputs, head_parameters
 
 FEATURE_BATCH = 64
@@ -39,12 +40,21 @@ class LinearProbing(FineTuning):
         super().setup(task)
         self._linear_head()  # an error now if there is none
         pretrained = frozen_copy(self.model, self.images[slice(EXAMPLE)])
-        # (n, d) of all images of the target; None if each epoch shows other images.
+        # (n, d) of all images of the target, on their device or on the CPU; None if each epoch
+        # shows other images.
         self.stored_features: Tensor | None = None
         if self.images.augmentation:
             self.pretrained = pretrained
         else:
-            features_of_images = partial(head_inputs, pretrained)
+            with torch.no_grad():
+                features_of_one_image = head_inputs(pretrained, self.images[slice(1)])
+            device = self.images.device
+            if len(self.images) * features_of_one_image.nbytes > LARGEST_STORED:
+                device = torch.device("cpu")
+
+            def features_of_images(images: Tensor) -> Tensor:
+                return head_inputs(pretrained, images).to(device)
+
             self.stored_features = in_batches(
                 features_of_images, self.images, FEATURE_BATCH, "features"
             )
@@ -69,7 +79,7 @@ class LinearProbing(FineTuning):
     def features(self, rows: np.ndarray) -> Tensor:
         """Frozen pretrained features (N, d) of the given rows of the target."""
         if self.stored_features is not None:
-            return rows_of(self.stored_features, rows)
+            return to_device(rows_of(self.stored_features, rows), self.images.device)
         with torch.no_grad():
             return head_inputs(self.pretrained, self.images[rows])
 

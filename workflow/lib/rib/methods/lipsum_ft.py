@@ -13,9 +13,10 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from rib.config.stored_outputs import MOST_STORED
 from rib.methods import Count, NonNegative
 from rib.methods.base import FineTuning, Task
-from rib.methods.lwf import MOST_STORED, pretrained_outputs
+from rib.methods.lwf import pretrained_outputs
 from rib.models.network import Classifier
 
 TEXT_STREAM = 3  # of random numbers; epochs, replay and captions have others

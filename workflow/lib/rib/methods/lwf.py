@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+from rib.config.stored_outputs import MOST_STORED
 from rib.methods import NonNegative, Positive
 from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
@@ -29,8 +30,6 @@ from rib.models.images import in_batches, rows_of
 from rib.models.network import Classifier
 
 TEACHER_BATCH = 64
-# Images up to which teacher logits are stored (2 GB), not recomputed in every step.
-MOST_STORED = 500_000
 
 # Outputs (N, d) of a network for images (N, 3, H, W).
 NetworkFunction = Callable[[Classifier, Tensor], Tensor]

@@ -7,7 +7,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError
 from rib.config.run import Run
 from rib.methods.base import FineTuning
 from rib.training.good_state import GoodState
@@ -53,7 +53,7 @@ def rescued(saved: Path, rescue: Path, entry: str) -> Iterator[None]:
         entry: the catalogue's entry that has the learning rate, for the message.
 
     Raises:
-        UserError: training diverged.
+        PermanentError: training diverged.
     """
     try:
         yield
@@ -64,7 +64,7 @@ def rescued(saved: Path, rescue: Path, entry: str) -> Iterator[None]:
             rescue.parent.mkdir(parents=True, exist_ok=True)
             safetensors.torch.save_file(dict(error.finite_changes), rescue)
             what_is_kept = f"the state after epoch {error.finite_epochs} is kept in {rescue}"
-        raise UserError(f"{error}; {what_is_kept}; lower lr in {entry}.") from error
+        raise PermanentError(f"{error}; {what_is_kept}; lower lr in {entry}.") from error
 
 
 def refuse_infinite_state(

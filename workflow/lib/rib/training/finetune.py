@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 from rib.base.files import write_json
 from rib.base.progress import log
 from rib.config.run import Run
@@ -30,6 +30,7 @@ from rib.models.network import Classifier, load
 from rib.models.text import load_text
 from rib.training.divergence import DivergenceError, rescued
 from rib.training.fit import InfiniteLogitsError, images_of_fit, measure_fit
+from rib.training.gpu_memory import explained_lack_of_memory, setting_of_training_memory
 from rib.training.gradient_checkpointing import checkpoint_gradients
 from rib.training.history import write_history
 from rib.training.loop import Watch, train
@@ -81,8 +82,9 @@ def finetune(
         watch: called at the start of training and after every epoch.
 
     Raises:
-        UserError: the loss, a trained tensor or, at the end, a logit of a training image is not
-            finite, or the method can't train this network or lacks an input.
+        PermanentError: the loss, a trained tensor or, at the end, a logit of a training image is
+            not finite, or the GPU has too little memory.
+        UserError: the method can't train this network or lacks an input.
     """
     method = load_algorithm(settings.algorithm, settings.settings, run.method)
     whole_target = load_dataset(target, settings.view, TRAIN)
@@ -103,7 +105,8 @@ def finetune(
         text=load_text(model_folder, text_folder, device) if text_folder else None,
         fisher=safetensors.torch.load_file(shared_fisher) if shared_fisher else None,
     )
-    set_up(method, task, run, settings.compute.gradient_checkpointing)
+    with explained_lack_of_memory("setting up", run, setting=None):
+        set_up(method, task, run, settings.compute.gradient_checkpointing)
     steps = images_seen = 0
     epochs: list[dict] = []  # rows of the history
     changed: Mapping[str, Tensor]
@@ -114,27 +117,29 @@ def finetune(
             # A subset may be trained on for as many steps as the whole target.
             steps = training.total_steps(number_of_images, len(whole_target.labels))
             images_seen = training.images_seen(steps, number_of_images)
-            epochs, changed = train(
-                method,
-                pretrained,
-                training,
-                run,
-                device,
-                saved=saved,
-                snapshots=snapshots,
-                watch=watch,
-                steps=steps,
-            )
+            with explained_lack_of_memory("training", run, setting_of_training_memory(method)):
+                epochs, changed = train(
+                    method,
+                    pretrained,
+                    training,
+                    run,
+                    device,
+                    saved=saved,
+                    snapshots=snapshots,
+                    watch=watch,
+                    steps=steps,
+                )
             assert history is not None  # of a training
             write_history(epochs, history)
         store_checkpoint(checkpoint, changed, pretrained, run)
         try:
-            fit = measure_fit(run, model_folder, checkpoint, scored_images, device)
+            with explained_lack_of_memory("measuring the fit of", run, setting=None):
+                fit = measure_fit(run, model_folder, checkpoint, scored_images, device)
         except InfiniteLogitsError as error:
             logit = "a logit of a training image"
             if training is None:
                 message = f"{run}: {logit} is not finite; don't use these weights."
-                raise UserError(message) from error
+                raise PermanentError(message) from error
             raise DivergenceError(run, logit, method.lr, len(epochs), changed) from error
     facts = {
         "device": device.type,

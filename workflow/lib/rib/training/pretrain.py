@@ -27,6 +27,7 @@ from rib.models.augmentation import Augmentation, Shifts, drawn_transforms, reci
 from rib.models.images import Images
 from rib.models.network import build, write_model
 from rib.training.divergence import rescued
+from rib.training.gpu_memory import explained_lack_of_memory
 from rib.training.history import write_history
 from rib.training.loop import train
 from rib.training.settings import PretrainingSettings, TrainingSettings
@@ -84,7 +85,11 @@ def pretrain(
     method.setup(Task(model=model, target=images, reference=None, seed=seed))
     run = Run(entry["name"], pretraining["dataset"], "pretraining", size, seed)
     random_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with rescued(saved, rescue, "pretrain of the model's entry"):
+    setting = "batch_size in the model's entry, pretrain"
+    with (
+        rescued(saved, rescue, "pretrain of the model's entry"),
+        explained_lack_of_memory("training", run, setting),
+    ):
         epochs, _ = train(method, random_weights, settings.training, run, device, saved)
     write_history(epochs, history)
     facts = {
