@@ -11,7 +11,9 @@ from timm.layers import BlurPool2d
 from torch import nn
 
 from rib.base.errors import UserError
+from rib.base.files import read_json
 from rib.base.progress import log
+from rib.jobs.job import job
 from rib.jobs.messages import message_of
 from rib.models import device as devices
 from rib.models.full_precision import FullPrecisionConv2d, FullPrecisionLinear, keep_precision
@@ -20,7 +22,9 @@ from rib.models.nondeterministic import (
     refuse_layers_without_algorithm,
 )
 from rib.models.settings import ComputeSettings
+from rib.records.environment import set_device
 
+GPU_NAME = "NVIDIA A100-SXM4-40GB"
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
 BROKEN_DRIVER = "The NVIDIA driver on your system is too old (found version 11040). Please update."
@@ -43,6 +47,7 @@ def torch_as_before():
     is_deterministic = torch.are_deterministic_algorithms_enabled()
     yield
     devices._policy.update(policy)
+    set_device({})
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(is_deterministic)
 
@@ -112,6 +117,55 @@ def test_a_machine_without_a_gpu_computes_on_the_cpu(broken_gpu, logged, monkeyp
 def test_cuda_that_is_requested_and_absent_is_an_error_with_the_reason(broken_gpu):
     with pytest.raises(UserError, match="compute.device is 'cuda', but .*driver on your system"):
         devices.start(settings(device="cuda"))
+
+
+@pytest.fixture
+def working_gpu(monkeypatch):
+    """A machine with a GPU that computes in bf16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: GPU_NAME)
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90501)
+    # SLURM has assigned it, so that no lock of this machine is taken.
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+
+
+def machine_in_record(folder, monkeypatch):
+    """The entry `machine` of the record of a job in a folder."""
+    monkeypatch.chdir(folder)
+    outputs = {"provenance": "provenance.json"}
+    with job(rule="r", name="n", cfg={}, inputs={}, outputs=outputs, log_file="n.log"):
+        pass
+    return read_json(folder / "provenance.json")["machine"]
+
+
+def test_gpu_and_effective_precision_are_facts_of_the_device_and_in_the_record(
+    working_gpu, tmp_path, monkeypatch
+):
+    # when
+    device = devices.start(settings())
+    # then
+    facts = devices.facts_of(device)
+    assert facts == {
+        "device": "cuda",
+        "gpu": GPU_NAME,
+        "precision": "bf16",
+        "cuda": "12.6",
+        "cudnn": "90501",
+    }
+    assert machine_in_record(tmp_path, monkeypatch).items() >= facts.items()
+    # and with a precision that was chosen
+    device = devices.start(settings(precision="fp32"))
+    assert devices.facts_of(device)["precision"] == "fp32"
+
+
+def test_a_record_of_a_job_on_a_cpu_states_its_precision_and_no_gpu(tmp_path, monkeypatch):
+    devices.start(settings(device="cpu"))
+    machine = machine_in_record(tmp_path, monkeypatch)
+    assert (machine["device"], machine["precision"]) == ("cpu", "fp32")
+    assert "gpu" not in machine
 
 
 # Precision.

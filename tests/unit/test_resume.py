@@ -22,6 +22,7 @@ import torch
 from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
 from rib.methods.base import Task, load_algorithm
+from rib.models import device as devices
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.training import loop, training_state
 from rib.training.divergence import DivergenceError
@@ -349,6 +350,28 @@ def test_random_numbers_go_on_where_they_were(
     # then
     assert resumed.history == undisturbed.history
     assert_same_tensors(resumed.changed, undisturbed.changed)
+
+
+def test_a_training_does_not_go_on_in_another_precision(
+    network, images, tmp_path, monkeypatch, saves_every_step, caplog
+):
+    """As where a job with `precision: auto` is submitted again to another kind of GPU."""
+    # given
+    saved = tmp_path / "state.pt"
+    counter = interrupt_trainings(monkeypatch, [5])
+    with pytest.raises(KeyboardInterrupt):
+        train("ft", network, images, saved)
+    assert saved.exists()
+    # when
+    monkeypatch.setitem(devices._policy, "precision", "bf16")
+    with caplog.at_level("WARNING", "rib"):
+        restarted = train("ft", network, images, saved)
+    # then
+    assert counter.steps == STEPS
+    assert "fp32" in caplog.text and "bf16" in caplog.text
+    undisturbed = train("ft", network, images)
+    assert restarted.history == undisturbed.history
+    assert_same_tensors(restarted.changed, undisturbed.changed)
 
 
 # What is saved

@@ -195,7 +195,7 @@ def invert_run(
     safetensors.torch.save_file({"inverted": images, "residual": residuals}, inverted)
     pq.write_table(chosen.joined_index.select(["image_id", "object_id"]), index)
     facts = {
-        "device": device.type,
+        **devices.facts_of(device),
         "n": n,
         "passes": passes,
         "residual": round(mean_residual.item(), 6),

@@ -11,6 +11,7 @@ from rib.base.errors import UserError
 from rib.base.progress import log
 from rib.jobs.gpu_lock import NVIDIA, has_hidden_devices, lock_gpu
 from rib.models.settings import AUTO, BF16, WARN, ComputeSettings
+from rib.records.environment import describe_device, set_device
 
 # glibc's mallopt(3) parameters, from malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -35,14 +36,31 @@ def start(compute: ComputeSettings) -> torch.device:
     if compute.device != "cpu":
         lock_gpu()
     device = _chosen_device(compute)
-    description = device.type
-    if device.type == "cuda":
-        description = f"cuda ({torch.cuda.get_device_name()})"
-    precision = "bf16" if _in_bf16(device) else "fp32"
-    log.info(
-        "computing on %s with %d thread(s) in %s", description, compute.threads_per_job, precision
-    )
+    facts = facts_of(device)
+    set_device(facts)
+    log.info("computing on %s with %d thread(s)", describe_device(facts), compute.threads_per_job)
     return device
+
+
+def facts_of(device: torch.device) -> dict[str, str | None]:
+    """The device, and the precision in which networks compute on it, for manifests and records.
+
+    `precision` is `bf16` or `fp32`, as `start` has set it; `auto` is resolved. On a CPU `gpu`,
+    `cuda` and `cudnn` are None. An example is {"device": "cuda", "gpu": "NVIDIA A100-SXM4-40GB",
+    "precision": "bf16", "cuda": "12.6", "cudnn": "90501"}.
+    """
+    facts: dict[str, str | None] = {
+        "device": device.type,
+        "gpu": None,
+        "precision": "bf16" if _in_bf16(device) else "fp32",
+        "cuda": None,
+        "cudnn": None,
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["cuda"] = torch.version.cuda
+        facts["cudnn"] = str(torch.backends.cudnn.version())
+    return facts
 
 
 def _chosen_device(compute: ComputeSettings) -> torch.device:
