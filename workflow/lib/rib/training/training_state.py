@@ -61,17 +61,26 @@ class TrainingState:
         self.saved = time.monotonic()
         self._device = next(model.parameters()).device
 
-    def save_if_due(self, epoch: int, step: int, history: list[dict], sums: list[Tensor]) -> None:
-        """Save if SAVE_EVERY seconds have passed; the arguments are those of `Position`.
+    def save_if_due(self, position: Position) -> None:
+        """Save if SAVE_EVERY seconds have passed.
 
         Raises:
             OSError: the file can't be written.
         """
-        if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:
+        if time.monotonic() - self.saved >= SAVE_EVERY:
+            self.save(position)
+
+    def save(self, position: Position) -> None:
+        """Save; without a file do nothing.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        if self.path is None:
             return
         state: dict[str, object] = {
             "device": facts_of(self._device),
-            "place": (epoch, step, history, sums),
+            "place": tuple(position),
             "random": torch.get_rng_state(),
             **self.tensors,
             "model": self.model.state_dict(),
@@ -127,7 +136,7 @@ class TrainingState:
 
 
 def _read(path: Path) -> dict:
-    """What `TrainingState.save_if_due` wrote into a file.
+    """What `TrainingState.save` wrote into a file.
 
     Raises:
         UserError: torch can't read the file as plain data without code (`weights_only`).
