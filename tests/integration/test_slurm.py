@@ -39,6 +39,7 @@ CALL = f'''    import os, time
     with open("calls.txt", "a") as file:
         variables = [os.environ.get(key) for key in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")]
         print(snakemake.rule, name or "-", *variables, file=file)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the cluster's GPUs can't compute
     if name == "{KILLED}" and snakemake.rule == "finetune" and first:
         Path("held").touch()
         time.sleep(600)
