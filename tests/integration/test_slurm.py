@@ -41,6 +41,7 @@ CALL = f'''    import os, time
         variables = [os.environ.get(key) for key in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")]
         processors = len(os.sched_getaffinity(0))
         print(snakemake.rule, name or "-", *variables, processors, file=file)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the cluster's GPUs can't compute
     if name == "{KILLED}" and snakemake.rule == "finetune" and first:
         Path("held").touch()
         time.sleep(600)

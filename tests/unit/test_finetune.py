@@ -41,6 +41,7 @@ from tiny.models.training import (
     COMPUTE,
     CPU,
     MEAN,
+    OF_CPU,
     RUN,
     SPACE,
     STD,
@@ -513,7 +514,7 @@ def test_a_job_writes_what_changed_its_history_and_what_it_saw(
     assert_equal_histories(read_history(paths["history"]), history)
     is_right = predict(model.eval(), inputs_of(small.images)) == small.labels
     assert read_json(paths["manifest"]) == {
-        "device": "cpu",
+        **OF_CPU,
         "label_space": SPACE.digest,
         "train_images": 18,
         "steps": 5 * 3,

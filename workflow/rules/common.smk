@@ -43,7 +43,7 @@ from rib.data import grid_views, variables  # noqa: E402
 from rib.evaluation.settings import MergeSettings  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.jobs.gpu_lock import JOBS_PER_GPU  # noqa: E402
-from rib.models.settings import ComputeSettings  # noqa: E402
+from rib.models.settings import GPUS, ComputeSettings  # noqa: E402
 from rib.report.about import describe_grid  # noqa: E402
 from rib.report.described import analyses_of_page, described_analyses  # noqa: E402
 from rib.report.run_times import RunTimes  # noqa: E402
@@ -77,6 +77,7 @@ with suppress(WorkflowError):
 # Settings of the machine reach jobs as environment variables, so that they repeat no job.
 variables.set_from(CONFIG)
 os.environ[JOBS_PER_GPU] = str(CONFIG["compute"]["jobs_per_gpu"])
+os.environ[GPUS] = str(workflow.global_resources.get("gpu").value or 0)
 os.environ.update(RIB_SNAKEMAKE=str(os.getpid()))  # scripts/_run.py
 
 FAMILY = GRID.family.name

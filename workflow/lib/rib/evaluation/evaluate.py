@@ -25,6 +25,7 @@ from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
 from rib.models.images import Images
 from rib.models.state import network_in_state
+from rib.records.environment import describe_device
 
 LARGEST = float(np.finfo(np.float16).max)
 # Columns with one value or a few.
@@ -64,8 +65,9 @@ def evaluate(
             dataset, row (position of the image in the prepared dataset's index, which has ids and
             labels), and the results of `score`: prediction and rank as int16, the others as
             float16, clipped to its largest finite values.
-        manifest: JSON file that is written: the device, n and label space digest of each dataset,
-            the fit of each checkpoint, and what each network is made of (see `states_as_json`).
+        manifest: JSON file that is written: the device (`facts_of`), n and label space digest
+            of each dataset, the fit of each checkpoint, the device that each was trained on, and
+            what each network is made of (see `states_as_json`).
 
     Raises:
         UserError: a logit is not finite, or the part is none of the dataset.
@@ -84,6 +86,7 @@ def evaluate(
         is_in_part = images_of_part(index, settings.part)
         dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
     fit_of_checkpoints = _fit_of_checkpoints(networks.checkpoints, checkpoint_manifests)
+    trained_on = {str(path): describe_device(read_json(path)) for path in checkpoint_manifests}
     preprocessing = networks.preprocessing
     device = devices.start(settings.compute)
     inputs_of_datasets = [Images(dataset, preprocessing, device) for dataset in prepared_datasets]
@@ -111,9 +114,10 @@ def evaluate(
         for dataset, number_of_images in zip(prepared_datasets, numbers_of_images, strict=True)
     }
     facts = {
-        "device": device.type,
+        **devices.facts_of(device),
         "datasets": facts_of_datasets,
         "fit": fit_of_checkpoints,
+        "trained_on": trained_on,
         "networks": states_as_json(networks.states),
     }
     write_json(manifest, facts)

@@ -129,7 +129,8 @@ def _store(
         refuse_infinite(tensor, f"{label}: a feature of '{name}'")
     safetensors.torch.save_file(dict(features_by_name), features)
     sizes = {name: tensor.shape[1] for name, tensor in features_by_name.items()}
-    write_json(manifest, {"device": inputs.device.type, "n": len(inputs), "layers": sizes})
+    facts = {**devices.facts_of(inputs.device), "n": len(inputs), "layers": sizes}
+    write_json(manifest, facts)
 
 
 @torch.inference_mode()

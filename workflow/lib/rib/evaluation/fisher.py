@@ -40,8 +40,8 @@ def compute_fisher(
         settings: `fisher_images` images, evenly spaced, are taken of the images that it was trained
             on, or of the proxy.
         fisher: written as .safetensors: float32, at least 0, by parameter and in its shape.
-        manifest: written as JSON: the device, and n, the number of images it was trained on, or of
-            the proxy.
+        manifest: written as JSON: the device (`facts_of`), and n, the number of images it was
+            trained on, or of the proxy.
 
     Raises:
         UserError: the run has several networks, or a value is not finite.
@@ -65,4 +65,4 @@ def compute_fisher(
             information[name], f"{run} on {dataset.name}: the Fisher information of '{name}'"
         )
     safetensors.torch.save_file(information, fisher)
-    write_json(manifest, {"device": device.type, "n": len(trained_on.labels)})
+    write_json(manifest, {**devices.facts_of(device), "n": len(trained_on.labels)})

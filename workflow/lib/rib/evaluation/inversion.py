@@ -196,7 +196,7 @@ def invert_run(
     safetensors.torch.save_file({"inverted": images, "residual": residuals}, inverted)
     pq.write_table(ids_of_images, index)
     facts = {
-        "device": device.type,
+        **devices.facts_of(device),
         "n": n,
         "passes": passes,
         "residual": round(mean_residual.item(), 6),

@@ -11,6 +11,7 @@ AUTO: Final = "auto"
 BF16: Final = "bf16"
 STRICT: Final = "strict"
 WARN: Final = "warn"
+GPUS: Final = "RIB_GPUS"  # environment variable: N of `snakemake --resources gpu=N`, else 0
 
 
 class ComputeSettings(Settings):
@@ -27,7 +28,7 @@ class ComputeSettings(Settings):
     # what happens where CUDA has no deterministic algorithm: an error, or a warning, after which a
     # training gives other numbers each time
     deterministic: Literal["strict", "warn"] = STRICT
-    # whether a job with device `auto` fails if the machine has a GPU that doesn't work
+    # whether a job with device `auto` fails without a working GPU that no job was assigned
     expects_gpu: bool = False
 
 

@@ -1,12 +1,13 @@
-"""The environment of a job: commit, library versions and processor."""
+"""The environment of a job: commit, library versions, processor and device."""
 
 import contextlib
 import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 # Libraries that results may depend on.
 LIBRARIES = [
@@ -28,6 +29,8 @@ LIBRARIES = [
 ]
 # Endings of the files that a catalogue folder may have, besides data.
 CATALOGUE_FILES = (".yaml", ".csv", ".py")
+# Of this process, as `set_device` was given them; empty in jobs that compute on no device.
+_device: dict[str, str | None] = {}
 
 
 def surroundings() -> dict[str, object]:
@@ -41,7 +44,29 @@ def surroundings() -> dict[str, object]:
         "processor": processor(),
         "python": platform.python_version(),
     }
+    for name, value in _device.items():
+        if value is not None:
+            machine[name] = value
     return {"commit": commit(), "versions": versions, "machine": machine}
+
+
+def set_device(facts: Mapping[str, str | None]) -> None:
+    """State the device on which this process computes, see `rib.models.device.facts_of`."""
+    _device.clear()
+    _device.update(facts)
+
+
+def describe_device(facts: Mapping[str, Any]) -> str:
+    """What results depend on, such as `cpu in fp32` or `cuda (NVIDIA A100-SXM4-40GB) in bf16`.
+
+    Args:
+        facts: as of `rib.models.device.facts_of`; manifests of earlier versions have `device` only.
+    """
+    device = facts["device"]
+    if facts.get("gpu"):
+        device = f"{device} ({facts['gpu']})"
+    precision = facts.get("precision", "unknown precision")
+    return f"{device} in {precision}"
 
 
 def commit() -> str | None:

@@ -163,11 +163,10 @@ def _has_valid_texts(record: Mapping[str, Any]) -> bool:
         record.get("commit") or "",
         record.get("accepted", {}).get("commit") or "",
         *record["versions"].values(),
-        machine["processor"],
-        machine["system"],
-        machine["python"],
+        *machine.values(),
     ]
-    return all(map(str.isprintable, texts))
+    has_shown_parts = machine.keys() >= {"processor", "system", "python"}
+    return has_shown_parts and all(map(str.isprintable, texts))
 
 
 def _has_valid_files(record: Mapping[str, Any]) -> bool:

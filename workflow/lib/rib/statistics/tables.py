@@ -12,6 +12,7 @@ from rib.base.files import read_json
 from rib.base.progress import Progress, log
 from rib.config.run import ALL, MEAN, NO_TARGET, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles
+from rib.records.environment import describe_device
 from rib.statistics.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.statistics.classes import class_table, worst_classes
 from rib.statistics.counts import (
@@ -429,21 +430,43 @@ def read_fits(
         methods: whose runs are read; None for all.
 
     Raises:
-        UserError: the runs were evaluated on different kinds of devices.
+        UserError: the runs were trained, or evaluated, on different kinds of devices or in
+            different precisions.
     """
     facts_of_evaluations = {path: read_json(path) for path in manifests}
-    devices = {facts["device"] for facts in facts_of_evaluations.values()}
-    if len(devices) > 1:
-        raise UserError(
-            f"the grid mixes evaluations on {' and '.join(sorted(devices))}, whose precision "
-            "differs; set compute.device in config.yaml to one of them and run again."
-        )
+    devices_of_trainings: dict[str, str] = {}
+    devices_of_evaluations: dict[str, str] = {}
+    for path, facts in facts_of_evaluations.items():
+        devices_of_trainings.update(facts.get("trained_on", {}))  # not in older manifests
+        devices_of_evaluations[str(path)] = describe_device(facts)
+    _refuse_several_devices("trainings", devices_of_trainings)
+    _refuse_several_devices("evaluations", devices_of_evaluations)
     fits = {}
     for path, facts in facts_of_evaluations.items():
         for network in facts["networks"]:
             if methods is None or network["method"] in methods:
                 fits[replace(run_of(path), method=network["method"])] = facts["fit"]
     return fits
+
+
+def _refuse_several_devices(jobs: str, devices: Mapping[str, str]) -> None:
+    """Raise a UserError if jobs computed on different kinds of devices or in other precisions.
+
+    Args:
+        jobs: what they are, for the message.
+        devices: of each job, by its manifest, as `describe_device` gives it.
+    """
+    manifest_of_device: dict[str, str] = {}
+    for manifest, device in devices.items():
+        manifest_of_device.setdefault(device, manifest)
+    if len(manifest_of_device) > 1:
+        (device, manifest), (other_device, other_manifest), *_ = manifest_of_device.items()
+        raise UserError(
+            f"the grid mixes {jobs} on different devices, which give different numbers: {manifest} "
+            f"is of {device}, {other_manifest} of {other_device}; set compute.precision or "
+            "compute.device in config.yaml to one that all jobs can have, or delete the manifests "
+            "of one kind and run these jobs again on the other kind."
+        )
 
 
 def grid_tables(
@@ -470,7 +493,8 @@ def grid_tables(
         leak_free (see `leak_free_table`).
 
     Raises:
-        UserError: the runs were evaluated on different kinds of devices.
+        UserError: the runs were trained, or evaluated, on different kinds of devices or in
+            different precisions.
     """
     ood_datasets = settings.ri.ood_datasets
     source_groups = settings.ri.source_groups

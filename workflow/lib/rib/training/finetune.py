@@ -74,9 +74,9 @@ def finetune(
         history: CSV file that is written, see `write_history`; None if nothing is trained here.
         snapshots: checkpoints that are written at equal distances in training, the last at its end,
             which is `checkpoint`.
-        manifest: JSON file that is written: the device, the label space digest, the number of
-            training images, steps and images seen, and the fit: the accuracy on the training images
-            (at most 5,000) in evaluation mode, 0 to 1.
+        manifest: JSON file that is written: the device (`facts_of`), the label space digest, the
+            number of training images, steps and images seen, and the fit: the accuracy on the
+            training images (at most 5,000) in evaluation mode, 0 to 1.
         saved: the training state, written periodically, from which a killed training resumes.
         rescue: written if training diverges: the checkpoint after the last finite epoch.
         watch: called at the start of training and after every epoch.
@@ -142,7 +142,7 @@ def finetune(
                 raise PermanentError(message) from error
             raise DivergenceError(run, logit, method.lr, len(epochs), changed) from error
     facts = {
-        "device": device.type,
+        **devices.facts_of(device),
         "label_space": dataset.space.digest,
         "train_images": number_of_images,
         "steps": steps,

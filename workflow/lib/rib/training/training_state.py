@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 
 from rib.base.errors import UserError
 from rib.base.progress import log
+from rib.models.device import facts_of
+from rib.records.environment import describe_device
 
 SAVE_EVERY = 300.0  # seconds between two saves
 Tensors = Mapping[str, Tensor]
@@ -24,6 +26,11 @@ class Position(NamedTuple):
     step: int  # number of its steps that are completed
     history: list[dict]  # a row for each completed epoch
     sums: list[Tensor]  # (4,) for each of the completed steps of the epoch in progress
+
+    @classmethod
+    def start(cls) -> "Position":
+        """Of a training that has not begun."""
+        return cls(epoch=0, step=0, history=[], sums=[])
 
 
 class TrainingState:
@@ -52,17 +59,28 @@ class TrainingState:
         self.optimizer = optimizer
         self.tensors = {"trainable": trainable, "memory": memory, "good": good}
         self.saved = time.monotonic()
+        self._device = next(model.parameters()).device
 
-    def save_if_due(self, epoch: int, step: int, history: list[dict], sums: list[Tensor]) -> None:
-        """Save if SAVE_EVERY seconds have passed; the arguments are those of `Position`.
+    def save_if_due(self, position: Position) -> None:
+        """Save if SAVE_EVERY seconds have passed.
 
         Raises:
             OSError: the file can't be written.
         """
-        if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:
+        if time.monotonic() - self.saved >= SAVE_EVERY:
+            self.save(position)
+
+    def save(self, position: Position) -> None:
+        """Save; without a file do nothing.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        if self.path is None:
             return
         state: dict[str, object] = {
-            "place": (epoch, step, history, sums),
+            "device": facts_of(self._device),
+            "place": tuple(position),
             "random": torch.get_rng_state(),
             **self.tensors,
             "model": self.model.state_dict(),
@@ -77,25 +95,33 @@ class TrainingState:
         self.saved = time.monotonic()
 
     def restore(self) -> Position:
-        """Restore the saved state, if there is one.
+        """Restore the saved state, if there is one of this kind of device and this precision.
 
         Returns:
-            How far the training had come; without a saved state, its start.
+            How far the training had come; without such a state, its start.
 
         Raises:
             UserError: the file is damaged, or contains other objects than this class saves.
         """
         if self.path is None or not self.path.is_file():
-            return Position(epoch=0, step=0, history=[], sums=[])
+            return Position.start()
         state = _read(self.path)
+        device_before = describe_device(state["device"])
+        device_now = describe_device(facts_of(self._device))
+        if device_before != device_now:
+            log.warning(
+                "the saved state is of a training on %s; this one is on %s and starts again",
+                device_before,
+                device_now,
+            )
+            return Position.start()
         self._restore_tensors(state)
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         if "cuda_random" in state:
             torch.cuda.set_rng_state(state["cuda_random"])
         position = Position(*state["place"])
-        first_parameter = next(iter(self.tensors["trainable"].values()))
-        sums = [sums_of_step.to(first_parameter.device) for sums_of_step in position.sums]
+        sums = [sums_of_step.to(self._device) for sums_of_step in position.sums]
         log.info("resuming after epoch %d, step %d", position.epoch, position.step)
         return position._replace(sums=sums)
 
@@ -110,7 +136,7 @@ class TrainingState:
 
 
 def _read(path: Path) -> dict:
-    """What `TrainingState.save_if_due` wrote into a file.
+    """What `TrainingState.save` wrote into a file.
 
     Raises:
         UserError: torch can't read the file as plain data without code (`weights_only`).
