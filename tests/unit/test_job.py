@@ -390,6 +390,9 @@ def test_where_a_gpu_is_too_small_for_an_evaluation_a_setting_that_there_is_is_n
     assert ("compute", "evaluation_batch_size") in settings
     for section, key in settings:
         assert key in config[section]
+    assert "batch_size" not in message_of(OutOfMemoryError(), "compute_fisher", "log")
+    rules = (pytestconfig.rootpath / "workflow/rules/features.smk").read_text()
+    assert "rule compute_fisher:" in rules
 
 
 def test_a_forgotten_output_is_an_error(start, tmp_path, capfd):

@@ -7,7 +7,10 @@ from pathlib import Path
 from rib.base.errors import PermanentError, UserError
 
 # What helps when a GPU runs out of memory, whatever the job does.
-OTHER_REMEDIES = "compute.jobs_per_gpu in config.yaml if it is above 1, or use a larger GPU"
+OTHER_REMEDIES = "lower compute.jobs_per_gpu in config.yaml if it is above 1, or use a larger GPU"
+
+# A rule whose jobs have no batches.
+IMAGE_BY_IMAGE = "compute_fisher"
 
 # What torch writes after the name of an operator that it refuses to compute.
 NONDETERMINISTIC = " does not have a deterministic implementation"
@@ -41,10 +44,10 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
         return message
     if _is_out_of_gpu_memory(error):
         # Trainings explain it themselves (rib.training.gpu_memory).
-        return (
-            "out of GPU memory; lower compute.evaluation_batch_size in config.yaml, or "
-            f"{OTHER_REMEDIES}."
-        )
+        remedies = OTHER_REMEDIES
+        if rule != IMAGE_BY_IMAGE:
+            remedies = f"lower compute.evaluation_batch_size in config.yaml, {OTHER_REMEDIES}"
+        return f"out of GPU memory; {remedies}."
     operator, is_of_operator, _ = str(error).partition(NONDETERMINISTIC)
     if is_of_operator:  # torch's
         return (

@@ -48,10 +48,10 @@ class RunTimes:
 
     def of_evaluation(self, model: str, method: str, group: str) -> int | None:
         """Minutes of the job that evaluates an entry of a method on an evaluation group."""
-        groups = evaluation_groups(self.grid)
-        images = images_of_test_splits(self.grid, self._used_images, groups[group])
+        datasets = self._groups[group]
+        images = images_of_test_splits(self.grid, self._used_images, datasets)
         # The parts of a dataset have about as many images each.
-        parts = sum(datasets == groups[group] for datasets in groups.values())
+        parts = sum(others == datasets for others in self._groups.values())
         networks = self._memory.networks_of(method)
         passes = Passes(model, math.ceil(networks * images / parts))
         return _minutes(self._seconds(passes, EVALUATE))
@@ -62,6 +62,11 @@ class RunTimes:
         if self.on_cpu or kind not in rates or passes.images == 0:
             return None
         return passes.images / rates[kind].images * passes.cost
+
+    @cached_property
+    def _groups(self) -> dict[str, list[str]]:
+        """Datasets of each evaluation group."""
+        return evaluation_groups(self.grid)
 
     @cached_property
     def _used_images(self) -> dict[str, int]:

@@ -26,7 +26,7 @@ def explained_lack_of_memory(phase: str, run: Run, setting: str | None) -> Itera
     try:
         yield
     except torch.OutOfMemoryError as error:
-        remedy = f"lower {setting}, or {OTHER_REMEDIES}" if setting else OTHER_REMEDIES
+        remedy = f"lower {setting}, {OTHER_REMEDIES}" if setting else OTHER_REMEDIES
         raise PermanentError(f"out of GPU memory while {phase} {run}; {remedy}.") from error
 
 
