@@ -477,6 +477,17 @@ def test_a_part_of_a_large_target_is_trained_for_the_steps_of_the_familys_ceilin
     assert lengths_of_target == {"imagenet_r": {(10, None)}, "imagenet_c": {(None, 7960)}}
 
 
+def test_in_a_family_that_expects_a_gpu_a_job_does_so_if_it_asks_for_one(wiring):
+    """A model is converted on a GPU only if a head is fitted; SLURM gives no GPU to other jobs."""
+    jobs = [*wiring["photos"], *wiring["photos, held out"]]
+    expecting = {
+        job.settings["head"]: job.settings["compute"]["expects_gpu"]
+        for job in jobs_of(jobs, "convert_model")
+    }
+    assert expecting == {"zero_shot": False, "published": False, "fitted": True}
+    assert all(job.settings["compute"]["expects_gpu"] for job in jobs_of(jobs, "finetune"))
+
+
 def test_a_choice_of_rates_takes_only_a_methods_own_rate_out_of_its_name(wiring):
     (choice,) = jobs_of(wiring["clothes, held out"], "analyse_learning_rates")
     swept_methods = choice.settings["params"]["swept_methods"]

@@ -28,7 +28,7 @@ class ComputeSettings(Settings):
     # what happens where CUDA has no deterministic algorithm: an error, or a warning, after which a
     # training gives other numbers each time
     deterministic: Literal["strict", "warn"] = STRICT
-    # whether a job with device `auto` fails without a working GPU that no job was assigned
+    # whether a job with device `auto` fails without a working GPU, though none was assigned to it
     expects_gpu: bool = False
 
 
