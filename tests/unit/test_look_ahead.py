@@ -1,19 +1,25 @@
 """Batches are read while others are computed, and are the same as without."""
 
 import gc
+import io
 import itertools
 import threading
 import time
+import tracemalloc
 import weakref
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
+from rib.config.geometry import Geometry
+from rib.data.prepared import EncodedImages
 from rib.data.stored_array import ArrayReader
 from rib.models import images as models_images
 from rib.models.augmentation import Augmentation, recipe_transform
-from rib.models.images import in_batches, slices
+from rib.models.images import in_batches, memory_for_pixels, slices
 from tiny.models.training import images_of_pixels, random_images
 from tiny.projects.waiting import wait_until
 
@@ -70,6 +76,7 @@ class Recorded:
 
     def __init__(self, images):
         self.images = images
+        self.shape = images.shape
         self.reads = []
 
     def __len__(self):
@@ -89,7 +96,7 @@ def test_each_batch_is_read_once_and_not_before_one_is_asked_for(stored):
     for rows in BATCHES:
         for _ in range(2):  # by a network and its teacher
             inputs[rows]
-    assert [rows for rows, _ in recorded.reads] == [rows.tolist() for rows in BATCHES]
+    assert sorted(rows for rows, _ in recorded.reads) == sorted(rows.tolist() for rows in BATCHES)
     assert not any(is_main for _, is_main in recorded.reads)
 
 
@@ -120,6 +127,79 @@ def test_an_error_of_a_read_is_told_where_the_batch_is_asked_for(stored):
     inputs[first_batch]
     with pytest.raises(ValueError, match="photo 3 is broken"):
         inputs[batch_with_photo_3]
+
+
+def test_two_batches_are_read_at_once(stored):
+    """So that neither a slow file system nor the last photo of a batch lets decoders wait."""
+    _, images = stored
+    both_are_being_read = threading.Barrier(2, timeout=60)
+
+    class Meeting(Recorded):
+        def __getitem__(self, rows):
+            if rows.tolist() in (BATCHES[0].tolist(), BATCHES[1].tolist()):
+                both_are_being_read.wait()
+            return super().__getitem__(rows)
+
+    inputs = images_of_pixels(Meeting(images))
+    inputs.expect(BATCHES)
+    for rows in BATCHES:
+        assert len(inputs[rows]) == len(rows)
+
+
+@pytest.fixture
+def encoded(tmp_path):
+    """Twenty photos kept encoded, which are decoded by two threads."""
+    files = []
+    for image in random_images(20, 160).images:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        files.append(buffer.getvalue())
+    np.save(tmp_path / "images.npy", np.frombuffer(b"".join(files), np.uint8))
+    lengths = np.array([len(file) for file in files])
+    index = pa.table(
+        {
+            "offset": np.cumsum(lengths) - lengths,
+            "length": lengths,
+            "border": np.zeros(20, int),
+            "image_id": [f"{number}" for number in range(20)],
+        }
+    )
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    return EncodedImages(mapped, index, Geometry(128, 1.0, "bicubic"), 2, "set")
+
+
+def test_photos_are_decoded_to_where_they_stay(encoded):
+    """Without a second copy of the batch in memory."""
+    rows = np.arange(19, -1, -1)
+    batch = np.zeros((20, 128, 128, 3), np.uint8)
+    encoded.read(rows[:2], batch[:2])  # what is imported then is not counted
+    tracemalloc.start()
+    try:
+        encoded.read(rows, batch)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (batch == encoded[rows]).all()
+    assert torch.equal(
+        images_of_pixels(encoded, [0.0] * 3, [1 / 255] * 3)[rows],
+        torch.from_numpy(batch).permute(0, 3, 1, 2).float(),
+    )
+    assert peak < batch.nbytes / 2
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_is_pinned_for_a_gpu_alone(monkeypatch, device):
+    empty = torch.empty
+    are_pinned = []
+
+    def record(*arguments, pin_memory, **options):
+        are_pinned.append(pin_memory)
+        return empty(*arguments, **options)
+
+    monkeypatch.setattr(torch, "empty", record)
+    pixels = memory_for_pixels((2, 8, 8, 3), torch.device(device))
+    assert pixels.shape == (2, 8, 8, 3)
+    assert are_pinned == [device == "cuda"]
 
 
 def test_loading_and_computing_overlap(stored):
@@ -163,9 +243,10 @@ def test_rows_and_bytes_of_a_file_are_those_of_the_array(stored):
     mapped, images = stored
     reader = ArrayReader(mapped)
     rows = np.array([7, 0, 7, 3])
-    assert (reader.rows(rows) == images[rows]).all()
-    assert reader.rows(rows).dtype == images.dtype
-    assert reader.rows(np.array([], int)).shape == (0, 8, 8, 3)
+    read_rows = np.zeros((4, 8, 8, 3), np.uint8)
+    reader.read(rows, read_rows)
+    reader.read(np.array([], int), read_rows[:0])
+    assert (read_rows == images[rows]).all()
     assert reader.bytes(5, 400).tobytes() == images.tobytes()[5:405]
 
 
@@ -181,4 +262,4 @@ def test_a_file_that_was_cut_is_an_error(stored):
     with open(stored[0].filename, "r+b") as file:
         file.truncate(1000)
     with pytest.raises(OSError, match="cut while it was read"):
-        reader.rows(np.array([9]))
+        reader.read(np.array([9]), np.empty((1, 8, 8, 3), np.uint8))

@@ -67,6 +67,12 @@ class EncodedImages:
     def __len__(self) -> int:
         return len(self._offsets)
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Number of photos, height, width and channels: (n, size, size, 3)."""
+        assert self.geometry is not None  # of images that are accessed
+        return len(self), self.geometry.size, self.geometry.size, 3
+
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """The photos in the given rows, (N, size, size, 3) uint8.
 
@@ -74,15 +80,30 @@ class EncodedImages:
             CorruptImageError: one can't be decoded.
         """
         row_numbers = np.arange(len(self))[rows]
-        return np.stack(list(self._pool.map(self._decode, row_numbers)))
+        photos = np.empty((len(row_numbers), *self.shape[1:]), np.uint8)
+        self.read(row_numbers, photos)
+        return photos
 
-    def _decode(self, row: int) -> np.ndarray:
-        """The photo in one row, (size, size, 3) uint8."""
+    def read(self, rows: np.ndarray, target: np.ndarray) -> None:
+        """Decode photos into memory.
+
+        Args:
+            rows: (N,) of the photos.
+            target: (N, size, size, 3) uint8; it is filled in the order of the rows.
+
+        Raises:
+            CorruptImageError: one can't be decoded.
+        """
+        for _ in self._pool.map(self._decode, rows.tolist(), target):
+            pass  # an error of a photo is raised here
+
+    def _decode(self, row: int, target: np.ndarray) -> None:
+        """Decode the photo in one row into (size, size, 3) uint8."""
         encoded = self._reader.bytes(int(self._offsets[row]), int(self._lengths[row])).tobytes()
-        image_id = self._image_ids[int(row)]
+        image_id = self._image_ids[row]
         assert self.geometry is not None  # of images that are accessed
         image = decode(encoded, f"{self.name}, {image_id}", int(self._borders[row]))
-        return resize_and_crop(image, self.geometry)
+        target[:] = resize_and_crop(image, self.geometry)
 
 
 @dataclass(frozen=True)

@@ -36,34 +36,34 @@ class ArrayReader:
         weakref.finalize(self, os.close, self._file)
         self._path = array.filename
         self._start = array.offset  # of the first row in the file
-        self._shape_of_row = array.shape[1:]
-        self._dtype = array.dtype
-        self._bytes_of_row = array.dtype.itemsize * int(np.prod(self._shape_of_row))
+        self._bytes_of_row = array.dtype.itemsize * int(np.prod(array.shape[1:]))
 
-    def rows(self, rows: np.ndarray) -> np.ndarray:
-        """The given rows (N,), in their order, as a new array (N, ...).
+    def read(self, rows: np.ndarray, target: np.ndarray) -> None:
+        """Read rows of the array into memory.
+
+        Args:
+            rows: (N,) in the order in which they are read.
+            target: (N, ...) in C order, with the type of the array; it is filled.
 
         Raises:
             OSError: The file can't be read, or is shorter than it was.
         """
-        read_rows = np.empty((len(rows), *self._shape_of_row), self._dtype)
-        for number, row in enumerate(rows.tolist()):
-            row_in_memory = read_rows[number].data.cast("B")
-            self._read(row_in_memory, self._start + row * self._bytes_of_row)
-        return read_rows
+        for row, row_in_memory in zip(rows.tolist(), target, strict=True):
+            position = self._start + row * self._bytes_of_row
+            self._read(row_in_memory.data.cast("B"), position)
 
     def bytes(self, start: int, length: int) -> np.ndarray:
         """So many bytes (length,) uint8 of the array, from a position that is counted in bytes.
 
         Raises:
-            OSError: as `rows`.
+            OSError: as `read`.
         """
         read_bytes = np.empty(length, np.uint8)
         self._read(read_bytes.data, self._start + start)
         return read_bytes
 
     def _read(self, buffer: memoryview, position: int) -> None:
-        """Fill a buffer from a position of the file; the errors are those of `rows`."""
+        """Fill a buffer from a position of the file; the errors are those of `read`."""
         filled = 0
         while filled < len(buffer):
             number = os.preadv(self._file, [buffer[filled:]], position + filled)

@@ -118,7 +118,8 @@ def lock_gpu() -> str | None:
     # Without CUDA, here or in the driver, the caller says what is wrong.
     number_of_devices = 0
     if torch.cuda.is_available():
-        torch.cuda.init()  # before, `device_count` may ask the driver and not CUDA
+        # Before, `device_count` may ask the driver and not CUDA.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         number_of_devices = torch.cuda.device_count()
     if number_of_devices > 1:
         raise UserError(

@@ -14,10 +14,13 @@ from rib.models.augmentation import Augmentation, Shifts
 from rib.models.class_logits import class_members
 
 LOOK_AHEAD = 2  # batches that are read and decoded while the device computes another one
+# Threads that each read a batch: the second one's reads and decoding fill the time in which the
+# first one waits for the last images of its batch.
+READERS = 2
 
 
 class LookAhead:
-    """Reads the next batches in a thread while a network computes the current one.
+    """Reads the next batches in threads while a network computes the current one.
 
     Threads are used in place of the processes of torch's DataLoader: Pillow and `pread` release the
     interpreter's lock, and processes take seconds to start, which is longer than many jobs compute
@@ -30,7 +33,7 @@ class LookAhead:
     def __init__(self, read: Callable[[np.ndarray], Tensor]):
         """Arguments are those of the class."""
         self._read = read
-        self._pool = ThreadPoolExecutor(1, "look-ahead")
+        self._pool = ThreadPoolExecutor(READERS, "look-ahead")
         self._batches: Sequence[np.ndarray] = ()
         self._positions: dict[bytes, int] = {}  # in the sequence of batches, by their rows
         self._being_read: dict[int, Future[Tensor]] = {}  # by position
@@ -96,14 +99,12 @@ class Images:
         self.shifts: Shifts | None = None
         self.epoch: int | None = None
         # Without this object, so that threads and files are closed when it is no longer used.
-        pinned = device.type == "cuda"
-        self._look_ahead = LookAhead(_reader_of_pixels(self.pixels, pinned))
+        self._look_ahead = LookAhead(_reader_of_pixels(self.pixels, device))
 
     @property
     def side(self) -> int:
         """Side of the stored images, in pixels."""
-        first_image = self.pixels[:1]
-        return int(first_image.shape[1])
+        return int(self.pixels.shape[1])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -133,23 +134,35 @@ class Images:
 
 
 def _reader_of_pixels(
-    images: np.ndarray | EncodedImages, pinned: bool
+    images: np.ndarray | EncodedImages, device: torch.device
 ) -> Callable[[np.ndarray], Tensor]:
     """A function that gives the stored pixels (N, H, W, 3) uint8 in the given rows of all images.
 
     Args:
-        pinned: whether they are in memory from where a GPU copies them while the CPU goes on.
+        device: to which they go.
     """
-    reader = ArrayReader(images) if is_whole_file(images) else None
+    stored = ArrayReader(images) if is_whole_file(images) else images
+    _, *shape_of_image = images.shape
 
     def read_pixels(rows_of_images: np.ndarray) -> Tensor:
-        if reader is not None:
-            pixels = torch.from_numpy(reader.rows(rows_of_images))
+        pixels = memory_for_pixels((len(rows_of_images), *shape_of_image), device)
+        if isinstance(stored, ArrayReader | EncodedImages):
+            stored.read(rows_of_images, pixels.numpy())
         else:
-            pixels = torch.from_numpy(np.asarray(images[rows_of_images]))
-        return pixels.pin_memory() if pinned else pixels
+            pixels.numpy()[:] = stored[rows_of_images]
+        return pixels
 
     return read_pixels
+
+
+def memory_for_pixels(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Memory on the CPU for pixels (N, H, W, 3) uint8 that go to a device.
+
+    For a GPU it is pinned, so that the pixels are copied while the CPU goes on. torch keeps pinned
+    memory that is no longer used for the next batches, until its last copy is done.
+    """
+    is_pinned = device.type == "cuda"
+    return torch.empty(tuple(shape), dtype=torch.uint8, device="cpu", pin_memory=is_pinned)
 
 
 def slices(number: int, batch_size: int) -> list[slice]:
