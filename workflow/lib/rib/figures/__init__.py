@@ -108,7 +108,6 @@ def write_figure(
     Args:
         name: of the figure; draw_<name> of its module draws it.
         inputs: path or paths by argument of that function, such as {"mri": "mri.csv"}.
-        settings: contents of the figure.
         files: where to write: `png`, `pdf`, and `csv` with the data shown.
         fit: fit.csv, if the figure shows fine-tuned runs.
     """

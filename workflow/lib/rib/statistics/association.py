@@ -212,7 +212,7 @@ class PermutationTest:
 
     predictors: PermutedPredictors
     group_sizes: tuple[int, ...]  # datasets are permuted within these
-    independent: bool  # of each other; only then is there an interval
+    independent: bool  # whether points are independent, as an interval needs
 
     def correlate(
         self, responses: np.ndarray, confidence: float, seed: int
@@ -277,7 +277,6 @@ def association_table(
         in_distribution: dataset to which distances of targets are measured, if any.
         pairs: whether to compare pairs of datasets; not if RI excludes images that the pairs'
             accuracies include.
-        seed: of drawn permutations.
 
     Returns:
         One row per model, method, size, distance, level and statistic: value with its confidence
@@ -342,7 +341,7 @@ def _responses(
     mean_ri: pd.Series,
     datasets: Datasets,
 ) -> np.ndarray:
-    """Effects of fine-tuning, (runs, n), for the points of a level."""
+    """Effects of fine-tuning at a level, such as RI of each target: (runs, n)."""
     if level == "targets":
         ri_of_runs = []
         for method, size in runs:
@@ -375,7 +374,7 @@ def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -
     distances_of_targets = np.array(list(distance_of_target.values()))
 
     def permuted_distances(orders: np.ndarray) -> np.ndarray:
-        """(b, targets)."""
+        """Distances of targets after permutations (b, targets)."""
         return distances_of_targets[orders]
 
     return PermutationTest(
@@ -391,7 +390,7 @@ def _distances_of_pairs(distances: pd.DataFrame, datasets: Datasets) -> Permuted
     dataset_numbers = [names.index(dataset) for _, dataset in datasets.pairs]
 
     def permuted_distances(orders: np.ndarray) -> np.ndarray:
-        """(b, datasets) to (b, pairs)."""
+        """Distances (b, pairs) after permutations (b, datasets)."""
         return matrix[orders[:, target_numbers], orders[:, dataset_numbers]]
 
     return permuted_distances

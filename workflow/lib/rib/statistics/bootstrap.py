@@ -53,7 +53,6 @@ def estimate(values: np.ndarray, confidence: float) -> tuple[float, float, float
     Args:
         values: (1 + replicates,), the observed value first. Replicates that drew no object of a
             dataset are NaN, which small datasets cause; they are left out.
-        confidence: 0 to 1.
     """
     percent_of_tail = 50 * (1 - confidence)
     replicates = values[1:]
@@ -73,7 +72,6 @@ def over_runs(
 
     Args:
         values: (targets, seeds, 1 + replicates), the observed value first.
-        confidence: 0 to 1.
         limits: the interval is cut off at these.
     """
     means = values.mean(axis=(0, 1))

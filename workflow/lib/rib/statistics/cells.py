@@ -83,8 +83,6 @@ def explained_cells(
     Args:
         files: rows of all runs except curves, and indexes in the folders of the prepared datasets.
         classes: label space files .../<dataset>/<geometry>/classes.json.
-        size: training subset whose runs are explained.
-        publishable: datasets whose images may be shown.
         geometry: for datasets that are stored as encoded images.
         uncropped: datasets shown without the geometry's crop.
 

@@ -70,7 +70,7 @@ class Kernel:
 
 
 def _sums_to_groups(matrix: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(n, n) to (n, g): groups 0, 1, 0 give column 0 + column 2, and column 1."""
+    """Columns summed by group, (n, g): groups 0, 1, 0 give column 0 + column 2, and column 1."""
     order = np.argsort(groups, kind="stable")  # puts the images of a group side by side
     sorted_groups = groups[order]
     sorted_columns = matrix.T[order]
@@ -118,7 +118,7 @@ def hsic(first: Kernel, second: Kernel) -> np.ndarray:
 
 
 def _within_groups(to_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(n, g) to (g,): for each group, sums its images' numbers in the group's own column."""
+    """Sum of the blocks of a matrix within groups, (g,), from its sums by group (n, g)."""
     images = np.arange(len(groups))
     number_for_group_of_image = to_groups[images, groups]  # (n,)
     return np.bincount(groups, weights=number_for_group_of_image)
@@ -163,7 +163,7 @@ def plain_cka(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _centred_kernel(features: np.ndarray) -> np.ndarray:
-    """(n, d) to (n, n)."""
+    """Kernel (n, n) of features (n, d)."""
     in_double_precision = features.astype(np.float64)
     centred = in_double_precision - in_double_precision.mean(axis=0)
     return centred @ centred.T

@@ -75,7 +75,7 @@ class ImageCategories:
 
 @dataclass(frozen=True)
 class ImageTallies:
-    """Counted images of a dataset for one run, by object and class or by object and group."""
+    """Numbers of images of a dataset for one run, by object and class or by object and group."""
 
     labels: csr_matrix  # (objects, classes) images of each class
     predictions: csr_matrix  # (objects, classes) images predicted as each class
@@ -88,7 +88,6 @@ class ImageTallies:
 
         Args:
             weights: (replicates, chosen objects), how often each object counts.
-            objects: the chosen objects of the dataset.
 
         Returns:
             (replicates,) by score, such as {"accuracy": [81.5, 80.9], "macro_f1": [79.2, 78.8]};
@@ -119,7 +118,7 @@ class ImageTallies:
 
 
 def _totals(tallies: csr_matrix, weights: np.ndarray, objects: Indices) -> np.ndarray:
-    """(all objects, categories) to (replicates, categories), over the chosen objects."""
+    """Weighted sums over the chosen objects: (replicates, categories)."""
     totals: np.ndarray = weights @ tallies[objects]
     return totals
 

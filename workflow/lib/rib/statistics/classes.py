@@ -25,7 +25,6 @@ def class_table(
     dataset. Classes without images and runs that are curves of several networks are left out.
 
     Args:
-        spaces: label space by dataset.
         source_groups: source group by dataset, for leak-free results; None counts all images.
     """
     pretrained_of_model, states_of_group = _states_of_groups(counts.states)

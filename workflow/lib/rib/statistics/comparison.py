@@ -11,9 +11,9 @@ Intervals and, from three seeds on, tests come from `rib.statistics.bootstrap`. 
 draws of objects, so differences are paired. The standard deviation and t interval over seeds take
 objects as fixed.
 
-A merge over seeds has one run per target, so it has no spread over seeds. Beside means over three
-or more seeds it has no test and no rank either: how far another merge, of other seeds, would differ
-is unknown.
+A merge over seeds has one run per target, so it has no spread over seeds. If other methods have
+three or more seeds, it has no test and no rank either: nobody knows how much a merge of other seeds
+would differ.
 
 With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods
 are exchangeable on each object: mRI_A - mRI_B is a sum over objects
@@ -25,7 +25,7 @@ absolute difference, counting the observed one (Phipson and Smyth 2010, doi
 Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table
 with the same model and size: all pairs, including pairs with the pretrained model, and in
 comparisons_ri all targets. A method with an underfitted run of a model and size has no test and no
-rank there, which would compare how far training got; its mRI and RI are in mri.csv and
+rank there, because they would compare how far training got; its mRI and RI are in mri.csv and
 seeds_ri.csv.
 
 Either test is liberal if objects are few and a large gain on rare ones makes up for small losses on
@@ -54,7 +54,7 @@ from rib.statistics.scored_state import ScoredState
 from rib.statistics.settings import RIStatistics
 from rib.statistics.simultaneous import simultaneous_intervals, smallest_clear_difference
 
-DRAWS = 100_000  # random signs of each object
+DRAWS = 100_000  # random draws of the objects' signs
 MANY_OBJECTS = 1000  # from here on, a sum over contributing objects counts as normal
 # Memory for signs. From 2 to 16 MB the time hardly changes; blocks of 64 MB, which the system
 # allocates anew each time, take twice as long.
@@ -77,7 +77,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A mean over targets that is compared."""
+    """A column of comparisons: RI of one target, or the mean over several."""
 
     family: Hashable  # Holm's correction is over all tests of a family
     targets: slice  # which targets of `Effects.values` are averaged
@@ -97,7 +97,7 @@ class Effects:
     values: np.ndarray
     # (names, columns, objects) contribution to the mean over seeds, percentage points
     contributions: np.ndarray
-    # Names and columns left out of comparisons, such as ("ft", "noto").
+    # Names and columns without a test, such as ("ft", "noto"), since a run is underfitted.
     untested: Set[tuple[Hashable, Hashable]] = frozenset()
     # Names and columns with one run for all seeds (a merge over seeds), which `values` repeat.
     with_one_run: Set[tuple[Hashable, Hashable]] = frozenset()
@@ -111,7 +111,7 @@ class Effects:
     def left_out(self) -> Set[tuple[Hashable, Hashable]]:
         """Names and columns without a test and a rank.
 
-        These are the untested ones and, beside means over enough seeds, merges over seeds.
+        These are the untested ones and, if other methods have enough seeds, merges over seeds.
         """
         if self.few_seeds:
             return self.untested
@@ -156,9 +156,7 @@ def effects_of(
     """Effects of the methods of one model, from its runs with the same training subset.
 
     Args:
-        ood: accuracies of the model's runs.
         contributions: (objects,) of each object to the RI of a run, percentage points.
-        size: training subset.
         underfitted: methods that are not tested.
     """
     states = [state for state in ood if state.run.size == size]
@@ -170,7 +168,7 @@ def effects_of(
     single_seed = _single_seeds(states)
 
     def array_of_runs(arrays: Mapping[ScoredState, np.ndarray]) -> np.ndarray:
-        """(k,) per state to (names with the pretrained model, targets, seeds, k)."""
+        """Stacks arrays (k,) of runs: (methods and the pretrained model, targets, seeds, k)."""
         array_of_each_run = []
         for name in names:
             for target in targets:
@@ -226,7 +224,6 @@ def sign_flip_p(
         contributions: (methods, columns, objects) percentage points.
         pairs: indices of two methods each.
         draws: number of sign draws, shared by all pairs and columns.
-        seed: of the draws.
 
     Returns:
         (pairs, columns), 0 to 1; p of drawn pairs is at least 1 / (1 + draws).
@@ -247,7 +244,7 @@ def sign_flip_p(
 
 
 def _has_many_objects(differences: np.ndarray) -> bool:
-    """Whether sums over (columns, objects) count as normal in every column."""
+    """Whether enough objects contribute for a normal sum, in all columns of (columns, objects)."""
     squares = (differences**2).sum(axis=1)
     fourth_powers = (differences**4).sum(axis=1)
     # The effective number of objects, squares^2 / fourth_powers, may be 0 / 0; hence the product.
@@ -256,7 +253,7 @@ def _has_many_objects(differences: np.ndarray) -> bool:
 
 
 def _normal_p(differences: np.ndarray) -> np.ndarray:
-    """(columns, objects) to (columns,)."""
+    """p of each column's sum by the normal distribution, from (columns, objects)."""
     variance = (differences**2).sum(axis=1)
     variance = variance.clip(np.finfo(float).tiny)  # avoids dividing by 0
     largest = np.abs(differences).max(axis=1)
@@ -267,7 +264,7 @@ def _normal_p(differences: np.ndarray) -> np.ndarray:
 def _drawn_p(
     contributions: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
 ) -> np.ndarray:
-    """(pairs, columns): fraction of draws, the observed signs among them, at least as extreme."""
+    """p (pairs, columns): share of draws at least as extreme as the observed signs."""
     columns = contributions.shape[1]
     # Methods in no pair are left out; (pairs,) new indices of the first and second method.
     used_methods, new_numbers = np.unique(pairs, return_inverse=True)
@@ -281,14 +278,14 @@ def _drawn_p(
     by_object = np.ascontiguousarray(by_object)  # (objects that differ, methods x columns)
 
     def absolute_differences(sums: np.ndarray) -> np.ndarray:
-        """(draws, methods x columns) to (draws, pairs, columns)."""
+        """Differences (draws, pairs, columns) from sums over objects (draws, methods x columns)."""
         by_method = sums.reshape(-1, len(used_methods), columns)
         return np.abs(by_method[:, first] - by_method[:, second])
 
     observed = absolute_differences(by_object.sum(axis=0)[None])
     bytes_of_draw = 8 * (len(differs) + 2 * observed.size)
     draws_at_once = max(1, BLOCK_BYTES // bytes_of_draw)
-    at_least_observed = np.zeros(observed.shape[1:], np.int64)  # draws
+    at_least_observed = np.zeros(observed.shape[1:], np.int64)  # number of draws
     for drawn_sums in _sums_with_random_signs(by_object, differs, draws, draws_at_once, seed):
         drawn = absolute_differences(drawn_sums)
         at_least_observed += (drawn >= observed - ROUNDING).sum(axis=0)
@@ -298,7 +295,7 @@ def _drawn_p(
 def _sums_with_random_signs(
     by_object: np.ndarray, differs: np.ndarray, draws: int, draws_at_once: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Yields (draws of a block, methods x columns)."""
+    """Yields sums over objects by block of draws, (draws of the block, methods x columns)."""
     objects = len(differs)
     observed_sums = by_object.sum(axis=0)
     rng = np.random.default_rng(seed)
@@ -324,7 +321,7 @@ def _differs_in_a_pair(contributions: np.ndarray, pairs: Sequence[tuple[int, int
 
 
 def _random_bits(draws: int, objects: int, rng: np.random.Generator) -> np.ndarray:
-    """(draws, objects) uint8, 0 or 1."""
+    """Random 0 or 1, (draws, objects) uint8."""
     words_of_draw = objects // 64 + 1  # of 64 bits
     random_bytes = np.frombuffer(rng.bytes(8 * words_of_draw * draws), np.uint8)
     return np.unpackbits(random_bytes.reshape(draws, -1), axis=1, count=objects)
@@ -476,7 +473,6 @@ def differences_from(
     """Differences of mRI from a reference, with simultaneous intervals over the methods.
 
     Args:
-        methods: methods with a rank.
         compare_to: the reference; the pretrained model replaces a method without a rank.
         seed: of the draws of trainings.
 
@@ -530,10 +526,6 @@ def tables_of(
     effects: Effects, confidence: float, draws: int, seed: int, compare_to: Hashable
 ) -> dict[str, pd.DataFrame]:
     """The tables of one model and size, by name, without the columns model and size.
-
-    Args:
-        draws: number of random sign flips.
-        compare_to: reference method of the ranking.
 
     Returns:
         seeds_ri, comparisons, comparisons_ri and ranking; some may be empty.

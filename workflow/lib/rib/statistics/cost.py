@@ -155,7 +155,6 @@ def cost_of(
     together share the seconds.
 
     Args:
-        records: paths of records of trainings, merges and evaluations.
         evaluated: methods that each evaluation scores: {"ft": ["ft"], "wise_ft-alpha": [...]}.
         fisher: by method, records of the Fisher information that its merge needs.
         shared_fisher: by method, records of the Fisher information that its trainings on all

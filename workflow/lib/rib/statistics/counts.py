@@ -355,7 +355,6 @@ def shared_objects(
     """Objects with a source image that the target has too, from indexes with the column `SOURCE`.
 
     Args:
-        scored: by dataset.
         targets: names of datasets; some may not be scored.
 
     Returns:
@@ -394,7 +393,6 @@ def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.In
 
     Args:
         index: columns object_id and label, and perhaps `SOURCE`.
-        rows: positions of the rows.
 
     Returns:
         (rows of the index,) number of each row's object, 0 for other rows; and the objects, sorted
@@ -431,7 +429,6 @@ def read_objects(
 
     Args:
         source_groups: source group by dataset, for leak-free results; adds the column `SOURCE`.
-        columns: `object_id` and others.
     """
     paths = list(paths)
     identities = pa.concat_arrays([read_identities(path) for path in paths])

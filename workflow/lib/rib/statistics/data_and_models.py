@@ -138,10 +138,8 @@ def left_out(images: int, evaluated: int, undecodable: int, excluded: str) -> st
     """Numbers of images that are not evaluated, with the reason; empty if there are none.
 
     Args:
-        images: prepared images.
         evaluated: evaluated images; 0 for a dataset that is not evaluated at all.
         undecodable: published images that can't be decoded, so they were not prepared.
-        excluded: reason for the other images.
     """
     reasons = []
     if undecodable:

@@ -146,7 +146,7 @@ def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
 
 
 def _features_by_class(sample: Sample) -> tuple[list[np.ndarray], np.ndarray]:
-    """Features (images of the class, d) per class, and (n,) indices into that list."""
+    """Features (images of the class, d) of each class, and for each image an index into these."""
     labels, class_of_image = np.unique(sample.labels, return_inverse=True)
     features = [sample.features[class_of_image == i] for i in range(len(labels))]
     return features, class_of_image
@@ -179,7 +179,7 @@ def mmd2(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
 
 
 def _gaussian_kernel(first: np.ndarray, second: np.ndarray, bandwidth: float) -> np.ndarray:
-    """(n, d) and (m, d) to (n, m)."""
+    """exp(-|x - y|^2 / (2 bandwidth^2)) for each pair of rows: (n, m)."""
     return np.exp(squared_distances(first, second) / (-2 * bandwidth**2))
 
 

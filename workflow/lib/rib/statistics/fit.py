@@ -37,7 +37,6 @@ def fit_table(
         accuracy: columns of a run, dataset and accuracy (percent). The fit of a merge is its
             accuracy on its target if its parents were trained on all images of the target, and NaN
             otherwise.
-        rule: how runs are marked.
     """
     rows_on_target = accuracy[accuracy["target"] == accuracy["dataset"]]
     accuracy_on_target = rows_on_target.set_index(RUN_COLUMNS)["accuracy"].to_dict()

@@ -103,7 +103,6 @@ def choose_on_select_splits(
         select_files: rows of these runs on the select splits of their targets, and indexes of the
             targets.
         swept_methods: by name of the method in runs.
-        targets: on which the runs were trained.
         threshold: fit (0 to 1) that every run of a method that can fit must reach; None for no
             threshold.
 
@@ -216,7 +215,6 @@ def paired_differences(splits: Sequence[SelectSplit], best: int) -> tuple[np.nda
 
     Args:
         splits: of each target, with at least two objects.
-        best: position of the best rate.
     """
     targets = len(splits)
     rates = len(splits[0].correct)
@@ -341,7 +339,6 @@ def family_recipes(
     Args:
         table: columns `TABLE`.
         swept_methods: by name of the method in runs.
-        targets, seeds: of the runs.
     """
     entry_of_method = {swept.method: swept.entry for swept in swept_methods.values()}
     methods_of_entries: dict[tuple[str, str], set[str]] = {}

@@ -140,7 +140,6 @@ def compare_mappings(
     Args:
         labels: (images,) stated class of each image; images are independent.
         predictions: (images,) class that the network predicts.
-        space: the classes.
         median_accuracy: 0 to 1, of the network on all datasets.
     """
     is_answer = _right_answers(space)
@@ -249,10 +248,7 @@ def check_labels(
     add no evidence.
 
     Args:
-        model: name of the network.
-        dataset: name of the dataset.
         predictions: row, prediction and rank of images by dataset, this one and others.
-        folder: of the prepared dataset.
         labels_checked: as the dataset's entry says.
         verdict: JSON file to write: model, dataset, verdict, better_mapping (or null), images,
             accuracy, median_accuracy (percent), and mappings, such as {"one_too_low": {"accuracy":

@@ -24,8 +24,6 @@ def write_metrics(
     """Compute and write the tables of a grid.
 
     Args:
-        rows: files with the rows of all runs.
-        manifests: of these evaluations.
         indexes: of the evaluated datasets, .../prepare/<dataset>/<geometry>/index.parquet.
         proxy: folder of the prepared dataset with the pretraining proxy, if a dataset excludes it.
         splits: files of the datasets' splits, under protocol held_out.

@@ -145,7 +145,7 @@ def _effects_of_model(
 
     seeds = max(values.shape[2] for values in values_of_methods)
     with_one_run = set()
-    with_all_seeds = []  # one run of a merge over seeds is repeated
+    with_all_seeds = []  # a merge's one run is repeated
     for (method, size), values in zip(states_of_methods, values_of_methods, strict=True):
         seeds_of_method = values.shape[2]
         if seeds_of_method < seeds:
@@ -272,7 +272,6 @@ def model_tables(
         counts: file of the grid's counts.
         fit: CSV file with the columns model, method, size, underfitted (yes or no).
         methods: methods without curves; those that all models have are compared.
-        draws: number of random sign flips of the tests.
 
     Returns:
         model_comparisons: method, size, model, other_model, measure (mri, ood_before or ood_after),

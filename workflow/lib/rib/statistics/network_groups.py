@@ -187,7 +187,6 @@ def measures_of_network(
     target is evaluated.
 
     Args:
-        counts: of one model.
         underfitted: model, method and size of underfitted runs.
         in_distribution: datasets whose change of accuracy is a measure; none: no such measure.
     """
@@ -356,7 +355,7 @@ def welch_interval(
 
 
 def _holm_of_known(p: np.ndarray) -> np.ndarray:
-    """(pairs,); NaN stays NaN."""
+    """Pairs without a test (NaN) are no tests of the family."""
     adjusted = np.full(len(p), np.nan)
     is_known = ~np.isnan(p)
     adjusted[is_known] = holm(p[is_known])

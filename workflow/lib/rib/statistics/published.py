@@ -24,7 +24,6 @@ def compare(
     """Measured beside published accuracies, one row per published accuracy; prints the verdicts.
 
     Args:
-        rows: evaluation rows of the pretrained models.
         published: one mapping per published accuracy: model, dataset, accuracy (percent), source,
             and obstacle, why the measured accuracy is not comparable, or None.
         expected_images: number of images of each whole dataset, such as {"imagenet": 50000}, if its

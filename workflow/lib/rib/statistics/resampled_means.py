@@ -26,10 +26,8 @@ class ResampledObjects:
     """Objects of a grid's datasets and their bootstrap draws, which RI shares.
 
     Args:
-        objects: by dataset.
         shared: for leak-free means, (n,) bool by target and dataset: objects whose source image the
             target has too.
-        statistics: number of replicates, and seed of the draws.
     """
 
     def __init__(
@@ -78,7 +76,6 @@ class ResampledObjects:
         """Means over the images of the chosen objects of a dataset: (replicates + 1, k).
 
         Args:
-            objects: the chosen objects.
             sums: (k, objects of the dataset), over each object's images.
         """
         object_indices = self.object_indices[dataset][objects]

@@ -103,7 +103,7 @@ def ood_accuracies(
 
     @cache
     def accuracies_on_all_objects(dataset: str) -> np.ndarray:
-        """(replicates, states); runs of all targets share it."""
+        """Accuracies (replicates, states) on a dataset, cached for runs of all targets."""
         return counts.accuracy_on(dataset, weights, ALL_INDICES, ALL_INDICES)
 
     ood: dict[ScoredState, Ood] = {}

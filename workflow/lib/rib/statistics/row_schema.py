@@ -95,8 +95,6 @@ def check_upper_limits(
 
     Args:
         rows: columns dataset, row, prediction and rank, checked by `checked_rows`.
-        images: number of images in each dataset's index.
-        classes: number of classes of each dataset.
     """
     datasets = rows["dataset"].astype(str)
     limits = {"row": images, "prediction": classes, "rank": classes}
@@ -153,7 +151,7 @@ def _is_outside(numbers: pd.Series, column: Column) -> np.ndarray:
 
 
 def _shown_value(value: object) -> str:
-    """Such as 1.5, not np.float64(1.5), in one line."""
+    """For messages, in one line: 1.5, not np.float64(1.5)."""
     if isinstance(value, np.generic):
         value = value.item()
     return " ".join(show(value).split())
@@ -169,7 +167,7 @@ def _range_of(column: Column) -> str:
 
 
 def _is_of_kind(values: pd.Series, kind: str) -> np.ndarray:
-    """(n,) bool; no value is missing. A TEXT must not be empty."""
+    """Whether each of the present values is of a kind, (n,) bool; a text must not be empty."""
     if kind == TEXT:
         return np.array([isinstance(value, str) and value != "" for value in values], dtype=bool)
     all_right = np.ones(len(values), dtype=bool)
@@ -234,7 +232,7 @@ def _refuse_missing_pretrained(rows: pd.DataFrame) -> None:
 
 
 def _refuse_other_images(rows: pd.DataFrame) -> None:
-    """All networks must have the images of the first pretrained network."""
+    """All networks must be scored on the images of the first pretrained network."""
     images_of_states = _images_of_states(rows)
     first = next(state for state in images_of_states if state.is_pretrained)
     images_of_first = images_of_states[first]
@@ -267,5 +265,5 @@ def _images_of_states(rows: pd.DataFrame) -> dict[ScoredState, dict[str, np.ndar
 
 
 def _network(state: ScoredState) -> str:
-    """Such as net/noto/ft/all/0."""
+    """A network in messages, such as net/noto/ft/all/0."""
     return "/".join(str(value) for value in state.column_values() if value is not None)

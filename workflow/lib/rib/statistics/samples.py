@@ -299,7 +299,7 @@ class _Comparer:
     def compare(
         self, before: _ScoredRun, after: _ScoredRun
     ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-        """Lines of the table of runs, and (k, objects) sums of `SHARES` and `SCORES` by dataset."""
+        """A line of the tables for each dataset, and sums (k, objects) of `SHARES` and `SCORES`."""
         lines = []
         sums = {}
         runs = (before.run, after.run)
@@ -424,7 +424,7 @@ def _read_real_answers(
 def _tables(
     lines_of_runs: Sequence[Mapping[str, Any]], lines_of_groups: Sequence[Mapping[str, Any]]
 ) -> dict[str, pd.DataFrame]:
-    """Lines per run and dataset, and lines per model, method and size."""
+    """The tables, from a line per run and dataset and a line per model, method and size."""
     keys = [*RUN_COLUMNS, "dataset", "n"]
     columns_of_runs = [*keys, *SHARES, *CALIBRATION, *SCORES, *REAL, *CLASS_SCORES]
     table_of_runs = pd.DataFrame(lines_of_runs, columns=columns_of_runs).astype({"n_real": "Int64"})

@@ -27,7 +27,6 @@ def compared_scores(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> 
 
     Args:
         before, after: rows of two runs (rank, log_prob, brier).
-        classes: number of classes.
     """
     scores_before = _scores(before, classes)  # (4, n)
     scores_after = _scores(after, classes)
@@ -55,7 +54,6 @@ def real_answers(
     """Classes that are right by ReaL labels, (n, classes) bool.
 
     Args:
-        dataset: its name, for the error.
         image_ids: file names, such as ILSVRC2012_val_00000001.JPEG.
         real_labels: network outputs of each validation image, in the order of their numbers.
 

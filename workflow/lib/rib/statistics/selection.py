@@ -118,12 +118,7 @@ def gains_of(
 def select_accuracies(
     files: RowFiles, replicates: int, seed: int
 ) -> dict[Trained, list[np.ndarray]]:
-    """Accuracy on the select split of the target, in percent: (1 + replicates,) for each seed.
-
-    Args:
-        files: rows of the select splits.
-        replicates, seed: of the bootstrap.
-    """
+    """Accuracy on the select split of the target, in percent: (1 + replicates,) for each seed."""
     counts = count_on_select_splits(files)
     # A pair as seed gives other draws than for the test objects.
     weights = object_weights(counts.objects, replicates, (seed, 1))
@@ -200,7 +195,7 @@ def _oracle_scores(
 
 
 def _array_of(gains_of_candidates: Sequence[Mapping[str, Sequence[np.ndarray]]]) -> np.ndarray:
-    """(variants, datasets, seeds, replicates)."""
+    """Gains as an array (variants, datasets, seeds, replicates)."""
     return np.array([list(gains.values()) for gains in gains_of_candidates])
 
 
@@ -308,13 +303,15 @@ def select_variants(
     variants: Variants,
     groups: Mapping[str, str],
 ) -> pd.DataFrame:
-    """`selection_table` of all models.
+    """RI of the chosen variants of all models, with the columns `TABLE`.
 
     Args:
         counts: file of the grid's counts.
         select_files: for the rule target, rows of the variants on the select split of their target,
             and indexes of these targets; for other rules, without rows.
-        rule, variants, groups: as for `choices_of`.
+        rule: `target`, `leave_one_out` or `oracle`.
+        variants: variants by method, such as {"lora": ["lora-rank4", "lora-rank8"]}.
+        groups: source group of each dataset in an RI, its own name if it shares no source images.
     """
     select = {}
     if select_files.rows:

@@ -118,11 +118,7 @@ def metrics_of(grid: Grid) -> list[str]:
 
 
 def grid_table_settings(grid: Grid, code: str) -> GridTableSettings:
-    """Settings of the job that computes the tables of a grid.
-
-    Args:
-        code: digest of the code that computes them.
-    """
+    """Settings of the job that computes the tables of a grid."""
     first_geometry = grid.geometry(next(iter(grid.models)))
     groups = leaking_groups(grid)
     return GridTableSettings(

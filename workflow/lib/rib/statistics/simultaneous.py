@@ -83,7 +83,6 @@ def smallest_clear_difference(differences: np.ndarray, tests: int, confidence: f
 
     Args:
         differences: (targets, seeds, 1 + replicates) percentage points between two methods.
-        tests: number of tests that the correction is over.
 
     Returns:
         Percentage points; 0 if the methods are right on the same images in all runs.

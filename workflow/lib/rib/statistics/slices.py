@@ -252,7 +252,7 @@ def _refuse_different_slices(
 def _accuracies(
     method: str, paths: Iterable[Path], splittings: Iterable[Splitting]
 ) -> Iterator[tuple[Slice, float]]:
-    """Slices with images, and percent on them."""
+    """Slices of a run that have images, with the accuracy (percent) on each."""
     rows = read_rows(method, paths, ["row", "rank"])
     for splitting in splittings:
         rows_of_dataset = rows[splitting.dataset]

@@ -34,8 +34,6 @@ def stir_table(
             <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
         indexes: index of each file's images, in the order of `features`.
         layer: whose features were inverted.
-        steps: descent steps of each inversion.
-        confidence: of the intervals, 0 to 1.
 
     Returns:
         One row per run and reference: model, method, target, size, seed, dataset, layer, reference

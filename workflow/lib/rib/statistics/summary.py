@@ -128,8 +128,6 @@ def summary_files(
             rib.statistics.comparison.
         labels: shown models, methods and targets in display order, such as {"models": {"lite0":
             "Lite0"}, "methods": ..., "targets": ...}.
-        confidence: coverage of intervals, 0 to 1.
-        conditions: what else the numbers depend on.
         fit: fit.csv as texts, to add its columns to the CSV.
 
     Returns:

@@ -36,7 +36,7 @@ from rib.statistics.ri import (
 from rib.statistics.scored_state import STATE_COLUMNS, ScoredState
 from rib.statistics.settings import GridTableSettings
 
-GROUP = ["model", "method", "size"]  # one mRI each
+GROUP = ["model", "method", "size"]  # each combination has one mRI
 
 
 def accuracy_table(counts: Counts) -> pd.DataFrame:
@@ -77,7 +77,7 @@ def roles_of(
         `shared`: leak-free, it has source images of the target or images identical to the target's,
         so only its other images count, if any;
         `in_distribution`: it does not count;
-        `variant`: it does not count, as a variant of another evaluated dataset.
+        `variant`: it does not count, since it is a variant of another evaluated dataset.
     """
     counted_in_full = set(ood_datasets)
     if target != NO_TARGET:
@@ -126,9 +126,6 @@ def with_roles(
 def ri_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
     """RI of each run, without curves, which have several networks per run.
 
-    Args:
-        ood: accuracies before and after fine-tuning.
-
     Returns:
         model, method, target, size, seed, n (images of the datasets in the RI), ri, ci_low, ci_high
         (percentage points).
@@ -154,7 +151,6 @@ def seen_table(
 
     Args:
         ri: `ri_table`, to which columns are added.
-        seen: objects of seen classes.
         weights: (replicates, objects), how often a bootstrap replicate counts each object.
 
     Returns:
@@ -219,7 +215,6 @@ def leak_free_table(
     Args:
         ood: accuracies before and after fine-tuning, of states on all targets.
         leak_free: leak-free accuracies; some states may be missing.
-        sharing_targets: targets that share source images.
 
     Returns:
         A row for each model, method and size on each sharing target (means over seeds), and one
@@ -381,11 +376,7 @@ def accuracies_of_methods(
 
 
 def values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
-    """An attribute of all runs of a method, such as `change`: (targets, seeds, 1 + replicates).
-
-    Args:
-        accuracies: by target and then by seed.
-    """
+    """An attribute of all runs of a method, such as `change`: (targets, seeds, 1 + replicates)."""
     values_of_targets = []
     for runs_on_target in accuracies:
         values_of_targets.append([getattr(run, attribute) for run in runs_on_target])
@@ -464,10 +455,7 @@ def grid_tables(
     """Tables of accuracy, fit, RI and mRI from the evaluation rows of a grid.
 
     Args:
-        files: rows of the runs.
-        manifests: of these evaluations.
         datasets: datasets of the rows; training images of targets show which classes are seen.
-        settings: contents of the tables.
         counts_file: .npz file of right answers that is written.
 
     Returns:

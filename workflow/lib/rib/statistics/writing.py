@@ -30,7 +30,6 @@ def make_tables(
         module: of the analysis, such as rib.analyses.cost.
         inputs: with an input `fit`, the tables get columns with the fit of their runs.
         outputs: file by name, such as {"cost.csv": Path("cost.csv"), "summary.md": ...}.
-        conditions: last column of each table.
         without_fit: tables without columns of the fit.
     """
     fit = read_fit(inputs.path("fit")) if "fit" in inputs.files else None
@@ -55,8 +54,6 @@ def write_tables(
     """Write tables as CSV.
 
     Args:
-        tables: by name.
-        outputs: file by name of the table.
         fit: fit.csv as texts (`read_fit`), to add the columns of `with_fit`.
         last_columns: values of columns that are added to each table, such as `conditions`.
     """
