@@ -214,9 +214,8 @@ def match(
 ) -> dict[str, dict[str, Any]]:
     """Own records, by path, of jobs whose outputs are new here and match these records.
 
-    Only jobs count whose files all exist, and of which at least one is not known yet. Gathered
-    records only say where to look: a job's own record may be newer, or older after a checkout of an
-    older commit.
+    A job counts if all its files exist and at least one is not known yet. Gathered records only say
+    where to look: a job's own record may be newer, or older after a checkout of an older commit.
 
     Args:
         records: gathered records by path of the job's own record.
