@@ -1,25 +1,25 @@
-"""How many processors this process may use, in an allocation of SLURM too."""
+"""Number of processors that this process may use, also under SLURM."""
 
 import os
 
 from rib.base.errors import UserError
 
-# Environment variable: processors of this machine that SLURM gave this job or step. Clusters that
-# confine no job to them leave more in its affinity.
+# Set by SLURM to the processors of this job or step on this machine. Clusters that don't confine
+# jobs leave more processors in the affinity.
 SLURM_PROCESSORS = "SLURM_CPUS_ON_NODE"
 
 
 def processors() -> int:
-    """Processors that this process may run on, no more than SLURM gave it."""
+    """Number of processors in this process's affinity, at most as many as SLURM gave it."""
     of_affinity = len(os.sched_getaffinity(0))
     return min(of_affinity, int(os.environ.get(SLURM_PROCESSORS, of_affinity)))
 
 
 def refuse_fewer_processors(cores: int) -> None:
-    """Raise a UserError if SLURM gave this step fewer processors than Snakemake is to use.
+    """Raise a UserError if SLURM gave this step fewer processors than Snakemake will use.
 
     Args:
-        cores: that Snakemake's jobs may use at once, its option `--cores`.
+        cores: Snakemake's option `--cores`.
     """
     given = os.environ.get(SLURM_PROCESSORS)
     if given is not None and int(given) < cores:

@@ -1,27 +1,24 @@
-"""Signals that ask a process to end, held back until its work is saved."""
+"""Hold back signals that ask a process to end, until its work is saved."""
 
 import signal
 
-ENDING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; SLURM's at preemption and at the time limit
+ENDING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; SLURM at preemption and at the time limit
 
 
 class DeferredEnding:
-    """While its block runs, signals that ask the process to end are only noted.
+    """A `with` block in which signals to end are noted and handled later.
 
-    Use it in the main thread, which alone may handle signals.
+    Only the main thread may use it, because Python lets no other thread set handlers.
     """
 
     def __init__(self) -> None:
-        """No signal has come."""
         self._noted_signal: int | None = None
 
     def __enter__(self) -> "DeferredEnding":
-        """Note signals from now on."""
         self._handlers = {number: signal.signal(number, self._note) for number in ENDING}
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Deliver a signal that was noted and not delivered yet."""
         self.deliver()
 
     @property
@@ -30,9 +27,9 @@ class DeferredEnding:
         return self._noted_signal is not None
 
     def deliver(self) -> None:
-        """Let signals do again what they did before the block, first of all the noted one.
+        """Restore the handlers from before the block, and raise the noted signal.
 
-        In a job it raises a SystemExit (see rib.jobs.job).
+        In a job, the signal raises SystemExit.
         """
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
