@@ -53,10 +53,8 @@ def evaluate(
 
     Args:
         run: all networks have its model, target, size and seed; its method is the entry's name.
-        networks: the networks to score.
         checkpoint_manifests: manifest of each checkpoint, in the same order; none for snapshots.
-        datasets: the datasets to score, or one of them with `settings.part`: then the rows are
-            equal to the part's rows among the rows of the whole dataset.
+        datasets: only one with `settings.part`; the part has the same rows as in the whole dataset.
         rows: Parquet file to write, with the columns model, target, method, size, seed, alpha (of a
             curve's point; of a snapshot the share of training; else null), dataset, row (position
             in the prepared dataset's index, which has ids and labels), and the results of `score`:
@@ -145,9 +143,6 @@ def rows_of_networks(
         run: all networks have its model, target, size and seed.
         states: method and alpha of each network.
         networks: in evaluation mode, from images (N, 3, H, W) to logits (N, outputs).
-        datasets: the datasets to score.
-        inputs_of_datasets: images of each dataset.
-        evaluation_batch_size: images per forward pass.
 
     Raises:
         UserError: a logit is not finite.

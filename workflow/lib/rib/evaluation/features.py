@@ -86,7 +86,6 @@ def compute_epoch_features(
     """Compute and store features of one layer at several times in the training of a run.
 
     Args:
-        model_folder: folder of the pretrained model.
         snapshots: checkpoints in the order of training.
         dataset: its test split if it is split; at most `settings.limit` images, class-balanced.
         settings: with one layer.
@@ -137,11 +136,7 @@ def _store(
 def features_of(
     model: nn.Module, inputs: Images, evaluation_batch_size: int, label: str
 ) -> dict[str, Tensor]:
-    """Features of all images, {"stage1": (n, d) float32 on the CPU, ...}.
-
-    Args:
-        label: label of the progress bar.
-    """
+    """Features of all images, {"stage1": (n, d) float32 on the CPU, ...}."""
     features_of_batches = []
     batches = slices(len(inputs), evaluation_batch_size)
     inputs.expect(batches)

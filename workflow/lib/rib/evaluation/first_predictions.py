@@ -25,11 +25,6 @@ def predict_first_images(
 ) -> dict[str, pd.DataFrame]:
     """Predictions on at most MOST_IMAGES images of each dataset, class-balanced.
 
-    Args:
-        model_folder: folder of the pretrained model.
-        datasets: the datasets to score.
-        settings: how images are read and scored.
-
     Returns:
         Table of each dataset, {"emoji": table, ...}, with a row per image and the columns row
         (position in the prepared dataset's index), prediction (class) and rank (0: correct).

@@ -55,10 +55,8 @@ def invert(
     """Images with given features, found by gradient descent on pixels, each independently.
 
     Args:
-        representation: gives the features of images.
         wanted: features (N, d).
         start: images to start from, (N, 3, H, W) with values 0..1.
-        steps: number of gradient steps.
         lr: initial learning rate, in units of the pixel range.
 
     Returns:
@@ -124,7 +122,6 @@ def starts(like: Tensor, start: str, mean: Sequence[float], seed: int) -> Tensor
     Args:
         start: `noise` for uniform noise, the same for every run, or `mean` for uniform images.
         mean: colour of these images, per channel.
-        seed: seed of the noise.
     """
     if start == NOISE:
         generator = torch.Generator().manual_seed(seed)
@@ -244,10 +241,9 @@ def cross_features(
     """Features of a pretrained and a fine-tuned network for images and both networks' inversions.
 
     Args:
-        run: the fine-tuned run.
         dataset: its test split if it is split; at most `settings.images` images.
         inverted_before: inversions of the pretrained network, written by `invert_run`.
-        inverted_after: inversions of the fine-tuned network, written by `invert_run`.
+        inverted_after: inversions of the fine-tuned network.
         features: .safetensors file to write: `<network>.<images>` (n, d), such as
             `before.inverted_after`, with the networks `before` and `after` and the images `images`,
             `inverted_before` and `inverted_after`; also `residual_before` and `residual_after`

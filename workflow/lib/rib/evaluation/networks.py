@@ -18,7 +18,7 @@ LARGEST_ROUNDING_ERROR = 1e-9  # of the sum of coefficients
 
 
 class NetworkState(NamedTuple):
-    """Recipe of one network."""
+    """One network as a mixture of checkpoints."""
 
     method: str  # method of its run, such as `wise_ft-alpha0.5`
     # For a point of a curve its alpha, for a snapshot the share of training. Else None: a method's
@@ -46,7 +46,7 @@ class RunNetworks:
 def network_states(
     run: Run, settings: NetworkSettings, selection: Path | None, fisher: Sequence[Path]
 ) -> list[NetworkState]:
-    """Recipes of the networks of a job.
+    """The networks of a job as mixtures of checkpoints.
 
     A training has one network with the mixture {"ft": 1.0}; an average has one for each variant or
     alpha; a selection has the chosen one; a training with snapshots has one for each snapshot.
@@ -88,7 +88,7 @@ def mixture_of_run(run: Run, states: Sequence[NetworkState]) -> Mixture:
 def merged_states(
     run: Run, parents: Sequence[str], merge: MergeSettings, fisher: Sequence[Path] = ()
 ) -> list[NetworkState]:
-    """Recipes of merged networks: one for each variant, or for each alpha of a curve.
+    """Merged networks: one for each variant, or for each alpha of a curve.
 
     WiSE-FT with alpha 0.5 gives [NetworkState("wise_ft-alpha0.5", None, {"pretrained": 0.5, "ft":
     0.5})]. An algorithm that needs tensors gives a `Merge`, which is computed on loading.
@@ -133,7 +133,7 @@ def _sorted(coefficients: Mapping[str, float]) -> dict[str, float]:
 def check_coefficients(
     coefficients: Mapping[str, float], parents: Sequence[str], algorithm: str
 ) -> None:
-    """Raise a UserError for other models than the parents, or coefficients with another sum than 1.
+    """Raise a UserError unless coefficients add up to 1 and belong to parents or `pretrained`.
 
     Args:
         coefficients: such as {"pretrained": 0.5, "ft": 0.5}.
@@ -152,7 +152,7 @@ def check_coefficients(
 
 
 def states_as_json(states: Sequence[NetworkState]) -> list[dict[str, Any]]:
-    """Recipes of networks as entries of a manifest.
+    """Networks as entries of a manifest.
 
     For example [{"method": "wise_ft-alpha0.5", "alpha": None, "coefficients": {"pretrained": 0.5,
     "ft": 0.5}}]. A `Merge` gives `merge` in place of `coefficients`, with the algorithm's name but

@@ -80,11 +80,7 @@ def correct(
     evaluation_batch_size: int,
     label: str,
 ) -> Tensor:
-    """Whether a network is right on each image, (n,) bool on the CPU.
-
-    Args:
-        label: label of the progress bar.
-    """
+    """Whether a network is right on each image, (n,) bool on the CPU."""
     progress = Progress(desc=label, total=len(inputs), unit="image")
     (scores,) = score([model], inputs, dataset, evaluation_batch_size, progress)
     progress.close()

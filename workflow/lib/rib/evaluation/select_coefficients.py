@@ -34,7 +34,6 @@ def select_coefficients(
 
     Args:
         method: name of the selecting method, such as `greedy_soup`.
-        model_folder: folder of the pretrained model.
         checkpoints: files of the parents, such as {"ft": Path("checkpoint.safetensors")}.
         settings: `settings.merge` is the algorithm that selects.
         selection: JSON file to write: `coefficients`, such as {"pretrained": 0.5, "ft": 0.5}, and

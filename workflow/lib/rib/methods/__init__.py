@@ -18,29 +18,27 @@ arguments are the settings. Three forms give coefficients, which add up to 1:
     curve(parents, *, <settings>) -> {alpha: {parent: coefficient}}
     select(parents, score, *, <settings>) -> {parent: coefficient}
 
-A parent is a fine-tuned model, named by its method, such as `ft`, and by seed or target if the
-merge is over several: `ft, seed 1`. `score` gives the accuracy of an average on the select split
-of the target, so `select` needs protocol `held_out`. Two forms need more than coefficients:
+A parent is a fine-tuned model, named `ft` after its method, or `ft, seed 1` if seeds or targets
+are merged. `score` gives the accuracy of an average on the target's select split, so `select` needs
+protocol `held_out`. Two forms need more than coefficients:
 
     merge(states, *, <settings>) -> iterator of (name, tensor)
     ensemble(networks, *, <settings>) -> network
 
 They run whenever the merged model is loaded; only their name and settings are stored. `merge`
-yields the merged parameters one by one, in the network's order; `states` is a
-`rib.models.checkpoint.StatesToMerge`. The caller averages buffers and keeps counters. If `merge`
-has the setting `fisher_images`, its second argument is {parent: {name: tensor}}: the diagonal
-Fisher information of each parent on at most this many of its training images. `networks` of
-`ensemble` are the pretrained network and the parents, by name. In the entry, `fewest_parents` is
-the smallest number of parents, and `most_images` the largest number of images of an evaluated
-dataset.
+yields the merged parameters in the network's order; `states` is a
+`rib.models.checkpoint.StatesToMerge`. Buffers are averaged without it. With the setting
+`fisher_images` its second argument is {parent: {name: tensor}}: the diagonal Fisher information of
+each parent on at most this many of its training images. `networks` are the pretrained network and
+the parents, by name. In the entry, `fewest_parents` is the smallest number of parents, and
+`most_images` the largest number of images of an evaluated dataset.
 
 An algorithm that trains with the Fisher information of its start has the settings `fisher`
 (`sampled` or `empirical`) and `fisher_images`. If the family has a pretraining proxy and training
-starts from the pretrained model, the workflow computes the information once for all targets and
-passes it in `Task.fisher`.
+starts from the pretrained model, the workflow computes it once and passes it in `Task.fisher`.
 
-Settings have no defaults here. When the first job of a method starts, pydantic checks them against
-the annotations: types, texts to choose from (`Literal`), and the ranges below.
+Settings have no defaults here. When a method's first job starts, pydantic checks them against the
+annotations, such as the ranges below.
 """
 
 from typing import Annotated

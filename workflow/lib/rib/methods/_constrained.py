@@ -15,9 +15,9 @@ EPSILON = 1e-8
 
 
 class ConstrainedFineTuning(FineTuning):
-    """Fine-tuning that knows each tensor's deviation from its start, and can learn numbers.
+    """Fine-tuning that knows each tensor's deviation from its start.
 
-    It learns one number per trained tensor, such as a radius, with Adam.
+    It can learn one number per trained tensor with Adam, such as a radius.
     """
 
     def setup(self, task: Task) -> None:

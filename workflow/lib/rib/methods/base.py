@@ -93,20 +93,18 @@ class FineTuning:
         return self.model(self.images[rows])
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
-        """Scalar to minimise on a batch; `logits` was called with the same rows before.
+        """Scalar to minimise; `logits` was called with the same `rows` (N,) before.
 
         Args:
-            rows: images of the target, (N,).
             cross_entropy: of the class logits, mean over the batch.
         """
         return cross_entropy
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor | float:
-        """Scalar that is added to the error of a batch.
+        """Scalar to add to the error.
 
         Args:
-            rows: images of the target, (N,).
-            logits: output of `logits` for these rows, (N, outputs), in float32.
+            logits: output of the method `logits` for `rows`, (N, outputs), in float32.
         """
         return 0.0
 
@@ -125,7 +123,6 @@ def load_algorithm(path: str | Path, settings: Mapping[str, Any], method: str) -
     Args:
         path: file of the module, such as `workflow/lib/rib/methods/lwf.py`.
         settings: arguments of the class, such as {"lr": 0.001, "temperature": 2.0}.
-        method: name of the method, for messages.
 
     Raises:
         UserError: the module defines no such class or several, or a setting is unknown or out of

@@ -1,9 +1,9 @@
 """CaRot: contrastive fine-tuning with an orthogonal visual projection, taught by its own average.
 
-Source: Oh et al. 2024 (arXiv 2311.01723), section 4. The paper squares the Frobenius norm of the
-constraint; the authors' code doesn't (MLAI-Yonsei/CaRot, src/models/carot_loss.py:170), and their
-weights were chosen with it, so neither does this module. Divergences are means over the batch, as
-in the code (line 202).
+Source: Oh et al. 2024 (arXiv 2311.01723), section 4. The paper squares the constraint's Frobenius
+norm. This module follows the authors' code, which doesn't (MLAI-Yonsei/CaRot,
+src/models/carot_loss.py:170), since their weights were chosen with it. Divergences are means over
+the batch, as in the code (line 202).
 
 Deviations from the code: the teacher is updated after a share of training instead of every 500
 steps, and not after the first step (line 218). The norm of the product of both projections is

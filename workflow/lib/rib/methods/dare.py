@@ -39,6 +39,6 @@ def merge(
 def _random_mask(seed: str, shape: torch.Size, density: float) -> Tensor:
     """Depends on `seed` alone (run, parent and tensor), not on the order of tensors."""
     digest = hashlib.sha256(seed.encode()).digest()
-    number = int.from_bytes(digest[:8]) >> 1  # 63 bits: torch's seeds are signed
+    number = int.from_bytes(digest[:8]) >> 1  # 63 bits fit into torch's seed
     generator = torch.Generator().manual_seed(number)
     return torch.rand(shape, generator=generator) < density

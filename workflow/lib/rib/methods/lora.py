@@ -48,7 +48,7 @@ class LowRankAdaptation(FineTuning):
     also: Literal["none", "tokens_and_norms"]  # trained outside the blocks, as in the released code
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: replace layers of the network by adapters with factors A and B.
+        """Prepare for training: replace layers by adapters with factors A and B.
 
         Raises:
             ValueError: the network has no layers to adapt, or it bypasses the adapters.

@@ -75,7 +75,6 @@ def pretrained_outputs(
     Args:
         function: gives the outputs of a network for images, such as `_logits`.
         max_stored: largest number of images whose outputs are stored.
-        title: title of the progress bar.
     """
     images = task.target
     if len(images) <= max_stored and not images.augmentation:

@@ -191,7 +191,7 @@ def _changed_tensor(name: str, start: Mapping[str, Tensor], stored: Mapping[str,
 def average(
     start: Mapping[str, Tensor], weighted_changes: Sequence[tuple[float, Mapping[str, Tensor]]]
 ) -> dict[str, Tensor]:
-    """Average of fine-tuned models, given as changes to the same start.
+    """Average of fine-tuned models: tensors, by name, that differ from the pretrained ones.
 
     The sum is computed in double precision: a coefficient of 1 gives that model exactly, and equal
     models give their tensors exactly.
@@ -200,9 +200,6 @@ def average(
         start: the pretrained state dict.
         weighted_changes: coefficient and changed tensors of each model, such as
             [(0.5, {}), (0.5, {"fc.bias": tensor})].
-
-    Returns:
-        Averaged tensors, by name, that a model with a coefficient other than 0 has changed.
 
     Raises:
         ValueError: the coefficients don't add up to 1, the start lacks a tensor, or a tensor that

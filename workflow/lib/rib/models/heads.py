@@ -38,8 +38,8 @@ def load_tokenizer(
 
     Args:
         arguments: arguments of open_clip's create_model, such as {"model_cfg": {...}}.
-        files: files of the tokenizer; none if open_clip has it.
-        sources: source of each file in the catalogue, such as {"path": "tokenizer.json"}.
+        files: none if open_clip has the tokenizer.
+        sources: source of each file, such as {"path": "tokenizer.json"}.
 
     Raises:
         UserError: the tokenizer can't be made, has options that open_clip's tokenizers lack, or has
@@ -119,7 +119,6 @@ def fit_head(
     accuracy depends on confidence. The head is then fitted on the whole proxy.
 
     Args:
-        model: in evaluation mode.
         reference: the pretraining proxy.
 
     Returns:

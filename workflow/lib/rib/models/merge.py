@@ -50,6 +50,6 @@ class Merge:
             ) from error
 
 
-# Recipe of a network: coefficients of averaged checkpoints, which add up to 1, such as
-# {"pretrained": 0.5, "ft": 0.5}; or a merge.
+# Coefficients of averaged checkpoints, which add up to 1, such as {"pretrained": 0.5, "ft": 0.5};
+# or a merge.
 Mixture = Mapping[str, float] | Merge

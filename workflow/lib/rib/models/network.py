@@ -272,8 +272,6 @@ def load(
 
     Args:
         folder: output of the conversion, with model.json and weights.safetensors.
-        dropout: dropout probability before the network's classifier.
-        drop_path: probability of skipping a residual block in training.
 
     Raises:
         UserError: the installed library can't build the network.
@@ -301,10 +299,8 @@ def write_model(
     """Write a network's state dict as safetensors, and facts as JSON.
 
     Args:
-        entry: the model's catalogue entry; DESCRIBED_FACTS of it are written.
+        entry: the model's catalogue entry, with DESCRIBED_FACTS.
         facts: further facts, such as {"num_classes": 1000}.
-        weights: .safetensors file to write.
-        description: JSON file to write.
     """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(tensors, weights)

@@ -48,16 +48,7 @@ def _is_without_algorithm(layer: nn.Module) -> bool:
 def refuse_layers_without_algorithm(
     name: str, model: nn.Module, trained: Mapping[str, nn.Parameter], device: torch.device
 ) -> None:
-    """Refuse to train a network on CUDA that has layers without a deterministic gradient.
-
-    Args:
-        name: the model's name, for the message.
-        trained: trained parameters, by name.
-        device: device of the training.
-
-    Raises:
-        UserError: the network has such layers, and the gradient passes through them.
-    """
+    """Raise a UserError if CUDA has no deterministic gradient for a layer that must pass one."""
     may_differ = torch.is_deterministic_algorithms_warn_only_enabled()
     first_parameter = next(model.parameters())
     # If the first parameter is not trained, the gradient may not reach these layers; if it does,

@@ -170,7 +170,7 @@ def _timm_facts(model: str, arguments: Mapping) -> tuple[dict, dict]:
 def _has_imagenet_head(record: Mapping) -> bool:
     from timm.data import ImageNetInfo
 
-    # timm records no names of labels if they are ImageNet's.
+    # Without names of labels timm means ImageNet's.
     label_names = record.get("label_names")
     has_imagenet_labels = label_names is None or label_names == ImageNetInfo().label_names()
     return record.get("num_classes") == PUBLISHED_CLASSES and has_imagenet_labels
@@ -403,7 +403,7 @@ def _pinned_hub_source(name: Name, info: ModelInfo, path: str) -> dict:
 
 
 def main() -> None:
-    """Write the facts of the models that the command line names; see the module."""
+    """Write the facts of the models that the command line names."""
     parser = argparse.ArgumentParser(description="Write the facts of models as JSON.")
     parser.add_argument("--library", action="store_true", help="don't ask the hub")
     parser.add_argument("file", type=Path)

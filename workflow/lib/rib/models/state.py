@@ -24,7 +24,6 @@ def network_in_state(
         mixture: coefficients of an average, such as {"pretrained": 0.5, "ft": 0.5}, or a merge.
         checkpoints: file of each key, such as {"ft": Path("checkpoint.safetensors")}; the
             pretrained network needs none.
-        images: any images of the size that the network gets; a few serve as an example.
 
     Raises:
         UserError: a merged model has a padding prompt, or an algorithm refuses its parents.

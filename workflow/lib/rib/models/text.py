@@ -134,8 +134,8 @@ def text_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> dict[
     """The attributes `prompts`, `before`, `after` and `words` of a `Text`, by name.
 
     Args:
-        tokenizer: gives the tokens (N, L) of N texts.
-        class_names: None for ImageNet's class names.
+        tokenizer: from N texts to tokens (N, L).
+        class_names: None for ImageNet's.
     """
     empty_text, one_letter = tokenizer(["", "a"]).int()
     # Words begin where a text with a word first differs from an empty text.

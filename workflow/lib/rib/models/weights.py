@@ -44,7 +44,6 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
     Args:
         file: a .safetensors, .pth or .bin file, or an archive with such a file.
         member: path of the file in the archive; ignored if `file` is a .safetensors file.
-        name: name of the model or run, for messages.
 
     Raises:
         UserError: the file is missing, damaged or contains anything but a state dict.
@@ -184,7 +183,6 @@ def with_weights(
         arguments: keyword arguments of the library's create_model, such as {"img_size": 384};
             `num_classes` (timm) if the head must have this number of outputs.
         keys: `by_name`, or `by_order` if the state dict has other names in the same order.
-        name: name of the model or run, for messages.
 
     Raises:
         UserError: a tensor is missing, unexpected, not finite, or has another shape or type; or

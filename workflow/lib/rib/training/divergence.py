@@ -69,15 +69,14 @@ def refuse_infinite_state(
     epoch: int,
     run: Run,
 ) -> None:
-    """Raise a DivergenceError if a value is not finite after an epoch, back in the last good state.
+    """Raise a DivergenceError, with the last good state, if a value is not finite after an epoch.
 
     Checking once per epoch avoids a GPU synchronisation at every step.
 
     Args:
         good_state: the state after the epoch before.
-        sums: loss, cross-entropy and accuracy of each step of the epoch, summed over its images,
-            (steps, 3).
-        epoch: the epoch that has ended, counted from 0; also the number of epochs before it.
+        sums: loss, cross-entropy and accuracy of each step, summed over its images, (steps, 3).
+        epoch: the epoch that has ended, counted from 0.
     """
     is_finite_step = sums.isfinite().all(dim=1)
     if is_finite_step.all() & good_state.is_finite():

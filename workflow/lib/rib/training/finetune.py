@@ -61,20 +61,18 @@ def finetune(
 
     Args:
         run: `run.size` gives the number of training images, `run.seed` seeds all random numbers.
-        model_folder: output of the convert_model or pretrain_model job.
+        model_folder: the pretrained model.
         start: checkpoint that training starts from, such as {"linear_probe": Path(
             "results/.../checkpoint.safetensors")}; empty for the pretrained model.
-        target: the dataset to train on.
         reference: the pretraining proxy, if the method uses it.
-        text_folder: folder of the model's text tower, if the method uses it.
+        text_folder: the model's text tower, if the method uses it.
         shared_fisher: .safetensors file with the pretrained model's Fisher information on the
             proxy, if an earlier job has computed it.
         checkpoint: .safetensors file to write, in the format of rib.models.checkpoint.
         history: CSV file to write, a row per epoch; None if nothing is trained here.
-        snapshots: checkpoints to write at equal distances in training; the last one, at the end,
-            is `checkpoint`.
-        manifest: JSON file to write: the device, the label space digest, the numbers of training
-            images, steps and images seen, and the fit.
+        snapshots: checkpoints to write at equal distances; the last, at the end, is `checkpoint`.
+        manifest: JSON file to write: device, label space digest, numbers of training images, steps
+            and images seen, and the fit.
         saved: training state, written periodically, from which a killed training resumes.
         rescue: checkpoint after the last finite epoch, written if training diverges.
         watch: called at the start of training and after every epoch.

@@ -74,10 +74,6 @@ def scores_of(
 ) -> dict[str, Tensor]:
     """Scores of a stored checkpoint on the n images of a dataset, in evaluation mode.
 
-    Args:
-        evaluation_batch_size: images per forward pass.
-        label: label of the progress bar.
-
     Returns:
         Tensors (n,) by the names of rib.evaluation.score.score, such as `rank` and `energy`.
     """

@@ -47,11 +47,10 @@ def pretrain(
     """Train a network, and write it in the format of a converted model.
 
     Args:
-        dataset: the training dataset.
         test: dataset for the accuracy, with other source images.
         weights: .safetensors file to write, with the state dict.
-        description: JSON file to write, with facts such as {"trained": {"images": 5000, "test":
-            {"dataset": "fashion_test", "images": 1000, "accuracy": 91.5}}}; accuracy in percent.
+        description: JSON file to write, with the model's facts and {"trained": {"images": 5000,
+            "test": {"dataset": "digits", "images": 1000, "accuracy": 91.5}}}, in percent.
         history: CSV file to write, a row per epoch.
         saved: training state, written periodically, from which a killed training resumes.
         rescue: state after the last finite epoch, written if training diverges.
@@ -132,7 +131,7 @@ def _refuse_shared_sources(dataset: PreparedDataset, test: PreparedDataset) -> N
 def _test_accuracy(
     model: torch.nn.Module, entry: Mapping, test: PreparedDataset, device: torch.device
 ) -> dict:
-    """For example {"dataset": "fashion_test", "images": 1000, "accuracy": 91.5}, in percent."""
+    """For example {"dataset": "digits", "images": 1000, "accuracy": 91.5}, in percent."""
     images = Images(test, entry["preprocessing"], device)
     is_correct = correct(model.eval(), images, test, BATCH, f"testing {entry['name']}")
     number_correct = int(is_correct.sum())

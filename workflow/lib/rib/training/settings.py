@@ -13,7 +13,7 @@ from rib.models.settings import ComputeSettings
 
 
 class TrainingSettings(Settings):
-    """Length, batches, optimiser and schedule, except the peak learning rate: the method has it."""
+    """Length, batches, optimiser and schedule; the method has the peak learning rate."""
 
     batch_size: int  # images per step
     micro_batch_size: int | Literal["all"]  # images per forward pass, or the whole batch
@@ -32,7 +32,7 @@ class TrainingSettings(Settings):
     layer_decay: float | None = None
     clip_norm: float | None = None  # maximum norm of the gradient; None for no limit
     label_smoothing: float = 0.0
-    augmentation: Texts = ()  # see rib.models.augmentation
+    augmentation: Texts = ()  # any of `crop`, `flip` and `randaugment`
 
     @property
     def micro(self) -> int:

@@ -52,7 +52,7 @@ class BatchMeans(NamedTuple):
 
 
 def compute_loss(method: FineTuning, rows: np.ndarray, training: TrainingSettings) -> BatchMeans:
-    """Pass rows of the target through the network; `backward` has not been called on the loss."""
+    """Loss, cross-entropy and accuracy of rows of the target, before the backward pass."""
     images = method.images
     labels = images.labels_of(rows)  # before the forward pass: the copy needn't wait
     with devices.autocast(method.images.device):
