@@ -48,7 +48,7 @@ def _is_without_algorithm(layer: nn.Module) -> bool:
 def refuse_layers_without_algorithm(
     name: str, model: nn.Module, trained: Mapping[str, nn.Parameter], device: torch.device
 ) -> None:
-    """Raise a UserError if CUDA has no deterministic gradient for a layer that must pass one."""
+    """Raise a UserError if the gradient on CUDA passes layers without a deterministic gradient."""
     may_differ = torch.is_deterministic_algorithms_warn_only_enabled()
     first_parameter = next(model.parameters())
     # If the first parameter is not trained, the gradient may not reach these layers; if it does,
