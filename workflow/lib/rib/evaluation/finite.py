@@ -1,4 +1,4 @@
-"""Refusal of numbers that are not finite, which weights that diverged give."""
+"""Refusal of infinite numbers and NaN, which diverged weights give."""
 
 from torch import Tensor
 

@@ -1,7 +1,7 @@
 """Linear probing: only the pretrained 1000-way head is trained.
 
-The backbone is frozen, so without augmentation the head's inputs are computed only once and
-training is cheap. If they are too large for a GPU beside other jobs, the host keeps them.
+The backbone is frozen, so without augmentation the head's inputs are computed only once. If they
+are too large for a GPU beside other jobs, they stay in the host's memory.
 
 Source: Kumar et al. 2022 (arXiv 2202.10054), section 2. The released code of ImageNet-RIB also
 trains the class token, the position embedding and the final norm (main.py:83-88): the method
@@ -27,21 +27,20 @@ FEATURE_BATCH = 64
 
 
 class LinearProbing(FineTuning):
-    """Minimise CE(c(W h(x) + b), y) over W and b, h the frozen pretrained features."""
+    """Minimise CE(c(W h(x) + b), y) over W and b; h are the frozen pretrained features."""
 
     frozen_network = True  # only the head changes
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: without augmentation, compute the features of all images once.
+        """Prepare for training: compute the features of all images, if there is no augmentation.
 
         Raises:
             ValueError: the network's head is not one linear layer.
         """
         super().setup(task)
-        self._linear_head()  # an error now if there is none
+        self._linear_head()  # fail now, not in the first step
         pretrained = frozen_copy(self.model, self.images[slice(EXAMPLE)])
-        # (n, d) of all images of the target, on their device or on the CPU; None if each epoch
-        # shows other images.
+        # (n, d), on the images' device or on the CPU; None with augmentation.
         self.stored_features: Tensor | None = None
         if self.images.augmentation:
             self.pretrained = pretrained
@@ -60,11 +59,6 @@ class LinearProbing(FineTuning):
             )
 
     def _linear_head(self) -> nn.Linear | nn.Conv2d:
-        """The network's head, which is trained.
-
-        Raises:
-            ValueError: it is not one linear layer.
-        """
         head = self.model.get_classifier()
         if isinstance(head, nn.Linear | nn.Conv2d):
             return head
@@ -73,7 +67,6 @@ class LinearProbing(FineTuning):
         )
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """The parameters of the head, by name."""
         return head_parameters(self.model)
 
     def features(self, rows: np.ndarray) -> Tensor:
@@ -84,8 +77,7 @@ class LinearProbing(FineTuning):
             return head_inputs(self.pretrained, self.images[rows])
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        """Logits (N, 1000) of the given rows of the target, from their frozen features."""
-        # The head is a pointwise convolution of the pooled map in BiT's ResNets.
+        # In BiT's ResNets the head is a pointwise convolution of the pooled map, hence `flatten`.
         head = self._linear_head()
         weight = head.weight.flatten(1)
         head_logits = partial(F.linear, weight=weight, bias=head.bias)

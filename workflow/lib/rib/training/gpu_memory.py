@@ -1,4 +1,4 @@
-"""Lack of GPU memory in a training, as a sentence that names the setting that helps."""
+"""Messages for lack of GPU memory, which name the setting that helps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +13,15 @@ from rib.methods.base import FineTuning
 
 @contextmanager
 def explained_lack_of_memory(phase: str, run: Run, setting: str | None) -> Iterator[None]:
-    """While the body runs, a lack of GPU memory is a sentence.
+    """Turn torch's error for lack of GPU memory into a message with a remedy.
 
     Args:
         phase: what the body does, such as `training`.
-        setting: key of config.yaml or of an entry that lowers the memory of this phase, such as
-            `training.micro_batch_size in config.yaml`; None if there is none.
+        setting: setting that lowers this phase's memory, such as `training.micro_batch_size in
+            config.yaml`; None if there is none.
 
     Raises:
-        PermanentError: torch finds too little memory on the GPU.
+        PermanentError: the GPU has too little memory.
     """
     try:
         yield
@@ -31,7 +31,7 @@ def explained_lack_of_memory(phase: str, run: Run, setting: str | None) -> Itera
 
 
 def setting_of_training_memory(method: FineTuning) -> str:
-    """The setting that lowers the memory of a training step of a method."""
-    if method.whole_batches:  # its batches can't be divided
+    """The setting that lowers the memory of a method's training steps, for messages."""
+    if method.whole_batches:
         return "training.batch_size in config.yaml"
     return "training.micro_batch_size in config.yaml"

@@ -20,16 +20,16 @@ Tensors = Mapping[str, Tensor]
 
 
 class Position(NamedTuple):
-    """How far a training has come."""
+    """Progress of a training."""
 
-    epoch: int  # that is in progress, counted from 0
-    step: int  # number of its steps that are completed
+    epoch: int  # epoch in progress, counted from 0
+    step: int  # number of completed steps of this epoch
     history: list[dict]  # a row for each completed epoch
-    sums: list[Tensor]  # (4,) for each of the completed steps of the epoch in progress
+    sums: list[Tensor]  # (4,) for each completed step of the epoch in progress
 
     @classmethod
     def start(cls) -> "Position":
-        """Of a training that has not begun."""
+        """Position of a training that has not begun."""
         return cls(epoch=0, step=0, history=[], sums=[])
 
 
@@ -38,10 +38,9 @@ class TrainingState:
 
     Args:
         path: the file; None to save nothing.
-        trainable: the trained parameters, which may lie outside the network, such as a padding
-            prompt.
-        memory: the method's tensors that change from step to step.
-        good: what `GoodState` keeps of the last completed epoch.
+        trainable: trained parameters, by name; a padding prompt lies outside the network.
+        memory: the method's tensors that change from step to step, by name.
+        good: tensors after the last completed epoch, by name: `GoodState.kept`.
     """
 
     def __init__(
@@ -53,7 +52,6 @@ class TrainingState:
         memory: Tensors,
         good: Tensors,
     ):
-        """Arguments are those of the class."""
         self.path = path
         self.model = model
         self.optimizer = optimizer
@@ -88,17 +86,17 @@ class TrainingState:
         }
         if torch.cuda.is_available():
             state["cuda_random"] = torch.cuda.get_rng_state()
-        # The saved state is replaced only by a complete one.
+        # A complete file replaces the old one; a killed job leaves the old one whole.
         temporary = self.path.with_suffix(".tmp")
         _write(state, temporary)
         os.replace(temporary, self.path)
         self.saved = time.monotonic()
 
     def restore(self) -> Position:
-        """Restore the saved state, if there is one of this kind of device and this precision.
+        """Restore the saved state, if the kind of device and the precision are the same.
 
         Returns:
-            How far the training had come; without such a state, its start.
+            Position of the saved training; without such a state the start.
 
         Raises:
             UserError: the file is damaged, or contains other objects than this class saves.
@@ -127,7 +125,6 @@ class TrainingState:
 
     @torch.no_grad()
     def _restore_tensors(self, state: Mapping) -> None:
-        """Copy saved tensors into those of the network, the method and its trained parameters."""
         self.model.load_state_dict(state["model"], strict=True)
         for group, tensors in self.tensors.items():  # `trainable`, `memory` and `good`
             saved_tensors = state[group]
@@ -136,17 +133,13 @@ class TrainingState:
 
 
 def _read(path: Path) -> dict:
-    """What `TrainingState.save` wrote into a file.
-
-    Raises:
-        UserError: torch can't read the file as plain data without code (`weights_only`).
-    """
+    """`weights_only`: torch runs no code from the file."""
     try:
         state: dict = torch.load(path, map_location="cpu", weights_only=True)
     except (MemoryError, OSError):
-        raise  # the file may be whole: there is no memory, or the disk fails
+        raise  # the file may be whole: too little memory, or a failing disk
     except Exception:
-        # `from None` hides torch's message, which recommends to load without `weights_only`.
+        # `from None` hides torch's message, which recommends loading without `weights_only`.
         raise UserError(
             f"{path} is damaged, or is not the saved state of a training; delete it and run again."
         ) from None
@@ -154,19 +147,14 @@ def _read(path: Path) -> dict:
 
 
 def _write(state: Mapping, path: Path) -> None:
-    """Write a state with torch.
-
-    Raises:
-        OSError: the file can't be written; unlike torch's own error, it says why and names the
-            path.
-    """
+    """Unlike torch's error, the OSError says why and names the path."""
     try:
         with open(path, "wb") as file:
             torch.save(state, file)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     except RuntimeError as error:
-        # torch raises its own error while it handles that of the file.
+        # torch raises its own error while it handles the file's error.
         cause = error.__context__
         if isinstance(cause, OSError):
             raise OSError(cause.errno, cause.strerror, str(path)) from error
