@@ -92,8 +92,9 @@ def load_network(
 def load_rows(project: str | Path, run: str) -> pd.DataFrame:
     """Rows of a finished run: one for each network and image of all scored datasets.
 
-    Columns are listed in rib.evaluation.evaluate. A curve has several networks, whose rows differ
-    in `alpha`.
+    Columns: model, target, method, size, seed, alpha, dataset, row (position in the dataset's
+    index), prediction (a class), rank (0: right), log_prob, energy, confidence, margin and brier. A
+    curve has several networks, whose rows differ in `alpha`.
 
     Args:
         project: folder of the project.

@@ -532,8 +532,8 @@ class Catalog:
         for name, entry in checked_entries(Dataset, content, str(path)).items():
             publishable = entry.publishable
             if publishable is None:
-                # We don't know the licences of a user's data, so the page shows no such image
-                # unless told to.
+                # We don't know the licences of a user's data, so the page shows an image only if
+                # the entry says publishable.
                 publishable = path.parent == self.folders[0]
             archives = self._archives(name, entry.own_sources, path)
             datasets[name] = replaced(entry, publishable=publishable, archives=archives)

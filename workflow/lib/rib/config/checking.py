@@ -68,7 +68,7 @@ def _sentence(
     content: object,
     outer_keys: Sequence[str],
 ) -> str:
-    """'budget' is -1, which is not valid (it should be at least 1); expected: an integer."""
+    """For example: 'lr' is 0, which is not valid (it should be greater than 0)."""
     # A value that may have several types has a mistake for each, such as ("reference", "str") and
     # ("reference", "ProxyPart", "images_per_class"). The deepest is nearest to what the user meant.
     keys_of_mistakes = [_keys_of(mistake, content) for mistake in mistakes]

@@ -100,7 +100,7 @@ def check_scores(family: Family, catalog: Catalog) -> None:
 
 
 def choose_uncropped(config: Mapping[str, Any], family: Family, catalog: Catalog) -> list[str]:
-    """Names of the family's datasets whose images models see without a crop, in catalogue order.
+    """Names of the family's datasets that are read without crop, in the catalogue's order.
 
     Raises:
         UserError: The family has no dataset of a name.
@@ -161,7 +161,7 @@ def choose_reference(
 def head_of(model: Model, family: Family) -> str:
     """Origin of a model's head: `published`, `zero_shot`, `fitted` or `pretrained`.
 
-    A pretrained head is trained here together with the rest of the model.
+    `pretrained` heads are trained here together with the rest of the model.
     """
     if model.pretrain:
         return "pretrained"
@@ -409,7 +409,7 @@ def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
 def _reason_against_target(
     dataset: Dataset, ood: list[str], config: Mapping[str, Any]
 ) -> str | None:
-    """Why a dataset cannot be fine-tuned on; None if it can. `ood` counts in RI."""
+    """Why a dataset cannot be a target; None if it can. `ood` are datasets that count in RI."""
     if dataset.role != "ood":
         return "it is in distribution"
     if dataset.optional and config["targets"] == "all":
@@ -447,7 +447,7 @@ def choose_split_fractions(config: Mapping[str, Any], family: Family) -> dict[st
 
 
 def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) -> list[str]:
-    """Datasets that count in RI, without targets, their variants and sharers of their images."""
+    """Datasets that count in RI, except targets, their variants, and datasets that share images."""
     source_groups_of_targets = {datasets[name].source_group for name in targets} - {None}
     names = []
     for name in ood_datasets(datasets):

@@ -36,12 +36,12 @@ class Geometry:
 def geometry_of(
     dataset: str, geometry: Geometry | None, uncropped: Collection[str]
 ) -> Geometry | None:
-    """The geometry with which a dataset is read.
+    """The geometry for reading a dataset.
 
     Args:
         dataset: its name.
         geometry: the model's; None for jobs that read no pixels.
-        uncropped: names of datasets whose images models see whole.
+        uncropped: names of datasets that are read without crop.
     """
     if geometry is not None and dataset in uncropped:
         return geometry.without_crop()

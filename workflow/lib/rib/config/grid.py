@@ -117,7 +117,7 @@ class Grid:
     split_fractions: dict[str, float] | None
     compare_to: str  # the ranking shows differences from this method
     selection: choices.VariantSelection | None
-    uncropped: list[str]  # datasets whose images models see whole, without their crop
+    uncropped: list[str]  # datasets that are read without the models' crop
     notices: list[str]  # about additions and omissions, with reasons
     # names of the catalogue's methods whose variants `methods` has
     entries_of_methods: list[str]

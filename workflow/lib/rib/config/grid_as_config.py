@@ -73,7 +73,7 @@ def resolved(grid: Grid) -> dict[str, Any]:
         method_settings[name] = _settings_in_config(method)
     recipes = [method.recipe for method in grid.methods.values() if method.recipe]
     del recorded["uncropped"]
-    if grid.uncropped:  # left out if empty: digests of grids from before this key stay valid
+    if grid.uncropped:  # left out if empty, as in records older than this key
         recorded["uncropped"] = grid.uncropped
     are_subsets_shorter = any(
         grid.shortened_trainings(target, size)

@@ -120,7 +120,7 @@ class Variants:
         settings_of_methods: Mapping[str, dict[str, Any]],
         allow_recipe: bool = True,
     ) -> dict[str, dict[str, Any]]:
-        """Settings such as {"ft": {"lr": 1e-5}}, each known to its method's algorithm."""
+        """Checked settings such as {"ft": {"lr": 1e-5}}."""
         checked = {}
         for name, settings in settings_of_methods.items():
             known_name(name, self.catalog.methods, "method", where)

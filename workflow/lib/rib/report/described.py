@@ -127,7 +127,7 @@ def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Anal
 
 
 def _is_chosen(name: str, analysis: Analysis, choice: str | Sequence[str]) -> bool:
-    """An analysis without tables on the page, `published`, is only a target of its own."""
+    """An analysis without tables on the page, such as `published`, is made only as a target."""
     return bool(analysis.tables) and (choice == "all" or name in choice)
 
 
