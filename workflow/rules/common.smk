@@ -1,6 +1,5 @@
 # Shared by all rules: configuration, grid, paths, wildcards, and functions for several stages.
-# Other
-# rule files use only their own names and these.
+# Other rule files use only their own names and these.
 
 import os
 import re

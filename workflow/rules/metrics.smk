@@ -8,10 +8,8 @@ rule compute_metrics:
     input:
         **inputs_of_metrics(GRID.runs()),
         # Labels that seem wrong fail their check and so stop the run. Trainings don't wait for it:
-        # a
-        # job that waits for an `ancient` file would miss its own changed settings in a run that
-        # makes
-        # that file again.
+        # a job that waits for an `ancient` file would miss its own changed settings in a run that
+        # makes that file again.
         label_verdicts=PATHS.label_verdicts(),
     output:
         **{name: f"reports/{{report}}/tables/{name}.csv" for name in metrics_of(GRID)},

@@ -464,7 +464,9 @@ class Catalog:
 
     @cached_property
     def sources(self) -> dict[str, Dataset | Model]:
-        """Datasets and models with own downloads, by name; both use the folder data/raw.
+        """Datasets and models that have downloads, by name; both use the folder data/raw.
+
+        A dataset that uses another one's archives is left out.
 
         Raises:
             UserError: A dataset and a model have the same name.
