@@ -1,5 +1,5 @@
-# ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning. Stages communicate only
-# through files:
+# ImageNet-RIB: how much out-of-distribution robustness survives fine-tuning. Stages communicate
+# only through files:
 #
 #   download -> prepare -> models -> finetune -> evaluate -> metrics -> analyses -> page
 #

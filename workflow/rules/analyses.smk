@@ -1,5 +1,5 @@
-# Tables and figures of analyses. Each analysis says in its file, lib/rib/analyses/<name>.py, what it
-# is made of and what it makes.
+# Tables and figures of analyses. Each analysis declares its inputs, tables and figures in its file,
+# lib/rib/analyses/<name>.py.
 
 from rib.config.analysis import flat
 from rib.config.figure_settings import FiguresSettings, figure_settings
@@ -9,7 +9,7 @@ STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"
 
 
 def with_manifests(files):
-    """Inputs of a job, by name: large files are `ancient`, and their manifests are `watched`."""
+    """Inputs of a job by name: large files are `ancient`, and their manifests `watched` instead."""
     inputs = {}
     manifests = []
     for name, path_or_paths in files.items():
@@ -24,7 +24,7 @@ def with_manifests(files):
 
 
 def limits_of(analysis):
-    """Memory and time of the job of an analysis; rows of very large datasets take long to read."""
+    """Memory and time for an analysis; rows of very large datasets take long to read."""
     reads_rows = any(path.endswith((".parquet", ".npz")) for path in flat(analysis.inputs))
     megabytes = memory_of(GRID.datasets, 2000) if reads_rows else 2000
     return {
@@ -34,7 +34,7 @@ def limits_of(analysis):
 
 
 def analysis_settings(name):
-    """Settings of the job that makes the tables of an analysis."""
+    """Settings of the job that makes an analysis's tables."""
     analysis = ANALYSES[name]
     return {
         "module": f"rib.analyses.{name}",
@@ -70,16 +70,15 @@ for NAME, ANALYSIS in ANALYSES.items():
 
 
 def is_of_tables(figure):
-    """Whether a figure is drawn from tables alone, so that who pulls these can draw it."""
+    """Whether a figure reads only tables, so that anyone who pulled the tables can draw it."""
     return all(path.startswith("reports/") for path in figure.paths)
 
 
 def figure_jobs():
-    """Names of the figures that each job draws, by the job's name.
+    """Names of the figures that each job draws: {"figures": ["radar", "cost"], "stir": ["stir"]}.
 
-    All of tables are drawn in one job: {"figures": ["radar", "cost"], "examples": ["examples"],
-    "stir": ["stir"]}. One of images has a job of its own, and so have those of an analysis on
-    demand.
+    The job `figures` draws all of the page's figures that read only tables. A figure of images has
+    a separate job, as do the figures of an analysis on demand.
     """
     jobs = {}
     for name, analysis in ANALYSES.items():
@@ -99,19 +98,19 @@ DRAWN = {figure: ANALYSES[name].figures[figure] for figure, name in ANALYSIS_OF_
 
 
 def folder_of(names):
-    """Folder of the report that has the given figures of one job."""
+    """Folder of the report with the figures of one job."""
     return ANALYSES[ANALYSIS_OF_FIGURE[names[0]]].folder
 
 
 def fit_for(names):
-    """The table of fits, if one of the given figures shows fine-tuned runs; in a list."""
+    """A list with the table of fits, if one of the figures shows fine-tuned runs; else empty."""
     if not any(DRAWN[name].of_runs for name in names):
         return []
     return [f"{folder_of(names)}/tables/fit.csv"]
 
 
 def drawing_settings(names):
-    """Settings of a job that draws the given figures."""
+    """Settings of a job that draws figures."""
     modules = {ANALYSES_FOLDER / f"{ANALYSIS_OF_FIGURE[name]}.py" for name in names}
     settings = FiguresSettings(
         figures={
@@ -126,7 +125,7 @@ def drawing_settings(names):
 
 
 def drawing_inputs(names):
-    """Files that a job reads which draws the given figures, each once."""
+    """Files that a job reads to draw figures, each once."""
     files = fit_for(names)
     for name in names:
         files.extend(DRAWN[name].paths)
@@ -134,7 +133,7 @@ def drawing_inputs(names):
 
 
 def drawing_outputs(names):
-    """Outputs of a job that draws the given figures, by file name."""
+    """Outputs of a job that draws figures: {"cost.png": ..., "cost.pdf": ..., ...}."""
     outputs = {}
     for name in names:
         files = ANALYSES[ANALYSIS_OF_FIGURE[name]].figure_files(name)
@@ -166,7 +165,7 @@ for NAME, FIGURE_NAMES in FIGURE_JOBS.items():
             "../scripts/draw_figures.py"
 
 
-# `snakemake stir` and the like make what an analysis on demand adds, in a folder of its own.
+# `snakemake stir` and the like make what an analysis on demand adds, in a separate folder.
 for NAME, ANALYSIS in ANALYSES.items():
     if ANALYSIS.on_demand:
 

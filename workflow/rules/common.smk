@@ -1,5 +1,5 @@
-# Shared by all rules: configuration, grid, paths, wildcards, and functions that several stages use.
-# No other name is used beyond the file that defines it.
+# Shared by all rules: configuration, grid, paths, wildcards, and functions for several stages.
+# Other rule files use only their own names and these.
 
 import os
 import re
@@ -48,7 +48,7 @@ from rib.report.about import describe_grid  # noqa: E402
 from rib.report.described import analyses_of_page, described_analyses  # noqa: E402
 from rib.report.run_times import RunTimes  # noqa: E402
 
-# Snakemake would keep the last of two equal keys.
+# Snakemake would silently keep the last of two equal keys.
 config_of(read_yaml(Path("config.yaml")), "config.yaml")
 
 
@@ -59,22 +59,22 @@ CONFIG = config_of(config, "config.yaml or --config")
 OWN_FOLDERS = [CONFIG["catalog"]] if isinstance(CONFIG["catalog"], str) else CONFIG["catalog"]
 FOLDERS = [str(WORKFLOW / "catalog"), *OWN_FOLDERS]
 GRID = resolve_grid(CONFIG, Catalog(FOLDERS, CONFIG["external"]))
-CATALOG = GRID.catalog  # with the models and files that config names by their place on the hub
+CATALOG = GRID.catalog  # with models and files that config names by their place on the hub
 PATHS = Paths(GRID)
 LABELS = GridLabels(GRID)
 
-# Snakemake deletes outdated outputs before a job finds that it cannot begin.
+# Otherwise Snakemake deletes outdated outputs before a job finds that it cannot write.
 refuse_unwritable(".", ".snakemake", "logs", "work")
-for DATASET in GRID.datasets_read():  # refuse an invalid class map before any job runs
+for DATASET in GRID.datasets_read():  # an invalid class map fails before any job runs
     CATALOG.label_space(DATASET)
     CATALOG.icons(DATASET)
 print_lines(*GRID.notices, file=sys.stderr)
 
-# Snakemake has no number of cores if it only plans, or leaves the jobs to a cluster.
+# Snakemake has no number of cores in a dry-run, or if a cluster runs the jobs.
 with suppress(WorkflowError):
     refuse_fewer_processors(workflow.cores)
 
-# Settings of the machine reach jobs as environment variables, so that they repeat no job.
+# Settings of the machine reach jobs as environment variables, so a change repeats no job.
 variables.set_from(CONFIG)
 os.environ[JOBS_PER_GPU] = str(CONFIG["compute"]["jobs_per_gpu"])
 os.environ[GPUS] = str(workflow.global_resources.get("gpu").value or 0)
@@ -87,13 +87,13 @@ PAGE_ANALYSES = analyses_of_page(ANALYSES, PATHS)
 REPORTING = WORKFLOW / "lib/rib/report"
 EVALUATION_GROUPS = evaluation_groups(GRID)
 DATASETS_READ = GRID.datasets_read()
-# Datasets whose photos are kept encoded: all that jobs read, and the evaluated ones.
+# Datasets whose photos are kept encoded: all that jobs read, then only evaluated ones.
 LARGE_DATASETS_READ = {entry.name for entry in DATASETS_READ if entry.storage == "encoded"}
 LARGE_DATASETS = LARGE_DATASETS_READ & set(GRID.datasets)
 ENSEMBLES = [name for name, method in GRID.methods.items() if method.form == "ensemble"]
-ABOUT = describe_grid(GRID)  # what the page and model cards say
+ABOUT = describe_grid(GRID)  # for the page and model cards
 CONDITIONS = "; ".join(ABOUT.conditions)
-# Names of the classes of the family; None for ImageNet's, which libraries know.
+# Class names of the family; None for ImageNet's, which libraries know.
 CLASS_NAMES = None
 if GRID.family.classes.format == "own":
     CLASS_NAMES = list(CATALOG.family_label_space(FAMILY).names)
@@ -114,12 +114,12 @@ GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --
 
 @cache
 def view_of(model, *datasets):
-    """How a job of a model reads the given datasets, which are all that it reads."""
+    """How a job of a model reads datasets; it must read no others."""
     return grid_views.view_of(GRID, model, datasets)
 
 
 def view_at(geometry, *datasets):
-    """How a job reads the given datasets at a geometry."""
+    """How a job reads datasets at a geometry."""
     return grid_views.view_at(GRID, PATHS.geometries[geometry], datasets)
 
 
@@ -138,9 +138,9 @@ wildcard_constraints:
 
 
 def local(path):
-    """A path relative to the project if it lies in it, so that a moved project keeps its results.
+    """A path, relative to the project if it is inside, so a moved project keeps its results.
 
-    Of /home/me/project/data/noto it is data/noto; of /data/noto it is the same.
+    /home/me/project/data/noto gives data/noto; /data/noto stays.
     """
     path = Path(path).resolve()
     if path.is_relative_to(Path.cwd()):
@@ -149,16 +149,12 @@ def local(path):
 
 
 def digest(stage, *modules):
-    """Digest of the source code of a stage's script and the given modules.
-
-    `stage` is the name of the script without .py.
-    """
+    """Digest of the source code of a script (`stage` is its name without .py) and modules."""
     script = code_digest.script_of(stage, WORKFLOW / "scripts")
     return code_digest.digest(script, *map(Path, modules))
 
 
 def run_of(wildcards):
-    """The run that the wildcards of a job name."""
     return Run(
         wildcards.model,
         wildcards.target,
@@ -169,37 +165,34 @@ def run_of(wildcards):
 
 
 def of_form(*forms):
-    """Wildcard constraint for the grid's methods of the given forms: `soup|wise_ft`.
+    """Wildcard constraint for the grid's methods of some forms: `soup|wise_ft`.
 
-    Without any such method it is a pattern that matches nothing.
+    Without such a method, the pattern matches nothing.
     """
     return any_of(name for name, method in GRID.methods.items() if method.form in forms)
 
 
 def any_of(names):
-    """Wildcard constraint for the given names; without any, a pattern that matches nothing."""
+    """Wildcard constraint for some names; without names, a pattern that matches nothing."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-# Of a job on a GPU: one computes, one reads ahead, and others decode, pin and copy.
+# A job on a GPU computes, reads ahead, decodes, pins and copies at the same time.
 FEWEST_PROCESSORS_OF_GPU_JOB = 4
 
 
 def processors_of_gpu_job(wildcards, threads):
-    """Processors that SLURM gives a job on a GPU; elsewhere Snakemake reserves its threads."""
+    """Processors that SLURM gives a job on a GPU; elsewhere Snakemake reserves threads."""
     return max(FEWEST_PROCESSORS_OF_GPU_JOB, threads) if GPU else threads
 
 
 def number_of_attempt(wildcards, attempt):
-    """How often Snakemake has started a job in this call, from 1, for its script (rib.jobs.script)."""
+    """Number of times, from 1, that Snakemake started a job in this call (for rib.jobs.script)."""
     return attempt
 
 
 def memory_of(datasets, usual):
-    """Megabytes of a job that reads datasets; very large ones need more for their index and rows.
-
-    `usual` is the number for other datasets.
-    """
+    """Megabytes of a job: `usual`, or more if a very large dataset adds its index and rows."""
     if LARGE_DATASETS.intersection(datasets):
         return usual + MEGABYTES_OF_LARGE_DATASETS
     return usual
@@ -217,18 +210,15 @@ def memory_of_training(wildcards, datasets, attempt):
 
 
 def memory_of_evaluation(wildcards, datasets, attempt):
-    """Megabytes of a job that passes images of datasets through the networks of a run.
-
-    A repeated job asks for more.
-    """
+    """Megabytes of a job with a run's networks and datasets; a repeated job asks for more."""
     networks = MEMORY.networks_of(wildcards.method)
     return attempt * memory_of(datasets, MEMORY.evaluation_on_host(wildcards.model, networks))
 
 
 def threads_for(datasets):
-    """Threads that Snakemake reserves for a job that reads the given datasets.
+    """Threads that Snakemake reserves for a job that reads datasets.
 
-    Torch computes in `threads_per_job` of them. Scripts give all of them to `decode_workers`.
+    Torch computes in `threads_per_job` of them. Scripts decode images in all of them.
     """
     if LARGE_DATASETS_READ.intersection(datasets):
         return max(COMPUTE.threads_per_job, CONFIG["compute"]["decode_workers"])
@@ -236,9 +226,9 @@ def threads_for(datasets):
 
 
 def dataset_inputs(role, dataset, geometry):
-    """Inputs of a job that reads a dataset's images, by name.
+    """Inputs of a job that reads a dataset's images; most names begin with the role.
 
-    Most names begin with the dataset's role.
+    For example "target", "dataset_files", "target_proxy" and "target_split".
     """
     return {
         role: PATHS.prepared("manifest.json", dataset, geometry),
@@ -249,12 +239,9 @@ def dataset_inputs(role, dataset, geometry):
 
 
 def reference_inputs(role, model):
-    """Inputs of a job that reads the pretraining proxy, by name, with a role in these names.
+    """Manifest and split of the pretraining proxy, such as "reference" and "reference_split".
 
-    The proxy is images that stand in for the pretraining data.
-
-    With the role `reference` they are `reference`, the manifest of the dataset with the proxy, and
-    `reference_split`, its split where the proxy is the whole dataset, else an empty list.
+    The split is an empty list if the proxy is a part of a dataset.
     """
     name = GRID.reference.dataset.name
     geometry = PATHS.geometry_of(model)
@@ -266,7 +253,7 @@ def reference_inputs(role, model):
 
 
 def network_files(run):
-    """Inputs of which a run's network is made, by name.
+    """Inputs for building a run's network, by name.
 
     Large files are `ancient`, since jobs watch their manifests instead.
     """
@@ -286,7 +273,7 @@ def network_files(run):
 def network_inputs(wildcards):
     """Inputs of a job that passes images through a run's network, by name.
 
-    They are images of its dataset, or of the target if it has none.
+    The images are the wildcard's dataset or, without one, the target.
     """
     return {
         **network_files(run_of(wildcards)),
@@ -301,7 +288,7 @@ def network_inputs(wildcards):
 def merge_of(method, settings_of_networks):
     """How the networks of a method are merged; None if they aren't, or were selected.
 
-    `settings_of_networks` are the settings of each network's method, by name.
+    `settings_of_networks` has the settings of each network by its method.
     """
     chosen = GRID.methods.get(method)  # None for the pretrained model
     if chosen is None or chosen.form not in (COEFFICIENTS, CURVE, *LOADED):
@@ -321,10 +308,10 @@ def merge_of_run(method):
 
 
 def network_settings(wildcards):
-    """Fields of the settings of a job that passes images through a run's network, but `code`.
+    """Fields of the settings of a job that passes images through a run's network, without `code`.
 
-    They are images of its dataset, or of the target if it has none; of the pretrained model, which
-    has no target, those of the pretraining proxy.
+    The images are the wildcard's dataset, else the target. The pretrained model has no target and
+    gets the pretraining proxy's dataset.
     """
     dataset = wildcards.get("dataset", wildcards.target)
     if dataset == NO_TARGET:
@@ -339,7 +326,7 @@ def network_settings(wildcards):
 
 
 def digest_with_merge(script, method):
-    """Digest of the code of a script that makes a method's network, which may be merged."""
+    """Digest of a script's code, with the algorithm if the method is a merge."""
     if method == PRETRAINED or GRID.methods[method].form not in MERGES:
         return digest(script)
     return digest(script, CATALOG.algorithm_file(GRID.methods[method].algorithm))

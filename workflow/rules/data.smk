@@ -9,10 +9,9 @@ from rib.records import provenance
 
 
 def archive_source(name, archive):
-    """Source of an archive of a dataset or model, without secrets of its addresses.
+    """Source of an archive (address, file or folder) without secrets in addresses.
 
-    The source is an entry of the catalogue that says where the file comes from: an address, or a
-    file or folder of this machine. For a folder a listing of its files is added.
+    A folder's source gets a listing of the files.
     """
     sources = {source["file"]: source for source in CATALOG.sources[name].archives}
     source = dict(sources[archive])
@@ -27,9 +26,9 @@ def archive_source(name, archive):
 
 
 def refuse_archives_of_other_families():
-    """Refuse a dataset whose archive would replace one that another family's dataset is made from.
+    """Refuse a dataset whose archive would replace one that another family was prepared from.
 
-    Datasets of two catalogue folders may have one name, and so one folder in data/raw.
+    Datasets of two catalogue folders may have the same name, and thus the same folder in data/raw.
     """
     for name in dict.fromkeys(dataset.raw for dataset in DATASETS_READ):
         dataset = CATALOG.datasets[name]
@@ -49,7 +48,7 @@ def refuse_archives_of_other_families():
 
 
 def is_same_source(source, other):
-    """Whether two sources of an archive are one, whatever files a folder has now."""
+    """Compared without the listing, which changes with a folder's files."""
     return {**source, "listing": None} == {**other, "listing": None}
 
 
@@ -77,8 +76,8 @@ rule download:
         cfg=lambda wildcards: to_params(
             DownloadSettings(source=content_of(archive_source(wildcards.name, wildcards.archive)))
         ),
-        # Where to fetch it. `input` keeps addresses out of records, so that another one runs
-        # nothing again.
+        # Where to fetch it. The argument `input` keeps addresses out of records, so another address
+        # repeats no job.
         source=lambda wildcards, input: CATALOG.with_addresses(
             wildcards.name, archive_source(wildcards.name, wildcards.archive)
         ),
@@ -89,10 +88,10 @@ rule download:
 # Decode and resize, or draw, each image once per geometry; photos of very large datasets are
 # checked and kept encoded.
 
-FEW_IMAGES = 5000  # at most so many are decoded by one thread
+FEW_IMAGES = 5000  # up to this number, one thread decodes them
 MINUTES_OF_FEW_IMAGES = 60
 MINUTES_OF_MANY_IMAGES = 720
-# Datasets whose images are decoded by several threads.
+# Datasets whose images several threads decode.
 MANY_IMAGES = {
     name
     for name, entry in CATALOG.datasets.items()
@@ -100,7 +99,7 @@ MANY_IMAGES = {
 }
 
 
-# Geometries of prepared arrays: those of the models, with and without their crop.
+# Geometries of the models, with and without crop.
 PREPARED_GEOMETRIES = dict(PATHS.geometries)
 for PREPARED_GEOMETRY in PATHS.geometries.values():
     UNCROPPED_GEOMETRY = PREPARED_GEOMETRY.without_crop()
@@ -108,20 +107,20 @@ for PREPARED_GEOMETRY in PATHS.geometries.values():
 
 
 def decode_workers_of(wildcards):
-    """Threads that decode the images of a dataset when it is prepared; a small one needs one."""
+    """Threads that decode a dataset's images in preparation; a small dataset needs one."""
     if wildcards.dataset in MANY_IMAGES:
         return CONFIG["compute"]["decode_workers"]
     return 1
 
 
 def preparation_settings(wildcards):
-    """Settings of a job that prepares a dataset; the layouts are Python files that it runs."""
+    """Settings of a job that prepares a dataset, with the layout files that it runs."""
     entry = CATALOG.datasets[wildcards.dataset]
     layouts = [CATALOG.layout_file(entry.layout)]
     photos_layout = CATALOG.photos_layout_file(entry)
     if photos_layout:
         layouts.append(photos_layout)
-    fields = {  # `storage` is a keyword of Snakemake, and can't be an argument here
+    fields = {  # a dict because `storage` is a keyword of Snakemake
         "digests": tuple(archive.get("digest") for archive in entry.archives),
         "layout": local(layouts[0]),
         "photos_layout": local(photos_layout) if photos_layout else None,
@@ -155,7 +154,7 @@ rule prepare:
         provenance="results/{family}/prepare/{dataset}/{geometry}/provenance.json",
     log:
         "logs/{family}/prepare/{dataset}/{geometry}.log",
-    priority: 1  # before trainings, since the checks of their labels read all datasets
+    priority: 1  # before trainings: checks of their labels read all datasets
     conda:
         "../../envs/images.yaml"
     threads: decode_workers_of
@@ -166,24 +165,20 @@ rule prepare:
         ),
     params:
         cfg=preparation_settings,
-        # For messages. With the argument `input`, another folder of the same images prepares
-        # nothing again.
+        # For messages. The argument `input` keeps it out of records, so another folder with the
+        # same images repeats nothing.
         folders=lambda wildcards, input: CATALOG.datasets[wildcards.dataset].folders,
     script:
         "../scripts/prepare.py"
 
 
-# Protocol held_out: assign each source image of a dataset to a split. Datasets may share sources or
-# have identical images, so they are split in the order of the catalogue; a later one does not
-# change splits of earlier ones.
+# Protocol held_out: assign each source image of a dataset to a split. Datasets may share sources
+# or have identical images, so they are split in catalogue order; a later dataset does not change
+# earlier splits.
 
 
 def split_settings(wildcards):
-    """Settings of a job that splits a dataset.
-
-    Its images must be split as those of datasets that are split before it, where these share
-    source images with it.
-    """
+    """Settings of a job that splits a dataset; shared source images keep their earlier split."""
     datasets_before = evaluated_before(GRID, wildcards.dataset)
     with_same_sources = split_before(GRID, wildcards.dataset)
     settings = SplitSettings(

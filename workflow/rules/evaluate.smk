@@ -1,7 +1,8 @@
 # Evaluate networks on a group of datasets: one row per network and image, from which all results
-# are computed. A group is all small datasets of the family, or one part of a large one. An entry is
-# a catalogue entry of a method with some of its settings: `ft` has one network, `wise_ft-alpha` one
-# for each alpha that the family states. A job reads each image once for all networks of an entry.
+# are computed. A group is all small datasets of the family, or one part of a large dataset. An
+# entry is a catalogue entry of a method with some of its settings: `ft` has one network,
+# `wise_ft-alpha` one for each alpha that the family states. A job reads each image once for all
+# networks of an entry.
 
 from rib.config.compared_runs import SNAPSHOTS
 from rib.config.evaluation_groups import levels_of_other_parts, part_of_group
@@ -12,19 +13,18 @@ from rib.evaluation.settings import (
     NetworkSettings,
 )
 
-# Limits of time of jobs that score networks, where no estimate of the plan is known; the long one is
-# for very large datasets.
+# Time limits if the plan has no estimate; the long one is for very large datasets.
 MINUTES_OF_EVALUATION = 120
 MINUTES_OF_LONG_EVALUATION = 720
 
 # {"ft": "ft", "wise_ft-alpha0.25": "wise_ft-alpha", "wise_ft-alpha0.5": "wise_ft-alpha"}
 ENTRY_OF_METHOD = {name: GRID.evaluation_of(name) for name in (PRETRAINED, *GRID.methods)}
-# The last method of each entry; all methods of an entry are made of the same files.
+# Any method of each entry (the last): all methods of an entry are made from the same files.
 METHOD_OF_ENTRY = {entry: method for method, entry in ENTRY_OF_METHOD.items()}
 
 
 def evaluated_run(wildcards):
-    """A run of the entry that a job evaluates."""
+    """A run that stands for the entry of a job."""
     return Run(
         wildcards.model,
         wildcards.target,
@@ -47,9 +47,9 @@ def evaluation_inputs(wildcards, datasets):
 
 
 def evaluation_settings(wildcards, datasets, **changes):
-    """Settings of a job that evaluates an entry on datasets: on their test splits, if they have any.
+    """Settings of a job that evaluates an entry on datasets: on the test splits, if there are any.
 
-    `changes` are fields of EvaluationSettings that other rules set otherwise.
+    `changes` are other values for fields of EvaluationSettings.
     """
     method = METHOD_OF_ENTRY[wildcards.entry]
     evaluated = GRID.methods[method].evaluated if method != PRETRAINED else {}
@@ -76,7 +76,7 @@ def memory_of_entry(wildcards, attempt):
 
 
 def minutes_of_evaluation(wildcards, attempt):
-    """Limit of time of a job that evaluates an entry; a repeated job begins anew, with more time."""
+    """Time limit of a job that evaluates an entry; a repeated job starts anew with more time."""
     method = METHOD_OF_ENTRY[wildcards.entry]
     minutes = RUN_TIMES.of_evaluation(wildcards.model, method, wildcards.group)
     if minutes is None:
@@ -85,7 +85,7 @@ def minutes_of_evaluation(wildcards, attempt):
     return attempt * minutes
 
 
-# Rules that score select splits, snapshots and merges over targets inherit from this one.
+# Rules for select splits, snapshots and merges over targets inherit from this one.
 rule evaluate:
     input:
         unpack(lambda wildcards: evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.group])),
@@ -147,7 +147,7 @@ if GRID.over_targets:
 
 
 def snapshot_inputs(wildcards):
-    """Inputs of a job that evaluates snapshots, as `evaluate` has them."""
+    """Inputs of `evaluate`, with snapshots as checkpoints."""
     folder = f"results/{FAMILY}/{CONFIG['protocol']}/snapshots/{evaluated_run(wildcards)}"
     return {
         **evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.group]),
@@ -157,7 +157,7 @@ def snapshot_inputs(wildcards):
     }
 
 
-# Snapshots are scored like the points of a curve; alpha is the share of training.
+# Snapshots are scored like points of a curve; alpha is the finished share of training.
 use rule evaluate as evaluate_snapshots with:
     input:
         unpack(snapshot_inputs),
@@ -188,15 +188,12 @@ use rule evaluate as evaluate_snapshots with:
         ),
 
 
-# Merges: what they need, and those that are selected on held-out images. How the networks of other
-# merges are made is computed by the jobs that use them (evaluate.smk).
+# Merges: checks of their parents, and selection on held-out images. Jobs that use other merges
+# compute these networks themselves.
 
 
 def refuse_parents():
-    """Raise a UserError if a merge can't be made of its parents, before anything is trained.
-
-    It has too few of them, or one trains a padding prompt, which can't be averaged.
-    """
+    """Refuse a merge with too few parents, or with a padding prompt, which can't be averaged."""
     names_of_merges = dict.fromkeys(run.method for run in PATHS.merged_runs)
     for name in names_of_merges:
         method = GRID.methods[name]
@@ -225,12 +222,11 @@ def selection_inputs(wildcards):
         "dataset_files": ancient(
             PATHS.prepared("images.npy", wildcards.target, PATHS.geometry_of(wildcards.model))
         ),
-        "selection": [],  # which this job writes
+        "selection": [],  # this job writes it
     }
 
 
 def selection_settings(wildcards):
-    """Settings of a job that selects a merge."""
     method = GRID.methods[wildcards.method]
     algorithm = CATALOG.algorithm_file(method.algorithm)
     fields = {
@@ -245,7 +241,7 @@ def selection_settings(wildcards):
     return to_params(settings)
 
 
-# Score candidates on the select split of the target; the file has their accuracies.
+# Score candidates on the target's select split; the file lists their accuracies.
 rule select_coefficients:
     input:
         unpack(selection_inputs),
@@ -273,12 +269,12 @@ rule select_coefficients:
         "../scripts/select_coefficients.py"
 
 
-# Check the labels of targets before anything is fine-tuned on them: whether a pretrained model
-# agrees better with shifted or re-sorted labels (rib.statistics.label_check).
+# Check the labels of targets before any fine-tuning: does a pretrained model agree better with
+# shifted or re-sorted labels (rib.statistics.label_check)?
 
 
 def compared_datasets(target):
-    """Datasets on which a network is compared with its accuracy on a target, the target first.
+    """The target, and datasets on which the network's accuracy is compared with it.
 
     Very large ones are left out, since their index takes long to read.
     """
@@ -287,7 +283,7 @@ def compared_datasets(target):
 
 
 def label_check_inputs(wildcards):
-    """Inputs of a job that checks the labels of a target, by name."""
+    """Inputs of a job that checks a target's labels, by name."""
     geometry = PATHS.geometry_of(wildcards.model)
     names = compared_datasets(wildcards.target)
     return {
@@ -300,7 +296,6 @@ def label_check_inputs(wildcards):
 
 
 def label_check_settings(wildcards):
-    """Settings of a job that checks the labels of a target."""
     names = compared_datasets(wildcards.target)
     settings = LabelCheckSettings(
         datasets=names,
@@ -322,7 +317,7 @@ rule check_labels:
         provenance="results/{family}/{protocol}/labels/{model}/{target}.provenance.json",
     log:
         "logs/{family}/{protocol}/labels/{model}/{target}.log",
-    priority: 1  # before trainings, which are in vain if the labels are wrong
+    priority: 1  # before trainings, which would be in vain with wrong labels
     conda:
         "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for(compared_datasets(wildcards.target))

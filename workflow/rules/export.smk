@@ -1,5 +1,5 @@
-# `snakemake export` writes each fine-tuned run in its library's format, with a model card. It is
-# not part of a full run.
+# `snakemake export` writes each fine-tuned run in its library's format, with a model card. A full
+# run does not include it.
 
 from rib.base.files import in_bytes
 from rib.base.progress import print_lines
@@ -22,7 +22,7 @@ NOT_EXPORTED = {name: f"method '{name}' can't be exported: {why}" for name, why 
 
 
 def export_inputs(wildcards):
-    """Inputs of an export job, by name; a UserError if runs of the method can't be exported."""
+    """Inputs of an export job, by name; a UserError if the method can't be exported."""
     if wildcards.method in NOT_EXPORTED:
         raise UserError(f"{NOT_EXPORTED[wildcards.method]}; choose another method.")
     network = network_inputs(wildcards)
@@ -46,7 +46,7 @@ def export_inputs(wildcards):
 def trainings_of_parents(wildcards):
     """How the parents of a run are trained, by method.
 
-    Of parents that differ in their targets it says how that on the last one is trained.
+    If parents differ only in their targets, the training on the last target remains.
     """
     training = {}
     for key in PATHS.parents[wildcards.method]:
@@ -58,7 +58,6 @@ def trainings_of_parents(wildcards):
 
 
 def export_settings(wildcards):
-    """Settings of an export job."""
     method = GRID.methods[wildcards.method]
     algorithms = [CATALOG.algorithm_file(method.algorithm)] if method.form in MERGES else []
     settings = ExportSettings(
@@ -117,7 +116,7 @@ rule export_run:
         "../scripts/export_run.py"
 
 
-# The same for the models of another library, whose format has other files.
+# The same for models of open_clip, whose format has other files.
 use rule export_run as export_open_clip_run with:
     output:
         weights="results/{family}/{protocol}/export/{model}/{target}/{method}/{size}/{seed}/open_clip_model.safetensors",
@@ -135,9 +134,9 @@ use rule export_run as export_open_clip_run with:
 
 
 def exported(wildcards):
-    """Model cards of all runs that can be exported; a UserError if there is none.
+    """Model cards of all runs that can be exported; a UserError if there are none.
 
-    Says how many there are, how large they are, and what is left out.
+    Prints their number and size, and the methods that are left out.
     """
     runs = [run for run in GRID.runs() if run.method not in (PRETRAINED, *NOT_EXPORTED)]
     if not runs:
@@ -150,10 +149,7 @@ def exported(wildcards):
 
 
 def size_of_export(model):
-    """Bytes of an exported run of a model: 4 per parameter, or its archive if that is larger.
-
-    It is 0 if neither is known.
-    """
+    """Bytes of an exported run: 4 per parameter, or the archive if that is larger; 0 if unknown."""
     size_of_weights = 4 * (model.parameters or 0)
     size_of_archive = model.archives[0].get("size", 0) if model.source else 0
     return max(size_of_weights, size_of_archive)

@@ -1,6 +1,5 @@
-# Pass images through the networks of runs: features of one run on one dataset, for analyses that
-# compare representations or datasets; features and weights in the course of training; inversions of
-# representations; and Fisher information.
+# Pass images through the networks of runs, for features of one run on one dataset, features of
+# snapshots, inversions of representations, and Fisher information.
 
 from rib.config.compared_runs import SNAPSHOTS
 from rib.evaluation.settings import (
@@ -9,16 +8,15 @@ from rib.evaluation.settings import (
     InversionSettings,
 )
 
-# Methods with one state; curves and ensembles have several.
+# Methods with one network; curves and ensembles have several.
 ONE_STATE = of_form("finetune", "external", "coefficients", "select", "merge")
 MINUTES_OF_FEATURES = 120
 MINUTES_OF_FISHER = 240
-# Labels of which Fisher information is computed, unless its file says otherwise.
+# Labels with which Fisher information is computed, unless the file's name says otherwise.
 SAMPLED = "sampled"
 
 
 def feature_settings(wildcards):
-    """Settings of a job that computes features."""
     settings = FeatureSettings(
         **network_settings(wildcards),
         layers=CONFIG["representations"]["layers"],
@@ -58,12 +56,11 @@ rule compute_features:
 
 
 def epoch_feature_settings(wildcards):
-    """Settings of a job that computes the features of snapshots."""
     settings = FeatureSettings(
         view=view_of(wildcards.model, wildcards.dataset),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
-        layers=["pre_logits"],  # which the head reads
+        layers=["pre_logits"],  # the head's input
         limit=CONFIG["representations"]["images"],
         code=digest("compute_epoch_features"),
     )
@@ -113,7 +110,7 @@ rule compute_epoch_features:
 
 
 def inversion_settings(script, wildcards):
-    """Settings of a job of a script that inverts representations, or reads inversions."""
+    """Settings of a script that inverts representations, or reads inversions."""
     settings = InversionSettings(
         **network_settings(wildcards),
         **CONFIG["stir"],
@@ -153,7 +150,7 @@ rule invert_representation:
 
 
 def inversion_before_tuning(wildcards):
-    """The inversion of the pretrained model's representation of a job's dataset, by input."""
+    """Inputs with the inversion of the pretrained model on a job's dataset."""
     run = PATHS.pretrained_runs[wildcards.model]
     file = f"{PATHS.stage('inversions')}/{run}/{wildcards.dataset}"
     return {
@@ -203,18 +200,13 @@ def fisher_inputs(wildcards):
 
 
 def fisher_dataset(wildcards):
-    """The dataset on whose images Fisher information is computed."""
     if wildcards.method == PRETRAINED:
         return GRID.reference.dataset.name
     return wildcards.target
 
 
 def fisher_settings(wildcards):
-    """Settings of a job that computes Fisher information; its file is named after some of them.
-
-    `fisher_images` is 1000 or 1000_empirical: the number of images and, if another than SAMPLED,
-    the kind.
-    """
+    """`fisher_images` is 1000 (images, with sampled labels) or 1000_empirical (other kind)."""
     images, _, kind = wildcards.fisher_images.partition("_")
     settings = FisherSettings(
         **network_settings(wildcards),
@@ -225,8 +217,8 @@ def fisher_settings(wildcards):
     return to_params(settings)
 
 
-# Of the parents of a merge that asks for it, on the images that they were trained on; of the
-# pretrained model, on the pretraining proxy, for methods whose trainings on all targets share it.
+# For the parents of a merge that uses it, on their training images. For the pretrained model, on
+# the pretraining proxy, if trainings on all targets share it.
 rule compute_fisher:
     input:
         unpack(fisher_inputs),
@@ -258,14 +250,14 @@ rule compute_fisher:
         str(WORKFLOW / "scripts/compute_fisher.py")
 
 
-# Measure distances between datasets: from the features of a pretrained model, and by compressing
-# their pixels. The analysis `distances` relates them to effects of fine-tuning.
+# Distances between datasets: from a pretrained model's features, and by compressing pixels. The
+# analysis `distances` relates them to effects of fine-tuning.
 
 DATASETS_OF_DISTANCES = [entry.name for entry in DATASETS_READ]
 
 
 def features_before_tuning(ending):
-    """A file with the features of a pretrained model on each dataset; `{model}` stays."""
+    """A file of a pretrained model's features on each dataset; `{model}` remains a wildcard."""
     return expand(
         f"results/{{family}}/{{protocol}}/features/{{model}}/none/pretrained/all/0/{{dataset}}.{ending}",
         dataset=DATASETS_OF_DISTANCES,
@@ -295,7 +287,6 @@ rule measure_distances:
 
 
 def compression_settings(wildcards):
-    """Settings of a job that compresses the datasets at a geometry."""
     return {
         "view": to_params(view_at(wildcards.geometry, *DATASETS_OF_DISTANCES)),
         "excludes_proxy": [name for name in DATASETS_OF_DISTANCES if GRID.excludes_proxy(name)],

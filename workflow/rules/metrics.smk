@@ -1,5 +1,5 @@
-# Compute accuracies, RI and mRI with confidence intervals from the rows of the whole grid: for the
-# page, and for an analysis on demand that is no part of the run in a folder of its own.
+# Compute accuracies, RI and mRI with confidence intervals from all rows of the grid: for the page,
+# and in a separate folder for an analysis on demand outside the run.
 
 from rib.statistics.settings import grid_table_settings, metrics_of
 
@@ -7,14 +7,14 @@ from rib.statistics.settings import grid_table_settings, metrics_of
 rule compute_metrics:
     input:
         **inputs_of_metrics(GRID.runs()),
-        # Labels that seem to be wrong fail their check, and so stop the run. Trainings don't wait for
-        # it: a job that waits for an `ancient` file misses its own changed settings in a run that
+        # Labels that seem wrong fail their check and so stop the run. Trainings don't wait for it:
+        # a job that waits for an `ancient` file would miss its own changed settings in a run that
         # makes that file again.
         label_verdicts=PATHS.label_verdicts(),
     output:
         **{name: f"reports/{{report}}/tables/{name}.csv" for name in metrics_of(GRID)},
         mri_json="reports/{report}/tables/mri.json",  # for `dvc metrics`
-        # Correct predictions per run, dataset and object, for comparisons.
+        # Right answers per run, dataset and object, for comparisons.
         counts="reports/{report}/tables/counts.npz",
         provenance="reports/{report}/tables/provenance.json",
     log:

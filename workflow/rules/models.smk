@@ -1,25 +1,21 @@
 # Convert each pretrained model to safetensors with its library's parameter names and a head for the
-# family's classes: the head that the weights have, one made from class names, or one fitted on the
-# family's reference dataset.
+# family's classes: the published head, one made from class names, or one fitted on the family's
+# reference dataset.
 
 from rib.base.settings import replaced
 from rib.config.model_facts import model_facts
 from rib.models.settings import ConversionSettings, TextSettings
 
 MEGABYTES_OF_CONVERSION = 8000
-MEGABYTES_OF_FITTING_ON_ENCODED = 32000  # a head, on photos that are decoded when they are used
+MEGABYTES_OF_FITTING_ON_ENCODED = 32000  # fitting a head decodes photos when they are used
 
 
 def has_fitted_head(model):
-    """Whether a model's head is fitted on the reference dataset."""
     return GRID.head(model) == "fitted"
 
 
 def fitted_on(wildcards):
-    """Manifest of the reference dataset on which a model's head is fitted.
-
-    It is an empty list for other heads.
-    """
+    """Manifest of the dataset on which a head is fitted; an empty list for other heads."""
     if not has_fitted_head(wildcards.model):
         return []
     return PATHS.prepared(
@@ -28,21 +24,19 @@ def fitted_on(wildcards):
 
 
 def megabytes_of_conversion(wildcards):
-    """Memory of a job that converts a model."""
     if has_fitted_head(wildcards.model) and GRID.reference.dataset.storage == "encoded":
         return MEGABYTES_OF_FITTING_ON_ENCODED
     return MEGABYTES_OF_CONVERSION
 
 
 def class_names_for_text(model):
-    """Names from which a text tower makes a model's head; None for other heads and ImageNet's."""
+    """Class names for a head made by a text tower; None for ImageNet's classes and other heads."""
     return CLASS_NAMES if GRID.head(model) == "zero_shot" else None
 
 
 def conversion_settings(wildcards):
-    """Settings of a job that converts a model."""
     view = None
-    compute = replaced(COMPUTE, expects_gpu=False)  # the job asks for none
+    compute = replaced(COMPUTE, expects_gpu=False)  # the job uses no GPU
     if has_fitted_head(wildcards.model):
         view = view_of(wildcards.model, GRID.reference.dataset.name)
         compute = COMPUTE
@@ -59,7 +53,7 @@ def conversion_settings(wildcards):
 
 
 def threads_of_conversion(wildcards):
-    """Threads of a job that converts a model; those of a fitted head read the proxy's photos."""
+    """Fitting a head reads the proxy's photos; other conversions need one thread."""
     if has_fitted_head(wildcards.model):
         return threads_for([GRID.reference.dataset.name])
     return 1
@@ -94,12 +88,11 @@ rule convert_model:
         "../scripts/convert_model.py"
 
 
-# Store the text tower of each open_clip model on which a method trains with texts, and the tokens
+# Store the text tower of each open_clip model for which a method trains with texts, and the tokens
 # of these texts.
 
 
 def text_settings(wildcards):
-    """Settings of a job that stores a text tower."""
     settings = TextSettings(
         entry=model_facts(GRID, wildcards.model),
         class_names=class_names_for_text(wildcards.model),

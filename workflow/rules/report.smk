@@ -1,5 +1,5 @@
-# Write the page of a run, with tables, figures and provenance. Snakemake's own report is made after
-# a run (Makefile).
+# Write the page of a run, with tables, figures and provenance. The Makefile makes Snakemake's own
+# report after a run.
 
 from os.path import relpath
 from rib.report.about import page_settings
@@ -19,7 +19,7 @@ for ANALYSIS in PAGE_ANALYSES.values():
     PAGE_FIGURES.extend(map(ANALYSIS.figure_files, ANALYSIS.figures))
 FILES_OF_FIGURES = [path for files in PAGE_FIGURES for path in files.values()]
 CELLS = [path for path in PAGE_TABLES if Path(path).name == "cells.json"]
-# Files of rib.report of which the page is made; digests leave this package out.
+# Files of rib.report that make the page, listed because digests leave this package out.
 PAGE_CODE = [
     *sorted(REPORTING.glob("page*")),
     REPORTING / "answer.py",
@@ -28,7 +28,7 @@ PAGE_CODE = [
     REPORTING / "stale.py",
     REPORTING / "views.py",
 ]
-# All files of the present config; those of an earlier one of the same name are removed.
+# All files of the present config; files of an earlier config of the same name are removed.
 REPORT_FILES = [PATHS.counts, PATHS.mri_json, *PAGE_TABLES, *FILES_OF_FIGURES]
 
 
@@ -53,7 +53,7 @@ rule write_page:
         cfg=to_params(
             page_settings(GRID, PATHS, PAGE_ANALYSES, ABOUT, digest("write_page", *PAGE_CODE))
         ),
-        files=lambda wildcards, input: REPORT_FILES,  # `input`: the page is not of them
+        files=lambda wildcards, input: REPORT_FILES,  # `input` keeps it out of records
     script:
         "../scripts/write_page.py"
 
@@ -68,7 +68,7 @@ rule figures:
         FILES_OF_FIGURES,
 
 
-# List which figures and tables stand for which of the paper, as far as they could be confirmed.
+# List this run's counterparts of the paper's figures and tables.
 
 PAPER = f"{REPORT}/paper/README.md"
 PAPER_MAP = CATALOG.table("paper_map.csv", ("of_paper", "shows", "figure", "tables", "state"), ())
@@ -80,10 +80,9 @@ for ANALYSIS in ANALYSES.values():
 
 
 def files_for_paper(row):
-    """Files of this run that stand for a figure or table of the paper, a row of paper_map.csv.
+    """Files of this run for a row of paper_map.csv, without files that the run does not make.
 
-    In the row, `figure` is the name of a figure, and `tables` are names of tables with spaces
-    between them. Those that this run does not make are left out.
+    `figure` of the row is a name, `tables` has names with spaces between them.
     """
     files = list(KNOWN_FIGURES.get(row["figure"], {}).values())
     for name in row["tables"].split():
@@ -127,11 +126,11 @@ rule paper:
         "../scripts/paper.py"
 
 
-# Commands of `rib` that somebody takes for targets.
+# Commands of `rib`, in case somebody takes them for targets.
 
 
 def name_of_command(name):
-    """Input function that says which command is meant."""
+    """Input function that fails and names the command."""
 
     def refuse(wildcards):
         """Raise a UserError with the command."""

@@ -7,8 +7,9 @@ from rib.records import provenance
 from rib.training.settings import FineTuningSettings, PretrainingSettings, TrainingSettings
 
 # Pretrain models here, from random weights on part of a dataset, as their catalogue entries
-# specify. Published models whose entries say how they were made are pretrained again on demand
-# (snakemake pretrain_again), into a folder of their own: no result depends on it.
+# specify.
+# `snakemake pretrain_again` does so for published models whose entries say how they were trained,
+# in a separate folder: no result depends on it.
 PRETRAINED_AGAIN = f"results/{FAMILY}/pretrained_again/{{model}}"
 PUBLISHED_WITH_RECIPE = [
     name for name, model in GRID.models.items() if model.pretrain and not model.is_trained_here
@@ -16,7 +17,7 @@ PUBLISHED_WITH_RECIPE = [
 
 
 def pretraining_inputs(wildcards):
-    """Inputs of a job that pretrains a model: its dataset, and another to test it on, by name."""
+    """Inputs of a job that pretrains a model, by name: its dataset, and another to test it on."""
     pretraining = CATALOG.models[wildcards.model].pretrain
     dataset = pretraining.dataset
     test_dataset = pretraining.test
@@ -29,7 +30,6 @@ def pretraining_inputs(wildcards):
 
 
 def pretraining_settings(wildcards):
-    """Settings of a job that pretrains a model."""
     facts = model_facts(GRID, wildcards.model)
     pretraining = CATALOG.pretraining(CATALOG.models[wildcards.model])
     settings = PretrainingSettings(
@@ -44,7 +44,6 @@ def pretraining_settings(wildcards):
 
 
 def pretraining_dataset(wildcards):
-    """The dataset on which a model is pretrained."""
     return CATALOG.models[wildcards.model].pretrain.dataset
 
 
@@ -102,8 +101,7 @@ rule pretrain_again:
 
 # Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
 
-# Limits of time of jobs that train a network, where no estimate of the plan is known; the long one
-# is for very large datasets.
+# Time limits if the plan has no estimate; the long one is for very large datasets.
 MINUTES_OF_TRAINING = 240
 MINUTES_OF_LONG_TRAINING = 2880
 COMPUTE_IN_TRAINING = replaced(
@@ -112,7 +110,7 @@ COMPUTE_IN_TRAINING = replaced(
 
 
 def text_inputs(wildcards):
-    """Inputs of a job that trains a run with texts, by name; none for other runs."""
+    """Text tower and tokens for methods that train with texts; empty for others."""
     if GRID.methods[wildcards.method].text == "no":
         return {}
     files = [PATHS.text(f"{name}.safetensors", wildcards.model) for name in ("tower", "tokens")]
@@ -123,10 +121,7 @@ def text_inputs(wildcards):
 
 
 def shared_fisher_inputs(wildcards):
-    """Inputs of a job that trains with Fisher information from a job of its own, by name.
-
-    Other runs have none.
-    """
+    """Fisher information from a separate job, for methods that share it; empty for others."""
     if GRID.shared_fisher(wildcards.method) is None:
         return {}
     (manifest,) = PATHS.shared_fisher("manifest.json", run_of(wildcards))
@@ -156,7 +151,7 @@ def training_inputs(wildcards):
 
 
 def monitored_datasets(wildcards):
-    """Datasets whose accuracy is shown in the course of a training, with files that may be missing.
+    """Datasets whose accuracy is shown during a training; their files may be missing.
 
     `view` says how they are read, with the limits of their evaluations.
     """
@@ -201,7 +196,7 @@ def fine_tuning_settings(wildcards):
 
 
 def minutes_of_training(wildcards):
-    """Limit of time of a job that trains a run; if it is ended, it goes on when it is repeated."""
+    """Time limit of a job that trains a run; a repeated job continues the training."""
     estimated = RUN_TIMES.of_training(run_of(wildcards))
     if estimated is not None:
         return estimated
@@ -209,7 +204,7 @@ def minutes_of_training(wildcards):
     return MINUTES_OF_LONG_TRAINING if is_long else MINUTES_OF_TRAINING
 
 
-# The rule that keeps snapshots of the weights inherits from this one.
+# The rule keep_snapshots inherits from this one.
 rule finetune:
     input:
         unpack(training_inputs),
@@ -233,14 +228,15 @@ rule finetune:
         runtime=minutes_of_training,
     params:
         cfg=fine_tuning_settings,
-        # It takes `input`, so that a training is not repeated for what is only shown.
+        # The argument `input` keeps it out of records: a change of what is shown repeats no
+        # training.
         monitor=lambda wildcards, input: monitored_datasets(wildcards),
     script:
         str(WORKFLOW / "scripts/finetune.py")
 
 
-# Runs are trained once more and keep their weights at ten times, so that the settings of the
-# ordinary runs don't change. The analysis `epochs` shows them.
+# Runs are trained once more to keep their weights at ten times, so that settings of ordinary runs
+# stay unchanged. The analysis `epochs` shows them.
 use rule finetune as keep_snapshots with:
     input:
         unpack(training_inputs),
@@ -256,8 +252,8 @@ use rule finetune as keep_snapshots with:
         "logs/{family}/{protocol}/snapshots/{model}/{target}/{method}/{size}/{seed}.log",
 
 
-# Checkpoints of fine-tuned weights that were trained elsewhere, which the tables of config's
-# `external` name.
+# Checkpoints of fine-tuned weights that were trained elsewhere and are in the tables of config's
+# `external`.
 
 EXPORTED = [
     "model.safetensors",
@@ -267,15 +263,15 @@ EXPORTED = [
 
 
 def weights_settings(wildcards):
-    """Settings of the algorithm that imports a checkpoint: its files, and the model that they fit.
+    """Settings of the algorithm that imports a checkpoint: its files, and the model they must fit.
 
-    The files have their sizes and times in place of hashes, which would slow down every dry-run.
-    Without the files, settings are those of the checkpoint's record, if it was pulled.
+    Files are identified by size and time, since hashes would slow down every dry-run. Without the
+    files, a pulled checkpoint's record gives the settings.
     """
     run = str(run_of(wildcards))
     entry = GRID.models[wildcards.model]
     row = CATALOG.external[run]
-    path = row["path"]  # of a file, or of a folder as other libraries export it
+    path = row["path"]  # a file, or a folder as other libraries export it
     files = [path / name for name in EXPORTED if (path / name).is_file()]
     if not files and path.is_file():
         files = [path]
@@ -301,11 +297,11 @@ def weights_settings(wildcards):
 
 
 for RUN in (run for run in PATHS.checkpoint_runs if str(run) in CATALOG.external):
-    weights_settings(RUN)  # refuse a missing file before any job runs
+    weights_settings(RUN)  # a missing file fails before any job runs
 
 
 def import_settings(wildcards):
-    """Settings of a job that imports a checkpoint: those of a training that trains nothing."""
+    """Settings of a job that imports a checkpoint: of a training that trains nothing."""
     algorithm = CATALOG.algorithm_file(GRID.methods[wildcards.method].algorithm)
     settings = FineTuningSettings(
         algorithm=local(algorithm),
@@ -319,8 +315,8 @@ def import_settings(wildcards):
     return to_params(settings)
 
 
-# The files are no inputs: hashing them would take too long, and exports of this project depend on
-# the tables.
+# The files are not inputs: hashing them would take too long, and exports of this project depend
+# on the tables.
 rule import_checkpoint:
     input:
         unpack(training_inputs),

@@ -1,6 +1,6 @@
-"""What scripts of several stages build from inputs of their rules.
+"""Conversions of a rule's inputs for scripts of several stages.
 
-It is imported after `_run`, which says where the library is.
+Scripts import it after `_run`, which puts the library on the path.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,6 @@ from rib.config.run import Run
 
 
 def run_of(wildcards) -> Run:
-    """The run that the wildcards of a job name."""
     return Run(
         model=wildcards.model,
         target=wildcards.target,
@@ -21,29 +20,28 @@ def run_of(wildcards) -> Run:
 
 
 def paths(files: Iterable[str]) -> list[Path]:
-    """Paths of an input that is a list."""
     return [Path(file) for file in files]
 
 
 def folder_of(file: str) -> Path:
-    """The folder of an input, such as that of a prepared dataset, whose manifest is the input."""
+    """Folder of an input, such as a prepared dataset's folder from its manifest."""
     return Path(file).parent
 
 
 def dataset_of_manifest(manifest: str) -> str:
-    """The name of a prepared dataset, from .../prepare/<dataset>/<geometry>/manifest.json."""
+    """Name of a prepared dataset, from .../prepare/<dataset>/<geometry>/manifest.json."""
     return Path(manifest).parts[-3]
 
 
 def optional_path(file: str | list) -> Path | None:
-    """The path of an input; None if the input is an empty list, since it doesn't apply."""
+    """Path of an input; None for an empty list, which stands for a missing input."""
     if not file:
         return None
     return Path(file)
 
 
 def optional_folder(file: str | list) -> Path | None:
-    """The folder of an input; None if the input is an empty list, since it doesn't apply."""
+    """Folder of an input; None for an empty list, which stands for a missing input."""
     if not file:
         return None
     return Path(file).parent
@@ -54,6 +52,6 @@ def checkpoints_of(parents: Iterable[str], files: Iterable[str]) -> dict[str, Pa
 
     Args:
         parents: such as `ft` or `ft, seed 1`.
-        files: checkpoint of each, in the same order.
+        files: the parents' checkpoints, in the same order.
     """
     return dict(zip(parents, paths(files), strict=True))

@@ -1,6 +1,6 @@
-"""What scripts that load the networks of a run build from inputs of their rules.
+"""A run's networks and datasets from a rule's inputs.
 
-It is imported after the job has begun (see rib.jobs.script.run), since it imports torch.
+Scripts import it only when the job has begun (rib.jobs.script.run), since it imports torch.
 """
 
 from _inputs import checkpoints_of, folder_of, optional_folder, optional_path, paths
@@ -11,12 +11,12 @@ from rib.evaluation.settings import NetworkSettings
 
 
 def networks_of_job(files, run: Run, settings: NetworkSettings) -> RunNetworks:
-    """The networks of a job: of one run, of variants that are evaluated together, or snapshots.
+    """Networks of a job: of one run, of variants that are evaluated together, or snapshots.
 
     Args:
         files: inputs of the job: `model`, the manifest of the pretrained model; `checkpoints` of
             the settings' parents; `selection` and `fisher` of some merges, else empty.
-        run: its method is the name of the entry, which is that of a network that is no merge.
+        run: its method is the entry's name, which for a network that is no merge is the method's.
     """
     return RunNetworks(
         model_folder=folder_of(files.model),
@@ -29,9 +29,9 @@ def dataset_of(files, name: str, decode_workers: int) -> DatasetFiles:
     """The dataset of a job whose images pass through a network.
 
     Args:
-        files: inputs of the job, of which `dataset` is the manifest of the prepared dataset, and
-            `dataset_proxy` and `dataset_split` are empty or missing where they don't apply.
-        name: that of the dataset.
+        files: inputs of the job: `dataset`, the manifest of the prepared dataset; `dataset_proxy`
+            and `dataset_split`, which may be empty or missing.
+        name: the dataset's name.
         decode_workers: threads that decode encoded photos.
     """
     return DatasetFiles(

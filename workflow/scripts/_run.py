@@ -1,4 +1,4 @@
-"""Shared by all scripts: where the library is, and how a script runs as a job."""
+"""Shared by all scripts: puts the library on the path and runs a script as a job."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 from rib.jobs.script import run, show_user_errors_as_sentences  # noqa: F401
 
-POLL = 0.5  # seconds between checks that Snakemake is alive
-# Seconds that a job has to save and clean up, before it is killed; SLURM gives as many.
+POLL = 0.5  # seconds between checks whether Snakemake is alive
+# Seconds for a job to save and clean up before it is killed, as many as in SLURM.
 GRACE = 30.0
 
 
 def end_with_snakemake() -> None:
-    """End when Snakemake was killed, or a job of the next run could write the same files."""
-    process_id = int(os.environ.get("RIB_SNAKEMAKE", "0"))  # common.smk sets it
+    """End if Snakemake was killed: a job of the next run could write the same files."""
+    process_id = int(os.environ.get("RIB_SNAKEMAKE", "0"))  # from common.smk
     for ancestor in psutil.Process().parents():
         if ancestor.pid == process_id:
             threading.Thread(target=_end_after, args=(ancestor,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Make the tables of an analysis, and what else it writes."""
+"""Make the tables and other files of an analysis."""
 
 from _run import run
 

@@ -1,4 +1,4 @@
-"""Check the labels of a target by the predictions of a pretrained model."""
+"""Check a target's labels by a pretrained model's predictions."""
 
 from _run import run
 

@@ -1,7 +1,4 @@
-"""Compute the Fisher information of one run on its target.
-
-That of a pretrained model is on the pretraining proxy.
-"""
+"""Compute Fisher information: of a run on its target, of a pretrained model on the proxy."""
 
 from _run import run
 

@@ -14,7 +14,7 @@ with run(snakemake) as output:
     files = snakemake.input
     wildcards = snakemake.wildcards
     settings = from_params(EvaluationSettings, snakemake.params.cfg)
-    splits = paths(files.splits)  # one for each dataset, or none
+    splits = paths(files.splits)  # one per dataset, or none
     datasets = []
     for number, (name, manifest) in enumerate(zip(settings.datasets, files.datasets, strict=True)):
         datasets.append(
@@ -26,7 +26,7 @@ with run(snakemake) as output:
                 decode_workers=snakemake.threads,
             )
         )
-    # Of several networks the entry is the name of all, and each has its own method.
+    # The entry names all networks together; each network has its own method.
     run_of_entry = Run(
         model=wildcards.model,
         target=wildcards.target,

@@ -1,6 +1,6 @@
-"""Fine-tune one model on one target with one method, or import weights that were trained elsewhere.
+"""Fine-tune one model on one target with one method, or import weights trained elsewhere.
 
-Snapshots of the weights are kept if the rule has outputs for them; the last is the checkpoint.
+A rule with outputs for snapshots keeps them; the last snapshot is the checkpoint.
 """
 
 from pathlib import Path

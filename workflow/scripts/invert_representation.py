@@ -1,4 +1,4 @@
-"""Invert the representation that one run has of the images of one dataset."""
+"""Invert one run's representation of the images of one dataset."""
 
 from _run import run
 

@@ -1,4 +1,4 @@
-"""List which figures and tables stand for which of the paper."""
+"""List this run's counterparts of the paper's figures and tables."""
 
 from _run import run
 

@@ -1,15 +1,15 @@
-"""Functions for a notebook that read a project folder and run nothing.
+"""Functions for notebooks that read a project folder and run nothing.
 
-`dir(rib)` lists them; they are in rib.project, and docs/python.md shows how they are used.
-Packages are layers, of which each imports only from those below it: a contract in pyproject.toml.
-What the functions need, torch included, is imported when one of their names is first used.
+`dir(rib)` lists them; they are in rib.project, and docs/python.md shows their use. Packages are
+layers that import only from lower ones: a contract in pyproject.toml. The functions' dependencies,
+including torch, are imported at the first use of a name.
 """
 
 import importlib
 
 
 def __getattr__(name: str):
-    # By name, so that digests of code, which follow imports, don't depend on rib.project.
+    # Imported by name, so that digests of code, which follow imports, don't depend on rib.project.
     if (
         not name.startswith("_")
         and name in (project := importlib.import_module("rib.project")).__all__

@@ -30,7 +30,7 @@ from rib.records.verify import verify
 from rib.report.described import described_analyses
 from rib.report.plan import print_plan
 
-# Stages of `results/<family>/<protocol>/` whose files are shared and verified.
+# Stages in `results/<family>/<protocol>/` whose files are shared and verified.
 STAGES = (
     "split",
     "labels",
@@ -51,7 +51,7 @@ CITATION = PROJECT_CATALOG.parents[1] / "CITATION.cff"
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run a command, by default the one of the command line; a UserError is its sentence.
+    """Run a command, by default the command line's; a UserError is printed as a sentence.
 
     Example: `main(["plan", "--config", "family=imagenet", "models=all"])`.
     """
@@ -68,7 +68,6 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The commands and their arguments."""
     rib = argparse.ArgumentParser(prog="rib", description=__doc__)
     commands = rib.add_subparsers(title="commands", required=True, metavar="COMMAND")
     config = argparse.ArgumentParser(add_help=False)
@@ -99,13 +98,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_plan(arguments: argparse.Namespace) -> None:
-    """Print what a run of the grid costs."""
+    """Print the cost of a run of the grid."""
     print_plan(read_grid(arguments))
 
 
 def run_preview(arguments: argparse.Namespace) -> None:
     """Make tables, figures and page of the finished runs in reports/<name>/preview."""
-    from rib.report.preview import write_preview  # with Matplotlib, which other commands don't need
+    from rib.report.preview import write_preview  # with Matplotlib, which is slow
 
     PREVIEW_LOG.parent.mkdir(exist_ok=True)
     log.addHandler(logging.FileHandler(PREVIEW_LOG, mode="w", encoding="utf-8"))
@@ -114,7 +113,7 @@ def run_preview(arguments: argparse.Namespace) -> None:
 
 
 def run_verify(arguments: argparse.Namespace) -> None:
-    """Check the files of the grid against their records; all differences are in VERIFY_LOG."""
+    """Check the grid's files against their records; VERIFY_LOG lists all differences."""
     grid = read_grid(arguments)
     VERIFY_LOG.parent.mkdir(exist_ok=True)
     log.addHandler(logging.FileHandler(VERIFY_LOG, mode="w", encoding="utf-8"))
@@ -145,7 +144,7 @@ def read_grid(arguments: argparse.Namespace) -> Grid:
     config: dict[str, Any] = {}
     for file in (Path("config.yaml"), *arguments.configfile):
         content = read_yaml(file)
-        config_of(content, str(file))  # names the file with the mistake
+        config_of(content, str(file))  # for messages with the file's name
         update_config(config, content)
     try:
         update_config(config, parse_config(arguments.config))
@@ -159,7 +158,10 @@ def read_grid(arguments: argparse.Namespace) -> Grid:
 
 
 def patterns_of_results(grid: Grid) -> list[str]:
-    """Glob patterns of the folders and files with results of a grid's family and protocol."""
+    """Glob patterns of folders and files with results of a grid's family and protocol.
+
+    For example ["data/raw/*", "results/emoji/prepare/*", ..., "reports/emoji/tables", ...].
+    """
     paths = Paths(grid)
     family = f"results/{paths.family}"
     analyses = described_analyses(grid, paths, grid.config["analyses"])
@@ -175,10 +177,10 @@ def patterns_of_results(grid: Grid) -> list[str]:
 
 @contextmanager
 def folder_at_rest() -> Iterator[None]:
-    """A block in which no other `rib track` or `rib pull` changes the folder.
+    """A block during which no other `rib track` or `rib pull` changes the folder.
 
     Raises:
-        UserError: Snakemake or one of these commands is at work in it.
+        UserError: Snakemake or one of these commands is working in the folder.
     """
     if any(SNAKEMAKES_LOCKS.glob("*.lock")):
         raise UserError(

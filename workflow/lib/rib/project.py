@@ -1,10 +1,10 @@
-"""A project folder in Python: networks, rows and tables of finished runs, RI and mRI of rows.
+"""A project folder in Python: networks, rows and tables of finished runs; RI and mRI from rows.
 
 RI is the mean change of accuracy over the out-of-distribution datasets other than the target;
 datasets in distribution do not count. mRI is the mean of RI over targets and seeds.
 
-Nothing is run, fetched or written. All functions raise a UserError if a file is missing or was
-changed, or a name is unknown.
+Nothing is run, downloaded or written. All functions raise a UserError if a file is missing or was
+changed, or if a name is unknown.
 """
 
 import itertools
@@ -52,14 +52,14 @@ def load_network(
 ) -> nn.Module:
     """The network of a finished run, on the CPU in evaluation mode.
 
-    It takes images (N, 3, size, size) float32, normalised by its attribute `preprocessing` (mean
-    and std of each RGB channel, in 0..1), and returns logits (N, outputs).
+    Its input is images (N, 3, size, size) float32, normalised by its attribute `preprocessing`
+    (mean and std of each RGB channel, in 0..1); its output is logits (N, outputs).
 
     Args:
         project: folder of the project.
-        run: as in the paths of results, `<family>/<protocol>/<model>/<target>/<method>/<size>/
-            <seed>`.
-        catalog: as in config.yaml; needed for merges whose algorithm is your own.
+        run: as in paths of results, `<family>/<protocol>/<model>/<target>/<method>/<size>/<seed>`.
+        catalog: your catalogue folders, as in config.yaml; needed for merges with an algorithm in
+            them.
 
     Example: `rib.load_network(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
     """
@@ -90,24 +90,30 @@ def load_network(
 
 
 def load_rows(project: str | Path, run: str) -> pd.DataFrame:
-    """Rows of a finished run: one for each image and network, on all datasets that are scored.
+    """Rows of a finished run: one for each network and image of all scored datasets.
 
-    For the columns see rib.evaluation.evaluate, for the arguments `load_network`. A curve has
-    several networks, whose rows differ in `alpha`.
+    Columns: model, target, method, size, seed, alpha, dataset, row (position in the dataset's
+    index), prediction (a class), rank (0: right), log_prob, energy, confidence, margin and brier. A
+    curve has several networks, whose rows differ in `alpha`.
+
+    Args:
+        project: folder of the project.
+        run: as in paths of results, `<family>/<protocol>/<model>/<target>/<method>/<size>/<seed>`.
+
     Example: `rib.load_rows(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
     """
     stages, name = _stages_and_run(project, run)
     files = _files_of_rows(stages, name)
     _refuse_changed(*(path.with_suffix(".manifest.json") for path in files))
     tables_of_groups = []
-    # Files are sorted, so that the parts of a dataset come one after the other.
+    # Files are sorted, so the parts of a dataset follow one another.
     for _, parts in itertools.groupby(files, key=_group_without_part):
         tables_of_parts = []
         for path in parts:
             table = pd.read_parquet(path)
             tables_of_parts.append(table[table["method"] == name.method])
         tables_of_groups.append(parts_together(tables_of_parts))
-    # Grids with other evaluation groups, or without parts, may have left the same rows again.
+    # Grids with other evaluation groups or parts may have left the same rows a second time.
     rows = pd.concat(tables_of_groups).drop_duplicates(ignore_index=True)
     is_twice = rows.duplicated(["dataset", "alpha", "row"])
     if is_twice.any():
@@ -123,8 +129,8 @@ def load_tables(project: str | Path, name: str) -> dict[str, pd.DataFrame]:
     """Tables of a report by name, such as "ri" and "mri".
 
     Args:
-        name: of the folder in reports/: config's `name`, by default the family, under protocol
-            held_out with `_held_out`.
+        name: folder in reports/: config's `name`, by default the family, plus `_held_out` under
+            that protocol.
 
     Example: `rib.load_tables(".", "emoji")["mri"]`.
     """
@@ -141,9 +147,9 @@ def ri(
     """RI of each run, with its confidence interval, in percentage points, as in ri.csv.
 
     Args:
-        before: rows of the pretrained networks, as `load_rows` gives them.
+        before: rows of the pretrained networks, from `load_rows`.
         after: rows of fine-tuned networks on the same images.
-        project: folder whose prepared datasets the rows are of.
+        project: folder with the prepared datasets of the rows.
         family: of these datasets.
         settings: keys of config.yaml that differ from the defaults, such as `catalog`, `leak_free`
             and `statistics`.
@@ -157,7 +163,9 @@ def ri(
 def mri(
     before: pd.DataFrame, after: pd.DataFrame, project: str | Path, family: str, **settings: Any
 ) -> pd.DataFrame:
-    """mRI of each model and method, with its confidence interval, as in mri.csv; see `ri`.
+    """mRI of each model and method, with its confidence interval, as in mri.csv.
+
+    Arguments are the same as for `ri`.
 
     Example: `rib.mri(before, after, ".", "emoji")[["method", "mri", "ci_low", "ci_high"]]`.
     """
@@ -173,7 +181,7 @@ def _accuracies(
     family: str,
     settings: Mapping[str, Any],
 ) -> tuple[dict[ScoredState, Ood], float]:
-    """Resampled accuracies on other datasets, and the confidence of the intervals; see `ri`."""
+    """Resampled accuracies on other datasets, and the confidence of the intervals."""
     rows = row_schema.checked_rows(pd.concat([before, after], ignore_index=True))
     datasets = sorted(rows["dataset"].unique())
     grid = _grid(Path(project), family, datasets, settings)
@@ -200,7 +208,7 @@ def _grid(project: Path, family: str, datasets: Sequence[str], settings: Mapping
     choices = {**settings, "family": family, "datasets": list(datasets)}
     config = config_of(choices, "settings")
     catalog = _catalog(project, config["catalog"])
-    # What was resolved for this project; nothing is asked of the hub.
+    # The project's lock files have these already, so the hub is not asked.
     catalog.records.update(read_lock(project / MODEL_LOCK))
     catalog.hub_repositories.update(read_dataset_lock(project / DATASET_LOCK))
     return resolve_grid(config, catalog)
@@ -208,7 +216,7 @@ def _grid(project: Path, family: str, datasets: Sequence[str], settings: Mapping
 
 def _catalog(project: Path, folders: str | Path | Sequence[str | Path]) -> Catalog:
     own_folders = [folders] if isinstance(folders, str | Path) else folders
-    # Relative ones are the project's, as in its config.yaml.
+    # Relative folders are the project's, as in its config.yaml.
     in_project = [project / Path(folder).expanduser() for folder in own_folders]
     return Catalog([PROJECT_CATALOG, *in_project])
 
@@ -222,7 +230,7 @@ def _prepared_folder(project: Path, family: str, dataset: str) -> Path:
 
 
 def _stages_and_run(project: str | Path, run: str) -> tuple[Path, Run]:
-    """Folder such as results/emoji/paper, and the run; a UserError unless it has rows."""
+    """Folder such as results/emoji/paper, and the run; a UserError unless the run has rows."""
     project = Path(project).expanduser()
     missing = UserError(f"{project} has no finished run {run}; name it as {RUN_PATH}, or run it.")
     try:
@@ -237,13 +245,9 @@ def _stages_and_run(project: str | Path, run: str) -> tuple[Path, Run]:
 
 
 def _files_of_rows(stages: Path, run: Run) -> list[Path]:
-    """Files with a run's rows, one for each evaluation group, sorted.
-
-    They are in the folder of an entry, which may have several methods: rows of wise_ft-alpha0.5 are
-    in wise_ft-alpha.
-    """
+    """One per evaluation group; rows of wise_ft-alpha0.5 are in the folder wise_ft-alpha."""
     files: list[Path] = []
-    # Merges over targets are in a folder of their own.
+    # Merges over targets have a separate folder.
     for stage in ("evaluate", "evaluate_over_targets"):
         entries = (stages / stage / run.model / run.target).glob("*")
         for entry in sorted(entries):
@@ -254,11 +258,11 @@ def _files_of_rows(stages: Path, run: Run) -> list[Path]:
 
 
 def _states_of(rows: Path, method: str) -> list[NetworkState]:
-    """What the networks of a method are made of, by the manifest beside its rows."""
+    """Composition of a method's networks, from the manifest beside the rows."""
     manifest = rows.with_suffix(".manifest.json")
     if not manifest.is_file():
         return []
-    # Manifests of earlier versions don't name networks.
+    # Manifests of earlier versions lack networks.
     states = states_from_json(read_json(manifest).get("networks", []))
     return [state for state in states if state.method == method]
 
@@ -269,17 +273,14 @@ def _group_without_part(rows: Path) -> str:
 
 def _run_of_parent(run: Run, key: str) -> Run:
     """Of the merge net/red/soup/all/0, the parent `ft, seed 1` is the run net/red/ft/all/1."""
-    differences: dict[str, Any] = {**parent_of(key)}  # texts, and the number of a seed
+    differences: dict[str, Any] = {**parent_of(key)}  # a seed is a number, all else is text
     return replace(run, **differences)
 
 
 def _with_files(
     merge: Merge, parents: Mapping[str, Run], fisher_folder: Path, catalog: Catalog
 ) -> Mixture:
-    """A merge with the file of its algorithm and, if it takes them, of Fisher information.
-
-    The merge's own file has the algorithm's name only, since it may come from others.
-    """
+    """The manifest names only the algorithm, since its file differs between machines."""
     algorithm = catalog.algorithm_file(str(merge.algorithm))
     fisher = {}
     if FISHER_IMAGES in merge.settings:
@@ -290,7 +291,7 @@ def _with_files(
 
 
 def _refuse_changed(*manifests: Path) -> None:
-    """Raise a UserError if a manifest is missing, or a file that it lists is missing or changed."""
+    """A UserError if a manifest, or a file that it lists, is missing or changed."""
     for manifest in manifests:
         changed: Iterable[Path] = [manifest]
         if manifest.is_file():

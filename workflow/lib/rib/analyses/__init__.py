@@ -1,8 +1,7 @@
-"""Analyses of a run, a file each: what it reads, its tables and figures. No torch.
+"""Analyses of a run, one file each: inputs, tables and figures. No torch.
 
-`describe(grid, paths, labels)` says what the analysis makes of a grid, or None if it has nothing to
-show (see rib.config.analysis); the rules are made from it when the workflow is read. `tables`
-returns its tables, and `draw_<figure>(<inputs>, *, <parameters>)` a figure and the rows it shows.
-These functions import pandas and Matplotlib themselves, since each call of Snakemake reads the
-files. Statistics are in rib.statistics, what figures share is in rib.figures.
+`describe(grid, paths, labels)` declares what the analysis makes of a grid (rib.config.analysis), or
+returns None if there is nothing to show; the rules are made from it. `tables` returns the tables,
+and `draw_<figure>(<inputs>, *, <parameters>)` a figure and the rows in it. Each call of Snakemake
+reads these files, so only functions import pandas and Matplotlib. rib.statistics computes.
 """

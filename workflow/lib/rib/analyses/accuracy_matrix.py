@@ -1,7 +1,4 @@
-"""Accuracy matrices, targets by datasets, one panel per model and method.
-
-The first row is the pretrained model.
-"""
+"""Accuracy matrices, targets by datasets: one panel per model and method."""
 
 from __future__ import annotations
 
@@ -67,15 +64,15 @@ def draw_accuracy_matrix(
     accuracy_on_target: str,
     underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
-    """Top-1 accuracy in percent, as colour and number, mean over seeds.
+    """Top-1 accuracy in percent, mean over seeds, as colour and number.
 
-    A target without runs is empty.
+    The first row is the pretrained model; a target without runs is empty.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
         source_groups: source group by dataset; cells whose target and dataset share a group are
             marked.
-        accuracy_on_target: what it is, such as `fit of the training images`.
+        accuracy_on_target: in words, such as `fit of the training images`.
         underfitted: models and methods with an underfitted run; their panels are marked.
     """
     from rib.figures import label_of_run
@@ -112,12 +109,7 @@ def draw_accuracy_matrix(
 def _grid(
     shown_rows: pd.Series, model: str, method: str, rows: Labels, datasets: Labels
 ) -> np.ndarray:
-    """Accuracies of a method's runs: (rows, datasets), NaN where there is none.
-
-    Args:
-        shown_rows: accuracies by model, method, target and dataset.
-        rows: targets, and `NO_TARGET` for the pretrained model.
-    """
+    """Accuracies (rows, datasets), NaN where there is none; rows are `NO_TARGET` and targets."""
     import numpy as np
 
     grid = np.full((len(rows), len(datasets)), np.nan)
@@ -129,7 +121,6 @@ def _grid(
 
 
 def _draw_matrix(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels) -> AxesImage:
-    """Colour the cells of a panel and label its rows and columns."""
     image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     dataset_labels = list(datasets.values())
     axes.set_xticks(range(len(datasets)), dataset_labels, rotation=90, fontsize=7)
@@ -141,14 +132,12 @@ def _draw_matrix(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels) -
 
 
 def _share_group(target: str, dataset: str, source_groups: Labels) -> bool:
-    """Whether a target and a dataset have source images in common."""
     return target in source_groups and source_groups[target] == source_groups.get(dataset)
 
 
 def _write_number(
     axes: Axes, image: AxesImage, row: int, column: int, accuracy: float, is_shared: bool
 ) -> None:
-    """Write the accuracy (percent) into a cell, if there is one."""
     from rib.figures import text_colour
 
     text = ""
@@ -161,7 +150,6 @@ def _write_number(
 
 
 def _outline(axes: Axes, row: int, column: int) -> None:
-    """Draw a frame inside a cell."""
     from matplotlib.patches import Rectangle
 
     corner = (column - 0.47, row - 0.47)
@@ -170,7 +158,6 @@ def _outline(axes: Axes, row: int, column: int) -> None:
 
 
 def _add_colour_bar(figure: MatplotlibFigure, image: AxesImage) -> None:
-    """Add the scale of colours beside all panels."""
     bar = figure.colorbar(image, ax=figure.axes, shrink=0.8, aspect=40, pad=0.01)
     bar.set_label("top-1 accuracy (%)", fontsize=8)
     bar.ax.tick_params(labelsize=7)

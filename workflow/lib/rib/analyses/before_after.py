@@ -34,12 +34,12 @@ Whiskers are bootstrap confidence intervals over objects and, from three seeds o
 after share objects, so judge the difference by the interval of mRI, not by overlap of whiskers.
 Diamonds are the paper's bars, read off to 0.3 points; its mean has ObjectNet among the targets.
 """
-# Light and dark shades of one hue, distinguishable in greyscale by lightness and hatching.
+# Light and dark shades of one hue; in greyscale, lightness and hatching distinguish them.
 BARS: dict[str, dict[str, Any]] = {
     "before": {"color": LIGHT_BLUE, "hatch": "///", "label": f"before ({PRETRAINED_LABEL})"},
     "after": {"color": DARK_BLUE, "hatch": None, "label": "after {method}"},
 }
-SIDES = {"before": -1, "after": 1}  # of a model's place, on which its bars are
+SIDES = {"before": -1, "after": 1}  # of a model's place on the axis
 EDGES: dict[str, Any] = {
     "edgecolor": DARKEST_BLUE,
     "linewidth": 0.6,
@@ -57,7 +57,7 @@ PAPER_LABEL = "paper (read off its figure)"
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """A figure of all models and the method of examples."""
+    """A figure of all models and the example method."""
     if not labels.has_figures:
         return None
     bars = paper_bars(grid, labels.example_method)
@@ -81,9 +81,9 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def paper_bars(grid: Grid, method: str | None) -> dict[str, dict[str, float]]:
-    """The bars of the paper that are also part of a grid, in percent.
+    """The paper's bars for models of this grid, in percent.
 
-    By model, accuracy before and after fine-tuning: {"net": {"before": 70.1, "after": 68.2}}.
+    Accuracy before and after fine-tuning by model: {"net": {"before": 70.1, "after": 68.2}}.
     """
     numbers = ("ood_before", "ood_after")
     columns = ("family", "model", "method", *numbers, "source")
@@ -116,17 +116,17 @@ def draw_before_after(
 
     Args:
         ood: columns model, method, when (`before` or `after` fine-tuning), accuracy, ci_low,
-            ci_high; a row for each of these models, methods and times.
+            ci_high; a row for each model, method and time.
         method: the method with which models are fine-tuned.
-        number_of_datasets: of the family, out of distribution.
-        number_of_targets: on each of which each model is fine-tuned.
-        confidence: that of the intervals, such as 0.95.
-        paper: the paper's accuracies (percent) by model and then by `before` and `after`; it may
-            lack models.
+        number_of_datasets: out-of-distribution datasets of the family.
+        number_of_targets: targets per model.
+        confidence: coverage of the intervals, such as 0.95.
+        paper: the paper's accuracies (percent) by model and `before` or `after`; models may be
+            missing.
 
     Returns:
-        The figure and the rows that it shows; if any accuracies of the paper are given, in the
-        column `paper`, too.
+        The figure and its rows; if `paper` isn't empty, with the paper's accuracies in a column
+        `paper`.
 
     Source: arXiv 2410.21582, bar figure of the average OOD accuracy per pretraining source.
     """
@@ -153,13 +153,13 @@ def draw_before_after(
         fontsize=7,
     )
     columns_to_show = ["ci_high", "paper"] if paper else ["ci_high"]
-    axes.set_ylim(0, 1.25 * shown_rows[columns_to_show].max().max())  # with room for the legend
+    axes.set_ylim(0, 1.25 * shown_rows[columns_to_show].max().max())  # leaves room for the legend
     _add_legend(axes)
     return figure, shown_rows.reset_index(drop=True)
 
 
 def _paper_accuracies(rows: pd.DataFrame, paper: Mapping[str, Mapping[str, float]]) -> list[float]:
-    """The paper's accuracy for each row with a model and `when`; NaN if there is none."""
+    """NaN where the paper has no number."""
     accuracies = []
     for row in rows.to_dict("records"):
         accuracies_of_model = paper.get(row["model"], {})
@@ -168,12 +168,7 @@ def _paper_accuracies(rows: pd.DataFrame, paper: Mapping[str, Mapping[str, float
 
 
 def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Style) -> None:
-    """Draw a bar per model with its interval and number.
-
-    Args:
-        rows: accuracy, ci_low, ci_high of each model.
-        side: left (-1) or right (1) of the model's place.
-    """
+    """`side` is -1 for left or 1 for right of the model's place."""
     import numpy as np
 
     x = np.arange(len(rows)) + side * WIDTH / 2
@@ -192,7 +187,7 @@ def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Style) -> None:
 
 
 def _draw_paper(axes: Axes, accuracies: pd.Series, side: int) -> None:
-    """Draw the paper's accuracies next to the bars, without covering whiskers and numbers."""
+    """Diamonds beside the bars leave whiskers and numbers visible."""
     import numpy as np
 
     x = np.arange(len(accuracies)) + side * WIDTH / 2
@@ -201,7 +196,7 @@ def _draw_paper(axes: Axes, accuracies: pd.Series, side: int) -> None:
 
 
 def _name_models(axes: Axes, labels: Sequence[str]) -> None:
-    """Label the horizontal axis; many labels are small and broken into lines."""
+    """Many labels are small and broken into lines."""
     fontsize = None
     if len(labels) > 3:
         labels = [textwrap.fill(label, 12, break_on_hyphens=False) for label in labels]
@@ -211,7 +206,7 @@ def _name_models(axes: Axes, labels: Sequence[str]) -> None:
 
 
 def _add_legend(axes: Axes) -> None:
-    """Add the legend, with the paper's accuracies last."""
+    """The paper's accuracies come last."""
     handles, labels = axes.get_legend_handles_labels()
     handle_of_label = dict(zip(labels, handles, strict=True))
     shown_labels = [label for label in labels if label != PAPER_LABEL]

@@ -1,4 +1,4 @@
-"""Calibration error before and after fine-tuning, of the table that `samples` makes."""
+"""Calibration error before and after fine-tuning, from the table of `samples`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ targets other than the dataset. Ticks are the floors: the mean error of a perfec
 with as many images and the same confidences. A difference no larger than the difference of the
 floors means nothing. A larger one need not be significant: there are no intervals.
 """
-TICK_UP, TICK_DOWN = 2, 3  # markers of Matplotlib
+TICK_UP, TICK_DOWN = 2, 3  # Matplotlib's markers
 MARKS: dict[str, dict[str, Any]] = {
     "ece_before": {
         "s": 18,
@@ -62,7 +62,7 @@ FLOOR = (
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """One panel for each model and method, with a dumbbell for each dataset."""
+    """A figure with a panel for each model and method, and a dumbbell for each dataset."""
     return Analysis(
         figures={
             "calibration": Figure(
@@ -90,7 +90,7 @@ def draw_calibration(
 ) -> Drawn:
     """Expected calibration error and its floor, in percent.
 
-    They are means over seeds and the targets other than the dataset.
+    Means over seeds and over the targets other than the dataset.
 
     Args:
         samples: columns model, method, target, seed, dataset, ece_before, ece_after,
@@ -125,11 +125,7 @@ def draw_calibration(
 
 
 def _draw_dumbbells(axes: Axes, errors: pd.DataFrame) -> None:
-    """Connect the error before and after with a line, for each dataset with results.
-
-    Args:
-        errors: a row per dataset, with the columns of MARKS; NaN without results.
-    """
+    """A line joins the error before and after; datasets without results have NaN."""
     import numpy as np
 
     rows = np.flatnonzero(errors["ece_after"].notna())

@@ -1,4 +1,4 @@
-"""What explains each cell of RI, for the page: classes that lose most, and images that flip."""
+"""Explanations of each cell of RI for the page: classes that lose most, and images that flip."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Images are read at the first model's geometry; those are shown whose licence allows it.
+    """Explanations for the matrix of RI.
 
-    The matrix of RI, a figure, shows them.
+    Images are read at the first model's geometry, and shown only if their licence allows it.
     """
     if not labels.has_figures:
         return None
@@ -43,7 +43,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, str]:
-    """The file cells.json as a text, see rib.statistics.cells.explained_cells."""
+    """cells.json as a text, from rib.statistics.cells.explained_cells."""
     from rib.statistics.cells import explained_cells
 
     params = inputs.params

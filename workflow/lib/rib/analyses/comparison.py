@@ -1,4 +1,4 @@
-"""Methods compared: differences from a reference, pairs, a ranking, and the spread over seeds."""
+"""Comparison of methods: differences from a reference, pairs, a ranking, spread over seeds."""
 
 from __future__ import annotations
 
@@ -105,15 +105,15 @@ resample objects and, from three seeds on, trainings; targets, datasets and, wit
 trained networks are fixed. Dotted: the pretrained model. Methods that share a letter do not differ
 clearly (paired test, Holm-adjusted p), which does not make them equal.
 """
-# Inches, right of a panel.
+# In inches, right of a panel.
 MARGIN = 0.12  # to the numbers of mRI
 NUMBERS_WIDTH = 1.3
 LETTER_WIDTH = 0.15
-MAX_LETTERS = 26  # more of a model can't be followed by eye, and are not drawn
+MAX_LETTERS = 26  # the eye can't follow more, so more are not drawn
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """All methods of each model and size, compared by mRI and by RI of each target."""
+    """All methods of each model and size, compared by mRI and by RI on each target."""
     return Analysis(
         inputs={"counts": paths.counts, "fit": paths.table("fit")},
         params={"ri": to_params(ri_statistics(grid)), "compare_to": grid.compare_to},
@@ -126,14 +126,14 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
                 caption=CAPTION,
                 inputs={"ranking": paths.table("ranking")},
                 params=labels.styled_means,
-                without_underfitted=True,  # other methods have no rank
+                without_underfitted=True,  # their methods have no rank
             )
         },
     )
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables of pairs, a ranking, and RI over seeds, see rib.statistics.comparison."""
+    """Tables comparisons (by mRI), comparisons_ri (by target), ranking, and seeds_ri."""
     from rib.statistics.comparison import comparison_tables
 
     return comparison_tables(
@@ -149,15 +149,14 @@ def draw_ranking(
 ) -> Drawn:
     """Difference of mRI from the reference (percentage points), with simultaneous intervals.
 
-    Right of the panel are mRI with its own interval, and letters: methods that share one are not
-    clearly different.
+    Right of the panel are mRI with its interval, and letters: methods that share a letter don't
+    differ clearly.
 
     Args:
-        ranking: ranking.csv, as `rib.statistics.comparison` writes it, in display order: columns
-            model, method, size, mri with ci_low and ci_high, seeds, fit, letters,
-            smallest_difference, and reference, the method from which `difference` with diff_low and
-            diff_high is. A model without a finished method has no rows. The column objects, their
-            number, may be missing; then no note says that they are few.
+        ranking: columns model, method, size, mri, ci_low, ci_high, seeds, fit, letters,
+            smallest_difference, reference, difference, diff_low, diff_high, in display order. A
+            model without a finished method has no rows. Without a column objects (their number), no
+            note warns that they are few.
     """
     import matplotlib.pyplot as plt
 
@@ -182,7 +181,7 @@ def draw_ranking(
 
 
 def _panels(rows_of_panels: Sequence[pd.DataFrame]) -> tuple[PlottedFigure, np.ndarray]:
-    """A figure and its panels, one below the other, with room for the rows and letters of each."""
+    """Panels stand one below the other, with room for rows and letters."""
     import matplotlib.pyplot as plt
 
     most_letters = max(len(_letters_to_draw(rows)) for rows in rows_of_panels)
@@ -199,7 +198,6 @@ def _panels(rows_of_panels: Sequence[pd.DataFrame]) -> tuple[PlottedFigure, np.n
 
 
 def _notes(ranking: pd.DataFrame, confidence: float) -> list[str]:
-    """What the picture says, a line each."""
     from rib.statistics.bootstrap import FEWEST_SEEDS
     from rib.statistics.comparison import few_objects
 
@@ -221,7 +219,7 @@ def _notes(ranking: pd.DataFrame, confidence: float) -> list[str]:
 
 
 def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
-    """How far apart two methods of a model have to be, one line; none if there is no pair."""
+    """One line, or none if the model has no pair of methods."""
     smallest = rows["smallest_difference"].iloc[0]
     if math.isnan(smallest):
         return []
@@ -230,7 +228,6 @@ def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Styles) -> None:
-    """Draw the methods of one model; the columns of `rows` are those of `draw_ranking`."""
     from rib.figures._panels import name_rows
 
     reference = rows["reference"].iloc[0]
@@ -251,11 +248,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Style
 
 
 def _row_label(row: Mapping[Hashable, Any], methods: Styles) -> str:
-    """A method's label, such as `Linear probing (fit 98.7 %, reference)`.
-
-    The fit, accuracy on the training images, is left out if it is not known. Differences are from
-    the reference.
-    """
+    """`Linear probing (fit 98.7 %, reference)`."""
     label = methods[row["method"]]["label"]
     fit = fit_percent(row["fit"])
     facts = []
@@ -269,16 +262,11 @@ def _row_label(row: Mapping[Hashable, Any], methods: Styles) -> str:
 
 
 def _draw_method(axes: Axes, y: int, row: Mapping[Hashable, Any], style: Style) -> None:
-    """Draw a marker at the difference, filled if its interval is off 0, on a bar for the interval.
-
-    Args:
-        y: number of the row in the panel.
-        row: difference, diff_low, diff_high.
-    """
+    """A marker is filled if the interval excludes 0."""
     low = row["diff_low"]
     high = row["diff_high"]
     colour = style["colour"]
-    if not math.isnan(low):  # the reference has none
+    if not math.isnan(low):  # the reference has no interval
         axes.plot([low, high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
     is_off_zero = low > 0 or high < 0
     axes.plot(
@@ -294,21 +282,18 @@ def _draw_method(axes: Axes, y: int, row: Mapping[Hashable, Any], style: Style) 
 
 
 def _right_of(axes: Axes, inches: float) -> Transform:
-    """Coordinates for a text beside a row of the panel: x = 1 is so many inches right of its edge.
-
-    y is the number of the row, as in the panel. The distance is in inches, not a share of the
-    width, since the layout makes room for the text before the panel has its final width.
-    """
+    """Coordinates in which x = 1 is `inches` right of the panel's edge, and y is the row."""
     from matplotlib.transforms import ScaledTranslation
 
+    # In inches, since the layout makes room for texts before the panel has its final width.
     shift = ScaledTranslation(inches, 0, axes.figure.dpi_scale_trans)
-    # Its x is a share of the panel's width, with 1 at the right edge; its y is that of the data.
+    # Here x = 1 is the right edge of the panel, and y is in data units.
     rows_of_panel = axes.get_yaxis_transform()
     return rows_of_panel + shift
 
 
 def _write_numbers(axes: Axes, rows: pd.DataFrame) -> None:
-    """Write mRI of each row with its interval, right of the panel."""
+    """`+1.2 [+0.3, +2.1]` beside each row."""
     coordinates = _right_of(axes, MARGIN)
     axes.text(1, -0.7, "mRI", transform=coordinates, ha="left", va="bottom", fontsize=8)
     for y, row in enumerate(rows.to_dict("records")):
@@ -318,21 +303,17 @@ def _write_numbers(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _signed(change: float) -> str:
-    """A difference in percentage points, with a sign for readers."""
+    """The minus sign is the typographic one."""
     return points(change).replace("-", MINUS)
 
 
 def _split_letters(text: str) -> list[str]:
-    """The letters of a method, each with its optional number: `aba1` is `a`, `b` and `a1`."""
+    """`aba1` is `a`, `b` and `a1`."""
     return re.findall(r"\D\d*", text)
 
 
 def _letters_to_draw(rows: pd.DataFrame) -> list[str]:
-    """The letters of a model's methods: first a to z, then a1 and so on; none if they are too many.
-
-    Args:
-        rows: a row for each method with its letters.
-    """
+    """First a to z, then a1 and so on; empty if there are too many."""
     distinct_letters = set()
     for text in rows["letters"]:
         distinct_letters.update(_split_letters(text))
@@ -342,15 +323,7 @@ def _letters_to_draw(rows: pd.DataFrame) -> list[str]:
 
 
 def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
-    """Write the letters of each method right of its numbers, with a column for each letter.
-
-    Methods that share a letter don't differ clearly, so a line joins their rows in its column. If
-    there are more than `MAX_LETTERS`, none is written.
-
-    Args:
-        rows: a row for each method, from top to bottom, with its letters: `ab` is a and b. After z
-            come a1, b1 and so on, so that `a1b1` is two letters, too.
-    """
+    """Each letter has a column, in which a line joins the methods that don't differ clearly."""
     columns = _letters_to_draw(rows)
     if not columns:
         return
@@ -373,12 +346,6 @@ def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_column(axes: Axes, letter: str, rows: Sequence[int], coordinates: Transform) -> None:
-    """Write a letter beside each of the rows that have it, and draw a line from first to last.
-
-    Args:
-        rows: numbers of the rows, from top to bottom.
-        coordinates: those of the letter's column, see `_right_of`.
-    """
     if len(rows) > 1:
         axes.plot(
             [1, 1],

@@ -1,4 +1,4 @@
-"""What one mRI of each method costs, from the records of jobs."""
+"""Cost of one mRI of each method, from the records of jobs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ that fine-tune on every target (including those of methods that it needs), merge
 pretrained model's evaluation included, mean over seeds; beside it the mRI. Times are those of this
 run's machines and differ from run to run.
 """
-WIDE = 20  # ratio of largest to smallest cost above which the axis is logarithmic
+WIDE = 20  # ratio of largest to smallest cost from which the axis is logarithmic
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 SECONDS_OF_UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
 
@@ -56,8 +56,8 @@ SECONDS_OF_UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
     """Costs of all methods that are trained here.
 
-    Records are parameters, not inputs, so that the table can be made where only rows and reports
-    were pulled. It is made again with the table of mRI.
+    Records are parameters, not inputs, so that the table can be made if only rows and reports were
+    pulled. The table is made again whenever the table of mRI changes.
     """
     records = paths.records()
     needed = {}
@@ -104,7 +104,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table `cost`, see rib.statistics.cost.cost_table."""
+    """Table cost: seconds and megabytes for one mRI of each model, method and size."""
     from rib.statistics.cost import cost_of
 
     return {"cost": cost_of(**inputs.params)}
@@ -119,7 +119,7 @@ def draw_cost(
     confidence: float,
     underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
-    """Job time for one mRI, cheapest method on top, and mRI with its confidence interval.
+    """Job time for one mRI, cheapest method on top, beside mRI with its confidence interval.
 
     Args:
         cost: columns model, method, size, device, seconds.
@@ -161,7 +161,7 @@ def draw_cost(
 
 
 def _unit(seconds: pd.Series) -> str:
-    """The largest unit of which the longest time is at least two."""
+    """The largest unit in which the longest time is at least 2."""
     for unit, seconds_of_unit in SECONDS_OF_UNITS.items():
         if seconds.max() >= 2 * seconds_of_unit:
             return unit
@@ -169,11 +169,7 @@ def _unit(seconds: pd.Series) -> str:
 
 
 def _device_names(devices: pd.Series) -> str:
-    """The devices of all jobs, such as `CPU and GPU`; `job` if they are unknown.
-
-    Args:
-        devices: of each method, joined by +.
-    """
+    """`CPU and GPU` for "cpu" and "cpu+cuda"; `job` if all are unknown."""
     names = set()
     for devices_of_method in devices.dropna():
         names.update(devices_of_method.split("+"))
@@ -184,7 +180,6 @@ def _device_names(devices: pd.Series) -> str:
 
 
 def _draw_cost(axes: Axes, durations: pd.Series) -> None:
-    """Draw a bar with its number for each method."""
     bars = axes.barh(
         durations.index, durations, 0.62, color=LIGHT_BLUE, edgecolor=DARKEST_BLUE, linewidth=0.6
     )
@@ -192,7 +187,7 @@ def _draw_cost(axes: Axes, durations: pd.Series) -> None:
 
 
 def _draw_mri(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw mRI of each method as a dot on a line for its interval, which need not contain it."""
+    """The interval need not contain mRI, so both are drawn separately."""
     middle = (rows["ci_high"] + rows["ci_low"]) / 2
     half_width = (rows["ci_high"] - rows["ci_low"]) / 2
     axes.errorbar(middle, rows.index, xerr=half_width, fmt="none", ecolor=DARK_BLUE, elinewidth=1.2)
@@ -201,12 +196,12 @@ def _draw_mri(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _scale_cost(axes: Axes, seconds: pd.Series) -> None:
-    """Make the axis of costs logarithmic if they differ much, and wide enough for the numbers."""
+    """Logarithmic if costs differ much, and wide enough for the numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     if len(seconds) and seconds.max() > WIDE * seconds.min():
         axes.set_xscale("log")
-        # Matplotlib's own labels are mathtext, which is off.
+        # Matplotlib would write mathtext, which is off.
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())

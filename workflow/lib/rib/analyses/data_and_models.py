@@ -1,4 +1,4 @@
-"""What a reader needs to know of the datasets and models: images, roles, heads, licences."""
+"""Facts about datasets and models for readers: images, roles, heads, licences."""
 
 from __future__ import annotations
 
@@ -91,14 +91,10 @@ LABELS = Table(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Datasets that are evaluated or trained on, the pretraining proxy among them, and models.
-
-    The labels of targets are in a table if there are verdicts on them.
-    """
+    """All datasets that jobs read, and all models; labels of targets if there are verdicts."""
     read = grid.datasets_read()
 
     def of_datasets(file: str) -> list[str]:
-        """A file of each dataset."""
         return [paths.prepared(file, dataset.name, paths.first_geometry) for dataset in read]
 
     verdicts = paths.label_verdicts()
@@ -135,7 +131,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def _role(name: str, grid: Grid) -> str:
-    """What a dataset is in this run, in words: `counts in RI; fine-tuned on`."""
+    """`counts in RI; fine-tuned on`."""
     if name not in grid.datasets:
         return "pretraining or its proxy"
     if name in grid.ood:
@@ -150,7 +146,7 @@ def _role(name: str, grid: Grid) -> str:
 
 
 def _exclusions(name: str, grid: Grid) -> str:
-    """Why images of a dataset may not be evaluated: `the pretraining proxy, the budget`."""
+    """Reasons why images are left out: `the pretraining proxy, the budget`."""
     reasons = []
     if name in grid.datasets and grid.excludes_proxy(name):
         reasons.append("the pretraining proxy")
@@ -175,7 +171,7 @@ def _facts_of_models(grid: Grid) -> dict[str, dict[str, Any]]:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables `data`, `models` and perhaps `labels`, see rib.statistics.data_and_models."""
+    """Tables data (a row per dataset), models and, with verdicts, labels."""
     from rib.statistics.data_and_models import data_table, label_table, model_table
 
     datasets = inputs.params["datasets"]

@@ -1,6 +1,6 @@
 """Distances between datasets, and their relation to effects of fine-tuning.
 
-They are measured from pretrained features and by compression, see rules/features.smk.
+rules/features.smk measures them from pretrained features and by compression.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ COLUMNS = ["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Distances of all datasets that the run reads, the pretraining proxy among them."""
+    """Distances between all datasets that the run reads."""
     datasets = {dataset.name: dataset for dataset in grid.datasets_read()}
-    # The in-distribution dataset: an evaluated one, else the reference.
+    # An evaluated dataset in distribution, else the pretraining proxy's dataset.
     in_distribution = next(
         (name for name, dataset in datasets.items() if dataset.role != "ood"), None
     )
@@ -157,7 +157,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             "targets": list(grid.targets),
             "ood_datasets": grid.ood,
             "in_distribution": in_distribution,
-            # Accuracies of pairs use all images, unlike a leak-free RI.
+            # Accuracies of pairs use all images, which a leak-free RI does not.
             "pairs": leak_free_groups(grid) is None,
             "confidence": labels.confidence,
             "seed": grid.config["statistics"]["seed"],
@@ -170,7 +170,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables `distances`, of all models, and `association`, see rib.statistics.association."""
+    """Tables distances (of all models) and association (correlations with RI and accuracy)."""
     from rib.statistics.association import all_distances, association_table
 
     params = inputs.params
@@ -207,19 +207,18 @@ def draw_distance_drop(
 ) -> Drawn:
     """RI of every target against its distance, one panel per model and kind of distance.
 
-    Each target is a point with the confidence interval of its RI. Correlations and their p are
-    above each panel.
+    Whiskers are confidence intervals of RI. Correlations with their p are above each panel.
 
     Args:
         distances: columns model, first, second, distance, value.
         association: columns model, method, distance, level, statistic, value, p.
         ri: columns model, method, target, seed, ri, ci_low, ci_high; seeds are averaged.
         example: method and method_label.
-        kinds: label of each kind of distance, one column of panels each.
+        kinds: label of each kind of distance, which has a column of panels.
         ood_datasets: the out-of-distribution datasets that count in RI.
         in_distribution: dataset to which distances are measured; None for the mean distance to the
-            others.
-        in_distribution_label: of this dataset.
+            other datasets.
+        in_distribution_label: label of this dataset.
     """
     import matplotlib.pyplot as plt
     import pandas as pd
@@ -266,23 +265,13 @@ def draw_distance_drop(
 
 
 def _points(distance_of_target: Mapping[str, float], ri: pd.DataFrame) -> pd.DataFrame:
-    """The points of a panel, a row per target: target, value (its distance), ri, ci_low, ci_high.
-
-    Args:
-        distance_of_target: of one model and kind of distance.
-        ri: target, seed, ri, ci_low, ci_high of one model and method; seeds are averaged.
-    """
+    """One row per target: target, value (its distance), ri, ci_low, ci_high."""
     mean_ri = ri.groupby("target")[["ri", "ci_low", "ci_high"]].mean()
     points = mean_ri.loc[list(distance_of_target)].rename_axis("target").reset_index()
     return points.assign(value=points["target"].map(distance_of_target))
 
 
 def _draw_points(axes: Axes, points: pd.DataFrame, targets: Labels) -> None:
-    """Draw a point with its interval for each target, and the line of no change.
-
-    Args:
-        points: target, value (distance), ri, ci_low, ci_high.
-    """
     from matplotlib.ticker import MaxNLocator
 
     axes.axhline(0, color=DARK_GREY, linewidth=0.8)
@@ -305,12 +294,7 @@ def _draw_points(axes: Axes, points: pd.DataFrame, targets: Labels) -> None:
 
 
 def _correlations(association: pd.DataFrame, model: str, method: str, kind: str) -> str:
-    """Correlations of targets' distances and RI, a line for each statistic.
-
-    Args:
-        association: columns model, method, distance, level, statistic, value, p.
-        kind: of distance.
-    """
+    """One line per statistic, such as `Pearson +0.512 (p = 0.23)`."""
     correlations = association[
         (association["model"] == model)
         & (association["method"] == method)
@@ -330,11 +314,11 @@ def draw_distance_matrix(
 ) -> Drawn:
     """Heat maps of the distances between datasets, one panel per model and kind of distance.
 
-    Distances are colours and numbers; each panel has its own colour range.
+    Each panel has its own colour range.
 
     Args:
         distances: columns model, first, second, distance, value, n.
-        kinds: label of each kind of distance, one column of panels each.
+        kinds: label of each kind of distance, which has a column of panels.
     """
     import matplotlib.pyplot as plt
 
@@ -358,7 +342,7 @@ def draw_distance_matrix(
 
 
 def _lower_triangle(distances: pd.DataFrame, datasets: Labels) -> np.ndarray:
-    """Distances (datasets, datasets) of one model and kind, NaN on and above the diagonal."""
+    """Distances (datasets, datasets) of one model and kind; NaN on and above the diagonal."""
     import numpy as np
 
     from rib.statistics.association import matrix_of
@@ -370,7 +354,6 @@ def _lower_triangle(distances: pd.DataFrame, datasets: Labels) -> np.ndarray:
 
 
 def _draw_distances(axes: Axes, grid: np.ndarray) -> None:
-    """Draw distances (datasets, datasets) as colours and numbers; NaN is left empty."""
     import numpy as np
 
     from rib.figures import text_colour
@@ -391,7 +374,7 @@ def _draw_distances(axes: Axes, grid: np.ndarray) -> None:
 
 
 def _decimals(grid: np.ndarray) -> int:
-    """Decimals that are needed to distinguish the values, up to three."""
+    """Up to three decimals, enough to distinguish the values."""
     import numpy as np
 
     spread = np.nanmax(grid) - np.nanmin(grid)
@@ -401,7 +384,7 @@ def _decimals(grid: np.ndarray) -> int:
 
 
 def _name_datasets(axes: Axes, labels: list[str]) -> None:
-    """Label the lower triangle: the first row and the last column are empty."""
+    """The first row and the last column of a lower triangle are empty."""
     axes.set_xticks(range(len(labels) - 1), labels[:-1], rotation=40, ha="right", fontsize=7)
     axes.set_yticks(range(1, len(labels)), labels[1:], fontsize=7)
     axes.set(xlim=(-0.5, len(labels) - 1.5), ylim=(len(labels) - 0.5, 0.5))

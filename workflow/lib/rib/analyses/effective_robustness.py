@@ -1,7 +1,5 @@
 """Effective robustness: accuracy out of distribution beyond the line of baseline models.
 
-The figure has both accuracies before and after fine-tuning, and the baseline models.
-
 Source: Taori et al. 2020 (arXiv 2007.00644), whose scatter plots have these axes.
 """
 
@@ -77,14 +75,14 @@ beyond them. Effective robustness is the height above the line, so an arrow alon
 accuracy alone. Both axes are scored among the same classes.
 """
 TICKS = (0.1, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
-MARGIN = 0.25  # margin of an axis in logits
-SMALLEST = 1e-6  # percent; a logit of 0 is infinite
+MARGIN = 0.25  # of an axis, in logits
+SMALLEST = 1e-6  # percent; the logit of 0 is infinite
 RUN = ["model", "method", "target", "dataset", "in_distribution"]
 NUMBERS = ["id_before", "ood_before", "id_after", "ood_after", "rho_before", "rho_after"]
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Lines of baseline models and runs beside them; None without baselines."""
+    """Lines of baseline models, and runs beside them; None without baselines."""
     baselines = baseline_accuracies(grid)
     if not baselines:
         return None
@@ -111,7 +109,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables `effective_robustness` and `baseline_lines` of rib.statistics.effective_robustness."""
+    """Tables effective_robustness (a row per run and dataset) and baseline_lines."""
     from rib.statistics.effective_robustness import robustness_tables
 
     return robustness_tables(inputs.table("accuracy"), **inputs.params)
@@ -129,11 +127,11 @@ def draw_effective_robustness(
     """Arrows from before to after, one panel per method and dataset, on logit axes.
 
     Args:
-        robustness: columns model, method, target, dataset, in_distribution, id_before, ood_before,
-            id_after, ood_after (percent); seeds are averaged, and rows of the target itself are not
-            shown.
-        baselines: model, dataset, id, ood of each baseline model (percent).
-        datasets: label of each dataset; each dataset with baselines has a column of panels.
+        robustness: columns model, method, target, dataset, in_distribution, and id_before,
+            ood_before, id_after, ood_after (percent), rho_before, rho_after; seeds are averaged.
+            Rows of the target itself are left out.
+        baselines: model, dataset, in_distribution, id, ood of each baseline model (percent).
+        datasets: label of each dataset; datasets with baselines have a column of panels.
     """
     import pandas as pd
 
@@ -167,7 +165,7 @@ def draw_effective_robustness(
 
 
 def _panels(rows: int, columns: int) -> tuple[MatplotlibFigure, np.ndarray]:
-    """A figure and its panels (rows, columns), in which those of a column share their axes."""
+    """Panels (rows, columns); a column shares its axes."""
     import matplotlib.pyplot as plt
 
     size = (0.8 + 2.9 * columns, 1.6 + 2.5 * rows)
@@ -187,7 +185,6 @@ def _limits(accuracies: list[float]) -> tuple[float, float]:
 def _set_logit_axes(
     axes: Axes, x_limits: tuple[float, float], y_limits: tuple[float, float]
 ) -> None:
-    """Set logit axes with ticks; limits are in percent."""
     functions = (_logit_of_percent, _percent_of_logit)
     axes.set_xscale("function", functions=functions)
     axes.set_yscale("function", functions=functions)
@@ -200,7 +197,7 @@ def _set_logit_axes(
 
 
 def _logit_of_percent(percent: np.ndarray) -> np.ndarray:
-    """Logits of accuracies in percent, finite for 0 and 100."""
+    """Clipped, so that 0 and 100 have finite logits."""
     import numpy as np
     from scipy.special import logit
 
@@ -208,7 +205,6 @@ def _logit_of_percent(percent: np.ndarray) -> np.ndarray:
 
 
 def _percent_of_logit(logits: np.ndarray) -> np.ndarray:
-    """Accuracies in percent, from their logits."""
     from scipy.special import expit
 
     return 100 * expit(logits)
@@ -217,27 +213,17 @@ def _percent_of_logit(logits: np.ndarray) -> np.ndarray:
 def _draw_line(
     axes: Axes, line: Line, baselines: pd.DataFrame, limits: tuple[float, float], confidence: float
 ) -> None:
-    """Draw the baseline models and the line fitted to them, with its confidence interval.
-
-    The line is solid between the baselines, and dashed beyond.
-
-    Args:
-        line: fitted to the baselines; accuracy out of distribution by that in distribution.
-        baselines: accuracies of each baseline model in distribution, `id`, and out of distribution,
-            `ood` (percent).
-        limits: ends of the horizontal axis, accuracies in distribution (percent).
-        confidence: that of the interval, such as 0.95.
-    """
+    """Baseline models, and their line: solid between the models, dashed beyond."""
     import numpy as np
     from scipy.special import expit, logit
 
-    # Evenly spaced on the axis, whose scale is that of logits.
+    # Evenly spaced in logits, as on the axis.
     first_logit, last_logit = logit(np.array(limits) / 100)
-    x = 100 * expit(np.linspace(first_logit, last_logit, 100))  # percent
+    x = 100 * expit(np.linspace(first_logit, last_logit, 100))  # in percent
     low, high = line.interval(x, confidence)
     axes.fill_between(x, low, high, color="#d9d9d9", linewidth=0, zorder=1)
     axes.plot(x, line.at(x), color=PALE, linewidth=1, linestyle=(0, (4, 3)), zorder=2)
-    # The solid line covers the dashed one between the baselines.
+    # Between the baselines, a solid line covers the dashed one.
     fitted_x = np.linspace(line.lowest, line.highest, 50)
     axes.plot(fitted_x, line.at(fitted_x), color=PALE, linewidth=1.4, zorder=2)
     axes.plot(baselines["id"], baselines["ood"], "o", color=PALE, markersize=2, zorder=2)
@@ -246,12 +232,7 @@ def _draw_line(
 
 
 def _draw_arrow(axes: Axes, run: Mapping[Hashable, Any], style: Style) -> None:
-    """Draw an arrow from the accuracies before (open marker) to those after (filled).
-
-    Args:
-        run: id_before, ood_before, id_after, ood_after (percent).
-        style: colour and marker of the model.
-    """
+    """From an open marker (before) to a filled one (after)."""
     colour = style["colour"]
     before = (run["id_before"], run["ood_before"])
     after = (run["id_after"], run["ood_after"])
@@ -277,7 +258,6 @@ def _draw_arrow(axes: Axes, run: Mapping[Hashable, Any], style: Style) -> None:
 
 
 def _legend(models: Styles, confidence: float) -> list[Line2D]:
-    """Entries of the legend: models, markers before and after, and the baseline models."""
     from matplotlib.lines import Line2D
 
     handles = []
@@ -293,7 +273,6 @@ def _legend(models: Styles, confidence: float) -> list[Line2D]:
 
 
 def _marker(marker: str, face_colour: str, edge_colour: str, label: str) -> Line2D:
-    """An entry of the legend with a marker and without a line."""
     from matplotlib.lines import Line2D
 
     return Line2D(

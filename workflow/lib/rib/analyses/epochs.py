@@ -1,8 +1,8 @@
 """Representations and scores in the course of training.
 
-CKA of the features before the head with the pretrained model's, and accuracy on the target with
-RI. Runs are trained once more and keep their weights at ten times (rules/train.smk), so that the
-settings of the ordinary runs don't change.
+CKA of the head's input with the pretrained model's, and accuracy on the target with RI. Runs are
+trained once more to keep their weights at ten times (rules/train.smk), so that settings of ordinary
+runs stay unchanged.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables `cka_epochs` and `tradeoff_epochs`, see `epoch_table` and `tradeoff_table`."""
+    """Tables cka_epochs and tradeoff_epochs."""
     params = inputs.params
     similarity = epoch_table(
         before=inputs.paths("before"),
@@ -154,22 +154,22 @@ def epoch_table(
     ood_datasets: Collection[str],
     confidence: float,
 ) -> pd.DataFrame:
-    """The CKA of the head's input with that of the pretrained model, at several times in training.
+    """CKA of the head's input with the pretrained model's, at several times in training.
 
     Args:
-        before: features of the pretrained models, as for `rib.statistics.cka.comparison_table`.
-        after: outputs of the epochs jobs, with the same paths: features by snapshot.
+        before: features of the pretrained models, .../<seed>/<dataset>.safetensors.
+        after: features of snapshots, outputs of the epochs jobs with the same paths.
         snapshots: number of snapshots, at equal distances in training.
         ood_datasets: datasets that `others` averages over, except the target.
         confidence: coverage of intervals, 0 to 1.
 
     Returns:
-        The columns of `rib.statistics.cka.comparison_table`, with trained (percent of the steps)
-        after dataset.
+        Columns of `rib.statistics.cka.comparison_table`, with trained (percent of the steps) after
+        dataset.
 
     Raises:
-        UserError: there is no fine-tuned run, too few images, or no `pre_logits` among the
-            pretrained features.
+        UserError: There is no fine-tuned run, there are too few images, or the pretrained features
+            lack `pre_logits`.
     """
     from rib.statistics.cka import PRE_LOGITS, comparison_table
 
@@ -185,19 +185,18 @@ def tradeoff_table(
 ) -> pd.DataFrame:
     """Accuracy on the target and mRI in the course of training.
 
-    Snapshots are checkpoints that were saved during the training of a run.
-
     Args:
-        files: rows of pretrained models and of snapshots; alpha of a snapshot is the share of
-            training.
-        ood_datasets, source_groups: see `ood_accuracies`.
+        files: rows of pretrained models and of snapshots (checkpoints from within a training); a
+            snapshot's alpha is the finished share of training.
+        ood_datasets: datasets that count in RI.
+        source_groups: source group by dataset if RI is leak-free, else None.
 
     Returns:
         model, method, size, trained (percent of all steps; at 0 the pretrained model), and means
         over targets and seeds: on_target (percent), mri (percentage points).
 
     Raises:
-        UserError: there are no snapshots, since no fine-tuned run is chosen.
+        UserError: There are no snapshots, since no fine-tuned run is chosen.
     """
     import pandas as pd
 
@@ -207,7 +206,7 @@ def tradeoff_table(
     from rib.statistics.tables import GROUP
 
     counts = count(read_rows_of(files), read_objects(files.indexes, source_groups))
-    # One replicate, which counts each object once; its index is 0 below.
+    # One replicate that counts each object once; index 0 below selects it.
     weights = object_weights(counts.objects, replicates=0, seed=0)
     accuracies_of_snapshots = ood_accuracies(counts, weights, ood_datasets, source_groups)
     if not accuracies_of_snapshots:
@@ -215,12 +214,12 @@ def tradeoff_table(
             "representations: there are no snapshots, since no fine-tuned run is chosen; choose "
             "methods and targets in config.yaml."
         )
-    pretrained_lines = {}  # by run, since all snapshots of a run have the same one
+    pretrained_lines = {}  # by run, whose snapshots all have the same line
     lines_of_snapshots = []
     for snapshot, accuracies in accuracies_of_snapshots.items():
         group = snapshot.run.values(GROUP)
         pretrained_lines[snapshot.run] = (*group, 0, accuracies.on_target_before[0], 0.0)
-        assert snapshot.alpha is not None  # the share of training after which it was saved
+        assert snapshot.alpha is not None  # a snapshot's share of training
         trained = 100 * snapshot.alpha
         lines_of_snapshots.append(
             (*group, trained, accuracies.on_target_after[0], accuracies.change[0])
@@ -236,18 +235,18 @@ def draw_cka_epochs(
 ) -> Drawn:
     """CKA with confidence intervals against the share of steps, one row of panels per model.
 
-    One column of panels is on the target, the other the mean over the other datasets.
+    One column of panels is on the target, the other is the mean over other datasets.
 
     Args:
-        cka_epochs: columns model, method, target, seed, dataset, trained, cka, ci_low, ci_high;
-            CKA and its confidence limits are averaged over targets and seeds.
+        cka_epochs: columns model, method, target, seed, dataset, trained, cka, ci_low, ci_high,
+            which are averaged over targets and seeds.
     """
     import pandas as pd
 
     from rib.figures._cka import draw_lines, note
 
     first_snapshots = cka_epochs[cka_epochs["trained"] == cka_epochs["trained"].min()]
-    # The pretrained model is equal to itself.
+    # The pretrained model equals itself.
     before_training = first_snapshots.assign(trained=0.0, cka=1.0, ci_low=1.0, ci_high=1.0)
     with_start = pd.concat([before_training, cka_epochs])
     figure, _, shown_rows = draw_lines(with_start, ["trained"], models, methods)
@@ -263,13 +262,13 @@ def draw_tradeoff_epochs(
     targets: Labels,
     accuracy: str,
 ) -> Drawn:
-    """A line per method from the pretrained model to the end of training, one panel per model.
+    """mRI against accuracy on the target, from the pretrained model to the end of training.
 
-    Accuracy on the target is across, mRI up.
+    There is a line per method and a panel per model.
 
     Args:
         tradeoff_epochs: columns of `tradeoff_table`.
-        accuracy: what accuracy on the target is.
+        accuracy: label of accuracy on the target.
     """
     import numpy as np
     import pandas as pd
@@ -279,7 +278,7 @@ def draw_tradeoff_epochs(
     start = tradeoff_epochs[tradeoff_epochs["trained"] == 0].assign(method=PRETRAINED)
     end = tradeoff_epochs[tradeoff_epochs["trained"] == 100]
     points = pd.concat([start, end]).reindex(columns=COLUMNS)
-    lines = tradeoff_epochs.assign(alpha=np.nan)  # so that no alpha is written beside them
+    lines = tradeoff_epochs.assign(alpha=np.nan)  # NaN writes no alphas beside the lines
     target_labels = ", ".join(targets.values())
     note = f"fine-tuned on {target_labels}; dots at each tenth of the steps"
     below = f"{accuracy} (%)\n{textwrap.fill(note, 60)}"

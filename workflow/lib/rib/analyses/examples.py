@@ -29,7 +29,7 @@ WRONG = {"colour": "#b2182b", "mark": "✗", "linewidth": 0.9, "linestyle": (0, 
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """A figure of images of the datasets whose licence allows that; None without such a dataset."""
+    """A figure of images whose licence allows that; None if there are none."""
     datasets = {
         name: label for name, label in labels.datasets.items() if grid.datasets[name].publishable
     }
@@ -62,13 +62,13 @@ def draw_examples(
     model_label: str,
     objects: int,
 ) -> Drawn:
-    """One image of a few classes in every dataset, one row per class and one column per dataset.
+    """One image of a few classes in every dataset: a row per class, a column per dataset.
 
     Args:
         rows: the pretrained model's evaluation rows, one table per evaluation group: dataset, row,
             prediction, rank.
         images: the datasets, in the order of `datasets`.
-        objects: number of classes to show, evenly spaced among those in most datasets.
+        objects: number of classes to show, evenly spaced among classes in most datasets.
     """
     import matplotlib.pyplot as plt
     import pandas as pd
@@ -118,7 +118,7 @@ def first_of_each_class(
 
     tables = []
     for name, dataset in prepared.items():
-        # Files of the parts of a dataset are not in the order of its index.
+        # Files of a dataset's parts are not in the order of its index.
         of_dataset = rows[rows["dataset"] == name].sort_values("row", kind="stable")
         labelled = of_dataset.assign(label=dataset.labels[of_dataset["row"]], dataset=name)
         first_rows = labelled.drop_duplicates("label")
@@ -130,7 +130,7 @@ def first_of_each_class(
 
 
 def choose_classes(shown_rows: pd.DataFrame, objects: int) -> list[int]:
-    """Evenly spaced classes among those in most datasets.
+    """Evenly spaced classes among the classes in most datasets.
 
     Args:
         shown_rows: object (the class) and dataset of images.
@@ -147,36 +147,28 @@ def choose_classes(shown_rows: pd.DataFrame, objects: int) -> list[int]:
 
 
 def shorten(name: str, longest: int = 16) -> str:
-    """Shorten a class name to fit below an image."""
+    """A class name short enough to fit below an image."""
     if len(name) <= longest:
         return name
     return f"{name[: longest - 1]}…"
 
 
 def _class_name(row: pd.Series, prepared: Mapping[str, PreparedDataset]) -> str:
-    """Short name of the class that an image shows, in its dataset."""
     space = prepared[row["dataset"]].space
     return shorten(space.names[row["label"]])
 
 
 def _show_none(axes: Axes) -> None:
-    """Say that a dataset has no image of a class."""
     axes.spines[:].set_visible(False)
     axes.text(0.5, 0.5, "has none", ha="center", va="center", fontsize=6, transform=axes.transAxes)
 
 
 def _show(axes: Axes, dataset: PreparedDataset, row: pd.Series) -> None:
-    """Show an image with its prediction, in a frame that tells whether that is right.
-
-    Args:
-        dataset: the image's, with its pixels.
-        row: has the columns row (number of the image in the dataset), prediction (a class) and
-            rank (0 if the prediction is right).
-    """
+    """The frame's colour and style say whether the prediction is right (rank 0)."""
     import numpy as np
 
     look = RIGHT if row["rank"] == 0 else WRONG
-    assert dataset.images is not None  # pixels are opened
+    assert dataset.images is not None  # the dataset was loaded with pixels
     index_row = np.array([row["row"]])
     (image,) = dataset.images[index_row]
     axes.imshow(image)

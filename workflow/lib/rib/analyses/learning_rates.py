@@ -1,7 +1,7 @@
 """Learning rates chosen from a sweep: `snakemake learning_rates`.
 
-Under protocol paper they are chosen on the training images, and nothing is evaluated; under
-held_out on the select splits of the targets, which are all that is evaluated.
+Protocol paper chooses them on the training images and evaluates nothing. Protocol held_out
+evaluates the targets' select splits, and nothing else, to choose them.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ ON_SELECT_SPLITS = Table(
     ],
 )
 
-RECIPES = "learning_rates.yaml"  # the chosen rates as the family's file takes them
+RECIPES = "learning_rates.yaml"  # chosen rates, in the format of the family's file
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Rates of all trainings that have one."""
+    """Rates of all trainings that have a rate."""
     runs = [run for run in paths.trained_runs if "lr" in grid.methods[run.method].settings]
     if not runs:
         return None
@@ -113,7 +113,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def _swept_method(grid: Grid, name: str) -> dict[str, Any]:
-    """Fields of SweptMethod; `lora-lr0.001-rank4` is swept over learning rates as `lora-rank4`."""
+    """Fields of SweptMethod; `lora-lr0.001-rank4` belongs to the sweep `lora-rank4`."""
     method = grid.methods[name]
     return {
         "method": method.without_rate,
@@ -129,7 +129,7 @@ def _swept_method(grid: Grid, name: str) -> dict[str, Any]:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame | str]:
-    """Table `learning_rates`; on select splits also the recipes, which are printed."""
+    """Table learning_rates and, under protocol held_out, the recipes, which are also printed."""
     from rib.statistics.learning_rates import SweptMethod, choice_table
 
     swept_methods = {
@@ -149,7 +149,6 @@ def tables(inputs: Inputs) -> dict[str, pd.DataFrame | str]:
 def _on_select_splits(
     inputs: Inputs, swept_methods: dict[str, SweptMethod]
 ) -> dict[str, pd.DataFrame | str]:
-    """Table and recipes of protocol held_out."""
     from rib.statistics.held_out_rates import choose_on_select_splits, family_recipes, warnings_on
 
     params = inputs.params

@@ -1,4 +1,4 @@
-"""Pretrained models compared that were fine-tuned with the same method."""
+"""Comparison of pretrained models that were fine-tuned with the same method."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ line nothing changed. Right: ranks before and after. Kendall's tau, from five mo
 same order, -1 for the reverse; p is for unrelated orders, models fixed. Ranks are of the values
 drawn: judge two models by the table of paired comparisons, not by overlap of whiskers.
 """
-MARGIN = 3  # of the axes of accuracies, in percentage points
+MARGIN = 3  # of the accuracy axes, in percentage points
 NO_RANK = "\N{EN DASH}"
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Pairs and ranks of models by each method that all have; None with one model."""
+    """Pairs and ranks of models by each method that all models have; None with one model."""
     if len(grid.models) == 1 or not labels.has_figures:
         return None
     return Analysis(
@@ -99,7 +99,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables of pairs and ranks, see rib.statistics.model_comparison."""
+    """Tables model_comparisons (pairs) and model_ranks."""
     from rib.statistics.model_comparison import model_tables
 
     return model_tables(
@@ -117,7 +117,7 @@ def draw_models(
 
     Args:
         ranks: columns method, model, ood_before, before_low, before_high, ood_after, after_low,
-            after_high, rank_before, rank_after (NaN for models that are not ranked), tau, tau_p.
+            after_high, rank_before, rank_after (NaN for models without rank), tau, tau_p.
     """
     import matplotlib.pyplot as plt
 
@@ -141,7 +141,6 @@ def draw_models(
 
 
 def _tau_text(tau: float, p: float) -> str:
-    """Kendall's tau with its p; what it needs, if it is missing."""
     if math.isnan(tau):
         return "needs five ranked models"
     signed = f"{tau:+.2f}".replace("-", "\N{MINUS SIGN}")
@@ -149,7 +148,7 @@ def _tau_text(tau: float, p: float) -> str:
 
 
 def _draw_accuracies(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
-    """Draw a marker with whiskers in both directions for each model, and the diagonal."""
+    """Whiskers in both directions, and the diagonal of no change."""
     for row in shown_rows.to_dict("records"):
         style = models[row["model"]]
         colour = style["colour"]
@@ -170,13 +169,7 @@ def _draw_accuracies(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> No
 
 
 def _draw_ranks(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
-    """Draw lines between the ranks before and after.
-
-    Equal ranks are drawn one below the other, models without a rank below all others.
-
-    Args:
-        shown_rows: model, rank_before, rank_after of each model; ranks may be missing.
-    """
+    """Equal ranks stand one below the other, models without rank below all others."""
     rank_before = shown_rows["rank_before"]
     rank_after = shown_rows["rank_after"]
     place_before = _places(rank_before, rank_after)
@@ -206,20 +199,11 @@ def _draw_ranks(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
 
 
 def _places(ranks: pd.Series, other_ranks: pd.Series) -> pd.Series:
-    """Places of models from the top, 1 to their number.
-
-    Equal ranks are in the order of the other side, so that lines cross only where the order
-    changes.
-
-    Args:
-        ranks: of one side, such as 1, 2, 2; missing where a model is not ranked.
-        other_ranks: of the other side.
-    """
+    """Places from the top; ties follow the other side, so lines cross only if the order changes."""
     # Ranks differ by at least 1, and there are fewer than 1000 models.
     untied = ranks + other_ranks.fillna(0) / 1000
     return untied.rank(method="first", na_option="bottom")
 
 
 def _rank_texts(ranks: pd.Series) -> list[str]:
-    """Ranks as text, and a dash where there is none."""
     return [NO_RANK if math.isnan(rank) else f"{rank:g}" for rank in ranks]

@@ -1,4 +1,4 @@
-"""Groups of networks compared that differ in pretraining: means over networks, and differences."""
+"""Comparison of groups of networks that differ in pretraining: means and differences."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ t interval over networks, with images and targets fixed. With few networks a wid
 little is known, not that groups are alike; nor does an overlap say so.
 """
 STYLE_BEFORE_FINE_TUNING = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*"}
-STEP = 0.22  # inches from one marker of a group to the next
+STEP = 0.22  # inches between neighbouring markers of a group
 BETWEEN = 0.5  # inches between the markers of two groups
-BESIDE_AXES = 1.0  # width of what is beside the axes, in inches
-NARROWEST = 4.2  # width of the figure, in inches
-LABEL_CHARACTERS = 14  # of a line of a group's label, per inch
+BESIDE_AXES = 1.0  # width outside the axes, in inches
+NARROWEST = 4.2  # smallest width of the figure, in inches
+LABEL_CHARACTERS = 14  # per line of a group's label and inch
 MEASURES = ["mri", "ood_before", "ood_after"]
 POINT_COLUMNS = ["group", "model", "method", "size", "measure", "value"]
 MEAN_COLUMNS = [
@@ -146,7 +146,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Measures of networks, means and differences of groups, see rib.statistics.network_groups."""
+    """Tables network_differences, network_groups (means) and networks (each network's measures)."""
     from rib.statistics.network_groups import network_tables
 
     params = {**inputs.params, "ri": from_params(RIStatistics, inputs.params["ri"])}
@@ -165,18 +165,16 @@ def draw_networks(
 ) -> Drawn:
     """Mean OOD accuracy (percent) and mRI (percentage points), with groups side by side.
 
-    The upper panel has the accuracy before fine-tuning and after each method, the lower one the mRI
-    of each method. Groups are in the order of their pretraining images. Networks with an
-    underfitted run of a method are not drawn for it.
+    The upper panel has accuracy before fine-tuning and after each method, the lower panel each
+    method's mRI. Groups are in the order of their pretraining images. A network with an underfitted
+    run of a method is left out for that method.
 
     Args:
-        networks: columns group, model, method, size, measure, value and counted, as written by
-            rib.statistics.network_groups.
+        networks: columns group, model, method, size, measure, value, counted.
         network_groups: columns group, pretraining_images, method, size, measure, networks, mean,
-            over, ci_low, ci_high. A mean has several rows, which differ in the interval. The one
-            whose `over` is `networks` is drawn: its interval is over the networks of the group, and
-            NaN if there is one network.
-        models: those with a group.
+            over, ci_low, ci_high. Of a mean's several rows, the one with `over` = `networks` is
+            drawn; its interval is over networks, and NaN with one network.
+        models: only models with a group.
     """
     import matplotlib.pyplot as plt
     import pandas as pd
@@ -226,10 +224,7 @@ def _drawn_rows(
     models: Collection[str],
     methods: Collection[str],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of both tables that are drawn: points of networks, and means of groups.
-
-    Both have their number in the column `value`.
-    """
+    """Points of networks and means of groups, both with their number in the column `value`."""
     is_counted = networks["model"].isin(models) & (networks["counted"] == "yes")
     is_shown = is_counted & networks["method"].isin(methods) & networks["measure"].isin(MEASURES)
     points = networks.loc[is_shown, POINT_COLUMNS]
@@ -240,7 +235,7 @@ def _drawn_rows(
 
 
 def _groups_in_order(means: pd.DataFrame) -> list[str]:
-    """Groups in the order of their pretraining images; those of an unknown number come last."""
+    """By pretraining images; groups with an unknown number come last."""
     in_order = means.sort_values("pretraining_images", kind="stable")
     return list(dict.fromkeys(in_order["group"]))
 
@@ -248,11 +243,7 @@ def _groups_in_order(means: pd.DataFrame) -> list[str]:
 def _before_fine_tuning(
     points: pd.DataFrame, means: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracies before fine-tuning: points of networks, and one mean for each group.
-
-    The tables repeat them for each method, without the networks that have an underfitted run of it.
-    Of each group, the rows of the method with the most networks are taken.
-    """
+    """The tables repeat these accuracies for each method; the one with most networks is taken."""
     all_means = means[means["measure"] == "ood_before"]
     most_networks_first = all_means.sort_values("networks", ascending=False, kind="stable")
     chosen_means = most_networks_first.drop_duplicates("group")
@@ -262,18 +253,13 @@ def _before_fine_tuning(
 
 
 def _of(table: pd.DataFrame, method: str, measure: str) -> pd.DataFrame:
-    """The rows of a method and measure."""
     return table[(table["method"] == method) & (table["measure"] == measure)]
 
 
 def _shifted(
     x_of_groups: Mapping[str, float], index: int, number_of_series: int
 ) -> dict[str, float]:
-    """Where a series is drawn in each group: series stand side by side around the group's middle.
-
-    Args:
-        index: of the series, from 0 on.
-    """
+    """x of series `index` in each group; series stand side by side around the group's middle."""
     shift = STEP * (index - (number_of_series - 1) / 2)
     return {group: x + shift for group, x in x_of_groups.items()}
 
@@ -285,16 +271,9 @@ def _draw_series(
     x_of_groups: Mapping[str, float],
     style: Mapping[str, str],
 ) -> None:
-    """Draw the networks of a series as dots, and the means of groups with their intervals.
-
-    Args:
-        points: rows with group and value, one for each network.
-        means: rows with group, value, ci_low and ci_high; an interval that is NaN is not drawn.
-        x_of_groups: where each group is drawn.
-        style: label, colour and marker.
-    """
+    """Dots for networks, markers with intervals for means; NaN intervals are not drawn."""
     colour = style["colour"]
-    # Numbers also if there are no rows, which pandas maps to texts.
+    # Without rows, map() would give texts.
     x_of_points = points["group"].map(x_of_groups).astype(float)
     x_of_means = means["group"].map(x_of_groups).astype(float)
     axes.scatter(
@@ -324,11 +303,6 @@ def _draw_series(
 def _label_groups(
     axes: Axes, x_of_groups: Mapping[str, float], means: pd.DataFrame, width: float
 ) -> None:
-    """Name the groups below the axis, with their numbers of networks.
-
-    Args:
-        width: of a group, in inches.
-    """
     labels = []
     for group in x_of_groups:
         name = textwrap.fill(group, int(LABEL_CHARACTERS * width))
@@ -344,7 +318,7 @@ def _label_groups(
 
 
 def _number_of_networks(numbers: pd.Series) -> str:
-    """How many networks of a group count, which may differ between methods."""
+    """The number may differ between methods."""
     from rib.figures import counted
 
     fewest = int(min(numbers))

@@ -1,7 +1,6 @@
 """Accuracy of merges over targets on datasets that none of their parents was trained on.
 
-Such a merge has no target, so its gain is no RI: it is a mean over other datasets, and the parents
-saw several targets.
+Such a merge has no target, and its parents saw several, so its gain is not an RI.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ NUMBERS = ["datasets", "images", "before", "after", "difference", "ci_low", "ci_
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Rows of the merges and of the pretrained models, on the datasets that are no targets."""
+    """Rows of merges and pretrained models, on datasets that are no targets."""
     if not grid.over_targets:
         return None
     before = paths.rows(paths.pretrained_runs.values(), groups=list(paths.groups_not_trained_on))
@@ -75,7 +74,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table `merges_over_targets`, see `over_targets_table`."""
+    """Table merges_over_targets."""
     params = inputs.params
     merges = over_targets_table(
         inputs.rows(params["methods"]),
@@ -99,24 +98,24 @@ def over_targets_table(
     confidence: float,
     seed: int,
 ) -> pd.DataFrame:
-    """The table of merges over targets from their rows and those of the pretrained models.
+    """The table of merges over targets, from their rows and the pretrained models' rows.
 
     Args:
-        files: the rows, of which those of other datasets are ignored.
+        files: the rows; rows of other datasets are ignored.
         manifests: of the evaluations that made the rows.
-        datasets: that none of the merges' parents was trained on.
-        fit: what decides how runs are marked.
+        datasets: names of datasets that no parent of a merge was trained on.
+        fit: rule for marking underfitted runs.
         replicates, seed: of the bootstrap.
         confidence: coverage of intervals, 0 to 1.
 
     Returns:
         One row per run: model, method, size, seed, numbers of datasets and images, mean accuracy
-        over datasets before and after (percent), difference (percentage points) with its confidence
-        interval over objects, underfitted (1 if a parent is, else 0).
+            over datasets before and after (percent), difference (percentage points) with its
+            confidence interval over objects, underfitted (1 if a parent is, else 0).
 
     Raises:
-        UserError: the runs were trained, or evaluated, on different kinds of devices or in
-            different precisions.
+        UserError: The runs were trained or evaluated on different kinds of devices or in different
+            precisions.
     """
     import pandas as pd
 
@@ -139,7 +138,7 @@ def over_targets_table(
             *state.run.values(KEY),
             len(counts.datasets),
             accuracies.images,
-            accuracies.before[0],  # without resampling
+            accuracies.before[0],  # index 0: without resampling
             accuracies.after[0],
             difference,
             low,

@@ -1,4 +1,4 @@
-"""Accuracies and mRI by the number of images that models were pretrained on."""
+"""Accuracies and mRI by number of pretraining images."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ supervision and recipe, so the figure does not say what more data do. Whiskers a
 confidence intervals over objects, which leave out how much another pretraining would differ.
 """
 BEFORE = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*", "line": ":"}
-ROOM = 0.22  # width of the axes for each model, in inches
-NARROWEST = 3.4  # width of the axes, in inches
-BESIDE_AXES = 1.4  # width of what is beside the axes, in inches
+ROOM = 0.22  # width of the axes per model, in inches
+NARROWEST = 3.4  # smallest width of the axes, in inches
+BESIDE_AXES = 1.4  # width outside the axes, in inches
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
     """Models whose number of pretraining images is known.
 
-    None if no model is pretrained here and published ones don't state different numbers.
+    None if no model is pretrained here and published models don't state different numbers.
     """
     series = {
         name: _series(model.architecture, model.pretrain)
@@ -73,7 +73,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
         return None
     methods = labels.method_styles
     if len(series) < len(grid.models):
-        # Published models may be many; with them, one method is shown.
+        # There may be many published models; with them, one method is shown.
         methods = {labels.example_method: methods[labels.example_method]}
     pretrained_here = [name for name, model in grid.models.items() if model.is_trained_here]
     return Analysis(
@@ -96,13 +96,13 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def _series(architecture: str, pretraining: Pretraining) -> str:
-    """Models of a series differ only in size: `cnn on fashion, augmented`."""
+    """`cnn on fashion, augmented`; models of a series differ only in size."""
     augmented = "" if pretraining.augmentation is None else ", augmented"
     return f"{architecture} on {pretraining.dataset}{augmented}"
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table `pretraining_sizes`, see rib.statistics.sizes.pretraining_size_table."""
+    """Table pretraining_sizes: accuracies and mRI of each model, method and size."""
     from rib.statistics.sizes import images_of_pretraining, pretraining_size_table
 
     pretraining_images = images_of_pretraining(
@@ -122,14 +122,13 @@ def draw_pretraining_sizes(
 ) -> Drawn:
     """Mean OOD accuracy (percent) and mRI by number of pretraining images.
 
-    Lines join models of a series. The scale is logarithmic if all models are of one series. Others
-    stand side by side in the order of their numbers.
+    Lines join models of a series. If all models are of one series, the axis is logarithmic;
+    otherwise models stand side by side in the order of their numbers.
 
     Args:
         pretraining_sizes: columns model, method, pretraining_images, before, before_low,
-            before_high, after, after_low, after_high, mri, ci_low, ci_high, see
-            rib.statistics.sizes.
-        series: by model, what it is one of; models of a series differ only in the pretraining size.
+            before_high, after, after_low, after_high, mri, ci_low, ci_high.
+        series: by model; models of a series differ only in the number of pretraining images.
     """
     import matplotlib.pyplot as plt
     import pandas as pd
@@ -145,7 +144,7 @@ def draw_pretraining_sizes(
     series_of_rows = shown_rows["model"].map(lambda model: series.get(model, model))
     side_by_side = series_of_rows.nunique() > 1
     if side_by_side:
-        # Equal steps on a logarithmic scale: 1, 2, 4, ...
+        # Powers of 2 are equally spaced on a logarithmic axis.
         x_of_models = 2.0 ** pd.Series(range(len(images)), images.index)
         width = max(NARROWEST, ROOM * len(images))
         height = 6.6
@@ -176,11 +175,7 @@ def draw_pretraining_sizes(
 
 
 def _draw_numbers(accuracy_axes: Axes, mri_axes: Axes, images: pd.Series) -> None:
-    """Write numbers of images above the models that have them, with lines between these groups.
-
-    Args:
-        images: by model, ascending, in the order of their places 2 ** 0, 2 ** 1, ...
-    """
+    """`images` is ascending by model; models stand at 2 ** 0, 2 ** 1, ..."""
     import numpy as np
     import pandas as pd
     from matplotlib.ticker import NullLocator
@@ -201,18 +196,13 @@ def _draw_numbers(accuracy_axes: Axes, mri_axes: Axes, images: pd.Series) -> Non
 
 
 def _number_of_images(number: int) -> str:
-    """A number in the width of a few models: `50,000` and `400 M`, for millions."""
+    """`50,000`, or `400 M` for millions: short enough for a few models."""
     return f"{number / 1e6:,.4g} M" if number >= 1e6 else f"{number:,}"
 
 
 def _draw_series(
     accuracy_axes: Axes, mri_axes: Axes, rows: pd.DataFrame, methods: Styles, labelled: bool
 ) -> None:
-    """Draw lines through the models of one series, with labels for the legend or without.
-
-    Args:
-        rows: columns of the table of pretraining sizes, and x, the place on the horizontal axis.
-    """
     from rib.figures._panels import line_with_intervals
 
     styles = [BEFORE, *methods.values()]

@@ -1,7 +1,6 @@
 """Schematic of the benchmark with an example from this run.
 
-Source: arXiv 2410.21582, the schematic of the protocol (per dataset accuracy before, after,
-change).
+Source: arXiv 2410.21582, schematic of the protocol (per dataset accuracy before, after, change).
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ images.
 """
 NOTE = "accuracy in %; grey: not in RI"
 FONT_SIZE = 7  # of rows, in points
-LABEL_WIDTH = 90  # that fits beside the numbers, in points
-# Of the table in the middle: left end of labels, right ends of numbers, top and height.
+LABEL_WIDTH = 90  # room beside the numbers, in points
+# Table in the middle: left end of labels, right ends of numbers, top and height.
 LABEL_X = 25
 NUMBER_X = {"before": 49, "after": 56, "change": 65}
 TABLE_TOP = 45
@@ -45,7 +44,7 @@ TABLE_HEIGHT = 38
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """A figure of the first model and the method and target of examples."""
+    """A figure of the first model with the example method and target."""
     if not labels.has_figures:
         return None
     inputs = {name: paths.table(name) for name in ("accuracy", "ri", "mri")}
@@ -74,7 +73,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def _not_in_ri(grid: Grid, target: str | None) -> dict[str, str]:
-    """Datasets that don't count in RI of a target, and why: {"noto_blur": "variant"}."""
+    """Reasons why datasets don't count in RI of a target: {"noto_blur": "variant"}."""
     source_groups = leak_free_groups(grid) or {}
     reasons = {}
     for name, dataset in grid.datasets.items():
@@ -105,8 +104,7 @@ def draw_protocol(
         ri: columns model, method, target, seed, ri.
         mri: columns model, method, mri, ci_low, ci_high.
         data: columns dataset, train (images); None if the whole target is used for training.
-        example: names and labels of a model and a method, a target, and the size of its training
-            subset: model, model_label, method, method_label, target, size.
+        example: model, model_label, method, method_label, target, and size of the training subset.
         left_out: reason by dataset, for datasets other than the target that don't count in RI.
     """
     import matplotlib.pyplot as plt
@@ -125,7 +123,7 @@ def draw_protocol(
     mri_of_method = mri[(mri["model"] == model) & (mri["method"] == method)].iloc[0]
 
     figure, axes = plt.subplots(figsize=(7.2, 3.5))
-    axes.set(xlim=(-0.5, 99.5), ylim=(0, 50))  # with the whole line around the boxes
+    axes.set(xlim=(-0.5, 99.5), ylim=(0, 50))  # keeps the boxes' outlines within the axes
     axes.axis("off")
     _draw_box(axes, (0, 31), (17, 12), f"pretrained\n{example['model_label']}")
     fine_tuned = f"{example['method_label']} on\n{datasets[target]}\n({counted(n, 'image')})"
@@ -150,24 +148,14 @@ def draw_protocol(
 
 
 def _training_images(accuracy: pd.DataFrame, data: pd.DataFrame | None, target: str) -> int:
-    """Number of images of a target that runs of the whole target train on.
-
-    Args:
-        accuracy: columns dataset and n (images).
-        data: columns dataset and train (images); None if the whole target is used for training.
-    """
+    """Images of the whole target that training uses, whatever the run's size."""
     if data is None:
         return int(accuracy.loc[accuracy["dataset"] == target, "n"].iloc[0])
     return int(data.loc[data["dataset"] == target, "train"].iloc[0])
 
 
 def _changes(accuracy: pd.DataFrame, method: str, target: str, datasets: Labels) -> pd.DataFrame:
-    """Accuracies (percent) of one model: dataset, before, after and change, in display order.
-
-    Args:
-        accuracy: columns method, target, seed, dataset, accuracy.
-        method, target: of the fine-tuned network; seeds are averaged.
-    """
+    """Accuracies (percent) of one model: dataset, before, after and change, in display order."""
     of_pretrained = accuracy[accuracy["method"] == PRETRAINED]
     before = of_pretrained.set_index("dataset")["accuracy"]
     fine_tuned = accuracy[(accuracy["method"] == method) & (accuracy["target"] == target)]
@@ -181,12 +169,7 @@ def _changes(accuracy: pd.DataFrame, method: str, target: str, datasets: Labels)
 def _draw_box(
     axes: Axes, corner: tuple[float, float], size: tuple[float, float], text: str
 ) -> None:
-    """Draw a box with text.
-
-    Args:
-        corner: x and y of the lower left one.
-        size: width and height.
-    """
+    """`corner` is the lower left one."""
     from matplotlib.patches import FancyBboxPatch
 
     x, y = corner
@@ -206,7 +189,7 @@ def _draw_box(
 def _draw_arrow(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], text: str = ""
 ) -> None:
-    """Draw an arrow with text beside it: right of a vertical arrow, above any other."""
+    """Text is right of a vertical arrow, above any other."""
     from matplotlib.patches import FancyArrowPatch
 
     arrow = FancyArrowPatch(
@@ -225,12 +208,7 @@ def _draw_arrow(
 def _draw_table(
     axes: Axes, shown_rows: pd.DataFrame, left_out: Mapping[str, str], datasets: Labels
 ) -> None:
-    """Draw rows of dataset, accuracy before and after, and change.
-
-    Args:
-        shown_rows: dataset, before, after, change.
-        left_out: reason by dataset, for datasets that don't count; they are grey, with the reason.
-    """
+    """Datasets that don't count are grey, with the reason."""
     row_height = TABLE_HEIGHT / (len(shown_rows) + 1)
     heading: dict[str, Any] = {"fontsize": 8, "fontweight": "bold", "va": "center"}
     axes.text(LABEL_X, TABLE_TOP, "evaluated on", **heading)
@@ -253,14 +231,6 @@ def _draw_table(
 def _draw_row(
     axes: Axes, y: float, row: Mapping[Hashable, Any], label: str, reason: str | None
 ) -> None:
-    """Draw a row of the table.
-
-    Args:
-        y: height of its middle.
-        row: before, after, change (percent).
-        label: of the dataset.
-        reason: why the dataset does not count; None if it does.
-    """
     colour = INK
     change_colour = _change_colour(row["change"])
     if reason:
@@ -274,7 +244,7 @@ def _draw_row(
 
 
 def _fitting_size(label: str) -> float:
-    """Font size, in points, at which a label ends before the numbers; at most `FONT_SIZE`."""
+    """Font size in points, at most `FONT_SIZE`, at which a label ends before the numbers."""
     from matplotlib.textpath import TextPath
 
     outline = TextPath((0, 0), label, size=FONT_SIZE, usetex=False)
@@ -283,7 +253,7 @@ def _fitting_size(label: str) -> float:
 
 
 def _change_colour(change: float) -> str:
-    """Colour of a gain, a loss, or a change that is shown as 0 or unknown."""
+    """Colour of the change as shown: rounded to 0, it is neither gain nor loss."""
     if math.isnan(change):
         return INK
     shown_change = rounded(change)

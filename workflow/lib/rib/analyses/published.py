@@ -1,6 +1,6 @@
-"""Accuracies of pretrained models compared with the numbers that their publishers state.
+"""Accuracies of pretrained models compared with their publishers' numbers.
 
-These are in the catalogue's published.csv.
+The numbers are in the catalogue's published.csv.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COLUMNS = ("model", "dataset", "accuracy", "source")
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Accuracies of models of the grid on its datasets. The page doesn't show them."""
+    """Accuracies of the grid's models on its datasets. The page doesn't show them."""
     stated = [
         row
         for row in grid.catalog.table("published.csv", COLUMNS, ["accuracy"])
@@ -56,10 +56,10 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, str]:
-    """File `published.csv`, see rib.statistics.published.compare.
+    """published.csv as a text: measured and published accuracies.
 
     Raises:
-        UserError: no accuracy is stated.
+        UserError: No published accuracy fits the grid.
     """
     from rib.statistics.published import DECIMALS, compare
 

@@ -31,12 +31,12 @@ Accuracy of the first two models on each dataset before (solid, filled markers) 
 open markers) fine-tuning on one target, in bold. Robustness was gained on the other datasets on
 which the dashed line lies outside the solid one. There are no intervals here.
 """
-LABEL_CHARACTERS = 16  # of a line of a dataset's label
-LEGEND_CHARACTERS = 60  # of a line of the legend
+LABEL_CHARACTERS = 16  # per line of a dataset's label
+LEGEND_CHARACTERS = 60  # per line of the legend
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """A figure of the first two models and the method and target of examples."""
+    """A figure of the first two models with the example method and target."""
     if not labels.has_figures:
         return None
     models = dict(list(labels.model_styles.items())[:2])
@@ -72,7 +72,7 @@ def draw_radar(
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
-        underfitted: models and methods whose run on the target is marked as underfitted.
+        underfitted: models and methods whose run on the target is underfitted, for marks.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -88,7 +88,7 @@ def draw_radar(
     shown_rows = means.reset_index()
     angles = np.linspace(0, 2 * np.pi, len(datasets), endpoint=False)
     figure, axes = plt.subplots(figsize=(5.2, 5.2), subplot_kw={"projection": "polar"})
-    assert isinstance(axes, PolarAxes)  # by its projection
+    assert isinstance(axes, PolarAxes)  # because of the projection
     axes.set(theta_zero_location="N", theta_direction=-1)
     axes.grid(True, axis="both")
     for model, style in models.items():
@@ -118,7 +118,7 @@ def draw_radar(
 
 
 def _accuracies(shown_rows: pd.DataFrame, model: str, method: str, datasets: Labels) -> np.ndarray:
-    """Accuracies of a model after a method, (datasets,) in display order."""
+    """(datasets,) in display order."""
     rows = shown_rows[(shown_rows["model"] == model) & (shown_rows["method"] == method)]
     return rows.set_index("dataset")["accuracy"].loc[list(datasets)].to_numpy()
 
@@ -131,7 +131,7 @@ def _draw_ring(
     label: str,
     is_dashed: bool,
 ) -> None:
-    """Draw a closed line through accuracies (datasets,), with open markers if it is dashed."""
+    """A closed line; a dashed one has open markers."""
     axes.plot(
         [*angles, angles[0]],
         [*accuracies, accuracies[0]],
@@ -146,7 +146,7 @@ def _draw_ring(
 
 
 def _name_datasets(axes: PolarAxes, angles: np.ndarray, datasets: Labels, target: str) -> None:
-    """Write the datasets around the circle, the target in bold."""
+    """The target is in bold."""
     names = [textwrap.fill(label, LABEL_CHARACTERS) for label in datasets.values()]
     axes.set_xticks(angles, names)
     for angle, name, text in zip(angles, datasets, axes.get_xticklabels(), strict=True):
@@ -156,11 +156,7 @@ def _name_datasets(axes: PolarAxes, angles: np.ndarray, datasets: Labels, target
 
 
 def _horizontal_alignment(angle: float) -> Literal["left", "center", "right"]:
-    """Horizontal alignment of a label beside a circle, so that its text extends outwards.
-
-    Args:
-        angle: where the label is on the circle, in radians, clockwise from the top.
-    """
+    """Text extends outwards; `angle` is in radians, clockwise from the top."""
     side = math.sin(angle)  # 1 at the right, -1 at the left
     if abs(side) < 0.1:
         return "center"
@@ -168,7 +164,7 @@ def _horizontal_alignment(angle: float) -> Literal["left", "center", "right"]:
 
 
 def _vertical_alignment(angle: float) -> Literal["bottom", "center", "top"]:
-    """Vertical alignment: a label of several lines above or below the circle must not reach it."""
+    """A label of several lines above or below the circle must not reach it."""
     height = math.cos(angle)  # 1 at the top, -1 at the bottom
     if abs(height) < 0.9:
         return "center"

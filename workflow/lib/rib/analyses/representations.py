@@ -1,4 +1,4 @@
-"""How fine-tuning changes representations: CKA of each layer with the pretrained model's.
+"""Effect of fine-tuning on representations: CKA of each layer with the pretrained model's.
 
 Both are features of the same images.
 """
@@ -49,7 +49,7 @@ each layer's features before and after, on the same images. 1 means the same up 
 scale, 0 unrelated. Left: on the target; right: the mean over the other datasets. Positions of a
 stage are averaged, so that layers of CNNs and ViTs can be compared.
 """
-# From the input to the head, see rib.models.layers.
+# From the input to the head (rib.models.layers).
 DEPTHS = {"stage1": 1, "stage2": 2, "stage3": 3, "stage4": 4, "pre_logits": 5}
 TICKS = {
     "stage1": "¼",
@@ -82,18 +82,18 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table `cka`, see `cka_table`."""
+    """Table cka."""
     return {"cka": cka_table(inputs.paths("features"), **inputs.params)}
 
 
 def cka_table(
     features: Iterable[Path], ood_datasets: Collection[str], confidence: float
 ) -> pd.DataFrame:
-    """The CKA of every fine-tuned run with its pretrained model, per dataset and layer.
+    """CKA of every fine-tuned run with its pretrained model, per dataset and layer.
 
     Args:
-        features: outputs of the features jobs of fine-tuned runs and pretrained models, on the
-            same datasets, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
+        features: outputs of the features jobs of fine-tuned runs and pretrained models, on the same
+            datasets, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
         ood_datasets: datasets that `others` averages over, except the target.
         confidence: coverage of intervals, 0 to 1.
 
@@ -102,7 +102,7 @@ def cka_table(
         cka, ci_low, ci_high, biased (the plain estimator, for comparison with published numbers).
 
     Raises:
-        UserError: there is no fine-tuned run, or too few images.
+        UserError: There is no fine-tuned run, or there are too few images.
     """
     from rib.statistics.cka import comparison_table
 
@@ -115,11 +115,11 @@ def draw_cka_layers(
 ) -> Drawn:
     """CKA with confidence intervals against depth, one row of panels per model.
 
-    One column of panels is on the target, the other the mean over the other datasets.
+    One column of panels is on the target, the other is the mean over other datasets.
 
     Args:
-        cka: columns model, method, target, seed, dataset, layer, depth, cka, ci_low, ci_high; CKA
-            and its confidence limits are averaged over targets and seeds.
+        cka: columns model, method, target, seed, dataset, layer, depth, cka, ci_low, ci_high, which
+            are averaged over targets and seeds.
     """
     from rib.figures._cka import draw_lines, note
 

@@ -31,7 +31,7 @@ not count. Orange: gained, purple: lost. Small numbers: confidence intervals ove
 itself: of many a few exclude 0 by chance; below, the fit, accuracy on training images. †:
 an underfitted run. ‡: other datasets share the target's source images; gains may be recognition.
 """
-# By model, method and target (or the label of mRI): ri, ci_low, ci_high, fit, underfitted.
+# {(model, method, target or "mRI"): {"ri": ..., "ci_low", "ci_high", "fit", "underfitted"}}
 Cells = dict[tuple[str, str, str], Mapping[Hashable, Any]]
 
 
@@ -67,13 +67,13 @@ def draw_ri_matrix(
 ) -> Drawn:
     """RI of every method and target in percentage points, as colour and number.
 
-    Its confidence interval and fit are below; what has no number is empty.
+    Confidence interval and fit are below RI. Cells without runs are empty.
 
     Args:
         ri: columns model, method, target, seed, ri, ci_low, ci_high, fit, underfitted; seeds are
             averaged.
         mri: columns model, method, mri, ci_low, ci_high, fit, underfitted.
-        shared: targets that share source images with other datasets; their cells are marked.
+        shared: targets that share source images with other datasets, for marks.
         underfitted: models and methods with an underfitted run; their rows are marked.
     """
     import matplotlib.pyplot as plt
@@ -112,7 +112,7 @@ def draw_ri_matrix(
         ]
         axes.set_yticks(range(len(methods_of_model)), method_labels)
         axes.tick_params(length=0, labelsize=7)
-        axes.axvline(len(targets) - 0.5, color="black", linewidth=1.5)  # before mRI
+        axes.axvline(len(targets) - 0.5, color="black", linewidth=1.5)  # separates mRI
         axes.grid(False)
         axes.set_title(model_label, loc="left")
     bar = figure.colorbar(image, ax=panels[:, 0], shrink=0.8, aspect=30)
@@ -128,12 +128,7 @@ def draw_ri_matrix(
 
 
 def _grid(cells: Cells, model: str, methods: Sequence[str], columns: Sequence[str]) -> np.ndarray:
-    """RI of a model: (methods, columns), NaN where there is none.
-
-    Args:
-        cells: by model, method and column, the numbers that are shown, of which one is `ri`.
-        columns: targets, and mRI as the last.
-    """
+    """RI of a model: (methods, columns), NaN where there is none."""
     import numpy as np
 
     grid = np.full((len(methods), len(columns)), np.nan)
@@ -145,7 +140,7 @@ def _grid(cells: Cells, model: str, methods: Sequence[str], columns: Sequence[st
 
 
 def _name_columns(axes: Axes, target_labels: Sequence[str]) -> None:
-    """Write the targets and, in bold, mRI below the columns."""
+    """The last column is mRI, in bold."""
     names = [textwrap.fill(label, 12, break_long_words=False) for label in target_labels]
     names.append(MRI_LABEL)
     axes.set_xticks(range(len(names)), names)
@@ -160,12 +155,7 @@ def _write_cell(
     cell: Mapping[Hashable, Any],
     is_shared: bool,
 ) -> None:
-    """Write RI with its marks, and below it the confidence interval and the fit.
-
-    Args:
-        cell: ri, ci_low, ci_high, fit, underfitted (number or share of underfitted runs).
-        is_shared: whether the target shares source images with other datasets.
-    """
+    """RI with its marks, and below it the confidence interval and the fit."""
     from rib.figures import text_colour
     from rib.statistics.fit import UNDERFITTED
 

@@ -123,7 +123,7 @@ LEAK_FREE = Table(
         ),
     ],
 )
-# Each dataset has a column after these.
+# The page adds a column for each dataset.
 ACCURACY = Table(
     title="Accuracy on every dataset",
     question="survived",
@@ -168,7 +168,7 @@ WORST_CLASSES = Table(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Tables of the rule compute_metrics; figures of them are analyses of their own."""
+    """Tables of the rule compute_metrics; other analyses draw figures of them."""
     tables = {"mri": MRI, "ri": RI, "accuracy": ACCURACY}
     if in_distribution_datasets(grid):
         tables["in_distribution"] = IN_DISTRIBUTION

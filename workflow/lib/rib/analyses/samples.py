@@ -140,10 +140,10 @@ same prediction, right or wrong (dots). The right bar minus the left one is mRI;
 long, much was traded for a small difference of means. Whiskers are bootstrap confidence intervals
 over objects; targets, datasets and trained networks are fixed.
 """
-# Distinguishable without colour by side and hatching.
+# Side and hatching distinguish them without colour.
 TO_WRONG: dict[str, Any] = {"color": LOSS, "hatch": None, "label": "right before, wrong after"}
 TO_RIGHT: dict[str, Any] = {"color": GAIN, "hatch": "///", "label": "wrong before, right after"}
-ROOM = 0.15  # for a number on each side, relative to the whiskers on both sides
+ROOM = 0.15  # for a number on each side, as a share of both whiskers
 NUMBER: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7}
 EDGES: dict[str, Any] = {
     "edgecolor": INK,
@@ -161,9 +161,9 @@ DOT: dict[str, Any] = {
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """All runs but curves, compared with the pretrained model's; one job reads all their rows.
+    """All runs except curves, compared with the pretrained model's predictions.
 
-    With a job for each run, start-up would take longer than reading.
+    One job reads all rows: with a job per run, start-up would take longer than reading.
     """
     runs = [run for run in grid.runs() if run.method not in labels.curves]
     shown_tables = {"flips": FLIPS, "mean_scores": MEAN_SCORES}
@@ -187,7 +187,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
         },
         makes=["samples.csv", "scores.csv", *(f"{name}.csv" for name in shown_tables)],
         tables=shown_tables,
-        # They have a line for each run and dataset, thousands in the paper's grid.
+        # With a line for each run and dataset, thousands in the paper's grid, they are only linked.
         files={
             "Agreement, calibration and scores by run and dataset": ["samples.csv", "scores.csv"]
         },
@@ -204,7 +204,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables by run and dataset, and means over runs, see rib.statistics.samples."""
+    """Tables samples and scores (by run and dataset), flips, mean_scores and perhaps ri_scores."""
     from rib.statistics.samples import sample_tables
 
     params = inputs.params
@@ -228,7 +228,7 @@ def draw_flips(
 ) -> Drawn:
     """Diverging bars of flips and dots of agreement with confidence intervals.
 
-    They are percent of the other datasets' images.
+    All are percent of the other datasets' images.
 
     Args:
         flips: columns model, method, and agreement, right_to_wrong, wrong_to_right, each with _low
@@ -247,7 +247,7 @@ def draw_flips(
     )
     for (flip_axes, agreement_axes), (model, label) in zip(panels, models.items(), strict=True):
         rows = shown_rows[shown_rows["model"] == model].set_index("method")
-        # Some methods apply to one type of model only.
+        # Some methods are for one type of model only.
         methods_of_model = [method for method in methods if method in rows.index]
         rows = rows.loc[methods_of_model]
         _draw_flips(flip_axes, rows, "right_to_wrong", TO_WRONG, side=-1)
@@ -277,12 +277,12 @@ def draw_flips(
 
 
 def _without_sign(x: float, _position: int) -> str:
-    """A tick's number; bars to the left have negative ones."""
+    """Bars to the left have negative numbers."""
     return f"{abs(x):g}"
 
 
 def _set_flip_limits(axes: Axes, shown_rows: pd.DataFrame) -> None:
-    """Set the ends of the axis of flips, with room for the numbers beside the whiskers."""
+    """Leaves room for the numbers beside the whiskers."""
     to_left = max(1, shown_rows["right_to_wrong_high"].max())
     to_right = max(1, shown_rows["wrong_to_right_high"].max())
     room = ROOM * (to_left + to_right)
@@ -290,18 +290,12 @@ def _set_flip_limits(axes: Axes, shown_rows: pd.DataFrame) -> None:
 
 
 def _draw_flips(axes: Axes, rows: pd.DataFrame, flip: str, style: Style, side: int) -> None:
-    """Draw a bar per method with its interval and number.
-
-    Args:
-        rows: a row per method.
-        flip: column of the flips.
-        side: to the left (-1) or right (1) of 0.
-    """
+    """`side` is -1 for left or 1 for right of 0."""
     import numpy as np
 
     rows_y = np.arange(len(rows))
     lengths = rows[flip]
-    whiskers = _whiskers(rows, flip)[::side]  # on the left the upper limit is the smaller number
+    whiskers = _whiskers(rows, flip)[::side]  # on the left, low and high ends swap
     axes.barh(rows_y, side * lengths, 0.7, xerr=whiskers, **EDGES, **style)
     align = "left" if side > 0 else "right"
     for y, length, end in zip(rows_y, lengths, rows[f"{flip}_high"], strict=True):
@@ -311,13 +305,12 @@ def _draw_flips(axes: Axes, rows: pd.DataFrame, flip: str, style: Style, side: i
 
 
 def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw a dot per method with its interval and number."""
     import numpy as np
 
     rows_y = np.arange(len(rows))
     axes.errorbar(rows["agreement"], rows_y, xerr=_whiskers(rows, "agreement"), **DOT)
     for y, agreement in zip(rows_y, rows["agreement"], strict=True):
-        # A number to the right of a large one would not fit into the panel.
+        # Right of a large value, the number would not fit into the panel.
         align = "right" if agreement > 75 else "left"
         axes.annotate(
             whole_percent(agreement), (agreement, y), (0, 4), ha=align, va="bottom", **NUMBER
@@ -325,7 +318,7 @@ def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _whiskers(rows: pd.DataFrame, column: str) -> np.ndarray:
-    """Lengths of the lower and upper whiskers: (2, n)."""
+    """Lengths (2, n) of the lower and the upper whiskers."""
     import numpy as np
 
     lower = rows[column] - rows[f"{column}_low"]

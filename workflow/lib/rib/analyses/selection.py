@@ -1,4 +1,4 @@
-"""The variant of each sweep that is chosen by what is stored, see config's `select`."""
+"""The chosen variant of each sweep, by the rule in config's `select`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SELECTION = Table(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """One choice for each sweep, if config has a rule; the rule target needs rows of its own."""
+    """One choice for each sweep if config has a rule; rule `target` needs rows of select splits."""
     if grid.selection is None:
         return None
     runs = paths.runs_to_choose_from()
@@ -68,7 +68,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table `selection`, see rib.statistics.selection.select_variants."""
+    """Table selection: the chosen variant and its RI by model, method, size and target."""
     from rib.statistics.selection import select_variants
 
     params = inputs.params

@@ -1,6 +1,6 @@
 """Accuracy by slices of datasets, such as the severity of a corruption, on demand.
 
-Slices are by columns that a layout adds to a dataset's index; config's `slices` chooses some.
+Slices are columns that a layout adds to a dataset's index; config's `slices` chooses some.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rib.config.paths import Paths
     from rib.statistics.inputs import Inputs
 
-# Side of the images, in pixels, on which published errors relative to AlexNet's were measured.
+# Side in pixels of the images behind published errors relative to AlexNet's.
 SIDE_OF_PUBLISHED_ERRORS = 224
 
 SLICES = Table(
@@ -69,14 +69,14 @@ MCE = Table(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """All runs but curves, with mean corruption errors of datasets with errors of AlexNet."""
+    """All runs except curves, with mean corruption errors where AlexNet's errors are known."""
     runs = [run for run in grid.runs() if run.method not in labels.curves]
     relative_errors = {
         name: _alexnet_errors(grid, dataset.relative_errors)
         for name, dataset in grid.datasets.items()
         if dataset.relative_errors
     }
-    # Models that see images as those of published errors did.
+    # Models that see images as in published errors.
     comparable = {
         dataset: [model for model in grid.models if errors_are_as_published(grid, model, dataset)]
         for dataset in relative_errors
@@ -104,23 +104,23 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def errors_are_as_published(grid: Grid, model: str, dataset: str) -> bool:
-    """Whether errors of a model on corrupted photos can be compared with published ones.
+    """Whether a model's errors on corrupted photos can be compared with published errors.
 
-    These photos are published at the size of the input. A model's crop below 1 enlarges and crops
-    them again, so published errors are of photos that are read without it.
+    The photos are published at input size. A model's crop below 1 would enlarge and crop them
+    again, so published errors are without it.
     """
     has_published_size = grid.geometry(model).size == SIDE_OF_PUBLISHED_ERRORS
     return has_published_size and dataset in grid.uncropped
 
 
 def _alexnet_errors(grid: Grid, file: str) -> dict[str, float]:
-    """Errors in percent by corruption, from a file of the catalogue."""
+    """Errors in percent by corruption."""
     rows = grid.catalog.table(file, ("corruption", "error", "source"), ["error"])
     return {row["corruption"]: float(row["error"]) for row in rows}
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Accuracies by slice and by corruption, and mCE, see rib.statistics.slices."""
+    """Tables accuracy_by_slice, corruptions and mce."""
     from rib.statistics.slices import slice_tables
 
     params = inputs.params

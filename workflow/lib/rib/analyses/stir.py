@@ -50,7 +50,7 @@ the two: 1, it ignores whatever the reference ignores; 0, it sees only what the 
 CKA compares the networks on the images themselves. Inversions that stopped short lower STIR, which
 hardly exceeds the black dashes, the reference's own CKA of images and inversions.
 """
-# STIR by reference, the network that was inverted.
+# By reference, the network that was inverted.
 PRETRAINED = {"label": "STIR(fine-tuned | pretrained)", "color": VERMILION, "marker": "o"}
 FINE_TUNED = {"label": "STIR(pretrained | fine-tuned)", "color": BLUE, "marker": "s"}
 CKA = {
@@ -61,12 +61,12 @@ CKA = {
 }
 STIR_COLUMNS = ["stir", "ci_low", "ci_high"]
 CKA_COLUMNS = ["cka", "cka_low", "cka_high"]
-CEILING = "reference on its own inversions"  # fidelity, an approximate upper bound of STIR
+CEILING = "reference on its own inversions"  # fidelity, roughly an upper bound of STIR
 SIDESTEP = 0.22
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Inversions of the runs that config's `representations` chooses, each on its target."""
+    """Inversions for the runs that config's `representations` chooses, each on its target."""
     runs = compared_runs(grid)
     return Analysis(
         inputs={
@@ -96,7 +96,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table `stir`, see rib.statistics.stir.stir_table."""
+    """Table stir: a row per run and reference."""
     from rib.statistics.stir import stir_table
 
     stir = stir_table(
@@ -110,12 +110,11 @@ def draw_stir(
 ) -> Drawn:
     """STIR of each method in both directions and CKA of the same networks, one panel per model.
 
-    They are three dots per method with confidence intervals. The fidelity of inversions is a bar.
+    Dots have confidence intervals; a bar is the fidelity of inversions.
 
     Args:
         stir: columns model, method, target, seed, reference, stir, ci_low, ci_high, cka, cka_low,
-            cka_high, fidelity, n, residual; values and confidence limits are averaged over targets
-            and seeds.
+            cka_high, fidelity, n, residual, which are averaged over targets and seeds.
     """
     import matplotlib.pyplot as plt
 
@@ -157,12 +156,7 @@ def draw_stir(
 
 
 def _draw_dots(axes: Axes, rows: pd.DataFrame, shift: float, style: Style) -> None:
-    """Draw a dot with its interval per method, shifted to the right of the method's place.
-
-    Args:
-        rows: a row per method; the columns are the value and its lower and upper limits.
-        style: options of Matplotlib.
-    """
+    """The columns of `rows` are the value, and its lower and upper limits."""
     import numpy as np
 
     value_column, low_column, high_column = rows.columns
@@ -181,7 +175,6 @@ def _draw_dots(axes: Axes, rows: pd.DataFrame, shift: float, style: Style) -> No
 
 
 def _draw_fidelity(axes: Axes, fidelity: pd.Series, shift: float, label: str | None) -> None:
-    """Draw a horizontal bar per method."""
     import numpy as np
 
     x = np.arange(len(fidelity)) + shift
@@ -189,7 +182,6 @@ def _draw_fidelity(axes: Axes, fidelity: pd.Series, shift: float, label: str | N
 
 
 def _note(stir: pd.DataFrame, residuals: pd.Series, targets: Labels, confidence: float) -> str:
-    """What the networks were fine-tuned on, how many images there are, and how inversions went."""
     fine_tuned_on = f"{len(targets)} targets (mean)"
     if len(targets) == 1:
         (fine_tuned_on,) = targets.values()

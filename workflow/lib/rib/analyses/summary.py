@@ -1,4 +1,4 @@
-"""RI of every target and mRI of all methods as tables for papers: Markdown, LaTeX and CSV."""
+"""RI on every target and mRI of all methods as tables for papers: Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rib.statistics.inputs import Inputs
 
 FILES = ["summary.md", "summary.tex", "summary.csv"]
-SUMMARIZED = ["mri", "seeds_ri", "comparisons", "comparisons_ri", "ranking"]  # tables
+SUMMARIZED = ["mri", "seeds_ri", "comparisons", "comparisons_ri", "ranking"]  # names of tables
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
@@ -32,7 +32,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, str]:
-    """The three files as texts; the CSV has columns of its own for the fit of each number."""
+    """Texts of the three files; in the CSV each number's fit has a separate column."""
     from rib.statistics.summary import summary_files
     from rib.statistics.writing import read_fit
 

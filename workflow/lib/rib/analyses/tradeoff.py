@@ -1,6 +1,6 @@
 """Accuracy on the target against mRI, one panel per model, with the pretrained model as origin.
 
-Where there are datasets in distribution, a second panel below has the change of accuracy on them.
+With datasets in distribution, a second panel below has the change of accuracy on them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ on the target, where the higher point is better. Whiskers are over objects and, 
 trainings; targets are fixed and, with fewer seeds, the trained networks.
 """
 ORIGIN = {"label": PRETRAINED_LABEL, "colour": INK, "marker": "*"}
-# Of variants of a method, which share colour and marker.
+# For variants of a method, which share colour and marker.
 FILLS = ["full", "none", "left", "bottom", "right", "top"]
 COLUMNS = [
     "model",
@@ -52,10 +52,10 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Change:
-    """What a panel shows upwards: a change of accuracy in percentage points."""
+    """The quantity on the vertical axis: a change of accuracy in percentage points."""
 
     column: str
-    low: str  # column of the lower end of the interval
+    low: str  # column of the interval's lower end
     high: str
     label: str  # of the axis
 
@@ -70,9 +70,9 @@ IN_DISTRIBUTION = Change(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """A figure of all models and methods, curves among them.
+    """A figure of all models and methods, including curves.
 
-    Averages of weights are joined by a line only where no curve draws it.
+    A line joins averages of weights only where no curve is drawn through them.
     """
     inputs = {name: paths.table(name) for name in ("mri", "curves")}
     if in_distribution_datasets(grid):
@@ -122,13 +122,13 @@ def draw_tradeoff(
 
     Args:
         mri: columns model, method, seeds, on_target, on_target_before, mri, and the confidence
-            limits of both.
-        curves: columns model, method, alpha, downstream, ri, of which means are drawn.
+            limits of on_target and mri.
+        curves: columns model, method, alpha, downstream, ri; means are drawn.
         in_distribution: columns model, method, change, ci_low, ci_high of accuracy in distribution;
             None without such datasets.
-        averages: parent and alpha of methods that average the pretrained weights with a parent's; a
-            line joins them.
-        accuracy: what accuracy on the target is.
+        averages: parent and alpha of methods that average the pretrained weights with a parent's:
+            {"wise": ("ft", 0.5)}; a line joins them.
+        accuracy: label of accuracy on the target.
     """
     import pandas as pd
 
@@ -154,7 +154,7 @@ def draw_tradeoff(
 
 
 def _pretrained_points(mri: pd.DataFrame) -> pd.DataFrame:
-    """The pretrained model's accuracy on the targets and its mRI, 0: a point per model."""
+    """A point per model: its mRI is 0."""
     import pandas as pd
 
     of_models = mri.drop_duplicates("model")
@@ -171,12 +171,7 @@ def _pretrained_points(mri: pd.DataFrame) -> pd.DataFrame:
 def _with_change_in_distribution(
     points: pd.DataFrame, in_distribution: pd.DataFrame
 ) -> pd.DataFrame:
-    """Points with the change of accuracy in distribution, which is 0 for the pretrained model.
-
-    Args:
-        points: columns COLUMNS.
-        in_distribution: columns model, method, change, ci_low, ci_high.
-    """
+    """The change is 0 for the pretrained model."""
     new_names = {
         "change": IN_DISTRIBUTION.column,
         "ci_low": IN_DISTRIBUTION.low,
@@ -192,23 +187,16 @@ def _with_change_in_distribution(
 def _lines_of_averages(
     points: pd.DataFrame, averages: Mapping[str, tuple[str, float]]
 ) -> list[pd.DataFrame]:
-    """A line for each parent: from the pretrained model through the averages to the parent.
-
-    Args:
-        points: columns COLUMNS.
-        averages: parent and alpha of each method that averages, such as {"wise": ("ft", 0.5)}.
-
-    Returns:
-        Points of each line by alpha. Its method, which gives the colour, is the first average.
-    """
+    """A line for each parent: pretrained model, averages by alpha, parent."""
     averages_of_parents: dict[str, dict[str, float]] = {}
     for method, (parent, alpha) in averages.items():
         averages_of_parents.setdefault(parent, {})[method] = alpha
     lines = []
     for parent, alpha_of_average in averages_of_parents.items():
+        # The first average gives the line its colour.
         first_average = next(iter(alpha_of_average))
         alpha_of_method = {PRETRAINED: 0, **alpha_of_average, parent: 1}
-        alphas = points["method"].map(alpha_of_method)  # NaN of methods that are not on the line
+        alphas = points["method"].map(alpha_of_method)  # NaN for methods that are not on the line
         on_line = points.assign(alpha=alphas, method=first_average).dropna(subset="alpha")
         lines.append(on_line.sort_values("alpha"))
     return lines
@@ -224,12 +212,12 @@ def draw_panels(
 ) -> MatplotlibFigure:
     """Panels with points and lines: for each model that has points, one for each change.
 
-    Those of a model stand one below the other.
+    A model's panels stand one below the other.
 
     Args:
-        points: columns COLUMNS, and those of the changes.
-        lines: columns model, method, alpha, on_target, and those of the changes; a line goes
-            through the rows of a method in the given order.
+        points: columns COLUMNS and the changes' columns.
+        lines: columns model, method, alpha, on_target and the changes' columns; a line goes through
+            a method's rows in the given order.
         below: text below the panels.
     """
     import matplotlib.pyplot as plt
@@ -266,11 +254,7 @@ def draw_panels(
 
 
 def _label_changes(panels: np.ndarray, changes: Sequence[Change]) -> None:
-    """Name the change of each row of panels; panels of one change share their vertical axis.
-
-    Args:
-        panels: axes, (rows, columns); rows show the changes in turn.
-    """
+    """Rows of panels show the changes in turn; panels of one change share their vertical axis."""
     for i, change in enumerate(changes):
         panels_of_change = panels[i :: len(changes)]
         for axes in panels_of_change.flat[1:]:
@@ -285,18 +269,11 @@ def _label_changes(panels: np.ndarray, changes: Sequence[Change]) -> None:
 def _draw_model(
     axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, methods: Styles, change: Change
 ) -> None:
-    """Draw the lines and points of one model.
-
-    Methods with the same marker and colour are distinguished by how much of the marker is filled.
-
-    Args:
-        points: columns COLUMNS, and those of the change.
-        lines: columns method, alpha, on_target, and those of the change.
-    """
+    """Fill distinguishes methods with the same marker and colour."""
     for method, line in lines.groupby("method", sort=False):
         colour = methods[str(method)]["colour"]
         _draw_line(axes, line.dropna(subset=change.column), colour, change)
-    drawn_with_look: dict[tuple[str, str], int] = {}  # number of methods by marker and colour
+    drawn_with_look: dict[tuple[str, str], int] = {}  # methods so far with this marker and colour
     for method, style in {PRETRAINED: ORIGIN, **methods}.items():
         look = (style["marker"], style["colour"])
         variant = drawn_with_look.get(look, 0)
@@ -306,15 +283,11 @@ def _draw_model(
         _draw_points(axes, points[points["method"] == method], style, fill, size, change)
     axes.axhline(0, color=PALE, linewidth=1, zorder=1)
     axes.grid(True, axis="both")
-    axes.xaxis.set_tick_params(labelbottom=True)  # the panel below may be missing
+    axes.xaxis.set_tick_params(labelbottom=True)  # there may be no panel below
 
 
 def _draw_line(axes: Axes, line: pd.DataFrame, colour: str, change: Change) -> None:
-    """Draw a line, with a few of its alphas beside it.
-
-    Args:
-        line: alpha, on_target and the change of its points.
-    """
+    """A few alphas are written beside the line."""
     heights = line[change.column]
     axes.plot(
         line["on_target"],
@@ -325,13 +298,13 @@ def _draw_line(axes: Axes, line: pd.DataFrame, colour: str, change: Change) -> N
         linewidth=1.2,
         zorder=2,
     )
-    # Numbers are on the side that is away from the origin and the line.
+    # On the side away from the origin and the line.
     is_above = heights.sum() > 0
     rises = heights.diff() > 0
     with_sides = line.assign(is_left=rises == is_above, height=heights)
     is_between_ends = line["alpha"].between(0, 1, inclusive="neither")
     inner = with_sides[is_between_ends]
-    step = 1 + len(inner) // 4  # so that at most four have a number
+    step = 1 + len(inner) // 4  # at most four get a number
     for row in inner.iloc[::step].to_dict("records"):
         axes.annotate(
             f"{row['alpha']:g}",
@@ -347,13 +320,7 @@ def _draw_line(axes: Axes, line: pd.DataFrame, colour: str, change: Change) -> N
 def _draw_points(
     axes: Axes, points: pd.DataFrame, style: Style, fill: str, size: float, change: Change
 ) -> None:
-    """Draw points with whiskers that let others shine through.
-
-    Args:
-        points: columns COLUMNS, and those of the change.
-        fill: Matplotlib's fill style of markers.
-        size: of markers, in points.
-    """
+    """Whiskers are half transparent so that others remain visible."""
     colour = style["colour"]
     x = points["on_target"]
     y = points[change.column]

@@ -1,4 +1,4 @@
-"""RI by the number of images that were fine-tuned on."""
+"""RI by number of fine-tuning images."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ COLUMNS = 3  # maximum number of panel columns
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """RI and mRI of each training subset; None with one."""
-    # One training of each model, target and size: its manifest has the number of images.
+    """RI and mRI of each training subset; None with only one."""
+    # One training per model, target and size suffices: its manifest has the number of images.
     counted = {(run.model, run.target, run.size): run for run in paths.checkpoint_runs}
     if not counted or len(grid.sizes) == 1:
         return None
@@ -81,7 +81,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table `sizes`, see rib.statistics.sizes.size_table."""
+    """Table sizes: RI and mRI with the numbers of fine-tuning and pretraining images."""
     from rib.statistics.sizes import images_of_pretraining, size_table
 
     pretraining_images = images_of_pretraining(
@@ -98,11 +98,11 @@ def draw_train_subsets(
 ) -> Drawn:
     """mRI (percentage points) with confidence intervals by number of training images.
 
-    The scale is logarithmic, and there is one panel per model.
+    The axis is logarithmic, with one panel per model.
 
     Args:
-        sizes: columns model, method, target, size, train_images, ri, ci_low, ci_high, see
-            rib.statistics.sizes. Rows with the target MEAN have mRI in the column ri.
+        sizes: columns model, method, target, size, train_images, ri, ci_low, ci_high. Rows with the
+            target MEAN have mRI in the column ri.
     """
     import numpy as np
 
@@ -139,12 +139,12 @@ def draw_train_subsets(
 
 
 def _panels(models: int) -> tuple[PlottedFigure, np.ndarray]:
-    """A figure and its panels in rows, at least as many as models."""
+    """There may be more panels than models."""
     import matplotlib.pyplot as plt
 
     columns = min(COLUMNS, models)
     if models == 4:
-        columns = 2  # two and two, not three and one
+        columns = 2  # two and two look better than three and one
     rows = math.ceil(models / columns)
     width = max(3.6, 1.2 + 2.1 * columns)
     height = 0.9 + 2.2 * rows

@@ -1,7 +1,4 @@
-"""Training of all runs by epoch: a table, and curves of one model.
-
-The figure has cross-entropy and accuracy, and one column of panels per target.
-"""
+"""Training of all runs by epoch: a table, and curves of one model."""
 
 from __future__ import annotations
 
@@ -65,7 +62,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table `training`, see `training_table`."""
+    """Table training."""
     return {"training": training_table(inputs.paths("histories"))}
 
 
@@ -73,9 +70,8 @@ def training_table(histories: Iterable[Path]) -> pd.DataFrame:
     """One row per run and epoch, with the accuracy in percent.
 
     Args:
-        histories: CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv` (see
-            rib.training.history), a row per epoch: epoch, lr, loss, cross_entropy, accuracy (0 to
-            1).
+        histories: CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv`, a row per
+            epoch: epoch, lr, loss, cross_entropy, accuracy (0 to 1).
     """
     import pandas as pd
 
@@ -92,20 +88,20 @@ def training_table(histories: Iterable[Path]) -> pd.DataFrame:
 def draw_training(
     training: pd.DataFrame, *, model: str, model_label: str, methods: Styles, targets: Labels
 ) -> Drawn:
-    """Training means of each epoch, one line per method.
+    """Training means of each epoch, one line per method and one column of panels per target.
 
-    With several seeds, there are also thin lines per seed.
+    Several seeds also get thin lines.
 
     Args:
         training: columns model, method, target, seed, epoch, cross_entropy, accuracy (percent).
-        methods: label, colour and marker of each method; only those that train are shown.
+        methods: label, colour and marker of each method that trains.
     """
     shown_rows = training[training["model"] == model]
     several_seeds = shown_rows["seed"].nunique() > 1
     methods_with_training = set(shown_rows["method"])
     trained = {name: style for name, style in methods.items() if name in methods_with_training}
     figure, panels_of_targets = _panels(len(targets))
-    # Rows of targets in the figure, and targets in a row.
+    # Rows of targets in the figure, and targets per row.
     blocks, across, _ = panels_of_targets.shape
     panels_in_order = panels_of_targets.reshape(-1, len(QUANTITIES))
     for i, (target, label) in enumerate(targets.items()):
@@ -122,7 +118,7 @@ def draw_training(
         axes.axis("off")
     highest = 1.05 * max(1e-9, shown_rows["cross_entropy"].max())
     for block in range(blocks):
-        entropy_axes, accuracy_axes = panels_of_targets[block, 0]  # the leftmost ones
+        entropy_axes, accuracy_axes = panels_of_targets[block, 0]  # leftmost
         entropy_axes.set_ylabel(QUANTITIES["cross_entropy"], fontsize=8)
         accuracy_axes.set_ylabel(QUANTITIES["accuracy"], fontsize=8)
         entropy_axes.set_ylim(0, highest)
@@ -144,13 +140,11 @@ def draw_training(
 
 
 def _panels(targets: int) -> tuple[MatplotlibFigure, np.ndarray]:
-    """A figure and its panels, (blocks, targets of a block, quantities).
-
-    A block has a row of panels for each quantity, and a column for each of its targets. Seven
-    targets give two blocks of four columns, the last of which stays empty.
-    """
+    """Axes (blocks, targets of a block, quantities)."""
     import matplotlib.pyplot as plt
 
+    # A block is a row of targets with a panel for each quantity. Seven targets give two blocks of
+    # four, where the last place stays empty.
     blocks = math.ceil(targets / ACROSS)
     across = math.ceil(targets / blocks)
     size = (max(4.6, 0.7 + 1.6 * across), 0.7 + 3.1 * blocks)
@@ -165,11 +159,7 @@ def _panels(targets: int) -> tuple[MatplotlibFigure, np.ndarray]:
 def _draw_quantity(
     axes: Axes, runs: pd.DataFrame, quantity: str, methods: Styles, several_seeds: bool
 ) -> None:
-    """Draw each method's mean over seeds and, if there are several, each seed.
-
-    Args:
-        runs: columns method, seed, epoch and the quantity, of one target.
-    """
+    """Mean over seeds and, if there are several, each seed."""
     from matplotlib.ticker import MaxNLocator
 
     for method, style in methods.items():

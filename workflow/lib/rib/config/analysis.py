@@ -1,10 +1,10 @@
-"""What the file of an analysis declares: its job, tables and figures. No pandas, no plots."""
+"""Declarations of an analysis: its job, tables and figures. No pandas, no plots."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# The questions that the page answers, in its order.
+# Questions that the page answers, in its order.
 QUESTIONS = {
     "survived": "How much survived?",
     "method": "Which method?",
@@ -14,9 +14,9 @@ QUESTIONS = {
     "trust": "Can I trust it?",
 }
 Question = Literal["survived", "method", "model", "why", "cost", "trust"]
-# How numbers of a column are written, see rib.report.page.FORMS.
+# How numbers of a column are written: a key of rib.report.page.FORMS.
 Form = Literal["signed", "number", "fit", "decimals", "count", "p", "text"]
-# A file or several, by the name of an argument.
+# A path or several paths for each argument.
 Files = Mapping[str, str | Sequence[str]]
 
 
@@ -25,13 +25,12 @@ class Column:
     """A column of a table as the page shows it.
 
     Args:
-        header: above the column.
-        value: name of the column of the CSV file.
-        form: how numbers are written: `signed` (+1.2), `number` (1.2), `fit` (99.95), `decimals`,
-            `count`, `p` (of a test) or `text`; by their type if None.
-        interval: columns of the ends of the confidence interval.
-        optional: whether some runs have no such column.
-        repeats_without: a column without which this one repeats another.
+        value: name of the column in the CSV file.
+        form: how numbers are written: `signed` (+1.2), `number` (1.2), `fit` (99.95), `decimals`
+            (0.123), `count`, `p` (0.013) or `text`; None chooses by type.
+        interval: columns with the lower and upper end of the confidence interval.
+        optional: whether some runs lack this column.
+        repeats_without: a column; if that is empty, this one repeats another and is left out.
     """
 
     header: str
@@ -47,10 +46,9 @@ class Table:
     """How the page shows a table.
 
     Args:
-        title: above the table.
-        question: that it helps to answer.
-        note: what is in the table, and how sure it is.
-        columns: those that are shown, in their order.
+        question: key of `QUESTIONS`.
+        note: what the table shows, and how certain it is.
+        columns: shown columns, in order.
         open: whether the table is unfolded at first.
     """
 
@@ -63,22 +61,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, which the function `draw_<name>` of the analysis draws.
+    """A figure, drawn by the function `draw_<name>` of the analysis.
 
     Args:
-        question: that it helps to answer.
+        question: key of `QUESTIONS`.
         caption: reStructuredText; its first sentence is the alternative text.
-        inputs: files that it is drawn from, by argument: CSV tables, rows, or manifests of prepared
-            datasets.
-        params: other arguments, as values of JSON. `models`, `methods`, `targets` and `datasets`
-            give labels, or label, colour and marker, in display order; `model`, `method` and
-            `target` select an example, with labels `..._label`, or stand together in `example`;
-            `confidence` is the coverage of confidence intervals, 0 to 1.
-        every_size: whether it compares training subsets; others show the largest.
-        without_underfitted: whether it leaves out methods with an underfitted run, in place of
+        inputs: files by argument: CSV tables, rows, or manifests of prepared datasets.
+        params: other arguments, as JSON values. `models`, `methods`, `targets` and `datasets` give
+            labels, or label, colour and marker, in display order; `model`, `method` and `target`
+            select an example, with labels `..._label`, or are together in `example`; `confidence`
+            is the coverage of intervals, 0 to 1.
+        every_size: whether it compares training subsets; other figures show the largest.
+        without_underfitted: whether it leaves out methods with an underfitted run instead of
             marking them.
-        marks_runs: whether it names the methods of each model by itself; it has the argument
-            `underfitted`, pairs of a model and a method with an underfitted run.
+        marks_runs: whether it names the methods of each model itself; it then gets the argument
+            `underfitted`, pairs of model and method.
     """
 
     question: Question
@@ -91,38 +88,38 @@ class Figure:
 
     @property
     def paths(self) -> list[str]:
-        """All files that it is drawn from."""
+        """All files that the figure reads."""
         return flat(self.inputs)
 
     @property
     def of_runs(self) -> bool:
-        """Whether it shows fine-tuned runs; the table of fits decides how these are marked.
+        """Whether it shows fine-tuned runs, which are marked according to the table of fits.
 
-        Such a figure has a parameter that says of which methods.
+        Such a figure has a parameter that names methods.
         """
         return not self.params.keys().isdisjoint({"method", "methods", "example"})
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What an analysis makes of a grid.
+    """Tables and figures that an analysis makes of a grid.
 
     Args:
-        inputs: files of the job that makes the tables, by name. Where a file has a manifest, the
-            job runs again when the manifest changes. With `fit`, the table of fits, the tables get
-            columns of the fit of their runs.
-        params: what else the tables depend on, as values of JSON.
+        inputs: files of the job that makes the tables, by argument. If a file has a manifest, the
+            job runs again when the manifest changes. An input `fit`, the table of fits, adds
+            columns of the runs' fit to the tables.
+        params: other values on which the tables depend, as JSON values.
         makes: files that the job writes: `ranking.csv`, `summary.tex`.
-        without_fit: tables that get no columns of the fit, although there is an input `fit`.
-        tables: that the page shows, by name; they are among the files that the job writes.
-        files: those that the page links to, by title; they are among the files that the job writes.
+        without_fit: tables without columns of the fit, despite the input `fit`.
+        tables: tables of `makes` that the page shows, by name.
+        files: files of `makes` to which the page links, by title.
         figures: by name.
-        of_metrics: whether the rule compute_metrics makes the tables that the page shows.
-        on_demand: whether it is part of a run only if config's `analyses` lists it.
-        folder: of its tables and figures: reports/fashion, or reports/fashion/stir of an analysis
-            on demand that is no part of the run. It is not stated by `describe`.
-        megabytes: memory of the job that makes the tables, if it needs more than one that reads
-            the same files.
+        of_metrics: whether the rule compute_metrics makes the tables.
+        on_demand: whether the run makes it only if config's `analyses` lists it.
+        folder: of tables and figures: reports/fashion, or reports/fashion/stir for an analysis on
+            demand outside the run. `describe` leaves it empty.
+        megabytes: memory of the job that makes the tables, if it needs more than other jobs that
+            read the same files.
     """
 
     inputs: Files = field(default_factory=dict)
@@ -150,7 +147,7 @@ class Analysis:
 
 
 def flat(files: Files) -> list[str]:
-    """All paths of files, each once."""
+    """All paths, each once."""
     paths: list[str] = []
     for path_or_paths in files.values():
         paths.extend([path_or_paths] if isinstance(path_or_paths, str) else path_or_paths)

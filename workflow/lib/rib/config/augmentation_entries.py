@@ -1,4 +1,4 @@
-"""Entries of augmentations: random transforms of the images that a model is pretrained on.
+"""Entries of augmentations: random transforms of pretraining images.
 
 The transforms are classes of torchvision.transforms.v2, each with its arguments.
 """
@@ -178,8 +178,5 @@ class Augmentation(Described):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Keys that images depend on.
-
-        For example {"most": 1, "transforms": {"invert": {}, "noise": {"sigma": 0.1}}}.
-        """
+        """Keys that change the images: {"most": 1, "transforms": {"noise": {"sigma": 0.1}}}."""
         return {"most": self.most, "transforms": stated(self.transforms)}

@@ -1,4 +1,4 @@
-"""Baseline models, trained only on in-distribution images, for effective robustness.
+"""Baseline models for effective robustness, trained only on in-distribution images.
 
 No torch, no pandas.
 """
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def in_distribution(grid: Grid, dataset: str) -> str | None:
-    """The in-distribution dataset with the same label space (classes) as a dataset, or None.
+    """The in-distribution dataset with the same label space as a dataset, or None.
 
     Accuracies over 200 and 1000 classes are not comparable: a model fine-tuned on 200 classes may
-    lose the others. If each dataset has its own part of the family's classes, no two are
+    lose the others. If each dataset has its own part of the family's classes, no two datasets are
     comparable.
     """
     family = grid.catalog.families[grid.datasets[dataset].family]
@@ -33,13 +33,13 @@ def in_distribution(grid: Grid, dataset: str) -> str | None:
 def baseline_accuracies(grid: Grid) -> list[dict[str, Any]]:
     """Published accuracies of the baseline models.
 
-    They are from baselines.csv, and from published.csv for models whose entry is marked as
-    baseline.
+    They come from baselines.csv, and from published.csv for models whose entry says baseline.
 
     Returns:
-        Of every model, and every OOD dataset that has an in-distribution dataset and is not
-        adversarially filtered: model, dataset, in_distribution (the dataset with the same label
-        space), id (accuracy on it, percent) and ood (accuracy on the dataset, percent).
+        For each model and OOD dataset {"model": ..., "dataset": ..., "in_distribution": the dataset
+        with the same label space, "id": accuracy on that (percent), "ood": accuracy on the OOD
+        dataset (percent)}. OOD datasets that are adversarially filtered, or have no in-distribution
+        dataset, are left out.
     """
     published = _published_accuracies(grid)
     pairs = []
@@ -61,7 +61,7 @@ def baseline_accuracies(grid: Grid) -> list[dict[str, Any]]:
 
 
 def _published_accuracies(grid: Grid) -> dict[tuple[str, str], float]:
-    """Accuracies (percent) of the baseline models, by model and dataset."""
+    """{("mobilenetv3_small_050.lamb_in1k", "imagenet_v2"): 44.85}, in percent."""
     columns = ("model", "dataset", "accuracy", "source")
     rows = list(grid.catalog.table("baselines.csv", columns, ["accuracy"]))
     for row in grid.catalog.table("published.csv", columns, ["accuracy"]):

@@ -1,4 +1,4 @@
-"""How many images of each dataset are used: `budget.max_images_per_dataset` of config.yaml."""
+"""Limits on the images of each dataset: `budget.max_images_per_dataset` of config.yaml."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -6,16 +6,16 @@ from typing import Literal
 
 from rib.config.run import ALL
 
-# At most so many images of a dataset (a whole number), so large a share of them (with a decimal
-# point: 0.1), or all of them.
+# The largest number of images (a whole number), the largest share (with a decimal point: 0.1), or
+# all images.
 Limit = int | float | Literal["all"]
 WHOLE_SHARE = 1.0
-DEFAULT = "default"  # the key of config with the limit of datasets that have none of their own
+DEFAULT = "default"  # key of config with the limit for datasets that have none
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits of the numbers of images of a run's datasets."""
+    """Limits on the numbers of images of a run's datasets."""
 
     default: Limit = ALL
     of_dataset: Mapping[str, Limit] = field(default_factory=dict)
@@ -25,8 +25,8 @@ class Budget:
         """The budget that config states.
 
         Args:
-            choice: a number or `all` for all datasets, or limits by dataset, of which `default` is
-                that of all others; without it these have no limit.
+            choice: a number or `all` for all datasets, or limits by dataset, where `default` (else
+                no limit) is for all others: {"default": 5000, "imagenet_c": 0.1}.
         """
         if not isinstance(choice, Mapping):
             return cls(choice)
@@ -37,13 +37,12 @@ class Budget:
         return cls(default, limits)
 
     def limit(self, dataset: str) -> Limit:
-        """The limit of a dataset."""
         return self.of_dataset.get(dataset, self.default)
 
     def limits(self, datasets: Collection[str]) -> Limit | dict[str, Limit]:
-        """The limits of some datasets by name; if they are the same, that one.
+        """Limits of some datasets by name, or one limit if they are all the same.
 
-        So settings of jobs that read no dataset with a limit of its own don't change with it.
+        Thus a dataset's limit doesn't change the settings of jobs that don't read that dataset.
         """
         if not self.of_dataset:
             return self.default
@@ -56,11 +55,11 @@ class Budget:
         return limits
 
     def images(self, dataset: str, available: int) -> int:
-        """Number of images of a dataset that are used if it has `available` ones."""
+        """Number of images used of a dataset that has `available` images."""
         return images_within(self.limit(dataset), available)
 
     def phrase(self, labels: Mapping[str, str]) -> str | None:
-        """The budget in words, such as `at most 5000 images per dataset, 10 % of IN-C`.
+        """The budget in words: `at most 5000 images per dataset, 10 % of the images of IN-C`.
 
         None if it leaves no image of these datasets out.
 
@@ -80,7 +79,7 @@ class Budget:
 
 
 def images_within(limit: Limit, available: int) -> int:
-    """Number of images that a limit leaves of `available` ones; of a share at least one."""
+    """Number of images that a limit leaves of `available` images; a share leaves at least one."""
     if limit == ALL:
         return available
     if isinstance(limit, float):
@@ -89,7 +88,6 @@ def images_within(limit: Limit, available: int) -> int:
 
 
 def _in_words(limit: Limit) -> str:
-    """A limit in words: `5000 images`, `10 % of the images` or `all images`."""
     if limit == ALL:
         return "all images"
     if isinstance(limit, float):

@@ -1,9 +1,9 @@
 """The catalogue: facts about families, datasets, models and methods, read from YAML. No torch.
 
-A catalogue folder contains families/<name>.yaml, datasets.yaml, models.yaml, methods.yaml,
+A catalogue folder may have families/<name>.yaml, datasets.yaml, models.yaml, methods.yaml,
 recipes.yaml, augmentations.yaml, classes/ and, for custom algorithms, layouts/<layout>.py and
-methods/<algorithm>.py; all of them are optional. The project's folder comes first, followed by
-folders of the user. A name may be defined only once.
+methods/<algorithm>.py. The project's folder comes first, then the user's. A name may be defined
+only once.
 """
 
 import itertools
@@ -58,41 +58,41 @@ from rib.config.sources import ADDRESSES, redacted_addresses
 from rib.config.yaml_files import read_yaml
 
 PROJECT_CATALOG = WORKFLOW / "catalog"
-BASE = LIBRARY / "methods/base.py"  # the class of all methods that train, no algorithm itself
+BASE = LIBRARY / "methods/base.py"  # base class of methods that train, not an algorithm
 # Settings of layouts that list all levels of a slice, by the slice's column of the index.
 LISTS_LEVELS = {"corruption": "corruptions", "severity": "severities"}
-PHOTOS = "photos"  # setting of a layout that takes its photos from another one
-TABLES = "config, external"  # the key that lists tables of weights that were trained elsewhere
-MARKERS = "Hx+8234"  # of the methods in these tables; markers of methods.yaml are others
+PHOTOS = "photos"  # setting of a layout that takes its photos from another layout
+TABLES = "config, external"  # config's key for tables of weights trained elsewhere
+MARKERS = "Hx+8234"  # of methods in these tables; methods.yaml uses others
 # Columns of these tables.
 REQUIRED_COLUMNS = ("model", "target", "method", "seed", "file")
 OPTIONAL_COLUMNS = ("size", "label")
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
-# Of models that are pretrained here without a recipe.
+# For models that are pretrained here without a recipe.
 SGD_OF_PRETRAINING = {"momentum": 0.9, "weight_decay": 0.0, "warmup_fraction": 0.1}
 EntryT = TypeVar("EntryT", Recipe, Augmentation, Method, Model, Dataset, Family)
 
 
 class Catalog:
-    """Entries of catalogue folders, each folder read at most once, when it is needed.
+    """Entries of catalogue folders. Each file is read at most once, when it is first needed.
 
     Args:
-        folders: the project's folder, then those of the user.
-        tables: CSV files that list weights that were trained elsewhere.
+        folders: the project's folder, then the user's.
+        tables: CSV files that list weights trained elsewhere.
 
     Raises:
         UserError: A folder does not exist, an entry is invalid, or a name is defined twice.
     """
 
     def __init__(self, folders: Iterable[Path], tables: Iterable[str] = ()):
-        """Check that the folders can be read, and find modules in them; entries are read later."""
+        """Check that the folders can be read and find their modules; entries are read later."""
         self.folders = [Path(folder) for folder in folders]
         self.tables = [from_home(table, TABLES) for table in tables]
         self._space = cache(self._read_label_space)  # every job of a grid needs it
-        # Keys of sources with addresses, by entry and file; the entries have them without query
-        # strings.
+        # Keys of sources with their whole addresses, by entry and file. Entries have the addresses
+        # without query strings, which may be secret.
         self._addresses: dict[tuple[str, str], dict[str, Any]] = {}
-        # Sources as written of datasets that name repositories of the hub, see `hub_sources`.
+        # Sources, as written, of datasets that name repositories of the hub.
         self._hub_sources: dict[str, list[dict[str, Any]]] = {}
         for folder in self.folders:
             if not folder.is_dir():
@@ -108,7 +108,7 @@ class Catalog:
 
     @cached_property
     def families(self) -> dict[str, Family]:
-        """Families by name, which is the name of the file."""
+        """Families by name, which is the file's name."""
         paths = [path for folder in self.folders for path in sorted(folder.glob("families/*.yaml"))]
         return _by_name(
             (checked(Family, read_yaml(path), str(path), path.stem), path) for path in paths
@@ -116,13 +116,13 @@ class Catalog:
 
     @cached_property
     def datasets(self) -> dict[str, Dataset]:
-        """Datasets by name; a dataset without an evaluation_group forms one alone.
+        """Datasets by name; a dataset without evaluation_group is alone in a group.
 
-        Those that name repositories of the hub have no sources before `with_hub_files`.
+        Datasets that name repositories of the hub have no sources before `with_hub_files`.
 
         Raises:
-            UserError: An entry is invalid, or the dataset whose archives it uses is unknown or has
-                none of its own.
+            UserError: An entry is invalid, or names a dataset for its archives that is unknown or
+                has no archives itself.
         """
         entries = self._entries("datasets.yaml", self._datasets_of_file)
         for name, entry in entries.items():
@@ -148,19 +148,11 @@ class Catalog:
         }
 
     def evaluated_datasets(self, family: Family) -> dict[str, Dataset]:
-        """Datasets of a family that can be evaluated: out of distribution and in distribution."""
+        """Datasets of a family that can be evaluated, out of distribution or in distribution."""
         return self.datasets_of(family, *EVALUATED)
 
     def _dataset(self, entry: Dataset, owner: Dataset) -> Dataset:
-        """A dataset with archives and checked settings.
-
-        Args:
-            entry: of datasets.yaml.
-            owner: the dataset whose archives it uses, mostly itself.
-
-        Raises:
-            UserError: Two archives have one file name, or a setting of its layout is not valid.
-        """
+        """Add the archives, which may be another dataset's (`owner`); check layout and parts."""
         where = f"datasets.yaml, {entry.name}"
         archives = () if owner.name in self._hub_sources else owner.archives
         _refuse_equal_files(archives, where)
@@ -172,14 +164,14 @@ class Catalog:
     @property
     def hub_sources(self) -> dict[str, list[dict[str, Any]]]:
         """Sources, as written, of datasets that name repositories of the hub, by dataset."""
-        _ = self.datasets  # which finds them
+        _ = self.datasets  # reading them fills _hub_sources
         return self._hub_sources
 
     @cached_property
     def hub_repositories(self) -> dict[str, HubRepository]:
-        """What lock files of the catalogue folders and the project have of repositories, by name.
+        """Repositories of the hub by name, from lock files of the folders and the project.
 
-        Of several files that have a repository, the last one counts; that is the project's.
+        A later file overrides an earlier one; the project's lock file is last.
         """
         repositories: dict[str, HubRepository] = {}
         for folder in self.folders:
@@ -188,16 +180,13 @@ class Catalog:
         return repositories
 
     def with_hub_files(self, names: Iterable[str]) -> "Catalog":
-        """This catalogue, in which datasets have the files of the hub's repositories they name.
+        """This catalogue with the files of hub repositories filled in for the named datasets.
 
-        Only repositories that no lock file has are asked of the hub, so that datasets that no run
-        reads need neither.
-
-        Args:
-            names: names of datasets of any kind.
+        The hub is asked only about repositories that no lock file has. Datasets that a run doesn't
+        read thus need neither network nor lock.
 
         Raises:
-            UserError: A repository can't be resolved, or hasn't the files that an entry chooses.
+            UserError: A repository can't be resolved, or lacks files that an entry chooses.
         """
         names_of_hub = [name for name in names if self.datasets[name].raw in self.hub_sources]
         if not names_of_hub:
@@ -216,7 +205,7 @@ class Catalog:
         return self._with_entries(datasets=datasets, hub_repositories=repositories)
 
     def hub_requests(self, name: str) -> list[HubRequest]:
-        """Repositories of the hub that a dataset with sources of its own names."""
+        """Repositories of the hub that a dataset's own sources name."""
         where = f"datasets.yaml, {name}"
         if not self.datasets[name].fetched:
             where += " (not yet fetched by us)"
@@ -229,7 +218,6 @@ class Catalog:
     def _dataset_with_hub_files(
         self, dataset: Dataset, repositories: Mapping[str, HubRepository]
     ) -> Dataset:
-        """A dataset with the files that its entry chooses of repositories of the hub."""
         where = f"datasets.yaml, {dataset.raw}"
         sources: list[dict[str, Any]] = []
         gated_repositories = []
@@ -253,17 +241,16 @@ class Catalog:
         )
 
     def check_layout_settings(self, settings: Mapping[str, Any], where: str) -> None:
-        """Check a layout's settings as far as its module isn't needed; preparation checks the rest.
+        """Check a layout's settings without importing its module; preparation checks the rest.
 
         Args:
-            settings: of a dataset's entry. `photos` names the layout from which this one takes its
-                photos, and the settings of that one.
+            settings: of a dataset's entry. `photos` gives another layout, with settings, that
+                supplies the photos.
             where: file and entry, for messages.
 
         Raises:
-            UserError: A setting is an empty list or no value of JSON, or `photos` does not have the
-                keys `layout` and `settings`, or names a layout that is unknown or takes its photos
-                from another one itself.
+            UserError: A setting is an empty list or not a JSON value. Or `photos` lacks `layout`
+                and `settings`, or its layout is unknown or takes photos from yet another layout.
         """
         for name, setting in settings.items():
             refuse_other_than_json(setting, f"{where}: the setting '{name}'")
@@ -288,22 +275,22 @@ class Catalog:
 
     @cached_property
     def models(self) -> dict[str, Model]:
-        """Models by name; `with_models` gives a catalogue with others."""
+        """Models of models.yaml by name; `with_models` gives a copy with library models too."""
         models = self._entries("models.yaml", self._models_of_file)
         for model in models.values():
-            self.pretraining(model)  # which refuses a recipe or an augmentation that is unknown
+            self.pretraining(model)  # raises if a recipe or an augmentation is unknown
         return models
 
     def pretraining(self, model: Model) -> dict[str, Any] | None:
-        """How a model is pretrained here, as jobs get it; None if it isn't.
+        """How a model is pretrained here, as jobs get it; None if it isn't pretrained here.
 
-        Without a recipe it has settings of SGD, which a recipe states itself. In place of the name
-        of an augmentation there is what its entry says of images, so that its change trains again.
         For example {"dataset": "fashion_train", "epochs": 10, "lr": 0.1, "momentum": 0.9, ...}.
+        Settings of SGD are added unless a recipe states them. The name of an augmentation is
+        replaced by the entry's transforms, because a change of these must train the model again.
 
         Raises:
-            UserError: The recipe or the augmentation is unknown, or a key is given that is the
-                recipe's.
+            UserError: The recipe or augmentation is unknown, or the entry states a key that the
+                recipe sets.
         """
         if model.pretrain is None:
             return None
@@ -330,9 +317,9 @@ class Catalog:
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
-        """Facts of models by name, from lock files of the catalogue folders and the project.
+        """Facts of models by name, from lock files of the folders and the project.
 
-        Of several files that have a model, the last one counts; that is the project's.
+        A later file overrides an earlier one; the project's lock file is last.
         """
         facts_by_name: dict[str, dict[str, Any]] = {}
         for folder in self.folders:
@@ -341,10 +328,10 @@ class Catalog:
         return facts_by_name
 
     def with_models(self, names: Collection[str]) -> "Catalog":
-        """This catalogue with models that are named as libraries and the hub name them.
+        """This catalogue with models that libraries and the hub name, such as timm/resnet18.
 
-        A model that no entry names as its record is called by the short form of its name:
-        `resnet18` of timm/resnet18.
+        A model without an entry for its record gets the short form of its name: `resnet18` for
+        timm/resnet18.
 
         Raises:
             UserError: A name cannot be resolved, or its short form is taken.
@@ -374,22 +361,15 @@ class Catalog:
         return self._with_entries(models=models, records=records)
 
     def _with_entries(self, **entries: Mapping[str, Any]) -> "Catalog":
-        """A copy in which entries that have been read are replaced, for example `models`."""
+        """A copy with other entries, for example `models`, in place of the ones that were read."""
         catalog = copy(self)
-        # It is derived from datasets and models, and may have been read.
+        # The copy may have cached it from the old datasets and models.
         vars(catalog).pop("sources", None)
         vars(catalog).update(entries)
         return catalog
 
     def _with_records(self, entries: object) -> object:
-        """Entries of models.yaml, completed with what the lock files know of these models.
-
-        An entry may name its record there, such as `record: timm/resnet18`. It overrides facts of
-        the record. Records that no lock file has are looked up, and added to the project's.
-
-        Args:
-            entries: models.yaml as it was read, which may be anything.
-        """
+        """`record: timm/resnet18` adds the record's facts to an entry, which may override them."""
         if not isinstance(entries, dict):
             return entries
         record_of_entry = {}
@@ -399,6 +379,7 @@ class Catalog:
         missing_records = [
             record for record in record_of_entry.values() if record not in self.records
         ]
+        # Looked up and added to the project's records.
         self.records.update(resolve(missing_records))
         completed = dict(entries)
         for name, record in record_of_entry.items():
@@ -407,12 +388,12 @@ class Catalog:
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
-        """Optimisers and schedules of training by name, from recipes.yaml."""
+        """Optimisers and schedules of training by name."""
         return self._entries("recipes.yaml", _reader(Recipe))
 
     @cached_property
     def augmentations(self) -> dict[str, Augmentation]:
-        """Random transforms of images in pretraining by name, from augmentations.yaml.
+        """Random transforms of images in pretraining, by name.
 
         Raises:
             UserError: An entry is not valid, or `most` is more than the number of its transforms.
@@ -452,14 +433,14 @@ class Catalog:
 
     @cached_property
     def external(self) -> dict[str, dict[str, Any]]:
-        """Rows of the user's tables that list weights which were trained elsewhere.
+        """Rows of the user's tables of weights trained elsewhere, by run.
 
-        They are by run, such as `resnet18/sketch/ft/all/0`. Besides its cells by column, each row
-        has `path`, the file of the weights, and `where`, its own file and line.
+        A run is written such as `resnet18/sketch/ft/all/0`. Besides its cells by column, each row
+        has `path` (the weights' file) and `where` (its own file and line).
 
         Raises:
-            UserError: A column is unknown or missing, a seed is no whole number or has zeros in
-                front, or two rows are of one run.
+            UserError: A column is unknown or missing, a seed is not a whole number or has leading
+                zeros, or two rows are for one run.
         """
         rows: dict[str, dict[str, Any]] = {}
         for table in self.tables:
@@ -483,12 +464,12 @@ class Catalog:
 
     @cached_property
     def sources(self) -> dict[str, Dataset | Model]:
-        """Datasets and models with downloads of their own, by name; they share data/raw.
+        """Datasets and models that have downloads, by name; both use the folder data/raw.
 
-        A dataset that uses the archives of another one has none of its own.
+        A dataset that uses another one's archives is left out.
 
         Raises:
-            UserError: A dataset and a model have one name.
+            UserError: A dataset and a model have the same name.
         """
         common_names = self.datasets.keys() & self.models.keys()
         if common_names:
@@ -500,16 +481,11 @@ class Catalog:
         return {name: entry for name, entry in entries.items() if entry.raw == name}
 
     def _method(self, entry: Method) -> Method:
-        """The method that an entry of methods.yaml defines, with all of its settings.
-
-        Raises:
-            UserError: The entry has a key or a setting that is not allowed.
-        """
         where = f"methods.yaml, {entry.name}"
         known_name(entry.algorithm, self._algorithms, "algorithm", where)
         _check_keys_of_form(entry, where)
         settings = settings_of_entry(entry.settings, entry.trains, where)
-        # A method that trains has one parent at most, which its entry calls starts_from.
+        # A method that trains has at most one parent, which its entry calls starts_from.
         parents = entry.parents if entry.starts_from is None else (entry.starts_from,)
         return replaced(
             entry,
@@ -524,15 +500,9 @@ class Catalog:
         settings_of_entry: Mapping[str, Any],
         where: str,
     ) -> dict[str, dict[str, Any]]:
-        """Settings of a method that trains which hold with one recipe only, checked.
-
-        Args:
-            settings_by_recipe: such as {"adamw": {"lr": 1e-5}}.
-            settings_of_entry: those that hold with all recipes.
-            where: file and entry, for messages.
-        """
+        """Checked settings for single recipes, such as {"adamw": {"lr": 1e-5}}."""
         known = known_settings(settings_of_entry, trains=True)
-        del known[RECIPE]  # what holds with a recipe can't name another one
+        del known[RECIPE]  # settings for a recipe can't name another recipe
         checked = {}
         for recipe, settings in settings_by_recipe.items():
             known_name(recipe, self.recipes, "recipe", where)
@@ -545,16 +515,7 @@ class Catalog:
         read: Callable[[Any, Path], Mapping[str, EntryT]],
         others: Iterable[tuple[Path, Mapping[str, EntryT]]] = (),
     ) -> dict[str, EntryT]:
-        """Entries of a file of all catalogue folders by name.
-
-        Args:
-            file: its name in each folder, such as datasets.yaml.
-            read: gives the entries of one such file, from what YAML gives and its path.
-            others: further entries by name, with the file or key that they are from.
-
-        Raises:
-            UserError: An entry has an unknown or wrong key, or two entries have one name.
-        """
+        """`others` are further entries, each with the file or key that they come from."""
 
         def entries_with_files() -> Iterator[tuple[EntryT, Path]]:
             for folder in self.folders:
@@ -573,7 +534,8 @@ class Catalog:
         for name, entry in checked_entries(Dataset, content, str(path)).items():
             publishable = entry.publishable
             if publishable is None:
-                # A user's licences are unknown here; the page shows no image by mistake.
+                # We don't know the licences of a user's data, so the page shows an image only if
+                # the entry says publishable.
                 publishable = path.parent == self.folders[0]
             archives = self._archives(name, entry.own_sources, path)
             datasets[name] = replaced(entry, publishable=publishable, archives=archives)
@@ -583,18 +545,13 @@ class Catalog:
         models = {}
         for name, model in checked_entries(Model, self._with_records(content), str(path)).items():
             check_arguments(model.library, model.arguments, f"{path}, {name}")
-            # Paths of records are relative to the project, paths of entries to their file.
+            # Paths in records are relative to the project, paths in entries to the entry's file.
             keys_with_paths = [key for key in ("source", "tokenizer") if key in content[name]]
             models[name] = self._with_archives(model, path, keys_with_paths)
         return models
 
     def _with_archives(self, model: Model, path: Path, keys_with_paths: Collection[str]) -> Model:
-        """A model with the archives of its weights and tokenizer.
-
-        Args:
-            path: file of the entry.
-            keys_with_paths: `source`, `tokenizer` or both, if paths there are relative to the file.
-        """
+        """`keys_with_paths` (`source`, `tokenizer`) have paths relative to the entry's file."""
         if model.source is None:
             return model
         sources = {"source": [model.source], "tokenizer": model.tokenizer}
@@ -607,14 +564,7 @@ class Catalog:
     def _archives(
         self, name: str, sources: Iterable[Described], relative_to: Path | None
     ) -> tuple[dict[str, Any], ...]:
-        """Sources as jobs get them, without secrets of addresses, which are kept apart.
-
-        `with_addresses` gives a source its addresses back.
-
-        Args:
-            name: of the dataset or model.
-            relative_to: file of the catalogue that states them; None if paths are the project's.
-        """
+        """Sources as jobs get them; secrets in addresses are kept apart, for `with_addresses`."""
         archives = []
         for source in sources:
             archive = stated(source)
@@ -631,7 +581,7 @@ class Catalog:
         return tuple(archives)
 
     def with_addresses(self, name: str, source: Mapping[str, Any]) -> dict[str, Any]:
-        """A source with its whole addresses, which may hold secrets.
+        """A source with its whole addresses, which may contain secrets.
 
         Args:
             name: the dataset or model with the source.
@@ -640,10 +590,7 @@ class Catalog:
         return {**source, **self._addresses.get((name, source["file"]), {})}
 
     def _external_methods(self) -> dict[str, Method]:
-        """Entries of the methods in the tables of weights that were trained elsewhere, by name.
-
-        A method's label is the first one that a row has for it, or else its name.
-        """
+        """Methods that the user's tables name, labelled as in the first row with a label."""
         names = []
         label_of_method: dict[str, str] = {}
         for row in self.external.values():
@@ -675,20 +622,20 @@ class Catalog:
         return self._layouts[layout]
 
     def photos_layout_file(self, dataset: Dataset) -> Path | None:
-        """File of the layout from which a dataset's layout takes its photos, if it does."""
+        """File of the other layout that supplies the photos of this dataset's layout, if any."""
         if PHOTOS not in dataset.settings:
             return None
         return self.layout_file(dataset.settings[PHOTOS]["layout"])
 
     def family_label_space(self, family: str) -> LabelSpace:
-        """Label space of a family by its name: its classes, and their network outputs."""
+        """Label space of a family, by the family's name."""
         where = f"families/{family}.yaml"
         return self._space(**dict(self.families[family].classes), where=where)
 
     def label_space(self, dataset: Dataset) -> LabelSpace:
-        """Label space of a dataset (classes, and their network outputs): its own, or its family's.
+        """Label space of a dataset: its own, or its family's.
 
-        Preparation restricts it if classes are per dataset.
+        If classes are per dataset, preparation restricts it to the classes that have images.
 
         Raises:
             UserError: Only one of dataset and family has format own, or the space has only one
@@ -718,13 +665,7 @@ class Catalog:
         return space
 
     def _read_label_space(self, file: str, format: str, where: str) -> LabelSpace:
-        """Label space (classes, and their network outputs) that an entry names under `classes`.
-
-        Args:
-            file: name of a class file in a catalogue folder, or of a list that timm has.
-            format: `timm`, or how the class file is written, a key of `READERS`.
-            where: file and entry, for messages.
-        """
+        """The label space of a key `classes`; `format` is `timm` or a key of `READERS`."""
         if format == "timm":
             return read_timm_list(file)
         read_classes = READERS[format]
@@ -733,7 +674,7 @@ class Catalog:
     def table(
         self, name: str, columns: Iterable[str], numbers: Iterable[str]
     ) -> list[dict[str, str]]:
-        """Rows of a CSV file that each catalogue folder may contain.
+        """Rows of a CSV file that each catalogue folder may contain, by column.
 
         Args:
             name: name of the file.
@@ -741,8 +682,7 @@ class Catalog:
             numbers: columns that contain numbers.
 
         Raises:
-            UserError: A file lacks a column, or one of `numbers` contains something else; the
-                message names file and line.
+            UserError: A file lacks a column, or one of `numbers` is not a number.
         """
         number_columns = list(numbers)
         rows_with_place: list[tuple[str, dict[str, str]]] = []
@@ -757,7 +697,7 @@ class Catalog:
         return [row for _, row in rows_with_place]
 
     def icons(self, dataset: Dataset) -> dict[str, str]:
-        """Icon name by codepoint, for datasets whose package has no such table; else empty."""
+        """Icon name by codepoint; empty unless the dataset names a file with them."""
         if dataset.icons_file is None:
             return {}
         icons_file = self._class_file(dataset.icons_file, f"datasets.yaml, {dataset.name}")
@@ -765,7 +705,7 @@ class Catalog:
         return {row["codepoint"]: row["icon"] for _, row in table}
 
     def only(self, dataset: Dataset) -> tuple[str, ...] | None:
-        """Ids of the images of a dataset, in the order of its file; None: all that are found.
+        """Ids of the images that a dataset is limited to, in the file's order; None for no limit.
 
         Raises:
             UserError: No catalogue folder has the file, or it lists no image.
@@ -781,7 +721,7 @@ class Catalog:
         return tuple(image_ids)
 
     def _class_file(self, name: str, where: str) -> Path:
-        """The class file of a name in the first catalogue folder that has one."""
+        """The file in the first catalogue folder that has one of this name."""
         for folder in self.folders:
             path = folder / "classes" / name
             if path.is_file():
@@ -792,7 +732,6 @@ class Catalog:
 
 
 def _refuse_equal_files(sources: Iterable[Mapping[str, Any]], where: str) -> None:
-    """Raise a UserError if two sources of a dataset have the same file name."""
     files = [source["file"] for source in sources]
     for file in files:
         if files.count(file) > 1:
@@ -803,18 +742,7 @@ def _refuse_equal_files(sources: Iterable[Mapping[str, Any]], where: str) -> Non
 
 
 def _check_parts(entry: Dataset, where: str) -> None:
-    """Check the parts in which a dataset is evaluated, if it is.
-
-    Whether images have the levels is known when the dataset is prepared (rib.data.parts), unless a
-    setting of the layout lists them.
-
-    Args:
-        where: file and entry, for messages.
-
-    Raises:
-        UserError: A level is in two parts, or the dataset is in an evaluation group with others; a
-            part has a level that the setting does not list, or a listed one is in no part.
-    """
+    """A level belongs to one part, and parts have all levels that a setting of the layout lists."""
     if entry.parts is None:
         return
     where = f"{where}, parts"
@@ -834,7 +762,7 @@ def _check_parts(entry: Dataset, where: str) -> None:
             part_of_level[level] = part
     setting = LISTS_LEVELS.get(column, "")
     listed_levels = entry.settings.get(setting)
-    if isinstance(listed_levels, list):  # what else it is, the layout refuses
+    if isinstance(listed_levels, list):  # the layout itself refuses anything else
         _refuse_other_levels(part_of_level, listed_levels, f"settings.{setting}", where)
 
 
@@ -844,13 +772,6 @@ def _refuse_other_levels(
     listed_in: str,
     where: str,
 ) -> None:
-    """Raise a UserError unless parts have exactly the levels that a setting of a layout lists.
-
-    Args:
-        part_of_level: the part that each level is in.
-        listed_in: the setting, for messages.
-        where: file, entry and key, for messages.
-    """
     for level, part in part_of_level.items():
         if level not in listed_levels:
             raise UserError(
@@ -862,11 +783,6 @@ def _refuse_other_levels(
 
 
 def _check_keys_of_form(entry: Method, where: str) -> None:
-    """Refuse keys of a method's entry that methods of its form do not have.
-
-    Args:
-        where: file and entry, for messages.
-    """
     if entry.starts_from is not None and not entry.trains:
         raise UserError(
             f"{where}: starts_from is only for methods that train; list the merged methods in "
@@ -892,12 +808,10 @@ def _check_keys_of_form(entry: Method, where: str) -> None:
 
 
 def _reader(kind: type[EntryT]) -> Callable[[Any, Path], Mapping[str, EntryT]]:
-    """A function for `Catalog._entries` that reads entries of a kind."""
     return lambda content, path: checked_entries(kind, content, str(path))
 
 
 def _by_name(entries_with_files: Iterable[tuple[EntryT, Path]]) -> dict[str, EntryT]:
-    """Entries of all catalogue folders by name; a UserError if two files have one of a name."""
     entries: dict[str, EntryT] = {}
     file_of: dict[str, Path] = {}
     for entry, path in entries_with_files:
@@ -912,14 +826,10 @@ def _by_name(entries_with_files: Iterable[tuple[EntryT, Path]]) -> dict[str, Ent
 
 
 def _modules_by_name(folders: Iterable[Path]) -> dict[str, Path]:
-    """Files of algorithms or layouts by name, such as {"ft": .../methods/ft.py}.
-
-    Raises:
-        UserError: Two folders have a module of one name.
-    """
+    """{"ft": .../methods/ft.py}; a UserError if two folders have a module of one name."""
     modules: dict[str, Path] = {}
     for folder in folders:
-        for path in sorted(folder.glob("[a-z]*.py")):  # not those that begin with _
+        for path in sorted(folder.glob("[a-z]*.py")):  # without modules that begin with _
             if path == BASE:
                 continue
             if path.stem in modules:

@@ -1,4 +1,4 @@
-"""Check what a YAML file holds against its class: one sentence per mistake."""
+"""Checks of YAML content against its class, with one sentence for the user about a mistake."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from rib.base.errors import UserError
 from rib.config.fields import EMPTY, KEYS, OF_FILE, UNKNOWN_KEY, Described
 from rib.config.messages import show
 
-KEY_OF_MAPPING = "[key]"  # in pydantic's places of mistakes: the key itself is wrong
-# Errors of pydantic whose own words name Python's types.
+KEY_OF_MAPPING = "[key]"  # pydantic's mark in a mistake's place: the key itself is wrong
+# Types of pydantic's errors whose messages name Python's types.
 NO_MAPPING = ("model_type", "model_attributes_type", "dict_type")
 DescribedT = TypeVar("DescribedT", bound=Described)
 
@@ -25,13 +25,13 @@ def checked(
     name: str | None = None,
     outer_keys: Sequence[str] = (),
 ) -> DescribedT:
-    """What a file of keys, or an entry of a file, states, with defaults.
+    """A file, or one entry of a file, as an object of its class, with defaults.
 
     Args:
         kind: class of the file or entry.
         content: as YAML gives it.
         where: the file, for messages.
-        name: name of an entry, whose class has it as a field.
+        name: name of an entry, which becomes its field `name`.
         outer_keys: keys of the file that lead to the content.
 
     Raises:
@@ -52,7 +52,11 @@ def checked(
 
 
 def checked_entries(kind: type[DescribedT], content: object, where: str) -> dict[str, DescribedT]:
-    """What the entries of a file state, by name (see `checked`)."""
+    """Entries of a file as objects of their class, by name.
+
+    Raises:
+        UserError: The file isn't a mapping, or `checked` refuses an entry.
+    """
     if not isinstance(content, dict):
         raise UserError(f"{where}: the file is {show(content)}; give entries by name.")
     return {name: checked(kind, entry, where, name, [name]) for name, entry in content.items()}
@@ -64,13 +68,9 @@ def _sentence(
     content: object,
     outer_keys: Sequence[str],
 ) -> str:
-    """The sentence about the first mistake: the key, its value, what is wrong, what is allowed.
-
-    For example: 'budget' is -1, which is not valid (it should be greater than or equal to 1);
-    expected: a number of images.
-    """
+    """For example: 'lr' is 0, which is not valid (it should be greater than 0)."""
     # A value that may have several types has a mistake for each, such as ("reference", "str") and
-    # ("reference", "ProxyPart", "images_per_class"): the deepest one is shown.
+    # ("reference", "ProxyPart", "images_per_class"). The deepest is nearest to what the user meant.
     keys_of_mistakes = [_keys_of(mistake, content) for mistake in mistakes]
     first_keys = keys_of_mistakes[0]
     alternatives = [keys for keys in keys_of_mistakes if keys[: len(first_keys)] == first_keys]
@@ -114,12 +114,7 @@ def _inside(keys: Sequence[object]) -> str:
 
 
 def _keys_of(mistake: ErrorDetails, content: object) -> list[Any]:
-    """Keys and positions from the top of a file down to the value with a mistake.
-
-    They are pydantic's place without names of types, which are no keys of the file: of
-    ("seeds", "list[int]", 0) they are ["seeds", 0], and of ("source", "file", "digest"), where
-    the first `file` is the source's kind, ["source", "digest"].
-    """
+    """Pydantic's place ("seeds", "list[int]", 0) gives ["seeds", 0], without the type's name."""
     keys = []
     value: Any = content
     may_be_kind = True
@@ -129,6 +124,7 @@ def _keys_of(mistake: ErrorDetails, content: object) -> list[Any]:
     if place[-1:] == (KEY_OF_MAPPING,):
         place = place[:-2]
     for part in place:
+        # In ("source", "file", "digest") the first `file` is the source's kind, not a key.
         is_kind = may_be_kind and isinstance(value, dict) and part == value.get("kind")
         if not is_kind and _holds(value, part):
             keys.append(part)
@@ -154,7 +150,7 @@ def _value_at(keys: Sequence[Any], content: Any) -> Any:
 
 
 def _reason(mistake: ErrorDetails) -> str:
-    """Pydantic's words, with `it` for the value: it should be greater than 0."""
+    """Pydantic's message with "it" for the value, such as "it should be greater than 0"."""
     if mistake["type"] in NO_MAPPING:
         return "it should be a mapping, keys with values"
     if mistake["type"] == "missing":
@@ -164,7 +160,7 @@ def _reason(mistake: ErrorDetails) -> str:
 
 
 def _description(kind: type[BaseModel], keys: Sequence[Any], content: Any) -> str | None:
-    """Description of the innermost field that keys lead to, if it has one."""
+    """Description of the innermost field on the way to the value; None if no field has one."""
     description = None
     classes = [kind]
     annotation: Any = None  # of the last field
@@ -189,7 +185,7 @@ def _is_of_kind(cls: type[BaseModel], kind: object) -> bool:
 
 
 def _descriptions_in(annotation: Any) -> Iterator[str]:
-    """Descriptions of what a mapping or list has, in its annotation."""
+    """Descriptions that an annotation gives the values of a mapping or list."""
     for argument in get_args(annotation):
         if isinstance(argument, FieldInfo):
             if argument.description:

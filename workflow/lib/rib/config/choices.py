@@ -1,7 +1,7 @@
-"""Resolve the datasets, pretraining proxy, models, targets and methods of a config.
+"""Datasets, pretraining proxy, models, targets and methods that a config chooses.
 
-A choice by name that cannot be run is an error. What `all` or `default` leaves out or adds is
-reported as a notice, a sentence for the user.
+A choice by name that cannot be run is an error. If `all` or `default` leaves something out or adds
+it, a notice (a sentence) tells the user.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from rib.config.messages import known_name
 from rib.config.model_names import with_styles
 from rib.config.run import ALL, LOADED, PRETRAINED, SEEDS, TARGETS, VARIANTS, Run, in_path
 
-# Method that differences in the ranking are from, in runs that have it.
+# The ranking shows differences from this method if the run has it.
 DEFAULT_COMPARE_TO = "ft"
 
 
@@ -40,11 +40,11 @@ def choose(
 
     Args:
         key: key of config, such as `models`.
-        entries: what can be chosen, by name.
+        entries: all that can be chosen, by name.
         synonyms: names in `entries` by other names that users may write.
 
     Raises:
-        UserError: A name is unknown, or there is none, except that methods may be none.
+        UserError: A name is unknown, or no name is given (allowed for methods).
     """
     choice = config[key]
     where = f"config, {key}"
@@ -100,10 +100,10 @@ def check_scores(family: Family, catalog: Catalog) -> None:
 
 
 def choose_uncropped(config: Mapping[str, Any], family: Family, catalog: Catalog) -> list[str]:
-    """Names of the family's datasets of which models see whole photos, in the catalogue's order.
+    """Names of the family's datasets that are read without crop, in the catalogue's order.
 
     Raises:
-        UserError: A name is none of the family's datasets.
+        UserError: The family has no dataset of a name.
     """
     datasets = catalog.datasets_of(family, *EVALUATED, "reference")
     choice = config["uncropped"]
@@ -119,18 +119,16 @@ def choose_uncropped(config: Mapping[str, Any], family: Family, catalog: Catalog
 
 @dataclass(frozen=True)
 class Reference:
-    """The pretraining proxy: a dataset, or part of one, that replaces the pretraining data."""
+    """The pretraining proxy: a whole dataset of role reference, or part of an evaluated one."""
 
     dataset: Dataset
-    images_per_class: int | None  # size of the part; None for a whole dataset of role reference
+    images_per_class: int | None  # in the part; None for a whole dataset
 
 
 def choose_reference(
     config: Mapping[str, Any], family: Family, catalog: Catalog
 ) -> Reference | None:
     """The pretraining proxy that config.yaml or the family names, if any.
-
-    It is images that stand in for the pretraining data.
 
     Raises:
         UserError: The dataset is unknown or has another role.
@@ -161,9 +159,9 @@ def choose_reference(
 
 
 def head_of(model: Model, family: Family) -> str:
-    """Origin of a model's head.
+    """Origin of a model's head: `published`, `zero_shot`, `fitted` or `pretrained`.
 
-    It is `published`, `zero_shot`, `fitted` or `pretrained` (trained here with the rest).
+    `pretrained` heads are trained here together with the rest of the model.
     """
     if model.pretrain:
         return "pretrained"
@@ -176,7 +174,7 @@ def head_of(model: Model, family: Family) -> str:
 
 
 def library_models(config: Mapping[str, Any], family: Family) -> list[str]:
-    """Models that config selects by the names of libraries and the hub, such as `timm/resnet18`."""
+    """Models that config names as libraries and the hub do, such as `timm/resnet18`."""
     return [name for name in _written_models(config, family) if "/" in name or ":" in name]
 
 
@@ -190,18 +188,18 @@ def _written_models(config: Mapping[str, Any], family: Family) -> list[str]:
 def choose_models(
     config: Mapping[str, Any], family: Family, catalog: Catalog, reference: Reference | None
 ) -> tuple[dict[str, Model], list[str]]:
-    """Models to run by name, and notices: sentences that tell the user what was left out.
+    """Models to run by name, and notices about models that were left out.
 
-    A model without a head for the family's classes needs a reference dataset to fit one. Without
-    it, it is left out of `all` models, and otherwise an error. Models chosen by name need not list
-    the family.
+    A model without a head for the family's classes needs a reference dataset to fit one. Without a
+    reference dataset, `all` leaves the model out, and choosing it by name is an error. Models
+    chosen by name need not list the family.
 
     Raises:
         UserError: A model is unknown or belongs to another family, its head cannot be fitted, or
             none is left.
     """
     models = _selected_models(config, family, catalog)
-    headless = []  # names of models whose head would have to be fitted, which is impossible here
+    headless = []  # names of models whose head can't be fitted, for want of images
     if reference is None:
         headless = [name for name, model in models.items() if head_of(model, family) == "fitted"]
     reason = (
@@ -224,13 +222,6 @@ def choose_models(
 def _selected_models(
     config: Mapping[str, Any], family: Family, catalog: Catalog
 ) -> dict[str, Model]:
-    """Models that config selects, by name.
-
-    Config may name them as libraries and the hub do, such as `timm/resnet18`.
-
-    Raises:
-        UserError: A model is unknown, or no model of the catalogue is for the family.
-    """
     written_names = _written_models(config, family)
     name_in_catalog = {model.record: name for name, model in catalog.models.items() if model.record}
     models = catalog.models
@@ -249,18 +240,7 @@ def _selected_models(
 
 
 def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
-    """Refuse a name `architecture.pretraining` that no model has, such as `ViT-B-32.opanai`.
-
-    The message lists the architecture's pretrainings and the pretraining's architectures. Without
-    any of these nothing is done, since a list of all names is the better message then.
-
-    Args:
-        name: as the user wrote it.
-        models: known models by name.
-
-    Raises:
-        UserError: no model has this name, but one has its architecture or its pretraining.
-    """
+    """For `ViT-B-32.opanai`, list the pretrainings of ViT-B-32 in place of all models."""
     if name in models or "." not in name:
         return
     architecture, pretraining = name.split(".", 1)
@@ -274,6 +254,7 @@ def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
             pretrainings_of_architecture.append(pretraining_of_model)
         if pretraining_of_model == pretraining:
             architectures_with_pretraining.append(architecture_of_model)
+    # Then the caller's list of all names is more helpful.
     if not pretrainings_of_architecture and not architectures_with_pretraining:
         return
     pretrainings = "is unknown"
@@ -287,11 +268,6 @@ def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
 
 
 def _check_pretraining(model: Model, family: Family, catalog: Catalog, budget: Budget) -> None:
-    """Check the datasets on which a model is pretrained and tested here.
-
-    Raises:
-        UserError: A dataset has another role or family, or fewer images than are to be trained on.
-    """
     if not model.pretrain:
         return
     for key, role in (("dataset", "reference"), ("test", "in_distribution")):
@@ -319,12 +295,12 @@ def _check_pretraining(model: Model, family: Family, catalog: Catalog, budget: B
 
 
 def budget_of(config: Mapping[str, Any]) -> Budget:
-    """How many images of each dataset config lets be used."""
+    """Limits that config sets for the number of images of each dataset."""
     return Budget.from_config(config["budget"]["max_images_per_dataset"])
 
 
 def check_budget(config: Mapping[str, Any], family: Family, catalog: Catalog) -> None:
-    """Raise a UserError if the budget has a limit for a dataset that the family does not have."""
+    """Raise a UserError if the budget limits a dataset that the family does not have."""
     datasets = [name for name, entry in catalog.datasets.items() if entry.family == family.name]
     for name in budget_of(config).of_dataset:
         known_name(
@@ -337,10 +313,10 @@ def check_budget(config: Mapping[str, Any], family: Family, catalog: Catalog) ->
 
 
 def check_subset_ceiling(family: Family, catalog: Catalog) -> None:
-    """Check the dataset for whose steps a family lets a part of a larger target be trained.
+    """Check the dataset that limits how long subsets of larger targets are trained.
 
     Raises:
-        UserError: The family does not have it, or its entry states no number of images.
+        UserError: The family lacks the dataset, or its entry states no number of images.
     """
     name = family.subset_ceiling
     if name is None:
@@ -356,10 +332,7 @@ def check_subset_ceiling(family: Family, catalog: Catalog) -> None:
 
 
 def _images_in_budget(dataset: Dataset, budget: Budget) -> int | None:
-    """The most images of a dataset that its entry and the budget allow; None if that is not known.
-
-    A share is of the images that the entry states.
-    """
+    """None if the entry states no number of images and the budget none or a share."""
     if dataset.images is not None:
         return budget.images(dataset.name, dataset.images)
     limit = budget.limit(dataset.name)
@@ -369,10 +342,10 @@ def _images_in_budget(dataset: Dataset, budget: Budget) -> int | None:
 
 
 def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
-    """Names of the datasets that count in RI, the change of accuracy by a fine-tuning.
+    """Names of the datasets that count in RI, the change of accuracy by fine-tuning.
 
-    These are the datasets out of distribution. A variant of another dataset counts only if that one
-    is not evaluated.
+    They are out of distribution. A variant of another dataset counts only if the other isn't
+    evaluated.
 
     Args:
         datasets: the evaluated datasets by name.
@@ -387,10 +360,10 @@ def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
 def choose_targets(
     config: Mapping[str, Any], family: Family, catalog: Catalog, datasets: Mapping[str, Dataset]
 ) -> tuple[list[str], list[str]]:
-    """Datasets to fine-tune on, and notices: sentences that tell the user what was left out.
+    """Datasets to fine-tune on, and notices about datasets that were left out.
 
-    Some datasets can't be fine-tuned on, or only if their terms are accepted. Of targets that are
-    chosen by `all` or `default`, these are left out; chosen by name, they are an error.
+    Some datasets can't be fine-tuned on, or only if their terms are accepted. `all` and `default`
+    leave these out; choosing one by name is an error.
 
     Raises:
         UserError: A dataset chosen by name must not be fine-tuned on, or a word of accept_terms is
@@ -425,7 +398,6 @@ def choose_targets(
 
 
 def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
-    """Check that the words of accept_terms are those of terms of datasets in the catalogue."""
     known_words = set()
     for dataset in catalog.datasets.values():
         if dataset.tuning:
@@ -437,12 +409,7 @@ def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
 def _reason_against_target(
     dataset: Dataset, ood: list[str], config: Mapping[str, Any]
 ) -> str | None:
-    """Reason why a dataset cannot be fine-tuned on; None if it can.
-
-    Args:
-        ood: names of the datasets that count in RI, which only those out of distribution do.
-        config: says how targets are chosen, and which terms of use are accepted.
-    """
+    """Why a dataset cannot be a target; None if it can. `ood` are datasets that count in RI."""
     if dataset.role != "ood":
         return "it is in distribution"
     if dataset.optional and config["targets"] == "all":
@@ -480,10 +447,7 @@ def choose_split_fractions(config: Mapping[str, Any], family: Family) -> dict[st
 
 
 def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) -> list[str]:
-    """Datasets that count in RI and have nothing to do with any target.
-
-    They are no targets, nor variants of them, nor do they share source images with any.
-    """
+    """Datasets that count in RI, except targets, their variants, and datasets that share images."""
     source_groups_of_targets = {datasets[name].source_group for name in targets} - {None}
     names = []
     for name in ood_datasets(datasets):
@@ -505,10 +469,10 @@ def choose_methods(
     targets: list[str],
     is_swept: Callable[[str], bool],
 ) -> tuple[list[str], list[str]]:
-    """Methods to run, with their parents first, and notices: sentences on what was left out.
+    """Methods to run, each after its parents, and notices about additions and omissions.
 
-    Of methods that are chosen by `all` or `default`, those that can't be run are left out; chosen
-    by name, they are an error. Methods of the user's tables of trained weights are always run.
+    `all` and `default` leave out methods that can't be run; choosing one by name is an error.
+    Methods in the user's tables of trained weights are always run.
 
     Args:
         is_swept: whether a method, by name, has several variants.
@@ -518,7 +482,7 @@ def choose_methods(
     """
 
     def obstacle_to(method: Method) -> str | None:
-        """Reason why a method, or one of its parents, cannot be run; None if all can."""
+        """Why a method or one of its parents cannot be run; None if all can."""
         obstacle = _obstacle_for_models(method, config, family, reference, models)
         if obstacle is not None:
             return obstacle
@@ -539,7 +503,7 @@ def choose_methods(
     chosen = []
     notices = []
     for name in names:
-        if name == PRETRAINED:  # it is always evaluated
+        if name == PRETRAINED:  # always evaluated, not a method of the catalogue
             continue
         obstacle = obstacle_to(catalog.methods[name])
         if obstacle is None:
@@ -553,11 +517,7 @@ def choose_methods(
 
 
 def _with_parents(names: list[str], catalog: Catalog) -> tuple[list[str], list[str]]:
-    """Methods with their missing parents, each before the method that needs it, and notices.
-
-    A method's parents are those that it starts from or merges. A notice tells the user which parent
-    is added, and why.
-    """
+    """Add the methods that others start from or merge, with a notice that says why."""
     complete = names.copy()
     notices = []
     to_check = deque(names)
@@ -586,7 +546,7 @@ def _obstacle_for_models(
     reference: Reference | None,
     models: Mapping[str, Model],
 ) -> str | None:
-    """Reason why protocol, proxy or models do not allow a method; None if they do."""
+    """Why protocol, proxy or models don't allow a method; None if they do."""
     if method.form == SELECT and config["protocol"] == "paper":
         return "it selects on held-out images; set protocol to held_out"
     if method.reference == "required" and reference is None:
@@ -599,7 +559,7 @@ def _obstacle_for_models(
             f"it is for models of type {' and '.join(method.types)}, but those chosen are "
             f"{' and '.join(model_types)}"
         )
-    # A head that the text tower makes.
+    # Only heads made by a text tower are zero-shot.
     have_text_tower = any(head_of(model, family) == "zero_shot" for model in models.values())
     if method.text == "required" and not have_text_tower:
         return "it trains with texts, but no chosen model has a text tower"
@@ -613,10 +573,8 @@ def _nothing_to_merge(
     targets: list[str],
     is_swept: Callable[[str], bool],
 ) -> str | None:
-    """Reason why a merge has one parent only, or cannot be scored; None if neither is so.
-
-    `method.over` says what the parents of a merge differ in: seeds, variants, targets or methods.
-    """
+    """Why a merge would have one parent only, or could not be scored; None if neither is so."""
+    # `over` names the difference between the parents: seeds, variants, targets or methods.
     if method.over == SEEDS and len(config["seeds"]) < 2:
         return "it merges over seeds, and there is one; list several in seeds"
     if method.over == VARIANTS:
@@ -636,10 +594,7 @@ def _nothing_to_merge(
 
 
 def _too_many_images(method: Method, datasets: Mapping[str, Dataset], budget: Budget) -> str | None:
-    """Reason why a method would take too long to evaluate; None if it would not.
-
-    Datasets whose entries don't say how many images they have are not counted.
-    """
+    """Why a method would take too long to evaluate; unstated numbers of images count as 0."""
     if method.most_images is None:
         return None
     for name, dataset in datasets.items():
@@ -659,7 +614,7 @@ def choose_sizes(
 ) -> list[str]:
     """Sizes of the training subset, as written in paths, such as `all`, `1000` and `0.5`.
 
-    Without a choice in config they are the family's, but for those that the budget of images makes
+    Without a choice in config they are the family's, except sizes that the image budget makes
     impossible.
 
     Raises:
@@ -684,10 +639,7 @@ def choose_sizes(
 
 
 def _fewest_images_in_budget(budget: Budget, targets: Collection[Dataset]) -> float:
-    """The smallest number of images that the budget leaves of a target; infinite without any.
-
-    Shares are of the images that the targets' entries state. Those that state none don't count.
-    """
+    """Images that the budget leaves of the smallest target; infinite if that is unknown."""
     fewest_images = math.inf
     for target in targets:
         limit = budget.limit(target.name)
@@ -701,11 +653,11 @@ def _fewest_images_in_budget(budget: Budget, targets: Collection[Dataset]) -> fl
 
 @dataclass(frozen=True)
 class VariantSelection:
-    """How one variant of each swept method is chosen, see rib.statistics.selection."""
+    """How one variant of each swept method is chosen (rib.statistics.selection)."""
 
     rule: str  # target, leave_one_out or oracle
-    variants: dict[str, list[str]]  # names in the grid by method, which has at least two
-    # Source group of each dataset in an RI, its own name if it shares no source images.
+    variants: dict[str, list[str]]  # {"ft": ["ft-lr0.1", "ft-lr0.01"]}
+    # Source group of each dataset in RI; a dataset that shares no source images is its own group.
     groups: dict[str, str]
 
 
@@ -715,7 +667,7 @@ def choose_selection(
     datasets: Mapping[str, Dataset],
     targets: list[str],
 ) -> VariantSelection | None:
-    """How one variant of each swept method is chosen; None if no variant is to be chosen.
+    """How one variant of each swept method is chosen; None if config asks for no choice.
 
     Raises:
         UserError: No method has several variants, or the rule has no images to choose by.
@@ -735,7 +687,7 @@ def choose_selection(
             "protocol paper trains on all of them; set protocol to held_out, or select to "
             "leave_one_out."
         )
-    # Datasets that share source images have one group, all others one of their own.
+    # A dataset that shares no source images is a group by itself.
     groups = {}
     for name in ood_datasets(datasets):
         groups[name] = datasets[name].source_group or name
@@ -745,13 +697,7 @@ def choose_selection(
 
 
 def _variants_of_swept_methods(methods: Mapping[str, Method]) -> dict[str, list[str]]:
-    """Names of the variants of each method that has several, such as {"ft": ["ft-lr1", "ft-lr2"]}.
-
-    Methods without one mRI are left out.
-
-    Args:
-        methods: all variants of the grid by name; `base` is the method's name in the catalogue.
-    """
+    """{"ft": ["ft-lr1", "ft-lr2"]}, without methods that have no or several mRI."""
     variants_of_method: dict[str, list[str]] = {}
     for name, variant in methods.items():
         if _has_mri(variant):
@@ -761,23 +707,12 @@ def _variants_of_swept_methods(methods: Mapping[str, Method]) -> dict[str, list[
 
 
 def _has_mri(method: Method) -> bool:
-    """Whether a method has one mRI, the mean over targets of its change of accuracy elsewhere.
-
-    A curve has several, a merge over targets none.
-    """
+    """A curve has several means of RI over targets, a merge over targets has none."""
     return method.form != CURVE and method.over != TARGETS
 
 
 def _check_leave_one_out(groups: Mapping[str, str], targets: list[str]) -> None:
-    """Check that each pair of target and left-out dataset leaves a dataset to choose by.
-
-    Args:
-        groups: source group by dataset; datasets of one group share source images.
-        targets: datasets that are fine-tuned on.
-
-    Raises:
-        UserError: For a pair, every dataset shares source images with one of the two.
-    """
+    """Each pair of target and left-out dataset must leave another source group to choose by."""
     all_groups = set(groups.values())
     for target, left_out in itertools.product(targets, groups):
         groups_to_choose_by = all_groups - {groups[target], groups[left_out]}
@@ -792,11 +727,10 @@ def _check_leave_one_out(groups: Mapping[str, str], targets: list[str]) -> None:
 def choose_compare_to(config: Mapping[str, Any], methods: Mapping[str, Method]) -> str:
     """Name of the method with which the ranking compares all others.
 
-    It is the choice of config or, by default, plain fine-tuning if that is run, else the pretrained
-    model.
+    It is config's choice; by default plain fine-tuning if that is run, else the pretrained model.
 
     Raises:
-        UserError: The choice is none of the methods that the ranking has.
+        UserError: The choice is not a method of the ranking.
     """
     ranked_methods = [name for name, method in methods.items() if _has_mri(method)]
     choice = config["compare_to"]
@@ -813,11 +747,11 @@ def check_external(
     known_names: Mapping[str, Collection[str]],
     runs: Iterable[Run],
 ) -> None:
-    """Check the users' tables that list weights which were trained elsewhere, one run a row.
+    """Check the user's tables of weights trained elsewhere, which have one run per row.
 
     Args:
-        rows_by_run: the rows of all tables (Catalog.external), each by its run as text: `str(run)`,
-            such as `model/target/method/size/seed`. `where` of a row is its file and line.
+        rows_by_run: rows of all tables by run, such as `model/target/method/size/seed`; `where` of
+            a row is its file and line.
         known_names: names that a row may have, by column.
         runs: all runs of the grid whose weights were trained elsewhere.
 

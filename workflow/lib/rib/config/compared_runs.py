@@ -1,4 +1,4 @@
-"""Which runs are compared by their representations. No torch."""
+"""Runs whose representations are compared. No torch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rib.config.run import ENSEMBLE, Run
 if TYPE_CHECKING:
     from rib.config.grid import Grid
 
-# Names of the weights that are kept in a training: ten, at equal distances, whatever its length.
+# Names of the weights that a training keeps: ten, at equal distances, whatever its length.
 SNAPSHOTS = [f"snapshot{number}" for number in range(1, 11)]
 
 
 def example_target(grid: Grid) -> str | None:
-    """The target of examples: the family's, else the first; None without targets."""
+    """The target in examples: the family's, else the first; None without targets."""
     if grid.family.example_target in grid.targets:
         return grid.family.example_target
     return next(iter(grid.targets), None)
@@ -25,11 +25,11 @@ def example_target(grid: Grid) -> str | None:
 def compared_runs(grid: Grid) -> list[Run]:
     """Fine-tuned runs whose representations are compared with the pretrained model's.
 
-    They are the runs of the targets and methods in config, representations.
+    Config, representations, chooses their targets and methods.
 
     Raises:
-        UserError: Config names an unknown target or method, a curve or an ensemble, which have
-            several networks, or a merge over targets.
+        UserError: Config names an unknown target or method, a merge over targets, or a curve or
+            ensemble, which have several networks.
     """
     choices = grid.config["representations"]
     targets = _compared_targets(choices["targets"], grid)
@@ -65,6 +65,6 @@ def _compared_methods(choice: str | Sequence[str], grid: Grid) -> Sequence[str]:
 def megabytes_of_kernels(images: int) -> int:
     """Memory of a job that computes CKA on so many images of a dataset.
 
-    It holds the kernels of all layers and one more, and their sums over objects.
+    It keeps the kernels of all layers and one more, and their sums over objects.
     """
     return 2000 + images**2 * 8 * 20 // 2**20

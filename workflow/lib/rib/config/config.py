@@ -1,6 +1,6 @@
-"""What to run: config.yaml, with the type, the default and the meaning of every key.
+"""Keys of config.yaml, with type, default and meaning.
 
-docs/configuration.md has a table that is made from the classes here.
+The table of docs/configuration.md is made from these classes.
 """
 
 from typing import Annotated, Any, Literal
@@ -416,10 +416,10 @@ class Config(Described):
 
 
 def config_of(choices: object, where: str) -> dict[str, Any]:
-    """A config with all of its keys.
+    """The whole config: the keys that a user states, and defaults for all others.
 
     Args:
-        choices: keys that users state, such as {"family": "emoji"}.
+        choices: keys as stated, such as {"family": "emoji"}.
         where: the file, for messages.
 
     Raises:

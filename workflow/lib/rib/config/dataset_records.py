@@ -1,6 +1,6 @@
-"""Renew the lock file of datasets in a catalogue folder, from the repositories its entries name.
+"""Renew a catalogue folder's lock file of datasets from the repositories in its entries.
 
-It is run as `python -m rib.config.dataset_records FOLDER`, by `make dataset-records`.
+`make dataset-records` runs it as `python -m rib.config.dataset_records FOLDER`.
 """
 
 import sys
@@ -13,10 +13,10 @@ from rib.config.hub_datasets import LOCK, ask_hub, write_dataset_lock
 
 
 def renew(folder: Path) -> None:
-    """Resolve all repositories that a catalogue folder names again, into its lock file.
+    """Resolve all repositories of a catalogue folder again, into its lock file.
 
     Raises:
-        UserError: One can't be resolved; the lock file is then unchanged.
+        UserError: A repository can't be resolved; the lock file is then unchanged.
     """
     catalog = Catalog([folder])
     requests = [request for name in catalog.hub_sources for request in catalog.hub_requests(name)]

@@ -1,7 +1,7 @@
-"""Entries of the catalogue: the keys of its files with type, default and meaning.
+"""Entries of the catalogue: the keys of its files, with type, default and meaning.
 
-A field is None if the entry does not have the key and there is no default. `DERIVED` fields are set
-when the catalogue is read, and no entry may state them.
+A field is None if the entry lacks the key and the key has no default. Fields in `DERIVED` are set
+when the catalogue is read; no entry may state them.
 """
 
 from typing import Annotated, Any, Literal
@@ -62,7 +62,7 @@ class Style(Described):
 
 
 class Classes(Described):
-    """A label space: its class file and how that is written."""
+    """A label space: its class file and the file's format."""
 
     file: FileName = Field(
         description="a file in catalog/classes; for timm the name of one of its lists: imagenet, "
@@ -76,14 +76,17 @@ class Classes(Described):
 
 
 class ProxyPart(Described):
-    """A part of an evaluated dataset that stands in for the pretraining data."""
+    """The pretraining proxy, if it is a part of an evaluated dataset.
+
+    The pretraining proxy is a set of images that stands in for a model's pretraining data.
+    """
 
     part_of: str = Field(description="the dataset")
     images_per_class: Count = Field(description="number of images per class")
 
 
 class DefaultGrid(Described):
-    """The grid for values `default` in config.yaml."""
+    """The grid where config.yaml says `default`."""
 
     models: Names = Field(description="list of models")
     methods: list[str] = Field(description="list of methods")
@@ -341,11 +344,11 @@ class Dataset(Described):
     )
     licence: Prose = Field(description="licence of the images")
     origin: Prose = Field(description="author of the images")
-    # Sources of its archives as jobs get them, or those of the dataset whose archives it uses.
-    # Empty if they are files of the hub that no job of this run reads.
+    # Sources of the archives as jobs get them, also if another dataset (`archives_of`) states them.
+    # Empty for files of the hub that no job of this run reads.
     archives: tuple[dict[str, Any], ...] = ()
-    # Of repositories of the hub, once their files are known: those whose terms must be accepted,
-    # and the licences that their uploaders state.
+    # Set once the hub's repositories are resolved: repositories whose terms a user must accept, and
+    # the licences that uploaders state.
     gated_repositories: tuple[str, ...] = ()
     licences_on_hub: tuple[str, ...] = ()
 
@@ -362,22 +365,22 @@ class Dataset(Described):
 
     @property
     def raw(self) -> str:
-        """Folder of data/raw with its archives: its own, or the one of `archives_of`."""
+        """Folder of data/raw with the archives, named after the dataset whose entry states them."""
         return self.name if self.archives_of is None else self.archives_of
 
     @property
     def own_sources(self) -> list[AnySource | HubDataset]:
-        """Sources that its entry states; empty if it uses the archives of another dataset."""
+        """Sources that this entry states; empty if it uses another dataset's archives."""
         return self.sources or ([] if self.source is None else [self.source])
 
     @property
     def folders(self) -> list[str]:
-        """The user's folders of images that its archives are packed from."""
+        """The user's folders of images that the archives are packed from."""
         return [source["path"] for source in self.archives if source["kind"] == "folder"]
 
 
 class PublishedWeights(Described):
-    """Where the state dict is in the archive, and how its keys are mapped."""
+    """Place of the state dict in the archive, and how its keys are mapped."""
 
     member: str | None = Field(
         None,
@@ -464,9 +467,9 @@ class Pretraining(Described):
 
 
 class Model(Described):
-    """One pretrained model: the source of published weights, settings for training it, or both.
+    """One pretrained model: a source of published weights, settings for training it, or both.
 
-    A model with both was published by this project: `pretrain` is the recipe that made the weights.
+    With both, this project published the weights, and `pretrain` is how it trained them.
     """
 
     DERIVED = frozenset({"name", "archives"})
@@ -550,14 +553,14 @@ class Model(Described):
 
     @property
     def is_trained_here(self) -> bool:
-        """Whether a run trains it from random weights, since it isn't published."""
+        """Whether a run trains it from random weights because nobody has published it."""
         return self.source is None
 
     @property
     def stated_pretraining_images(self) -> int | None:
-        """Number of pretraining images, as the entry or its recipe states it.
+        """Number of pretraining images that the entry or its recipe states.
 
-        None if it is not known: a recipe may take a fraction of a dataset, or all of it.
+        None if unknown: a recipe may take a fraction of a dataset, or all of it.
         """
         if self.pretraining_images is None and self.pretrain:
             size = self.pretrain.size
@@ -612,15 +615,15 @@ class Recipe(Described):
 
     @property
     def training(self) -> dict[str, Any]:
-        """Its settings, fields of rib.training.settings.
+        """Fields of rib.training.settings.TrainingSettings.
 
-        The learning rate and the number of epochs depend on method and family, too.
+        Without learning rate and epochs, which also depend on method and family.
         """
         return self.model_dump(exclude={"name", "label", "source"})
 
 
 class Cost(Described):
-    """Cost of a method, as a multiple of full fine-tuning."""
+    """Cost of a method as a multiple of full fine-tuning."""
 
     training: NonNegative | None = Field(None, description="seconds of fine-tuning")
     storage: NonNegative | None = Field(None, description="bytes of what it stores")
@@ -629,8 +632,8 @@ class Cost(Described):
 class Method(Described):
     """A fine-tuning method: an algorithm (a module) with settings, or a merge of other methods.
 
-    The catalogue has one for each entry; a grid has one for each variant of these, that is for each
-    recipe and combination of swept settings (rib.config.sweeps).
+    The catalogue has one per entry. A grid has one per variant: an entry with one recipe and one
+    combination of swept settings (rib.config.sweeps).
     """
 
     DERIVED = frozenset(
@@ -711,16 +714,16 @@ class Method(Described):
     source: Prose = Field(description="paper, equation or file that defines it")
     style: Style = Field(description="style in figures")
     # Only variants have the next six.
-    base: str | None = None  # name of the entry that it is a variant of
-    # name without a swept rate of its own, which all rates of its sweep share: `lora-rank4` of
+    base: str | None = None  # name of the entry
+    # name without the swept learning rate, shared by all rates of the sweep: `lora-rank4` for
     # `lora-lr0.01-rank4`
     without_rate: str | None = None
-    recipe: str | None = None  # with which it, or its parents, are trained
+    recipe: str | None = None  # that trains it or its parents
     length: dict[str, int] = Field(default_factory=dict)  # its `epochs` or `steps`, if it trains
-    # Name of the job that evaluates it: its own, or `wise_ft-alpha` for wise_ft-alpha0.5.
+    # Name of the job that evaluates it: its own name, or `wise_ft-alpha` for wise_ft-alpha0.5.
     evaluation: str = ""
-    # Settings of each variant that this job evaluates, by name:
-    # {"wise_ft-alpha0.25": {"alpha": 0.25}, "wise_ft-alpha0.5": {"alpha": 0.5}}
+    # Settings of each variant that the job evaluates: {"wise_ft-alpha0.25": {"alpha": 0.25},
+    # "wise_ft-alpha0.5": {"alpha": 0.5}}
     evaluated: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @property
@@ -729,10 +732,10 @@ class Method(Described):
         return self.form == FINETUNE
 
     def cost_of(self, resource: Literal["training", "storage"]) -> float:
-        """Cost of `training` or `storage` as a multiple of that of full fine-tuning.
+        """Cost as a multiple of full fine-tuning.
 
-        The cost of a merge is without that of its parents. What was not measured counts as 0 for
-        merges and as 1 for other methods.
+        The cost of a merge excludes its parents. A cost that wasn't measured counts as 0 for merges
+        and as 1 for other methods.
         """
         measured_cost: float | None = getattr(self.cost, resource)
         if measured_cost is None:

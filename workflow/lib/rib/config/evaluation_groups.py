@@ -1,4 +1,4 @@
-"""Evaluation groups: the datasets, or the part of one, that one job evaluates. No torch."""
+"""Evaluation groups: the datasets, or the part of a dataset, that one job evaluates. No torch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ if TYPE_CHECKING:
     from rib.config.entries import Parts
     from rib.config.grid import Grid
 
-# In names of evaluation groups, before the part of a dataset; no other name of a group has it.
+# Stands before the part in a group's name; names of other groups don't contain it.
 BEFORE_PART = "-"
 
 
 def evaluation_groups(grid: Grid) -> dict[str, list[str]]:
-    """Datasets of each evaluation group, which one job evaluates, in the catalogue's order.
+    """Datasets of each evaluation group, in the catalogue's order.
 
-    A group of which only some datasets are evaluated has a name of its own, since its rows are
-    others than the whole group's. A dataset that is evaluated in parts has a group for each.
+    For example {"emoji": ["noto", "twemoji"], "imagenet_c-noise": ["imagenet_c"]}. If only some
+    datasets of a group are evaluated, the group gets a different name, since its rows differ from
+    the whole group's. A dataset that is evaluated in parts has one group per part.
     """
     groups: dict[str, list[str]] = {}
     for name in grid.datasets:
@@ -28,10 +29,10 @@ def evaluation_groups(grid: Grid) -> dict[str, list[str]]:
 
 
 def groups_of(grid: Grid, dataset: str) -> list[str]:
-    """Names of the evaluation groups of an evaluated dataset (see `evaluation_groups`).
+    """Names of the evaluation groups of an evaluated dataset.
 
-    It is one, unless the dataset is evaluated in parts: those of imagenet_c are called
-    imagenet_c-noise, imagenet_c-blur and so on.
+    There is one, unless the dataset is evaluated in parts: imagenet_c-noise, imagenet_c-blur and so
+    on.
     """
     group = _group_of(grid, dataset)
     parts = grid.datasets[dataset].parts
@@ -41,11 +42,12 @@ def groups_of(grid: Grid, dataset: str) -> list[str]:
 
 
 def part_of_group(grid: Grid, group: str) -> dict[str, Any] | None:
-    """Fields of rib.data.dataset_part.DatasetPart, the part of a dataset that a group is.
+    """Fields of rib.data.dataset_part.DatasetPart for a group that is a part of a dataset.
+
+    None for a group of whole datasets.
 
     Args:
-        group: one of `evaluation_groups`, such as imagenet_c-noise. Of one that is whole
-            datasets, such as imagenet, the part is None.
+        group: a key of `evaluation_groups`, such as imagenet_c-noise.
     """
     if BEFORE_PART not in group:
         return None
@@ -54,10 +56,7 @@ def part_of_group(grid: Grid, group: str) -> dict[str, Any] | None:
 
 
 def levels_of_other_parts(grid: Grid, group: str) -> list[str | int]:
-    """Levels of the slice that are in the other parts of the dataset of which a group is one.
-
-    They are in the order of the dataset's entry.
-    """
+    """Levels of the slice in the dataset's other parts, in the order of the dataset's entry."""
     other_levels: list[str | int] = []
     for name, levels in _parts_of_dataset(grid, group).levels.items():
         if name != _name_of_part(group):
@@ -66,25 +65,20 @@ def levels_of_other_parts(grid: Grid, group: str) -> list[str | int]:
 
 
 def _parts_of_dataset(grid: Grid, group: str) -> Parts:
-    """All parts of the dataset of which an evaluation group is one."""
     (dataset,) = evaluation_groups(grid)[group]
     parts = grid.datasets[dataset].parts
-    assert parts is not None  # otherwise its group would not have this name
+    assert parts is not None  # else the group would have another name
     return parts
 
 
 def _name_of_part(group: str) -> str:
-    """Name of the part of a dataset that an evaluation group is: `noise` of imagenet_c-noise."""
+    """`noise` for imagenet_c-noise."""
     _, _, name = group.partition(BEFORE_PART)
     return name
 
 
 def _group_of(grid: Grid, dataset: str) -> str:
-    """Name of the evaluation group of an evaluated dataset, without that of a part.
-
-    It is the name in the catalogue if those datasets of the group are evaluated that are by
-    default; otherwise a digest of the evaluated ones is added.
-    """
+    """The group's name, with a digest unless exactly its default datasets are evaluated."""
     group = grid.datasets[dataset].evaluation_group
     in_group = []
     not_optional = []
@@ -101,6 +95,5 @@ def _group_of(grid: Grid, dataset: str) -> str:
 
 
 def _short_digest(content: object) -> str:
-    """The first 8 hexadecimal digits of the SHA-256 of content as JSON, keys sorted."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -21,8 +21,8 @@ from rib.base.text import WHY, presentable
 from rib.config.messages import nearest, show
 
 UNKNOWN_KEY = "unknown_key"  # type of an error of pydantic
-EMPTY = "empty"  # likewise: a key is given without a value
-KEYS = "keys"  # likewise: too many or too few of some keys are given
+EMPTY = "empty"  # same: a key without a value
+KEYS = "keys"  # same: too many or too few of some keys
 OF_FILE = {"of_file": True}  # pydantic's context if a file is checked
 T = TypeVar("T")
 DescribedT = TypeVar("DescribedT", bound="Described")
@@ -31,9 +31,9 @@ DescribedT = TypeVar("DescribedT", bound="Described")
 class Described(Settings):
     """Keys of a YAML file. Each has a description, which messages and docs show."""
 
-    # Fields that the code sets, so that a file may not state them.
+    # Fields that the code sets and a file must not state.
     DERIVED: ClassVar[frozenset[str]] = frozenset()
-    # Keys that a file may state as null. Others it leaves out.
+    # Keys that a file may set to null; any other key it must leave out instead.
     NULLABLE: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
@@ -49,7 +49,7 @@ class Described(Settings):
 
     @classmethod
     def unknown_key(cls, key: object) -> PydanticCustomError:
-        """The error for a key that a file may not state."""
+        """The error for a key that a file must not state."""
         allowed = [name for name in cls.model_fields if name not in cls.DERIVED]
         return PydanticCustomError(
             UNKNOWN_KEY,
@@ -75,9 +75,9 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def number(text: object) -> object:
-    """The number that a text states, such as 0.00001 for 1e-5; all else as it is.
+    """The number in a text, such as 0.00001 for "1e-5"; anything else unchanged.
 
-    YAML reads 1e-5 as a text, and so does `--config seeds='[0,1]'` with 0 and 1.
+    YAML reads 1e-5 as a text, and `--config seeds='[0,1]'` gives the texts 0 and 1.
     """
     if isinstance(text, str):
         with contextlib.suppress(ValueError):
@@ -96,7 +96,7 @@ def _finite(value: float) -> float:
     try:
         if math.isfinite(value):
             return value
-    except OverflowError:  # of an integer that no float can hold
+    except OverflowError:  # an integer too large for a float
         pass
     raise ValueError("it is not a finite number")
 
@@ -126,7 +126,7 @@ def _increasing(numbers: tuple[float, float]) -> tuple[float, float]:
 
 
 def matching(pattern: str, longest: int | None = None) -> AfterValidator:
-    """A check that a whole text matches a pattern, and has at most so many characters."""
+    """A validator: the whole text matches the pattern and has at most `longest` characters."""
 
     def matched(text: str) -> str:
         if longest is not None and len(text) > longest:
@@ -143,7 +143,7 @@ Whole = Annotated[int, AsNumber]
 Number = Annotated[int | float, AfterValidator(_finite), AsNumber]  # an integer stays one
 Flag = Annotated[bool, BeforeValidator(_boolean)]
 Label = Annotated[str, AfterValidator(_label)]  # a text of one line that can be shown
-Prose = Annotated[str, AfterValidator(_prose)]  # likewise, of several lines
+Prose = Annotated[str, AfterValidator(_prose)]  # same, of several lines
 
 Count = Annotated[Whole, Field(ge=1)]
 FromZero = Annotated[Whole, Field(ge=0)]
@@ -170,7 +170,7 @@ REVISION = r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*"
 
 
 def exactly_one(entry: DescribedT, *keys: str) -> DescribedT:
-    """The entry, if it has one of the keys and not two; otherwise an error."""
+    """The entry if it states exactly one of the keys; raises a PydanticCustomError otherwise."""
     given = [key for key in keys if getattr(entry, key) is not None]
     if len(given) != 1:
         raise PydanticCustomError(KEYS, f"give exactly one of the keys {', '.join(keys)}")
@@ -178,12 +178,12 @@ def exactly_one(entry: DescribedT, *keys: str) -> DescribedT:
 
 
 def at_least_one(entry: DescribedT, *keys: str) -> DescribedT:
-    """The entry, if it has one of the keys; otherwise an error."""
+    """The entry if it states any of the keys; raises a PydanticCustomError otherwise."""
     if all(getattr(entry, key) is None for key in keys):
         raise PydanticCustomError(KEYS, f"give at least one of the keys {', '.join(keys)}")
     return entry
 
 
 def stated(entry: Described) -> dict[str, Any]:
-    """Keys of an entry as values of JSON, without those that it does not have."""
+    """Keys of an entry as JSON values, without keys that it lacks."""
     return entry.model_dump(mode="json", exclude_none=True)

@@ -1,4 +1,4 @@
-"""Settings of a figure. Not in rib.figures, which imports Matplotlib: rules import this module."""
+"""Settings of a figure. Rules import this module, so it is not in rib.figures with Matplotlib."""
 
 from __future__ import annotations
 
@@ -15,35 +15,33 @@ if TYPE_CHECKING:
 
 
 class FigureSettings(Settings):
-    """What a figure shows, besides the contents of its files."""
+    """Everything that a figure shows, except the contents of its files."""
 
-    module: str  # whose function draw_<name> draws it: rib.analyses.cost
+    module: str  # its function draw_<name> draws the figure: rib.analyses.cost
     params: dict[str, Any]  # keyword arguments of this function
-    # What the figure does by itself, see rib.config.analysis.Figure.
+    # Fields of rib.config.analysis.Figure.
     every_size: bool
     without_underfitted: bool
     marks_runs: bool
-    size: str  # training subset to show, unless the figure compares them
-    sizes: list[str]  # all training subsets; if not only `all`, the figure says which one it shows
+    size: str  # training subset to show, unless the figure compares sizes
+    sizes: list[str]  # all training subsets; if not only `all`, the figure names the shown one
     geometry: Geometry | None = None  # of encoded photos
-    uncropped: Texts = ()  # datasets whose encoded photos are shown without the geometry's crop
+    uncropped: Texts = ()  # datasets whose encoded photos are shown without crop
     # Labels by name for `models`, `methods` and `targets`, to name underfitted runs.
     labels: dict[str, dict[str, str]] | None = None
 
 
 class FiguresSettings(Settings):
-    """The figures of one job, by name."""
-
     figures: dict[str, FigureSettings]
-    inputs: dict[str, dict[str, str | list[str]]]  # path or paths of each positional argument
-    fit: str | None  # table of fits, which decides how runs are marked in figures with `labels`
+    inputs: dict[str, dict[str, str | list[str]]]  # path or paths for each positional argument
+    fit: str | None  # table of fits, for marks of runs in figures with `labels`
     code: str  # digest of the code that draws the figures
 
 
 def figure_settings(
     analysis: str, figure: Figure, grid: Grid, grid_labels: GridLabels
 ) -> FigureSettings:
-    """What a figure of an analysis shows of a grid."""
+    """Settings of a figure of an analysis for a grid."""
     labels = None
     if figure.of_runs:
         methods = {name: method.label for name, method in grid.methods.items()}
@@ -63,8 +61,8 @@ def figure_settings(
 
 
 def folder_of_kept(log_file: Path) -> Path:
-    """Where a job that fails keeps the figures that it has drawn, beside its log.
+    """Folder for figures that a failing job has drawn: its log's path without `.log`.
 
-    Of logs/reports/tiny/draw_figures.log it is logs/reports/tiny/draw_figures.
+    For logs/reports/tiny/draw_figures.log it is logs/reports/tiny/draw_figures.
     """
     return log_file.with_suffix("")

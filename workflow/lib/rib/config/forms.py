@@ -1,4 +1,4 @@
-"""What an algorithm makes: fine-tuned weights, or a merge of the weights of other methods."""
+"""What an algorithm makes: fine-tuned weights, or a merge of other methods' weights."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ from rib.config.run import LOADED
 
 FINETUNE: Final = "finetune"
 EXTERNAL = "external"
-COEFFICIENTS = "coefficients"  # how much of each parent a merge has
+COEFFICIENTS = "coefficients"  # shares of each parent in a merge
 CURVE = "curve"
 SELECT = "select"
 MERGES = (COEFFICIENTS, CURVE, SELECT, *LOADED)

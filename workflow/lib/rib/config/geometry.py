@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image is resized and cropped to the input of a model.
+    """How an image is resized and cropped to a model's input.
 
-    In mode `center` the shorter side is resized; in mode `squash` both sides are, so that the
-    aspect ratio changes.
+    Mode `center` resizes the shorter side. Mode `squash` resizes both, which changes the aspect
+    ratio.
     """
 
     size: int  # side of the input in pixels
@@ -26,9 +26,9 @@ class Geometry:
         return name
 
     def without_crop(self) -> "Geometry":
-        """The geometry that cuts no margin off: of a photo that is square, all is seen.
+        """The geometry that cuts no margin off.
 
-        Of other photos the largest square in the centre is seen.
+        A square photo is seen whole, any other photo as the largest square in its centre.
         """
         return replace(self, crop_pct=1.0)
 
@@ -36,12 +36,12 @@ class Geometry:
 def geometry_of(
     dataset: str, geometry: Geometry | None, uncropped: Collection[str]
 ) -> Geometry | None:
-    """The geometry with which a dataset is read.
+    """The geometry for reading a dataset.
 
     Args:
         dataset: its name.
-        geometry: that of the model; None for jobs that read no pixels.
-        uncropped: names of the datasets of which models see whole photos.
+        geometry: the model's; None for jobs that read no pixels.
+        uncropped: names of datasets that are read without crop.
     """
     if geometry is not None and dataset in uncropped:
         return geometry.without_crop()

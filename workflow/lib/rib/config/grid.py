@@ -1,4 +1,4 @@
-"""How config becomes runs: the choices of config, resolved with the catalogue. No torch."""
+"""How config becomes runs: its choices, resolved with the catalogue. No torch."""
 
 from __future__ import annotations
 
@@ -30,13 +30,12 @@ NO_LIMIT_OF_STEPS = 10**9
 def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     """Resolve a validated config.
 
-    The grid's `catalog` is the given one, completed with the models and the files of datasets that
-    config names by their place on the hub.
+    The grid's catalogue also has models and files of datasets that config names by their place on
+    the hub.
 
     Raises:
-        UserError: A choice is unknown, of another family, or can't be run.
+        UserError: A choice is unknown, belongs to another family, or can't be run.
     """
-    # Datasets and models.
     family_name = known_name(config["family"], catalog.families, "family", "config")
     family = catalog.families[family_name]
     datasets = choices.choose_datasets(config, family, catalog)
@@ -45,12 +44,11 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     catalog = catalog.with_models(choices.library_models(config, family))
     models, notices_on_models = choices.choose_models(config, family, catalog, reference)
     targets, notices_on_targets = choices.choose_targets(config, family, catalog, datasets)
-    # What holds for all runs.
     split_fractions = choices.choose_split_fractions(config, family)
     choices.check_scores(family, catalog)
     choices.check_subset_ceiling(family, catalog)
     uncropped = choices.choose_uncropped(config, family, catalog)
-    # Methods: which are run depends on how many variants their sweeps have.
+    # Which methods run depends on how many variants their sweeps have.
     recipes = choices.choose("recipes", catalog.recipes, config, family)
     variants = Variants(recipes, config, family, catalog)
     entries_of_methods, notices_on_methods = choices.choose_methods(
@@ -88,7 +86,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
         ],
         entries_of_methods=entries_of_methods,
     )
-    # What can be checked only when all is chosen.
+    # These checks need the finished grid.
     _check_external_weights(grid)
     _check_learning_rates(grid)
     grid = _with_hub_files(grid)
@@ -107,30 +105,30 @@ class Grid:
     config: Mapping[str, Any]
     catalog: Catalog
     family: Family
-    datasets: dict[str, Dataset]  # evaluated datasets, in the order of the catalogue
+    datasets: dict[str, Dataset]  # evaluated ones, in the order of the catalogue
     reference: Reference | None
     models: dict[str, Model]
-    # methods by name with resolved settings; each swept value is a separate variant
+    # methods by name with resolved settings, one for each swept value
     methods: dict[str, Method]
     targets: list[str]
-    sizes: list[str]  # sizes of the training subset of the target, as written in paths
+    sizes: list[str]  # of the training subset, as written in paths: "all", "1000", "0.5"
     seeds: list[int]
-    # fractions of protocol held_out; None under `paper`
+    # under protocol held_out; None under `paper`
     split_fractions: dict[str, float] | None
-    compare_to: str  # method, or the pretrained model, that differences in the ranking are from
+    compare_to: str  # the ranking shows differences from this method
     selection: choices.VariantSelection | None
-    uncropped: list[str]  # datasets of which models see whole photos, without their crop
-    notices: list[str]  # messages about what was added to the grid or left out, and why
-    # names of the methods' entries, of which `methods` are the variants
+    uncropped: list[str]  # datasets that are read without the models' crop
+    notices: list[str]  # about additions and omissions, with reasons
+    # names of the catalogue's methods whose variants `methods` has
     entries_of_methods: list[str]
-    # the only runs of this grid, if it is a part of another one (see `of_runs`)
+    # if this grid is a part of another one (`of_runs`): its only runs
     chosen_runs: frozenset[Run] | None = None
 
     def runs(self) -> list[Run]:
-        """All runs with RI, that is all but merges over targets.
+        """All runs with RI, which excludes merges over targets.
 
-        Of each model these are the pretrained one, then targets x methods x sizes x seeds; a merge
-        over seeds has only the first one. In a part of a grid (`of_runs`) they are its runs only.
+        For each model: the pretrained model, then targets x methods x sizes x seeds. A merge over
+        seeds has only the first seed. A part of a grid (`of_runs`) has its chosen runs only.
         """
         runs = []
         for model in self.models:
@@ -145,11 +143,11 @@ class Grid:
         return runs
 
     def of_runs(self, runs: Collection[Run]) -> Grid:
-        """The part of this grid that has only the given ones of its `runs`.
+        """The part of this grid with only the given runs.
 
-        Its models, methods, targets and sizes are those of the runs, in the order of this grid;
-        merges over targets are left out. All else stays. A variant is chosen of those sweeps that
-        have runs of at least two variants.
+        Models, methods, targets and sizes are restricted to these runs, in the order of this grid.
+        Merges over targets are left out. A sweep remains in the selection of variants if at least
+        two of its variants have runs.
         """
         models = {run.model for run in runs}
         fine_tuned = [run for run in runs if run.method != PRETRAINED]
@@ -167,7 +165,7 @@ class Grid:
         )
 
     def methods_of(self, model: str) -> list[str]:
-        """Methods that, with all of their parents, support a model.
+        """Methods that support a model, as all of their parents do.
 
         In a part of a grid, these are the methods of the model's runs.
         """
@@ -177,12 +175,12 @@ class Grid:
         return [name for name in self.methods if name in methods_of_runs]
 
     def misfit(self, method: str, model: str) -> str | None:
-        """Reason why a method, or one of its parents, does not support a model; None if they do."""
+        """Why a method or one of its parents does not support a model; None if all do."""
         method_entry = self.methods[method]
         model_type = self.models[model].type
         if model_type not in method_entry.types:
             return f"it is not for {model_type}s"
-        has_text_tower = self.head(model) == "zero_shot"  # a head that the text tower makes
+        has_text_tower = self.head(model) == "zero_shot"  # only text towers make such heads
         if method_entry.text == "required" and not has_text_tower:
             return "it trains with texts, but the model has no text tower"
         for parent in method_entry.parents:
@@ -193,13 +191,13 @@ class Grid:
 
     @cached_property
     def over_targets(self) -> list[str]:
-        """Names of the methods that merge the weights of all targets; their runs have no RI."""
+        """Names of methods that merge the weights of all targets; their runs have no RI."""
         return [name for name, method in self.methods.items() if method.over == TARGETS]
 
     def runs_over_targets(self) -> list[Run]:
         """Runs of merges over targets: sizes x seeds x models x methods.
 
-        Such a run merges the weights that were fine-tuned on all targets, so it has no target.
+        Such a run merges weights fine-tuned on all targets, so it has no target itself.
         """
         merges_of_model = {}
         for model in self.models:
@@ -214,8 +212,8 @@ class Grid:
     def parents_of(self, method: str) -> list[str]:
         """Keys of the runs that a method's run starts from or merges.
 
-        A key is the name of the parent, such as `ft`, followed by its seed or target if parents
-        differ in these: `ft, seed 1`. See rib.config.run.parent_of.
+        A key is the parent's name, such as `ft`, followed by its seed or target if parents differ
+        in that: `ft, seed 1`. rib.config.run.parent_of reads it.
         """
         method_entry = self.methods[method]
         if method_entry.over == SEEDS:
@@ -230,18 +228,18 @@ class Grid:
         return [f"{parent}, {column} {seed_or_target}" for parent, seed_or_target in pairs]
 
     def evaluation_of(self, method: str) -> str:
-        """Name of the job that evaluates a method's runs: `wise_ft-alpha` of wise_ft-alpha0.5."""
+        """Name of the job that evaluates a method's runs: `wise_ft-alpha` for wise_ft-alpha0.5."""
         if method == PRETRAINED:
             return PRETRAINED
         return self.methods[method].evaluation
 
     def settings_on(self, method: str, model: str) -> dict[str, Any]:
-        """Settings of a method's algorithm on a model, with the model's own learning rate.
+        """Settings of a method's algorithm on a model, with the model's learning rate.
 
-        A rate that is stated for a model comes before that of its group, and that before `other`.
+        A rate for the model overrides one for its group, which overrides `other`.
 
         Raises:
-            UserError: Rates are stated by model and group, and there is none for this model.
+            UserError: Rates are stated by model and group, and none fits this model.
         """
         settings = self.methods[method].settings
         rates = settings.get(RATE)
@@ -259,9 +257,9 @@ class Grid:
     def key_of_rate(self, method: str, model: str) -> str | None:
         """Key of a model's rate, if a method states learning rates by model.
 
-        Of {"my_cnn": 0.1, "other": 0.3} it is `my_cnn` for this model, and `other` for those that
-        are neither named nor in a named group. None if the method has one rate for all models, or
-        none that fits this one.
+        {"my_cnn": 0.1, "other": 0.3} gives `my_cnn` for this model, and `other` for models that
+        neither have a key nor are in a group with a key. None if the method has one rate for all
+        models, or none for this one.
         """
         rates = self.methods[method].settings.get(RATE)
         if isinstance(rates, dict):
@@ -271,12 +269,12 @@ class Grid:
         return None
 
     def training(self, method: str) -> dict[str, Any]:
-        """How a method is trained (rib.training.settings.TrainingSettings).
+        """How a method is trained: fields of rib.training.settings.TrainingSettings.
 
-        The learning rate is a setting of the method (see `settings_on`).
+        The learning rate is missing, since it depends on the model (`settings_on`).
         """
         method_entry = self.methods[method]
-        assert method_entry.recipe is not None  # of a method that trains
+        assert method_entry.recipe is not None  # a method that trains has one
         training = dict(self.catalog.recipes[method_entry.recipe].training)
         for key in LENGTH:  # epochs or steps; the other is None
             training[key] = method_entry.length.get(key)
@@ -284,10 +282,10 @@ class Grid:
         return training
 
     def training_of(self, method: str, target: str, size: str) -> dict[str, Any]:
-        """How a run is trained, like `training`.
+        """How a run is trained: `training`, perhaps shortened by the family's ceiling.
 
-        A part of a target that is larger than the family's ceiling is trained for as many steps as
-        the whole of the ceiling; or, if the part itself has more images than that, for as many
+        If the target is larger than the ceiling, a part of the target is trained for as many steps
+        as the whole ceiling dataset. A part that itself exceeds the ceiling is trained for as many
         epochs as the whole target.
         """
         training = self.training(method)
@@ -295,14 +293,14 @@ class Grid:
         if not (is_as_long_as_target and self.has_ceiling(target, size)):
             return training
         images_of_ceiling = self.images_of_ceiling
-        assert images_of_ceiling is not None  # the target has more
+        assert images_of_ceiling is not None  # has_ceiling implies it
         if self._stated_images_of_run(target, size) > images_of_ceiling:
             return {**training, "subset_length": "epochs"}
         steps_per_epoch = math.ceil(images_of_ceiling / training["batch_size"])
         return {**training, "epochs": None, "steps": training["epochs"] * steps_per_epoch}
 
     def shortened_trainings(self, target: str, size: str) -> list[dict[str, Any]]:
-        """Trainings of methods on a size of a target, if the family's ceiling shortens them."""
+        """Trainings on a size of a target that the family's ceiling makes shorter."""
         return [
             self.training_of(name, target, size)
             for name, method in self.methods.items()
@@ -310,10 +308,10 @@ class Grid:
         ]
 
     def has_ceiling(self, target: str, size: str) -> bool:
-        """Whether a size is a part of a target that has more images than the family's ceiling.
+        """Whether a size is a part of a target with more images than the family's ceiling.
 
-        Numbers of images are those that the entries state, within the budget; a target whose entry
-        states none has no ceiling.
+        Numbers of images come from the entries, within the budget. A target whose entry states no
+        number has no ceiling.
         """
         if size == ALL or self.images_of_ceiling is None:
             return False
@@ -321,37 +319,34 @@ class Grid:
 
     @cached_property
     def images_of_ceiling(self) -> int | None:
-        """Number of images that are trained on in the whole of the family's ceiling, if it has one.
+        """Training images in the whole of the family's ceiling dataset, whatever the budget.
 
-        A budget does not change it.
+        None if the family has no ceiling.
         """
         if self.family.subset_ceiling is None:
             return None
         dataset = self.catalog.datasets[self.family.subset_ceiling]
         images = dataset.images or dataset.about_images
-        assert images is not None  # it has been checked
+        assert images is not None  # check_subset_ceiling ensures it
         return self._images_of_train_split(images)
 
     def _stated_images_of_run(self, target: str, size: str) -> int:
-        """Number of images of a target that a run of a size is trained on, as entries state it.
-
-        It is 0 if the target's entry states no number.
-        """
+        """0 if the target's entry states no number of images."""
         dataset = self.catalog.datasets[target]
         stated_images = dataset.images or dataset.about_images or 0
         images_in_budget = self.budget.images(target, stated_images)
         return images_of(size, self._images_of_train_split(images_in_budget))
 
     def _images_of_train_split(self, images: int) -> int:
-        """How many of so many images of a dataset are trained on under the protocol."""
+        """Training images among all images of a dataset, under the protocol."""
         if self.split_fractions is None:
             return images
         return math.ceil(images * self.split_fractions["train"])
 
     def pretraining(self, model: str) -> dict[str, Any]:
-        """How a model is pretrained here (rib.training.settings.TrainingSettings)."""
+        """How a model is pretrained here: fields of rib.training.settings.TrainingSettings."""
         pretrain = self.catalog.pretraining(self.models[model])
-        assert pretrain is not None  # it is pretrained here
+        assert pretrain is not None  # only called for models pretrained here
         if "recipe" in pretrain:
             recipe = self.catalog.recipes[pretrain["recipe"]].training
         else:
@@ -366,11 +361,11 @@ class Grid:
         }
 
     def shared_training(self) -> dict[str, Any]:
-        """Settings of training that all methods have, in the order of config."""
+        """Settings of training that all methods have in common, in config's order."""
         return {key: self.choice(key) for key in self.config["training"] if key not in LENGTH}
 
     def choice(self, key: str) -> Any:
-        """A choice of config.yaml, with `default` replaced by the family's.
+        """A choice of config.yaml, with the family's value in place of `default`.
 
         Args:
             key: at the top of config.yaml or under `training`, such as `image_size`.
@@ -381,21 +376,21 @@ class Grid:
         return choice
 
     def datasets_of_training(self, run: Run) -> list[str]:
-        """Datasets that the training of a run reads: its target, and the proxy if it needs that."""
+        """Datasets that a run's training reads: the target, and the pretraining proxy if needed."""
         names = [run.target]
         if self.reference is not None and self.methods[run.method].reference != "no":
             names.append(self.reference.dataset.name)
         return names
 
     def shared_fisher(self, method: str) -> tuple[int, str] | None:
-        """Which Fisher information is the same for all targets, so that it is computed once.
+        """Largest number of images and kind of the Fisher information that all targets share.
 
-        It is that of the pretrained model on the pretraining proxy, images that stand in for the
-        pretraining data. There is none if the method takes no Fisher information, starts from
-        another method, or has no proxy, so that the information is that of the target.
+        The pretrained model's Fisher information on the pretraining proxy doesn't depend on the
+        target, so it is computed once. None if the method takes no Fisher information, starts from
+        another method, or has no proxy and therefore takes the target's.
 
         Returns:
-            The most images for it and its kind, settings of the method; None if there is none.
+            The method's settings, such as (1000, "sampled").
         """
         method_entry = self.methods[method]
         settings = method_entry.settings
@@ -409,12 +404,12 @@ class Grid:
     def datasets_read(self) -> list[Dataset]:
         """Datasets that jobs read.
 
-        These are the evaluated ones, the pretraining proxy if it is used, and those of models that
-        are pretrained here.
+        These are the evaluated datasets, the pretraining proxy if it is used, and datasets for
+        pretraining models here.
         """
         names = list(self.datasets)
         if self._uses_proxy():
-            assert self.reference is not None  # it is the proxy
+            assert self.reference is not None  # _uses_proxy implies it
             names.append(self.reference.dataset.name)
         for model in self.models.values():
             if model.is_trained_here:
@@ -423,11 +418,7 @@ class Grid:
         return [self.catalog.datasets[name] for name in dict.fromkeys(names)]
 
     def _uses_proxy(self) -> bool:
-        """Whether a method, a head or an evaluated dataset needs the pretraining proxy.
-
-        The proxy is images that stand in for the pretraining data. A dataset needs them if they are
-        excluded from it.
-        """
+        """Whether a method or a head needs the proxy, or a dataset excludes its images."""
         if self.reference is None:
             return False
         needed_by_method = any(method.reference != "no" for method in self.methods.values())
@@ -436,10 +427,9 @@ class Grid:
         return needed_by_method or needed_by_head or needed_by_dataset
 
     def excludes_proxy(self, dataset: str) -> bool:
-        """Whether the images of the pretraining proxy are excluded from a dataset.
+        """Whether the pretraining proxy's images are excluded from a dataset.
 
-        The proxy is images that stand in for the pretraining data. They are excluded if they are a
-        part of the dataset, or of one with the same source images.
+        They are if they are a part of this dataset, or of one with the same source images.
         """
         if self.reference is None or self.reference.images_per_class is None:
             return False
@@ -460,13 +450,13 @@ class Grid:
         return choices.not_trained_on(self.datasets, self.targets)
 
     def head(self, model: str) -> str:
-        """Origin of a model's head (see `head_of`)."""
+        """Origin of a model's head: `published`, `zero_shot`, `fitted` or `pretrained`."""
         return choices.head_of(self.models[model], self.family)
 
     def geometry(self, model: str) -> Geometry:
         """Input geometry of a model; models with the same geometry share prepared data.
 
-        Config may override the size of the model's entry, and the family what the crop keeps.
+        Config may override the input size, and the family the fraction that the crop keeps.
         """
         preprocessing = self.models[model].preprocessing
         size = self.choice("image_size")
@@ -483,7 +473,7 @@ class Grid:
 
     @cached_property
     def budget(self) -> Budget:
-        """How many images of each dataset are used."""
+        """Limits on the number of images of each dataset."""
         return choices.budget_of(self.config)
 
     @property
@@ -495,15 +485,7 @@ class Grid:
 def _selection_among(
     methods: Collection[str], selection: choices.VariantSelection | None
 ) -> choices.VariantSelection | None:
-    """How one variant of each sweep is chosen, if a grid has only some of the methods.
-
-    A sweep has several variants of one method. It is left out if fewer than two of them are among
-    the methods; None if all sweeps are.
-
-    Args:
-        methods: names of methods, variants of sweeps among them.
-        selection: `selection` of the whole grid.
-    """
+    """Keep only sweeps with at least two variants among the methods; None if none is left."""
     if selection is None:
         return None
     variants_of_sweeps = {}
@@ -517,11 +499,6 @@ def _selection_among(
 
 
 def _check_external_weights(grid: Grid) -> None:
-    """Check that the tables of weights that were trained elsewhere fit the grid.
-
-    Raises:
-        UserError: A table has an unknown name, or a run of the grid is in none.
-    """
     catalog = grid.catalog
     external_methods = [name for name, method in grid.methods.items() if method.form == EXTERNAL]
     # A table may name all models that could be chosen, not only those of this grid.
@@ -534,18 +511,13 @@ def _check_external_weights(grid: Grid) -> None:
 
 
 def _check_learning_rates(grid: Grid) -> None:
-    """Raise a UserError if a method that is run on a model has no learning rate for it."""
     for model in grid.models:
         for method in grid.methods_of(model):
             grid.settings_on(method, model)  # raises if there is no rate
 
 
 def _with_hub_files(grid: Grid) -> Grid:
-    """A grid whose datasets have the files of the repositories of the hub that they name.
-
-    Raises:
-        UserError: A repository, config or split can't be resolved.
-    """
+    """The hub is asked only now, when it is known which datasets the run reads."""
     catalog = grid.catalog.with_hub_files([dataset.name for dataset in grid.datasets_read()])
     datasets = {name: catalog.datasets[name] for name in grid.datasets}
     reference = grid.reference

@@ -1,4 +1,4 @@
-"""A grid as choices of config: what is recorded of it, and a config.yaml that gives it again."""
+"""A grid as choices of config: for records, and as a config.yaml that gives the grid again."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from rib.config.settings import RECIPE
 if TYPE_CHECKING:
     from rib.config.grid import Grid
 
-# Keys of config that are no settings of results.
+# Keys of config that don't affect results.
 UNRECORDED = ("name", "catalog", "archives", "external", "monitor")
-# Settings of the machine, on which results do not depend. `deterministic` is one: with `warn` a
-# training on CUDA may give other numbers each time, which no digest could tell apart.
+# Settings of the machine, on which results do not depend. With `deterministic: warn`, a training on
+# CUDA may give different numbers each time, but no digest could express that.
 OF_MACHINE = ("jobs_per_gpu", "gpu_memory_gb", "decode_workers", "deterministic")
-# Keys of config that are about a call, not about the grid.
+# Keys that concern a call, not the grid.
 OF_CALL = ("archives", "monitor")
 
 
 def as_config(grid: Grid) -> dict[str, Any]:
-    """A config.yaml that gives this grid: its choices with every `default` and `all` resolved.
+    """A config.yaml that gives this grid: every `default` and `all` is resolved.
 
-    Not resolved are recipes and lengths of trainings, which depend on the method, and what a
-    method's entry and the family say of its settings.
+    Not resolved are recipes and lengths of trainings, which depend on the method, and settings that
+    a method's entry and the family state.
     """
     choices_of_grid = dict(grid.config)
     choices_of_grid["uncropped"] = grid.uncropped
@@ -44,28 +44,17 @@ def as_config(grid: Grid) -> dict[str, Any]:
 
 
 def _reference_choice(grid: Grid) -> str:
-    """What to write for `reference` in config.yaml to get this grid's pretraining proxy.
-
-    The proxy stands in for the data that models were pretrained on. It is called reference in
-    config.yaml, and is a whole dataset or a few images per class of one.
-    """
     if grid.reference is None:
         return "none"
     is_part_of_dataset = grid.reference.images_per_class is not None
     if is_part_of_dataset:
-        # config.yaml can't define a part, only a family's file can, as the family's default.
+        # Only a family's file can define a part, as the family's default.
         return "default"
     return grid.reference.dataset.name
 
 
 def _size_in_config(size: str) -> str | int | float:
-    """A size of the training subset as it stands in config.yaml: `all`, 500 or 0.5.
-
-    500 is a number of images, 0.5 a fraction of all.
-
-    Args:
-        size: the same as text.
-    """
+    """A number of images for "500", a fraction for "0.5"."""
     if size == ALL:
         return size
     return float(size) if "." in size else int(size)
@@ -74,7 +63,7 @@ def _size_in_config(size: str) -> str | int | float:
 def resolved(grid: Grid) -> dict[str, Any]:
     """The config with every `default` and `all` resolved, without settings of the machine.
 
-    Unlike in `as_config`, methods are variants, with all of their settings.
+    Unlike in `as_config`, methods are variants with all of their settings.
     """
     recorded = {key: choice for key, choice in grid.config.items() if key not in UNRECORDED}
     compute = grid.config["compute"]
@@ -84,13 +73,13 @@ def resolved(grid: Grid) -> dict[str, Any]:
         method_settings[name] = _settings_in_config(method)
     recipes = [method.recipe for method in grid.methods.values() if method.recipe]
     del recorded["uncropped"]
-    if grid.uncropped:  # without any, a grid is called as before there was this choice
+    if grid.uncropped:  # left out if empty, as in records older than this key
         recorded["uncropped"] = grid.uncropped
     are_subsets_shorter = any(
         grid.shortened_trainings(target, size)
         for target, size in itertools.product(grid.targets, grid.sizes)
     )
-    if are_subsets_shorter:  # likewise
+    if are_subsets_shorter:  # for the same reason
         recorded["subset_ceiling"] = grid.images_of_ceiling
     return {
         **recorded,
@@ -115,10 +104,7 @@ def resolved(grid: Grid) -> dict[str, Any]:
 
 
 def _settings_in_config(method: Method) -> dict[str, Any]:
-    """Settings of a method as `method_settings` of config.yaml would state them.
-
-    If it trains, its recipe and its length are among them.
-    """
+    """A method that trains also gets recipe and length, as `method_settings` states them."""
     if not method.trains:
         return dict(method.settings)
     return {**method.settings, RECIPE: method.recipe, **method.length}

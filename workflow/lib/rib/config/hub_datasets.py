@@ -1,8 +1,8 @@
 """Datasets by name: hf-datasets:OWNER/NAME[@REVISION], a repository of the Hugging Face hub.
 
-The first run that reads a repository asks the hub for its commit and for its files of images, each
-with size and digest. The answer is kept in a lock file that git tracks. Later runs need the network
-only for files that are not here, and everybody gets the same bytes. No torch.
+The first run that reads a repository asks the hub for its commit and its files of images, with
+sizes and digests, and keeps the answer in a lock file that git tracks. Later runs need the network
+only for missing files, and everybody gets the same bytes. No torch.
 """
 
 import re
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 LOCK = Path("datasets.lock.json")
 FORMAT_VERSION: Final = 2  # of the lock file
-LOCK_OF_LOCK = Path("work/datasets.lock")  # held by the process that resolves names
+LOCK_OF_LOCK = Path("work/datasets.lock")  # locked by the process that resolves names
 ENDINGS = (".parquet", ".tar", ".tar.gz", ".tgz", ".zip")  # of files of images
-PARTIAL = "partial-"  # the hub converts only the beginning of such a split
+PARTIAL = "partial-"  # prefix of splits whose beginning alone the hub converts
 SECONDS_TO_ANSWER = 60
 UNKNOWN = "not stated"
 LONGEST_LICENCE = 200  # characters
 LISTED = 10  # splits, or kinds of paths, in a message
-# The end of the message that the hub can't be reached.
+# End of the message that the hub can't be reached.
 HOW_TO_RESOLVE = (
     "; where it can be, `make dataset-records` (CATALOG=FOLDER for a folder of yours) lists its "
     f"files in the {LOCK} of the catalogue, with which a dry-run needs no network"
 )
 
-# A path without `..`, hidden files and characters that are not printable ASCII.
+# A path without `..`, hidden files and characters other than printable ASCII.
 PathOnHub = Annotated[
     str,
     StringConstraints(
@@ -59,16 +59,16 @@ class HubFile(Settings):
 
     path: PathOnHub
     size: Annotated[int, Field(ge=0)]  # bytes
-    digest: Digest  # SHA-256 or, of a small file, git's id of its content
+    digest: Digest  # SHA-256, or git's blob id for a small file
 
 
 class HubRepository(Settings):
-    """What the lock file has of a repository."""
+    """An entry of the lock file."""
 
     commit: Commit
     licence: str  # as its uploader states it
     gated: bool  # whether its terms must be accepted before a download
-    files: tuple[HubFile, ...]  # all with one of ENDINGS, by path
+    files: tuple[HubFile, ...]  # all with one of ENDINGS, sorted by path
 
 
 class DatasetLock(Settings):
@@ -99,9 +99,9 @@ def name_of(repo: str, revision: str | None) -> str:
 
 
 def request_of(source: Mapping[str, Any], where: str) -> HubRequest:
-    """The repository of a source, at the revision that is read.
+    """The repository of a source, at the revision to read.
 
-    Without `files` in the source that is the hub's Parquet conversion.
+    A source without `files` reads the hub's Parquet conversion.
 
     Args:
         source: of kind hf-datasets, such as {"kind": "hf-datasets", "repo": "OWNER/NAME"}.
@@ -119,16 +119,16 @@ def request_of(source: Mapping[str, Any], where: str) -> HubRequest:
 def sources_of(
     source: Mapping[str, Any], repository: HubRepository, where: str
 ) -> list[dict[str, Any]]:
-    """Sources of the files that a source chooses, in the order of their paths.
+    """Sources for the files that a source chooses, in the order of their paths.
 
     Args:
         source: of kind hf-datasets, such as {"kind": "hf-datasets", "repo": "OWNER/NAME", "files":
             ["data/train-*.parquet"]} or {..., "split": "train"}.
-        repository: its files.
         where: file, entry and repository, for messages.
 
     Raises:
-        UserError: The repository has no such files, or several splits, and the source names none.
+        UserError: The repository has no such files, or it has several splits and the source names
+            none.
     """
     if "files" in source:
         files = _matching_files(source["files"], repository, where)
@@ -168,11 +168,7 @@ def _matching_files(
 def _files_of_split(
     config: str | None, split: str | None, repository: HubRepository, where: str
 ) -> list[HubFile]:
-    """The files `<config>/<split>/*.parquet` of a conversion.
-
-    A config or split that isn't stated is the only one. The beginning of a split is read only if
-    the entry states it.
-    """
+    """`<config>/<split>/*.parquet` of a conversion; what isn't stated must be unambiguous."""
     files_of_splits: dict[tuple[str, str], list[HubFile]] = {}
     for file in repository.files:
         folders = file.path.split("/")[:-1]
@@ -184,6 +180,7 @@ def _files_of_split(
             f"conversions have, but {_listed_paths(repository)}: name those that are read as "
             "files, or remove the revision, so that the conversion is read."
         )
+    # A split of which the hub converted only the beginning must be named.
     chosen = [
         names
         for names in files_of_splits
@@ -206,7 +203,7 @@ def _files_of_split(
 
 
 def _listed_paths(repository: HubRepository) -> str:
-    """Paths of files with `*` for digits: data/train-*-of-*.parquet."""
+    """Digits become `*`: data/train-*-of-*.parquet stands for many files."""
     return _listed(re.sub(r"\d+", "*", file.path) for file in repository.files)
 
 
@@ -217,7 +214,7 @@ def _listed(texts: Iterable[str]) -> str:
 
 
 def file_name(path: str) -> str:
-    """What a file of a repository is called here: `data-train-0.tar` of `data/train-0.tar`."""
+    """Local name of a repository's file: `data-train-0.tar` for `data/train-0.tar`."""
     return re.sub("[^A-Za-z0-9_.-]", "_", path.replace("/", "-")).lstrip("_.-")
 
 
@@ -225,10 +222,10 @@ def file_name(path: str) -> str:
 
 
 def read_dataset_lock(path: Path) -> dict[str, HubRepository]:
-    """What a lock file has of repositories, by name; empty without the file.
+    """Repositories of a lock file by name; empty if there is no file.
 
     Raises:
-        UserError: It is damaged, or has another format version.
+        UserError: The file is damaged, or has another format version.
     """
     if not path.is_file():
         return {}
@@ -251,7 +248,7 @@ def read_dataset_lock(path: Path) -> dict[str, HubRepository]:
 
 
 def write_dataset_lock(path: Path, repositories: Mapping[str, HubRepository]) -> None:
-    """Write a lock file, such that equal contents give equal bytes."""
+    """Write a lock file; equal contents give equal bytes."""
     lock = DatasetLock(format_version=FORMAT_VERSION, repositories=dict(repositories))
     write_json(path, to_params(lock))
 
@@ -266,7 +263,7 @@ def resolve_requests(requests: Sequence[HubRequest]) -> dict[str, HubRepository]
         requests: at least one.
 
     Returns:
-        The repositories, by name.
+        The repositories by name, such as "hf-datasets:OWNER/NAME".
 
     Raises:
         UserError: A repository or revision doesn't exist or can't be used, or the hub can't be
@@ -283,7 +280,7 @@ def resolve_requests(requests: Sequence[HubRequest]) -> dict[str, HubRepository]
 
 
 def ask_hub(requests: Iterable[HubRequest]) -> dict[str, HubRepository]:
-    """Repositories at their newest commits, or those of the stated revisions, by name.
+    """Repositories by name, at the stated revision or else the newest commit.
 
     Raises:
         UserError: A repository or revision doesn't exist or can't be used, or the hub can't be
@@ -309,7 +306,7 @@ def _ask_for_repository(request: HubRequest) -> HubRepository:
             files_metadata=True,
             timeout=SECONDS_TO_ANSWER,
         )
-    except Exception as error:  # of several libraries
+    except Exception as error:  # several libraries raise their own errors
         if request.revision == CONVERSION and isinstance(error, RevisionNotFoundError):
             raise UserError(
                 f"{where}: the hub has no Parquet conversion of this repository; say which of its "

@@ -1,6 +1,6 @@
-"""Label space: which network outputs belong to which class of a dataset. No torch.
+"""Label spaces: which network outputs belong to which class of a dataset. No torch.
 
-rib.models.class_logits computes the logits of classes from those of outputs.
+rib.models.class_logits turns logits of outputs into logits of classes.
 """
 
 import csv
@@ -19,7 +19,7 @@ from typing import Any
 from rib.base.errors import UserError
 
 LARGEST_CLASS = 10  # wnids
-MOST_CLASSES = 32768  # of which indexes and rows hold labels, predictions and ranks, in 16 bits
+MOST_CLASSES = 32768  # indexes and rows store labels, predictions and ranks in 16 bits
 INDEX = re.compile(r"[0-9]{1,3}")  # of ImageNet-1K
 
 
@@ -27,24 +27,23 @@ INDEX = re.compile(r"[0-9]{1,3}")  # of ImageNet-1K
 class LabelSpace:
     """Classes of a dataset as sets of network outputs.
 
-    The outputs are ImageNet-1K's, or those of a family with its own classes.
+    The outputs are ImageNet-1K's, or a family's with own classes.
     """
 
-    keys: tuple[str, ...]  # unique key of each class, by which a layout finds its images
+    keys: tuple[str, ...]  # unique key of each class, with which a layout finds the class's images
     indices: tuple[tuple[int, ...], ...]  # network outputs of each class, ascending
-    names: tuple[str, ...]  # names of the classes for display; not part of the digest
-    num_classes: int = 1000  # number of network outputs; 1000 for ImageNet-1K
-    # Other classes of the space that are right answers for each class too, ascending; empty if
-    # there are none. A prediction is right if it is the label or in `also[label]`; training uses
-    # the label alone.
+    names: tuple[str, ...]  # for display; not part of the digest
+    num_classes: int = 1000  # number of network outputs
+    # Labels of other classes that are right answers too, ascending, for each class; empty if no
+    # class has any. A prediction is right if it is the label or in `also[label]`; training uses
+    # only the label.
     also: tuple[tuple[int, ...], ...] = ()
 
     @property
     def digest(self) -> str:
         """Identifier of the label space, part of every result that was scored in it.
 
-        It is a hash of all attributes but the names, which are for display: label spaces that
-        differ in these alone have the same identifier.
+        A hash of all attributes except names, which are only for display.
         """
         facts = [self.keys, self.indices, self.num_classes]
         if self.also:
@@ -52,10 +51,7 @@ class LabelSpace:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """Attributes and digest, with lists in place of tuples, which JSON does not have.
-
-        `also`, which has further right answers of each class, is left out if it is empty.
-        """
+        """Attributes and digest, with lists instead of tuples, and without an empty `also`."""
         attributes = json.loads(json.dumps(asdict(self)))
         if not self.also:
             del attributes["also"]
@@ -63,7 +59,7 @@ class LabelSpace:
 
     @classmethod
     def from_json(cls, attributes: dict[str, Any]) -> "LabelSpace":
-        """The label space of which `to_json` gave the attributes."""
+        """The label space from attributes that `to_json` gave."""
         return cls(
             keys=tuple(attributes["keys"]),
             indices=tuple(map(tuple, attributes["indices"])),
@@ -73,13 +69,10 @@ class LabelSpace:
         )
 
     def restricted(self, labels: Collection[int]) -> "LabelSpace":
-        """The label space of only the classes with the given labels, in the same order.
-
-        Labels 3 and 5, for example, become 0 and 1.
-        """
+        """The label space with only some labels, renumbered in order: 3 and 5 become 0 and 1."""
         kept_labels = sorted(labels)
         new_label = {label: number for number, label in enumerate(kept_labels)}
-        also = []  # of each class the other classes that are right answers, too
+        also = []  # right answers of each class besides its own label
         if self.also:
             for label in kept_labels:
                 kept_answers = [answer for answer in self.also[label] if answer in new_label]
@@ -94,7 +87,7 @@ class LabelSpace:
 
 
 def _also_unless_empty(also: list[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """Further right answers as a label space has them: () if no class has any."""
+    """() if no class has further right answers."""
     if not any(also):
         return ()
     return tuple(also)
@@ -111,13 +104,7 @@ def _imagenet_index_by_wnid() -> dict[str, int]:
 
 
 def _timm_file(name: str) -> str:
-    """Text of one of timm's files about ImageNet, such as imagenet_synsets.txt.
-
-    The package is not imported, since it would import torch.
-
-    Raises:
-        UserError: timm is not installed, or has no such file.
-    """
+    """Text of one of timm's ImageNet files; timm itself isn't imported, since it imports torch."""
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.submodule_search_locations is None:
         raise UserError("timm is not installed in this environment; run `make environment`.")
@@ -130,7 +117,7 @@ def _timm_file(name: str) -> str:
 
 
 def read_real_labels() -> list[list[int]]:
-    """ReaL labels of ILSVRC2012's 50,000 validation images: 0 to 9 class indices of each.
+    """ReaL labels of ILSVRC2012's 50,000 validation images: 0 to 9 class indices each.
 
     Source: Beyer et al. 2020, arXiv 2006.07159.
     """
@@ -139,13 +126,13 @@ def read_real_labels() -> list[list[int]]:
 
 
 def read_timm_list(name: str) -> LabelSpace:
-    """Label space of a list in timm, one class per wnid.
+    """Label space of one of timm's lists, with one class per WordNet id.
 
     Args:
         name: `imagenet` (all 1000), `imagenet_a` or `imagenet_r` (200 each).
 
     Raises:
-        UserError: timm has no such list, or the list has other classes than ImageNet-1K's.
+        UserError: timm has no such list, or the list has classes that ImageNet-1K lacks.
     """
     index_by_wnid = _imagenet_index_by_wnid()
     wnids = tuple(sorted(_timm_file(f"{name}_synsets.txt").split()))
@@ -199,18 +186,17 @@ def read_index_map(path: Path) -> LabelSpace:
 def read_class_map(path: Path) -> LabelSpace:
     """Label space from a class map, a CSV file with one class per line.
 
-    Its columns are emoji, codepoint, wnids, reason and optionally also: the emoji of other rows
-    that are right answers too, separated by blanks.
+    Columns are emoji, codepoint, wnids, reason and optionally also: emoji of other rows that are
+    right answers too, separated by blanks.
 
     Raises:
         UserError: A column is missing, a wnid is unknown, a wnid or codepoint occurs twice, a class
-            has no wnids or more than ten, a row has no reason, or `also` names no other row; the
-            message names file and line.
+            has no wnids or more than ten, a row has no reason, or `also` names no other row.
     """
     index_by_wnid = _imagenet_index_by_wnid()
     rows = _read_classes(path, "codepoint", ("emoji", "codepoint", "wnids", "reason"))
     _check_class_map(rows, index_by_wnid)
-    indices = []  # of each class its ImageNet classes
+    indices = []  # ImageNet indices of each class
     for _, row in rows:
         indices_of_class = [index_by_wnid[wnid] for wnid in row["wnids"].split()]
         indices.append(tuple(sorted(indices_of_class)))
@@ -225,17 +211,8 @@ def read_class_map(path: Path) -> LabelSpace:
 
 
 def _check_class_map(rows: list[tuple[str, dict[str, str]]], index_by_wnid: dict[str, int]) -> None:
-    """Check the wnids, codepoints and reasons of a class map, a table with one emoji per row.
-
-    Args:
-        rows: file and line of each row, for messages, and its cells by column.
-        index_by_wnid: class indices of ImageNet-1K by WordNet id.
-
-    Raises:
-        UserError: a wnid is unknown, a wnid or codepoint occurs twice, an emoji has no wnids or too
-            many, or a row has no reason.
-    """
-    emoji_by_key: dict[str, str] = {}  # the keys are wnids and codepoints
+    """A wnid belongs to one emoji, and each row must give a reason for the match."""
+    emoji_by_key: dict[str, str] = {}  # by wnid or codepoint
     for where, row in rows:
         emoji = row["emoji"]
         wnids = row["wnids"].split()
@@ -255,13 +232,7 @@ def _check_class_map(rows: list[tuple[str, dict[str, str]]], index_by_wnid: dict
 
 
 def _labels_in_also(row: dict[str, str], names: tuple[str, ...], where: str) -> tuple[int, ...]:
-    """Labels of the classes that a row of a class map names in `also`, by their emoji.
-
-    Args:
-        row: cells by column; `also` has emoji of other rows, separated by blanks.
-        names: the emoji of all rows, whose positions are the labels.
-        where: file and line, for messages.
-    """
+    """Emoji in `also` name other rows; the position of a row is its label."""
     labels = set()
     for name in row.get("also", "").split():
         if name == row["emoji"] or names.count(name) != 1:
@@ -294,10 +265,10 @@ def read_wnid_list(path: Path) -> LabelSpace:
 
 
 def read_own_classes(path: Path, family: LabelSpace | None = None) -> LabelSpace:
-    """Label space that is not ImageNet's, from a CSV file with the columns key and name.
+    """Label space with classes that are not ImageNet's, from a CSV file with columns key and name.
 
-    The key is the name of the class's folder. There is one line per network output. A dataset with
-    some of its family's classes keeps the outputs of the family's label space.
+    Each line is one network output, and the key is the name of the class's folder. A dataset with
+    only some of its family's classes keeps the outputs of the family's label space.
 
     Raises:
         UserError: A key occurs twice, or the family does not have it.
@@ -328,7 +299,7 @@ def read_own_classes(path: Path, family: LabelSpace | None = None) -> LabelSpace
     )
 
 
-# Readers of class files by the format that an entry names.
+# Readers of class files by the format in the entry.
 READERS = {
     "class_map": read_class_map,
     "wnids": read_wnid_list,
@@ -338,11 +309,7 @@ READERS = {
 
 
 def _claim(class_of_key: dict[str, str], key: str, class_name: str, where: str) -> None:
-    """Note that a key, such as a wnid, belongs to a class.
-
-    Raises:
-        UserError: It belongs to a class already; the message names both, and file and line.
-    """
+    """Raise a UserError if another class has this key (a wnid, index or codepoint) already."""
     if key in class_of_key:
         raise UserError(
             f"{where}: {key} belongs to both {class_of_key[key]} and {class_name}; remove it from "
@@ -354,19 +321,7 @@ def _claim(class_of_key: dict[str, str], key: str, class_name: str, where: str) 
 def _read_classes(
     path: Path, key_column: str, columns: Iterable[str]
 ) -> list[tuple[str, dict[str, str]]]:
-    """Rows of a CSV file with one class per line, as `read_csv_rows` gives them.
-
-    Args:
-        key_column: one of the columns, which must not be empty.
-        columns: those that the file must have.
-
-    Returns:
-        File and line of each row, for messages, and its cells by column.
-
-    Raises:
-        UserError: There are no rows or more than `MOST_CLASSES`, or one has no key; or see
-            `read_csv_rows`.
-    """
+    """Rows as `read_csv_rows` gives them; a file without rows or with too many is refused."""
     rows = list(read_csv_rows(path, columns))
     if not rows:
         raise UserError(f"{path} lists no classes; add one line for each.")
@@ -382,12 +337,12 @@ def _read_classes(
 
 
 def read_csv_rows(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dict[str, str]]]:
-    """Yield where each row of a CSV file is, for messages, and its cells by column.
+    """Yield the place of each row of a CSV file, for messages, and its cells by column.
 
     For example `classes.csv line 2` and {"key": "cat", "name": "Cat"}.
 
     Args:
-        columns: those that the file must have.
+        columns: columns that the file must have; it may have more.
 
     Raises:
         UserError: The file does not exist, is not CSV in UTF-8, or lacks a column or a value.
@@ -395,7 +350,7 @@ def read_csv_rows(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dic
     if not path.is_file():
         raise UserError(f"{path} does not exist; correct its name where it is given.")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheet programs write a byte-order mark
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -408,7 +363,7 @@ def read_csv_rows(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dic
             )
         for row in reader:
             where = f"{path} line {reader.line_num}"
-            # DictReader sets missing cells to None, and puts surplus ones under the key None.
+            # DictReader sets missing cells to None and puts surplus cells under the key None.
             has_too_few_cells = None in row.values()
             has_too_many_cells = None in row
             if has_too_few_cells or has_too_many_cells:

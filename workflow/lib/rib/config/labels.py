@@ -1,4 +1,4 @@
-"""Labels, colours and markers of what figures show, and which runs stand as examples. No plots."""
+"""Labels, colours and markers in figures, and the runs that serve as examples. No plots."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,8 +14,8 @@ VARIANT_MARKERS = ("s", "^", "v", "P", "X", "o", "D", "*")
 class GridLabels:
     """Labels and styles of a grid's models, methods, targets and datasets, by name.
 
-    The methods are those of figures by target: curves have several networks for a run, and merges
-    over targets have no target.
+    Methods exclude curves, which have several networks per run, and merges over targets, which have
+    no target.
     """
 
     def __init__(self, grid: Grid):
@@ -31,7 +31,7 @@ class GridLabels:
 
     @cached_property
     def curves(self) -> list[str]:
-        """Methods with several networks for a run."""
+        """Methods with several networks per run."""
         return [name for name, method in self._grid.methods.items() if method.form == "curve"]
 
     @cached_property
@@ -45,7 +45,10 @@ class GridLabels:
 
     @cached_property
     def method_styles(self) -> dict[str, dict[str, Any]]:
-        """Label, colour and marker of methods; variants of one differ in shade and marker."""
+        """Label, colour and marker of methods; variants of one method differ in shade and marker.
+
+        For example {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
+        """
         styles = [self._grid.methods[name].style for name in self.methods]
         shades = shades_of([style.colour for style in styles])
         markers = markers_of([(style.colour, style.marker) for style in styles])
@@ -57,7 +60,7 @@ class GridLabels:
 
     @cached_property
     def shared_methods(self) -> list[str]:
-        """Methods that all models have."""
+        """Methods that every model has."""
         return [
             name
             for name in self.methods
@@ -66,17 +69,14 @@ class GridLabels:
 
     @cached_property
     def example_method(self) -> str | None:
-        """The method that figures of one method show: fine-tuning if all models have it.
-
-        Else it is the first that all models have; None if there is none.
-        """
+        """The method in figures of a single method: `ft` or else the first that all models have."""
         if "ft" in self.shared_methods:
             return "ft"
         return next(iter(self.shared_methods), None)
 
     @cached_property
     def example_target(self) -> str | None:
-        """The target of examples; None without targets."""
+        """The target in figures of a single target; None without targets."""
         return example_target(self._grid)
 
     @property
@@ -86,34 +86,34 @@ class GridLabels:
 
     @property
     def one_model(self) -> dict[str, str]:
-        """Arguments of figures of one model: the first."""
+        """Arguments of figures of a single model: the first."""
         name = next(iter(self.models))
         return {"model": name, "model_label": self.models[name]}
 
     @property
     def one_method(self) -> dict[str, str]:
-        """Arguments of figures of one method; only where there are figures."""
+        """Arguments of figures of a single method; call it only if `has_figures`."""
         assert self.example_method is not None
         return {"method": self.example_method, "method_label": self.methods[self.example_method]}
 
     @property
     def means(self) -> dict[str, Any]:
-        """Arguments of figures of means with intervals: labels of models and methods."""
+        """Arguments of figures of means with intervals."""
         return {"models": self.models, "methods": self.methods, "confidence": self.confidence}
 
     @property
     def styled_means(self) -> dict[str, Any]:
-        """As `means`, with styles of methods."""
+        """`means` with styles of methods in place of labels."""
         return {**self.means, "methods": self.method_styles}
 
     @property
     def by_target(self) -> dict[str, dict[str, str]]:
-        """Labels of models, methods and targets, with which runs are named."""
+        """Labels of models, methods and targets, which together name a run."""
         return {"models": self.models, "methods": self.methods, "targets": self.targets}
 
     @property
     def accuracy_on_target(self) -> str:
-        """What accuracy on the target is, for the label of an axis."""
+        """Label of an axis with the accuracy on the target, which depends on protocol and size."""
         if self._grid.config["protocol"] == "held_out":
             return "test accuracy on the target"
         if self._grid.shown_size == "all":
@@ -122,7 +122,7 @@ class GridLabels:
 
     @property
     def averages(self) -> dict[str, tuple[str, float]]:
-        """Methods that average the pretrained weights with one parent's, as parent and alpha.
+        """Parent and alpha of methods that average the pretrained weights with one parent's.
 
         For example {"wise_ft": ("ft", 0.5)}.
         """
@@ -150,9 +150,9 @@ class GridLabels:
 
 
 def markers_of(looks: Sequence[tuple[str, str]]) -> list[str]:
-    """Markers of methods, given their colour and marker: equal ones get another marker each.
+    """Marker of each method, given pairs of colour and marker; equal pairs get different markers.
 
-    Of three methods with ("#ff0000", "D") the markers are D, s and ^.
+    Three times ("#ff0000", "D") gives D, s and ^.
     """
     markers = []
     for position, look in enumerate(looks):
@@ -166,7 +166,7 @@ def markers_of(looks: Sequence[tuple[str, str]]) -> list[str]:
 def shades_of(colours: Sequence[str]) -> list[str]:
     """Colours #rrggbb, each darker than an equal one before.
 
-    Of #ff0000, #0000ff and #ff0000 the first two stay as they are, and the third is a darker red.
+    #ff0000, #0000ff and #ff0000 give #ff0000, #0000ff and a darker red.
     """
     shades = []
     for position, colour in enumerate(colours):

@@ -1,4 +1,4 @@
-"""How messages show what users wrote, and refuse names that are unknown."""
+"""How messages quote users' values and refuse unknown names."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,14 +6,11 @@ from collections.abc import Iterable
 from rib.base.errors import UserError
 from rib.base.text import redacted
 
-SHOWN = 100  # maximum length of an invalid value in a message
+SHOWN = 100  # longest quoted value, in characters
 
 
 def show(value: object) -> str:
-    """An invalid value as quoted in messages: as Python writes it, but short and without passwords.
-
-    It is cut off after 100 characters.
-    """
+    """An invalid value for a message: its repr, without passwords, at most 100 characters."""
     text = redacted(repr(value))
     if len(text) > SHOWN:
         return f"{text[:SHOWN]}..."
@@ -21,7 +18,7 @@ def show(value: object) -> str:
 
 
 def nearest(name: object, known_names: Iterable[str]) -> str:
-    """A clause with the most similar known name; empty if none is similar."""
+    """The clause " (did you mean 'NAME'?)" with the most similar name; empty if none is similar."""
     similar_names = difflib.get_close_matches(str(name)[:SHOWN], list(known_names), n=1)
     if not similar_names:
         return ""
@@ -35,12 +32,12 @@ def known_name(
 
     Args:
         name: the name that a user wrote.
-        kind: what the names are of, such as `method`, for the message.
+        kind: what the names denote, such as `method`, for the message.
         where: file and key of the name.
         listed_as: word before the list of names in the message.
 
     Raises:
-        UserError: The name is unknown; the message lists those that are known.
+        UserError: The name is unknown; the message lists the known ones.
     """
     known_names = list(known_names)
     if name not in known_names:

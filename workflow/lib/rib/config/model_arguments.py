@@ -1,9 +1,8 @@
-"""Arguments with which a network may be built: only those that change its architecture.
+"""Arguments with which a network may be built: only arguments that change its architecture.
 
 create_model of timm and open_clip also takes arguments that load weights from a file, a folder or
-an address. A network that got such weights would pass for the pinned ones, so only the arguments
-listed here are passed on, whether a catalogue, a lock file, a folder or the hub states them.
-No torch.
+an address. Such weights would pass for the pinned ones, so only the arguments listed here are
+passed on, whether a catalogue, a lock file, a folder or the hub states them. No torch.
 """
 
 import re
@@ -16,15 +15,16 @@ from rib.config.messages import nearest, show
 MOST_CLASSES = 100_000  # outputs of a head; ImageNet-21K has 21,843
 LONGEST_LIST = 200
 DEEPEST_LIST = 4
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{0,64}")  # neither a path, a file with an ending nor a URL
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{0,64}")  # neither path, file with an ending nor URL
 REPOSITORY = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 NUM_CLASSES = "num_classes"
-# The repository of a tokenizer. It is resolved once; afterwards its pinned files are used.
+# Repository of a tokenizer. It is resolved once; later runs use its pinned files.
 TOKENIZER_NAME = "hf_tokenizer_name"
-# open_clip's own configurations state it, and so do the records that this project writes.
+# Argument that must be false. It is allowed because open_clip's configurations and this project's
+# records state it.
 ONLY_FALSE = "timm_model_pretrained"
-# Options of open_clip's own tokenizers; others reach transformers, which may run code.
+# Options of open_clip's own tokenizers. Others reach transformers, which may run code.
 TOKENIZER_OPTIONS = frozenset({"clean", "strip_sep_token", "language"})
 
 
@@ -32,8 +32,8 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Parameters of timm's networks that take numbers, booleans and names. Not among them: what loads
-# weights, gives something else than a classifier, or takes objects.
+# Parameters of timm's networks that take numbers, booleans and names. Left out: parameters that
+# load weights, give something other than a classifier, or take objects.
 TIMM = _names("""
     aa_layer aa_stem_only abs_win_pos_embed act_layer always_partition attn attn_act_layer
     attn_drop_rate attn_gated attn_groups attn_head_dim_reduction attn_layer attn_mlp attn_mlp_ratio
@@ -104,8 +104,8 @@ TEXT = TRANSFORMER | _names("""
     pad_id proj_bias proj_type tokenizer_kwargs tokenizer_mode vocab_size
 """)
 
-# Keys of the mappings within open_clip's arguments. hf_model_name is not among them: open_clip
-# fetches the tower that it names.
+# Keys of the mappings within open_clip's arguments. hf_model_name is missing because open_clip
+# downloads the tower that it names.
 SECTIONS = {
     "model_cfg": _names("""
         custom_text embed_dim init_logit_bias init_logit_scale multimodal_cfg nonscalar_logit_scale
@@ -126,27 +126,21 @@ SECTIONS = {
 
 
 def check_arguments(library: str, arguments: object, where: str) -> None:
-    """Check the arguments with which timm or open_clip shall build a network.
+    """Check the arguments with which timm or open_clip will build a network.
 
     Args:
         arguments: keyword arguments of the library's create_model.
         where: file and model, for messages.
 
     Raises:
-        UserError: An argument is not one that only changes the architecture, or its value is
-            something else than numbers, booleans and short names.
+        UserError: An argument may do more than change the architecture, or its value is not made of
+            numbers, booleans and short names.
     """
     allowed = TIMM if library == "timm" else OPEN_CLIP
     _check_section(arguments, allowed, "arguments", where)
 
 
 def _check_section(section: object, allowed: frozenset[str], name: str, where: str) -> None:
-    """Check a mapping of arguments, and the mappings inside of it.
-
-    Args:
-        allowed: keys that it may have.
-        name: key of the mapping itself, for messages.
-    """
     if not isinstance(section, Mapping):
         raise UserError(f"{where}: '{name}' is {show(section)}; give keys and values.")
     for key, argument in section.items():
@@ -167,7 +161,7 @@ def _check_section(section: object, allowed: frozenset[str], name: str, where: s
 
 
 def _unmet_expectation(key: str, argument: object) -> str | None:
-    """What an argument should be instead; None if it may be passed on."""
+    """What a user should give instead; None if the argument may be passed on."""
     if key == ONLY_FALSE and argument not in (False, None):
         return "false, since only the pinned weights are loaded"
     if key == NUM_CLASSES and not (is_whole(argument) and 0 <= argument <= MOST_CLASSES):
@@ -183,10 +177,7 @@ def _unmet_expectation(key: str, argument: object) -> str | None:
 
 
 def _is_plain(argument: object, depth: int = 0) -> bool:
-    """Whether an argument is a number, a boolean, a plain name, nothing, or a list of these.
-
-    `depth` is the number of lists around it.
-    """
+    """`depth` is the number of lists around the argument."""
     if isinstance(argument, list | tuple):
         if depth >= DEEPEST_LIST or len(argument) > LONGEST_LIST:
             return False

@@ -1,4 +1,4 @@
-"""What a model is: facts with which it is converted or pretrained here. No torch."""
+"""Facts about a model with which it is converted or pretrained here. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rib.config.sources import without_addresses
 if TYPE_CHECKING:
     from rib.config.grid import Grid
 
-# What a model is, without its label and style.
+# All that defines a model, without its label and style.
 MODEL_FACTS = (
     "name",
     "library",
@@ -28,8 +28,8 @@ MODEL_FACTS = (
 def model_facts(grid: Grid, model: str) -> dict[str, Any]:
     """Facts of a model on which its weights and its text tower depend.
 
-    For example {"name": "resnet18", "library": "timm", "architecture": "resnet18",
-    "source": {"file": "resnet18.tar", "digest": "sha256:..."}, "tokenizer": [], ...}.
+    For example {"name": "resnet18", "library": "timm", "architecture": "resnet18", "source":
+    {"file": "resnet18.tar", "digest": "sha256:..."}, "tokenizer": [], ...}.
     """
     entry = grid.models[model]
     facts: dict[str, Any] = {key: getattr(entry, key) for key in MODEL_FACTS}
@@ -39,7 +39,7 @@ def model_facts(grid: Grid, model: str) -> dict[str, Any]:
     sources = [without_addresses(archive) for archive in entry.archives]
     facts["source"] = sources[0] if sources else None
     facts["tokenizer"] = sources[1:]
-    # Results depend on the weights, not on how published ones were made.
+    # How published weights were pretrained doesn't matter: results depend on the weights.
     facts["pretrain"] = None if sources else grid.catalog.pretraining(entry)
     return facts
 
@@ -47,7 +47,7 @@ def model_facts(grid: Grid, model: str) -> dict[str, Any]:
 def model_arguments(grid: Grid, model: str) -> dict[str, Any]:
     """Arguments of the library's create_model.
 
-    They have the input size if the network has to be built for it.
+    They include the input size if the network must be built for it.
     """
     entry = grid.models[model]
     arguments = dict(entry.arguments)

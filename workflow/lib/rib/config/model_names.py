@@ -1,8 +1,8 @@
 """Models by name: timm/NAME, open_clip/ARCHITECTURE/TAG, hf-hub:OWNER/NAME and local-dir:FOLDER.
 
-A name is resolved once, with the installed library, the hub or the folder. The facts of the model,
-with the hub's commit, are kept in a lock file that git tracks, so that later runs need neither the
-network nor the library. No torch.
+A name is resolved once, with the installed library, the hub or the folder. A lock file that git
+tracks keeps the model's facts, with the hub's commit, so later runs need neither network nor
+library. No torch.
 """
 
 import itertools
@@ -29,14 +29,14 @@ from rib.config.messages import show
 from rib.config.model_arguments import check_arguments
 
 LOCK = Path("models.lock.json")
-LOCK_OF_LOCK = Path("work/models.lock")  # held by the process that resolves names
+LOCK_OF_LOCK = Path("work/models.lock")  # locked by the process that resolves names
 FORM = re.compile(r"(timm|open_clip)/([^\x00-\x1f]+)|(hf-hub|local-dir):([^\x00-\x1f]+)")
 IN_PATHS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 MARKERS = "osD^vPX*phH8<>d"
-# What a licence asks for, and words of licences that do.
+# Words in licences that show their terms.
 SHARE_ALIKE = (" sa ", " share alike ", " sharealike ")
 NON_COMMERCIAL = (" nc ", " non commercial ", " noncommercial ", " imagenet ")
-# Licences that forbid commercial use without these words.
+# Licences that forbid commercial use without using these words.
 RESEARCH_ONLY = (" apple amlr ", " seer license ", " fastvit license ", " cvnets license ")
 SIGNS_OF_TERMS = {
     "share-alike": SHARE_ALIKE,
@@ -47,7 +47,7 @@ SIGNS_OF_TERMS = {
 
 @dataclass(frozen=True)
 class Name:
-    """A model's name, such as `timm/resnet18`: its kind, `timm`, and the rest of it, `resnet18`."""
+    """A model's name, such as timm/resnet18, with kind `timm` and rest `resnet18`."""
 
     text: str
     kind: str
@@ -55,10 +55,10 @@ class Name:
 
     @property
     def short(self) -> str:
-        """The name in paths: the rest with points for slashes and @; of a folder, its last part.
+        """The name in paths: `rest` with points for slashes and @, or a folder's last part.
 
         Raises:
-            UserError: It has other characters than a path may have here.
+            UserError: It has characters that paths must not have here.
         """
         if self.kind == "local-dir":
             short = Path(self.rest).resolve().name
@@ -81,7 +81,7 @@ def parse_name(text: str) -> Name:
             f"config, models: {show(text)} is not a model's name; write {forms}, or one of the "
             "catalogue."
         )
-    # Either the first two match (`timm/resnet18`) or the last two (`hf-hub:timm/resnet18`).
+    # Either the first two groups match (`timm/resnet18`) or the last two (`hf-hub:timm/resnet18`).
     library, name_in_library, source, name_in_source = match.groups()
     if library is not None:
         return Name(text, kind=library, rest=name_in_library)
@@ -89,7 +89,7 @@ def parse_name(text: str) -> Name:
 
 
 def read_lock(path: Path) -> dict[str, dict[str, Any]]:
-    """Facts of models by name, empty without the file; raise a UserError if it is damaged."""
+    """Facts of models by name, empty if there is no file; a UserError if it is damaged."""
     facts_by_name = read_json(path) if path.is_file() else {}
     is_mapping = isinstance(facts_by_name, dict)
     if not is_mapping or not all(isinstance(facts, dict) for facts in facts_by_name.values()):
@@ -101,13 +101,13 @@ def read_lock(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Find out the facts of models that the lock file lacks, and add them to it.
+    """Look up facts of models that the lock file lacks, and add them to it.
 
     Args:
         names: names of these models, possibly none.
 
     Returns:
-        Their facts by name.
+        Facts by name, such as {"timm/resnet18": {"library": "timm", ...}}.
 
     Raises:
         UserError: A name doesn't exist or can't be used, or the hub can't be asked; the lock file
@@ -123,7 +123,7 @@ def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     LOCK_OF_LOCK.parent.mkdir(exist_ok=True)
     with locked(LOCK_OF_LOCK):
         facts_by_name = _facts_from_libraries(unique_names, names_in_messages)
-        for name, facts in facts_by_name.items():  # an entry that can't be used isn't written
+        for name, facts in facts_by_name.items():  # unusable entries must not get into the file
             short = parse_name(name).short
             checked_model(short, entry_of(name, facts), f"config, models, {name}")
         write_json(LOCK, read_lock(LOCK) | facts_by_name)
@@ -131,14 +131,7 @@ def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _facts_from_libraries(names: list[str], names_in_messages: str) -> dict[str, dict[str, Any]]:
-    """Facts of models by name, from another process, since the libraries would import torch.
-
-    Args:
-        names_in_messages: the first name, and how many more there are.
-
-    Raises:
-        UserError: The process failed; the message is the last line of its standard error.
-    """
+    """Another process imports the libraries, since they import torch."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "found.json"
         process = subprocess.run(
@@ -149,6 +142,7 @@ def _facts_from_libraries(names: list[str], names_in_messages: str) -> dict[str,
             text=True,
         )
         if process.returncode:
+            # The last line of standard error is the message.
             lines = process.stderr.strip().splitlines()
             message = lines[-1] if lines else f"exit status {process.returncode}"
             if message.startswith("config, models"):
@@ -158,10 +152,10 @@ def _facts_from_libraries(names: list[str], names_in_messages: str) -> dict[str,
 
 
 def entry_of(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A catalogue entry of a model that is named by library or hub, such as `timm/resnet18`.
+    """A catalogue entry of a model that library or hub name, such as `timm/resnet18`.
 
     Args:
-        facts: what the lock file has of it; they override the defaults here.
+        facts: of the lock file; they override the defaults here.
     """
     return {
         "families": [],
@@ -172,10 +166,7 @@ def entry_of(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pretraining_tag(name: str) -> str:
-    """The tag in a model's name that says how it was pretrained; empty if it has none.
-
-    It is `a1_in1k` of `timm/resnet18.a1_in1k` and `openai` of `open_clip/ViT-B-32/openai`.
-    """
+    """`a1_in1k` for `timm/resnet18.a1_in1k`, `openai` for `open_clip/ViT-B-32/openai`."""
     _, _, after_last_slash = name.rpartition("/")
     if name.startswith("timm/"):
         _, _, tag = after_last_slash.partition(".")
@@ -186,7 +177,7 @@ def _pretraining_tag(name: str) -> str:
 
 
 def checked_model(name: str, entry: object, where: str) -> Model:
-    """The model of an entry, which may be one that the code makes; `where` is its file.
+    """The model of an entry, which may be made by the code; `where` names its file.
 
     Raises:
         UserError: It has a wrong key, or an argument that may load something.
@@ -197,7 +188,7 @@ def checked_model(name: str, entry: object, where: str) -> Model:
 
 
 def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
-    """Models by name; those without a style get a colour and a marker that no other one has."""
+    """Models by name; each model without a style gets an unused pair of colour and marker."""
     styles = _free_styles(models)
     styled_models = {}
     for name, model in models.items():
@@ -209,10 +200,7 @@ def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
 
 
 def _free_styles(models: Mapping[str, Model]) -> Iterator[Style]:
-    """Yield styles of points in figures without end.
-
-    Those that no model has come first, then all again and again.
-    """
+    """Without end: pairs that no model has come first, then all pairs again and again."""
     styles_of_models = [model.style for model in models.values() if model.style]
     pairs_of_models = {(style.marker, style.colour) for style in styles_of_models}
     all_pairs = list(itertools.product(MARKERS, MODEL_COLOURS))
@@ -222,14 +210,14 @@ def _free_styles(models: Mapping[str, Model]) -> Iterator[Style]:
 
 
 def licence_terms(licence: str) -> list[str]:
-    """What a licence asks for: a list of `share-alike`, `non-commercial` and `not stated`.
+    """Terms of a licence: a list of `share-alike`, `non-commercial` and `not stated`.
 
-    `CC-BY-NC-SA-4.0` asks for the first two.
+    `CC-BY-NC-SA-4.0` gives the first two.
 
     Args:
         licence: its identifier or text.
     """
-    # Words with a blank on either side, such as ` cc by nc sa 4.0 `, among which signs are found.
+    # Blanks around each word, such as ` cc by nc sa 4.0 `: a sign like ` nc ` matches whole words.
     words = f" {re.sub('[^a-z0-9.]+', ' ', licence.lower())} "
     terms_of_licence = []
     for term, signs in SIGNS_OF_TERMS.items():

@@ -1,6 +1,6 @@
-"""What keeps a measured accuracy from being compared with the published one. No torch, no pandas.
+"""Reasons why a measured accuracy can't be compared with the published one. No torch, no pandas.
 
-Obstacles are known before anything is measured.
+They are known before anything is measured.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def obstacle_to_comparison(grid: Grid, model: str, dataset: str) -> str | None:
-    """Reason why an accuracy of a grid cannot be compared with the published one; None if it can.
+    """Why an accuracy cannot be compared with the published one; None if it can.
 
     Args:
         grid: in which the accuracy is measured.
         model: name of the pretrained model.
-        dataset: name of the dataset; how other datasets are read is no obstacle.
+        dataset: name of the dataset; how other datasets are read doesn't matter.
     """
     if grid.split_fractions:
         return "protocol held_out scores a part"
@@ -34,7 +34,7 @@ def obstacle_to_comparison(grid: Grid, model: str, dataset: str) -> str | None:
 
 
 def _budget_leaves_images_out(grid: Grid, dataset: str) -> bool:
-    """Whether a dataset is scored in part; if its number of images is unknown, any limit may."""
+    """With an unknown number of images, any limit may leave some out."""
     limit = grid.budget.limit(dataset)
     images = grid.datasets[dataset].images
     if images is None:

@@ -1,6 +1,6 @@
-"""Where the files of a grid are, relative to the project. No torch, no pandas.
+"""Paths of a grid's files, relative to the project. No torch, no pandas.
 
-Rules have these paths in their outputs; whoever reads a file of another job asks here.
+Rules write these paths, and jobs that read another job's file ask here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,14 +23,16 @@ STAGE = "results/{family}/{protocol}/{stage}"
 
 
 class Paths:
-    """Paths of the files of a grid; each method says what of.
+    """Paths of the files of a grid.
 
     For example `Paths(grid).checkpoint("history.csv", run)` is
     results/fashion/paper/finetune/net/edges/ft/all/0/history.csv.
+
+    Args:
+        report: folder for tables, figures and page, if not the one that config's `name` gives.
     """
 
     def __init__(self, grid: Grid, report: str = ""):
-        """`report` is another folder for tables, figures and page than that of config's `name`."""
         self._grid = grid
         self.family = grid.family.name
         self.protocol = grid.config["protocol"]
@@ -38,9 +40,9 @@ class Paths:
 
     @cached_property
     def parents(self) -> dict[str, list[str]]:
-        """Keys of the checkpoints that make up a run's weights, by method.
+        """Keys of the checkpoints that make a run's weights: {"ft": ["ft"], "half": ["ft"]}.
 
-        The pretrained model has none, a training itself, and a merge its parents.
+        A training has its own key, a merge has its parents' keys, the pretrained model none.
         """
         keys: dict[str, list[str]] = {PRETRAINED: []}
         for name, method in self._grid.methods.items():
@@ -54,7 +56,7 @@ class Paths:
 
     @cached_property
     def checkpoint_runs(self) -> list[Run]:
-        """Runs that have a checkpoint of their own: trainings, and weights trained elsewhere."""
+        """Runs with a checkpoint: trainings, and weights trained elsewhere."""
         return [
             run
             for run in self._grid.runs()
@@ -68,7 +70,7 @@ class Paths:
 
     @cached_property
     def merged_runs(self) -> list[Run]:
-        """Runs whose networks are merged of the checkpoints of others."""
+        """Runs whose networks are merged from checkpoints of other runs."""
         merged = [
             run
             for run in self._grid.runs()
@@ -78,16 +80,16 @@ class Paths:
 
     @cached_property
     def geometries(self) -> dict[str, Geometry]:
-        """Geometries of the models' images, each by its key, such as `224`."""
+        """Geometries of the models' images by key, such as `224px-bicubic-crop0.875`."""
         return {geometry.key: geometry for geometry in map(self._grid.geometry, self._grid.models)}
 
     def geometry_of(self, model: str) -> str:
-        """Key of the geometry of a model's images, such as `224`."""
+        """Key of the geometry of a model's images, such as `224px-bicubic-crop0.875`."""
         return self._grid.geometry(model).key
 
     @property
     def first_geometry(self) -> str:
-        """Key of the first model's geometry, at which indexes and labels are read."""
+        """Key of the first model's geometry, at which jobs read indexes and labels."""
         return self.geometry_of(next(iter(self._grid.models)))
 
     def stage(self, stage: str) -> str:
@@ -95,10 +97,11 @@ class Paths:
         return STAGE.format(family=self.family, protocol=self.protocol, stage=stage)
 
     def prepared(self, file: str, dataset: str, geometry: str) -> str:
-        """A file of a prepared dataset, such as results/emoji/prepare/noto/224/manifest.json.
+        """A file of a prepared dataset.
 
-        Encoded datasets (photos as published, decoded when used) are the same at all geometries,
-        and those that models see without their crop are prepared without it.
+        For example results/emoji/prepare/noto/224px-bicubic-crop0.875/manifest.json. Encoded
+        datasets (photos as published, decoded when used) are the same at all geometries; their
+        folder is `encoded`. Datasets in config's `uncropped` are prepared without crop.
         """
         if self._grid.catalog.datasets[dataset].storage == "encoded":
             geometry = "encoded"
@@ -108,15 +111,15 @@ class Paths:
         return f"{folder}/{file}"
 
     def indexes(self, datasets: Iterable[str] | None = None) -> list[str]:
-        """Indexes of prepared datasets, which have the labels and objects of their images.
+        """Indexes of prepared datasets, with labels and objects of their images.
 
-        They are the same at all geometries. Of all evaluated datasets if none are given.
+        They are the same at all geometries. The default is all evaluated datasets.
         """
         names = self._grid.datasets if datasets is None else datasets
         return [self.prepared("index.parquet", name, self.first_geometry) for name in names]
 
     def classes(self) -> list[str]:
-        """Classes of all evaluated datasets, in their order."""
+        """Class files of all evaluated datasets, in their order."""
         return [
             self.prepared("classes.json", name, self.first_geometry) for name in self._grid.datasets
         ]
@@ -127,14 +130,13 @@ class Paths:
         return [self.prepared(file, name, geometry) for name in datasets for file in files]
 
     def proxy(self, geometry: str, datasets: Iterable[str]) -> str | list[str]:
-        """Manifest of the dataset with the pretraining proxy, if one of the datasets excludes it.
+        """Manifest of the pretraining proxy's dataset, if one of the datasets excludes the proxy.
 
-        The proxy is images that stand in for the pretraining data. Otherwise it is an empty list,
-        which is how a rule says that a job lacks an input.
+        Otherwise an empty list, which tells Snakemake that the job lacks this input.
         """
         if not any(self._grid.excludes_proxy(dataset) for dataset in datasets):
             return []
-        assert self._grid.reference is not None  # it has the proxy
+        assert self._grid.reference is not None  # excludes_proxy implies it
         return self.prepared("manifest.json", self._grid.reference.dataset.name, geometry)
 
     def split(self, geometry: str, dataset: str) -> str | list[str]:
@@ -168,19 +170,19 @@ class Paths:
     def checkpoints(self, file: str, run: Run, parents: Iterable[str]) -> list[str]:
         """A file of each parent's training.
 
-        It is that of the run's model, target, size and seed unless the parent's key says otherwise:
-        of the parent `ft, seed 1` it is that of seed 1.
+        The training has the run's model, target, size and seed unless the parent's key says
+        otherwise: `ft, seed 1` has seed 1.
         """
         return [self.checkpoint(file, _parent(run, key)) for key in parents]
 
     def selection(self, run: Run) -> str:
-        """Coefficients that were selected for a merge on held-out images."""
+        """File with coefficients of a merge that were selected on held-out images."""
         return f"{self.stage('merge')}/{run}/selection.json"
 
     def fisher(self, ending: str, run: Run) -> list[str]:
-        """A file of the Fisher information of each parent of a merge that takes it.
+        """A file of the Fisher information of each parent, for merges that use it.
 
-        It is named after the number of images: .../fisher/net/edges/ft/all/0/1000.safetensors.
+        The name has the number of images: .../fisher/net/edges/ft/all/0/1000.safetensors.
         """
         method = self._grid.methods.get(run.method)  # None for the pretrained model
         if method is None or method.form != MERGE or FISHER_IMAGES not in method.settings:
@@ -193,9 +195,9 @@ class Paths:
     def shared_fisher(self, ending: str, run: Run) -> list[str]:
         """A file of the Fisher information that a method's trainings of a model and seed share.
 
-        It is of the pretrained model on the pretraining proxy; none if they share none. Its name
-        says how it was computed: 1000.safetensors, or 1000_empirical.safetensors if it is of
-        another kind than `sampled`.
+        It is the pretrained model's, on the pretraining proxy. The name has images and kind:
+        1000.safetensors for `sampled`, 1000_empirical.safetensors for another kind. Empty if the
+        trainings share none.
         """
         shared = self._grid.shared_fisher(run.method)
         if shared is None:
@@ -213,8 +215,8 @@ class Paths:
     ) -> list[str]:
         """Files with the rows of runs on evaluation groups, each once.
 
-        One of them is results/emoji/paper/evaluate/net/noto/ft/all/0/emoji.parquet. Of all groups
-        if none are given.
+        For example results/emoji/paper/evaluate/net/noto/ft/all/0/emoji.parquet. The default is all
+        groups.
         """
         if groups is None:
             groups = list(self.evaluation_groups)
@@ -226,9 +228,9 @@ class Paths:
         return list(dict.fromkeys(files))
 
     def rows_on_select_splits(self, runs: Iterable[Run]) -> list[str]:
-        """Files with the rows of runs on the select splits of their targets, each once.
+        """Files with the rows of runs on their targets' select splits, each once.
 
-        Variants and learning rates are chosen by them.
+        Variants and learning rates are chosen by these rows.
         """
         files: list[str] = []
         for run in runs:
@@ -236,7 +238,7 @@ class Paths:
         return list(dict.fromkeys(files))
 
     def features(self, runs: Iterable[Run], stage: str = "features") -> list[str]:
-        """Files with the features of runs on the out-of-distribution datasets."""
+        """Files with features of runs on the out-of-distribution datasets."""
         return [
             f"{self.stage(stage)}/{run}/{dataset}.safetensors"
             for run in runs
@@ -250,9 +252,9 @@ class Paths:
     def label_verdicts(self) -> list[str]:
         """Verdicts on the labels of the targets of this run's trainings, each once.
 
-        A model can contradict labels if its head has classes that others published, or is made from
-        names of classes; a head that was trained on the family's own labels can't. There are none
-        under protocol held_out, where sweeps score nothing but select splits.
+        Only a head with published classes, or made from names of classes, can contradict labels; a
+        head trained on the family's own labels can't. Empty under protocol held_out, where sweeps
+        score nothing but select splits.
         """
         if self.protocol == "held_out":
             return []
@@ -264,14 +266,11 @@ class Paths:
         return list(dict.fromkeys(verdicts))
 
     def verdict(self, model: str, target: str) -> str:
-        """What a pretrained model says of the labels of a target."""
+        """File with a pretrained model's verdict on a target's labels."""
         return f"{self.stage('labels')}/{model}/{target}.json"
 
     def records(self) -> dict[str, list[str]]:
-        """Records of the jobs behind the tables, by stage.
-
-        Stages that some grids lack, such as `split`, are there only if they have a job.
-        """
+        """Provenance records of the jobs behind the tables, by stage, if it has jobs."""
         grid = self._grid
         entries: list[Dataset | Model] = [*grid.datasets_read(), *grid.models.values()]
         archives = []
@@ -310,7 +309,7 @@ class Paths:
         return {stage: list(dict.fromkeys(paths)) for stage, paths in records.items() if paths}
 
     def models_with_texts(self) -> list[str]:
-        """Models of which a method trains with texts."""
+        """Models for which a method trains with texts."""
         grid = self._grid
         return [
             name
@@ -319,7 +318,7 @@ class Paths:
         ]
 
     def runs_to_choose_from(self) -> list[Run]:
-        """Variants of sweeps that are scored on the select splits, to choose among them."""
+        """Variants of sweeps that are scored on select splits so that one can be chosen."""
         if self._grid.config["select"] != "target" or not self._grid.selection:
             return []
         variants = []
@@ -329,12 +328,12 @@ class Paths:
 
     @cached_property
     def evaluation_groups(self) -> dict[str, list[str]]:
-        """Datasets of each evaluation group; a job evaluates a run on one group."""
+        """Datasets of each evaluation group; one job evaluates a run on one group."""
         return evaluation_groups(self._grid)
 
     @cached_property
     def groups_not_trained_on(self) -> dict[str, list[str]]:
-        """Datasets on which merges over targets are scored, by evaluation group that has some."""
+        """Datasets that score merges over targets, by evaluation group, if it has any."""
         groups = {}
         for group, names in self.evaluation_groups.items():
             left = [name for name in names if name in self._grid.not_trained_on]
@@ -343,7 +342,7 @@ class Paths:
         return groups
 
     def manifests(self, rows: Iterable[str]) -> list[str]:
-        """Manifests of files with rows, which say what the networks were made of."""
+        """Manifests of files with rows, which describe the networks behind the rows."""
         return [beside("manifest", path) for path in rows]
 
     def rows_over_targets(self) -> list[str]:
@@ -361,7 +360,7 @@ class Paths:
 
     @property
     def counts(self) -> str:
-        """Right answers of each run by dataset and object, from which intervals are resampled."""
+        """Right answers of each run by dataset and object, for resampling intervals."""
         return f"{self.report}/tables/counts.npz"
 
     @property
@@ -371,10 +370,11 @@ class Paths:
 
 
 def manifest_of(path: str) -> str | None:
-    """Manifest of a large file of another job, which its readers watch; None for other files.
+    """Manifest that stands in for a large file of another job; None for other files.
 
-    Of .../prepare/noto/224/index.parquet it is .../prepare/noto/224/manifest.json, of
-    .../all/0/emoji.parquet it is .../all/0/emoji.manifest.json.
+    .../prepare/noto/encoded/index.parquet gives .../prepare/noto/encoded/manifest.json, and
+    .../all/0/emoji.parquet gives .../all/0/emoji.manifest.json. Jobs watch the manifest, which
+    changes only with the content.
     """
     folder, _, file = path.rpartition("/")
     stage = path.split("/")[2:4]
@@ -389,7 +389,6 @@ def manifest_of(path: str) -> str | None:
 
 
 def _parent(run: Run, key: str) -> Run:
-    """The run that a parent's key names, such as `ft, seed 1`."""
     changes: dict[str, Any] = parent_of(key)
     return replace(run, **changes)
 
@@ -401,11 +400,7 @@ def default_name(grid: Grid) -> str:
 
 
 def beside(kind: str, path: str) -> str:
-    """File next to another: its `provenance`, or its `manifest`.
-
-    The manifest of a/emoji.parquet is a/emoji.manifest.json. Jobs watch manifests instead of large
-    files.
-    """
+    """The `provenance` or `manifest` next to a file: a/emoji.manifest.json for a/emoji.parquet."""
     folder, _, file = path.rpartition("/")
     name = file.rpartition(".")[0]
     return f"{folder}/{name}.{kind}.json"

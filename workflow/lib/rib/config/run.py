@@ -8,15 +8,15 @@ from typing import Any, Final
 
 PRETRAINED = "pretrained"
 NO_TARGET = "none"
-MEAN = "mean"  # target of table rows that cover all targets
+MEAN = "mean"  # target of table rows for all targets together
 ALL: Final = "all"  # size of a run that trains on the whole target
 
-# Forms of algorithms that make a run's network when it is loaded.
+# Forms of merges whose network is computed when it is loaded.
 MERGE = "merge"
 ENSEMBLE = "ensemble"
 LOADED = (MERGE, ENSEMBLE)
 
-# What the parents of a merge differ in.
+# What differs between the parents of a merge.
 METHODS = "methods"
 SEEDS = "seeds"
 VARIANTS = "variants"
@@ -26,10 +26,7 @@ RUN_COLUMNS = ["model", "method", "target", "size", "seed"]  # table columns tha
 
 
 def in_path(setting: object) -> str:
-    """A setting as written in paths.
-
-    Numbers have no exponent, which could contain a minus sign.
-    """
+    """A setting as written in paths: numbers without exponent, which may have a minus sign."""
     if isinstance(setting, float):
         return f"{setting:.12f}".rstrip("0").rstrip(".")
     return str(setting)
@@ -39,7 +36,7 @@ def images_of(size: str, images_of_dataset: int) -> int:
     """Number of images of a training subset.
 
     Args:
-        size: `all`, a number of images, or a fraction of the dataset (written with a point: 0.5).
+        size: `all`, a number of images such as `500`, or a fraction of the dataset such as `0.5`.
         images_of_dataset: number of images of the whole dataset.
     """
     if size == ALL:
@@ -50,16 +47,14 @@ def images_of(size: str, images_of_dataset: int) -> int:
 
 
 def largest(sizes: Iterable[str]) -> str:
-    """The size shown in figures and headlines.
+    """The size in figures and headlines: `all`, else the largest fraction, else the largest number.
 
-    It is `all` if that was run, else the largest fraction, else the largest number of images.
     Fractions and numbers cannot be compared before the images of datasets are counted.
     """
     return max(sizes, key=_rank_of_size)
 
 
 def _rank_of_size(size: str) -> tuple[int, float]:
-    """Sort key of a size such as `500`, `0.5` or `all`: numbers, then fractions, then `all`."""
     if size == ALL:
         return 2, 0.0
     if "." in size:
@@ -71,7 +66,7 @@ def _rank_of_size(size: str) -> tuple[int, float]:
 class Run:
     """One evaluated network.
 
-    Before fine-tuning, it has method `pretrained`, target `none`, size `all` and seed 0.
+    A pretrained model has method `pretrained`, target `none`, size `all` and seed 0.
     """
 
     model: str
@@ -85,22 +80,22 @@ class Run:
 
     @classmethod
     def parse(cls, text: str) -> "Run":
-        """The run that `str` wrote as model/target/method/size/seed."""
+        """The run written as model/target/method/size/seed."""
         model, target, method, size, seed = text.split("/")
         return cls(model, target, method, size, int(seed))
 
     def values(self, columns: Iterable[str]) -> tuple[Any, ...]:
-        """Attributes in the order of the given table columns: texts, and the seed's number."""
+        """Attributes in the order of table columns; the seed is a number, all others are texts."""
         return tuple(getattr(self, column) for column in columns)
 
 
 @cache
 def parent_of(key: str) -> dict[str, str | int]:
-    """What differs between a merge's run and one of its parents, which are runs, too.
+    """Attributes in which a parent's run differs from its merge's run.
 
     Args:
-        key: names the parent. `ft` gives {"method": "ft"}, `ft, seed 1` gives {"method": "ft",
-            "seed": 1}, and `ft, target sketch` gives {"method": "ft", "target": "sketch"}.
+        key: `ft` gives {"method": "ft"}, `ft, seed 1` gives {"method": "ft", "seed": 1}, and `ft,
+            target sketch` gives {"method": "ft", "target": "sketch"}.
     """
     method, _, seed_or_target = key.partition(", ")
     differences: dict[str, str | int] = {"method": method}
@@ -120,7 +115,7 @@ def by_run(files: Iterable[Path]) -> dict[Run, dict[str, Path]]:
     """Files of each run, by name without ending, such as `rows`.
 
     Args:
-        files: .../{model}/{target}/{method}/{size}/{seed}/{file}, see `run_of`.
+        files: .../{model}/{target}/{method}/{size}/{seed}/{file}.
     """
     files_of_runs: dict[Run, dict[str, Path]] = {}
     for path in files:

@@ -1,9 +1,8 @@
-"""Settings of methods: which there are, and of which kind. No method's module is imported.
+"""Settings of methods: their names and kinds of values. No method's module is imported.
 
-A method's entry in methods.yaml lists all settings of its algorithm with their default values. A
-value that family or config give must be of the default's kind: a number, text, true or false, a
-list or a mapping. Ranges and choices are checked by the algorithm itself when its first job starts
-(see rib.methods).
+A method's entry in methods.yaml lists all settings of its algorithm with defaults. A value from
+family or config must have the default's kind: a number, text, true or false, a list or a mapping.
+The algorithm itself checks ranges and choices when its first job starts (see rib.methods).
 """
 
 import json
@@ -16,13 +15,13 @@ from rib.config.messages import known_name, show
 
 RECIPE = "recipe"
 LENGTH = ("epochs", "steps")  # of training
-RATE = "lr"  # the only setting that may be a mapping of models or their groups to numbers
-OTHER = "other"  # key of such a mapping, with the rate of all models that it does not name
+RATE = "lr"  # the only setting that may map models or groups of models to numbers
+OTHER = "other"  # key in this mapping for all models without another key
 FISHER_IMAGES = "fisher_images"  # setting of methods that use Fisher information
 COUNTS = (*LENGTH, FISHER_IMAGES)  # the workflow itself computes with them
 
-# What every method that trains may be given, besides the settings of its own. Of those without a
-# default the value is an example: family, recipe or config state one.
+# Further settings of every method that trains. TRAINING's other values are only examples of their
+# kind: family, recipe or config state the real ones.
 DEFAULTS_OF_TRAINING = {"batch_norm": "frozen", "drop_path": 0.0, "dropout": 0.0}
 TRAINING = {RECIPE: "paper", "epochs": 10, "steps": 100, RATE: 0.001, **DEFAULTS_OF_TRAINING}
 
@@ -30,14 +29,15 @@ TRAINING = {RECIPE: "paper", "epochs": 10, "steps": 100, RATE: 0.001, **DEFAULTS
 def settings_of_entry(settings: Mapping[str, Any], trains: bool, where: str) -> dict[str, Any]:
     """All settings of a method's entry, with the defaults of training if the method trains.
 
-    A list among its own settings is one value, no sweep, since nothing else says what kind it is.
+    A list among the entry's settings is one value, not a sweep: only the entry says what kind the
+    setting has.
 
     Args:
         settings: of the entry, such as {"temperature": 2.0, "distil": "all"}.
         where: file and entry, for messages.
 
     Raises:
-        UserError: see `check_settings`.
+        UserError: A value is not valid (`check_settings`).
     """
     own = {name: _number_of_text(setting) for name, setting in settings.items()}
     checked = check_settings(own, known_settings(own, trains), where)
@@ -48,7 +48,7 @@ def settings_of_entry(settings: Mapping[str, Any], trains: bool, where: str) -> 
 
 
 def known_settings(of_entry: Mapping[str, Any], trains: bool) -> dict[str, Any]:
-    """Settings that a method may be given, each with a value of its kind.
+    """Settings that a method may be given, each with an example value of its kind.
 
     Args:
         of_entry: settings of the method's entry, such as {"temperature": 2.0, "distil": "all"}.
@@ -59,19 +59,19 @@ def known_settings(of_entry: Mapping[str, Any], trains: bool) -> dict[str, Any]:
 def check_settings(
     settings: Mapping[str, Any], known: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """Settings whose names are known and whose values have the right kind.
+    """Settings, once their names and the kinds of their values are checked.
 
     Integers and floats are one kind. Texts such as `1e-3`, which YAML 1.1 does not read as a
-    number, become numbers where one is expected. A list where one value is expected is a sweep.
+    number, become numbers where a number is expected. A list where one value is expected is a
+    sweep.
 
     Args:
-        settings: such as {"temperature": [1, "2e0"]}, of which {"temperature": [1, 2.0]} is
-            returned.
-        known: of each setting that the method has, a value of its kind; None for any kind.
+        settings: {"temperature": [1, "2e0"]} is returned as {"temperature": [1, 2.0]}.
+        known: for each setting that the method has, a value of its kind; None for any kind.
         where: file and key, for messages.
 
     Raises:
-        UserError: A setting is unknown, or a value of another kind.
+        UserError: A setting is unknown, or a value has another kind.
     """
     checked: dict[str, Any] = {}
     for name, setting in settings.items():
@@ -91,7 +91,7 @@ def check_settings(
 
 
 def _checked_rates(rates: Mapping[object, object], subject: str) -> dict[object, object]:
-    """Learning rates by model or group of models; whether these exist is checked elsewhere."""
+    """Keys are models or groups; `Variants` checks that these exist."""
     if not rates:
         raise UserError(f"{subject} is an empty mapping; give a number for each model or group.")
     return {
@@ -103,7 +103,7 @@ def _checked_rates(rates: Mapping[object, object], subject: str) -> dict[object,
 def is_sweep(setting: object, of_kind: object) -> bool:
     """Whether a setting is a list of values, each for a variant of the method.
 
-    A setting that is a list itself is swept by a list of lists.
+    A setting that is itself a list is swept by a list of lists.
 
     Args:
         of_kind: a value of the setting's kind, such as its default.
@@ -114,10 +114,10 @@ def is_sweep(setting: object, of_kind: object) -> bool:
 
 
 def refuse_other_than_json(setting: object, subject: str) -> None:
-    """Raise a UserError if a setting is an empty list or, for example, a date or infinite.
+    """Raise a UserError if a setting is an empty list or not a JSON value, such as a date.
 
     Args:
-        subject: file, entry and setting, with which the message begins.
+        subject: beginning of the message: file, entry and setting.
     """
     try:
         is_json = json.loads(json.dumps(setting, allow_nan=False)) == setting
@@ -140,7 +140,7 @@ def _refuse_other_than_counts(setting: object, subject: str) -> None:
 
 
 def _checked(value: object, of_kind: object, subject: str) -> object:
-    """A value that is of the same kind as another one; text such as `1e-3` becomes a number."""
+    """A value of another value's kind; a text such as `1e-3` becomes a number."""
     kind = _kind(of_kind)
     converted = _number_of_text(value) if kind == "a number" else value
     if of_kind is not None and _kind(converted) != kind:
@@ -151,7 +151,7 @@ def _checked(value: object, of_kind: object, subject: str) -> object:
 
 
 def _kind(value: object) -> str:
-    """The kind of a value, as messages ask for one."""
+    """Words of a message that asks for such a value."""
     if isinstance(value, bool):
         return "true or false"
     if is_number(value):
@@ -164,6 +164,5 @@ def _kind(value: object) -> str:
 
 
 def _number_of_text(value: object) -> object:
-    """The number that a text states; any other value as it is."""
     stated = number(value)
     return stated if is_number(stated) else value

@@ -1,4 +1,4 @@
-"""Datasets of a grid that share source images, and what follows for RI and splits. No torch."""
+"""Datasets of a grid that share source images, with consequences for RI and splits. No torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ if TYPE_CHECKING:
 
 
 def source_groups(grid: Grid) -> dict[str, str]:
-    """Source group by dataset, for datasets that share source images with others."""
+    """Source group by dataset, only for datasets that share source images with others.
+
+    For example {"fluent_flat": "fluent", "fluent_3d": "fluent"}.
+    """
     return {name: entry.source_group for name, entry in grid.datasets.items() if entry.source_group}
 
 
 def sharing_targets(grid: Grid) -> list[str]:
-    """Targets whose source images other evaluated datasets show too, by their entries."""
+    """Targets whose source images also occur in other evaluated datasets."""
     groups = source_groups(grid)
     datasets_by_group = Counter(groups.values())
     return [
@@ -26,9 +29,9 @@ def sharing_targets(grid: Grid) -> list[str]:
 
 
 def leak_free_groups(grid: Grid) -> dict[str, str] | None:
-    """Source group by dataset, if images that share sources with the target don't count in RI.
+    """Source group by dataset, if RI excludes images that share sources with the target.
 
-    None if all count: config doesn't ask for less or, under protocol held_out, test images
+    None if all images count: config doesn't exclude any or, under protocol held_out, test images
     share no sources with training images anyway.
     """
     if grid.config["leak_free"] and grid.split_fractions is None:
@@ -37,9 +40,9 @@ def leak_free_groups(grid: Grid) -> dict[str, str] | None:
 
 
 def leaking_groups(grid: Grid) -> dict[str, str] | None:
-    """Source group by dataset, if images that share sources with the target count in RI.
+    """Source group by dataset, if RI includes images that share sources with the target.
 
-    None if they don't count, or if no target shares its sources.
+    None if RI excludes them, or if no target shares its sources.
     """
     is_leak_free = grid.config["leak_free"] or grid.split_fractions is not None
     if is_leak_free or not sharing_targets(grid):
@@ -50,15 +53,15 @@ def leaking_groups(grid: Grid) -> dict[str, str] | None:
 def evaluated_before(grid: Grid, dataset: str) -> list[str]:
     """Evaluated datasets that are split into train, select and test before this one.
 
-    They are those before it in the catalogue. A reference dataset is split after all of them.
+    They come earlier in the catalogue. A reference dataset is split after all of them.
     """
     return _names_before(dataset, list(grid.datasets))
 
 
 def split_before(grid: Grid, dataset: str) -> list[str]:
-    """Those of `evaluated_before` that share source images with this dataset, by their entries.
+    """Datasets of `evaluated_before` that share source images with this one.
 
-    A source image is then in the same split in all of them.
+    Each source image then gets the same split in all of them.
     """
     source_group = grid.catalog.datasets[dataset].source_group
     if source_group is None:
@@ -68,7 +71,7 @@ def split_before(grid: Grid, dataset: str) -> list[str]:
 
 
 def _names_before(name: str, names: list[str]) -> list[str]:
-    """The names in a list before one of them; all of them if that is not in the list."""
+    """All names if `name` is not among them."""
     if name not in names:
         return names
     return names[: names.index(name)]

@@ -1,6 +1,6 @@
-"""Where the archives of datasets and the weights of models come from, as the catalogue states it.
+"""Sources of archives and weights, as the catalogue states them.
 
-A source identifies a content, by its digest; mirrors are places that have it.
+A source identifies a content by its digest; mirrors are places that have the content.
 """
 
 import re
@@ -64,7 +64,7 @@ def _as_list(value: object) -> object:
 
 
 class Place(Described):
-    """A place that has the content of a source, which the source's digest identifies."""
+    """A place that has the content of a source."""
 
     compression: Literal["gzip"] | None = Field(
         None,
@@ -228,10 +228,10 @@ class HubDataset(Described):
 
 
 def parsed_source(source: object) -> object:
-    """A source of a dataset; the name of a repository of the hub becomes a mapping.
+    """A source of a dataset, with a mapping in place of the name of a hub repository.
 
     `hf-datasets:OWNER/NAME@REVISION` becomes {"kind": "hf-datasets", "repo": "OWNER/NAME",
-    "revision": "REVISION"}. All else stays as it is.
+    "revision": "REVISION"}. Anything else is unchanged.
     """
     if not isinstance(source, str):
         return source

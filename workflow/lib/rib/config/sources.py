@@ -1,4 +1,4 @@
-"""Sources of the catalogue: what identifies their content, and where it may be had. No torch."""
+"""Sources of the catalogue: identity of their content, and places to get it. No torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ ADDRESSES = ("urls", "mirrors")  # keys with addresses
 
 
 def content_of(source: Mapping[str, Any]) -> dict[str, Any]:
-    """What a job that fetches a source depends on.
+    """File name, size and digest of a source: all that a job which fetches it depends on.
 
-    It is the file's name, size and pinned digest, so that no job runs again if the same bytes are
-    had from another address or another kind of source. Without a digest it is the whole source.
+    The job doesn't run again if the same bytes come from another address or kind of source. A
+    source without digest is returned whole.
     """
     if "digest" not in source:
         return dict(source)
@@ -21,10 +21,10 @@ def content_of(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_addresses(source: Mapping[str, Any]) -> dict[str, Any]:
-    """What later jobs depend on: the content of a source, whichever address it is had from.
+    """The content of a source, whatever its address: all that later jobs depend on.
 
-    For example {"file": "photos.tar", "size": 1000, "digest": "sha256:..."} of a source with URLs,
-    and of a file of this machine. A source without addresses, such as a package, is returned whole.
+    For example {"file": "photos.tar", "size": 1000, "digest": "sha256:..."} for a source with URLs
+    or a file on this machine. A source without addresses, such as a package, is returned whole.
     """
     if source["kind"] == "file" or any(key in source for key in ADDRESSES):
         return content_of(source)
@@ -32,10 +32,10 @@ def without_addresses(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mirrors_of(source: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Where a source's content may be had, in the order in which it is tried.
+    """Places of a source's content, in the order in which they are tried.
 
-    They are `Mirror` of rib.config.source_entries. Empty for sources that are
-    fetched by a package client alone, or not at all.
+    For example [{"kind": "http", "url": "https://..."}], as rib.config.source_entries.Mirror. Empty
+    for sources that only a package client fetches, or nobody.
     """
     if source["kind"] == "http":
         return [{"kind": "http", "url": url} for url in source["urls"]]
@@ -43,12 +43,12 @@ def mirrors_of(source: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def is_packed(mirror: Mapping[str, Any]) -> bool:
-    """Whether a mirror has the content in another file: in gzip, or in a Debian package."""
+    """Whether a mirror has the content inside another file: in gzip, or in a Debian package."""
     return "compression" in mirror or mirror["kind"] == "apt"
 
 
 def redacted_addresses(source: Mapping[str, Any]) -> dict[str, Any]:
-    """The addresses of a source without query strings, which may be signatures."""
+    """Addresses of a source without query strings, which may be signatures."""
     redacted_keys: dict[str, Any] = {}
     if "urls" in source:
         redacted_keys["urls"] = [redacted(url) for url in source["urls"]]
@@ -58,7 +58,6 @@ def redacted_addresses(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _redacted_mirror(mirror: Mapping[str, Any]) -> dict[str, Any]:
-    """A mirror without the query string of its URL, if it has one."""
     if "url" not in mirror:
         return dict(mirror)
     return {**mirror, "url": redacted(mirror["url"])}

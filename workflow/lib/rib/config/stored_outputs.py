@@ -1,6 +1,6 @@
-"""How much of its outputs for the training images a method may keep on a GPU."""
+"""Limits on a method's outputs for training images that are kept on a GPU."""
 
-# Bytes. More of them are computed in each step, or are kept in the memory of the host.
+# In bytes. Larger outputs are computed in each step, or kept in the host's memory.
 LARGEST_STORED = 2 * 2**30
-# Images up to which a teacher's logits are stored (2 GB); of more they are computed in each step.
+# Images for which a teacher's logits are stored (2 GB); beyond that, each step computes them.
 MOST_STORED = 500_000

@@ -1,7 +1,7 @@
-"""Methods of a run with resolved settings.
+"""Variants of the methods of a run, with resolved settings.
 
-A method has a variant for each recipe of its training (`recipes` of config and catalogue) and
-each combination of swept settings.
+A method has one variant for each recipe that it is trained with and each combination of swept
+settings.
 """
 
 import itertools
@@ -37,17 +37,16 @@ class Variant:
     """A method with one recipe and one value of each setting."""
 
     method: Method
-    # The settings in its name, the recipe among them if it is in the name: swept ones and those
-    # of its parents.
+    # Swept settings of the method and its parents, and the recipe if the name has it.
     settings_in_name: dict[str, object]
 
 
 def resolve_methods(names: Iterable[str], variants: "Variants") -> dict[str, Method]:
-    """Variants of methods, by the variants' names, with settings of entry, family and config.
+    """Variants of methods by name, with settings from entry, family and config.
 
-    A merge, or a method that starts from another one, has a variant for each variant of its parents
-    that have the same recipe; a merge over variants has one for each recipe. The family's first
-    recipe is not part of names.
+    A merge, or a method that starts from another one, has a variant for each combination of its
+    parents' variants with the same recipe. A merge over variants has one per recipe. Names omit the
+    family's first recipe.
 
     Raises:
         UserError: A name is unknown, a method has no learning rate, or a swept value cannot be part
@@ -73,14 +72,14 @@ class Variants:
         recipes: names of the recipes that config or family choose for all methods.
 
     Raises:
-        UserError: A setting of family or config is not one of its method, or is of another type, or
-            a learning rate is for a model that does not exist.
+        UserError: A method doesn't have a setting that family or config state, a setting has the
+            wrong type, or a learning rate is for an unknown model.
     """
 
     def __init__(
         self, recipes: Sequence[str], config: Mapping[str, Any], family: Family, catalog: Catalog
     ):
-        """Check the settings of methods that family and config state; `of` makes the variants."""
+        """Check the settings that family and config state; `of` makes the variants."""
         self.recipes = recipes
         self.family = family
         self.catalog = catalog
@@ -89,11 +88,11 @@ class Variants:
             known_name(name, catalog.methods, "method", f"{where}, can_fit")
             for name in family.can_fit
         ]
-        # Settings by method's name.
+        # By method, such as {"ft": {"lr": 1e-5}}.
         self.settings_of_family = self._checked_settings(
             f"{where}, method_settings", family.method_settings
         )
-        # Settings of the family by recipe and method's name.
+        # By recipe and method, such as {"adamw": {"ft": {"lr": 1e-5}}}.
         self.settings_of_recipe = self._settings_of_recipes(where)
         self.settings_of_config = self._checked_settings(
             "config, method_settings", config["method_settings"]
@@ -103,14 +102,10 @@ class Variants:
         for key in LENGTH:
             if config["training"][key] != "default":
                 self.length[key] = config["training"][key]
-        self.of = cache(self._variants_of)  # every variant of a merge needs those of its parents
+        self.of = cache(self._variants_of)  # a merge asks for its parents' variants again
 
     def _settings_of_recipes(self, where: str) -> dict[str, dict[str, dict[str, Any]]]:
-        """The family's settings of methods that hold with one recipe only, checked.
-
-        Returns:
-            They by recipe and method, such as {"adamw": {"ft": {"lr": 1e-5}}}.
-        """
+        """{"adamw": {"ft": {"lr": 1e-5}}}, settings of the family for single recipes."""
         settings_of_recipes = {}
         for recipe, settings_of_methods in self.family.recipes.items():
             known_name(recipe, self.catalog.recipes, "recipe", f"{where}, recipes")
@@ -125,13 +120,7 @@ class Variants:
         settings_of_methods: Mapping[str, dict[str, Any]],
         allow_recipe: bool = True,
     ) -> dict[str, dict[str, Any]]:
-        """Settings of methods, checked against what each method's algorithm takes.
-
-        Args:
-            where: file and key, for messages.
-            settings_of_methods: by method, such as {"ft": {"lr": 1e-5}}.
-            allow_recipe: whether they may name the recipe that the method is trained with.
-        """
+        """Checked settings such as {"ft": {"lr": 1e-5}}."""
         checked = {}
         for name, settings in settings_of_methods.items():
             known_name(name, self.catalog.methods, "method", where)
@@ -143,10 +132,7 @@ class Variants:
         return checked
 
     def _variants_of(self, name: str) -> list[Variant]:
-        """Variants of the method with a name in the catalogue: of each recipe and swept setting.
-
-        A method that doesn't train, such as a merge, has no recipe of its own.
-        """
+        """A method that doesn't train, such as a merge, has no recipe itself."""
         method = self.catalog.methods[name]
         recipes = self.recipes_of(method) if method.trains else [None]
         variants: list[Variant] = []
@@ -165,10 +151,10 @@ class Variants:
         return max(variants_of_recipe.values()) > 1
 
     def recipes_of(self, method: Method) -> list[str]:
-        """Names of the recipes that a method is trained with, each in variants of its own.
+        """Names of the recipes that a method is trained with; each gives separate variants.
 
-        They are those that the method's settings state as `recipe`, in config, family or its entry,
-        or else those of all methods. `recipes` of config overrides what the family states.
+        The method's setting `recipe`, in config, family or entry, comes before the recipes for all
+        methods. `recipes` of config overrides the family's settings.
         """
         settings = dict(method.settings)
         if self.default_recipes:
@@ -180,10 +166,9 @@ class Variants:
         return recipes
 
     def settings(self, method: Method, recipe: str | None) -> dict[str, Any]:
-        """Settings of a method trained with a recipe, or of a merge, whose recipe is None.
+        """Settings of a method with a recipe; the recipe is None for methods that don't train.
 
-        Each of these places overrides what those before it say, and one that gives epochs or steps
-        replaces both:
+        Each place overrides the ones before it, and a place with epochs or steps replaces both:
 
         1. the family's `defaults.epochs`
         2. `settings` of the method's entry, with the defaults of training (rib.config.settings)
@@ -193,12 +178,12 @@ class Variants:
         6. `training` of config, which states epochs or steps for all methods
         7. `method_settings` of config
 
-        A learning rate may be a mapping by model or group; see rib.config.grid.Grid.settings for
-        the rate of a model. Lists of values are sweeps.
+        A learning rate may be a mapping by model or group, from which Grid.settings_on takes the
+        model's rate. Lists of values are sweeps.
 
         Raises:
-            UserError: There is no learning rate, or one is for a model or group that does not
-                exist, or a place gives both epochs and steps.
+            UserError: There is no learning rate, one is for an unknown model or group, or a place
+                states both epochs and steps.
         """
         name = method.name
         family_file = f"families/{self.family.name}.yaml"
@@ -234,12 +219,7 @@ class Variants:
         return settings
 
     def _check_models_of_rates(self, rates: Mapping[str, float], where: str) -> None:
-        """Raise a UserError if a learning rate is for something else than a model or a group.
-
-        Args:
-            rates: learning rates by name of a model or of a group of models, or by `other`.
-            where: file and key, for messages.
-        """
+        """Keys of the rates are models, groups of models or `other`."""
         models = self.catalog.models
         groups = [model.group for model in models.values() if model.group is not None]
         names = {*models, *groups}
@@ -252,12 +232,7 @@ class Variants:
             known_name(model_or_group, {*names, OTHER}, "model or group", f"{where}, {RATE}")
 
     def _variants_with_recipe(self, method: Method, recipe: str | None) -> Iterator[Variant]:
-        """Variants of a method with one recipe: of all swept values and variants of its parents.
-
-        Args:
-            recipe: None for a method that doesn't train. A merge has the recipe of its parents,
-                which must be the same for all.
-        """
+        """One variant for each combination of swept values and variants of parents."""
         settings = _with_learning_rate_first(self.settings(method, recipe))
         settings.pop(RECIPE, None)
         swept_settings = _swept_settings(settings, method)
@@ -272,12 +247,12 @@ class Variants:
         ):
             recipes = {parent.method.recipe for parent in parents}
             recipes.add(recipe)
-            recipes.discard(None)  # of merges, and of weights that were trained elsewhere
+            recipes.discard(None)  # merges and weights trained elsewhere have no recipe
             differs_from_parents = len(recipes) > 1
             merges_nothing = method.form in MERGES and not parents
             if differs_from_parents or merges_nothing:
                 continue
-            # One value of each swept setting, such as {"lr": 1e-5, "alpha": 0.5}.
+            # One value for each swept setting, such as {"lr": 1e-5, "alpha": 0.5}.
             value_of_setting = dict(zip(swept_settings, swept_values, strict=True))
             settings_in_name = _settings_in_name(recipe_in_name | value_of_setting, parents)
             unnamed = method.model_copy(
@@ -289,7 +264,7 @@ class Variants:
             )
             named = self._named(unnamed, settings_in_name)
             in_name_without_rate = dict(settings_in_name)
-            if RATE in value_of_setting:  # otherwise a rate in the name is that of a parent
+            if RATE in value_of_setting:  # a parent's rate stays in the name
                 del in_name_without_rate[RATE]
             without_rate = self._named(unnamed, in_name_without_rate).name
             evaluation, evaluated = self._evaluation_of(named, unnamed, parents)
@@ -307,19 +282,12 @@ class Variants:
     def _evaluation_of(
         self, named: Method, unnamed: Method, parents: Sequence[Variant]
     ) -> tuple[str, dict[str, dict[str, Any]]]:
-        """Name of the job that evaluates a variant, and settings of all variants in that job.
-
-        Averages whose settings entry or family list are evaluated together, whichever of them
-        config names: wise_ft-alpha0.25, wise_ft-alpha0.5 and wise_ft-alpha0.75 by the job
-        `wise_ft-alpha`. Every other variant has a job of its own.
-
-        Args:
-            named: the variant.
-            unnamed: the same with the name of its entry.
-        """
+        """wise_ft-alpha0.25 and wise_ft-alpha0.5 share the job `wise_ft-alpha`."""
         alone = named.name, {named.name: named.settings}
         if unnamed.form != COEFFICIENTS:
             return alone
+        # The job evaluates all coefficients that entry or family list, whichever of them config
+        # names: then a change of config's list doesn't change the job.
         entry = self.catalog.methods[unnamed.name]
         stated = {**entry.settings, **self.settings_of_family.get(unnamed.name, {})}
         listed = _swept_settings(stated, entry)
@@ -334,17 +302,13 @@ class Variants:
         return self._named(unnamed, settings_in_name).name, evaluated
 
     def _combinations_of_parents(self, method: Method) -> Iterator[Sequence[Variant]]:
-        """The lists of parents that variants of a method have, each in a variant of its own.
-
-        Most methods have one variant of each parent: parents `ft` with two learning rates and `lwf`
-        with three give six lists of two. A merge over variants (`over`) has all variants with one
-        recipe at once, a list of five, if at least one parent is swept. Then only the recipe is
-        part of names. A method without parents has one empty list.
-        """
+        """Parents `ft` with two learning rates and `lwf` with three give six lists of two."""
         variants_of_each_parent = [self.of(parent) for parent in method.parents]
         if method.over != VARIANTS:
             yield from itertools.product(*variants_of_each_parent)
             return
+        # A merge over variants has all variants with one recipe at once, here a list of five, if at
+        # least one parent is swept. Its name has at most the recipe.
         for recipe in _recipes_in(variants_of_each_parent):
             with_recipe_of_each_parent = [
                 _variants_trained_with(recipe, variants) for variants in variants_of_each_parent
@@ -356,15 +320,8 @@ class Variants:
                 yield [_with_only_recipe_in_name(variant) for variant in variants_of_all_parents]
 
     def _named(self, method: Method, settings_in_name: Mapping[str, object]) -> Method:
-        """A variant of a method with a name and a label of its own, such as `ft-lr0.001`.
-
-        Its length, in epochs or steps, is moved out of its settings, since it is no setting of the
-        algorithm.
-
-        Args:
-            method: the variant, with the name and label of its entry, such as `ft`.
-            settings_in_name: settings that are part of the variant's name, such as {"lr": 0.001}.
-        """
+        """Variant with name and label, such as `ft-lr0.001` for {"lr": 0.001}."""
+        # Epochs and steps aren't settings of the algorithm, so they leave its settings.
         settings = dict(method.settings)
         length = {}
         if method.trains:
@@ -375,13 +332,13 @@ class Variants:
         label = method.label
         for key, setting in settings_in_name.items():
             if key == RECIPE:
-                assert isinstance(setting, str)  # the name of a recipe
+                assert isinstance(setting, str)  # a recipe's name
                 name += f"-{in_path(setting)}"
                 label += f", {self.catalog.recipes[setting].label}"
             else:
                 name += f"-{key}{in_path(setting)}"
                 label += f", {key} {setting}"
-        # Not checked as an entry is: names of variants have other characters.
+        # Not checked as entries are: variants' names have other characters.
         return method.model_copy(
             update={
                 "name": name,
@@ -395,12 +352,7 @@ class Variants:
 
 
 def _states_length(stated: Mapping[str, object], where: str) -> bool:
-    """Whether settings have the length of training, epochs or steps; a UserError if both.
-
-    Args:
-        stated: settings that one place states, by name.
-        where: file and key, for the message.
-    """
+    """Whether a place states epochs or steps; a UserError if it states both."""
     stated_lengths = [key for key in LENGTH if key in stated]
     if len(stated_lengths) == len(LENGTH):
         raise UserError(f"{where}: {' and '.join(LENGTH)} are both given; give one of them.")
@@ -408,7 +360,7 @@ def _states_length(stated: Mapping[str, object], where: str) -> bool:
 
 
 def _with_learning_rate_first(settings: Mapping[str, object]) -> dict[str, object]:
-    """Settings in the order that they have in names."""
+    """Names of variants begin with the learning rate."""
     ordered = {}
     if RATE in settings:
         ordered[RATE] = settings[RATE]
@@ -417,20 +369,12 @@ def _with_learning_rate_first(settings: Mapping[str, object]) -> dict[str, objec
 
 
 def _swept_settings(settings: Mapping[str, Any], entry: Method) -> dict[str, list[Any]]:
-    """The settings that are swept, each with the list of its values.
-
-    Settings {"lr": [0.1, 0.01], "alpha": 0.5} give {"lr": [0.1, 0.01]}.
-
-    Args:
-        settings: values by name, or lists of values.
-        entry: the method as the catalogue has it.
-    """
+    """{"lr": [0.1, 0.01], "alpha": 0.5} gives {"lr": [0.1, 0.01]}."""
     known = known_settings(entry.settings, entry.trains)
     return {key: setting for key, setting in settings.items() if is_sweep(setting, known[key])}
 
 
 def _recipes_in(variants_of_each_parent: Sequence[Sequence[Variant]]) -> list[str | None]:
-    """Recipes of variants, each once, in their order."""
     recipes: list[str | None] = []
     for variants in variants_of_each_parent:
         recipes.extend(variant.method.recipe for variant in variants)
@@ -438,12 +382,11 @@ def _recipes_in(variants_of_each_parent: Sequence[Sequence[Variant]]) -> list[st
 
 
 def _variants_trained_with(recipe: str | None, variants: Sequence[Variant]) -> list[Variant]:
-    """The variants that were trained with a recipe, and those that have no recipe at all."""
+    """Variants without any recipe go with every recipe."""
     return [variant for variant in variants if variant.method.recipe in (recipe, None)]
 
 
 def _with_only_recipe_in_name(variant: Variant) -> Variant:
-    """A copy of a variant, of whose settings at most the recipe is part of its merges' names."""
     settings_in_name = {}
     if RECIPE in variant.settings_in_name:
         settings_in_name[RECIPE] = variant.settings_in_name[RECIPE]
@@ -453,17 +396,8 @@ def _with_only_recipe_in_name(variant: Variant) -> Variant:
 def _settings_in_name(
     in_name_of_method: Mapping[str, object], parents: Sequence[Variant]
 ) -> dict[str, object]:
-    """Settings in the name of a method's variant: the method's own, then those of its parents.
-
-    If several of them have a setting, the parent's name stands before it: parents `ft` and `lwf`
-    with a learning rate each give the settings `ft_lr` and `lwf_lr`. The recipe is that of all of
-    them, and is in the name once.
-
-    Args:
-        in_name_of_method: settings of the method itself that are in its name.
-        parents: variants from which it starts, or which it merges.
-    """
-    uses = Counter(in_name_of_method.keys())  # how many of them have each setting
+    """Parents `ft` and `lwf` with one learning rate each give `ft_lr` and `lwf_lr`."""
+    uses = Counter(in_name_of_method.keys())  # how many have each setting
     for parent in parents:
         uses.update(key for key in parent.settings_in_name if key != RECIPE)
     settings_in_name = dict(in_name_of_method)

@@ -1,4 +1,4 @@
-"""Read YAML files that others wrote: what is no YAML, ambiguous or hostile is refused."""
+"""Read YAML files that others wrote; invalid, ambiguous or hostile files are refused."""
 
 import re
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ import yaml
 from rib.base.errors import UserError
 
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times faster
-# Slow to convert, or refused by Python with a message of its own.
+# Python converts such numbers slowly, or refuses them with a message that users don't understand.
 LONG_NUMBER = re.compile(r"[-+]?\d[\w.:]{1000}")
-TEXT = '"<unicode string>"'  # what PyYAML calls a text that it parses
+TEXT = '"<unicode string>"'  # PyYAML's name for a text that it parses
 DEEPEST = 50  # levels of nesting in a YAML file
-REPEATED = 20_000  # values that aliases in a YAML file repeat, times their level
+REPEATED = 20_000  # limit on values that aliases repeat, times their level
 
 
 def read_yaml(path: Path) -> Any:
@@ -27,51 +27,45 @@ def read_yaml(path: Path) -> Any:
         text = read_source(path)
         _refuse_hostile(text)
         return yaml.load(text, SAFE_LOADER) or {}
-    # PyYAML raises various errors, for example a KeyError for `!!bool maybe`.
+    # PyYAML raises various errors, such as a KeyError for `!!bool maybe`.
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:500]
-        reason = reason.replace(f"in {TEXT}, ", "at ")  # the message names the file instead
+        reason = reason.replace(f"in {TEXT}, ", "at ")  # our message names the file instead
         raise UserError(f"{path} is not valid YAML: {reason}; correct it.") from error
 
 
 @dataclass
 class _OpenCollection:
-    """A mapping or sequence of a YAML file whose end has not been read."""
+    """A mapping or sequence whose end has not been read yet."""
 
     start: yaml.CollectionStartEvent
-    nodes_before: float  # events, and values that aliases repeat, from the file's start to its own
-    # In a mapping keys and values take turns.
+    nodes_before: float  # events and values repeated by aliases, from the file's start
+    # In a mapping, keys and values alternate.
     children: list[yaml.NodeEvent] = field(default_factory=list)
 
 
 def _refuse_hostile(text: str) -> None:
-    """Refuse YAML with duplicate keys, long numbers, or what would exhaust stack or memory.
-
-    What would exhaust these are many levels, and aliases (`*name`) that repeat a large value
-    (`&name`) often. The text is parsed to events, the beginnings and ends of its values, which is
-    safe since no alias is followed.
-
-    Raises:
-        yaml.MarkedYAMLError: The text has one of these.
-    """
-    size_by_anchor: dict[str | None, float] = {}  # of each value with a name
-    open_collections: list[_OpenCollection] = []  # the lists and mappings around an event
+    """Raise yaml.MarkedYAMLError for duplicate keys, huge numbers, and YAML bombs."""
+    size_by_anchor: dict[str | None, float] = {}  # of each value with an anchor
+    open_collections: list[_OpenCollection] = []  # around the current event
     repeated: float = 0  # values that aliases have repeated so far
+    # A bomb repeats a large value (`&name`) by many aliases (`*name`). Parsing to events, the
+    # beginnings and ends of values, is safe because it follows no alias.
     for n_events, event in enumerate(yaml.parse(text, SAFE_LOADER)):
         problem = None
-        mark: Any = event.start_mark  # libyaml's, which the stubs of errors do not have
+        mark: Any = event.start_mark  # libyaml's type is missing in the stubs
         if open_collections and isinstance(event, yaml.NodeEvent):
             open_collections[-1].children.append(event)
         if isinstance(event, yaml.AliasEvent):
-            # Times the level, which also limits levels that are made by aliases.
+            # Multiplying by the level also limits nesting through aliases.
             repeated += len(open_collections) * size_by_anchor.get(event.anchor, 1)
         elif isinstance(event, yaml.CollectionStartEvent):
             open_collections.append(_OpenCollection(event, n_events + repeated))
-            # An alias of a collection inside of itself would never end.
+            # An alias of a collection inside itself would never end.
             size_by_anchor[event.anchor] = float("inf")
         elif isinstance(event, yaml.CollectionEndEvent):
             collection = open_collections.pop()
-            # Its size is the number of events in it, and of values that aliases repeat in it.
+            # Size: events in the collection plus values that aliases repeat in it.
             nodes_so_far = n_events + repeated
             size_by_anchor[collection.start.anchor] = nodes_so_far - collection.nodes_before
             repeated_key = _repeated_key(collection)
@@ -87,11 +81,11 @@ def _refuse_hostile(text: str) -> None:
 
 
 def _repeated_key(collection: _OpenCollection) -> yaml.ScalarEvent | None:
-    """The first key that a mapping has already, such as the second `a` of {a: 1, a: 2}."""
+    """The second `a` of {a: 1, a: 2}."""
     if not isinstance(collection.start, yaml.MappingStartEvent):
         return None
     texts = set()
-    for key in collection.children[::2]:  # a key, its value, the next key, its value and so on
+    for key in collection.children[::2]:  # every second child is a key
         if not isinstance(key, yaml.ScalarEvent):
             continue
         if key.value in texts:
@@ -104,8 +98,8 @@ def read_source(path: Path) -> str:
     """Text of a file that a user wrote.
 
     Raises:
-        UserError: the system can't read it.
-        UnicodeDecodeError: it isn't UTF-8.
+        UserError: The system can't read it.
+        UnicodeDecodeError: It isn't UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")

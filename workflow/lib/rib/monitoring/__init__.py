@@ -1,1 +1,1 @@
-"""What is shown of a training in its course; no result depends on it."""
+"""Views of a training while it runs; no result depends on them."""

@@ -1,8 +1,8 @@
-"""Event files, which TensorBoard shows.
+"""Event files for TensorBoard.
 
-TensorBoard's own SummaryWriter also shows each epoch of a killed training once, by `purge_step`.
-But it writes in a thread, which a full disk ends: the terminal shows a traceback, the file keeps
-half a record, and no later epoch is written when there is space again.
+TensorBoard's SummaryWriter could also show each epoch of a killed training once, by `purge_step`.
+But it writes in a thread, and a full disk ends the thread: the terminal shows a traceback, the file
+keeps half a record, and later epochs are missing even when there is space again.
 """
 
 import io
@@ -11,24 +11,25 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-# Event files are known by this name; those of a folder are read in the order of their names.
+# TensorBoard recognises event files by this prefix and reads a folder's files sorted by name.
 PREFIX = "events.out.tfevents."
 
 
 class EventFile:
-    """A file with the values of each epoch of one training, in a folder of its own."""
+    """A file with the values of each epoch of one training, alone in its folder."""
 
     def __init__(self, folder: Path, job: str):
         """Name the file.
 
         Args:
             folder: for the event files of this training.
-            job: identifies settings and inputs. Only files of the same job are kept if it resumes.
+            job: identifies settings and inputs; a resumed training keeps only files of the same
+                job.
         """
         self.path = folder / f"{PREFIX}{time.time_ns()}.{job}"
 
     def start(self, resumed: bool) -> None:
-        """Remove event files of other trainings, and of this one unless it is resumed."""
+        """Remove event files of other trainings, and also of this one unless it is resumed."""
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob(f"{PREFIX}*"):
@@ -37,12 +38,13 @@ class EventFile:
                 path.unlink()
 
     def write(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Append the values of an epoch by tag, all or none.
+        """Append an epoch's values by tag, such as {"train/loss": 0.3}: all or none.
 
-        TensorBoard drops what earlier files of the folder have from the first epoch of this file
-        on: a training that is resumed may train some epochs again.
+        From the first epoch of this file on, TensorBoard drops values in earlier files of the
+        folder, because a resumed training may repeat some epochs.
 
-        Raises an OSError if the disk is full.
+        Raises:
+            OSError: The disk is full.
         """
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -62,12 +64,12 @@ class EventFile:
                 if file.write(records) < len(records):
                     raise OSError(f"{self.path}: no space is left on the disk")
             except OSError:
-                os.truncate(self.path, size)  # half a record would end what can be read
+                os.truncate(self.path, size)  # nothing after half a record could be read
                 raise
 
 
 def _serialized(events: list) -> bytes:
-    """Bytes of events in a file, each with its length and checksums; they get the current time."""
+    """Each event is preceded by its length and checksums, and gets the current time."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     stream = io.BytesIO()

@@ -1,7 +1,4 @@
-"""What is shown of a training after every epoch.
-
-This is its history so far, values in trackers, and accuracies on other datasets.
-"""
+"""Views of a training after every epoch: history, trackers, accuracies on other datasets."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -23,18 +20,18 @@ from rib.training.fit import accuracy_of
 from rib.training.history import write_history
 from rib.training.loop import ReadChanges
 
-TRACKERS = (EventFile,)  # classes like this one
+TRACKERS = (EventFile,)  # classes with the methods of EventFile
 MONITORED_IMAGES = 200  # of each dataset, at most
 BATCH = 50  # monitored images per forward pass
 
 
 def datasets_there(entries: Sequence[Mapping[str, Any]], decode_workers: int) -> list[DatasetFiles]:
-    """Files of the datasets that shall be monitored; one that isn't prepared yet is left out.
+    """Files of the monitored datasets, without datasets that aren't prepared yet.
 
     Args:
         entries: for each dataset its `name`, the `manifest` of the prepared dataset, the manifest
-            of the `proxy` whose images are left out of it, and its `split`; the last two are empty
-            where they don't apply.
+            of the `proxy` whose images are left out, and its `split`; the last two are empty if
+            they don't apply.
         decode_workers: threads that decode encoded images.
     """
     datasets = []
@@ -57,22 +54,21 @@ def datasets_there(entries: Sequence[Mapping[str, Any]], decode_workers: int) ->
 
 @dataclass
 class Watch:
-    """Reports a training; see rib.training.loop for what it is called with.
+    """Shows a training; rib.training.loop calls it at the start and after each epoch.
 
-    Images are chosen when it is made, before a GPU is locked. If anything fails here, it warns
+    Images are chosen in the constructor, before a GPU is locked. If anything fails here, it warns
     once, and the training continues.
     """
 
     model_folder: Path
     view: DatasetView  # of the monitored datasets
-    log_file: str  # of the job; trackers write to the folder of the same name without ending
-    monitored: Sequence[DatasetFiles] = ()  # datasets whose accuracy is shown
-    # In the job's private folder, whose name identifies its settings and inputs.
+    log_file: str  # of the job; trackers write to a folder with this path without ending
+    monitored: Sequence[DatasetFiles] = ()  # whose accuracy is shown
+    # In the job's private folder, whose name identifies settings and inputs; the job sets it later.
     history: Path | None = None
     warned: bool = False
 
     def __post_init__(self) -> None:
-        """Choose the monitored images of each dataset."""
         self.images_of_datasets: list[PreparedDataset] = []
         for files in self.monitored:
             try:
@@ -89,15 +85,15 @@ class Watch:
         read_changes: ReadChanges,
         device: torch.device,
     ) -> None:
-        """Report the start of a training, or its last epoch.
+        """Show the start of a training, or its last epoch.
 
         Args:
             rows: history of the training, a row per epoch.
-            images: number of images that were trained on so far, in all epochs.
+            images: number of training images so far, counting each epoch.
             norm: mean norm of the gradients in the epoch; None at the start.
             read_changes: gives the tensors that the training has changed, by name; called only if
                 datasets are monitored.
-            device: on which monitored datasets are scored.
+            device: for scoring monitored datasets.
         """
         try:
             assert self.history is not None  # the job has set it
@@ -108,19 +104,19 @@ class Watch:
                 self._report_epoch(rows, images, norm)
                 if self.monitored:
                     self._track(rows, "monitor", self._accuracies(read_changes(), device))
-        except Exception as error:  # hours of training must not be lost for what is only shown
+        except Exception as error:  # hours of training must not be lost
             self._warn(error)
         self.clock = time.monotonic()
         self.images = images
 
     def _warn(self, error: Exception) -> None:
-        """Say once that something is not shown."""
+        """Only the first failure is logged."""
         if not self.warned:
             log.warning("training continues, but cannot be watched for now: %s", error)
         self.warned = True
 
     def _start_trackers(self, is_resumed: bool) -> None:
-        """Make the trackers, which write to a folder beside the job's log, and start them."""
+        """Trackers write to a folder beside the job's log."""
         folder = Path(self.log_file).with_suffix("")
         assert self.history is not None  # the job has set it
         job = self.history.parent.name
@@ -129,7 +125,6 @@ class Watch:
             tracker.start(resumed=is_resumed)
 
     def _report_epoch(self, rows: list[dict], images: int, norm: float) -> None:
-        """Show the last row of the history, the norm of the gradients, and images per second."""
         seconds = max(time.monotonic() - self.clock, 1e-9)
         values = {
             **rows[-1],
@@ -139,7 +134,7 @@ class Watch:
         self._track(rows, "train", values)
 
     def _track(self, rows: list[dict], group: str, values: Mapping[str, float]) -> None:
-        """Let each tracker write values of the last epoch, in a group of TensorBoard's page."""
+        """Each value is tagged with its group on TensorBoard's page, such as `train/loss`."""
         epoch = rows[-1]["epoch"]
         values_by_tag = {}
         for key, value in values.items():
@@ -151,16 +146,13 @@ class Watch:
     def _accuracies(
         self, changed: Mapping[str, torch.Tensor], device: torch.device
     ) -> dict[str, float]:
-        """Accuracy, 0 to 1, on the first images of each monitored dataset.
-
-        Images are in the order of nested subsets. A dataset that cannot be scored is left out, with
-        a warning, and the others are shown.
-        """
+        """Accuracy, 0 to 1, by dataset, without datasets that can't be scored."""
         assert self.history is not None  # the job has set it
         state = self.history.with_name("monitored.safetensors")
         safetensors.torch.save_file(dict(changed), state)
         accuracies = {}
-        # A network is built with random weights, of which training must not notice.
+        # Building a network draws random weights, which must not change the training's random
+        # state.
         devices_with_random_state = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices_with_random_state), torch.no_grad():
             for images in self.images_of_datasets:

@@ -1,4 +1,4 @@
-"""What pages and model cards say about a grid. No pandas, no plots."""
+"""Descriptions of a grid for pages and model cards. No pandas, no plots."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -31,7 +31,7 @@ from rib.statistics.conditions import conditions_of
 
 
 def describe_grid(grid: Grid) -> GridDescription:
-    """What pages and model cards say about the choices of a grid."""
+    """Everything that pages and model cards say about the choices of a grid."""
     return GridDescription(
         config=resolved(grid),
         config_file={**as_config(grid), "catalog": grid.config["catalog"]},
@@ -91,7 +91,7 @@ def _read_dataset(dataset: Dataset) -> ReadDatasetDescription:
 
 
 def _sweeps(grid: Grid) -> dict[str, SweepDescription]:
-    """Sweeps of which a variant is chosen, by method."""
+    """Only sweeps from which a variant is chosen."""
     if not grid.selection:
         return {}
     return {
@@ -108,13 +108,13 @@ def page_settings(
     code: str,
     partial: PreviewDescription | None = None,
 ) -> PageSettings:
-    """What the page of a grid shows.
+    """Settings of a grid's page.
 
     Args:
         analyses: of the page, by name, in its order.
-        about: what `describe_grid` says of the grid.
+        about: from `describe_grid`.
         code: digest of the code that writes the page.
-        partial: how far the grid is, for a preview.
+        partial: progress of the grid, for a preview.
     """
     labels = GridLabels(grid)
     tables = {}

@@ -1,4 +1,4 @@
-"""The numbers that the page of a run begins with: those of one method, for each network.
+"""First numbers of a run's page: the effect of one method on each network.
 
 The sentences around them are in page.html.jinja.
 """
@@ -13,13 +13,13 @@ from rib.base.rounding import MINUS, percent, points
 from rib.config.run import MEAN
 
 FULL_FINE_TUNING = "ft"
-HALF_WAY = 0.5  # the average that is shown is the one closest to it
-MOST_SHOWN = 3  # networks; of more, the ones with the lowest and the highest change are shown
+HALF_WAY = 0.5  # the shown average is the one closest to it
+MOST_SHOWN = 3  # networks; of more, only the lowest and the highest change are shown
 
 
 @dataclass(frozen=True)
 class AnswerTables:
-    """Tables of one training subset that the answer is read from; those that are not made: None."""
+    """Tables of one training subset behind the answer; None if the run doesn't make them."""
 
     mri: DataFrame
     in_distribution: DataFrame | None = None
@@ -29,26 +29,26 @@ class AnswerTables:
 
 @dataclass(frozen=True)
 class AnswerNames:
-    """How the answer names models and methods, and what it knows of them."""
+    """Labels of models and methods, and the methods that average weights."""
 
     models: Mapping[str, str]  # labels
     methods: Mapping[str, str]  # labels
-    # Of each method that averages its parent's weights with the pretrained ones: the parent, and
-    # the coefficient of its weights, for example {"half": "ft"} and {"half": 0.5}.
+    # Parent of each method that averages its parent's weights with the pretrained ones, such as
+    # {"half": "ft"}, and the coefficient of the parent, such as {"half": 0.5}.
     averages: Mapping[str, str]
     coefficients: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class KeyNumbers:
-    """Numbers of one network, as texts; None for those that the run doesn't have."""
+    """Numbers of one network, as texts; None if the run doesn't have them."""
 
     model: str  # label
     before: str  # mean accuracy on the other datasets, in percent
     after: str
-    change: str  # in percentage points, such as `-3.1`, as the following ones
+    change: str  # in percentage points, such as `-3.1`; so are the rest
     change_in_distribution: str | None
-    gain_of_average: str | None  # change by the average minus that by the method
+    gain_of_average: str | None  # the average's change minus the method's
     change_of_average: str | None
     leak_free: str | None  # change without images that share a source with the target
 
@@ -59,18 +59,18 @@ class Answer:
 
     method: str = ""  # label
     average: str = ""  # label
-    # Of networks, the one with the lowest change first.
+    # One for each network, the lowest change first.
     numbers: list[KeyNumbers] = field(default_factory=list)
-    models: int = 0  # all that were fine-tuned; more than `numbers` has if they are many
-    underfitted: bool = False  # whether every run is underfitted, so that the numbers are of others
+    models: int = 0  # all that were fine-tuned, of which `numbers` may show only two
+    underfitted: bool = False  # whether every run is underfitted, so that `numbers` shows such runs
     targets: int = 0
     sharing_targets: int = 0  # targets that share source images with other datasets
 
 
 def answer(tables: AnswerTables, names: AnswerNames) -> Answer:
-    """Change of accuracy by the main method on the other datasets, and what belongs to it.
+    """Change of accuracy by the main method on the other datasets, with related numbers.
 
-    It is of runs that fit their training images; of all runs where none does.
+    Underfitted runs are left out, unless all runs are underfitted.
     """
     mri = tables.mri
     if mri.empty:
@@ -123,10 +123,7 @@ def answer(tables: AnswerTables, names: AnswerNames) -> Answer:
 
 
 def main_method(tables: AnswerTables) -> str:
-    """The method that the answer is about.
-
-    It is the reference of the ranking, else full fine-tuning, else the first of the table of mRI.
-    """
+    """The method of the answer: the ranking's reference, else `ft`, else the first in `mri`."""
     methods: list[str] = tables.mri["method"].tolist()
     references: list[str] = []
     if tables.ranking is not None and "reference" in tables.ranking:
@@ -140,7 +137,7 @@ def main_method(tables: AnswerTables) -> str:
 
 
 def fitted_rows(mri: DataFrame) -> DataFrame:
-    """Rows of mRI without an underfitted run."""
+    """Rows of mRI without underfitted runs."""
     if "underfitted" not in mri:
         return mri
     has_underfitted_run = mri["underfitted"] > 0
@@ -148,7 +145,7 @@ def fitted_rows(mri: DataFrame) -> DataFrame:
 
 
 def _average_half_way(rows: DataFrame, names: AnswerNames, method: str) -> str | None:
-    """The average of the method's weights and the pretrained ones that is closest to half-way."""
+    """The average of method and pretrained model whose coefficient is closest to one half."""
     methods = dict.fromkeys(rows["method"])
     averages = [name for name in methods if names.averages.get(name) == method]
     if not averages:
@@ -157,7 +154,7 @@ def _average_half_way(rows: DataFrame, names: AnswerNames, method: str) -> str |
 
 
 def _leak_free_means(leak_free: DataFrame | None, method: str) -> DataFrame:
-    """Means over targets of the table leak_free for one method; empty where no target shares."""
+    """Means over targets for one method; empty if no target shares source images."""
     if leak_free is None:
         return pd.DataFrame(columns=["model", "targets", "sharing_targets", "leak_free"])
     is_shown = (leak_free["target"] == MEAN) & (leak_free["method"] == method)
@@ -165,13 +162,12 @@ def _leak_free_means(leak_free: DataFrame | None, method: str) -> DataFrame:
 
 
 def _extremes(rows: DataFrame) -> DataFrame:
-    """Rows by mRI, the lowest first; of many networks those with the lowest and the highest."""
+    """All rows by mRI, or only the lowest and the highest if there are many."""
     rows = rows.sort_values("mri", kind="stable")
     return rows if len(rows) <= MOST_SHOWN else rows.iloc[[0, -1]]
 
 
 def _value(rows: DataFrame, model: str, column: str) -> float | None:
-    """The number of a model in a column; None if it has none."""
     values = rows.loc[rows["model"] == model, column].dropna()
     return None if values.empty else float(values.iloc[0])
 
@@ -181,5 +177,5 @@ def _text(change: float | None) -> str | None:
 
 
 def _signed(change: float) -> str:
-    """A change in percentage points, with the typographic minus sign."""
+    """The minus sign is the typographic one."""
     return points(change).replace("-", MINUS)

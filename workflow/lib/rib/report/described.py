@@ -1,4 +1,4 @@
-"""The analyses of a grid, as their files describe them. No pandas, no plots."""
+"""The analyses of a grid, as `describe` in their files declares them. No pandas, no plots."""
 
 import importlib
 import inspect
@@ -22,19 +22,19 @@ from rib.statistics.settings import metrics_of
 def described_analyses(
     grid: Grid, paths: Paths, choice: str | Sequence[str]
 ) -> dict[str, Analysis]:
-    """What each analysis makes of a grid, by its name, that of its file in rib.analyses.
+    """Tables and figures of each analysis for a grid, by the name of its file in rib.analyses.
 
-    Analyses that have nothing to show in the grid are left out, and so are all figures of a grid
-    without runs that figures can show. An analysis on demand that is not chosen has a folder of its
-    own, with the tables of metrics that it needs: its target changes nothing of the page.
+    Left out are analyses with nothing to show, and all figures if no run can be shown. An analysis
+    on demand that is not chosen gets a separate folder, with the metrics tables that it needs, so
+    that making it leaves the page unchanged.
 
     Args:
         choice: config's `analyses`: `all`, or names of analyses on demand.
 
     Raises:
-        UserError: an analysis is incomplete (a table that it doesn't make, a figure without caption
-            or function), or reads a table that nothing makes; two make a table or a figure of the
-            same name; or `choice` names an analysis that doesn't exist or isn't on demand.
+        UserError: An analysis is incomplete (a table that it doesn't make, a figure without caption
+            or function) or reads a table that nothing makes, two make a table or figure of the same
+            name, or `choice` names an analysis that doesn't exist or isn't on demand.
     """
     labels = GridLabels(grid)
     analyses = {}
@@ -48,7 +48,7 @@ def described_analyses(
         if analysis.on_demand and not _is_chosen(name, analysis, choice):
             own_paths = Paths(grid, report=f"{paths.report}/{name}")
             analysis = _described(file, name, grid, own_paths, labels)
-            assert analysis is not None  # as above
+            assert analysis is not None  # it wasn't None before either
         _refuse_incomplete(file, name, analysis)
         if not labels.has_figures:
             analysis = replace(analysis, figures={})
@@ -64,13 +64,13 @@ def _described(
 ) -> Analysis | None:
     try:
         analysis: Analysis | None = file.describe(grid, paths, labels)
-    except TypeError as error:  # such as a Figure without caption
+    except TypeError as error:  # for example a Figure without caption
         raise UserError(f"rib/analyses/{name}.py, describe: {error}; correct it.") from error
     return analysis
 
 
 def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
-    """Refuse what would fail only when the job of an analysis runs, after the trainings."""
+    """Fail now rather than after the trainings, when the job of the analysis runs."""
     where = f"rib/analyses/{name}.py"
     if analysis.makes and not hasattr(file, "tables"):
         raise UserError(f"{where} makes files, but has no function tables; add it.")
@@ -110,7 +110,6 @@ def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
 
 
 def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Analysis]) -> None:
-    """Refuse an analysis that reads a table which no analysis and no job of metrics makes."""
     of_analyses = [path for analysis in analyses.values() for path in analysis.made_files.values()]
     for name, analysis in analyses.items():
         own = Paths(grid, report=analysis.folder)
@@ -128,7 +127,7 @@ def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Anal
 
 
 def _is_chosen(name: str, analysis: Analysis, choice: str | Sequence[str]) -> bool:
-    """One without tables of the page, `published`, is a target alone."""
+    """An analysis without tables on the page, such as `published`, is made only as a target."""
     return bool(analysis.tables) and (choice == "all" or name in choice)
 
 
@@ -156,7 +155,7 @@ def _refuse_equal_names(analyses: Mapping[str, Analysis]) -> None:
 
 
 def analyses_of_page(analyses: Mapping[str, Analysis], paths: Paths) -> dict[str, Analysis]:
-    """Analyses whose tables and figures the page shows."""
+    """Analyses with tables and figures on the page."""
     return {
         name: analysis for name, analysis in analyses.items() if analysis.folder == paths.report
     }

@@ -36,12 +36,12 @@ def write_card(
 
     Args:
         run: whose network is exported.
-        mixture: what the network is made of, such as {"pretrained": 0.5, "ft": 0.5}.
+        mixture: coefficients of the weights, such as {"pretrained": 0.5, "ft": 0.5}.
         model: model.json of the pretrained model.
-        preprocessing: of the network's images, see `rib.evaluation.export.export_network`.
+        preprocessing: of the network's images, from rib.evaluation.export.export_network.
         accuracy, ri: CSV files with the tables of the run and the pretrained model.
         records: provenance records of the jobs that made the weights.
-        template: of the card, for Jinja.
+        template: Jinja template of the card.
         citation: CITATION.cff.
         card: Markdown file that is written.
     """
@@ -76,5 +76,4 @@ def write_card(
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file, as texts by column."""
     return list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))

@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file with its tables, figures and provenance; it needs no network."""
+"""The page of a run: one HTML file with tables, figures and provenance. It needs no network."""
 
 import base64
 import io
@@ -50,7 +50,7 @@ from rib.statistics.fit import (
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 CLOCK = "%Y-%m-%d %H:%M UTC"
 PIXELS = 0.6  # page pixels per pixel of a figure
-MOST_ROWS = 200  # of a table before it is sorted, filtered or copied, when a script adds the others
+MOST_ROWS = 200  # rows that a large table shows until a script adds the rest
 MACHINE = "{processor}, {system}, Python {python}"
 NO_COMMIT = "not run from a git checkout"
 
@@ -64,7 +64,7 @@ class Cell(NamedTuple):
     sort_key: object  # a number, a text, or None for running text
 
 
-MISSING = Cell("\N{EN DASH}", float("-inf"))  # a number that there is not
+MISSING = Cell("\N{EN DASH}", float("-inf"))  # for a missing number
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ class PageFigure:
 class RunFacts:
     """Time, machines and versions of a run's jobs.
 
-    Distinct values stand with their number of jobs, the most frequent first.
+    `commits`, `machines` and `versions` are pairs of value and number of jobs, most frequent first.
     """
 
-    stage_rows: list[list[Cell]]  # a row for each stage
+    stage_rows: list[list[Cell]]  # one row per stage
     jobs: int
     seconds: float  # of all jobs together
     busy: float  # seconds during which at least one job ran
@@ -123,15 +123,15 @@ def write_page(
     """Write the page of a run, or of a preview if `settings.partial` is given.
 
     Args:
-        settings: what the page shows.
+        settings: contents of the page.
         citation: CITATION.cff.
-        records: provenance records of jobs, besides `settings.upstream`; gathered ones replace
+        records: further provenance records besides `settings.upstream`; gathered records replace
             missing ones.
-        cells: what explains each cell of RI (rib.analyses.cells), if it is made.
+        cells: explanations of each cell of RI (rib.analyses.cells), if they were made.
         page: HTML file that is written.
 
     Raises:
-        UserError: no job has a readable record.
+        UserError: No job has a readable record.
     """
     about = settings.about
     jobs = list(provenance.of_jobs([*settings.upstream, *records]).values())
@@ -175,7 +175,6 @@ def write_page(
 
 
 def _template() -> jinja2.Template:
-    """The template of the page."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -189,7 +188,6 @@ def _template() -> jinja2.Template:
 
 
 def _texts_of_rows(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
-    """The texts of a table's cells, row by row."""
     texts = []
     for row in rows:
         texts.append([cell.text for cell in row])
@@ -197,11 +195,7 @@ def _texts_of_rows(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
 
 
 def _views(tables: Mapping[str, Path], settings: PageSettings) -> dict[str, dict[str, Any]]:
-    """Interactive views by the name of the figure that each replaces.
-
-    Args:
-        tables: CSV files by name.
-    """
+    """Interactive views, each under the name of the figure that it replaces."""
     in_distribution = None
     if "in_distribution" in tables:
         in_distribution = read_table(tables["in_distribution"])
@@ -219,7 +213,7 @@ def _views(tables: Mapping[str, Path], settings: PageSettings) -> dict[str, dict
 
 
 def _explained_cells(path: Path, about: GridDescription) -> dict[str, Any]:
-    """What explains each cell of RI; its images have the label of their dataset, not the name."""
+    """Names of the images' datasets become labels."""
     explained = read_json(path)
     labels = about.labels("datasets")
     images = []
@@ -229,7 +223,6 @@ def _explained_cells(path: Path, about: GridDescription) -> dict[str, Any]:
 
 
 def _labels_of_runs(about: GridDescription) -> dict[str, dict[str, str]]:
-    """Labels of models, methods and targets by name, with which `name_underfitted` names runs."""
     return {
         "models": about.labels("models"),
         "methods": about.labels("methods"),
@@ -238,13 +231,13 @@ def _labels_of_runs(about: GridDescription) -> dict[str, dict[str, str]]:
 
 
 def _number_of_fitted(fits: pd.DataFrame, about: GridDescription) -> int:
-    """Number of runs whose method can fit its training images."""
+    """Counts the runs of methods that can fit their training images."""
     methods = [name for name, method in about.methods.items() if method.can_fit]
     return int(fits["method"].isin(methods).sum())
 
 
 def _corrupt_images(manifests: Mapping[str, Path]) -> dict[str, list[str]]:
-    """Images of each dataset that can't be decoded, of the manifests that exist."""
+    """Only manifests that exist list images that can't be decoded."""
     return {
         label: read_json(manifest)["corrupt"]
         for label, manifest in manifests.items()
@@ -253,12 +246,11 @@ def _corrupt_images(manifests: Mapping[str, Path]) -> dict[str, list[str]]:
 
 
 def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescription) -> pd.DataFrame:
-    """Means in which a chosen variant stands for each sweep; the best of all would favour chance.
+    """mRI with one row per sweep, for the chosen variant, in place of rows of all variants.
 
-    A sweep is a method that was run with several settings, its variants: of the sweep `wise_ft`
-    they are `wise_ft-alpha0.3` and `wise_ft-alpha0.5`. Their rows are left out, and a row
-    `wise_ft` with the means of the chosen ones is added. An upper bound (`select: oracle`) chooses
-    by the result itself and stands for nothing.
+    The best of all variants would profit from chance. For example, the chosen means replace the
+    rows `wise_ft-alpha0.3` and `wise_ft-alpha0.5` under the name `wise_ft`. `select: oracle`
+    changes nothing, since it chooses by the result itself and is only an upper bound.
 
     Args:
         mri: table of mRI, with a row for each variant.
@@ -279,11 +271,6 @@ def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescripti
 
 
 def _answer(tables: Mapping[str, Path], settings: PageSettings) -> Answer:
-    """The answer that the page begins with.
-
-    Args:
-        tables: CSV files by name.
-    """
     about = settings.about
     means = with_choices(read_table(tables["mri"]), tables.get("selection"), about)
     more_tables = {}
@@ -301,13 +288,11 @@ def _answer(tables: Mapping[str, Path], settings: PageSettings) -> Answer:
 
 
 def _of_shown_size(path: Path, about: GridDescription) -> pd.DataFrame:
-    """Rows of a CSV file of the training subset that figures show."""
     table = read_table(path)
     return table[table["size"] == about.shown_size]
 
 
 def _figures(shown: Mapping[str, ShownFigure]) -> list[PageFigure]:
-    """Figures with their captions."""
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(_webp, [figure.path for figure in shown.values()]))
     figures = []
@@ -330,10 +315,7 @@ def _figures(shown: Mapping[str, ShownFigure]) -> list[PageFigure]:
 
 
 def _webp(path: Path) -> tuple[int, str]:
-    """Width of a figure on the page, and its image as lossless WebP in base64.
-
-    WebP is half as large as PNG.
-    """
+    """Lossless WebP is half as large as PNG."""
     file = io.BytesIO()
     with Image.open(path) as image:
         image.save(file, "WEBP", lossless=True)
@@ -342,12 +324,13 @@ def _webp(path: Path) -> tuple[int, str]:
 
 
 def page_tables(shown: Mapping[str, ShownTable], about: GridDescription) -> list[PageTable]:
-    """Tables of results. Those of runs with a fit have a column for it, the last one.
+    """Tables of results, without columns that say nothing.
 
-    Columns that say nothing are left out (see `_informative`).
+    Tables of runs with a fit get a last column for it. The table `accuracy` gets a column for each
+    dataset.
 
     Args:
-        shown: by name. The table `accuracy` also has a column for each dataset.
+        shown: tables by name.
         about: the choices of the run.
     """
     tables = []
@@ -377,13 +360,11 @@ def page_tables(shown: Mapping[str, ShownTable], about: GridDescription) -> list
 
 
 def _with_column_per_dataset(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """A row for each run, with its accuracy on each dataset."""
     runs = [*RUN_COLUMNS, "fit", *mark_columns(accuracy)]
     return accuracy.pivot(index=runs, columns="dataset", values="accuracy").reset_index()
 
 
 def _dataset_columns(accuracy: pd.DataFrame, about: GridDescription) -> list[Column]:
-    """Columns of the datasets that a table of accuracies has."""
     return [
         Column(dataset.label, value=name, form="number")
         for name, dataset in about.datasets.items()
@@ -394,16 +375,8 @@ def _dataset_columns(accuracy: pd.DataFrame, about: GridDescription) -> list[Col
 def _informative(
     columns: Iterable[Column], table: pd.DataFrame, about: GridDescription
 ) -> list[Column]:
-    """The columns that say something, and those intervals that do.
-
-    Left out are columns without any number, columns that repeat another one, and size and seed of a
-    run with one of them, which the page states. A table without rows keeps its columns.
-
-    Args:
-        columns: described columns of the table.
-        table: in which each row is a line of the page.
-        about: the choices of the run.
-    """
+    """Drop columns without entries, with repeated values, or with facts that the page states."""
+    # A table without rows keeps its columns.
     if table.empty:
         return list(columns)
     stated_elsewhere = set()
@@ -424,13 +397,11 @@ def _informative(
 
 
 def _has_no_entry(table: pd.DataFrame, columns: Sequence[str]) -> bool:
-    """Whether all cells of a table in some columns are empty (NaN)."""
     is_empty = table[list(columns)].isna()
     return bool(is_empty.to_numpy().all())
 
 
 def _header(columns: Iterable[Column], confidence: float) -> list[str]:
-    """Headers of columns and of their confidence intervals, which are columns of their own."""
     header = []
     for column in columns:
         header.append(column.header)
@@ -440,7 +411,7 @@ def _header(columns: Iterable[Column], confidence: float) -> list[str]:
 
 
 def _note(note: str, table: pd.DataFrame) -> str:
-    """A table's note, with a warning if it is of too few objects."""
+    """A table of too few objects gets a warning."""
     warning = few_objects(table)
     if not warning:
         return note
@@ -448,7 +419,6 @@ def _note(note: str, table: pd.DataFrame) -> str:
 
 
 def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
-    """The cells of a table, row by row."""
     rows = []
     for line in table.to_dict("records"):
         row = []
@@ -459,10 +429,7 @@ def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
 
 
 def _cells(line: Mapping[Hashable, Any], column: Column) -> list[Cell]:
-    """The cells of a column in a line of a table: its value, and its interval if it has one.
-
-    For example `+1.2`, and `+0.3 to +2.1`.
-    """
+    """`+1.2`, and `+0.3 to +2.1` if the column has an interval."""
     value = line[column.value]
     if pd.isna(value):
         return [MISSING, MISSING] if column.interval else [MISSING]
@@ -476,7 +443,7 @@ def _cells(line: Mapping[Hashable, Any], column: Column) -> list[Cell]:
 
 
 def _form_of(value: object) -> str:
-    """How a value is written whose column has no form: a key of `FORMS`."""
+    """Key of `FORMS` for a column without form."""
     if isinstance(value, str | bool):
         return "text"
     if isinstance(value, int):
@@ -485,7 +452,7 @@ def _form_of(value: object) -> str:
 
 
 def _interval_cell(low: float, high: float, form: str) -> Cell:
-    """A confidence interval, sorted by its lower end: `+0.3 to +2.1`."""
+    """`+0.3 to +2.1`, sorted by the lower end."""
     if math.isnan(low):
         return MISSING
     write = FORMS[form]
@@ -493,7 +460,7 @@ def _interval_cell(low: float, high: float, form: str) -> Cell:
 
 
 def _setting_in_words(key: str, setting: object) -> str:
-    """A setting of a method, such as `rank 4` or `lr 0.001 (net_1k), 0.0005 (net_50k)`."""
+    """`rank 4`, or `lr 0.001 (net_1k), 0.0005 (net_50k)`."""
     if isinstance(setting, Mapping):
         by_model = ", ".join(f"{number} ({model})" for model, number in setting.items())
         return f"{key} {by_model}"
@@ -517,7 +484,7 @@ def method_rows(about: GridDescription) -> list[list[Cell]]:
 
 
 def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
-    """Replace names by labels where possible, and mark methods of runs that `fit_table` marks."""
+    """Labels replace names, and methods get the marks of their runs in `fit_table`."""
     for column, entries in ENTRIES_OF_COLUMN.items():
         if column not in table:
             continue
@@ -533,22 +500,22 @@ def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
 
 
 def _signed(difference: float) -> str:
-    """A difference in percentage points, with the typographic minus sign."""
+    """The minus sign is the typographic one."""
     return points(difference).replace("-", MINUS)
 
 
 def _decimals(number: float) -> str:
-    """A number of order 1, for which one decimal is too coarse."""
+    """For numbers around 1, for which one decimal is too coarse."""
     return f"{number:.3f}".replace("-", MINUS)
 
 
 def _count(number: float) -> str:
-    """A whole number, which pandas reads as a float in a column with missing values."""
+    """pandas reads whole numbers as floats if some are missing."""
     return f"{number:,.0f}"
 
 
 def _p_value(number: float) -> str:
-    """A p value with two significant digits: `0.013`."""
+    """Two significant digits: `0.013`."""
     return f"{number:.2g}"
 
 
@@ -565,11 +532,11 @@ FORMS: dict[str, Callable[[Any], str]] = {
 
 
 def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
-    """Summarize the records of a run's jobs, at least one.
+    """Summary of the records of a run's jobs.
 
     Args:
-        records: provenance records: the rule, when the job started, how many seconds it took, its
-            commit, machine and versions of libraries.
+        records: at least one provenance record: rule, start, seconds, commit, machine and versions
+            of libraries of a job.
     """
     records_of_rule: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
@@ -597,16 +564,11 @@ def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
 
 
 def _span(record: Mapping[str, Any]) -> tuple[datetime, timedelta]:
-    """When a job started, and how long it took."""
     return datetime.fromisoformat(record["started"]), timedelta(seconds=record["seconds"])
 
 
 def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[Cell]:
-    """Total costs of the jobs of a stage, and the maximum of a single job.
-
-    The cells are the stage, the number of jobs, the time of all and of the longest job, processor
-    time, the peak memory of a job, and the size of what was written.
-    """
+    """Stage, jobs, total and longest time, processor time, peak memory of a job, bytes written."""
     seconds = [record["seconds"] for record in records]
     processor_seconds = sum(record["cpu_seconds"] for record in records)
     peak_memory = max(record["peak_memory"] for record in records)
@@ -620,12 +582,8 @@ def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[Cell]:
 
 
 def _mixed(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What differs between jobs in versions and machines, with the stages that had each.
-
-    An example is `torch 2.6 (finetune, evaluate), 2.7 (evaluate)`. Stages are in the order of the
-    run.
-    """
-    # By name of a library or a part of the machine, and by its version.
+    """["torch 2.6 (finetune, evaluate), 2.7 (evaluate)"], with stages in the order of the run."""
+    # Stages by library or part of the machine, and by version.
     stages_of: dict[str, dict[str, list[str]]] = {}
     for record in records:
         versions_of_job = {**record["versions"], **record["machine"]}
@@ -644,17 +602,13 @@ def _mixed(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _covered(spans: Sequence[tuple[datetime, timedelta]]) -> float:
-    """Seconds covered by at least one of the spans, which may overlap.
-
-    Args:
-        spans: start and length of each, sorted by start.
-    """
+    """Seconds covered by at least one of the spans, which are sorted by start and may overlap."""
     total = timedelta()
     end_of_covered, _ = spans[0]
     for start, length in spans:
         end = start + length
         if end > end_of_covered:
-            # What lies before the end of earlier spans is counted already.
+            # The part before `end_of_covered` is counted already.
             total += end - max(start, end_of_covered)
             end_of_covered = end
     return total.total_seconds()

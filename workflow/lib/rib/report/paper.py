@@ -1,4 +1,4 @@
-"""Which figures and tables of a run stand for which of the paper."""
+"""Counterparts in a run of the paper's figures and tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,7 @@ FAMILY_OF_PAPER = "imagenet"
 
 
 def paper_list(settings: PaperSettings) -> str:
-    """A page in Markdown that says which figures and tables stand for what of the paper.
-
-    Args:
-        settings: what they stand for, with links to them.
-    """
+    """A Markdown page that lists this run's counterparts of the paper's figures and tables."""
     introduction = (
         "Figures and tables of the paper (arXiv 2410.21582) as this run of the family "
         f"{settings.title} has them."
@@ -36,7 +32,6 @@ def paper_list(settings: PaperSettings) -> str:
 
 
 def _line(row: PaperRow, files: Sequence[str]) -> str:
-    """A line of the table, with links to the files."""
     links = ", ".join(f"[{Path(link).name}]({link})" for link in files) or "not made by this run"
     of_paper = markdown(row.of_paper)
     return f"| {of_paper} | {markdown(row.shows)} | {links} | {markdown(row.state)} |"

@@ -1,6 +1,6 @@
-"""A preview of an unfinished grid: tables, figures and page of the runs whose rows are there.
+"""A preview of an unfinished grid: tables, figures and page of the finished runs.
 
-It is made by the functions of a run's jobs, one after the other, and can be made beside a run.
+It calls the functions of a run's jobs one after the other, also while the run goes on.
 """
 
 import shutil
@@ -42,7 +42,7 @@ NO_FINISHED_RUN = (
 
 
 class Variant(NamedTuple):
-    """What has a mean over targets and seeds."""
+    """Runs that are averaged over targets and seeds."""
 
     model: str
     method: str
@@ -50,23 +50,23 @@ class Variant(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A variant on one target. Its runs differ in their seeds."""
+    """A variant on one target; its runs differ only in their seeds."""
 
     variant: Variant
     target: str
 
 
 def write_preview(grid: Grid, citation: Path) -> Path:
-    """Write the preview of a grid in place of an earlier one, and return its page.
+    """Write the preview of a grid, replacing an earlier one, and return its page.
 
-    Rows are shown as they are found; the page says what is missing and which runs have records of
-    other settings. An analysis or a figure that can't be made is left out, with its reason.
+    The page says what is missing, and which runs have records with other settings. An analysis or
+    figure that can't be made is left out, with the reason.
 
     Args:
         citation: CITATION.cff.
 
     Raises:
-        UserError: no run is finished, or the tables of accuracy and RI can't be made.
+        UserError: No run is finished, or the tables of accuracy and RI can't be made.
     """
     runs = finished_runs(grid)
     shown = grid.of_runs(runs)
@@ -120,7 +120,7 @@ def _write_metrics(grid: Grid, paths: Paths) -> None:
 
 
 def _in_order(analyses: Mapping[str, Analysis], paths: Paths) -> list[tuple[str, Analysis]]:
-    """Analyses, each after those whose tables it needs."""
+    """Each analysis comes after the ones whose tables it reads."""
     tables_of = {
         paths.table(Path(file).stem): name
         for name, analysis in analyses.items()
@@ -148,7 +148,7 @@ def _make_tables(name: str, analysis: Analysis, grid: Grid, paths: Paths) -> Non
 def _with_drawn_figures(
     name: str, analysis: Analysis, grid: Grid, paths: Paths, left_out: dict[str, str]
 ) -> Analysis:
-    """An analysis with the figures that can be drawn; reasons for the others are noted."""
+    """Reasons for figures that can't be drawn go into `left_out`."""
     labels = GridLabels(grid)
     figures: dict[str, Figure] = {}
     for figure_name, figure in analysis.figures.items():
@@ -165,7 +165,7 @@ def _with_drawn_figures(
 
 @contextmanager
 def _noting(name: str, left_out: dict[str, str]) -> Iterator[None]:
-    """A block in which something is made; why it could not be is noted, and logged whole."""
+    """An exception in the block becomes a reason in `left_out`; the log gets the traceback."""
     try:
         yield
     except Exception as error:
@@ -179,13 +179,13 @@ def _noting(name: str, left_out: dict[str, str]) -> Iterator[None]:
 
 
 def finished_runs(grid: Grid) -> list[Run]:
-    """Runs of a grid that can be compared: their rows, of all seeds, are there.
+    """Runs of a grid that can be compared, because the rows of all their seeds exist.
 
-    They are of variants (model, method and size) that are finished on the same targets, and of
-    their pretrained models. The targets are those that give the most cells, see `common_targets`.
+    Variants (model, method and size) must be finished on the same targets, which are chosen by
+    `common_targets`. Their pretrained models are included.
 
     Raises:
-        UserError: there are none.
+        UserError: There are none.
     """
     paths = Paths(grid)
     evaluated = {
@@ -215,16 +215,16 @@ def _rows_and_manifests(paths: Paths, run: Run) -> list[Path]:
 
 
 def common_targets(cells: Collection[Cell]) -> list[Cell]:
-    """Cells of all variants that are finished on each of some targets.
+    """Cells of all variants that are finished on each of some common targets.
 
-    The targets are those that most variants are finished on, as many of them as give the most
-    cells: of two targets with 5 and 3 variants, of which 3 are finished on both, both are taken,
-    since 2 targets times 3 variants are more cells than 1 target times 5.
+    From the most frequent targets on, as many are taken as give most cells. If targets have 5 and 3
+    variants, 3 of them on both, both are taken: 2 targets times 3 variants are more cells than 1
+    target times 5.
     """
     targets_of_variant: dict[Variant, set[str]] = defaultdict(set)
     for cell in cells:
         targets_of_variant[cell.variant].add(cell.target)
-    # Sorted, so that equally frequent targets are in the order of their names.
+    # Sorting first puts equally frequent targets in alphabetical order.
     number_of_cells = Counter(sorted(cell.target for cell in cells))
     targets_by_frequency = [target for target, _ in number_of_cells.most_common()]
     best: list[Cell] = []
@@ -244,7 +244,6 @@ def common_targets(cells: Collection[Cell]) -> list[Cell]:
 def _description(
     grid: Grid, finished: Collection[Run], left_out: Mapping[str, str]
 ) -> PreviewDescription:
-    """How far the grid is."""
     labels = GridLabels(grid)
     methods = {name: method.label for name, method in grid.methods.items()}
     shares = []
@@ -271,7 +270,7 @@ def _description(
 
 
 def runs_with_other_settings(grid: Grid, runs: Iterable[Run]) -> list[str]:
-    """Runs whose training was recorded with other settings than the grid's, by name."""
+    """Names of runs whose training was recorded with other settings than the grid's."""
     paths = Paths(grid)
     names = []
     for run in runs:

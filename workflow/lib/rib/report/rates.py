@@ -1,4 +1,4 @@
-"""Images per second that networks pass: measured in jobs, on a GPU by `make gpu`, or published.
+"""Images per second of networks: measured in jobs, on a GPU by `make gpu`, or published.
 
 No torch.
 """
@@ -14,52 +14,52 @@ from rib.config.grid import Grid
 from rib.config.label_space import read_csv_rows
 from rib.records import provenance
 
-# What `make gpu` measured (tests/benchmarks/gpu.py). Each row is an architecture on a card:
+# Measurements of `make gpu` (tests/benchmarks/gpu.py), one row per architecture on a card:
 GPU_RATES = Path("reports/gpu_rates.csv")
 GPU_RATE_COLUMNS = (
-    "card",  # its name, such as NVIDIA H100 80GB HBM3
+    "card",  # such as NVIDIA H100 80GB HBM3
     "architecture",  # of timm or open_clip
     "side",  # of images, in pixels
     "precision",  # bf16 or fp32
     "evaluate",  # images/s in a forward pass
-    "train",  # images/s in training
+    "train",  # images/s in training steps
     "torch",  # its version
-    "date",  # when it was measured: 2026-12-02
+    "date",  # of the measurement: 2026-12-02
 )
 PUBLISHED = "throughput.csv"  # timm's benchmark, in catalogue folders
 PUBLISHED_CARD = "RTX 3090"
 PUBLISHED_SIDE = 224  # pixels
-PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it: throughput.csv
-# Kinds of passes, which are columns of both files.
+PASSES_OF_TRAINING = 3.5  # evaluations in the time of training on an image, from throughput.csv
+# Kinds of passes; both files have a column for each.
 TRAIN = "train"
 EVALUATE = "evaluate"
-# Folders of the jobs in which throughput is measured.
+# Stages whose jobs measure the rates.
 MEASURED = {TRAIN: "finetune", EVALUATE: "evaluate"}
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Images per second of one device, and a phrase about their origin."""
+    """Images per second of one device, and a phrase that tells the origin."""
 
     images: float
     origin: str
 
 
-Rates = Mapping[str, Mapping[str, Rate]]  # by model and kind of pass, without unknown ones
+Rates = Mapping[str, Mapping[str, Rate]]  # by model and kind of pass; unknown rates are missing
 
 
 def card_of_rates() -> str | None:
-    """The card that `make gpu` has measured last here; None if it has measured none.
+    """The card that `make gpu` measured last; None if it has measured none.
 
     Raises:
-        UserError: the file of rates is damaged.
+        UserError: The file of rates is damaged.
     """
     rows = _rows_of_gpu_rates()
     return rows[-1]["card"] if rows else None
 
 
 def throughput(grid: Grid, results: Path) -> Rates:
-    """Images per second of each model: measured in jobs, else those of a card, else guessed.
+    """Images per second of each model: measured in jobs, else on a card, else guessed.
 
     For example {"net": {"train": Rate(100, "stated"), "evaluate": Rate(420, "measured here")}}.
 
@@ -86,10 +86,10 @@ def throughput(grid: Grid, results: Path) -> Rates:
 def throughput_of_card(grid: Grid) -> Rates:
     """Images per second of each model on the card that `make gpu` measured, else as published.
 
-    A model whose architecture was not measured has the published rates; both may be unknown.
+    A rate is scaled by the number of pixels. Models with an unknown architecture have no rates.
 
     Raises:
-        UserError: a file of rates is damaged.
+        UserError: A file of rates is damaged.
     """
     kinds = (EVALUATE, TRAIN)
     published = grid.catalog.table(PUBLISHED, ("architecture", *kinds), kinds)
@@ -113,7 +113,7 @@ def throughput_of_card(grid: Grid) -> Rates:
 
 
 def _rows_of_gpu_rates() -> list[dict[str, str]]:
-    """Rows of GPU_RATES, in their order; none without the file."""
+    """No file gives no rows."""
     if not GPU_RATES.is_file():
         return []
     rows = []
@@ -129,7 +129,7 @@ def _rows_of_gpu_rates() -> list[dict[str, str]]:
 
 
 def _measured(results: Path, stage: str, model: str) -> float | None:
-    """Images/s of a model's finished jobs of a stage, including start-up; None without any."""
+    """Images/s of a model's finished jobs, including start-up; None without jobs."""
     images = 0
     seconds = 0.0
     for path in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
@@ -143,7 +143,7 @@ def _measured(results: Path, stage: str, model: str) -> float | None:
         else:
             scored_images = sum(dataset["n"] for dataset in facts["datasets"].values())
             images_of_job = len(facts.get("networks", ())) * scored_images
-        if images_of_job:  # none of imported weights, and of rows that earlier versions wrote
+        if images_of_job:  # 0 for imported weights and for rows that earlier versions wrote
             images += images_of_job
             seconds += record["seconds"]
     return images / seconds if seconds else None

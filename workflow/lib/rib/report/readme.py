@@ -1,7 +1,7 @@
 """Generate parts of README.md and docs/ from config, catalogue, rules and kept tables.
 
-`make docs` calls it. A generated part is enclosed by `<!-- made by make docs: NAME -->` and
-`<!-- end -->`.
+`make docs` runs it. A generated part is between `<!-- made by make docs: NAME -->` and `<!-- end
+-->`.
 """
 
 import json
@@ -30,29 +30,29 @@ from rib.report.described import described_analyses
 from rib.statistics.bootstrap import spread
 from rib.statistics.fit import read_table
 
-# A generated part, of which `begin` and `end` stay.
+# A generated part; `begin` and `end` stay.
 PART = re.compile(
     r"(?P<begin><!-- made by make docs: (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.S
 )
 CATALOG = Path("workflow/catalog")
-COMPARED = Path("reports/methods")  # of a run of configs/methods.yaml
-FASHION_SEEDS = Path("reports/fashion_seeds")  # of a run of configs/fashion_seeds.yaml
-# Sets with kinds of change that broad augmentation has, too.
+COMPARED = Path("reports/methods")  # made by a run of configs/methods.yaml
+FASHION_SEEDS = Path("reports/fashion_seeds")  # made by a run of configs/fashion_seeds.yaml
+# Evaluation sets with kinds of change that broad augmentation also has.
 LIKE_AUGMENTATION = ("fashion_corrupted", "fashion_tilted")
 CONFIDENCE = 0.95
 REFERENCE = "ft"  # full fine-tuning
 SHOWN_METHODS = (REFERENCE, "wise_ft-alpha0.5")
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
-NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
-# Choices of grids that have all figures between them: most are in every grid, `networks`,
-# `train_subsets` and `effective_robustness` are not.
+NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # what methods of certain types need
+# Grids that together have all figures. Most figures are in every grid; `networks`, `train_subsets`
+# and `effective_robustness` are not.
 GRIDS_WITH_ALL_FIGURES: tuple[dict[str, Any], ...] = (
     {},
     {"models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1"]},
     {"train_subset": ["all", 20]},
     {"family": "imagenet"},
 )
-# By JSON schema's names.
+# Keys are JSON schema's names.
 TYPES = {
     "string": "text",
     "integer": "integer",
@@ -61,12 +61,12 @@ TYPES = {
     "array": "list",
     "object": "mapping",
 }
-COSTS = ("training", "storage")  # measured against full fine-tuning
-PAGE = "write_page"  # the rule that reads the outputs of most other rules
+COSTS = ("training", "storage")  # relative to full fine-tuning
+PAGE = "write_page"  # rule that reads the outputs of most other rules
 
 
 def config_table() -> str:
-    """Every key of config.yaml: name, type, default, meaning."""
+    """Table of all keys of config.yaml: name, type, default, meaning."""
     rows = []
     for name, field in _config_keys().items():
         value = field.get_default(call_default_factory=True)
@@ -78,7 +78,7 @@ def config_table() -> str:
 
 
 def _config_keys() -> dict[str, FieldInfo]:
-    """Each key of config.yaml; keys in a section are called `section.key`."""
+    """Keys in a section are called `section.key`."""
     keys = {}
     for name, field in Config.model_fields.items():
         section = field.annotation
@@ -91,10 +91,10 @@ def _config_keys() -> dict[str, FieldInfo]:
 
 
 def _type_in_words(schema: Mapping[str, Any]) -> str:
-    """A type of pydantic's JSON schema in words, such as "`all`, integer or mapping"."""
+    """A type of pydantic's JSON schema in words: "`all`, integer or mapping"."""
     types = list(dict.fromkeys(_types(schema)))
     if TYPES["number"] in types and TYPES["integer"] in types:
-        types.remove(TYPES["integer"])  # which is a number
+        types.remove(TYPES["integer"])  # integers are numbers
     *first_types, last_type = types
     return f"{', '.join(first_types)} or {last_type}" if first_types else last_type
 
@@ -111,7 +111,7 @@ def _types(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def figure_list(catalog: Catalog) -> str:
-    """Figures and their captions, as a list in Markdown."""
+    """Figures and their captions, as a Markdown list."""
     lines = []
     for name, (_, figure) in sorted(described_figures(catalog).items()):
         caption = " ".join(figure.caption.split()).replace("``", "`")
@@ -120,7 +120,7 @@ def figure_list(catalog: Catalog) -> str:
 
 
 def described_figures(catalog: Catalog) -> dict[str, tuple[str, Figure]]:
-    """The analysis of each figure and what it declares, by the name of the figure."""
+    """Analysis and declaration of each figure, by the figure's name."""
     figures: dict[str, tuple[str, Figure]] = {}
     for choices in GRIDS_WITH_ALL_FIGURES:
         grid = resolve_grid(config_of(choices, "config"), catalog)
@@ -131,7 +131,7 @@ def described_figures(catalog: Catalog) -> dict[str, tuple[str, Figure]]:
 
 
 def method_table(catalog: Catalog) -> str:
-    """Methods: name, label, requirements, measured cost and source."""
+    """Table of methods: name, label, requirements, measured cost and source."""
     rows = []
     for name, method in catalog.methods.items():
         row = (
@@ -146,7 +146,7 @@ def method_table(catalog: Catalog) -> str:
 
 
 def _needs(method: Method) -> list[str]:
-    """What a method needs, besides a pretrained model and a target."""
+    """Requirements besides a pretrained model and a target."""
     needs = [f"`{parent}`" for parent in method.parents]
     if method.over in OVER:
         needs.append(OVER[method.over])
@@ -162,14 +162,14 @@ def _needs(method: Method) -> list[str]:
 
 
 def _costs(method: Method) -> list[str]:
-    """Measured costs of a method, in the order of `COSTS`; empty for those not measured."""
+    """In the order of `COSTS`; empty where nothing was measured."""
     not_measured = "0" if method.form in MERGES else ""
     costs = stated(method.cost)
     return [str(costs.get(cost, not_measured)) for cost in COSTS]
 
 
 def comparison() -> str:
-    """Methods of the kept comparison, best first: mRI, fit and letters."""
+    """Table of the kept comparison of methods, best first: mRI, fit and letters."""
     letters = read_table(COMPARED / "ranking.csv").set_index("method")["letters"]
     rows = []
     for line in _best_first(COMPARED):
@@ -185,18 +185,17 @@ def comparison() -> str:
 
 
 def _best_first(comparison_folder: Path) -> list[dict[Hashable, Any]]:
-    """Lines of mri.csv of a kept comparison of methods, that with the highest mRI first."""
     mri = read_table(comparison_folder / "mri.csv")
     return mri.sort_values("mri", ascending=False, kind="stable").to_dict("records")
 
 
 def _with_interval(value: float, low: float, high: float) -> str:
-    """A difference in percentage points and its interval: `+1.2 [+0.3, +2.1]`."""
+    """`+1.2 [+0.3, +2.1]`, in percentage points."""
     return f"{points(value)} [{points(low)}, {points(high)}]"
 
 
 def recipe_table(catalog: Catalog) -> str:
-    """Recipes: name, label, what differs from the defaults, and source."""
+    """Table of recipes: name, label, differences from the defaults, and source."""
     rows = []
     for name, recipe in catalog.recipes.items():
         settings = [
@@ -215,7 +214,7 @@ def recipe_table(catalog: Catalog) -> str:
 
 
 def paper_table(catalog: Catalog) -> str:
-    """The paper's figures and tables, what stands for them here, and how far."""
+    """Table of the paper's figures and tables, their counterparts here, and how far these agree."""
     columns = ("of_paper", "shows", "figure", "tables", "state")
     rows = []
     for line in catalog.table("paper_map.csv", columns, ()):
@@ -232,16 +231,14 @@ def paper_table(catalog: Catalog) -> str:
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A table in Markdown."""
     rule = ("---",) * len(header)
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
 def fashion_kinds() -> str:
-    """What each method changes in the kept grid of seeds, by kind of network.
+    """Table of the changes by each method in the kept grid of seeds, by kind of network.
 
-    Numbers are means over networks, with t intervals over networks; differences of methods are
-    paired.
+    Means over networks, with t intervals over networks; differences between methods are paired.
     """
     networks = read_table(FASHION_SEEDS / "networks.csv").query("measure == 'mri'")
     mri = networks.pivot(index=["group", "model"], columns="method", values="value")
@@ -278,7 +275,7 @@ def fashion_kinds() -> str:
 
 
 def fashion_unlike_augmentation() -> str:
-    """mRI by kind of network, with all sets and without those that are like the augmentation.
+    """Table of mRI by kind of network, with and without sets that resemble the augmentation.
 
     Means over networks, with t intervals over networks, computed from accuracies.
     """
@@ -299,11 +296,7 @@ def fashion_unlike_augmentation() -> str:
 
 
 def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """mRI of each model (row) and method (column), the mean over targets and training seeds.
-
-    Args:
-        accuracy: rows of accuracy.csv of the datasets that count.
-    """
+    """mRI of models (rows) and methods (columns): mean over targets and training seeds."""
     before = accuracy[accuracy["method"] == PRETRAINED].rename(columns={"accuracy": "before"})
     after = accuracy[accuracy["dataset"] != accuracy["target"]]
     both = after.merge(before[["model", "dataset", "before"]], on=["model", "dataset"])
@@ -313,31 +306,29 @@ def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
 
 
 def _means_over_networks() -> pd.DataFrame:
-    """Means of the kept grid of seeds, with intervals over networks."""
     groups = read_table(FASHION_SEEDS / "network_groups.csv")
     return groups[groups["over"] == "networks"]
 
 
 def _mean_over_networks(values: pd.Series) -> str:
-    """The mean of a value of each network, with its t interval: `+1.2 [+0.3, +2.1]`."""
+    """`+1.2 [+0.3, +2.1]`: the mean over networks with its t interval."""
     _networks, _deviation, low, high = spread(values.to_numpy(), CONFIDENCE)
     return _with_interval(values.mean(), low, high)
 
 
 def _mean_with_interval(line: Mapping[Hashable, Any]) -> str:
-    """The mean of a line of network_groups.csv and its interval: `+1.2 [+0.3, +2.1]`."""
     return _with_interval(line["mean"], line["ci_low"], line["ci_high"])
 
 
 def graph(rulegraph: str) -> str:
-    """Flowchart of the rules in Mermaid's notation; an arrow leads to a rule that reads the output.
+    """Mermaid flowchart of the rules; an arrow leads to a rule that reads the output.
 
-    An arrow to the rule of the page is left out if the rule at its start has others: nearly all
-    rules have an arrow to the page, which would hide the rest.
+    Nearly all rules have an arrow to the page, which would hide the rest; it is drawn only for
+    rules without other arrows.
 
     Args:
-        rulegraph: output of `snakemake --rulegraph mermaid-js`, in which `id0[finetune]` is a node
-            with the name of its rule, and `id0 --> id1` an edge.
+        rulegraph: output of `snakemake --rulegraph mermaid-js`, with nodes `id0[finetune]` named
+            after rules, and edges `id0 --> id1`.
     """
     rule_of_node = dict(re.findall(r"(\w+)\[(\w+)\]", rulegraph))
     edges = []
@@ -355,9 +346,7 @@ def graph(rulegraph: str) -> str:
 
 
 def renew(pages: Iterable[Path], rulegraph: str) -> None:
-    """Regenerate the parts in pages; each part occurs exactly once.
-
-    A part is between the comments `<!-- made by make docs: NAME -->` and `<!-- end -->`.
+    """Regenerate the parts of pages; each part must occur exactly once.
 
     Args:
         pages: Markdown files, which are rewritten.
@@ -382,7 +371,6 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
     assert sorted(names) == sorted(parts), f"the pages have places for {sorted(names)}"
 
     def renewed(match: re.Match[str]) -> str:
-        """A part of a page, with what is generated now between its comments."""
         return f"{match['begin']}{parts[match['name']]}\n{match['end']}"
 
     for page, text in texts.items():

@@ -1,4 +1,4 @@
-"""Settings of the stages that report a run. No torch, pandas or plots: rules import this module."""
+"""Settings of the stages that report a run, for rules. No torch, pandas or plots."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -7,11 +7,11 @@ from rib.base.settings import FreeSettings, Settings, Texts
 from rib.evaluation.settings import NetworkSettings
 from rib.statistics.settings import GridTableSettings
 
-Entries = Literal["models", "methods", "datasets", "sweeps"]  # those of a `GridDescription`
+Entries = Literal["models", "methods", "datasets", "sweeps"]  # fields of `GridDescription`
 
 
 class PaperRow(Settings):
-    """A figure or table of the paper, and how far it is confirmed; a row of paper_map.csv."""
+    """A figure or table of the paper, from a row of paper_map.csv."""
 
     of_paper: str  # for example `figure 1`
     shows: str
@@ -19,87 +19,79 @@ class PaperRow(Settings):
 
 
 class PaperSettings(Settings):
-    """What stands for the figures and tables of the paper, and links to the files."""
+    """Counterparts of the paper's figures and tables, with links to files."""
 
     rows: list[PaperRow]
-    files: dict[str, list[str]]  # links by `of_paper`; none if this run makes none
+    files: dict[str, list[str]]  # links by `of_paper`; empty if this run makes no file
     family: str  # name of the family
     title: str  # of the family
-    limits: str | None  # what the family cannot show
+    limits: str | None  # conclusions that the family doesn't allow
     conditions: list[str]  # on which the numbers depend
-    code: str  # digest of the code that lists them
+    code: str  # digest of the code that writes the list
 
 
 class FamilyDescription(Settings):
-    """What a page says about the family of the datasets."""
-
     title: str
     description: str
-    limits: str | None  # what the family cannot show
+    limits: str | None  # conclusions that the family doesn't allow
 
 
 class DatasetDescription(Settings):
-    """What a page says about an evaluated dataset."""
-
     label: str
     licence: str
     origin: str
 
 
 class ReadDatasetDescription(DatasetDescription):
-    """What a model card says about a dataset that is read, be it evaluated or the reference."""
+    """A dataset that jobs read: evaluated, pretraining proxy, or for pretraining here."""
 
     publishable: bool  # whether its images may be shown
     tuning: dict[str, Any] | None  # terms for weights that were trained on it
 
 
 class ModelDescription(Settings):
-    """What a page says about a pretrained model."""
-
     label: str
     architecture: str
     pretraining: str  # pretraining data
     licence: str
-    record: str | None  # name of the published weights, if they have one
+    record: str | None  # library's or hub's name of the published weights, if they have one
 
 
 class MethodDescription(Settings):
-    """What a page says about a method."""
-
     label: str
     settings: dict[str, Any]
     source: str  # publication
-    can_fit: bool  # whether a run that doesn't fit its training images is underfitted
-    reference: str  # whether the reference dataset is trained on: `no`, or how
+    can_fit: bool  # whether runs that don't fit their training images count as underfitted
+    reference: str  # `no`, or how the pretraining proxy is used
 
 
 class SweepDescription(Settings):
-    """A method that was run with several settings, of which one is chosen."""
+    """A method that was run with several settings, one of which is chosen."""
 
     label: str
-    variants: list[str]  # names of methods
+    variants: list[str]  # names of variants
 
 
 class GridDescription(Settings):
-    """What pages and model cards say about the choices of a run."""
+    """The choices of a run, as pages and model cards show them."""
 
-    config: dict[str, Any]  # all choices, resolved
-    config_file: dict[str, Any]  # a config.yaml that gives the same run
+    config: dict[str, Any]  # all keys, with `default` and `all` resolved
+    config_file: dict[str, Any]  # content of a config.yaml that gives the same run
     family: FamilyDescription
     targets: list[str]
-    ood: list[str]  # names of the out-of-distribution datasets
+    ood: list[str]  # names of datasets that count in RI
     sizes: list[str]  # training subsets
-    shown_size: str  # that of the figures
+    shown_size: str  # the size in figures
     conditions: list[str]  # on which the numbers depend
-    accuracy_on_target: str  # in words, such as `fit of the training images`
+    accuracy_on_target: str  # axis label, such as `fit of the training images`
     datasets: dict[str, DatasetDescription]  # evaluated ones
-    read: dict[str, ReadDatasetDescription]  # evaluated ones and the reference
+    read: dict[str, ReadDatasetDescription]  # all that jobs read
     models: dict[str, ModelDescription]
     methods: dict[str, MethodDescription]
-    fit_threshold: float | None  # accuracy from which a training is finished, 0 to 1; None for no
-    sweeps: dict[str, SweepDescription]  # those of which a variant is chosen
-    source_groups: dict[str, str]  # by dataset; those of a group share source images
-    sharing_targets: list[str]  # whose source images other evaluated datasets show, too
+    fit_threshold: float | None  # a lower fit (0 to 1) is marked underfitted; None marks none
+    sweeps: dict[str, SweepDescription]  # only sweeps with a chosen variant
+    source_groups: dict[str, str]  # by dataset; datasets of one group share source images
+    sharing_targets: list[str]  # whose source images are also in other evaluated datasets
 
     @property
     def confidence(self) -> float:
@@ -108,31 +100,31 @@ class GridDescription(Settings):
         return confidence
 
     def labels(self, entries: Entries) -> dict[str, str]:
-        """Labels of all entries of a kind, by name and in the order of the run."""
+        """Labels of all models, methods, datasets or sweeps, by name and in the run's order."""
         return {name: entry.label for name, entry in getattr(self, entries).items()}
 
 
 class ExportSettings(NetworkSettings):
-    """What an export and its model card depend on, besides their input files."""
+    """Inputs of an export and its model card besides files."""
 
     published: FreeSettings  # `weights` of the model's entry
     label_names: list[str] | None  # of the network's outputs; None for ImageNet's
-    metrics: GridTableSettings  # how accuracies and RI of the card are computed
-    tables: Texts  # names of the tables that are computed
+    metrics: GridTableSettings  # for computing the card's accuracies and RI
+    tables: Texts  # names of the tables to compute
     family: FamilyDescription
     ood: list[str]  # names of the out-of-distribution datasets
     datasets: dict[str, DatasetDescription]  # evaluated ones
-    read: dict[str, ReadDatasetDescription]  # evaluated ones and the reference
+    read: dict[str, ReadDatasetDescription]  # all that jobs read
     models: dict[str, ModelDescription]
     methods: dict[str, MethodDescription]
     method_settings: dict[str, dict[str, Any]]  # by method
-    reference: str | None  # name of the reference dataset
+    reference: str | None  # dataset with the pretraining proxy
     confidence: float  # coverage of intervals, 0 to 1
-    training: dict[str, dict[str, Any]]  # how the run and its parents are trained, by method
+    training: dict[str, dict[str, Any]]  # settings of the run and its parents, by method
 
 
 class FinishedShare(Settings):
-    """How many runs of a model, a method or a target are finished."""
+    """Number of finished runs of a model, a method or a target."""
 
     subject: str  # for example `model ResNet-50`
     finished: int
@@ -140,19 +132,17 @@ class FinishedShare(Settings):
 
 
 class PreviewDescription(Settings):
-    """How far a grid is whose page is a preview."""
+    """Progress of the grid behind a preview."""
 
     finished: int  # number of runs
     runs: int  # number of all runs
     counts: list[FinishedShare]
-    targets: str  # labels of the targets over which means are
+    targets: str  # labels of the targets in means
     other_settings: list[str]  # runs whose training was recorded with other settings
-    left_out: dict[str, str]  # reasons, by the name of what a full run shows
+    left_out: dict[str, str]  # reasons by the name of a missing table or figure
 
 
 class ShownTable(Settings):
-    """A table of the page."""
-
     path: Path  # CSV file
     link: str  # from the folder of the page
     title: str
@@ -163,8 +153,6 @@ class ShownTable(Settings):
 
 
 class ShownFigure(Settings):
-    """A figure of the page."""
-
     path: Path  # PNG file
     link: str  # from the folder of the page, without ending
     question: str  # key of rib.config.analysis.QUESTIONS
@@ -172,26 +160,26 @@ class ShownFigure(Settings):
 
 
 class Look(Settings):
-    """How points of a method look."""
+    """Colour and marker of a method."""
 
     colour: str  # #rrggbb
     marker: str  # Matplotlib's
 
 
 class PageSettings(Settings):
-    """What a page shows, besides the contents of its files."""
+    """Everything that a page shows, except the contents of its files."""
 
     about: GridDescription
     tables: dict[str, ShownTable]  # by name, in the order of the page
     figures: dict[str, ShownFigure]
     files: dict[str, list[str]]  # links to further files, by title
     fit: Path  # table of the fits of runs
-    prepared: dict[str, Path]  # manifests of datasets by label; one that exists lists lost images
+    prepared: dict[str, Path]  # manifests by label of the dataset; one may be missing
     looks: dict[str, Look]  # of methods, for the interactive views
-    # Of each method that averages its parent's weights with the pretrained ones: the parent, and
-    # the coefficient of its weights.
+    # Parent of each method that averages its parent's weights with the pretrained ones, such as
+    # {"half": "ft"}, and the parent's coefficient, such as {"half": 0.5}.
     averages: dict[str, str]
     coefficients: dict[str, float]
-    upstream: list[str]  # paths of the records of jobs behind the page that are no inputs
+    upstream: list[str]  # paths of records of jobs behind the page that are not inputs
     partial: PreviewDescription | None = None
     code: str  # digest of the code that writes the page

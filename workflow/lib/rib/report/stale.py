@@ -1,4 +1,4 @@
-"""Tables and figures that an earlier config of the same name has left in the folder of a report."""
+"""Remove tables and figures that an earlier config of the same name left in the report."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,9 +7,9 @@ from rib.records import provenance
 
 
 def remove_other_files(report: Path, files: Iterable[Path]) -> None:
-    """Remove tables and figures that jobs made for another config, with their records.
+    """Remove tables and figures of jobs for another config, with their records.
 
-    Files of users stay, and so does what analyses on demand have in folders of their own.
+    Users' files and the folders of analyses on demand stay.
 
     Args:
         report: folder with tables/ and figures/, such as reports/fashion.

@@ -21,11 +21,10 @@ from rib.config.run import NO_TARGET, PRETRAINED
 from rib.report.settings import Entries, GridDescription, Look
 from rib.statistics.fit import UNDERFITTED
 
-MEAN = MRI_LABEL  # in place of a target
+MEAN = MRI_LABEL  # stands in the column of targets
 RUN = ["model", "method", "target"]
 TIPS = [f"{column}:N" for column in RUN]
-# Which entries of a grid's description the columns of tables name. Rows of a view are sorted by
-# the last of its columns first.
+# Kind of names in each column of tables. Views are sorted by the last column first.
 ENTRIES_OF_COLUMN: dict[str, Entries] = {
     "target": "datasets",
     "dataset": "datasets",
@@ -38,7 +37,7 @@ ENTRIES_OF_COLUMN: dict[str, Entries] = {
     "model": "models",
     "other_model": "models",
 }
-MOST_ROWS = 30  # of a matrix; with more it begins with one model, and if need be with one method
+MOST_ROWS = 30  # of a matrix; a larger one first shows one model and, if necessary, one method
 CHANGES = [LOSS, UNCHANGED, GAIN]
 # Vega's shapes for Matplotlib's markers; others are circles.
 SHAPES = {
@@ -53,18 +52,18 @@ SHAPES = {
     "X": "M-.5,-.5L.5,.5M-.5,.5L.5,-.5",
     "*": "M0,-.6L.18,-.19L.6,-.19L.26,.08L.38,.5L0,.24L-.38,.5L-.26,.08L-.6,-.19L-.18,-.19Z",
 }
-# In pixels. On a wide page its script makes panels and cells wider.
+# In pixels. A script widens panels and cells on a wide page.
 CELL_WIDTH = 60
 CELL_HEIGHT = 34
-WIDTH_OF_INTERVAL = 88  # of a cell with an interval in it
+WIDTH_OF_INTERVAL = 88  # for cells with an interval
 SMALL_FONT_SIZE = 10
 SMALL_LINE_HEIGHT = 13
 CHARACTER_WIDTH = 7.5  # at most, of labels
 MEAN_CHARACTER_WIDTH = 5.5
-SLANT = 30  # degrees, of the names of columns
+SLANT = 30  # of column names, in degrees
 LONGEST_LABEL = 340
 PANEL_HEIGHT = 340
-PANEL_WIDTH = 340  # where the page sets none
+PANEL_WIDTH = 340  # if the page sets none
 FONT_SIZE = 12
 LINE_HEIGHT = 14
 
@@ -77,15 +76,12 @@ def page_views(
     looks: Mapping[str, Look],
     in_distribution: DataFrame | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Interactive charts, each of which replaces a figure on a screen.
-
-    They are Vega-Lite specifications, by the name of the figure.
+    """Vega-Lite specifications of interactive charts, by the figure that each replaces.
 
     Args:
         mri: table of mRI.
-        ri: table of RI by target, in which seeds are averaged; a mean of several rows is shown
-            without an interval.
-        accuracy: table of accuracies, in which seeds are averaged.
+        ri: table of RI by target; a mean over several seeds is shown without interval.
+        accuracy: table of accuracies; seeds are averaged.
         about: the choices of the run.
         looks: of methods, by name.
         in_distribution: table of changes of accuracy in distribution, if there are such datasets.
@@ -94,7 +90,7 @@ def page_views(
     if mri.empty:
         return {}
     ri = ri[ri["size"] == about.shown_size]
-    # The pretrained model has the size `all`.
+    # Pretrained models have size `all`.
     accuracy = accuracy[accuracy["size"].isin([about.shown_size, "all"])]
     accuracy = with_intervals(accuracy, about.confidence)
     means = mri.rename(columns={"mri": "ri"}).assign(target=MEAN)
@@ -111,15 +107,8 @@ def page_views(
 
 
 def _changes(ri: DataFrame, means: DataFrame) -> DataFrame:
-    """RI of each model, method and target, averaged over seeds, followed by the means over targets.
-
-    Columns: model, method, target, ri, ci_low, ci_high, fit, underfitted. A mean of several seeds
-    has no interval.
-
-    Args:
-        ri: a row for each model, method, target and seed.
-        means: mRI of each model and method, in the column `ri`; the target is `MEAN`.
-    """
+    """RI by model, method and target, averaged over seeds, then mRI with target `MEAN`."""
+    # A mean of several seeds gets no interval: averaged ends would not be one.
     is_one_of_several = ri.duplicated(RUN, keep=False)
     ri = ri.assign(
         ci_low=ri["ci_low"].where(~is_one_of_several),
@@ -131,7 +120,6 @@ def _changes(ri: DataFrame, means: DataFrame) -> DataFrame:
 
 
 def _means(table: DataFrame, numbers: Sequence[str], by: Sequence[str]) -> DataFrame:
-    """Means of columns over the rows that are equal in the columns `by`."""
     return table.groupby(list(by), sort=False)[list(numbers)].mean().reset_index()
 
 
@@ -158,21 +146,18 @@ def with_intervals(accuracy: DataFrame, confidence: float) -> DataFrame:
 
 
 def _labelled(table: DataFrame, about: GridDescription) -> DataFrame:
-    """A table with labels in place of names, and its rows in the order of the run.
-
-    The name `wise_ft` in the column `method` becomes `WiSE-FT`, for example. Pretrained models come
-    first, and means over targets last. A new column `run` keeps the names: `net/wise_ft/noto`.
-    """
+    """Labels replace names; a new column `run` keeps them, such as `net/wise_ft/noto`."""
     table = table.assign(run=["/".join(names) for names in table[RUN].itertuples(index=False)])
     for column, entries in ENTRIES_OF_COLUMN.items():
         if column not in table:
             continue
         labels = about.labels(entries)
+        # Pretrained models come first, means over targets last.
         order = {PRETRAINED: -1}
         for position, name in enumerate(labels):
             order[name] = position
         order[MEAN] = len(labels)
-        # A stable sort, so that rows with one name keep the order of the columns before.
+        # A stable sort keeps the order of the previous columns among equal names.
         table = table.assign(order=table[column].map(order)).sort_values("order", kind="stable")
         table = table.drop(columns="order")
         table[column] = [labels.get(name, name) for name in table[column]]
@@ -181,18 +166,14 @@ def _labelled(table: DataFrame, about: GridDescription) -> DataFrame:
 
 @dataclass(frozen=True)
 class Choice:
-    """A menu below a view that chooses its rows by a column."""
+    """A menu below a view that filters its rows by a column."""
 
     column: str
-    first: str | None = None  # the value that is chosen at first; None for all
+    first: str | None = None  # initial value; None for all
 
 
 def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list[alt.Parameter]]:
-    """A chart of the rows that are chosen, and the parameters of its menus.
-
-    Each choice has a menu with the names in its column. The chart shows the rows that fit all
-    menus.
-    """
+    """A chart of the rows that pass all menus, and the menus' parameters."""
     parameters = []
     conditions = []
     for choice in choices:
@@ -204,9 +185,9 @@ def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list
             name=f"{column.capitalize()} ",
         )
         parameters.append(alt.param(name=column, value=choice.first, bind=menu))
-        # The pretrained model is part of every choice of methods and targets.
+        # The pretrained model passes every choice of methods and targets.
         always_shown = {"method": PRETRAINED, "target": NO_TARGET}.get(column)
-        # In Vega's language: nothing is chosen, or the row has what is chosen or is always shown.
+        # In Vega's language: nothing is chosen, the row has the chosen name, or it is always shown.
         conditions.append(
             f"({column} === null || indexof([{column}, '{always_shown}'], datum.{column}) >= 0)"
         )
@@ -221,7 +202,6 @@ def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list
 def _specification(
     chart: alt.TopLevelMixin, parameters: Sequence[alt.Parameter], description: str
 ) -> dict[str, Any]:
-    """The Vega-Lite specification of a chart, with the parameters of its menus."""
     text = {"labelLimit": LONGEST_LABEL, "labelFontSize": FONT_SIZE, "titleFontSize": FONT_SIZE}
     configured = chart.properties(description=description).configure(
         view={"stroke": None}, background="transparent", axis=text, legend=text
@@ -229,7 +209,7 @@ def _specification(
     specification: dict[str, Any] = configured.to_dict()
     menus = []
     for parameter in parameters:
-        assert not isinstance(parameter.param, UndefinedType)  # `alt.param` defines it
+        assert not isinstance(parameter.param, UndefinedType)  # `alt.param` always sets it
         menus.append(parameter.param.to_dict())
     return {**specification, "params": menus + specification.get("params", [])}
 
@@ -237,15 +217,7 @@ def _specification(
 def _numbers_with_intervals(
     table: DataFrame, columns: Sequence[str], write: Callable[[float], str]
 ) -> list[str]:
-    """Number and interval of each row, as a hover shows them: `+1.2, +0.3 to +2.1`.
-
-    Vega gets their text, since it would round in its own way.
-
-    Args:
-        table: rows of a view.
-        columns: those of the number, and of the lower and the upper end; an end may be NaN.
-        write: text of a number.
-    """
+    """`+1.2, +0.3 to +2.1` for a hover; texts because Vega would round differently."""
     number_column, *ends = columns
     texts = []
     for number, interval in zip(table[number_column], _intervals(table, ends, write), strict=True):
@@ -257,12 +229,7 @@ def _numbers_with_intervals(
 
 
 def _intervals(table: DataFrame, ends: Sequence[str], write: Callable[[float], str]) -> list[str]:
-    """Interval of each row, `+0.3 to +2.1`; empty where there is none.
-
-    Args:
-        ends: columns of the lower and the upper end, NaN where there is no interval.
-        write: text of a number.
-    """
+    """`+0.3 to +2.1` for each row; empty if the ends are NaN."""
     texts = []
     for low, high in table[list(ends)].itertuples(index=False):
         texts.append("" if math.isnan(low) else f"{write(low)} to {write(high)}")
@@ -271,10 +238,10 @@ def _intervals(table: DataFrame, ends: Sequence[str], write: Callable[[float], s
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel of the trade-off: what is drawn upwards, against accuracy on the target."""
+    """A panel of the trade-off: the quantity plotted against accuracy on the target."""
 
-    column: str  # of the number
-    ends: Sequence[str]  # columns of the ends of its interval
+    column: str  # of the vertical axis
+    ends: Sequence[str]  # columns of its interval
     title: str
 
 
@@ -289,15 +256,7 @@ IN_DISTRIBUTION_PANEL = Panel(
 def _tradeoff(
     table: DataFrame, about: GridDescription, looks: Mapping[str, Look]
 ) -> dict[str, Any]:
-    """Accuracy on the target against the change on other datasets, with a point for each run.
-
-    Beside it is the change in distribution, if the table has it.
-
-    Args:
-        table: as from `_tradeoff_table`.
-        about: the choices of the run.
-        looks: of methods, by name.
-    """
+    """A panel of mRI or RI and, if `table` has it, a panel of the change in distribution."""
     labelled = _labelled(table, about)
     first_model = labelled["model"].iloc[0] if labelled["model"].nunique() > 1 else None
     choices = [Choice("model", first_model), Choice("method"), Choice("target", first=MEAN)]
@@ -327,15 +286,7 @@ def _tradeoff(
 def _channels_of_points(
     table: DataFrame, about: GridDescription, looks: Mapping[str, Look]
 ) -> dict[str, Any]:
-    """How the points of the trade-off look: colour and shape by method, hollow if underfitted.
-
-    A hover shows their numbers.
-
-    Args:
-        table: as from `_tradeoff_table`.
-        about: the choices of the run.
-        looks: of methods, by name; with none, Vega chooses them.
-    """
+    """Colour and shape by method, hollow if underfitted; a hover shows the numbers."""
     colour_scale: alt.Scale | UndefinedType = alt.Undefined
     shape_scale: alt.Scale | UndefinedType = alt.Undefined
     if looks:
@@ -364,14 +315,7 @@ def _channels_of_points(
 def _tradeoff_panel(
     base: alt.Chart, x: alt.X, panel: Panel, channels: Mapping[str, Any]
 ) -> alt.LayerChart | alt.FacetChart:
-    """Points with the intervals of both of their numbers, and a line at 0.
-
-    Args:
-        base: chart of the chosen rows.
-        x: accuracy on the target.
-        panel: what is drawn upwards.
-        channels: encodings of points other than their places.
-    """
+    """Points with intervals of both numbers, and a line at 0."""
     y = alt.Y(f"{panel.column}:Q", title=panel.title)
     low, high = panel.ends
     zero_line = base.transform_sample(1).mark_rule(color=PALE, aria=False)
@@ -386,16 +330,7 @@ def _tradeoff_panel(
 
 
 def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -> DataFrame:
-    """Rows of the trade-off: of each run, of each mean over targets, and of pretrained models.
-
-    To the columns of `changes` it adds the accuracy on the target with its interval, and texts for
-    a hover in the columns `on` (this accuracy) and `change` (RI or mRI).
-
-    Args:
-        changes: RI of each model, method and target, and mRI, as from `_changes`.
-        means: mRI of each model and method, with accuracy on the target before and after.
-        accuracy: of each model, method and target on each dataset, as from `with_intervals`.
-    """
+    """`changes` and pretrained models, with accuracy on the target and texts for a hover."""
     on_target = ["on_target", "on_target_low", "on_target_high"]
     accuracy_on_target = accuracy[accuracy["dataset"] == accuracy["target"]].rename(
         columns={
@@ -417,13 +352,7 @@ def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -
 
 
 def _with_changes_in_distribution(table: DataFrame, in_distribution: DataFrame) -> DataFrame:
-    """Rows of the trade-off with the change in distribution of means over targets.
-
-    It is 0 for pretrained models, and NaN for single targets.
-
-    Args:
-        in_distribution: model, method, change, ci_low, ci_high.
-    """
+    """Only means over targets have this change; it is 0 for pretrained models."""
     columns = ["inside", "inside_low", "inside_high"]
     changes = in_distribution[["model", "method", "change", "ci_low", "ci_high"]]
     changes = changes.set_axis(["model", "method", *columns], axis=1).assign(target=MEAN)
@@ -434,27 +363,20 @@ def _with_changes_in_distribution(table: DataFrame, in_distribution: DataFrame) 
 
 @dataclass(frozen=True)
 class Matrix:
-    """How a matrix of coloured cells is drawn; its rows are those of a table's column `row`."""
+    """A matrix of coloured cells; rows come from the table's column `row`."""
 
-    value: str  # column of the number that a cell's colour shows
-    column: str  # that of the table which the matrix has its columns from
-    title: str  # of the colours
-    marks: str  # what the columns are and what the marks in the cells mean
+    value: str  # column of the number behind the colour
+    column: str  # the table's column with names of the matrix's columns
+    title: str  # of the colour legend
+    marks: str  # title above the columns, which explains the marks in cells
     colours: alt.Scale
-    tips: Sequence[str | alt.Tooltip]  # what a hover shows
-    small_lines: Sequence[str] = ()  # columns of what stands in small letters below a cell's text
+    tips: Sequence[str | alt.Tooltip]  # content of a hover
+    small_lines: Sequence[str] = ()  # columns for small lines below a cell's text
     cell_width: int = CELL_WIDTH
 
 
 def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict[str, Any]:
-    """RI by method and target, and mRI; a cell's colour shows its RI.
-
-    As in the figure, a cell has RI with its marks, the confidence interval and the fit.
-
-    Args:
-        changes: RI of each model, method and target, and mRI, as from `_changes`.
-        about: the choices of the run.
-    """
+    """RI by method and target, and mRI; cells also have interval and fit, as in the figure."""
     limit = max(1.0, changes["ri"].abs().max())
     texts = []
     for cell in changes.to_dict("records"):
@@ -499,15 +421,7 @@ def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict[str, Any]:
 
 
 def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, Any]:
-    """Accuracy by run and dataset; a cell's colour shows the accuracy.
-
-    As in the figure, the target's own cell is outlined, and cells of datasets that share its source
-    images are marked.
-
-    Args:
-        accuracy: of each model, method and target on each dataset, as from `with_intervals`.
-        about: the choices of the run.
-    """
+    """The target's cell is outlined, and cells with shared source images are marked."""
     texts = []
     has_shared = False
     for cell in accuracy.to_dict("records"):
@@ -543,7 +457,7 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, A
             alt.Tooltip("n:Q", title="images"),
         ],
     )
-    # The model and the method that are chosen at first are those of the first fine-tuned run.
+    # Initially the view shows model and method of the first fine-tuned run.
     fine_tuned = table[table["target"] != NO_TARGET]
     first_model = _first(fine_tuned, "model")
     of_first_model = fine_tuned
@@ -558,19 +472,14 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, A
 
 
 def _model_lines(table: DataFrame) -> pd.Series:
-    """Second line of the name of each row, its model; empty if the table has only one model."""
+    """Second line of a row's name; empty with only one model."""
     if table["model"].nunique() == 1:
         return pd.Series("", index=table.index)
     return "\n" + table["model"]
 
 
 def _first(table: DataFrame, column: str) -> str | None:
-    """The name in a column to begin with: None, for all, unless these are too many rows.
-
-    Args:
-        table: cells of a matrix, with the name of the row of each.
-        column: of the table.
-    """
+    """None (all) unless the matrix would have too many rows."""
     if table["row"].nunique() <= MOST_ROWS:
         return None
     first_name: str = table[column].iloc[0]
@@ -578,15 +487,7 @@ def _first(table: DataFrame, column: str) -> str | None:
 
 
 def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) -> dict[str, Any]:
-    """Coloured cells with their text.
-
-    Args:
-        table: a line for each cell, with the names of its row (`row`) and column, its text
-            (`text`), whether its colour is dark (`dark`, 0 or 1) and, if some are outlined, which
-            (`own`, 0 or 1).
-        matrix: how it is drawn.
-        choices: menus below the matrix.
-    """
+    """`table` has a line per cell: row, column, text, dark (0 or 1) and perhaps own (outlined)."""
     base, parameters = _chart(table, choices)
     order_of_columns = list(dict.fromkeys(table[matrix.column]))
     order_of_rows = list(dict.fromkeys(table["row"]))
@@ -595,7 +496,7 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
     lines_of_name = alt.Axis(
         labelExpr=r"split(datum.label, '\n')",
         labelLineHeight=LINE_HEIGHT,
-        labelOffset=-LINE_HEIGHT / 2 if has_two_lines else 0,  # the first line is at the middle
+        labelOffset=-LINE_HEIGHT / 2 if has_two_lines else 0,  # centres the first line
     )
     cells = base.encode(
         x=alt.X(f"{matrix.column}:N", sort=order_of_columns, title=matrix.marks, axis=axis),
@@ -621,16 +522,16 @@ def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) ->
         middle_of_line = middle_of_text + 2 + SMALL_LINE_HEIGHT * number
         small_text = cells.mark_text(fontSize=SMALL_FONT_SIZE, dy=middle_of_line)
         shown_text = small_text.encode(text=f"{column}:N", color=text_colour, tooltip=tips)
-        layers.append(shown_text.properties(name=f"small_{number}"))  # not on a narrow screen
+        layers.append(shown_text.properties(name=f"small_{number}"))  # hidden on a narrow screen
     if "own" in table:
         outlined = cells.transform_filter("datum.own > 0")
         layers.append(outlined.mark_rect(filled=False, stroke=INK, strokeWidth=2))
-    longest_line = 0  # of the names of rows, in characters
+    longest_line = 0  # of row names, in characters
     for name in order_of_rows:
         for line in name.split("\n"):
             longest_line = max(longest_line, len(line))
     labels_width = min(LONGEST_LABEL, CHARACTER_WIDTH * longest_line)
-    # Names of columns are slanted, so that the last one ends to the right of its column.
+    # Names of columns are slanted, so the last one reaches beyond its column.
     length_of_last = MEAN_CHARACTER_WIDTH * len(order_of_columns[-1])
     last_column_width = length_of_last * math.cos(math.radians(SLANT))
     chart = alt.layer(*layers).properties(
