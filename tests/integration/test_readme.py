@@ -38,7 +38,7 @@ RESULTS = "results/tools/paper/{stage}/efficientnet_lite0/{run}/all/0/"
 PRETRAINED_ROWS = RESULTS.format(stage="evaluate", run="none/pretrained") + "tools.parquet"
 RUNS = 7  # pretrained, and three methods on two targets
 # Pages of which other tests run the commands.
-RUN_FOR_REAL = {"families", "adding", "sharing", "cluster"}
+RUN_FOR_REAL = {"families", "adding", "sharing"}
 PROGRAMS = ("snakemake", "rib", "dvc", "git", "make", "pip", "sha256sum")
 # The command `rib` of the project, which the environment has for the clone where it was made.
 COMMAND_RIB = 'rib() { PYTHONPATH=workflow/lib python -m rib.commands "$@"; }'
@@ -231,11 +231,12 @@ def test_generated_parts_are_fresh(bare, tmp_path, monkeypatch):
 
 
 COMMANDS_OF_PAGES = {page: commands(text) for page, text in PAGES.items()}
+ON_SLURM = [line for line in COMMANDS_OF_PAGES["cluster"] if "--workflow-profile" in line]
 
 
 def planned_commands():
     """Command lines that are planned only, since no other test runs them."""
-    run_for_real = set(commands(section("README", "Add a method")))
+    run_for_real = {*commands(section("README", "Add a method")), *ON_SLURM, INSTALL}
     others = set()
     for page, lines in COMMANDS_OF_PAGES.items():
         if page in RUN_FOR_REAL:
@@ -309,7 +310,7 @@ def test_no_command_is_left_out():
 
 @pytest.mark.thorough
 @needs("slurm")
-@pytest.mark.parametrize("command", commands_of("snakemake", PAGES["cluster"]))
+@pytest.mark.parametrize("command", ON_SLURM)
 def test_a_command_plans_a_run_on_a_cluster(paper, bare, command):
     project = paper if "family=imagenet" in command else bare
     assert shell(project, f"{command} -n --quiet rules")

@@ -1,6 +1,6 @@
 """Functions for a notebook that read a project folder and run nothing.
 
-`dir(rib)` lists them; they are in rib.project, and docs/python.md shows how they are used.
+`dir(rib)` lists them; they are in rib.project, and docs/sharing.md shows how they are used.
 Packages are layers, of which each imports only from those below it: a contract in pyproject.toml.
 What the functions need, torch included, is imported when one of their names is first used.
 """
