@@ -1,4 +1,4 @@
-"""The family of docs/your-own-family.md that is one repository of the hub, from name to page.
+"""The family of docs/families.md that is one repository of the hub, from name to page.
 
 The hub is on 127.0.0.1. The run is repeated without it, and in a second clone with the lock file.
 """
@@ -66,7 +66,7 @@ def hub(tmp_path_factory):
 
 def write_family(project):
     """Write the files of the page; its classes are those of the page's first family."""
-    page = (ROOT / "docs/your-own-family.md").read_text()
+    page = (ROOT / "docs/families.md").read_text()
     (classes,) = re.findall(r"^```csv\n(.*?)^```$", page, re.S | re.M)
     text = re.search(r"^## From a repository of the hub\n(.*?)^## ", page, re.S | re.M)[1]
     datasets, family = re.findall(r"^```yaml\n(.*?)^```$", text, re.S | re.M)

@@ -31,14 +31,14 @@ from tiny.projects.project import ROOT, TABLE_LINE, Project, copy_project, rows_
 
 PATHS_OF_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = {path.stem: path.read_text() for path in PATHS_OF_PAGES}
-CLASSES = ("hammer", "saw")  # of the family of docs/your-own-family.md
+CLASSES = ("hammer", "saw")  # of the family of docs/families.md
 IMAGES = {"photos": 3, "sketches": 3, "toys": 3, "everyday": 12}  # of each class
 MODEL = "efficientnet_lite0"
 RESULTS = "results/tools/paper/{stage}/efficientnet_lite0/{run}/all/0/"
 PRETRAINED_ROWS = RESULTS.format(stage="evaluate", run="none/pretrained") + "tools.parquet"
 RUNS = 7  # pretrained, and three methods on two targets
 # Pages of which other tests run the commands.
-RUN_FOR_REAL = {"your-own-family", "families", "adding", "sharing", "cluster"}
+RUN_FOR_REAL = {"families", "adding", "sharing"}
 PROGRAMS = ("snakemake", "rib", "dvc", "git", "make", "pip", "sha256sum")
 # The command `rib` of the project, which the environment has for the clone where it was made.
 COMMAND_RIB = 'rib() { PYTHONPATH=workflow/lib python -m rib.commands "$@"; }'
@@ -161,7 +161,7 @@ def tool(rng, class_name):
 
 
 def make_pictures(folder):
-    """Write the pictures of the family of docs/your-own-family.md."""
+    """Write the pictures of the family of docs/families.md."""
     rng = np.random.default_rng(0)
     for dataset, images_of_class in IMAGES.items():
         for class_name in CLASSES:
@@ -173,18 +173,18 @@ def make_pictures(folder):
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory):
-    """A project with the family of docs/your-own-family.md, which has run.
+    """A project with the family of docs/families.md, which has run.
 
     Its config.yaml chooses the family, as the page says.
     """
     project = Project(copy_project(tmp_path_factory.mktemp("docs") / "project"), family="tools")
-    assert write(project, files_of(PAGES["your-own-family"])) == {
+    assert write(project, files_of(PAGES["families"])) == {
         "own/families/tools.yaml",
         "own/datasets.yaml",
         "own/classes/tools.csv",
     }
     make_pictures(project.folder / "own/images")
-    text = section("your-own-family", "Run it")
+    text = section("families", "Your own images")
     (command,) = commands(text)
     shell(project, command)
     choices = re.findall(r"`(catalog|family): (\w+)`", text)
@@ -231,11 +231,12 @@ def test_generated_parts_are_fresh(bare, tmp_path, monkeypatch):
 
 
 COMMANDS_OF_PAGES = {page: commands(text) for page, text in PAGES.items()}
+ON_SLURM = [line for line in COMMANDS_OF_PAGES["cluster"] if "--workflow-profile" in line]
 
 
 def planned_commands():
     """Command lines that are planned only, since no other test runs them."""
-    run_for_real = set(commands(section("README", "Add a method")))
+    run_for_real = {*commands(section("README", "Add a method")), *ON_SLURM, INSTALL}
     others = set()
     for page, lines in COMMANDS_OF_PAGES.items():
         if page in RUN_FOR_REAL:
@@ -309,7 +310,7 @@ def test_no_command_is_left_out():
 
 @pytest.mark.thorough
 @needs("slurm")
-@pytest.mark.parametrize("command", commands_of("snakemake", PAGES["cluster"]))
+@pytest.mark.parametrize("command", ON_SLURM)
 def test_a_command_plans_a_run_on_a_cluster(paper, bare, command):
     project = paper if "family=imagenet" in command else bare
     assert shell(project, f"{command} -n --quiet rules")
@@ -375,7 +376,7 @@ def test_another_picture_makes_what_depends_on_it_again(to_change):
 @pytest.mark.slow
 def test_the_rest_of_the_reference_is_accuracy_in_distribution(to_change):
     # given
-    changes = examples(section("your-own-family", "Accuracy in distribution"))
+    changes = examples(section("families", "Accuracy in distribution"))
     assert changes
     for example in changes:
         (path,) = re.findall(r"`(own/\S+)`", example.before)
@@ -621,7 +622,7 @@ AUTHOR = dict.fromkeys(
 def test_git_takes_the_entries_of_a_family_of_ones_own_and_not_its_images(tmp_path):
     # given a new project with the files and pictures of the page
     project = Project(copy_project(tmp_path / "project"), family="tools")
-    entries = write(project, files_of(PAGES["your-own-family"]))
+    entries = write(project, files_of(PAGES["families"]))
     make_pictures(project.folder / "own/images")
     project.git("init", "-q")
     # when all is added, as docs/sharing.md says

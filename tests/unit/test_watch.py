@@ -453,7 +453,7 @@ def test_what_fails_in_monitoring_does_not_end_a_training(project, caplog):
 
 def test_another_tracker_is_added_as_docs_say(project, monkeypatch):
     # given
-    page = (ROOT / "docs/watching.md").read_text()
+    page = (ROOT / "docs/cluster.md").read_text()
     (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     names_of_example = {}
     exec(example, names_of_example)

@@ -117,7 +117,7 @@ def test_changed_files_are_refused(finished_copy):
 
 def test_the_documented_example_runs(folder, monkeypatch, capsys):
     """On the tiny family, by other names."""
-    page = (ROOT / "docs/python.md").read_text()
+    page = (ROOT / "docs/sharing.md").read_text()
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     tiny_names = {
         "emoji/paper/efficientnet_lite0": OF_MODEL,

@@ -19,7 +19,7 @@ MONITOR = ("datasets=[red,green]", "monitor=[green]")
 def test_docs_show_the_folder_with_the_event_files_of_all_trainings(finished):
     """Three methods on two targets; tests/unit/test_watch.py reads such files with TensorBoard."""
     project, _ = finished
-    page = (ROOT / "docs/watching.md").read_text()
+    page = (ROOT / "docs/cluster.md").read_text()
     (folder,) = re.findall(r"^tensorboard --logdir (\w+)$", page, re.M)
     files = list((project.folder / folder).rglob("events.out.tfevents.*"))
     trainings = {str(file.parent.relative_to(project.folder / folder)) for file in files}

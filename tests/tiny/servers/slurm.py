@@ -12,18 +12,16 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tiny.projects.project import ROOT
 from tiny.projects.waiting import wait_until
 from tiny.servers.remotes import PATH, free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 # Slurm takes a GPU for a device node; these are on every Linux, and nothing is read from them.
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
-# What snakemake-executor-plugin-slurm chooses partitions by.
-PARTITIONS = """
-partitions:
-  cpu: {max_runtime: 3d}
-  gpu: {max_runtime: 3d, max_gpu: 4}
-"""
+# What snakemake-executor-plugin-slurm chooses partitions by, as the page shows it.
+PAGE = (ROOT / "docs/cluster.md").read_text()
+(PARTITIONS,) = re.findall(r"^```yaml\n(partitions:.*?)^```$", PAGE, re.M | re.S)
 CONFIGURATION = """
 ClusterName=tiny
 SlurmctldHost={host}(127.0.0.1)

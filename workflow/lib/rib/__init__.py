@@ -1,6 +1,6 @@
 """Functions for notebooks that read a project folder and run nothing.
 
-`dir(rib)` lists them; they are in rib.project, and docs/python.md shows their use. Packages are
+`dir(rib)` lists them; they are in rib.project, and docs/sharing.md shows their use. Packages are
 layers that import only from lower ones: a contract in pyproject.toml. The functions' dependencies,
 including torch, are imported at the first use of a name.
 """

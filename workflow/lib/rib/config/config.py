@@ -393,7 +393,7 @@ class Config(Described):
     monitor: Unique[str] = Field(
         default_factory=list,
         description="datasets of this run whose accuracy is shown after every epoch of a training"
-        " (docs/watching.md), each on at most 200 images of a fixed class-balanced "
+        " (docs/cluster.md), each on at most 200 images of a fixed class-balanced "
         "subset; no result depends on it",
     )
     slices: list[str] = Field(

@@ -1,6 +1,6 @@
 """Pull shared results safely: check hashes and paths before anything is written.
 
-`dvc pull` alone would write wherever the storage says (docs/dvc-report.md). A .dvc file in git
+`dvc pull` alone would write wherever the storage says (docs/sharing.md). A .dvc file in git
 states one MD5, either of a file or of a folder's *listing*: a JSON list of the files in the folder
 with their MD5s.
 """
