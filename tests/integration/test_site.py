@@ -44,10 +44,10 @@ def test_the_site_has_every_page_and_leads_from_the_readme_to_it(pages):
 
 
 def test_broken_links_fail(pages):
-    page = pages / "docs/figures.md"
+    page = pages / "docs/how-it-works.md"
     links = "[gone](gone_page.md) [gone](methods.md#gone_part) ![gone](../reports/gone_figure.png)"
     page.write_text(f"{page.read_text()}\n{links}\n")
     done = build(pages)
     assert done.returncode != 0
     for name in ("gone_page", "gone_part", "gone_figure"):
-        assert re.search(f"figures.md.*{name}", done.stderr)
+        assert re.search(f"how-it-works.md.*{name}", done.stderr)
