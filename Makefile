@@ -88,7 +88,7 @@ $(VENV)/slow.done: $(VENV)/test.done envs/requirements-cluster.txt
 bench: $(VENV)/test.done ## measure speeds relative to their limits, in reports/benchmarks.md
 	@python tests/benchmarks/bench.py --write
 
-gpu: $(VENV)/test.done ## check and measure a GPU (minutes), in reports/gpu.md; DEVICE=cpu tries the command itself
+gpu: $(VENV)/test.done ## check and measure a GPU (minutes), in reports/gpu.md and gpu_rates.csv; DEVICE=cpu tries the command itself
 	@python tests/benchmarks/gpu.py --device $(DEVICE)
 
 docs: $(VENV)/run.done ## update the generated parts of README.md and docs/; needs no run

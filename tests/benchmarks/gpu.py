@@ -4,14 +4,21 @@
 
 - Each method trains three small networks, while torch raises an error if the host waits for the GPU
   inside a step (torch.cuda.set_sync_debug_mode) or an operator has no deterministic algorithm.
-- Each of these trainings is made twice, and must give the same bytes.
+- Each of these trainings is made twice, and must give the same bytes, also if it is stopped and
+  resumed. The setup of a method, such as the logits of a teacher and Fisher information, must wait
+  for the GPU less often than once for an image.
 - Training, evaluation and evaluation of encoded photos with ViT-B/16: images per second, over the
   bare loop and the loader, and the share of the time in which the GPU computes.
-- The peak of the GPU's memory against the estimate of `rib plan`.
+- The peak of the GPU's memory against the estimate of `rib plan`, and what CUDA takes of the memory
+  of the host.
+- Images per second of each architecture of the catalogue, and its logits against those of the CPU.
+- Two jobs at once on two GPUs, if there are two.
 
-The last line says what fell short. The report is reports/gpu.md. With `--device cpu` a small
-network takes the place of ViT-B/16, what needs a GPU is not checked, and the report is
-build/gpu_on_cpu.md. Images are synthetic and weights random, which doesn't affect the speed.
+The last line says what fell short. The report is reports/gpu.md, and rates are in
+reports/gpu_rates.csv, which `rib plan` reads; with `--report` they are beside the report. With
+`--device cpu` a small network takes the place of ViT-B/16, what needs a GPU is not checked, and the
+files are build/gpu_on_cpu.md and build/gpu_rates.csv. Images are synthetic and weights random,
+which doesn't affect the speed.
 """
 
 import argparse
@@ -19,15 +26,19 @@ import contextlib
 import logging
 import os
 import platform
+import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
 from timeit import timeit
 from types import SimpleNamespace
+from unittest import mock
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "workflow/lib"), str(ROOT / "tests")]
@@ -37,6 +48,8 @@ import pyarrow.parquet as pq
 import timm
 import torch
 from bench import prepared_photos, ratio
+from gpu_locks import check_two_gpus
+from gpu_rates import check_architectures, effort_on, write_rates
 from gpu_report import FELL_SHORT, NOT_CHECKED, PASSED, Check, all_of, last_line, page
 from synthetic import TRAINING, dataset
 from torch import Tensor, nn
@@ -50,7 +63,7 @@ from rib.base.progress import Progress
 from rib.config.config import config_of
 from rib.config.geometry import Geometry
 from rib.config.grid import resolve_grid
-from rib.config.memory import CUDA_ON_GPU, GIGA, MEGA, NetworkMemory
+from rib.config.memory import CUDA_ON_GPU, CUDA_ON_HOST, GIGA, MEGA, NetworkMemory
 from rib.data.prepared import PreparedDataset
 from rib.evaluation.evaluate import ENCODING, _rows
 from rib.evaluation.score import score
@@ -61,6 +74,8 @@ from rib.models.device import ComputeSettings
 from rib.models.images import Images, slices
 from rib.models.network import build
 from rib.records.environment import processor
+from rib.report.rates import GPU_RATES
+from rib.training import training_state
 from rib.training.loop import train
 from tiny.changed import replace
 from tiny.models import census
@@ -76,6 +91,8 @@ OVER_BARE_LOOP = 0.95
 BUSY = 0.9
 OVER_SLOWER_PART = 1.15
 LEAST_OF_ESTIMATE = 0.5
+# Times that the setup of a method on ten small images may wait for the GPU.
+MOST_WAITS_IN_SETUP = 9
 UNITS_OF_MEASUREMENT = 12  # of the progress bar, for each of the measurements; a training is one
 
 
@@ -109,8 +126,24 @@ def refusing_to_wait() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@contextlib.contextmanager
+def counting_waits(waits: list[str]) -> Iterator[None]:
+    """While this is entered, add to a list each time that the host waits for the GPU."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits += [str(warning.message) for warning in caught if "synchroniz" in str(warning.message)]
+
+
 def check_method(name: str, network: str, device: torch.device) -> list[Check]:
-    """Train a small network twice: do steps wait for the GPU, and are the bytes the same?"""
+    """Train a small network four times, the last two after one another from a saved state.
+
+    Do steps or the setup wait for the GPU, and are the bytes the same?
+    """
     subject = subject_of(name, network)
     is_gpu = device.type == "cuda"
     waits = Check(f"{subject}, no step waits or raises", NOT_CHECKED)
@@ -130,7 +163,58 @@ def check_method(name: str, network: str, device: torch.device) -> list[Check]:
             same = replace(same, verdict=FELL_SHORT, measured="they differ")
     except Exception as error:
         same = replace(same, verdict=FELL_SHORT, measured=first_line(error))
-    return [waits, same]
+    resumed = Check(f"{subject}, the same bytes after resuming", PASSED)
+    setup = Check(f"{subject}, setup waits for the GPU", NOT_CHECKED)
+    waits_in_setup: list[str] = []
+    try:
+        counting = partial(counting_waits, waits_in_setup)
+        state = trained_in_two_parts(name, network, device, counting if is_gpu else None)
+        if not are_same(state, states[0]):
+            resumed = replace(resumed, verdict=FELL_SHORT, measured="they differ")
+        if is_gpu:
+            passed = len(waits_in_setup) <= MOST_WAITS_IN_SETUP
+            measured = f"{len(waits_in_setup)} times"
+            setup = Check(setup.subject, PASSED if passed else FELL_SHORT, measured=measured)
+    except Exception as error:
+        resumed = replace(resumed, verdict=FELL_SHORT, measured=first_line(error))
+    return [waits, same, resumed, setup]
+
+
+class StoppedError(Exception):
+    """A training was stopped on purpose."""
+
+
+def trained_in_two_parts(
+    name: str,
+    network: str,
+    device: torch.device,
+    setup_within: Callable[[], AbstractContextManager] | None,
+) -> Mapping[str, Tensor]:
+    """What a training gives that is stopped after its second step, and then resumed.
+
+    Args:
+        setup_within: gives a context for the setup of the first part; None for none.
+    """
+    steps = 0
+
+    @contextlib.contextmanager
+    def stopping() -> Iterator[None]:
+        nonlocal steps
+        if steps == 2:
+            raise StoppedError
+        steps += 1
+        yield
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(training_state, "SAVE_EVERY", 0.0),
+    ):
+        saved = Path(folder, "state.pt")
+        with contextlib.suppress(StoppedError), census.each_step_within(stopping):
+            census.trained(name, network, device, setup_within or contextlib.nullcontext, saved)
+        if not saved.is_file():
+            raise RuntimeError("no state was saved")
+        return census.trained(name, network, device, saved=saved)
 
 
 def subject_of(name: str, network: str) -> str:
@@ -363,7 +447,11 @@ def check_memory(subject: Subject) -> list[Check]:
         check_peak(subject, what, work, estimates[what] - CUDA_ON_GPU * MEGA)
         for what, work in works.items()
     ]
-    return [*checks, check_memory_of_cuda(subject.device)]
+    return [
+        *checks,
+        check_memory_of_cuda(subject.device),
+        check_memory_of_host(subject.device),
+    ]
 
 
 def estimated_bytes(batch_size: int, device: torch.device) -> dict[str, float]:
@@ -409,6 +497,38 @@ def check_memory_of_cuda(device: torch.device) -> Check:
     free, total = torch.cuda.mem_get_info()
     of_cuda = total - free - torch.cuda.memory_reserved()
     return Check.on_gpu(name, of_cuda <= CUDA_ON_GPU * MEGA, mark, f"{of_cuda / GIGA:.2f} GB")
+
+
+# What a process takes more of the host's memory once it has computed on a device, in bytes.
+MEMORY_OF_HOST = """
+import sys
+import psutil
+import torch
+
+process = psutil.Process()
+before = process.memory_info().rss
+device = torch.device(sys.argv[1])
+images = torch.ones(8, 3, 64, 64, device=device)
+layer = torch.nn.Conv2d(3, 8, 3).to(device)
+outputs = layer(images).flatten(1)
+(outputs @ outputs.T).sum().backward()
+if device.type == "cuda":
+    torch.cuda.synchronize()
+print(process.memory_info().rss - before)
+"""
+
+
+def check_memory_of_host(device: torch.device) -> Check:
+    """What CUDA's libraries take of the host, in a process of its own, against their estimate."""
+    command = [sys.executable, "-c", MEMORY_OF_HOST, device.type]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    taken = int(printed)
+    return Check.on_gpu(
+        "the host's memory after a first computation on the device",
+        taken <= CUDA_ON_HOST * MEGA if device.type == "cuda" else None,
+        f"at most {CUDA_ON_HOST * MEGA / GIGA:.1f} GB",
+        f"{taken / GIGA:.2f} GB",
+    )
 
 
 # The command.
@@ -488,19 +608,32 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="file to write; see above")
     chosen = parser.parse_args()
     logging.disable(logging.WARNING)  # open_clip warns of each network without published weights
+    two_gpus = check_two_gpus(chosen.device)  # before this process locks a GPU
     device = started(chosen.device)
     trainings = sum(len(census.methods_on(network)) for network in census.NETWORKS)
-    units = trainings + UNITS_OF_MEASUREMENT * len(MEASUREMENTS)
+    architectures = len(effort_on(device).architectures)
+    units = trainings + UNITS_OF_MEASUREMENT * (len(MEASUREMENTS) + architectures)
     bar_format = "{desc}{percentage:.0f} % in {elapsed}, {remaining} left"
     with tqdm(total=units, bar_format=bar_format, mininterval=5, delay=1) as bar:
         methods = check_methods(device, bar)
         measurements = measure(device, bar)
+
+        def advance(architecture: str) -> None:
+            bar.set_description(architecture, refresh=False)
+            bar.update(UNITS_OF_MEASUREMENT)
+
+        checks_of_architectures, rates = check_architectures(device, advance)
+    measurements += [*checks_of_architectures, two_gpus]
     report = chosen.report or (REPORT if device.type == "cuda" else REPORT_ON_CPU)
     report.parent.mkdir(parents=True, exist_ok=True)
     is_gpu = device.type == "cuda"
     text = page(is_gpu, facts(device), methods, measurements)
     report.write_text(text, encoding="utf-8")
-    print(f"Written: {report}")
+    rates_file = ROOT / GPU_RATES
+    if chosen.report or not is_gpu:
+        rates_file = report.with_name(GPU_RATES.name)
+    write_rates(rates_file, rates)
+    print(f"Written: {report} and {rates_file}")
     print(last_line([*all_of(methods), *measurements]))
 
 

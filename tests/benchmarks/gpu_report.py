@@ -6,6 +6,13 @@ from dataclasses import dataclass
 PASSED = "passed"
 FELL_SHORT = "fell short"
 NOT_CHECKED = "not checked on this device"
+# What is checked of each method.
+COLUMNS_OF_METHODS = (
+    "no step waits or raises",
+    "the same bytes twice",
+    "the same bytes after resuming",
+    "setup waits fewer times than there are images",
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ def page(
 
     Args:
         facts: device, versions and date, as a sentence.
-        methods: two checks of each, whether steps wait and whether the bytes are the same, by name.
+        methods: four checks of each by name: whether steps wait, whether the bytes are the same
+            twice and after resuming, and how often its setup waits.
     """
     title = "Report of a GPU"
     if not is_gpu:
@@ -81,11 +89,11 @@ def page(
         "",
         "## Steps of methods",
         "",
-        _row("", "no step waits or raises", "the same bytes twice"),
-        "|---|---|---|",
+        _row("", *COLUMNS_OF_METHODS),
+        f"|---{len(COLUMNS_OF_METHODS) * '|---'}|",
         *rows_of_methods,
         "",
-        "## Speed and memory",
+        "## Speed, memory and logits",
         "",
         _row("", "", "mark", "measured"),
         "|---|---|---|---|",

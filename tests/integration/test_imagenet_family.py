@@ -61,6 +61,7 @@ EXTRA_WIDTH = {
     "imagenet_c": 10,
 }
 CONFIG = (
+    "compute={device: cpu}",  # the family expects a GPU
     "catalog=mine",
     "models=[tiny_cnn]",
     "image_size=32",

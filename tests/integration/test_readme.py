@@ -235,7 +235,7 @@ COMMANDS_OF_PAGES = {page: commands(text) for page, text in PAGES.items()}
 
 def planned_commands():
     """Command lines that are planned only, since no other test runs them."""
-    run_for_real = set()
+    run_for_real = set(commands(section("README", "Add a method")))
     others = set()
     for page, lines in COMMANDS_OF_PAGES.items():
         if page in RUN_FOR_REAL:
@@ -415,6 +415,18 @@ def test_a_method_is_added_to_what_is_there(to_change):
     assert changed
     for name in changed:
         assert name.removesuffix(".xor").endswith("bias"), name
+
+
+@pytest.mark.thorough
+def test_the_method_of_the_readme_trains(to_change):
+    # given
+    text = section("README", "Add a method")
+    assert write(to_change, files_of(text)) == {"own/methods.yaml", "own/methods/biases.py"}
+    # when
+    (command,) = commands(text)
+    shell(to_change, only_until("compute_metrics", command))
+    # then
+    assert set(table_of(to_change, "ri")["method"]) == {"ft", "biases"}
 
 
 def save_as(file, state):

@@ -4,6 +4,7 @@ One of its jobs is killed on the way.
 """
 
 import collections
+import os
 import re
 import threading
 from dataclasses import dataclass
@@ -38,7 +39,9 @@ CALL = f'''    import os, time
     first = not Path("held").exists()
     with open("calls.txt", "a") as file:
         variables = [os.environ.get(key) for key in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")]
-        print(snakemake.rule, name or "-", *variables, file=file)
+        processors = len(os.sched_getaffinity(0))
+        print(snakemake.rule, name or "-", *variables, processors, file=file)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the cluster's GPUs can't compute
     if name == "{KILLED}" and snakemake.rule == "finetune" and first:
         Path("held").touch()
         time.sleep(600)
@@ -54,6 +57,7 @@ class Call:
     name: str
     slurm_job: str
     device: str
+    processors: str
 
 
 @dataclass
@@ -139,11 +143,11 @@ def test_each_job_gets_what_its_rule_asks_for(finished_on_slurm):
         "prepare": {("2000M", "cpu", "01:00:00", "1", "(null)")},
         "convert_model": {("8000M", "cpu", "02:00:00", "1", "(null)")},
         "finetune": {
-            ("8500M", "gpu", "04:00:00", "1", "gpu:1"),
-            ("17000M", "gpu", "04:00:00", "1", "gpu:1"),
+            ("8500M", "gpu", "04:00:00", "4", "gpu:1"),
+            ("17000M", "gpu", "04:00:00", "4", "gpu:1"),
         },
-        "check_labels": {("5500M", "gpu", "01:00:00", "1", "gpu:1")},
-        "evaluate": {("5500M", "gpu", "02:00:00", "1", "gpu:1")},
+        "check_labels": {("5500M", "gpu", "01:00:00", "4", "gpu:1")},
+        "evaluate": {("5500M", "gpu", "02:00:00", "4", "gpu:1")},
     }
 
 
@@ -155,6 +159,16 @@ def test_jobs_at_once_have_a_gpu_each(finished_on_slurm):
     }
     assert sorted(devices) == [OTHER, KILLED]
     assert devices[KILLED] != devices[OTHER] and set(devices.values()) <= set("0123")
+
+
+def test_jobs_are_confined_to_the_processors_that_they_ask_for(finished_on_slurm):
+    """Of a machine with fewer, a job gets all."""
+    of_machine = len(os.sched_getaffinity(0))
+    asked = {number: int(job["NumCPUs"]) for number, job in finished_on_slurm.jobs.items()}
+    submitted = [call for call in finished_on_slurm.calls if call.slurm_job != "None"]
+    assert {asked[call.slurm_job] for call in submitted} == {1, 4}
+    for call in submitted:
+        assert int(call.processors) == min(asked[call.slurm_job], of_machine)
 
 
 def test_scripts_run_once_per_job_and_small_ones_are_not_submitted(finished_on_slurm):

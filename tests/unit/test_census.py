@@ -175,3 +175,38 @@ def test_on_the_stand_in_the_census_notes_copies_and_mixed_devices():
         "asynchronous": [],
         "made there": [],
     }
+
+
+STORED_FEATURES = """
+import json
+import numpy as np
+import torch
+from rib.methods import linear_probe
+from tiny.models import census
+from tiny.models.stand_in_gpu import stand_in_gpu
+
+devices = {}
+algorithms = []
+make = linear_probe.LinearProbing.setup
+
+def set_up(self, task):
+    make(self, task)
+    algorithms.append(self)
+
+linear_probe.LinearProbing.setup = set_up
+with stand_in_gpu() as device:
+    for limit in (0, 2**31):
+        linear_probe.LARGEST_STORED = limit
+        census.trained("linear_probe", "resnet", device)
+        stored = algorithms[-1].stored_features
+        features = algorithms[-1].features(np.array([1, 0]))
+        devices[limit] = [stored.device.type, features.device.type]
+print(json.dumps(devices))
+"""
+
+
+@needs_stand_in
+@pytest.mark.thorough
+def test_features_that_are_too_large_for_the_gpu_are_on_the_host_and_batches_of_them_on_the_gpu():
+    devices = printed_on_stand_in("-c", STORED_FEATURES)
+    assert devices == {"0": ["cpu", "standin"], str(2**31): ["standin", "standin"]}

@@ -191,14 +191,31 @@ def test_the_pretrained_model_compared_with_itself_has_ri_zero_without_spread(ro
     assert ri_table(ood, 0.95)[["ri", "ci_low", "ci_high"]].to_numpy().tolist() == [[0, 0, 0]]
 
 
-def test_evaluations_on_different_devices_are_not_mixed(tmp_path, rows):
+ON_CPU = {"device": "cpu", "gpu": None, "precision": "fp32"}
+ON_A100 = {"device": "cuda", "gpu": "A100", "precision": "bf16"}
+MIXTURES = {
+    "cpu and gpu": [ON_CPU, {**ON_A100, "precision": "fp32"}],
+    "precision": [ON_A100, {**ON_A100, "precision": "fp32"}],
+    "kind of gpu": [ON_A100, {**ON_A100, "gpu": "H100"}],
+    "trainings": [
+        {**ON_CPU, "trained_on": {"ft.json": "cuda (A100) in bf16"}},
+        {**ON_CPU, "trained_on": {"lwf.json": "cuda (V100) in fp32"}},
+    ],
+}
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_runs_on_different_devices_or_in_different_precisions_are_not_mixed(
+    tmp_path, rows, mixture
+):
     manifests = []
-    for device in ("cpu", "cuda"):
-        manifest = tmp_path / f"{device}.json"
-        write_json(manifest, {"device": device, "fit": {}, "networks": []})
+    for name, facts in zip(("one", "other"), MIXTURES[mixture], strict=True):
+        manifest = tmp_path / f"{name}.json"
+        write_json(manifest, {**facts, "fit": {}, "networks": []})
         manifests.append(manifest)
     write_indexes(tmp_path, rows)
-    with pytest.raises(UserError, match="cpu and cuda.*compute.device"):
+    names = ["ft", "lwf"] if mixture == "trainings" else ["one", "other"]
+    with pytest.raises(UserError, match=rf"{names[0]}\.json.*{names[1]}\.json.*compute.precision"):
         grid_tables(
             files=RowFiles(write_rows(tmp_path, scored(rows)), index_paths(tmp_path)),
             manifests=manifests,

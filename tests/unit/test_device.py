@@ -1,8 +1,10 @@
 """Device and precision of networks, with stand-ins for GPUs."""
 
 import copy
+import ctypes
 import io
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from timm.layers import BlurPool2d
 from torch import nn
 
 from rib.base.errors import UserError
+from rib.base.files import read_json
 from rib.base.progress import log
+from rib.jobs.job import job
 from rib.jobs.messages import message_of
 from rib.models import device as devices
 from rib.models.full_precision import FullPrecisionConv2d, FullPrecisionLinear, keep_precision
@@ -20,7 +24,11 @@ from rib.models.nondeterministic import (
     refuse_layers_without_algorithm,
 )
 from rib.models.settings import ComputeSettings
+from rib.records.environment import set_device
 
+# Environment variables that assign a GPU to a job.
+ASSIGNING = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES", "RIB_GPUS")
+GPU_NAME = "NVIDIA A100-SXM4-40GB"
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
 BROKEN_DRIVER = "The NVIDIA driver on your system is too old (found version 11040). Please update."
@@ -43,6 +51,7 @@ def torch_as_before():
     is_deterministic = torch.are_deterministic_algorithms_enabled()
     yield
     devices._policy.update(policy)
+    set_device({})
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(is_deterministic)
 
@@ -59,7 +68,16 @@ def broken_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "NVIDIA", driver)
     monkeypatch.setattr(torch.version, "cuda", "12.6")
     monkeypatch.setattr(torch.cuda, "init", fail)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    for variable in ASSIGNING:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")  # so that no lock of this machine is taken
+
+
+@pytest.fixture
+def no_device_files(broken_gpu, monkeypatch, tmp_path):
+    """The same in a container to which no GPU was given."""
+    monkeypatch.setattr(devices, "NVIDIA", tmp_path / "none")
 
 
 @pytest.fixture
@@ -94,7 +112,7 @@ def test_a_family_that_expects_a_gpu_is_not_computed_on_the_cpu_without_asking(b
 
 def test_a_build_of_torch_without_cuda_is_the_reason(broken_gpu, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
-    with pytest.raises(UserError, match=r"has an NVIDIA GPU, but torch 2\S* is built without CUDA"):
+    with pytest.raises(UserError, match=r"torch 2\S* is built without CUDA"):
         devices.start(settings(expects_gpu=True))
 
 
@@ -104,14 +122,112 @@ def test_who_hides_the_gpus_hears_nothing_of_them(broken_gpu, logged, monkeypatc
     assert devices.start(settings(expects_gpu=True)) == CPU and "NVIDIA" not in logged()
 
 
-def test_a_machine_without_a_gpu_computes_on_the_cpu(broken_gpu, logged, monkeypatch, tmp_path):
-    monkeypatch.setattr(devices, "NVIDIA", tmp_path / "none")
-    assert devices.start(settings(expects_gpu=True)) == CPU and "NVIDIA" not in logged()
+def test_a_machine_without_a_gpu_computes_on_the_cpu(no_device_files, logged):
+    assert devices.start(settings()) == CPU
+    assert "NVIDIA" not in logged()
+
+
+def test_a_family_that_expects_a_gpu_is_not_computed_without_device_files_either(no_device_files):
+    with pytest.raises(UserError, match="driver on your system.*compute.device to cpu"):
+        devices.start(settings(expects_gpu=True))
+
+
+@pytest.mark.parametrize("variable", ASSIGNING)
+def test_a_job_that_was_assigned_a_gpu_does_not_compute_on_the_cpu(
+    no_device_files, monkeypatch, variable
+):
+    monkeypatch.setenv(variable, "1")
+    assigned = "--resources gpu=1" if variable == "RIB_GPUS" else f"{variable}=1"
+    with pytest.raises(UserError, match=f"{assigned} .*driver on your system.*device to cpu"):
+        devices.start(settings())
+    assert devices.start(settings(device="cpu")) == CPU
+    # and who hides it means the CPU
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert devices.start(settings()) == CPU
+
+
+def test_no_gpu_is_no_assignment(no_device_files, monkeypatch):
+    for variable in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setenv("RIB_GPUS", "0")
+    assert devices.start(settings()) == CPU
+
+
+def test_a_driver_without_its_library_is_said(broken_gpu, monkeypatch):
+    def find_nothing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", find_nothing)
+    with pytest.raises(UserError, match="libcuda.so.1"):
+        devices.start(settings(device="cuda"))
 
 
 def test_cuda_that_is_requested_and_absent_is_an_error_with_the_reason(broken_gpu):
     with pytest.raises(UserError, match="compute.device is 'cuda', but .*driver on your system"):
         devices.start(settings(device="cuda"))
+
+
+@pytest.fixture
+def working_gpu(monkeypatch):
+    """A machine with a GPU that computes in bf16; its tensors are on the CPU."""
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: ones(*shape))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: GPU_NAME)
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90501)
+    # SLURM has assigned it, so that no lock of this machine is taken.
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+
+
+def test_a_gpu_that_cannot_compute_is_a_sentence(working_gpu, monkeypatch):
+    """Such as one that is older than the oldest for which torch was built."""
+
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: no kernel image is available\nFor debugging consider ...")
+
+    monkeypatch.setattr(torch, "ones", fail)
+    with pytest.raises(UserError, match=r"\(CUDA error: no kernel image is available\).*to cpu"):
+        devices.start(settings())
+    assert devices.start(settings(device="cpu")) == CPU
+
+
+def machine_in_record(folder, monkeypatch):
+    """The entry `machine` of the record of a job in a folder."""
+    monkeypatch.chdir(folder)
+    outputs = {"provenance": "provenance.json"}
+    with job(rule="r", name="n", cfg={}, inputs={}, outputs=outputs, log_file="n.log"):
+        pass
+    return read_json(folder / "provenance.json")["machine"]
+
+
+def test_gpu_and_effective_precision_are_facts_of_the_device_and_in_the_record(
+    working_gpu, tmp_path, monkeypatch
+):
+    # when
+    device = devices.start(settings())
+    # then
+    facts = devices.facts_of(device)
+    assert facts == {
+        "device": "cuda",
+        "gpu": GPU_NAME,
+        "precision": "bf16",
+        "cuda": "12.6",
+        "cudnn": "90501",
+    }
+    assert machine_in_record(tmp_path, monkeypatch).items() >= facts.items()
+    # and with a precision that was chosen
+    device = devices.start(settings(precision="fp32"))
+    assert devices.facts_of(device)["precision"] == "fp32"
+
+
+def test_a_record_of_a_job_on_a_cpu_states_its_precision_and_no_gpu(tmp_path, monkeypatch):
+    devices.start(settings(device="cpu"))
+    machine = machine_in_record(tmp_path, monkeypatch)
+    assert (machine["device"], machine["precision"]) == ("cpu", "fp32")
+    assert "gpu" not in machine
 
 
 # Precision.

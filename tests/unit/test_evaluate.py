@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.config.label_space import MOST_CLASSES, LabelSpace
@@ -39,6 +39,7 @@ from tiny.models.training import (
     COMPUTE,
     FINE_TUNED,
     MEAN,
+    OF_CPU,
     SPACE,
     STD,
     VIEW,
@@ -320,7 +321,7 @@ def files(network, datasets, tmp_path_factory):
         tensor += 0.2 * tensor.std() * noise
         changed_tensors[name] = tensor
     safetensors.torch.save_file(changed_tensors, folder / "ft.safetensors")
-    write_json(folder / "ft.manifest.json", {"fit": 0.75})
+    write_json(folder / "ft.manifest.json", {**OF_CPU, "fit": 0.75})
     return JobFiles(
         model_folder=model_folder(folder / "model", network),
         prepared_folders={
@@ -411,12 +412,13 @@ def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(
     for name, dataset in datasets.items():
         assert_rows_are_of(files.tuned_network, table, name, dataset)
     assert read_json(tmp_path / "run/manifest.json") == {
-        "device": "cpu",
+        **OF_CPU,
         "datasets": {
             "first": {"n": 9, "label_space": SPACE.digest},
             "second": {"n": 7, "label_space": SPACE.digest},
         },
         "fit": {"ft": 0.75},
+        "trained_on": {str(files.manifest): "cpu in fp32"},
         "networks": [{"method": "ft", "alpha": None, "coefficients": {"ft": 1.0}}],
     }
 
@@ -550,7 +552,7 @@ def test_the_same_scores_give_the_same_bytes(files, tmp_path):
 def test_a_logit_that_is_not_finite_is_refused_with_run_and_dataset(files, tmp_path, not_finite):
     bias = torch.full((1000,), not_finite)
     broken_files = with_checkpoint(files, tmp_path / "broken.safetensors", {"fc.bias": bias})
-    with pytest.raises(UserError, match="net/set/ft/all/3 on first.*not finite"):
+    with pytest.raises(PermanentError, match="net/set/ft/all/3 on first.*not finite"):
         job(broken_files, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 from rib.base.files import read_json
 from rib.base.plugins import LIBRARY
 from rib.config.run import Run
@@ -41,6 +41,7 @@ from tiny.models.training import (
     COMPUTE,
     CPU,
     MEAN,
+    OF_CPU,
     RUN,
     SPACE,
     STD,
@@ -513,7 +514,7 @@ def test_a_job_writes_what_changed_its_history_and_what_it_saw(
     assert_equal_histories(read_history(paths["history"]), history)
     is_right = predict(model.eval(), inputs_of(small.images)) == small.labels
     assert read_json(paths["manifest"]) == {
-        "device": "cpu",
+        **OF_CPU,
         "label_space": SPACE.digest,
         "train_images": 18,
         "steps": 5 * 3,
@@ -942,7 +943,7 @@ def test_a_job_that_diverges_keeps_the_last_good_state_and_leaves_nothing_to_res
     rescue = tmp_path / "run" / "logs" / "of" / "it" / "rescued.safetensors"
     # when
     message = r"method ft, target set: the loss at epoch 3, step 12 .*epoch 2"
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(PermanentError, match=message) as caught:
         job(folders, tmp_path / "run", rescue=rescue)
     # then
     assert str(rescue) in str(caught.value)
@@ -954,7 +955,7 @@ def test_a_job_that_diverges_keeps_the_last_good_state_and_leaves_nothing_to_res
 def test_a_job_whose_weights_are_finite_but_give_infinite_logits_has_diverged(folders, tmp_path):
     """The only step starts from the pretrained weights, so that its loss is finite."""
     one_step = replace(FULL, epochs=None, steps=1, warmup_fraction=0.0, warmup_steps=0)
-    with pytest.raises(UserError, match=r"method ft, target set: a logit .* 1e\+25"):
+    with pytest.raises(PermanentError, match=r"method ft, target set: a logit .* 1e\+25"):
         job(folders, tmp_path / "run", settings={"lr": 1e25}, training=one_step)
     rescued = safetensors.torch.load_file(tmp_path / "run/logs/rescued.safetensors")
     assert rescued
@@ -973,3 +974,27 @@ def test_a_setting_out_of_range_ends_a_job_before_anything_is_read(tmp_path):
     no_files = {"model": tmp_path / "none", "target": tmp_path / "none"}
     with pytest.raises(UserError, match=r"^ft\.py: the setting 'lr' is -1.* methods\.yaml, ft"):
         job(no_files, tmp_path / "run", settings={"lr": -1})
+
+
+def run_out_of_memory(*arguments, **keywords):
+    """What torch does if a GPU has too little memory."""
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    ("place", "phase", "setting"),
+    [
+        ("rib.methods.base.FineTuning.setup", "setting up", None),
+        ("rib.training.loop.take_step", "training", "training.micro_batch_size"),
+        ("rib.training.finetune.measure_fit", "measuring the fit of", None),
+    ],
+)
+def test_lack_of_gpu_memory_names_the_phase_and_only_a_setting_that_helps_in_it(
+    folders, tmp_path, monkeypatch, place, phase, setting
+):
+    monkeypatch.setattr(place, run_out_of_memory)
+    with pytest.raises(PermanentError, match=f"^out of GPU memory while {phase} net/set") as error:
+        job(folders, tmp_path / "run")
+    message = str(error.value)
+    assert ("batch_size" in message) is (setting is not None)
+    assert (setting or "jobs_per_gpu") in message

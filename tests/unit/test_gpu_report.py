@@ -4,12 +4,15 @@ tests/integration/test_gpu_command.py runs the command.
 """
 
 import contextlib
+import csv
+import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.autograd import DeviceType
 
+from rib.report.rates import GPU_RATE_COLUMNS
 from tiny.projects.project import ROOT
 
 CUDA = torch.device("cuda")
@@ -61,6 +64,7 @@ def train(gpu, monkeypatch):
                 return result
 
         monkeypatch.setattr(gpu.census, "trained", trained)
+        monkeypatch.setattr(gpu, "trained_in_two_parts", lambda *arguments: STATE)
 
     steps = []
 
@@ -82,13 +86,13 @@ def verdicts(checks):
 
 def test_a_method_passes_if_no_step_waits_and_both_trainings_agree(gpu, train, sync_modes):
     train(STATE, STATE)
-    assert verdicts(gpu.check_method("ft", "resnet", CUDA)) == ["passed", "passed"]
+    assert verdicts(gpu.check_method("ft", "resnet", CUDA)) == ["passed"] * 4
     assert sync_modes == ["error", "default"], "the second training is free to wait"
 
 
 def test_a_step_that_waits_is_named_and_the_bytes_are_compared_all_the_same(gpu, train, sync_modes):
     train(RuntimeError("called a synchronizing CUDA operation\nTraceback"), STATE, STATE)
-    waits, same = gpu.check_method("ft", "resnet", CUDA)
+    waits, same, _, _ = gpu.check_method("ft", "resnet", CUDA)
     assert (waits.verdict, same.verdict) == ("fell short", "passed")
     assert waits.measured == "RuntimeError: called a synchronizing CUDA operation"
     assert sync_modes == ["error", "default"]
@@ -96,7 +100,36 @@ def test_a_step_that_waits_is_named_and_the_bytes_are_compared_all_the_same(gpu,
 
 def test_bytes_that_differ_fall_short(gpu, train, sync_modes):
     train(STATE, {"weight": torch.tensor([1.0, 1.0 + 1e-7])})
-    assert verdicts(gpu.check_method("ft", "resnet", CUDA)) == ["passed", "fell short"]
+    _, same, _, _ = gpu.check_method("ft", "resnet", CUDA)
+    assert same.verdict == "fell short"
+
+
+def test_bytes_that_differ_after_resuming_fall_short(gpu, train, sync_modes, monkeypatch):
+    train(STATE, STATE)
+    other = {"weight": torch.zeros(2)}
+    monkeypatch.setattr(gpu, "trained_in_two_parts", lambda *arguments: other)
+    _, same, resumed, _ = gpu.check_method("ft", "resnet", CUDA)
+    assert (same.verdict, resumed.verdict) == ("passed", "fell short")
+
+
+@pytest.mark.parametrize(("waits", "verdict"), [(3, "passed"), (10, "fell short")])
+def test_a_setup_that_waits_for_each_image_falls_short(
+    gpu, train, sync_modes, monkeypatch, waits, verdict
+):
+    """Of ten; torch warns each time that the host waits, and of other things."""
+
+    def set_up(name, network, device, setup_within):
+        with setup_within():
+            for _ in range(waits):
+                warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+            warnings.warn("something else", stacklevel=1)
+        return STATE
+
+    train(STATE, STATE)
+    monkeypatch.setattr(gpu, "trained_in_two_parts", set_up)
+    *_, setup = gpu.check_method("ewc", "resnet", CUDA)
+    assert (setup.verdict, setup.measured) == (verdict, f"{waits} times")
+    assert sync_modes[-2:] == ["warn", "default"]
 
 
 def test_on_a_cpu_nothing_is_said_of_waiting(gpu, train, sync_modes):
@@ -104,8 +137,100 @@ def test_on_a_cpu_nothing_is_said_of_waiting(gpu, train, sync_modes):
     assert verdicts(gpu.check_method("ft", "resnet", CPU)) == [
         "not checked on this device",
         "passed",
+        "passed",
+        "not checked on this device",
     ]
     assert sync_modes == []
+
+
+def test_a_training_that_was_stopped_resumes_after_its_last_step(gpu, monkeypatch):
+    """A training that began again would give the same bytes."""
+    steps = []
+    restore = gpu.training_state.TrainingState.restore
+
+    def restore_and_note(state):
+        position = restore(state)
+        steps.append(position.step)
+        return position
+
+    monkeypatch.setattr(gpu.training_state.TrainingState, "restore", restore_and_note)
+    state = gpu.trained_in_two_parts("ft", "resnet", CPU, None)
+    assert steps == [0, 2]
+    assert gpu.are_same(state, gpu.census.trained("ft", "resnet", CPU))
+
+
+A_JOB = {"gpu": "0", "visible": 1, "begin": 0.0, "end": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        ({"gpu": "1", "begin": 2.0, "end": 12.0}, None),
+        ({"gpu": "0", "begin": 2.0, "end": 12.0}, "both had GPU 0"),
+        ({"gpu": "1", "visible": 2, "begin": 2.0, "end": 12.0}, "sees more"),
+        ({"gpu": "1", "begin": 11.0, "end": 21.0}, "waited"),
+    ],
+)
+def test_two_jobs_have_two_gpus_at_once(other, problem):
+    import gpu_locks
+
+    found = gpu_locks.problem_of([{**A_JOB, **other}, A_JOB])
+    assert found is None if problem is None else problem in found
+
+
+def test_a_machine_with_one_gpu_skips_two_jobs_with_a_line(monkeypatch):
+    import gpu_locks
+
+    monkeypatch.setattr(gpu_locks, "number_of_gpus", lambda: 1)
+    check = gpu_locks.check_two_gpus("cuda")
+    assert check.verdict == "not checked on this device"
+    assert check.measured == "there are no two GPUs"
+
+
+def test_rates_of_a_card_take_the_place_of_its_own_and_stand_last(tmp_path):
+    import gpu_rates
+
+    def row(card, rate):
+        return {**dict.fromkeys(GPU_RATE_COLUMNS, "x"), "card": card, "evaluate": rate}
+
+    path = tmp_path / "new/rates.csv"
+    for card, rate in (("H100", 1), ("A100", 2), ("H100", 3)):
+        gpu_rates.write_rates(path, [row(card, rate)])
+    with path.open() as file:
+        rows = [(row["card"], row["evaluate"]) for row in csv.DictReader(file)]
+    assert rows == [("A100", "2"), ("H100", "3")]
+
+
+def test_an_architecture_that_fails_is_named_and_the_others_are_measured(monkeypatch):
+    import gpu_rates
+
+    both = [("timm", "no_such_network", {}, 160), ("timm", "test_vit", {}, 160)]
+    effort = gpu_rates.Effort(both, batch_sizes=(2,), passes=1)
+    monkeypatch.setattr(gpu_rates, "effort_on", lambda device: effort)
+    checks, rows = gpu_rates.check_architectures(CPU, lambda name: None)
+    first, *_ = checks
+    assert first.verdict == "fell short" and "no_such_network" in first.subject
+    assert [row["architecture"] for row in rows] == ["test_vit"]
+
+
+def test_a_batch_that_is_too_large_for_the_gpu_is_made_smaller(monkeypatch):
+    import gpu_rates
+
+    sizes = []
+
+    class Network(torch.nn.Linear):
+        """It has too little memory for 64 images."""
+
+        def forward(self, images):
+            sizes.append(len(images))
+            if len(images) == 64:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(images.flatten(1))
+
+    effort = gpu_rates.Effort([], batch_sizes=(64, 16), passes=1)
+    rates = gpu_rates.rates_of(Network(3 * 4 * 4, 1000), 4, effort, CPU)
+    assert rates.keys() == {"evaluate", "train"} and min(rates.values()) > 0
+    assert set(sizes) == {64, 16}
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,16 @@ import pytest
 import safetensors.numpy
 import yaml
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 from rib.base.files import sha256
 from rib.base.progress import log
 from rib.jobs.job import job, reason
-from rib.jobs.messages import MEMORY_SETTING, message_of
+from rib.jobs.messages import message_of
 from rib.records.environment import commit
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
 
 
 @pytest.fixture
@@ -235,8 +239,53 @@ def test_why_a_job_failed_is_read_from_its_log(start, tmp_path):
     assert reason(log_file) is None
 
 
-class OutOfMemoryError(RuntimeError):
-    """Named as torch's."""
+@pytest.mark.parametrize(
+    ("error", "computes_again"),
+    [
+        (PermanentError("training diverged."), False),
+        (OutOfMemoryError("CUDA out of memory"), False),
+        (UserError("the hub doesn't answer."), True),
+        (OSError(errno.ENOSPC, "", "a.npy"), True),
+        (MemoryError(), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_retry_computes_only_what_may_end_otherwise(start, capfd, error, computes_again):
+    # given
+    with pytest.raises(SystemExit), start():
+        raise error
+    first_sentence = capfd.readouterr().err
+    # when
+    for attempt in (2, 3):
+        computed = False
+        with pytest.raises(SystemExit), start(attempt=attempt):
+            computed = True
+            raise error
+        # then
+        assert computed is computes_again
+        assert capfd.readouterr().err == first_sentence
+
+
+def test_a_new_call_and_other_settings_compute_what_failed_before(start):
+    def fail_for_good():
+        with pytest.raises(SystemExit), start():
+            raise PermanentError("training diverged.")
+
+    fail_for_good()
+    with start(attempt=1) as out:
+        out["data"].write_text("the machine has a larger GPU now")
+    fail_for_good()
+    with start(attempt=2, cfg={"a": 2}) as out:
+        out["data"].write_text("the first attempt with these settings never began")
+
+
+def test_what_is_kept_of_a_failure_is_removed_when_the_job_has_succeeded(start, tmp_path):
+    with pytest.raises(SystemExit), start():
+        raise PermanentError("training diverged.")
+    with start(cfg={"a": 2}) as out:
+        out["data"].write_text("made")
+        out["manifest"].write_text("{}")
+    assert private_files(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -265,7 +314,8 @@ def test_a_failed_job_says_why_and_leaves_nothing(start, tmp_path, capfd, error,
     is_explained = isinstance(error, UserError | OSError)
     assert has_traceback != is_explained
     assert not (tmp_path / "results").exists()
-    assert private_files(tmp_path) == []
+    kept = {path.name for path in (tmp_path / "work").glob("*/*")}
+    assert kept == ({"job", "failure.txt"} if isinstance(error, OutOfMemoryError) else set())
 
 
 def write_text(path):
@@ -333,20 +383,16 @@ def test_a_script_that_fails_outside_of_its_job_shows_a_users_error_as_a_sentenc
         assert "Traceback" in process.stderr
 
 
-def test_where_a_gpu_is_too_small_a_setting_that_there_is_is_named(pytestconfig):
-    # given
+def test_where_a_gpu_is_too_small_for_an_evaluation_a_setting_that_there_is_is_named(pytestconfig):
     config = yaml.safe_load((pytestconfig.rootpath / "config.yaml").read_text())
-    rule_files = list((pytestconfig.rootpath / "workflow/rules").rglob("*.smk"))
-    text_of_rules = "\n".join(path.read_text() for path in rule_files)
-    for rule in (*MEMORY_SETTING, "evaluate"):
-        assert f" {rule}" in text_of_rules
-        # when
-        message = message_of(OutOfMemoryError(), rule, "log")
-        # then
-        setting = re.search(r"(?P<section>\w+)\.(?P<key>\w+) in config", message)
-        assert setting["key"] in config[setting["section"]]
-    message_of_training = message_of(OutOfMemoryError(), "finetune", "log")
-    assert "training.micro_batch_size" in message_of_training
+    message = message_of(OutOfMemoryError(), "evaluate", "log")
+    settings = re.findall(r"(\w+)\.(\w+) in config", message)
+    assert ("compute", "evaluation_batch_size") in settings
+    for section, key in settings:
+        assert key in config[section]
+    assert "batch_size" not in message_of(OutOfMemoryError(), "compute_fisher", "log")
+    rules = (pytestconfig.rootpath / "workflow/rules/features.smk").read_text()
+    assert "rule compute_fisher:" in rules
 
 
 def test_a_forgotten_output_is_an_error(start, tmp_path, capfd):

@@ -19,6 +19,7 @@ tf_efficientnet_lite0,224,60,30,,
 """
 VIT = "vit_base_patch16_224.augreg_in1k"
 CLIP = "vit_base_patch16_clip_224.openai_ft_in1k"
+CLIP_WITH_TEXT = "ViT-B-16.openai"
 
 
 @pytest.fixture
@@ -108,6 +109,67 @@ def test_each_average_that_is_evaluated_with_others_is_in_memory(memory_of):
     assert networks.networks_of("wise_ft-alpha0.9") == 1
 
 
+def test_outputs_that_methods_keep_of_training_images_are_counted(memory_of):
+    """Of 3,750,000 images 4 kB of logits each are more than is kept on a GPU."""
+    paper = {"recipes": ["paper"], "datasets": ["imagenet_c", "imagenet_r"]}
+    kept = {}
+    for target in ("imagenet_r", "imagenet_c"):
+        without, lwf = (
+            memory_of(**paper, targets=[target], methods=[method]).training_on_gpu(VIT, 64, False)
+            for method in ("ft", "lwf")
+        )
+        kept[target] = lwf - without
+    images = memory_of(**paper).grid.datasets["imagenet_r"].images
+    assert kept == {"imagenet_r": images * 1000 * 4, "imagenet_c": 2 * 2**30}
+
+
+def test_features_of_linear_probing_that_are_too_many_for_a_gpu_are_in_the_hosts_memory(memory_of):
+    networks = memory_of(
+        recipes=["paper"], datasets=["imagenet_c", "imagenet_r"], methods=["ft", "linear_probe"]
+    )
+    full = networks.training_on_host(VIT, "ft", "imagenet_c")
+    images = networks.grid.datasets["imagenet_c"].images
+    features = memory.MARGIN * images * 2048 * 4 / 1e6
+    found = networks.training_on_host(VIT, "linear_probe", "imagenet_c")
+    assert found == pytest.approx(full + features, abs=2)
+    for target, size in (("imagenet_r", "all"), ("imagenet_c", "1000")):
+        assert networks.training_on_host(VIT, "linear_probe", target, size) == full
+
+
+def test_a_text_tower_is_in_the_memory_of_a_gpu(memory_of):
+    without, with_tower = (
+        memory_of(models=[CLIP_WITH_TEXT], recipes=["paper"], methods=methods)
+        for methods in (["ft"], ["flyp"])
+    )
+    found = with_tower.training_on_gpu(CLIP_WITH_TEXT, 64, False)
+    expected = without.training_on_gpu(CLIP_WITH_TEXT, 64, False)
+    assert found == expected + memory.PARAMETERS_OF_TEXT_TOWER * (4 * (5 + 1) + 2)
+
+
+def test_each_network_of_a_curve_is_in_the_memory_of_a_gpu(memory_of):
+    one = memory_of(methods=["ft"])
+    curve = memory_of(methods=["ft", "wise_ft_curve"])
+    others = curve.networks_of("wise_ft_curve") - 1
+    parameters = parameters_of(one)
+    found = curve.evaluation_on_gpu(VIT)
+    assert found == one.evaluation_on_gpu(VIT) + others * 4 * parameters
+
+
+def test_networks_that_cannot_be_evaluated_on_a_gpu_are_refused_with_a_batch_that_fits(memory_of):
+    def refuse(images):
+        compute = {"gpu_memory_gb": 7, "evaluation_batch_size": images}
+        methods = {"methods": ["ft", "wise_ft_curve"], "recipes": ["paper"]}
+        training = {"micro_batch_size": 8}
+        memory_of(compute=compute, training=training, **methods).refuse_what_does_not_fit()
+
+    with pytest.raises(UserError, match=f"evaluating {VIT} with 512 images") as error:
+        refuse(512)
+    images = int(re.search(r"set compute.evaluation_batch_size to (\d+)", str(error.value))[1])
+    refuse(images)
+    with pytest.raises(UserError, match="evaluating"):
+        refuse(images + 1)
+
+
 @pytest.mark.parametrize(
     ("gigabytes", "settings", "remedies"),
     [
@@ -172,3 +234,15 @@ def test_the_catalogues_activations_are_of_its_architectures():
         for precision in memory.PRECISIONS:
             checkpointed = row[memory.CHECKPOINTED + precision]
             assert not checkpointed or float(checkpointed) <= float(row[precision])
+
+
+def test_the_documented_allocation_has_the_memory_and_processors_of_four_trainings(memory_of):
+    """Of ViT-B/16 on ImageNet-C, as docs/cluster.md says."""
+    page = (ROOT / "docs/cluster.md").read_text()
+    networks = memory_of(datasets=["imagenet_c", "imagenet_r"])
+    of_job = networks.training_on_host(VIT, "ft", "imagenet_c") + memory.MEGABYTES_OF_LARGE_DATASETS
+    (gigabytes,) = re.findall(r"salloc .*--mem=(\d+)G", page)
+    assert 4 * of_job <= 1000 * int(gigabytes) < 4 * of_job + 1000
+    cores = re.findall(r"(?:cpus-per-task=|--cores )(\d+)", page)
+    assert cores == ["16"] * 3
+    assert f"mem_mb={gigabytes}000" in page

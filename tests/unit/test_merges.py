@@ -48,6 +48,7 @@ from tiny.models.training import (
     COMPUTE,
     CPU,
     MEAN,
+    OF_CPU,
     STD,
     TRAINING,
     VIEW,
@@ -616,7 +617,7 @@ def test_fisher_information_is_that_of_the_runs_own_training_images(tmp_path):
     for name in expected:
         torch.testing.assert_close(fisher[name], expected[name], rtol=1e-3, atol=1e-7)
     manifest = read_json(tmp_path / "manifest.json")
-    assert manifest == {"device": "cpu", "n": len(training_rows)}
+    assert manifest == {**OF_CPU, "n": len(training_rows)}
 
 
 def images_of(dataset):

@@ -12,11 +12,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.config import config_of
+from rib.config.evaluation_groups import evaluation_groups
 from rib.config.grid import resolve_grid
+from rib.config.run import Run
 from rib.records import provenance
-from rib.report import plan
+from rib.report import plan, rates
+from rib.report.run_times import RunTimes
 from tiny.projects.records import FACTS
 
 RESULTS = Path("results/f")
@@ -95,15 +99,19 @@ def planned(tmp_path, with_entries, monkeypatch):
         config = config_of({"family": "f", **choices}, "config.yaml")
         grid = resolve_grid(config, catalog)
         counts = plan.images_of_datasets(grid, RESULTS)
-        rates = plan.throughput(grid, RESULTS)
+        throughput = rates.throughput(grid, RESULTS)
         passes = {
             "train": plan.training_passes(grid, counts),
             "evaluate": plan.evaluation_passes(grid, counts),
+            "teacher": plan.teacher_passes(grid, counts),
         }
+        kinds = ("train", "evaluate")
+        hours = {kind: plan.hours(passes[kind], kind, throughput) for kind in kinds}
         return SimpleNamespace(
             images={kind: sum(part.images for part in passes[kind]) for kind in passes},
-            hours={kind: plan.hours(passes[kind], kind, rates) for kind in passes},
-            rates=rates["net"],
+            hours={**hours, "starts": plan.hours_of_starts(grid, counts)},
+            run_times=RunTimes(grid, RESULTS),
+            rates=throughput["net"],
             disk=plan.disk_space(grid, counts),
             download=plan.download(grid),
             text="\n".join(plan.lines(grid, RESULTS)),
@@ -257,10 +265,10 @@ def test_throughput_is_measured_in_jobs_that_ran_here(planned):
     # when
     plan_with_measured_rates = planned()
     # then
-    rates = plan_with_measured_rates.rates
-    assert rates == {
-        "train": plan.Rate(450, "measured here"),
-        "evaluate": plan.Rate(700, "measured here"),
+    rates_of_model = plan_with_measured_rates.rates
+    assert rates_of_model == {
+        "train": rates.Rate(450, "measured here"),
+        "evaluate": rates.Rate(700, "measured here"),
     }
     assert plan_with_measured_rates.hours["train"] == pytest.approx(20 / HOUR)
     assert "net: train 450, evaluate 700 (measured here)" in plan_with_measured_rates.text
@@ -268,7 +276,7 @@ def test_throughput_is_measured_in_jobs_that_ran_here(planned):
 
 def test_weights_that_were_trained_elsewhere_say_nothing_of_throughput(planned):
     write_job("finetune", seconds=20.0, manifest={"images": 0})
-    assert planned().rates["train"] == plan.Rate(TRAINING_RATE, "stated")
+    assert planned().rates["train"] == rates.Rate(TRAINING_RATE, "stated")
 
 
 @pytest.mark.usefixtures("nothing_stated")
@@ -279,8 +287,8 @@ def test_a_model_that_was_only_evaluated_has_a_guess_of_its_training(planned):
     plan_with_guess = planned()
     # then
     assert plan_with_guess.rates == {
-        "evaluate": plan.Rate(350, "measured here"),
-        "train": plan.Rate(100, "a guess from evaluation"),
+        "evaluate": rates.Rate(350, "measured here"),
+        "train": rates.Rate(100, "a guess from evaluation"),
     }
     assert "hours unknown" not in plan_with_guess.text
     assert "train a guess from evaluation" in plan_with_guess.text
@@ -294,6 +302,89 @@ def test_where_nothing_is_trained_the_hours_are_known(planned):
     text = plan_without_training.text
     assert "Training   0 images, 0.0 hours" in text
     assert "Evaluation 5,700 images, hours unknown" in text
+
+
+def write_gpu_rates(*rows):
+    """Write what `make gpu` measured: a card, an architecture and its images/s at 224 pixels."""
+    Path("reports").mkdir(exist_ok=True)
+    lines = [",".join(rates.GPU_RATE_COLUMNS)]
+    for card, architecture, evaluate, train in rows:
+        lines.append(f"{card},{architecture},224,bf16,{evaluate},{train},2.13,2026-12-02")
+    rates.GPU_RATES.write_text("\n".join(lines) + "\n")
+
+
+def test_the_card_that_was_measured_last_takes_the_place_of_published_rates(planned):
+    # when nothing was measured
+    text = planned().text
+    # then
+    assert "of one RTX 3090" in text and "published" in text
+    # when two cards were measured
+    write_gpu_rates(("A100", "net", 2000, 600), ("H100", "net", 4000, 1200))
+    plan_of_card = planned()
+    # then
+    assert plan_of_card.rates == {
+        "train": rates.Rate(4 * 1200, "measured on H100"),
+        "evaluate": rates.Rate(4 * 4000, "measured on H100"),
+    }
+    assert re.search("^Images/s +of one H100,", plan_of_card.text, re.MULTILINE)
+    assert plan_of_card.hours["train"] == pytest.approx(EPOCHS * 900 / (4 * 1200) / HOUR)
+
+
+def test_an_architecture_that_was_not_measured_has_the_published_rate(planned):
+    write_gpu_rates(("H100", "other", 4000, 1200))
+    assert planned().rates["train"] == rates.Rate(TRAINING_RATE, "stated")
+
+
+@pytest.mark.parametrize("wrong", ["fast", "0", "-3"])
+def test_a_measured_rate_that_is_none_is_refused_with_its_place(planned, wrong):
+    write_gpu_rates(("H100", "net", 4000, wrong))
+    with pytest.raises(UserError, match=rf"gpu_rates.csv line 2: train is '{wrong}'"):
+        planned()
+
+
+# Teachers, starts and limits of time
+
+
+def test_a_teacher_sees_each_image_once_or_in_each_epoch_where_its_logits_are_too_many(
+    planned, monkeypatch
+):
+    images = planned(methods=["lwf"], reference="none").images
+    assert images["teacher"] == IMAGES["a"]
+    assert planned(methods=["ft"], reference="none").images["teacher"] == 0
+    monkeypatch.setattr(plan, "MOST_STORED", IMAGES["a"] - 1)
+    plan_of_many = planned(methods=["lwf"], reference="none")
+    assert plan_of_many.images["teacher"] == EPOCHS * IMAGES["a"]
+    assert f"Teachers   {EPOCHS * IMAGES['a']:,} images" in plan_of_many.text
+
+
+def test_each_job_starts_and_reads_the_index_of_its_datasets(planned, monkeypatch):
+    hours = planned(reference="none").hours["starts"]
+    jobs = 3  # a training and two evaluations
+    assert hours * HOUR == pytest.approx(jobs * 10 + 2 * (IMAGES["a"] + 2 * ALL_IMAGES) / 1e6)
+
+
+def test_limits_of_time_are_three_times_the_plan_within_bounds(planned):
+    write_gpu_rates(("V100", "net", 0.1, 0.01))
+    choices = {"reference": "none", "methods": ["ft", "lwf"]}
+    run_times = planned(**choices).run_times
+    (group,) = evaluation_groups(run_times.grid)
+    minutes = 3 * ALL_IMAGES / (4 * 0.1) / 60
+    assert run_times.of_evaluation("net", "ft", group) == pytest.approx(minutes, abs=1)
+    few_steps = planned(**choices, training={"steps": 50}).run_times
+    ft, lwf = (few_steps.of_training(Run("net", "a", method, "all", 0)) for method in ("ft", "lwf"))
+    assert ft == 3 * 50 * BATCH_SIZE / (4 * 0.01) / 60
+    assert lwf == ft + 3 * IMAGES["a"] / (4 * 0.1) / 60
+    assert run_times.of_training(Run("net", "a", "ft", "all", 0)) == 2 * 24 * 60
+    write_gpu_rates(("H100", "net", 4000, 1200))
+    fast = planned(**choices).run_times
+    assert fast.of_training(Run("net", "a", "ft", "all", 0)) == 30
+
+
+def test_no_limit_is_known_without_rates_and_on_a_cpu(planned, tmp_path):
+    run = Run("net", "a", "ft", "all", 0)
+    assert planned(compute={"device": "cpu"}).run_times.of_training(run) is None
+    (tmp_path / "throughput.csv").write_text(STATED_THROUGHPUT.replace("net", "other"))
+    assert planned().run_times.of_training(run) is None
 
 
 # Fisher information

@@ -407,6 +407,7 @@ WRONG = {
     "end: no time": {"ended": "now"},
     "end: no time zone": {"ended": "2026-01-01T10:00:00"},
     "machine: nothing": {"machine": {}},
+    "machine: escape": {"machine": {**FACTS["machine"], "gpu": "\x1b[2J"}},
     "machine: number": {"machine": {**FACTS["machine"], "processor": 1}},
     "accepted: no settings": {"accepted": {"cfg": None, "commit": None, "date": FACTS["ended"]}},
     "listed inputs: numbers": {"listed_inputs": [1]},

@@ -65,7 +65,7 @@ def folder(tmp_path):
     """Files of a network, a checkpoint, and two datasets with images of two corruptions."""
     model_folder(tmp_path / "model", resnet())
     safetensors.torch.save_file({"fc.weight": resnet().fc.weight / 2}, tmp_path / "ft.safetensors")
-    write_json(tmp_path / "ft.manifest.json", {"fit": 0.75})
+    write_json(tmp_path / "ft.manifest.json", {"fit": 0.75, "device": "cpu", "precision": "fp32"})
     for seed, name in enumerate(("set", "other")):
         prepared = prepared_folder(tmp_path / name, random_images(IMAGES, 32, seed))
         index = pq.read_table(prepared / "index.parquet")
@@ -134,6 +134,7 @@ def run_first_predictions(folder, out):
         evaluation_batch_size=4,
         compute=COMPUTE,
         labels_checked=False,
+        code=CODE,
     )
     predict_first_images(folder / "model", [dataset(folder), dataset(folder, "other")], settings)
 

@@ -82,7 +82,7 @@ def seeds(tmp_path, monkeypatch):
         for dataset, accuracy in ACCURACY_BEFORE.items():
             role = "in_distribution" if dataset == "fashion" else "ood"
             lines.append(f"{model},pretrained,none,0,{dataset},{role},{accuracy}")
-            for method in readme.HEADLINE_METHODS:
+            for method in readme.SHOWN_METHODS:
                 more_of_second = 1 if model.endswith("2") else 0
                 after = accuracy + CHANGE[dataset] + more_of_second
                 lines.append(f"{model},{method},fashion_edges,0,{dataset},{role},{after}")
@@ -114,18 +114,6 @@ def test_kinds_of_networks_have_what_each_method_changes(seeds):
         "| +0.0 [-2.0, +2.0] | 99.0 |",
         f"| few | {half_way} | 70.0, 72.0 | +2.0 [+0.0, +4.0] | {more[7]} "
         "| -1.0 [-3.0, +1.0] | 99.0 |",
-    ]
-
-
-def test_the_headline_has_changes_by_kind_of_network(seeds):
-    assert readme.headline().splitlines() == [
-        "| networks | before (%) | `ft`: mRI | in distribution "
-        "| `wise_ft-alpha0.5`: mRI | in distribution |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| many | 26.0 | +20.0 [+18.0, +22.0] | -10.0 [-12.0, -8.0] "
-        "| +12.0 [+10.0, +14.0] | -1.0 [-3.0, +1.0] |",
-        "| few | 70.0 | -3.5 [-5.5, -1.5] | -5.0 [-7.0, -3.0] "
-        "| +2.0 [+0.0, +4.0] | -1.0 [-3.0, +1.0] |",
     ]
 
 
@@ -253,7 +241,6 @@ PARTS = (
     "fashion_kinds",
     "fashion_unlike_augmentation",
     "paper",
-    "headline",
 )
 
 
@@ -280,14 +267,14 @@ def test_each_part_comes_to_its_place(tmp_path, catalog, compared, seeds, monkey
 
 @pytest.mark.parametrize(
     "last_parts",
-    [(), ("headline", "more"), ("headline", "headline")],
+    [(), ("paper", "more"), ("paper", "paper")],
     ids=["missing", "unknown", "twice"],
 )
 def test_a_part_has_one_place(tmp_path, compared, seeds, monkeypatch, last_parts):
-    # given places for all parts but the headline, and for the last ones
+    # given places for all parts but one, and for the last ones
     monkeypatch.chdir(ROOT)
-    *parts_but_headline, _headline = PARTS
-    pages_of_parts = pages(tmp_path, *parts_but_headline, *last_parts)
+    *parts_but_paper, _paper = PARTS
+    pages_of_parts = pages(tmp_path, *parts_but_paper, *last_parts)
     # when
     with pytest.raises(AssertionError, match="the pages have places for"):
         readme.renew(pages_of_parts, GRAPH)

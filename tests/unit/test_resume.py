@@ -21,11 +21,13 @@ import torch
 
 from rib.config.catalog import Catalog
 from rib.config.label_space import LabelSpace
+from rib.jobs.job import job
 from rib.methods.base import Task, load_algorithm
+from rib.models import device as devices
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.training import loop, training_state
 from rib.training.divergence import DivergenceError
-from rib.training.training_state import TrainingState
+from rib.training.training_state import Position, TrainingState
 from tiny.changed import replace
 from tiny.models import training
 from tiny.models.training import CPU, RUN, images_of, settings_of
@@ -115,12 +117,13 @@ class Trained:
     changed: Mapping[str, torch.Tensor]  # tensors by name
 
 
-def train(name, network, images, saved=None, recipe=SGD, **settings):
+def train(name, network, images, saved=None, recipe=SGD, watch=None, **settings):
     """What a job does: everything from the start, then on from what was saved.
 
     Args:
         name: of the method.
         saved: file of the saved state; None to save nothing.
+        watch: as of rib.training.loop.train.
         settings: of the method, in place of those of its entry.
     """
     entry = CATALOG.methods[name]
@@ -132,7 +135,9 @@ def train(name, network, images, saved=None, recipe=SGD, **settings):
     if recipe.augmentation:
         target.augmentation = Augmentation(recipe_transform(recipe.augmentation, SIDE), 0)
     algorithm.setup(Task(copy.deepcopy(network), target, reference, 0))
-    history, changed = loop.train(algorithm, network.state_dict(), recipe, RUN, CPU, saved)
+    history, changed = loop.train(
+        algorithm, network.state_dict(), recipe, RUN, CPU, saved, watch=watch
+    )
     return Trained(history, changed)
 
 
@@ -351,6 +356,124 @@ def test_random_numbers_go_on_where_they_were(
     assert_same_tensors(resumed.changed, undisturbed.changed)
 
 
+# Trainings that are told to end
+
+
+take_step = loop.take_step
+
+
+class Signaller:
+    """Sends a signal to this process in a step, or at the end of an epoch.
+
+    Attributes:
+        steps: how many steps were taken since the start of the job.
+        images_seen: how many images were trained on, as the loop said last.
+    """
+
+    def __init__(self, number, step=None, epoch=None):
+        """Steps and epochs are counted from 1; without both nothing is sent."""
+        self.number = number
+        self.step = step
+        self.epoch = epoch
+        self.steps = 0
+
+    def take_step(self, *arguments):
+        """In place of the loop's; a signal comes before the step is finished."""
+        self.steps += 1
+        if self.steps == self.step:
+            os.kill(os.getpid(), self.number)
+        return take_step(*arguments)
+
+    def watch(self, history, images_seen, gradient_norm, *_):
+        """Called by the loop at its start and after each epoch."""
+        self.images_seen = images_seen
+        if gradient_norm is not None and len(history) == self.epoch:
+            os.kill(os.getpid(), self.number)
+
+
+def train_as_a_job(network, images, monkeypatch, signaller, recipe):
+    """The bytes of the checkpoint that a job writes with what it trains in the current folder."""
+    monkeypatch.setattr(loop, "take_step", signaller.take_step)
+    with job(
+        rule="finetune",
+        name="n",
+        cfg={},
+        inputs={},
+        outputs={"checkpoint": "checkpoint.safetensors"},
+        log_file="n.log",
+        resumes="state.pt",
+    ) as output:
+        saved = output["checkpoint"].with_name("state.pt")
+        trained = train("ft", network, images, saved, recipe, watch=signaller.watch)
+        changed = {**trained.changed, "losses": torch.tensor([r["loss"] for r in trained.history])}
+        safetensors.torch.save_file(changed, output["checkpoint"])
+    return Path("checkpoint.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("moment", "steps_before", "recipe"),
+    [
+        ({"step": 1}, 1, "paper"),
+        ({"step": 5}, 5, "paper"),
+        ({"epoch": 1}, 3, "adamw"),
+        ({"step": STEPS - 1}, STEPS - 1, "cut_short"),
+        ({"epoch": EPOCHS}, STEPS - 1, "cut_short"),
+    ],
+    ids=str,
+)
+def test_a_training_that_is_told_to_end_goes_on_to_the_same_bytes(
+    network, images, tmp_path, monkeypatch, number, moment, steps_before, recipe
+):
+    """The state is saved after the step in which the signal comes, though none is due."""
+    # given
+    monkeypatch.chdir(tmp_path)
+    handlers = [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)]
+    recipe = RECIPES[recipe]
+    steps = STEPS if recipe.steps is None else recipe.steps
+    undisturbed = Signaller(number)
+    expected = train_as_a_job(network, images, monkeypatch, undisturbed, recipe)
+    assert undisturbed.steps == steps
+    Path("checkpoint.safetensors").unlink()
+    # when
+    stopped = Signaller(number, **moment)
+    with pytest.raises(SystemExit) as end:
+        train_as_a_job(network, images, monkeypatch, stopped, recipe)
+    # then
+    assert end.value.code == 128 + number
+    assert stopped.steps == steps_before
+    assert not Path("checkpoint.safetensors").exists()
+    assert "told to end" in Path("n.log").read_text()
+    assert [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)] == handlers
+    # and it goes on
+    resumed = Signaller(number)
+    assert train_as_a_job(network, images, monkeypatch, resumed, recipe) == expected
+    assert resumed.steps == steps - steps_before
+    assert resumed.images_seen == undisturbed.images_seen
+
+
+def test_a_training_does_not_go_on_in_another_precision(
+    network, images, tmp_path, monkeypatch, saves_every_step, caplog
+):
+    """As where a job with `precision: auto` is submitted again to another kind of GPU."""
+    # given
+    saved = tmp_path / "state.pt"
+    counter = interrupt_trainings(monkeypatch, [5])
+    with pytest.raises(KeyboardInterrupt):
+        train("ft", network, images, saved)
+    assert saved.exists()
+    # when
+    monkeypatch.setitem(devices._policy, "precision", "bf16")
+    with caplog.at_level("WARNING", "rib"):
+        restarted = train("ft", network, images, saved)
+    # then
+    assert counter.steps == STEPS
+    assert "fp32" in caplog.text and "bf16" in caplog.text
+    undisturbed = train("ft", network, images)
+    assert restarted.history == undisturbed.history
+    assert_same_tensors(restarted.changed, undisturbed.changed)
+
+
 # What is saved
 
 
@@ -404,7 +527,7 @@ def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, saves_ever
     first.state.tensors["good"]["odd"] += 7
     history = [{"epoch": 1, "lr": 0.1, "loss": 1 / 3}]
     sums = [torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([4.0, 5.0, 6.0]).double()]
-    first.state.save_if_due(3, 2, history, sums)
+    first.state.save_if_due(Position(3, 2, history, sums))
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
     first.take_step()
     # when a training that differs in all of this is restored
@@ -433,7 +556,7 @@ def test_a_saved_state_is_all_that_the_next_step_depends_on(tmp_path, saves_ever
 
 def save(small_training):
     """Save a state at the end of a step, if it is due."""
-    small_training.state.save_if_due(0, 1, [], [torch.zeros(3)])
+    small_training.state.save_if_due(Position(0, 1, [], [torch.zeros(3)]))
 
 
 @pytest.mark.parametrize("limit", [100, 5000], ids=["what is buffered", "what torch writes"])

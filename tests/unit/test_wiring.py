@@ -44,7 +44,6 @@ from rib.evaluation.settings import (
     LabelCheckSettings,
     NetworkSettings,
 )
-from rib.jobs.script import LABEL_VERDICT
 from rib.models.settings import ConversionSettings, TextSettings
 from rib.report.settings import ExportSettings, PageSettings, PaperSettings
 from rib.statistics.inputs import Inputs
@@ -55,9 +54,8 @@ from tiny.projects.wiring import ROOT
 SCRIPTS = ROOT / "workflow/scripts"
 ANALYSES = [*(LIBRARY / "analyses").glob("*.py")]
 RULES = [*(ROOT / "workflow/rules").rglob("*.smk")]
-# Rules without a digest of their code: those that write no results, or whose bytes are pinned by a
-# digest; and the check of labels (see LabelCheckSettings).
-WITHOUT_CODE = {"download", "check_labels"}
+# Rules without a digest of their code: what they write is pinned by a digest.
+WITHOUT_CODE = {"download"}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +140,7 @@ def test_a_job_runs_again_when_what_it_reads_is_made_anew(wiring):
                     for path in paths
                     if path in maker and not behind & {*maker[path].outputs.values()}
                 ]
-                if stale and name != LABEL_VERDICT:
+                if stale:
                     unwatched.add((job.rule, name))
     assert unwatched == set()
 
@@ -477,6 +475,17 @@ def test_a_part_of_a_large_target_is_trained_for_the_steps_of_the_familys_ceilin
         length = (training["epochs"], training["steps"])
         lengths_of_target.setdefault(job.wildcards["target"], set()).add(length)
     assert lengths_of_target == {"imagenet_r": {(10, None)}, "imagenet_c": {(None, 7960)}}
+
+
+def test_in_a_family_that_expects_a_gpu_a_job_does_so_if_it_asks_for_one(wiring):
+    """A model is converted on a GPU only if a head is fitted; SLURM gives no GPU to other jobs."""
+    jobs = [*wiring["photos"], *wiring["photos, held out"]]
+    expecting = {
+        job.settings["head"]: job.settings["compute"]["expects_gpu"]
+        for job in jobs_of(jobs, "convert_model")
+    }
+    assert expecting == {"zero_shot": False, "published": False, "fitted": True}
+    assert all(job.settings["compute"]["expects_gpu"] for job in jobs_of(jobs, "finetune"))
 
 
 def test_a_choice_of_rates_takes_only_a_methods_own_rate_out_of_its_name(wiring):

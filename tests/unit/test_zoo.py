@@ -14,7 +14,7 @@ from rib.base.settings import to_params
 from rib.config.model_names import LOCK
 from rib.config.yaml_files import read_yaml
 from rib.models.records import describe
-from rib.report.plan import EVALUATE, TRAIN
+from rib.report.rates import EVALUATE, TRAIN
 from tiny.projects.project import ROOT
 
 open_clip = pytest.importorskip("open_clip")

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from tiny.projects import family
 from tiny.projects.project import ROOT, Project, copy_project
@@ -245,6 +246,16 @@ def test_a_read_only_folder_is_a_sentence(small_disk, whole):
 
 
 MODEL = "results/tiny/models/tiny_cnn/manifest.json"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_run_that_was_given_gpus_does_not_compute_on_the_cpu_instead(project):
+    printed = project.snakemake(MODEL, "--cores", "1", "--resources", "gpu=1", check=False)
+    assert "--resources gpu=1 gives this job a GPU" in printed
+    assert "Traceback (most" not in printed
+    assert not (project.folder / MODEL).exists()
+    # as a run without them does
+    project.snakemake(MODEL, "--cores", "1")
 
 
 @pytest.mark.slow

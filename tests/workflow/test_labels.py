@@ -1,4 +1,4 @@
-"""A dataset with shifted labels stops a run before anything is fine-tuned on it."""
+"""A dataset with shifted labels stops a run."""
 
 import hashlib
 import zipfile

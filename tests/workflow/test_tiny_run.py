@@ -450,9 +450,13 @@ def test_snakemake_knows_results_by_the_records_that_were_tracked(finished_copy,
 
 
 def nothing_half_written(project):
-    """No output of a training and no temporary file anywhere."""
+    """No output of a training and no temporary file anywhere, but what a retry reads."""
     outputs = (project.folder / "results").rglob("finetune/**/*")
-    files_at_work = (project.folder / "work").rglob("*")
+    files_at_work = [
+        path
+        for path in (project.folder / "work").rglob("*")
+        if path.name not in ("job", "failure.txt")
+    ]
     temporary = (path for path in project.folder.rglob("*") if path.name.startswith("tmp"))
     unfinished = project.folder.rglob("*.tmp")
     left = [*outputs, *files_at_work, *temporary, *unfinished]
@@ -460,10 +464,21 @@ def nothing_half_written(project):
 
 
 @pytest.mark.thorough
-def test_a_loss_that_is_not_finite_is_one_sentence_and_leaves_nothing(project):
+def test_a_loss_that_is_not_finite_is_a_sentence_that_a_retry_repeats_and_leaves_nothing(project):
     run = "results/tiny/paper/finetune/tiny_cnn/red/ft/all/0/checkpoint.safetensors"
     config = ("methods=[ft]", "targets=[red]", "method_settings={ft: {lr: 1.0e+30}}")
-    printed = project.snakemake(run, config=config, check=False)
+    printed = project.snakemake(run, "--retries", "1", config=config, check=False)
     assert re.search(r"model tiny_cnn, method ft, target red: .* rate 1e\+30", printed)
+    # The retry says the same without training.
+    assert len(re.findall(r"^finetune .*: training diverged: .* lower lr", printed, re.M)) == 2
+    (log_file,) = (project.folder / "logs").rglob("finetune/**/0.log")
+    assert "computing on" not in log_file.read_text()
     assert "Traceback (most" not in printed
     assert nothing_half_written(project)
+
+
+@pytest.mark.thorough
+def test_a_step_of_slurm_with_fewer_processors_than_cores_is_refused_in_a_sentence(project):
+    printed = project.snakemake("-n", "--cores", "4", check=False, SLURM_CPUS_ON_NODE="1")
+    assert "srun --cpus-per-task=4, or with --cores 1." in printed
+    project.snakemake("-n", "--cores", "4", SLURM_CPUS_ON_NODE="4")

@@ -4,9 +4,11 @@
 import os
 import re
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -15,6 +17,7 @@ sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
 
 from rib.base.errors import UserError  # noqa: E402
 from rib.base.files import refuse_unwritable  # noqa: E402
+from rib.base.processors import refuse_fewer_processors  # noqa: E402
 from rib.base.progress import print_lines  # noqa: E402
 from rib.base.settings import from_params, to_params  # noqa: E402
 from rib.config.catalog import Catalog  # noqa: E402
@@ -24,17 +27,26 @@ from rib.config.forms import COEFFICIENTS, CURVE, MERGES, SELECT  # noqa: E402
 from rib.config.grid import resolve_grid  # noqa: E402
 from rib.config.labels import GridLabels  # noqa: E402
 from rib.config.messages import known_name  # noqa: E402
-from rib.config.memory import NetworkMemory  # noqa: E402
+from rib.config.memory import MEGABYTES_OF_LARGE_DATASETS, NetworkMemory  # noqa: E402
 from rib.config.paths import Paths, manifest_of  # noqa: E402
-from rib.config.run import LOADED, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run, parent_of  # noqa: E402
+from rib.config.run import (
+    ALL,
+    LOADED,
+    NO_TARGET,
+    PRETRAINED,
+    RUN_COLUMNS,
+    Run,
+    parent_of,
+)  # noqa: E402
 from rib.config.yaml_files import read_yaml  # noqa: E402
 from rib.data import grid_views, variables  # noqa: E402
 from rib.evaluation.settings import MergeSettings  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.jobs.gpu_lock import JOBS_PER_GPU  # noqa: E402
-from rib.models.settings import ComputeSettings  # noqa: E402
+from rib.models.settings import GPUS, ComputeSettings  # noqa: E402
 from rib.report.about import describe_grid  # noqa: E402
 from rib.report.described import analyses_of_page, described_analyses  # noqa: E402
+from rib.report.run_times import RunTimes  # noqa: E402
 
 # Snakemake would keep the last of two equal keys.
 config_of(read_yaml(Path("config.yaml")), "config.yaml")
@@ -58,9 +70,14 @@ for DATASET in GRID.datasets_read():  # refuse an invalid class map before any j
     CATALOG.icons(DATASET)
 print_lines(*GRID.notices, file=sys.stderr)
 
+# Snakemake has no number of cores if it only plans, or leaves the jobs to a cluster.
+with suppress(WorkflowError):
+    refuse_fewer_processors(workflow.cores)
+
 # Settings of the machine reach jobs as environment variables, so that they repeat no job.
 variables.set_from(CONFIG)
 os.environ[JOBS_PER_GPU] = str(CONFIG["compute"]["jobs_per_gpu"])
+os.environ[GPUS] = str(workflow.global_resources.get("gpu").value or 0)
 os.environ.update(RIB_SNAKEMAKE=str(os.getpid()))  # scripts/_run.py
 
 FAMILY = GRID.family.name
@@ -91,6 +108,7 @@ COMPUTE = ComputeSettings(
 EVALUATION_BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
 MEMORY = NetworkMemory(GRID)
 MEMORY.refuse_what_does_not_fit()
+RUN_TIMES = RunTimes(GRID, Path("results", FAMILY))
 GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
 
 
@@ -163,7 +181,18 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-MEGABYTES_OF_LARGE_DATASETS = 12000  # of their index and rows
+# Of a job on a GPU: one computes, one reads ahead, and others decode, pin and copy.
+FEWEST_PROCESSORS_OF_GPU_JOB = 4
+
+
+def processors_of_gpu_job(wildcards, threads):
+    """Processors that SLURM gives a job on a GPU; elsewhere Snakemake reserves its threads."""
+    return max(FEWEST_PROCESSORS_OF_GPU_JOB, threads) if GPU else threads
+
+
+def number_of_attempt(wildcards, attempt):
+    """How often Snakemake has started a job in this call, from 1, for its script (rib.jobs.script)."""
+    return attempt
 
 
 def memory_of(datasets, usual):
@@ -178,9 +207,13 @@ def memory_of(datasets, usual):
 
 def memory_of_training(wildcards, datasets, attempt):
     """Megabytes of a job that trains a model on datasets; a repeated job asks for more."""
-    return attempt * memory_of(
-        datasets, MEMORY.training_on_host(wildcards.model, wildcards.get("method"))
+    megabytes = MEMORY.training_on_host(
+        wildcards.model,
+        wildcards.get("method"),
+        wildcards.get("target"),
+        wildcards.get("size", ALL),
     )
+    return attempt * memory_of(datasets, megabytes)
 
 
 def memory_of_evaluation(wildcards, datasets, attempt):

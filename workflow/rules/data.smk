@@ -155,6 +155,7 @@ rule prepare:
         provenance="results/{family}/prepare/{dataset}/{geometry}/provenance.json",
     log:
         "logs/{family}/prepare/{dataset}/{geometry}.log",
+    priority: 1  # before trainings, since the checks of their labels read all datasets
     conda:
         "../../envs/images.yaml"
     threads: decode_workers_of

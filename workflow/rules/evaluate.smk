@@ -12,7 +12,8 @@ from rib.evaluation.settings import (
     NetworkSettings,
 )
 
-# Limits of time of jobs that score networks; the long one is for very large datasets.
+# Limits of time of jobs that score networks, where no estimate of the plan is known; the long one is
+# for very large datasets.
 MINUTES_OF_EVALUATION = 120
 MINUTES_OF_LONG_EVALUATION = 720
 
@@ -74,11 +75,14 @@ def memory_of_entry(wildcards, attempt):
     return memory_of_evaluation(run, EVALUATION_GROUPS[wildcards.group], attempt)
 
 
-def minutes_of_evaluation(wildcards):
-    """Limit of time of a job that evaluates an entry."""
-    if LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.group]):
-        return MINUTES_OF_LONG_EVALUATION
-    return MINUTES_OF_EVALUATION
+def minutes_of_evaluation(wildcards, attempt):
+    """Limit of time of a job that evaluates an entry; a repeated job begins anew, with more time."""
+    method = METHOD_OF_ENTRY[wildcards.entry]
+    minutes = RUN_TIMES.of_evaluation(wildcards.model, method, wildcards.group)
+    if minutes is None:
+        is_long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.group])
+        minutes = MINUTES_OF_LONG_EVALUATION if is_long else MINUTES_OF_EVALUATION
+    return attempt * minutes
 
 
 # Rules that score select splits, snapshots and merges over targets inherit from this one.
@@ -96,6 +100,8 @@ rule evaluate:
     threads: lambda wildcards: threads_for(EVALUATION_GROUPS[wildcards.group])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         mem_mb=memory_of_entry,
         runtime=minutes_of_evaluation,
     params:
@@ -165,6 +171,8 @@ use rule evaluate as evaluate_snapshots with:
         entry=of_form("finetune"),
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: attempt
         * memory_of(
             EVALUATION_GROUPS[wildcards.group],
@@ -253,6 +261,8 @@ rule select_coefficients:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.target], attempt
         ),
@@ -299,6 +309,7 @@ def label_check_settings(wildcards):
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
         labels_checked=GRID.datasets[wildcards.target].labels_checked,
+        code=digest("check_labels"),
     )
     return to_params(settings)
 
@@ -311,11 +322,14 @@ rule check_labels:
         provenance="results/{family}/{protocol}/labels/{model}/{target}.provenance.json",
     log:
         "logs/{family}/{protocol}/labels/{model}/{target}.log",
+    priority: 1  # before trainings, which are in vain if the labels are wrong
     conda:
         "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for(compared_datasets(wildcards.target))
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             PATHS.pretrained_runs[wildcards.model], compared_datasets(wildcards.target), attempt
         ),

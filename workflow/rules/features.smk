@@ -45,6 +45,8 @@ rule compute_features:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
         ),
@@ -98,6 +100,8 @@ rule compute_epoch_features:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
         ),
@@ -135,6 +139,8 @@ rule invert_representation:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: attempt
         * memory_of(
             [wildcards.dataset], MEMORY.gradients_on_host(wildcards.model, EVALUATION_BATCH_SIZE)
@@ -177,6 +183,8 @@ rule cross_inversions:
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
         ),
@@ -236,6 +244,8 @@ rule compute_fisher:
     threads: lambda wildcards: threads_for([fisher_dataset(wildcards)])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         # images are passed one by one
         mem_mb=lambda wildcards, attempt: attempt
         * memory_of(

@@ -7,6 +7,10 @@ from rib.statistics.settings import grid_table_settings, metrics_of
 rule compute_metrics:
     input:
         **inputs_of_metrics(GRID.runs()),
+        # Labels that seem to be wrong fail their check, and so stop the run. Trainings don't wait for
+        # it: a job that waits for an `ancient` file misses its own changed settings in a run that
+        # makes that file again.
+        label_verdicts=PATHS.label_verdicts(),
     output:
         **{name: f"reports/{{report}}/tables/{name}.csv" for name in metrics_of(GRID)},
         mri_json="reports/{report}/tables/mri.json",  # for `dvc metrics`

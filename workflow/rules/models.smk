@@ -2,6 +2,7 @@
 # family's classes: the head that the weights have, one made from class names, or one fitted on the
 # family's reference dataset.
 
+from rib.base.settings import replaced
 from rib.config.model_facts import model_facts
 from rib.models.settings import ConversionSettings, TextSettings
 
@@ -41,15 +42,17 @@ def class_names_for_text(model):
 def conversion_settings(wildcards):
     """Settings of a job that converts a model."""
     view = None
+    compute = replaced(COMPUTE, expects_gpu=False)  # the job asks for none
     if has_fitted_head(wildcards.model):
         view = view_of(wildcards.model, GRID.reference.dataset.name)
+        compute = COMPUTE
     settings = ConversionSettings(
         entry=model_facts(GRID, wildcards.model),
         head=GRID.head(wildcards.model),
         num_classes=CATALOG.family_label_space(FAMILY).num_classes,
         class_names=class_names_for_text(wildcards.model),
         view=view,
-        compute=COMPUTE,
+        compute=compute,
         code=digest("convert_model"),
     )
     return to_params(settings)

@@ -66,6 +66,8 @@ rule pretrain_model:
     threads: lambda wildcards: threads_for([pretraining_dataset(wildcards)])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_training(
             wildcards, [pretraining_dataset(wildcards)], attempt
         ),
@@ -100,7 +102,8 @@ rule pretrain_again:
 
 # Fine-tune one pretrained model on one target with one method. Only changed tensors are stored.
 
-# Limits of time of jobs that train a network; the long one is for very large datasets.
+# Limits of time of jobs that train a network, where no estimate of the plan is known; the long one
+# is for very large datasets.
 MINUTES_OF_TRAINING = 240
 MINUTES_OF_LONG_TRAINING = 2880
 COMPUTE_IN_TRAINING = replaced(
@@ -197,12 +200,19 @@ def fine_tuning_settings(wildcards):
     return to_params(settings)
 
 
+def minutes_of_training(wildcards):
+    """Limit of time of a job that trains a run; if it is ended, it goes on when it is repeated."""
+    estimated = RUN_TIMES.of_training(run_of(wildcards))
+    if estimated is not None:
+        return estimated
+    is_long = wildcards.target in LARGE_DATASETS
+    return MINUTES_OF_LONG_TRAINING if is_long else MINUTES_OF_TRAINING
+
+
 # The rule that keeps snapshots of the weights inherits from this one.
 rule finetune:
     input:
         unpack(training_inputs),
-        # A training waits for the check of its labels, and is not repeated for another verdict.
-        label_verdict=lambda wildcards: ancient(PATHS.verdicts(run_of(wildcards))),
     output:
         checkpoint="results/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}/checkpoint.safetensors",
         history="results/{family}/{protocol}/finetune/{model}/{target}/{method}/{size}/{seed}/history.csv",
@@ -217,10 +227,10 @@ rule finetune:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_training(wildcards, [wildcards.target], attempt),
-        runtime=lambda wildcards: (
-            MINUTES_OF_LONG_TRAINING if wildcards.target in LARGE_DATASETS else MINUTES_OF_TRAINING
-        ),
+        runtime=minutes_of_training,
     params:
         cfg=fine_tuning_settings,
         # It takes `input`, so that a training is not repeated for what is only shown.
@@ -327,6 +337,8 @@ rule import_checkpoint:
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         gpu=GPU,
+        cpus_per_task=processors_of_gpu_job,
+        attempt=number_of_attempt,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.target], attempt
         ),

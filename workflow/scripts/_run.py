@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 from rib.jobs.script import run, show_user_errors_as_sentences  # noqa: F401
 
 POLL = 0.5  # seconds between checks that Snakemake is alive
-GRACE = 5.0  # seconds that a job has to clean up, before it is killed
+# Seconds that a job has to save and clean up, before it is killed; SLURM gives as many.
+GRACE = 30.0
 
 
 def end_with_snakemake() -> None:

@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from unittest import mock
 
 import open_clip
@@ -221,11 +222,19 @@ def on_device(dataset, device: torch.device) -> Images:
     return Images(dataset, {"mean": HALF, "std": HALF}, device)
 
 
-def trained(name: str, network: str, device: torch.device) -> Mapping[str, Tensor]:
+def trained(
+    name: str,
+    network: str,
+    device: torch.device,
+    setup_within: Callable[[], AbstractContextManager] = contextlib.nullcontext,
+    saved: Path | None = None,
+) -> Mapping[str, Tensor]:
     """Train a small network with a method, or a variant, for one epoch of three steps.
 
     Args:
         name: one of `methods_on(network)`.
+        setup_within: gives a context within which the method is set up.
+        saved: file of the training state, from which the training resumes if it is there.
 
     Returns:
         The tensors that the training has changed, on the CPU.
@@ -239,9 +248,11 @@ def trained(name: str, network: str, device: torch.device) -> Mapping[str, Tenso
     model.to(device, memory_format=torch.channels_last)
     pretrained = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     torch.manual_seed(0)
-    algorithm.setup(Task(model, images, images, seed=0, text=text))
+    task = Task(model, images, images, seed=0, text=text)
+    with setup_within():
+        algorithm.setup(task)
     settings = replace(TRAINING, **VARIANTS.get(name, {}))
-    _, changed = loop.train(algorithm, pretrained, settings, RUN, DEVICE_OF_OPTIMIZER)
+    _, changed = loop.train(algorithm, pretrained, settings, RUN, DEVICE_OF_OPTIMIZER, saved)
     return changed
 
 

@@ -32,6 +32,8 @@ from rib.training.settings import TrainingSettings
 from tiny.changed import replace
 
 CPU = torch.device("cpu")
+# What manifests state of a device, see rib.models.device.facts_of.
+OF_CPU = {"device": "cpu", "gpu": None, "precision": "fp32", "cuda": None, "cudnn": None}
 HALF = [0.5] * 3
 TRAINING = TrainingSettings(
     epochs=2,

@@ -101,7 +101,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
         """A file of each dataset."""
         return [paths.prepared(file, dataset.name, paths.first_geometry) for dataset in read]
 
-    verdicts = [verdict for run in paths.trained_runs for verdict in paths.verdicts(run)]
+    verdicts = paths.label_verdicts()
     tables = {"data": DATA, "models": MODELS}
     if verdicts:
         tables["labels"] = LABELS
@@ -112,7 +112,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
             "indexes": of_datasets("index.parquet"),
             "classes": of_datasets("classes.json"),
             "descriptions": [paths.model("model.json", model) for model in grid.models],
-            "verdicts": list(dict.fromkeys(verdicts)),
+            "verdicts": verdicts,
             "splits": paths.splits(paths.first_geometry, grid.datasets),
         },
         params={

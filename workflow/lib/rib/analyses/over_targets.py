@@ -115,7 +115,8 @@ def over_targets_table(
         interval over objects, underfitted (1 if a parent is, else 0).
 
     Raises:
-        UserError: the runs were evaluated on different kinds of devices.
+        UserError: the runs were trained, or evaluated, on different kinds of devices or in
+            different precisions.
     """
     import pandas as pd
 

@@ -1,16 +1,16 @@
-"""Colours and labels that figures, the page and its interactive views share."""
+"""Colours and labels of figures, the results page and its interactive views."""
 
-# Gains and losses: dark ends of ColorBrewer's PuOr, which is colour-blind safe, and its middle.
+# Gains and losses: dark ends and middle of ColorBrewer's PuOr, which is colour-blind safe.
 GAIN = "#b35806"
 LOSS = "#542788"
 UNCHANGED = "#f7f7f7"
 
 # Greys, from dark to light.
-PAGE_INK = "#1c1c1c"  # texts of the page and its interactive views, on a light ground
-INK = "#252525"  # texts, edges and the pretrained model
+PAGE_INK = "#1c1c1c"  # text of the page and its interactive views, on a light ground
+INK = "#252525"  # text, edges and the pretrained model
 DARK_GREY = "#525252"
 GREY = "#737373"
-PALE = "#8c8c8c"  # lines that stay in the background
+PALE = "#8c8c8c"  # background lines
 LIGHT_GREY = "#999999"
 
 # Shades of one blue, distinguishable in greyscale.
@@ -27,9 +27,9 @@ SKY_BLUE = "#56B4E9"
 ORANGE = "#E69F00"
 BLACK = "#000000"
 
-# Of models whose entries have no colour.
+# For models whose entries name no colour.
 MODEL_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK, LIGHT_GREY)
 
-PRETRAINED_LABEL = "pretrained"  # label of the pretrained model among methods
-MRI_LABEL = "mRI"  # label of the mean RI among those of targets
-SHARED = "‡"  # mark of datasets that share source images
+PRETRAINED_LABEL = "pretrained"  # its label among the methods
+MRI_LABEL = "mRI"  # label of the mean RI over all targets
+SHARED = "‡"  # marks datasets that share source images

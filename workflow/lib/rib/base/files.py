@@ -1,4 +1,4 @@
-"""Files: JSON, tables, hashes, atomic writes."""
+"""JSON, tables, hashes and atomic writes."""
 
 import base64
 import hashlib
@@ -27,8 +27,7 @@ def from_home(path: str, source: str) -> Path:
     """Expand `~` at the start of a path.
 
     Args:
-        path: as the user wrote it.
-        source: where the user wrote it, for messages.
+        source: where the user wrote the path, for the message.
 
     Raises:
         UserError: the home folder is unknown.
@@ -44,11 +43,10 @@ def from_home(path: str, source: str) -> Path:
 def file_hash(
     path: Path, algorithm: str, count: Callable[[int], object] = lambda size: None
 ) -> bytes:
-    """Digest of a file, read in chunks to limit memory.
+    """Digest of a file, which is read in chunks to limit memory.
 
     Args:
-        path: the file.
-        algorithm: a name that hashlib has.
+        algorithm: a name that hashlib knows, such as `sha512`.
         count: called with the number of bytes of each chunk.
     """
     digest = hashlib.new(algorithm)
@@ -60,14 +58,14 @@ def file_hash(
 
 
 def sha256(path: Path, count: Callable[[int], object] = lambda size: None) -> str:
-    """SHA-256 of a file as hex; see `file_hash`."""
+    """SHA-256 of a file in hex; `count` is called with the bytes of each chunk."""
     return file_hash(path, "sha256", count).hex()
 
 
 def git_blob_id(path: Path) -> str:
-    """The id that git gives to a file's content: SHA-1, as hex, of its size and its bytes.
+    """SHA-1 (hex) of a file's size and bytes, as git computes it.
 
-    The hub states it of files that are small enough to lie in git itself.
+    The Hugging Face hub states this hash for files small enough to be in git itself.
     """
     size = path.stat().st_size
     digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
@@ -83,17 +81,15 @@ def verify_digest(
     name: str,
     remedy: str = "Delete it if it is in data/raw and run again",
 ) -> None:
-    """Refuse a file that lacks a pinned digest.
+    """Refuse a file that differs from its pinned digest.
 
     Args:
-        path: the file.
-        pinned: `sha512-<base64>` (npm's integrity), `sha256:<hex>` or `git:<hex>`, see
-            `git_blob_id`.
-        name: the dataset or model, for messages.
-        remedy: what to do with a file that has another digest, for the message.
+        pinned: `sha512-<base64>` (as in npm), `sha256:<hex>` or `git:<hex>` (see `git_blob_id`).
+        name: the dataset or model, for the message.
+        remedy: what the user can do with such a file, for the message.
 
     Raises:
-        UserError: the digest of the file is another.
+        UserError: the digest differs.
     """
     algorithm, pinned_digest = re.split("[:-]", pinned, maxsplit=1)
     is_hex = ":" in pinned
@@ -112,29 +108,26 @@ def verify_digest(
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON with sorted keys and a final newline, so that equal contents give equal bytes."""
+    """Write JSON with sorted keys and a final newline: equal contents give equal bytes."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text to a temporary file in the same folder, then rename it.
-
-    So readers never see a partial file.
-    """
+    """Write a text file atomically: readers never see a partial file."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8", newline="\n")
     os.replace(temporary, path)
 
 
 def write_table(path: Path, table: "DataFrame", float_format: str = "%.6f") -> None:
-    """Write a table as CSV, see `table_text`."""
+    """Write a table as CSV without its index, with equal bytes for equal tables."""
     write_text(path, table_text(table, float_format))
 
 
 def table_text(table: "DataFrame", float_format: str = "%.6f") -> str:
-    """A table as CSV without its index: equal tables give equal bytes on every system.
+    """A table as CSV without its index; equal tables give equal bytes on every system.
 
-    Texts are printable and no formulas, see `rib.base.text.printable_cell`, whoever chose them.
+    Control characters are escaped, and no cell is a formula (`=1+2` becomes `'=1+2`).
     """
     printable_table = table.copy(deep=False)
     for position, column_type in enumerate(table.dtypes):
@@ -152,7 +145,6 @@ def table_text(table: "DataFrame", float_format: str = "%.6f") -> str:
 
 
 def _printable_cells(cells: list[Any]) -> list[Any]:
-    """The cells of a column, in which texts are made printable; all else stays as it is."""
     printable_cells = []
     for cell in cells:
         if isinstance(cell, str):
@@ -163,7 +155,11 @@ def _printable_cells(cells: list[Any]) -> list[Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Parse a JSON file; raise a UserError if it is not valid JSON."""
+    """Parse a JSON file.
+
+    Raises:
+        UserError: it is not valid JSON.
+    """
     try:
         content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -174,9 +170,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a path is a folder of this user that is closed to everybody else.
+    """Whether a path is a folder that belongs to this user and is closed to everybody else.
 
-    A link to a folder is none.
+    A link to such a folder does not count.
     """
     status = folder.lstat()
     is_folder = stat.S_ISDIR(status.st_mode)
@@ -186,7 +182,7 @@ def is_private(folder: Path) -> bool:
 
 
 def refuse_unwritable(*folders: str) -> None:
-    """Raise a UserError if one of the folders is there and not writable."""
+    """Raise a UserError if one of the folders exists and is not writable."""
     for folder in folders:
         if os.access(folder, os.F_OK) and not os.access(folder, os.W_OK):
             raise UserError(
@@ -196,15 +192,15 @@ def refuse_unwritable(*folders: str) -> None:
 
 
 def refuse_full_disk(folder: Path, size: int, task: str) -> None:
-    """Log how many bytes a job will write, and refuse a disk with less free space.
+    """Log how many bytes a job will write, and refuse if the disk has less free space.
 
     Args:
-        folder: on the disk.
+        folder: any folder on the disk.
         size: in bytes.
-        task: what the job does, such as `preparing digits`, for messages.
+        task: what the job does, such as `preparing digits`.
 
     Raises:
-        UserError: there is less free space.
+        UserError: there is too little free space.
     """
     free = shutil.disk_usage(folder).free
     log.info("%s writes %s; %s are free", task, in_bytes(size), in_bytes(free))
@@ -216,5 +212,5 @@ def refuse_full_disk(folder: Path, size: int, task: str) -> None:
 
 
 def in_bytes(number: float) -> str:
-    """Format a number of bytes, for example 1.25GB."""
+    """Format a number of bytes, such as `1.25GB`."""
     return tqdm.format_sizeof(number, "B")

@@ -1,4 +1,4 @@
-"""Files of repositories of the Hugging Face hub, through its client."""
+"""Download files from the Hugging Face hub through its client."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from rib.base.errors import UserError
 
 UNREACHED = "the hub can't be reached (HF_HUB_OFFLINE, or no network); connect"
-# By type, of which the first here that fits counts.
+# Meaning of an error by the name of its class or of a base class; the first match counts.
 HUB_ERRORS = {
     "GatedRepoError": (
         "it is gated; accept its terms on its page of the hub, then log in (HF_TOKEN)"
@@ -24,22 +24,22 @@ HUB_ERRORS = {
     "HTTPError": UNREACHED,
     "ConnectionError": UNREACHED,
 }
-# What the client says of a file that has not the size that the hub stated.
+# Part of the client's message when a file has another size than the hub states.
 OTHER_SIZE = "Consistency check failed"
 LONGEST_HUB_MESSAGE = 200  # characters
 
 
 def fetch_from_hub(source: Mapping[str, Any]) -> Path:
-    """A file in the client's cache, fetched if it isn't there; the client verifies it.
+    """Path of a file in the client's cache, downloaded and verified by the client if missing.
 
     HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN have their usual effect.
 
     Args:
-        source: `repo` and `path`; optionally `revision`, and `repo_type` of a repository that is
-            not a model's.
+        source: such as `{"repo": "timm/vit", "path": "model.safetensors", "revision": "main"}`.
+            Optional are `revision` and `repo_type` ("dataset"; models need none).
 
     Raises:
-        UserError: the file can't be had; the message says why.
+        UserError: the file could not be fetched; the message says why.
     """
     from huggingface_hub import hf_hub_download
 
@@ -50,13 +50,13 @@ def fetch_from_hub(source: Mapping[str, Any]) -> Path:
             revision=source.get("revision", "main"),
             repo_type=source.get("repo_type"),
         )
-    except Exception as error:  # of several libraries
+    except Exception as error:  # the client raises errors of several libraries
         raise UserError(hub_problem(error)) from error
     return Path(cached)
 
 
 def hub_problem(error: Exception) -> str:
-    """What an error of the hub's client means, what to do about it, and what it says itself."""
+    """Meaning of an error of the hub's client and a remedy, followed by its own message."""
     types = [error_type.__name__ for error_type in type(error).__mro__]
     meaning = "it can't be used; correct it or choose another one"
     for type_name, meaning_of_type in HUB_ERRORS.items():

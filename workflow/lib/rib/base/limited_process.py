@@ -1,9 +1,8 @@
-"""A process of its own for input that others made.
+"""Handle untrusted input in a separate process with limited time and memory.
 
-Such input may crash it, or take any time and memory.
-
-The module that does the work calls `answer_requests` when it is run as a program; whoever needs an
-answer opens it with `limited_process`. The process ends with the one that started it.
+Downloaded images and fonts may crash a decoder, or keep it busy forever. The module with the
+decoder calls `answer_requests` when it runs as a program; the caller opens it with
+`limited_process`.
 """
 
 import contextlib
@@ -18,19 +17,19 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
-# Environment variables that the process gets: where programs, libraries and temporary files are,
-# but not the user's passwords.
+# Environment variables that the process gets: paths of programs, libraries and temporary files, but
+# no passwords of the user.
 KEPT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
 Ask = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take."""
+    """Limits of one request."""
 
-    seconds: int  # of processor time
-    patience: float  # seconds until the answer, the start of the process included
-    memory: int  # bytes of address space, besides that of the process before its first request
+    seconds: int  # processor time
+    patience: float  # seconds of real time until the answer, including the start of the process
+    memory: int  # bytes of address space on top of what the process has before its first request
 
 
 class TooSlowError(ValueError):
@@ -38,29 +37,27 @@ class TooSlowError(ValueError):
 
 
 class ProcessFailedError(ValueError):
-    """The process crashed or ended; the message is the name of the signal, or the exit status.
+    """The process crashed or ended; the message is a signal's name or the exit status.
 
-    What it printed is for the authors of its libraries, and is not shown.
+    The output of the process is not shown: it means something only to authors of its libraries.
     """
 
 
 @contextlib.contextmanager
 def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
-    """Start a process, and yield a function that sends it a request and returns its answer.
+    """Start a process; yield a function that sends it a request and returns the answer.
 
-    The function raises TooSlowError or ProcessFailedError, and then can't be used again. The system
-    may have no limit on memory; the limit on time always holds.
+    The function raises TooSlowError or ProcessFailedError, and then can't be used again. Some
+    systems can't limit memory; the time limit always works.
 
     Args:
-        module: name of the module that the process runs, and that answers.
-        limits: what one request may take.
+        module: name of the module that the process runs, such as `rib.data.svg`.
     """
     connection, connection_of_process = Pipe()
     with connection_of_process:
         process = _start(module, connection_of_process.fileno(), limits)
 
     def ask(request: bytes) -> bytes:
-        """Send a request to the process, and return its answer."""
         return _ask(process, connection, request, limits)
 
     with process, connection:
@@ -71,13 +68,6 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
 
 
 def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen[bytes]:
-    """Start Python with a module as program, which answers requests; see `answer_requests`.
-
-    Args:
-        module: name of the module; it is found in the folders where this process finds its own.
-        descriptor: file descriptor of the connection with requests and answers.
-        limits: what one request may take.
-    """
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     folders = [str(Path(folder).absolute()) for folder in sys.path if folder]
     environment["PYTHONPATH"] = os.pathsep.join(folders)
@@ -93,18 +83,13 @@ def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen[byt
 def _ask(
     process: subprocess.Popen[bytes], connection: Connection, request: bytes, limits: Limits
 ) -> bytes:
-    """Send a request and wait for the answer.
-
-    Raises:
-        TooSlowError: it took more than the limits of time.
-        ProcessFailedError: the process crashed or ended.
-    """
     try:
         connection.send_bytes(request)
         has_answer = connection.poll(limits.patience)
         if has_answer:
             return connection.recv_bytes()
-    except (EOFError, OSError):  # the process has ended; SIGXCPU is that of its processor time
+    except (EOFError, OSError):
+        # The process has ended. The system sends SIGXCPU when its processor time is used up.
         exit_code = process.wait()
         had_no_time_left = exit_code == -signal.SIGXCPU
         if not had_no_time_left:
@@ -113,28 +98,24 @@ def _ask(
 
 
 def _describe_exit(exit_code: int) -> str:
-    """Name of the signal that killed a process, or its exit status."""
     if exit_code < 0:
         return signal.Signals(-exit_code).name
     return f"exit status {exit_code}"
 
 
 def answer_requests(answer: Callable[[bytes], bytes]) -> None:
-    """Answer requests until the other end is closed; an error ends this process.
+    """Answer requests until the other end closes the connection; an error ends this process.
 
-    This is what a program does that `limited_process` has started. Its command-line arguments are
-    the file descriptor of the connection, seconds of processor time for each request, and bytes of
-    memory for all of them.
-
-    Args:
-        answer: returns the answer to a request.
+    This is the main function of a program that `limited_process` starts. It reads three
+    command-line arguments: the connection's file descriptor, seconds of processor time per request,
+    and bytes of memory for all requests.
     """
     descriptor, seconds, memory = [int(argument) for argument in sys.argv[1:]]
-    os.chdir("/")  # no name within a request is that of a file in the project
+    os.chdir("/")  # relative names in a request must not find files of the project
     size = _address_space()
     if size is not None:
         _limit(resource.RLIMIT_AS, size + memory)
-    _limit(resource.RLIMIT_CORE, 0)  # no file with the memory of a crashed process
+    _limit(resource.RLIMIT_CORE, 0)  # no core dump
     with Connection(descriptor) as connection, contextlib.suppress(EOFError):
         while True:
             request = connection.recv_bytes()
@@ -157,13 +138,8 @@ def _address_space() -> int | None:
 
 
 def _limit(rlimit: int, soft_limit: int) -> None:
-    """Set the soft limit of a resource of this process, if the system allows it.
-
-    Args:
-        rlimit: the resource, one of `resource.RLIMIT_...`.
-        soft_limit: in the unit of the resource.
-    """
-    # The hard limit may be lower, and then holds; or the system doesn't limit this resource.
+    """Set a soft limit, such as `resource.RLIMIT_CPU` in seconds, if the system allows it."""
+    # Setting fails if the hard limit is lower (which then applies) or the system can't limit this.
     with contextlib.suppress(ValueError, OSError):
         _, hard_limit = resource.getrlimit(rlimit)
         resource.setrlimit(rlimit, (soft_limit, hard_limit))

@@ -1,4 +1,4 @@
-"""Locks on files, which the kernel releases whenever and however their process ends."""
+"""File locks, which the kernel releases however their process ends."""
 
 import contextlib
 import errno
@@ -9,33 +9,32 @@ from filelock import FileLock, Timeout
 
 from rib.base.errors import UserError
 
-FOREVER = -1  # timeout
-# Errors where the file system has no locks: of NFS without its lock service, of FUSE, of Lustre
-# without `flock`.
+FOREVER = -1  # timeout of filelock
+# Errors of file systems without locks: NFS without its lock service, FUSE, Lustre without `flock`.
 WITHOUT_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
-# Errors where something else lies at the place of the file: a link, a folder, a socket.
+# Errors if the path is a link, a folder or a socket.
 NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO}
 
 
 def acquire(path: Path, timeout: float = FOREVER) -> FileLock:
-    """Lock a file, which is created if it is missing.
+    """Lock a file until the lock is released or this process ends.
 
-    The lock is held until it is released or this process ends.
+    The file is created if missing.
 
     Args:
-        path: the file.
-        timeout: seconds to wait while another process holds the lock.
+        timeout: seconds to wait while another process has the lock; -1 waits forever.
 
     Raises:
-        Timeout: another process still holds it.
-        UserError: the file system has no locks, or no plain file lies at the path.
+        Timeout: another process still has the lock.
+        UserError: the file system has no locks, or the path is no plain file.
         OSError: the file cannot be written.
     """
-    # In place of a lock, filelock would write a marker, which stays when a process is killed.
+    # Without this option filelock falls back to a marker file, which stays when a process is
+    # killed.
     lock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(timeout=timeout)
-    except Timeout:  # an OSError too
+    except Timeout:  # which is also an OSError
         raise
     except OSError as error:
         if error.errno in WITHOUT_LOCKS:
@@ -54,10 +53,7 @@ def acquire(path: Path, timeout: float = FOREVER) -> FileLock:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file in a `with` block.
-
-    It is waited for without limit. Raises as `acquire`.
-    """
+    """Lock a file for a `with` block, however long the wait; errors as in `acquire`."""
     lock = acquire(path)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Loading algorithms and layouts: modules of the library or of a user's catalogue folder."""
+"""Load algorithms and layouts: modules of the library or of a user's catalogue folder."""
 
 import importlib.util
 import inspect
@@ -23,7 +23,7 @@ SHOWN = 100  # characters of a wrong value in a message
 def load_module(path: str | Path) -> ModuleType:
     """Import the module of an algorithm or layout from its file.
 
-    A module of the library is imported by its usual name (`rib.methods.ft`), another one as
+    A module of the library keeps its name, such as `rib.methods.ft`; a user's module becomes
     `rib_plugin_<name>`.
 
     Raises:
@@ -36,7 +36,7 @@ def load_module(path: str | Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"rib_plugin_{file.stem}", file)
     assert spec is not None and spec.loader is not None, f"{file} is no Python file"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
+    sys.modules[spec.name] = module  # dataclasses look the module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -51,10 +51,10 @@ def load_module(path: str | Path) -> ModuleType:
 
 
 def load_function(path: str | Path, name: str) -> Callable[..., Any]:
-    """The function of a name that a module has.
+    """A function of a module, by its name.
 
     Raises:
-        UserError: it has none.
+        UserError: the module has no such function.
     """
     function = getattr(load_module(path), name, None)
     if not inspect.isfunction(function):
@@ -65,16 +65,16 @@ def load_function(path: str | Path, name: str) -> Callable[..., Any]:
 def checked_settings(
     function: Callable[..., Any], settings: Mapping[str, Any], file: str | Path, entry: str
 ) -> dict[str, Any]:
-    """Settings that fit the annotations of a function's keyword-only arguments.
+    """Validate settings against the annotations of a function's keyword-only arguments.
 
-    They are checked without a call of the function, so before its other arguments are there.
+    The function itself is not called: its other arguments do not exist yet.
 
     Args:
         function: of an algorithm or layout, such as `weights(parents, *, alpha: UpToOne)`.
-        settings: such as {"alpha": 1}, of which {"alpha": 1.0} is returned, with defaults of the
-            function if it has some.
-        file: with the function, for messages.
-        entry: where to correct the settings: `datasets.yaml, noto`.
+        settings: such as `{"alpha": 1}`, which gives `{"alpha": 1.0}`; defaults of the function are
+            added.
+        file: where the function is, for messages.
+        entry: where the user corrects the settings, such as `datasets.yaml, noto`.
 
     Raises:
         UserError: a setting is unknown or missing, or does not fit its annotation.
@@ -98,9 +98,9 @@ def refused_settings(file: str | Path, entry: str, names: Collection[str]) -> It
     correct it in methods.yaml, lwf, or in method_settings.
 
     Args:
-        file: with the class or function that checks the settings.
-        entry: where to correct them.
-        names: of all settings that the class or function has.
+        file: where the checking class or function is.
+        entry: where the user corrects the settings.
+        names: all settings that exist.
     """
     try:
         yield
@@ -109,7 +109,7 @@ def refused_settings(file: str | Path, entry: str, names: Collection[str]) -> It
 
 
 def _mistake(error: ValidationError, names: Collection[str]) -> str:
-    """The first thing that pydantic found about settings, and what to do about it."""
+    """Covers only the first error that pydantic found."""
     first = error.errors(include_url=False)[0]
     setting = first["loc"][0] if first["loc"] else ""
     expectation = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
@@ -118,11 +118,11 @@ def _mistake(error: ValidationError, names: Collection[str]) -> str:
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = ", ".join(names) or "none"
         return f"there is no setting '{setting}', known are {known}; correct it in"
-    if not first["loc"]:  # a check of several settings
+    if not first["loc"]:  # pydantic names no setting if a check of several settings fails
         return f"{expectation}; correct it in"
     wrong_value = redacted(repr(first["input"]))
     if len(wrong_value) > SHOWN:
         wrong_value = f"{wrong_value[:SHOWN]}..."
-    # An element of a list is what is wrong, not the list.
+    # If an element of a list is wrong, the list "has" the value.
     verb = "is" if len(first["loc"]) == 1 else "has"
     return f"the setting '{setting}' {verb} {wrong_value}, but {expectation}; correct it in"

@@ -12,29 +12,27 @@ from rib.base.text import printable
 
 
 def _as_one_line(record: logging.LogRecord) -> bool:
-    """Make the message of a log record one printable line, whatever names it quotes.
-
-    This is a filter of a logger. It returns True, so that all records are logged.
-    """
+    """Escape control characters in names that a message quotes; returning True keeps the record."""
     record.msg = printable(record.getMessage())
-    record.args = None  # they are in the message now
+    record.args = None  # the message includes them now
     return True
 
 
-log = logging.getLogger("rib")  # the library's only one
-log.addFilter(_as_one_line)  # before any handler, also those of a user of the library
+log = logging.getLogger("rib")  # the only logger of the library
+# The filter runs before all handlers, including handlers that a user of the library adds.
+log.addFilter(_as_one_line)
 
 
 def log_lines(text: str) -> None:
-    """Log a text of several lines for those who look for a fault: each is a record of its own."""
+    """Log a text at level DEBUG, one record per line."""
     for line in text.splitlines():
         log.debug("%s", line)
 
 
 def print_lines(*lines: str, file: TextIO | None = None) -> None:
-    """Print texts, each as one printable line; what the stream's encoding lacks is escaped, too.
+    """Print texts, each as one line; escape control and unencodable characters.
 
-    The workflow prints by this function alone.
+    The workflow prints with this function only.
 
     Args:
         file: the stream, standard output by default.
@@ -46,8 +44,8 @@ def print_lines(*lines: str, file: TextIO | None = None) -> None:
         try:
             print(encodable, file=stream, flush=True)
         except BrokenPipeError:
-            # Whoever read has ended, such as `head`. What follows goes nowhere, so that Python
-            # prints no error about the pipe at its end either.
+            # The reader, such as `head`, has ended. The stream now leads nowhere; otherwise Python
+            # would complain about the pipe when it exits.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())
 
@@ -55,7 +53,7 @@ def print_lines(*lines: str, file: TextIO | None = None) -> None:
 class Progress(tqdm):  # type: ignore[type-arg]  # it takes arguments in its stubs only
     """tqdm's counts, rate and ETA as log lines.
 
-    There is at most one every few seconds, and none for short tasks.
+    At most one line every five seconds, and none for short tasks.
     """
 
     def __init__(
@@ -70,12 +68,11 @@ class Progress(tqdm):  # type: ignore[type-arg]  # it takes arguments in its stu
         """Begin to count.
 
         Args:
-            iterable: what is iterated over; None if `update` is called instead.
-            desc: what is done, such as `packing photos`.
+            iterable: what the loop runs over; None if `update` is called instead.
+            desc: the task, such as `packing images`.
             total: number of units; None if unknown.
-            unit: what is counted, such as `image`.
-            done_before: units of an earlier process, which this one goes on from. They count in no
-                rate.
+            unit: such as `image`.
+            done_before: units that an earlier process has done; they don't count in the rate.
         """
         super().__init__(
             iterable,
@@ -93,20 +90,20 @@ class Progress(tqdm):  # type: ignore[type-arg]  # it takes arguments in its stu
     def display(  # type: ignore[override]
         self, msg: str | None = None, pos: int | None = None
     ) -> bool:
-        """Log count, rate and ETA, where tqdm would draw its bar; both arguments are ignored."""
+        """Log a line where tqdm would draw its bar; both arguments are ignored."""
         if self.n == self.initial:
-            return True  # nothing is done yet, so there is no rate and no ETA to log
+            return True  # no rate and no ETA yet
         meter = dict(self.format_dict)
-        meter["ncols"] = 0  # columns of the bar: with none, the line has the numbers only
+        meter["ncols"] = 0  # no bar, only numbers
         log.info(self.format_meter(**meter))
         return True
 
     def clear(self, nolock: bool = False) -> None:
-        """Do nothing, because log lines are not cleared."""
+        """Do nothing: log lines are not cleared."""
 
 
 def duration(seconds: float) -> str:
-    """Format a duration, for example `2 h 05 min`, `4 min 08 s`, `3.2 s`."""
+    """Format a duration, such as `2 h 05 min`, `4 min 08 s`, `3.2 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     all_minutes, seconds_of_minute = divmod(round(seconds), 60)

@@ -1,8 +1,7 @@
-"""Settings of stages: typed, frozen objects that rules build and scripts read back.
+"""Settings of stages: typed, frozen objects, built by rules and read back by scripts.
 
-A rule builds the settings of its stage and gives them to Snakemake as values of JSON, `to_params`.
-The stage's script reads them back, `from_params`. Both check every field, so that a mistake is
-found when the workflow is read.
+Snakemake passes JSON values (`to_params`) from a rule to its script (`from_params`). Both sides
+check every field: mistakes are found when the workflow is read.
 """
 
 import json
@@ -17,30 +16,30 @@ from rib.base.errors import UserError
 class Settings(BaseModel):
     """Base of the settings of all stages.
 
-    A field has exactly its type: "yes" is no bool and 1.5 no int.
+    Types are strict: "yes" is no bool and 1.5 no int.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-# Several texts; a rule may give a list of them.
+# Strings; a rule may give a list in place of a tuple.
 Texts = Annotated[tuple[str, ...], Strict(False)]
-# Settings of an algorithm or a layout, which checks them itself (rib.base.plugins).
+# Settings of an algorithm or layout, which rib.base.plugins checks.
 FreeSettings = dict[str, JsonValue]
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def to_params(settings: Settings) -> dict[str, Any]:
-    """The settings as values of JSON, for `params` of a rule."""
+    """The settings as JSON values, for `params` of a rule."""
     return settings.model_dump(mode="json")
 
 
 def from_params(kind: type[SettingsT], params: Mapping[str, Any]) -> SettingsT:
-    """The settings of a kind, from what `to_params` gave.
+    """Read settings from the JSON values that `to_params` gave.
 
     Raises:
-        UserError: a key is unknown or missing, or a value of another type; the message names it.
+        UserError: a key is unknown or missing, or a value has the wrong type.
     """
     try:
         return kind.model_validate_json(json.dumps(params))
@@ -49,12 +48,10 @@ def from_params(kind: type[SettingsT], params: Mapping[str, Any]) -> SettingsT:
 
 
 def replaced(settings: SettingsT, /, **changes: Any) -> SettingsT:
-    """A copy of the settings with some fields changed.
+    """A copy of the settings with some fields changed; changes are validated.
 
-    Args:
-        settings: of any stage; they stay as they are.
-        changes: new values by name of the field. They are checked: pydantic's ValidationError if
-            one has another type, or is for no field.
+    Raises:
+        pydantic.ValidationError: a new value has the wrong type, or the field does not exist.
     """
     fields = dict(settings)
     fields.update(changes)
@@ -62,10 +59,7 @@ def replaced(settings: SettingsT, /, **changes: Any) -> SettingsT:
 
 
 def _first_mistake(error: ValidationError) -> str:
-    """Key and reason of the first thing that pydantic found.
-
-    For example: view.budget: Input should be a valid integer.
-    """
+    """For example `view.budget: Input should be a valid integer`."""
     mistake = error.errors(include_url=False)[0]
     key = ".".join(map(str, mistake["loc"]))
     return f"{key}: {mistake['msg']}"

@@ -1,21 +1,21 @@
-"""Text that others wrote: what may be shown and how, escaping in Markdown, the secrets of URLs."""
+"""Untrusted text: what may be shown, escaping, and secrets in URLs."""
 
 import re
 
-USER = r"://[^\s/?#]*@"  # with password, of a URL
-# Control characters, line breaks, those that turn the direction of text, and others that nobody
-# sees, such as soft hyphens and tags; half characters, which stand for bytes that are not UTF-8.
-# Emoji are made with joiners, which stay.
+USER = r"://[^\s/?#]*@"  # user name and password in a URL
+# Control characters, line breaks, marks of text direction, and other characters that nobody sees,
+# such as soft hyphens and tags; surrogates, which stand for bytes that are not UTF-8. Joiners are
+# missing here, because emoji need them.
 INVISIBLE = (
     r"\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\u034f\u115f"
     r"\u1160\u180e\u2800\u3164\ufff9-\ufffb\ud800-\udfff\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     r"\U0001d173-\U0001d17a\U000e0001-\U000e007f"
 )
-# Markup, invisible characters, passwords. `R&D` is text.
+# Markup, invisible characters, passwords. `R&D` is fine.
 UNFIT = re.compile(rf"[<>{INVISIBLE}]|&#?\w{{2,}};|{USER}")
 WHY = "it is blank, or contains markup, an invisible character or a password"
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
-FORMULA = re.compile(r"[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
+FORMULA = re.compile(r"[=+\-@\t\r]")  # first character of a cell that a spreadsheet computes
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]inf", re.IGNORECASE)
 
 
@@ -26,23 +26,21 @@ def presentable(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """A text as one line that a terminal can't take for commands.
+    """A text as one line without terminal commands: control characters become `\\x1b`, `\\n`.
 
-    Characters of commands are escaped: `\\x1b`, `\\n`. Others stay as they are. So does a text that
-    is printable already.
+    Printable text stays as it is.
     """
     return _INVISIBLE.sub(_escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:
-    """The characters of a match as escapes of Python, such as `\\n`."""
     return match[0].encode("unicode_escape").decode()
 
 
 def printable_cell(text: str) -> str:
-    """A text for a cell of a table, printable and no formula that a spreadsheet would compute.
+    """A text for a table cell: printable, and no formula for spreadsheets.
 
-    `=1+2` becomes `'=1+2`. Numbers are no formulas, whatever their sign: `-5` stays.
+    `=1+2` becomes `'=1+2`. Numbers stay, whatever their sign: `-5`.
     """
     cell = printable(text)
     begins_like_formula = FORMULA.match(cell) is not None
@@ -53,10 +51,7 @@ def printable_cell(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Escape a text for one line of Markdown, in which it is shown as it is.
-
-    `a_b *c*` becomes `a\\_b \\*c\\*`.
-    """
+    """Escape a text for one line of Markdown: `a_b *c*` becomes `a\\_b \\*c\\*`."""
     line = " ".join(text.split())
     special_character = r"[\\`*_\[\]<>&#|~$]"
     return re.sub(special_character, r"\\\g<0>", line)
@@ -65,10 +60,10 @@ def markdown(text: str) -> str:
 def redacted(text: str) -> str:
     """Remove user names, passwords and query strings from the URLs in a text.
 
-    Query strings may be signatures. `get https://me:secret@host/file?key=1 now` becomes
-    `get https://[redacted]@host/file?[redacted] now`.
+    Query strings may be signatures. `get https://me:secret@host/file?key=1 now` becomes `get
+    https://[redacted]@host/file?[redacted] now`.
     """
     without_users = re.sub(USER, "://[redacted]@", text)
-    # A URL up to its question mark is kept: from :// on, without another :// or a blank.
+    # Keep a URL up to its question mark: from :// on, without another :// or a blank.
     up_to_query = r"(://(?:(?!://)[^\s?])*\?)"
     return re.sub(rf"{up_to_query}\S+", r"\1[redacted]", without_users)

@@ -157,7 +157,7 @@ class Compute(Described):
     gpu_memory_gb: Literal["unknown"] | Positive = Field(
         "unknown",
         description="memory of a GPU in GB, above 0, or 'unknown'; if it is stated, a model whose"
-        " training would take more is refused, and the message says what to set (an "
+        " training or evaluation would take more is refused, and the message says what to set (an "
         "estimate, which `rib plan` shows)",
     )
     decode_workers: Count = Field(

@@ -146,9 +146,8 @@ class Family(Described):
     )
     expects_gpu: Flag = Field(
         False,
-        description="true if runs of the family would take far too long on a CPU: a job on a "
-        "machine whose NVIDIA GPU does not work then fails, where others compute on "
-        "the CPU with a warning",
+        description="true if runs of the family would take far too long on a CPU: a job without a "
+        "working GPU then fails, where others compute on the CPU",
     )
     can_fit: list[str] = Field(
         default_factory=list,

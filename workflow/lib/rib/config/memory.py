@@ -4,7 +4,9 @@ Factors of the memory of the host are measured by tests/benchmarks/memory.py; it
 numbers. What CUDA takes, and the memory of a GPU, are counted, and no GPU has confirmed them.
 """
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,8 @@ from rib.base.errors import UserError
 from rib.config.entries import Model
 from rib.config.forms import CURVE
 from rib.config.grid import Grid
-from rib.config.run import ALL, ENSEMBLE
+from rib.config.run import ALL, ENSEMBLE, PRETRAINED, images_of
+from rib.config.stored_outputs import LARGEST_STORED
 
 MEGA = 10**6
 GIGA = 10**9
@@ -29,6 +32,8 @@ LIBRARIES = 600
 # Megabytes that CUDA's libraries take of the host besides, and of a GPU; both are guesses.
 CUDA_ON_HOST = 3000
 CUDA_ON_GPU = 1000
+# Megabytes of the index and rows of very large datasets in a job that reads them.
+MEGABYTES_OF_LARGE_DATASETS = 12000
 # Copies of the weights in the memory of a job. Measured were 6.2 in training with SGD, 6.9 with
 # AdamW and 7.2 with a teacher, and 2.2 in evaluation, of merges too.
 COPIES_IN_TRAINING = 8
@@ -40,14 +45,23 @@ SHARE_WITHOUT_GRADIENT = 0.1
 # Estimates are raised by this factor.
 MARGIN = 1.25
 
-# Megabytes of a job that makes tables, and of very large datasets in it: their index and rows.
-
 # Tensors as large as the weights on the GPU in training: weights, gradients, the pretrained
 # weights, those after the last epoch (rib.training.good_state), and a teacher or start that some
 # methods keep.
 TENSORS_IN_TRAINING = 5
 # Those of an optimiser, by its name in recipes.
 TENSORS_OF_OPTIMIZER = {"sgd": 1, "adamw": 2, "lion": 1}
+
+# Bytes that algorithms keep of each training image, the outputs of the network that they start
+# from. Logits are 1000 numbers, features 2048 or fewer; those of LDIFS are of many depths. On a GPU
+# they are LARGEST_STORED at most; beyond that linear probing keeps them on the host.
+STORED_PER_IMAGE = {
+    "lwf": 1000 * FLOAT,
+    "lipsum_ft": 2048 * FLOAT,
+    "linear_probe": 2048 * FLOAT,
+    "ldifs": LARGEST_STORED,
+}
+STORED_ON_HOST = "linear_probe"
 
 ACTIVATIONS = "activations.csv"
 PRECISIONS = ("fp32", "bf16")
@@ -101,18 +115,43 @@ class NetworkMemory:
             checkpointed=float(checkpointed) * scale if checkpointed else None,
         )
 
-    def training_on_host(self, model: str, method: str | None = None) -> int:
+    def training_on_host(
+        self, model: str, method: str | None = None, target: str | None = None, size: str = ALL
+    ) -> int:
         """Megabytes of memory of a job that trains a model.
 
         Args:
             method: with which it is fine-tuned; None if it is trained from random weights.
+            target, size: on what it is fine-tuned, such as `imagenet_c` and `all`.
         """
         parameters = _parameters(self.grid.models[model])
-        if method is not None and self.grid.methods[method].text != "no":
-            parameters += PARAMETERS_OF_TEXT_TOWER
+        stored = 0
+        if method is not None:
+            parameters += self._parameters_of_text_tower([method])
+            if target is not None:
+                stored = self._stored_on_host(method, target, size)
         images = self._images_of_pass(model, method)
         weights = COPIES_IN_TRAINING * FLOAT * parameters
-        return self._on_host(weights, images * self._bytes_of_image(model))
+        return self._on_host(weights, images * self._bytes_of_image(model) + stored)
+
+    def _stored_on_host(self, method: str, target: str, size: str) -> int:
+        """Bytes of outputs for the training images that the host keeps."""
+        stored = self._stored(method, target, size)
+        if stored > LARGEST_STORED and self.grid.methods[method].algorithm == STORED_ON_HOST:
+            return stored
+        return min(stored, LARGEST_STORED) if self.on_cpu else 0
+
+    def _stored(self, method: str, target: str, size: str) -> int:
+        """Bytes of outputs for all training images of a run, 0 where their number isn't known."""
+        per_image = STORED_PER_IMAGE.get(self.grid.methods[method].algorithm, 0)
+        dataset = self.grid.datasets[target]
+        images = dataset.images or dataset.about_images or 0
+        return per_image * images_of(size, self.grid.budget.images(target, images))
+
+    def _parameters_of_text_tower(self, methods: Iterable[str]) -> int:
+        """Parameters of a text tower if one of these methods has one in memory."""
+        has_tower = any(self.grid.methods[method].text != "no" for method in methods)
+        return PARAMETERS_OF_TEXT_TOWER if has_tower else 0
 
     def gradients_on_host(self, model: str, images: int) -> int:
         """Megabytes of memory of a job that computes gradients of a network, but does not train it.
@@ -162,17 +201,27 @@ class NetworkMemory:
         parameters = self.grid.models[model].parameters
         if activations is None or parameters is None:
             return None
+        methods = self._trained_methods(model)
+        parameters += self._parameters_of_text_tower(methods)
         tensors = TENSORS_IN_TRAINING + self._tensors_of_optimizer(model)
         weights = parameters * (tensors * FLOAT + self._bytes_of_cast_parameter())
-        return CUDA_ON_GPU * MEGA + weights + images * activations.of(checkpointing)
+        stored = 0
+        for method, target, size in itertools.product(methods, self.grid.targets, self.grid.sizes):
+            stored = max(stored, min(LARGEST_STORED, self._stored(method, target, size)))
+        return CUDA_ON_GPU * MEGA + weights + stored + images * activations.of(checkpointing)
 
     def evaluation_on_gpu(self, model: str) -> float | None:
-        """Bytes of memory of a GPU that evaluating a run of a model needs; None if not known."""
+        """Bytes of memory of a GPU that evaluating a model's runs needs; None if not known.
+
+        A method with several networks, such as a curve, has the weights of each in memory.
+        """
         activations = self.activations(model)
         parameters = self.grid.models[model].parameters
         if activations is None or parameters is None:
             return None
-        weights = parameters * (FLOAT + self._bytes_of_cast_parameter())
+        methods = [PRETRAINED, *self.grid.methods_of(model)]
+        networks = max(self.networks_of(method) for method in methods)
+        weights = parameters * (networks * FLOAT + self._bytes_of_cast_parameter())
         images = SHARE_WITHOUT_GRADIENT * self.evaluation_batch_size
         return CUDA_ON_GPU * MEGA + weights + images * activations.usual
 
@@ -182,10 +231,11 @@ class NetworkMemory:
         return max((self._images_of_pass(model, method) for method in methods), default=0)
 
     def refuse_what_does_not_fit(self) -> None:
-        """Raise a UserError if a model can't be trained in the memory of a GPU that config states.
+        """Raise a UserError if a model doesn't fit into the memory of a GPU that config states.
 
-        Of several, the one is named that needs most, so that what helps it helps all. Models of
-        which the memory is not known are not refused.
+        It doesn't if it can't be trained, or if its networks can't be evaluated there. Of several
+        that can't be trained, the one is named that needs most, so that what helps it helps all.
+        Models of which the memory is not known are not refused.
         """
         gigabytes = self.grid.config["compute"]["gpu_memory_gb"]
         if gigabytes == UNKNOWN or self.on_cpu:
@@ -204,6 +254,27 @@ class NetworkMemory:
                 f"config, compute.gpu_memory_gb is {gigabytes:g}, but training {largest_model} "
                 f"with {images} images in a pass takes about {most_bytes / GIGA:.1f} GB; "
                 f"{self._remedy(largest_model, images, gigabytes * GIGA)}."
+            )
+        self._refuse_large_evaluations(gigabytes)
+
+    def _refuse_large_evaluations(self, gigabytes: float) -> None:
+        """Raise a UserError for a model whose networks can't be evaluated in so much memory."""
+        for model in self.grid.models:
+            needed = self.evaluation_on_gpu(model)
+            if needed is None or needed <= gigabytes * GIGA:
+                continue
+            activations = self.activations(model)
+            assert activations is not None  # otherwise nobody knows what is needed
+            excess = needed - gigabytes * GIGA
+            images_too_many = math.ceil(excess / (SHARE_WITHOUT_GRADIENT * activations.usual))
+            most_images = self.evaluation_batch_size - images_too_many
+            remedy = "leave it out, or use a larger GPU"
+            if most_images > 0:
+                remedy = f"set compute.evaluation_batch_size to {most_images}"
+            raise UserError(
+                f"config, compute.gpu_memory_gb is {gigabytes:g}, but evaluating {model} with "
+                f"{self.evaluation_batch_size} images in a pass takes about "
+                f"{needed / GIGA:.1f} GB; {remedy}."
             )
 
     def _remedy(self, model: str, images: int, limit: float) -> str:

@@ -247,18 +247,21 @@ class Paths:
         """Splits of all evaluated datasets at all geometries."""
         return [path for key in self.geometries for path in self.splits(key, self._grid.datasets)]
 
-    def verdicts(self, run: Run) -> list[str]:
-        """The verdict on the labels of a run's target, for which its training waits.
+    def label_verdicts(self) -> list[str]:
+        """Verdicts on the labels of the targets of this run's trainings, each once.
 
-        None if the labels can't be checked: the head of the model must have classes that others
-        published, or be made from names of classes; heads that are trained on the family's own
-        labels can't contradict these. Nor under protocol held_out, where sweeps score nothing but
-        select splits.
+        A model can contradict labels if its head has classes that others published, or is made from
+        names of classes; a head that was trained on the family's own labels can't. There are none
+        under protocol held_out, where sweeps score nothing but select splits.
         """
-        is_published = self._grid.head(run.model) in ("published", "zero_shot")
-        if not is_published or self.protocol == "held_out":
+        if self.protocol == "held_out":
             return []
-        return [self.verdict(run.model, run.target)]
+        verdicts = [
+            self.verdict(run.model, run.target)
+            for run in self.trained_runs
+            if self._grid.head(run.model) in ("published", "zero_shot")
+        ]
+        return list(dict.fromkeys(verdicts))
 
     def verdict(self, model: str, target: str) -> str:
         """What a pretrained model says of the labels of a target."""
@@ -284,7 +287,6 @@ class Paths:
             fisher.extend(self.fisher("provenance.json", run))
         for run in self.trained_runs:
             fisher.extend(self.shared_fisher("provenance.json", run))
-        verdicts = [verdict for run in self.trained_runs for verdict in self.verdicts(run)]
         selected = [run for run in self.merged_runs if grid.methods[run.method].form == SELECT]
         to_choose_from = self.runs_to_choose_from()
         records = {
@@ -293,7 +295,7 @@ class Paths:
             "split": [beside("provenance", path) for path in self.splits_of_all()],
             "models": [self.model("provenance.json", model) for model in grid.models],
             "text": [self.text("provenance.json", model) for model in self.models_with_texts()],
-            "labels": [beside("provenance", path) for path in verdicts],
+            "labels": [beside("provenance", path) for path in self.label_verdicts()],
             "finetune": [self.checkpoint("provenance.json", run) for run in self.checkpoint_runs],
             "fisher": fisher,
             "merge": [f"{self.stage('merge')}/{run}/provenance.json" for run in selected],

@@ -1,4 +1,4 @@
-"""Files that the user has already: folders that config.yaml lists under `archives`."""
+"""Files that the user already has, in the folders listed under `archives` in config.yaml."""
 
 import os
 import posixpath
@@ -23,7 +23,7 @@ def archive_folders() -> list[Path]:
 
 
 def find_file(file_name: str) -> Path | None:
-    """A file by its name in one of the user's archive folders, or None."""
+    """A file by its name in one of the user's archive folders; None if it is in none."""
     for folder in archive_folders():
         path = folder / file_name
         if path.is_file():
@@ -34,10 +34,10 @@ def find_file(file_name: str) -> Path | None:
 def find_packed_file(
     mirrors: Sequence[Mapping[str, Any]],
 ) -> tuple[Path, Mapping[str, Any]] | None:
-    """A file in the user's archive folders that has the content of a mirror packed, or None.
+    """A file in the user's archive folders that contains a mirror's content packed, or None.
 
     Returns:
-        The file, and the mirror that gives such a file.
+        The file, such as photos_1.0_all.deb, and its mirror.
     """
     for folder in archive_folders():
         for mirror in mirrors:
@@ -50,7 +50,6 @@ def find_packed_file(
 
 
 def _packed_files(folder: Path, mirror: Mapping[str, Any]) -> list[Path]:
-    """Files in a folder that have the name of the file that a mirror gives."""
     if mirror["kind"] == "apt":
         paths = sorted(folder.glob(f"{mirror['package']}_*.deb"))
     else:
@@ -59,7 +58,7 @@ def _packed_files(folder: Path, mirror: Mapping[str, Any]) -> list[Path]:
 
 
 def name_of_packed_file(mirror: Mapping[str, Any]) -> str:
-    """Name of the file that a mirror gives; `*` stands for the version of a Debian package."""
+    """Name of a mirror's file; `*` stands for the version of a Debian package."""
     if mirror["kind"] == "apt":
         return f"{mirror['package']}_*.deb"
     if mirror["kind"] == "hub":
@@ -72,7 +71,7 @@ def name_of_packed_file(mirror: Mapping[str, Any]) -> str:
 def refuse_missing_folder() -> None:
     """Raise a UserError if an archive folder does not exist.
 
-    A typo in a path must not download hundreds of gigabytes.
+    A typo in a path must not start a download of hundreds of gigabytes.
     """
     for folder in archive_folders():
         if not folder.is_dir():
@@ -88,8 +87,8 @@ def advice(file_name: str, mirrors: Sequence[Mapping[str, Any]] = ()) -> str:
     For example: put photos.tar or photos_*.deb into /data/archives (`archives` in config.yaml).
 
     Args:
-        file_name: name of the file itself.
-        mirrors: sources that give the file packed; a file of theirs is enough, too.
+        file_name: the file itself.
+        mirrors: their packed files are enough, too.
     """
     names = [file_name]
     for mirror in mirrors:

@@ -1,4 +1,7 @@
-"""Reading of tar and zip archives in order, without extracting them to disk."""
+"""Read tar and zip archives in order, without extracting them to disk.
+
+Archives are untrusted: sizes, names and compression ratios are limited.
+"""
 
 import contextlib
 import os
@@ -13,27 +16,27 @@ from rib.base.errors import UserError
 from rib.base.files import in_bytes
 from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES, limit, photo_limit
 
-# Bytes of one file in an archive, by kind; the limit of photos is a setting.
+# Most bytes of one file in an archive, by kind; for images the limit is a setting.
 JSON = 128 << 20
 TABLE = 64 << 20
 TAR = 4 << 30
 WEIGHTS = 4 << 30
 CHUNK = 1 << 20  # bytes read at once
-# Bytes that any archive may unpack to. A larger one may unpack to limits.archive_ratio bytes for
-# each of its own, by default 100: photos give 1, the drawings of the emoji family at most 8, tables
-# of numbers or texts about 20, and zeros a thousand in gzip and a hundred thousand in xz or bzip2.
-# A tar of a few short files would be above this ratio, since it is filled up with zeros.
+# Bytes that any archive may unpack to. A larger archive may unpack to limits.archive_ratio bytes
+# per byte, by default 100: photos give 1, drawings of the emoji family at most 8, tables of numbers
+# or texts about 20, and zeros a thousand in gzip and a hundred thousand in xz or bzip2. A tar of a
+# few short files would exceed the ratio, because tars are padded with zeros.
 FREE = 64 << 20
-EXTENDED = b"LKxgX"  # types of headers in a tar with long names and further attributes
-ENCRYPTED = 1  # bit of a zip's flags
-# The compressions of a zip of which zipfile expands no more bytes than it is asked for.
+EXTENDED = b"LKxgX"  # header types of a tar: long names and further attributes
+ENCRYPTED = 1  # bit in a zip's flags
+# Zip compressions for which zipfile expands no more bytes than asked for.
 BOUNDED_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# Bytes of an encrypted file in a zip: by the zip's path, the file's entry and the most bytes.
+# Gives an encrypted file's bytes, from the zip's path, the file's entry and the most bytes.
 Decrypt = Callable[[Path, zipfile.ZipInfo, int], bytes]
 
 
 class TooLargeError(UserError):
-    """A file in an archive is larger than its kind may be."""
+    """A file in an archive exceeds the limit of its kind."""
 
     def __init__(self, path: Path, name: str, largest: int):
         hint = "don't use it or, if it is a photo, raise limits.photo_megabytes in config.yaml"
@@ -47,34 +50,33 @@ def archive_members(
     file: BinaryIO | None = None,
     largest: int | None = None,
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the regular files of a zip, wheel or tar: the name, and a function that reads it.
+    """Yield the regular files of a zip, wheel or tar: `("a/1.png", read)`.
 
-    They come in the order of the archive, and each must be read before the next one is requested.
-    The function reads in chunks and raises TooLargeError at the limit, whatever size the archive
-    states. What is unpacked of the whole archive has a limit too: in a compressed tar all bytes
-    count, since those of a file that is skipped are unpacked as well, in a zip the sizes that the
-    wanted files state.
+    Files come in the archive's order, and each must be read before the next is requested. `read()`
+    raises TooLargeError at the limit, whatever size the archive states. The whole archive has a
+    limit too: in a compressed tar all bytes count, because skipped files are unpacked as well; in a
+    zip, the stated sizes of the wanted files.
 
     Nothing is extracted to disk, so a member named `../x` or a link can't write outside a folder.
-    Such members are refused anyway, because the archive can't be trusted.
+    Such members are refused anyway: the archive can't be trusted.
 
     Args:
-        path: the archive; the compression of a tar is detected from its content.
-        wanted: names to yield, or a predicate on names; None yields all.
-        decrypt: reads encrypted files of a zip, see rib.data.unzip; None refuses them.
-        file: bytes of an archive within another one; `path` is then only its name in messages.
-        largest: most bytes of a file that is read; None for the limit of photos.
+        path: the archive; a tar's compression is detected from its content.
+        wanted: names to yield, or a predicate on names; None for all.
+        decrypt: reads encrypted files of a zip, such as rib.data.unzip; None refuses them.
+        file: bytes of an archive inside another one; `path` is then only its name in messages.
+        largest: most bytes of a file; None for the limit of images.
 
     Raises:
-        UserError: the archive is truncated, damaged or in a format that Python can't read, unpacks
-            to too many bytes, has a member that points outside, or is encrypted.
+        UserError: the archive is truncated, damaged, encrypted or in a format that Python can't
+            read, unpacks to too many bytes, or has a member that points outside.
     """
     is_wanted = _predicate(wanted)
     if largest is None:
         largest = photo_limit(PHOTO_MEGABYTES)
-    # Where sizes are read, a MemoryError means damage.
+    # Here a MemoryError means damage: a stated size is absurd.
     with _damage_explained(path, UserError), _opened(path, file) as archive_file:
-        # A tar that ends in a zip is a tar, although zipfile would read the zip.
+        # A tar may end in a zip, which zipfile would read instead.
         is_zip = archive_file.read(2) == b"PK"
         unpacked = Unpacked(path, size=archive_file.seek(0, os.SEEK_END))
         archive_file.seek(0)
@@ -85,11 +87,6 @@ def archive_members(
 
 
 def _predicate(wanted: Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
-    """A function that says whether a file is wanted, by its name.
-
-    Args:
-        wanted: names of files, or already such a function; None if all are wanted.
-    """
     if wanted is None:
         return lambda name: True
     if callable(wanted):
@@ -98,7 +95,7 @@ def _predicate(wanted: Collection[str] | Callable[[str], bool] | None) -> Callab
 
 
 def _opened(path: Path, file: BinaryIO | None) -> contextlib.AbstractContextManager[BinaryIO]:
-    """The bytes of an archive, in a context that closes them only if they are opened here."""
+    """Closes the file only if it was opened here."""
     if file is None:
         return open(path, "rb")
     return contextlib.nullcontext(file)
@@ -112,13 +109,6 @@ def _zip_members(
     largest: int,
     unpacked: "Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The wanted files of a zip, as `archive_members` yields them: names and functions that read.
-
-    Args:
-        decrypt: reads encrypted files; None refuses them.
-        largest: bytes that a file may have.
-        unpacked: counts the bytes of wanted files, and refuses too many.
-    """
     with zipfile.ZipFile(archive_file) as archive:
         for member in archive.infolist():
             _refuse_hostile(path, member.filename, member.file_size)
@@ -135,25 +125,20 @@ def _tar_members(
     largest: int,
     unpacked: "Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """The wanted files of a tar, as `archive_members` yields them: names and functions that read.
-
-    Args:
-        largest: bytes that a file may have.
-        unpacked: counts the bytes that are unpacked of a compressed tar, and refuses too many.
-    """
-    # Names that are not UTF-8 are escaped in the same way on every machine.
+    # Escape names that are not UTF-8 in the same way on every machine.
     with tarfile.open(
         fileobj=archive_file, encoding="utf-8", errors="backslashreplace", tarinfo=_Header
     ) as archive:
-        # Of a compressed tar, tarfile reads through a file that decompresses.
+        # For a compressed tar, tarfile reads through a file that decompresses.
         is_compressed = archive.fileobj is not archive_file
         if is_compressed:
             compressed_file: Any = archive.fileobj
-            # It has all that tarfile calls when it reads; the types ask for `write`, too.
+            # tarfile calls only methods that it has; the types also ask for `write`.
             counted_file: Any = _CountedFile(compressed_file, unpacked)
             archive.fileobj = counted_file
         while (member := archive.next()) is not None:
-            # tarfile would keep about 1 kB for each of millions of members. Types lack the list.
+            # tarfile would keep about 1 kB for each of millions of members. Type stubs lack the
+            # list.
             archive.members.clear()  # type: ignore[attr-defined]
             _refuse_hostile(path, member.name, member.size)
             if not is_wanted(member.name):
@@ -168,23 +153,26 @@ def _tar_members(
 
 
 class Unpacked:
-    """How many bytes of an archive were unpacked.
+    """Counts unpacked bytes of an archive, and refuses too many.
 
     Args:
-        path: the archive.
+        path: the archive, for messages.
         size: its size in bytes.
     """
 
     def __init__(self, path: Path, size: int):
-        """Count from 0 up to the limit of an archive with so many bytes."""
         self._path = path
         self._size = size
-        # The user's limit for each byte of the archive; of a small archive FREE bytes are allowed.
+        # The ratio is the user's; small archives may unpack to FREE bytes.
         self._limit = max(FREE, limit(ARCHIVE_RATIO) * size)
         self._count = 0
 
     def add(self, count: int) -> None:
-        """Count more bytes; raise a UserError if they are too many."""
+        """Count more bytes.
+
+        Raises:
+            UserError: there are too many.
+        """
         self._count += count
         if self._count > self._limit:
             raise UserError(
@@ -195,10 +183,7 @@ class Unpacked:
 
 
 class _CountedFile:
-    """A compressed file that counts the bytes that are unpacked when it is read or sought in.
-
-    It has those methods of a file that tarfile calls.
-    """
+    """Has only the file methods that tarfile calls."""
 
     def __init__(self, file: BinaryIO, unpacked: Unpacked):
         self._file = file
@@ -211,16 +196,12 @@ class _CountedFile:
         self._file.close()
 
     def read(self, size: int) -> bytes:
-        """Unpack and count the next bytes, at most `size`; a UserError if they are too many."""
         unpacked_bytes = self._file.read(size)
         self._unpacked.add(len(unpacked_bytes))
         return unpacked_bytes
 
     def seek(self, position: int) -> None:
-        """Go to a position by unpacking all before it; less if the file ends before it.
-
-        The bytes on the way are read chunk by chunk, so that they are counted.
-        """
+        """Reads every chunk on the way, because skipped bytes count too."""
         if position < self.tell():
             self._file.seek(0)
         while self.tell() < position:
@@ -231,10 +212,7 @@ class _CountedFile:
 
 @contextlib.contextmanager
 def _damage_explained(path: Path, *unchanged: type[Exception]) -> Iterator[None]:
-    """Turn any error into one that explains the damage, except those of the `unchanged` types.
-
-    zipfile and tarfile raise many types on damaged input.
-    """
+    """zipfile and tarfile raise many types on damaged input; errors of `unchanged` types pass."""
     try:
         yield
     except unchanged:
@@ -252,21 +230,11 @@ def _damage_explained(path: Path, *unchanged: type[Exception]) -> Iterator[None]
 
 
 class _Header(tarfile.TarInfo):
-    """A header of a tar, refused where tarfile would read at once what it states, of any size.
-
-    This concerns extended headers and maps of sparse files. The methods are tarfile's own.
-    """
+    """tarfile would read extended headers and sparse maps at once, whatever size they state."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        """Check this header of a tar, then let tarfile read what belongs to it.
-
-        Extended headers have names and attributes of the next file, global ones of all files.
-        tarfile would read them whole, however large a hostile tar states that they are.
-
-        Raises:
-            ValueError: the headers are larger than any true ones.
-            NotImplementedError: the file is sparse.
-        """
+        """Overrides tarfile's method; a ValueError means headers larger than any true ones."""
+        # Extended headers have names and attributes of the next file, global headers of all files.
         size_of_globals = sum(len(text) for text in archive.pax_headers.values())
         is_too_large = self.type in EXTENDED and self.size > CHUNK
         if is_too_large or size_of_globals > CHUNK:
@@ -278,31 +246,34 @@ class _Header(tarfile.TarInfo):
         return header
 
     def _proc_gnusparse_10(self, *_: object) -> None:
-        """Refuse a sparse file of GNU's format 1.0, where tarfile would read a map of any size."""
+        """Overrides tarfile's method for GNU's format 1.0."""
         _refuse_sparse_file()
 
 
 def _refuse_sparse_file() -> None:
-    """Raise the error for a format that can't be read: a few bytes may stand for any number."""
+    """A few bytes of a sparse file may stand for any number."""
     raise NotImplementedError("a sparse file")
 
 
 def _untar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, largest: int) -> bytes:
-    """Bytes of a file in a tar."""
     with _damage_explained(path, UserError, MemoryError):
         file = archive.extractfile(member)
-        assert file is not None  # of a regular file
+        assert file is not None  # regular files have one
         return read_limited(file, largest, path, member.name)
 
 
 class Readable(Protocol):
-    """A file of bytes, of which chunks can be read."""
+    """A file of bytes that can be read in chunks."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 def read_limited(file: Readable, largest: int, path: Path, name: str) -> bytes:
-    """Read a file in chunks; raise TooLargeError if it has more than `largest` bytes."""
+    """Read a file in chunks.
+
+    Raises:
+        TooLargeError: the file has more than `largest` bytes.
+    """
     chunks = []
     size = 0
     while chunk := file.read(CHUNK):
@@ -320,7 +291,6 @@ def _unzip(
     decrypt: Decrypt | None,
     largest: int,
 ) -> bytes:
-    """Bytes of a file in a zip, decrypted if it is encrypted; see `archive_members`."""
     with _damage_explained(path, UserError, MemoryError):
         if member.compress_type not in BOUNDED_COMPRESSIONS:
             raise NotImplementedError(
@@ -335,7 +305,6 @@ def _unzip(
 
 
 def _refuse_hostile(path: Path, name: str, size: int) -> None:
-    """Refuse a member of an archive that points outside of it, or states a negative size."""
     if name.startswith("/") or ".." in Path(name).parts:
         raise UserError(
             f"{path} contains '{name}', which points outside the archive; don't use this file."

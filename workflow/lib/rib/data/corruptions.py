@@ -1,12 +1,10 @@
-"""Corruptions of pictures at severities 1 to 5, computed in whole numbers.
+"""Corruptions of pictures at severities 1 to 5, in integer arithmetic.
 
-Those of the kinds of ImageNet-C have its names (Hendrycks and Dietterich 2019, arXiv 1903.12261);
-their strengths are our own, chosen so that small pictures can still be recognised. Lengths are
-fractions of a picture's side, so a corruption looks alike at any size.
-
-The functions take a picture, (height, width[, channels]) integers from 0 to 255, a strength from
-`CORRUPTIONS` and a seed for what is random. They return integers like the picture, which may be
-outside of 0 to 255.
+Names are ImageNet-C's (Hendrycks and Dietterich 2019, arXiv 1903.12261); the strengths are our own,
+and keep small pictures recognisable. Functions take a picture, (height, width[, channels]) integers
+from 0 to 255, a strength from `CORRUPTIONS` and a random seed. They return integers of the same
+shape, perhaps beyond 0 to 255. Lengths are fractions of a picture's side, so corruptions look alike
+at any size.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,16 +23,16 @@ from rib.data.integer_images import (
 )
 
 SEVERITIES = (1, 2, 3, 4, 5)
-SIDE = 32  # lengths are stated for a picture of this side, in pixels
-BYTES_OF_NORMAL = 4  # hashed bytes whose sum is nearly normally distributed
+SIDE = 32  # lengths are stated for a side of so many pixels
+BYTES_OF_NORMAL = 4  # the sum of four random bytes is nearly normal
 MEAN_OF_NORMAL = 510  # of the sum
 DEVIATION_OF_NORMAL = 148  # of the sum, rounded
 MIDDLE_GREY = 128
-DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))  # down and right; of a motion
+DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))  # down and right, of a motion
 
 
 def gaussian_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Normally distributed noise is added to each value; its standard deviation is the strength."""
+    """Add normal noise; the strength is its standard deviation."""
     normal = _normal(seed, picture.shape)  # with the standard deviation DEVIATION_OF_NORMAL
     noise = divide(normal * strength, DEVIATION_OF_NORMAL)
     noisy: np.ndarray = picture + noise
@@ -42,10 +40,7 @@ def gaussian_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 
 
 def speckle_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Normally distributed noise that is proportional to each value.
-
-    The strength is its standard deviation in 1/256 of the value.
-    """
+    """Add normal noise proportional to each value; the standard deviation is strength/256 of it."""
     normal = _normal(seed, picture.shape)  # with the standard deviation DEVIATION_OF_NORMAL
     noise = divide(normal * strength * picture, DEVIATION_OF_NORMAL * UNIT)
     noisy: np.ndarray = picture + noise
@@ -53,7 +48,7 @@ def speckle_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 
 
 def impulse_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Some values become 0 or 255, each equally often; the strength is how many in 256."""
+    """Replace strength/256 of the values by 0 or 255, equally often."""
     is_hit = hashed_bytes(f"{seed}/hit", picture.shape) < strength
     is_white = hashed_bytes(f"{seed}/white", picture.shape) < MIDDLE_GREY
     black_or_white = np.where(is_white, 255, 0)
@@ -61,22 +56,21 @@ def impulse_noise(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 
 
 def gaussian_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """The picture is blurred by three boxes along each axis, see `blur`.
+    """Blur by three boxes along each axis.
 
-    The strength is the width of a box in 1/256 of a pixel, for a picture with a side of 32 pixels;
-    in a larger picture boxes are wider in proportion.
+    The strength is a box's width in 1/256 pixel, for a side of 32 pixels; boxes grow with the
+    picture.
     """
     width_of_box = _scaled(strength, picture)
-    # The radius is what a box has on either side of its middle pixel.
+    # A box is its middle pixel and a radius on either side.
     radius = (width_of_box - UNIT) // 2
     return blur(picture, max(0, radius))
 
 
 def motion_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """The camera moved along a line: mean of pictures that are shifted against each other.
+    """Mean of pictures shifted along a line in one of four directions; the border is repeated.
 
-    The direction is one of four; what is outside of the picture is like its border. The strength
-    is the number of pixels of the line, for a picture with a side of 32 pixels.
+    The strength is the line's length in pixels, for a side of 32 pixels.
     """
     height, width = picture.shape[:2]
     direction = hashed_number(seed, 0, len(DIRECTIONS) - 1)
@@ -93,58 +87,57 @@ def motion_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 
 
 def fog(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Bright clouds in front of the picture; the strength is their share in 1/256."""
+    """Bright clouds in front of the picture, with a share of strength/256."""
     height, width = picture.shape[:2]
-    cloud = MIDDLE_GREY + clouds(seed, height, width) // 2  # from middle grey to white
+    cloud = MIDDLE_GREY + clouds(seed, height, width) // 2  # middle grey to white
     if picture.ndim == 3:
         cloud = cloud[..., np.newaxis]
     return divide(picture * (UNIT - strength) + cloud * strength, UNIT)
 
 
 def brightness(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """The strength is added to each value."""
+    """Add the strength to each value."""
     return picture + strength
 
 
 def contrast(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Differences from the picture's mean are reduced to strength/256 of what they were."""
+    """Reduce differences from the picture's mean to strength/256."""
     mean = divide(np.sum(picture), picture.size)
     faded: np.ndarray = mean + divide((picture - mean) * strength, UNIT)
     return faded
 
 
 def pixelate(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Blocks of pixels become their mean; the strength is the number of blocks along a side."""
+    """Replace blocks of pixels by their mean; the strength is the number of blocks along a side."""
     height, width = picture.shape[:2]
-    # The block of each row, for example 0, 0, 0, 1, 1 if two blocks have five rows.
+    # Block of each row: two blocks of five rows give 0, 0, 0, 1, 1.
     block_of_row = np.arange(height) * min(strength, height) // height
     block_of_column = np.arange(width) * min(strength, width) // width
-    # Where each block begins, and how many rows and columns it has.
+    # First row and number of rows of each block, and the same for columns.
     _, first_rows, rows_of_block = np.unique(block_of_row, return_index=True, return_counts=True)
     _, first_columns, columns_of_block = np.unique(
         block_of_column, return_index=True, return_counts=True
     )
-    # The sum of the pixels of each block: over its rows, then over its columns.
+    # Sum each block over its rows, then over its columns.
     sums_over_rows = np.add.reduceat(picture, first_rows, axis=0)
     sums = np.add.reduceat(sums_over_rows, first_columns, axis=1)
     pixels_of_block = np.outer(rows_of_block, columns_of_block)
     if picture.ndim == 3:
         pixels_of_block = pixels_of_block[..., np.newaxis]
     means = divide(sums, pixels_of_block)
-    # All pixels of a block get its mean.
     pixelated: np.ndarray = means[block_of_row][:, block_of_column]
     return pixelated
 
 
 def occlusion(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """A grey square in front, with its middle in the middle half of the picture.
+    """A grey square in front, centred somewhere in the picture's middle half.
 
-    The strength is its side in pixels, for a picture with a side of 32 pixels. Source: cutout,
-    DeVries and Taylor 2017 (arXiv 1708.04552); it is none of the corruptions of ImageNet-C.
+    The strength is its side in pixels, for a side of 32 pixels. Source: cutout, DeVries and Taylor
+    2017 (arXiv 1708.04552); ImageNet-C has no such corruption.
     """
     height, width = picture.shape[:2]
     side = strength * min(height, width) // SIDE
-    # Where the middle is, from a quarter to three quarters of the height and of the width.
+    # Centre, from a quarter to three quarters of height and width.
     quarter = UNIT // 4
     middle_in_height = hashed_number(f"{seed}/row", quarter, 3 * quarter)
     middle_in_width = hashed_number(f"{seed}/column", quarter, 3 * quarter)
@@ -158,22 +151,14 @@ def occlusion(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 
 
 def _normal(seed: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Pseudo-random integers that are nearly normally distributed, from a hash of the seed.
-
-    Each is a sum of four bytes without its mean, so the mean is 0 and the standard deviation
-    `DEVIATION_OF_NORMAL`.
-    """
+    """Sums of four random bytes less their mean; the deviation is DEVIATION_OF_NORMAL."""
     random_bytes = hashed_bytes(seed, (BYTES_OF_NORMAL, *shape))
     normal: np.ndarray = random_bytes.sum(axis=0) - MEAN_OF_NORMAL
     return normal
 
 
 def _scaled(length: int, picture: np.ndarray) -> int:
-    """A length in proportion to a picture's shorter side; at least 1.
-
-    Args:
-        length: for a side of 32 pixels. With a side of 64 pixels it is twice as long.
-    """
+    """A length for a side of 32 pixels doubles at 64 pixels; at least 1."""
     shorter_side = min(picture.shape[:2])
     scaled: int = max(1, length * shorter_side // SIDE)
     return scaled
@@ -184,7 +169,7 @@ class Corruption:
     """A kind of corruption."""
 
     change: Callable[[np.ndarray, int, str], np.ndarray]
-    strengths: Sequence[int]  # at severities 1 to 5; what they mean is said by the function
+    strengths: Sequence[int]  # at severities 1 to 5; `change` says what they mean
 
 
 CORRUPTIONS = {
@@ -202,14 +187,14 @@ CORRUPTIONS = {
 
 
 def corrupt(picture: np.ndarray, corruption: str, severity: int, seed: str) -> np.ndarray:
-    """A corrupted picture, uint8 like the picture.
+    """A corrupted picture, uint8 with the picture's shape.
 
     Args:
         picture: (height, width[, channels]) uint8.
-        corruption: a key of `CORRUPTIONS`.
+        corruption: a key of `CORRUPTIONS`, such as `fog`.
         severity: 1 to 5.
-        seed: from which noise, clouds, directions and places are hashed. At all severities of one
-            seed they are the same, and only stronger.
+        seed: noise, clouds, directions and places are hashed from it; severities differ only in
+            strength.
     """
     kind = CORRUPTIONS[corruption]
     strength = kind.strengths[severity - 1]

@@ -1,4 +1,4 @@
-"""Downloads of a file with the program curl, which go on where they were ended."""
+"""Download a file with the program curl; an interrupted download continues."""
 
 import errno
 import fcntl
@@ -14,13 +14,13 @@ from rib.base.progress import Progress
 
 CONNECT_TIMEOUT = 10  # seconds
 STALL = 60  # seconds below 1 kB/s before curl gives up
-PAUSE = 1.0  # seconds before a transfer that broke off goes on
-POLL = 0.5  # seconds between two looks at how much has arrived
+PAUSE = 1.0  # seconds before an interrupted transfer continues
+POLL = 0.5  # seconds between looks at the file's size
 
 # Exit codes of curl (EXIT CODES in its manual) after which the same call may succeed later: no host
-# or connection, an interrupted transfer, a time-out, or a failure of TLS, sending or receiving.
+# or connection, interrupted transfer, time-out, or failure of TLS, sending or receiving.
 PASSING_CODES = {5, 6, 7, 16, 18, 28, 35, 52, 55, 56, 92}
-PASSING_STATUSES = ("408", "429", "5")  # how statuses begin that pass: two of these are whole
+PASSING_STATUSES = ("408", "429", "5")  # beginnings of HTTP statuses that may pass
 HTTP_ERROR = 22
 NOT_WRITTEN = 23
 NO_RANGES = 33
@@ -28,36 +28,37 @@ OUT_OF_RANGE = "416"
 
 
 class PassingError(UserError):
-    """An address did not give the file, but may give it later."""
+    """A URL did not give the file, but may give it later."""
 
 
 def fetch(url: str, file: Path, largest: int | None, what: str) -> None:
-    """Fetch a file over HTTP or HTTPS; what an earlier call wrote of it is not fetched again.
+    """Fetch a file over HTTP or HTTPS; bytes from an earlier call are not fetched again.
 
-    A transfer that breaks off goes on as long as more bytes arrive than ever before. Whether these
-    are the right bytes the caller must check.
+    An interrupted transfer continues as long as it grows. The caller must check whether the bytes
+    are right.
 
     Args:
-        url: the address. It goes to curl by a pipe, so that no list of processes shows it.
-        file: where it is written; after an error it keeps the bytes so far.
-        largest: bytes that the file may have, None for any number.
+        url: passed to curl through a pipe, because it may contain secrets and process lists are
+            public.
+        file: output; after an error it keeps the bytes so far.
+        largest: most bytes of the file; None for no limit.
         what: the dataset or model, for the log.
 
     Raises:
-        PassingError: the address can't be reached, is overloaded or broke off.
-        UserError: it does not have the file, or sends more bytes, or curl is not installed.
+        PassingError: the server can't be reached, is overloaded or broke off.
+        UserError: the server lacks the file or sends more bytes, or curl is not installed.
         OSError: the file can't be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "ab") as held:
-        # curl inherits this lock: where a job was killed without its curl, the next job waits.
+        # curl inherits this lock: if a job is killed but its curl runs on, the next job waits.
         fcntl.flock(held, fcntl.LOCK_EX)
         if largest is not None and file.stat().st_size > largest:
-            held.truncate(0)  # it is of another file
+            held.truncate(0)  # another file's bytes
         most_bytes = file.stat().st_size
         while True:
             code, status, message = _call(url, file, largest, what, held)
-            # Out of range: nothing follows the bytes that are there.
+            # Out of range: the file is complete.
             if code == 0 or status == OUT_OF_RANGE:
                 return
             if code == NO_RANGES and file.stat().st_size > 0:
@@ -74,8 +75,8 @@ def fetch(url: str, file: Path, largest: int | None, what: str) -> None:
 def _call(
     url: str, file: Path, largest: int | None, what: str, held: IO[bytes]
 ) -> tuple[int, str, str]:
-    """Call curl once; its exit code, the HTTP status (`000` without one), and what went wrong."""
-    # Not curl's --retry, which cuts the file back to where the call began.
+    """Returns curl's exit code, the HTTP status (`000` without one) and a message."""
+    # curl's --retry would cut the file back to where the call began.
     command = ["curl", "--silent", "--show-error", "--fail", "--location", "--globoff"]
     command += ["--proto", "=http,https", "--connect-timeout", str(CONNECT_TIMEOUT)]
     command += ["--speed-limit", "1000", "--speed-time", str(STALL)]
@@ -104,12 +105,12 @@ def _call(
                     status, errors = process.communicate(config, timeout=POLL)
                     break
                 except subprocess.TimeoutExpired:
-                    config = None  # it was sent
+                    config = None  # curl has read it
                 size = file.stat().st_size
                 progress.update(size - progress.n)
                 is_too_long = largest is not None and size > largest
         finally:
-            process.kill()  # if it still runs, because the job is stopped
+            process.kill()  # if the job is stopped
     if is_too_long:
         held.truncate(0)
         raise UserError("more bytes were sent than the file has")

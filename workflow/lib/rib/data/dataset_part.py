@@ -1,4 +1,4 @@
-"""A part of a dataset that one job evaluates, and settings of its stage. No torch."""
+"""A part of a dataset that one job evaluates, without torch."""
 
 from typing import Annotated
 
@@ -6,11 +6,12 @@ from pydantic import Strict
 
 from rib.base.settings import Settings
 
-Levels = Annotated[tuple[str | int, ...], Strict(False)]  # of a slice
+# Levels of a slice, such as ("fog", "snow").
+Levels = Annotated[tuple[str | int, ...], Strict(False)]
 
 
 class DatasetPart(Settings):
-    """The images of a dataset with some levels of a slice; of ImageNet-C it is the corruption."""
+    """Images with some levels of a slice, such as one corruption of ImageNet-C."""
 
-    column: str  # of the dataset's index, with the slice
-    levels: Levels  # of the part
+    column: str  # column of the slice in the dataset's index
+    levels: Levels  # levels in the part

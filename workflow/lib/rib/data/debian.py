@@ -1,4 +1,4 @@
-"""Debian packages: fetching one with apt-get, without root, and reading a file in one.
+"""Fetch a Debian package with apt-get, without root, and read a file in it.
 
 Nothing is installed.
 """
@@ -14,9 +14,9 @@ from typing import IO
 
 from rib.base.errors import UserError
 
-SECONDS_TO_ANSWER = 10  # of a Debian mirror
-MOST_COMPLAINTS = 3  # lines of apt-get that are repeated
-# Commands of the machine's configuration that apt-get would call around an update; they need root.
+SECONDS_TO_ANSWER = 10  # timeout of a Debian mirror
+MOST_COMPLAINTS = 3  # error lines of apt-get in a message
+# Disable commands that the machine's apt configuration runs around an update; they need root.
 WITHOUT_HOOKS = """\
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
@@ -25,17 +25,17 @@ WITHOUT_HOOKS = """\
 
 
 def fetch_package(package: str, target: Path) -> None:
-    """Fetch the .deb of a package from the machine's Debian mirrors, which apt-get verifies.
+    """Fetch a package's .deb from the machine's Debian mirrors; apt-get verifies it.
 
-    The lists of packages are fetched too, into a private folder beside `target`, so that neither
-    root nor up-to-date lists are needed.
+    Package lists are fetched too, into a private folder: neither root nor up-to-date lists are
+    needed.
 
     Args:
-        package: name of the package, such as dataset-fashion-mnist.
-        target: file to write; its folder exists.
+        package: such as dataset-fashion-mnist.
+        target: output file in an existing folder.
 
     Raises:
-        UserError: apt-get is missing, or has no such package; the message says why.
+        UserError: apt-get is missing, or could not fetch the package.
     """
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         folder = Path(temporary).resolve()
@@ -51,7 +51,7 @@ def fetch_package(package: str, target: Path) -> None:
 
 
 def _options_of_apt(folder: Path) -> list[str]:
-    """Make folders for apt-get in a folder, and return options by which it uses no others."""
+    """apt-get then uses no folders of the machine, which would need root."""
     for name in ("lists", "cache"):
         (folder / name).mkdir()
     without_hooks = folder / "apt.conf"
@@ -59,7 +59,7 @@ def _options_of_apt(folder: Path) -> list[str]:
     settings = {
         "Dir::State::Lists": folder / "lists",
         "Dir::Cache": folder / "cache",
-        "Debug::NoLocking": 1,  # of the machine's own folders
+        "Debug::NoLocking": 1,  # of the machine's folders
         "Acquire::Languages": "none",
         "Acquire::Retries": 0,
         "Acquire::http::Timeout": SECONDS_TO_ANSWER,
@@ -72,7 +72,6 @@ def _options_of_apt(folder: Path) -> list[str]:
 
 
 def _run_apt(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run apt-get in a folder, into which it downloads."""
     try:
         return subprocess.run(
             ["apt-get", *arguments],
@@ -88,7 +87,7 @@ def _run_apt(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[
 
 
 def _complaints(output: str) -> list[str]:
-    """The first lines `E: ...` and `W: Failed ...` of apt-get, without the letter in front."""
+    """First lines `E: ...` and `W: Failed ...` without the letter."""
     complaints = []
     for line in output.splitlines():
         if line.startswith(("E: ", "W: Failed")):
@@ -98,15 +97,14 @@ def _complaints(output: str) -> list[str]:
 
 @contextlib.contextmanager
 def opened_member(package: Path, member: str) -> Iterator[IO[bytes]]:
-    """Open a file in a Debian package, which dpkg-deb unpacks up to there.
+    """Open a file in a Debian package; dpkg-deb unpacks up to there.
 
     Args:
         package: the .deb.
-        member: path of the file in the package, such as usr/share/prices/prices.csv.gz.
+        member: path in the package, such as usr/share/prices/prices.csv.gz.
 
     Raises:
-        UserError: dpkg-deb is missing; this is no Debian package, or damaged; or it does not have
-            such a regular file.
+        UserError: dpkg-deb is missing, the package is damaged or none, or lacks the file.
     """
     try:
         process = subprocess.Popen(
@@ -124,7 +122,7 @@ def opened_member(package: Path, member: str) -> Iterator[IO[bytes]]:
                 for header in tar:
                     if header.isfile() and header.name.removeprefix("./") == member:
                         file = tar.extractfile(header)
-                        assert file is not None  # of a regular file
+                        assert file is not None  # regular files have one
                         yield file
                         return
         except tarfile.TarError as error:

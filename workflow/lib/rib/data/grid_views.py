@@ -1,4 +1,4 @@
-"""Which images of a grid's datasets its jobs use, and how large these are. No torch."""
+"""Views of a grid's datasets: which images its jobs use at which size, without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def view_at(grid: Grid, geometry: Geometry, datasets: Collection[str]) -> Datase
     """How a job reads datasets at a geometry.
 
     Args:
-        datasets: names of all datasets that the job reads. The view does not depend on others.
+        datasets: all datasets that the job reads; the view does not depend on others.
     """
     images_per_class = None
     if grid.reference:
@@ -31,19 +31,19 @@ def view_at(grid: Grid, geometry: Geometry, datasets: Collection[str]) -> Datase
 
 
 def view_of(grid: Grid, model: str, datasets: Collection[str]) -> DatasetView:
-    """How a job of a model reads datasets, at the geometry of the model's input.
+    """How a model's job reads datasets, at the geometry of the model's input.
 
     Args:
-        datasets: names of all datasets that the job reads. The view does not depend on others.
+        datasets: all datasets that the job reads; the view does not depend on others.
     """
     view = view_at(grid, grid.geometry(model), datasets)
-    pretraining = grid.models[model].pretrain  # of a model that is pretrained here
+    pretraining = grid.models[model].pretrain  # only for a model that is pretrained here
     if pretraining is None or grid.reference is None:
         return view
     if pretraining.dataset != grid.reference.dataset.name:
         return view
-    # Such a model may have been pretrained on a subset of the dataset, of this size and draw. The
-    # proxy must be the same subset, without images that the model has not seen.
+    # The model may be pretrained on a subset, of this size and seed. The proxy must be the same
+    # subset, without images that the model has not seen.
     return replaced(
         view,
         pretraining_size=str(pretraining.size),

@@ -1,8 +1,8 @@
-"""Identical photos, which are one source image whatever their files are called.
+"""Identical photos, which are one source image whatever their file names.
 
-The identity of a photo is a digest of its decoded pixels before they are resized, so it depends on
-no file format. It is the column `PHOTO` of an index. An index that was made before there was this
-column has photos of unknown identity, which are never identical to others.
+A photo's *identity* is a digest of its decoded pixels before resizing, so it depends on no file
+format. Indexes store it in the column `PHOTO`. Indexes of earlier versions lack it: their photos
+have unknown identity, and are identical to no other.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ from rib.base.progress import log
 
 PHOTO = "photo_sha256"  # column of an index
 REMEDY = "`snakemake --forcerun prepare` notes them"
-STRIP = 1 << 20  # pixels that are hashed at once, to bound the memory
-UNKNOWN = -1  # number of a photo of unknown identity
+STRIP = 1 << 20  # pixels hashed at once, to bound memory
+UNKNOWN = -1  # number of photos with unknown identity
 
 
 def identity_of(picture: Image.Image | np.ndarray) -> str:
-    """SHA-256 of a picture's size and pixels as RGB, in hexadecimal.
+    """SHA-256 (hex) of a picture's size and pixels as RGB.
 
     Args:
-        picture: a decoded photo, or a drawing, (height, width) or (height, width, 3) uint8.
+        picture: a decoded photo, or a drawing: (height, width[, 3]) uint8.
     """
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(picture)
@@ -42,16 +42,14 @@ def identity_of(picture: Image.Image | np.ndarray) -> str:
 
 
 def read_identities(index: Path, required: bool = False) -> pa.Array:
-    """The identity of each image, a digest of its photo: (n,) text, null if it is unknown.
-
-    Images with the same identity are identical.
+    """Identity of each image, (n,) text; null if unknown.
 
     Args:
-        index: Parquet file with one row per image.
-        required: whether identities must be known.
+        index: Parquet file, one row per image.
+        required: whether unknown identities are an error.
 
     Raises:
-        UserError: they are required, but the index was made before they were noted.
+        UserError: identities are required, but the index is of an earlier version.
     """
     if PHOTO in pq.read_schema(index).names:
         column = pq.read_table(index, columns=[PHOTO])[PHOTO]
@@ -64,15 +62,14 @@ def read_identities(index: Path, required: bool = False) -> pa.Array:
 
 
 def joined_ids(ids: pa.Array | pa.ChunkedArray, identities: pa.Array) -> dict[str, str]:
-    """Ids of images that are identical to images of other ids, directly or through others.
+    """Map every id except the first of its group to that first id.
+
+    Ids are in a group if they share an identical image, directly or through other ids. Linked a, b
+    and c give `{"b": "a", "c": "a"}`; ids are ordered as text.
 
     Args:
-        ids: (n,) text, such as the source id of each image; images of one id belong together.
-        identities: (n,) text or null, the identity of each image.
-
-    Returns:
-        The first id, in the order of text, by each other id that belongs together with it; empty
-        if there are none.
+        ids: (n,) text, such as the source id of each image.
+        identities: (n,) text or null.
     """
     rows = pa.array(np.flatnonzero(identical_images(identities)))
     ids_of_images = ids.take(rows).to_pylist()
@@ -87,20 +84,12 @@ def joined_ids(ids: pa.Array | pa.ChunkedArray, identities: pa.Array) -> dict[st
 
 
 class _Groups:
-    """Ids that belong together: a forest (union-find), in which the root of a tree is its first id.
-
-    First means in the order of text.
-    """
+    """Union-find; the root of a tree is its first id in text order."""
 
     def __init__(self) -> None:
         self._parents: dict[str, str] = {}
 
     def join(self, one_id: str, other_id: str) -> None:
-        """Let two ids, and all that belong together with either, belong together.
-
-        The first id of a group stands for it. The group whose first id comes later is attached to
-        the other one.
-        """
         one_root = self._root_of(one_id)
         other_root = self._root_of(other_id)
         first_root = min(one_root, other_root)
@@ -108,24 +97,18 @@ class _Groups:
         self._parents[last_root] = first_root
 
     def _root_of(self, name: str) -> str:
-        """The first id of those that belong together with an id, which is added if it is new.
-
-        It is where the way from parent to parent ends, since the first id is its own parent.
-        """
+        """Adds the id if it is new; the root is its own parent."""
         parents = self._parents
         if name not in parents:
             parents[name] = name
         while parents[name] != name:
             grandparent = parents[parents[name]]
-            parents[name] = grandparent  # shortens the way for the next call
+            parents[name] = grandparent  # path halving: shortens the way for the next call
             name = grandparent
         return name
 
     def first_of_each_other(self) -> dict[str, str]:
-        """The first id of a group by each other id of the group, for groups of several ids.
-
-        A group of a, b and c gives {"b": "a", "c": "a"}.
-        """
+        """A group of a, b and c gives {"b": "a", "c": "a"}."""
         first_ids = {}
         for name in self._parents:
             root = self._root_of(name)
@@ -135,11 +118,10 @@ class _Groups:
 
 
 def identical_images(identities: pa.Array) -> np.ndarray:
-    """Which images are identical to another one: (n,) bool.
+    """Mask of images that are identical to another one: (n,) bool.
 
     Args:
-        identities: (n,) text, the same for identical images, or null if it is unknown. An unknown
-            one is identical to none.
+        identities: (n,) text or null; null is identical to none.
     """
     photos = _number_photos(identities)  # (n,) int, the same number for identical images
     is_known = photos != UNKNOWN
@@ -151,12 +133,11 @@ def identical_images(identities: pa.Array) -> np.ndarray:
 
 
 def of_other_classes(identities: pa.Array, labels: np.ndarray) -> np.ndarray:
-    """Which images are identical to one of another class: (n,) bool.
+    """Mask of images that are identical to an image of another class: (n,) bool.
 
     Args:
-        identities: (n,) text, the same for identical images, or null if it is unknown. An unknown
-            one is identical to none.
-        labels: (n,) integers, the class of each image.
+        identities: (n,) text or null; null is identical to none.
+        labels: (n,) integers.
     """
     photo_of_image = _number_photos(identities)  # (n,) int, the same number for identical images
     is_known = photo_of_image != UNKNOWN
@@ -173,11 +154,11 @@ def of_other_classes(identities: pa.Array, labels: np.ndarray) -> np.ndarray:
 
 
 def identical_to(identities: pa.Array, others: pa.Array) -> np.ndarray:
-    """Which photos are identical to one of others: (n,) bool; an unknown one is identical to none.
+    """Mask of images that are identical to any of other images: (n,) bool.
 
     Args:
-        identities: (n,) text or null, see `identity_of`.
-        others: identities to look for, of any number.
+        identities: (n,) text or null; null is identical to none.
+        others: identities to look for.
     """
     is_identical = pc.is_in(identities, value_set=others, skip_nulls=True)
     mask: np.ndarray = is_identical.to_numpy(zero_copy_only=False)
@@ -185,10 +166,7 @@ def identical_to(identities: pa.Array, others: pa.Array) -> np.ndarray:
 
 
 def _number_photos(identities: pa.Array) -> np.ndarray:
-    """A number from 0 of each image's photo, the same for identical ones: (n,) int64.
-
-    It is `UNKNOWN` if the identity is.
-    """
+    """(n,) int64, the same number for identical images, `UNKNOWN` for null."""
     numbers = identities.dictionary_encode().indices.fill_null(UNKNOWN)
     photos: np.ndarray = numbers.to_numpy().astype(np.int64)
     return photos

@@ -1,4 +1,4 @@
-"""Images resized and cropped to a model's geometry, as uint8 RGB arrays."""
+"""Decode images, and resize and crop them to a model's geometry, as uint8 RGB arrays."""
 
 import io
 import math
@@ -20,20 +20,19 @@ from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.data.variables import PHOTO_MEGAPIXELS, photo_limit
 
-# Formats that browsers show. Pillow has more, but runs external programs for some of them, such as
-# EPS.
+# Formats that browsers show. Pillow has more, but runs external programs for some, such as EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-BLACK_IS_ZERO = 1  # of TIFF's PhotometricInterpretation
-SIGNED = 2  # of TIFF's SampleFormat
-LONGEST_SHAPE = 1000  # largest aspect ratio; a photo of a more extreme one shows nothing
-Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own
+BLACK_IS_ZERO = 1  # TIFF's PhotometricInterpretation
+SIGNED = 2  # TIFF's SampleFormat
+LONGEST_SHAPE = 1000  # largest aspect ratio; more extreme images show nothing
+Image.MAX_IMAGE_PIXELS = None  # `decode` has another limit
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-FILTER_RADIUS = 2  # of the bicubic filter in pixels; that of the bilinear one is 1
-# Of a photo that would be enlarged to more pixels than these, only what the crop keeps is resized,
-# since 1 x 1000 pixels would become 4 GB. That may round values to their neighbours, so the bound
-# leaves all ordinary photos as they are: no photo reaches it at 224 pixels, and at 1024 pixels, the
-# largest size, with a crop of 0.875, those do that are more than 73 times as long as wide. The
-# default of limits.photo_megapixels lets a photo have as many pixels.
+FILTER_RADIUS = 2  # of the bicubic filter, in pixels; the bilinear filter has 1
+# If an enlarged image would have more pixels, only the region under the crop is resized: 1 x 1000
+# pixels would become 4 GB. Values may then be rounded differently, so the bound leaves ordinary
+# images alone: at 224 pixels no image reaches it; at 1024 pixels, the largest size, with a crop of
+# 0.875, only images more than 73 times as long as wide. It equals the default of
+# limits.photo_megapixels.
 MOST_RESIZED_PIXELS = 10**8
 
 
@@ -44,14 +43,14 @@ class DatasetSource:
     name: str
     archives: Sequence[Path]
     space: LabelSpace
-    # geometry at which images are drawn; None if photos are stored as published
+    # Geometry at which images are drawn; None if images are stored as published.
     geometry: Geometry | None
-    # shared by datasets made from the same source images; None if it shares none
+    # Name shared by datasets made from the same source images; None for no other dataset.
     source_group: str | None = None
-    # icon names by codepoint, if the archive has no such table
+    # Icon names, such as {"1f98a": "fox"}, if the archive has no table of them.
     icons: Mapping[str, str] = field(default_factory=dict)
     exclude: Collection[str] = ()  # image ids or class keys to leave out
-    # file of the layout from which the dataset's layout takes its photos, if it does
+    # File of another layout that provides the images, if any.
     photos_layout: str | None = None
 
     def __str__(self) -> str:
@@ -64,13 +63,21 @@ class DatasetSource:
 
     @property
     def drawing_geometry(self) -> Geometry:
-        """The geometry at which a layout draws; a UserError if photos are stored as published."""
+        """The geometry for drawings.
+
+        Raises:
+            UserError: images are stored as published, which drawings can't be.
+        """
         if self.geometry is None:
             raise UserError(f"{self} has drawings, not photos; set the dataset's storage to array.")
         return self.geometry
 
     def archives_for(self, *descriptions: str) -> Sequence[Path]:
-        """The archives, one for each description; a UserError if there are more or fewer."""
+        """The archives, one for each description (`"the images"`, `"the development kit"`).
+
+        Raises:
+            UserError: there are more or fewer.
+        """
         if len(self.archives) != len(descriptions):
             raise UserError(
                 f"{self}: the layout needs {len(descriptions)} archive(s) "
@@ -86,11 +93,11 @@ class CorruptImageError(UserError):
 
 @dataclass(frozen=True)
 class Photo:
-    """An encoded photo in an archive."""
+    """An encoded image in an archive."""
 
-    # returns the encoded bytes; must be called before the next archive member is requested
+    # Returns the encoded bytes; must be called before the next archive member is requested.
     read: Callable[[], bytes]
-    name: str  # name of the photo, for messages
+    name: str  # for messages
     border: int = 0  # pixels to crop on each side
 
 
@@ -100,31 +107,29 @@ class Item:
 
     image_id: str  # unique within the dataset
     label: int  # class index in the label space
-    source_id: str  # shared by images made from the same original (a photo or a vendor's drawing)
-    object_id: str  # resampling unit for confidence intervals (the photo or, for emoji, the object)
-    # a photo, or an image drawn by the layout: (size, size, 3) uint8 RGB
+    source_id: str  # same for images made from the same original (a photo or a vendor's drawing)
+    object_id: str  # unit that bootstraps draw: the photo or, for emoji, the object
+    # An encoded photo, or a drawing: (size, size, 3) uint8 RGB.
     picture: Photo | np.ndarray
-    # text or integers by which accuracies can be split, such as a severity; the same names for
-    # every image
+    # Levels by which accuracies are split, such as {"severity": 3}; same names for every image.
     slices: Mapping[str, str | int] = field(default_factory=dict)
-    # What a drawing was before it was resized to the geometry, (h, w[, 3]) uint8, by which
-    # identical ones are told; None if it was made at this size. A layout that changes another's
-    # `picture` sets it to None.
+    # The drawing before resizing, (h, w[, 3]) uint8, to find identical drawings; None if it was
+    # made at this size. A layout that changes another layout's `picture` sets it to None.
     original: Image.Image | np.ndarray | None = None
 
 
 def photo_item(
     label: int, image_id: str, group: str, source: str, photo: Photo, /, **slices: str | int
 ) -> Item:
-    """Item for a photo whose resampling unit is its source image.
+    """Item for a photo whose bootstrap unit is its source image.
 
     Args:
         label: class index in the label space.
         image_id: unique within the dataset, such as `n01440764/1.JPEG`.
-        group: prefix of source ids, which datasets of the same source images share.
-        source: name of the source image within the group, such as `n01440764/1`.
+        group: prefix of source ids, shared by datasets of the same source images.
+        source: the source image within the group, such as `n01440764/1`.
         photo: the encoded photo in its archive.
-        slices: texts or numbers by which accuracies can be split, such as severity=3.
+        slices: levels by which accuracies are split, such as severity=3.
     """
     source_id = f"{group}/{source}"
     return Item(
@@ -140,26 +145,26 @@ def photo_item(
 def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
     """Decode an image to RGB, without its border; transparency becomes white.
 
-    Of several frames or pages the first counts. The rotation in the EXIF data of a JPEG is not
-    applied; that of a TIFF is part of its format, and is.
+    The first frame or page counts. A JPEG's EXIF rotation is not applied; a TIFF's rotation is part
+    of its format, and is applied.
 
     Args:
         data: the encoded image.
-        name: name of the image, for messages.
+        name: for messages.
         border: pixels to crop on each side.
 
     Raises:
-        CorruptImageError: the bytes are not a valid image, have too many pixels or values of an
+        CorruptImageError: the bytes are no valid image, have too many pixels or values of an
             unknown range, or nothing is left without the border.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads the header only
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)  # reads only the header
         _refuse_unsuitable_size(image)
         _refuse_unknown_range(image)
         image = _to_rgb(image)
     except MemoryError:
         raise
-    except Exception as error:  # Pillow raises many types of exceptions on corrupt files
+    except Exception as error:  # Pillow raises many types on corrupt files
         reason = str(error)
         if isinstance(error, UnidentifiedImageError):
             reason = f"it is none of {', '.join(FORMATS)}"
@@ -177,7 +182,6 @@ def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
 
 
 def _refuse_unsuitable_size(image: Image.Image) -> None:
-    """Raise a ValueError if an image has too many pixels or an extreme aspect ratio."""
     if image.width * image.height > photo_limit(PHOTO_MEGAPIXELS):
         raise ValueError(
             f"{image.width} x {image.height} is above limits.photo_megapixels in config.yaml"
@@ -187,10 +191,7 @@ def _refuse_unsuitable_size(image: Image.Image) -> None:
 
 
 def _refuse_unknown_range(image: Image.Image) -> None:
-    """Raise a ValueError if an image's values don't say which of them are black and white.
-
-    They do in a PNG, and in a TIFF of 8 bits or of 16 that count up from black.
-    """
+    """PNGs say which values are black and white, as do 8-bit and most 16-bit TIFFs."""
     hint = "save it with 8 bits per channel"
     if image.mode == "F":
         raise ValueError(f"its pixels are floating-point numbers, whose range is unknown; {hint}")
@@ -207,11 +208,10 @@ def _refuse_unknown_range(image: Image.Image) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to RGB; transparency becomes white."""
-    if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits to white
+    if image.mode.startswith("I"):  # Pillow would clip 16 bits to white
         upper_8_bits = np.asarray(image) >> 8
         image = Image.fromarray(upper_8_bits.astype(np.uint8))
-    if image.mode == "La":  # grey that is multiplied by its opacity
+    if image.mode == "La":  # grey, premultiplied by its opacity
         image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -221,9 +221,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
-    """Resize the shorter side (or both) to floor(size / crop_pct), then centre-crop.
+    """Resize the shorter side (or both) to floor(size / crop_pct), then crop the centre.
 
-    This is the usual ImageNet evaluation transform. Source: timm/data/transforms_factory.py,
+    This is the usual ImageNet evaluation transform, as in timm/data/transforms_factory.py,
     transforms_imagenet_eval.
 
     Returns:
@@ -241,7 +241,7 @@ def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
     top = round((height - geometry.size) / 2)
     window = (left, top, left + geometry.size, top + geometry.size)
     resample = RESAMPLING[geometry.interpolation]
-    # A very long photo would become huge, so only what the crop keeps of it is resized.
+    # A very long image would become huge, so only the region under the crop is resized.
     if width * height > max(MOST_RESIZED_PIXELS, image.width * image.height):
         return np.asarray(resize_window(image, (width, height), window, resample))
     resized = image.resize((width, height), resample)
@@ -254,32 +254,31 @@ def resize_window(
     window: tuple[int, int, int, int],
     resample: Image.Resampling,
 ) -> Image.Image:
-    """Resize an image and crop a window of it, without resizing what is outside the window.
+    """Resize an image and crop a window, without resizing pixels outside the window.
 
-    If both sides are enlarged, this is the same as `image.resize(size, resample).crop(window)`, but
-    for rounding: each value differs by at most 1 for each side, together 2, since positions in the
-    image are computed in another way.
+    If both sides are enlarged, the result equals `image.resize(size, resample).crop(window)` up to
+    rounding: values differ by at most 1 per side, together 2, since positions are computed in
+    another way.
 
     Args:
-        image: the image to resize.
-        size: width and height in pixels that the whole image would have.
+        size: width and height in pixels of the whole resized image.
         window: left, top, right and bottom of the crop, in pixels of the resized image, inside it.
-        resample: the filter, bilinear or bicubic.
+        resample: bilinear or bicubic.
     """
     resized_width, resized_height = size
     left, top, right, bottom = window
-    # A resized pixel is a weighted mean of pixels near it, so only this region of the image counts.
+    # A resized pixel is a weighted mean of nearby pixels, so only this region counts.
     first_column, last_column = _source_span(left, right, image.width, resized_width)
     first_row, last_row = _source_span(top, bottom, image.height, resized_height)
     region = image.crop((first_column, first_row, last_column, last_row))
-    # The edges of the window in pixels of the region.
+    # Edges of the window in pixels of the region.
     left_in_region = left * image.width / resized_width - first_column
     right_in_region = right * image.width / resized_width - first_column
     top_in_region = top * image.height / resized_height - first_row
     bottom_in_region = bottom * image.height / resized_height - first_row
-    # Each side is resized in a call of its own, to fix the order. It matters, since values beyond
-    # 0 and 255 are cut off after the first side. Pillow would start with the width for the whole
-    # image, if both sides are enlarged, but perhaps with the height for this region.
+    # One call per side fixes the order, which matters because values beyond 0 and 255 are clipped
+    # after the first side. If both sides are enlarged, Pillow starts with the width for a whole
+    # image, but perhaps with the height for this region.
     columns = (left_in_region, 0, right_in_region, region.height)
     region = region.resize((right - left, region.height), resample, columns)
     rows = (0, top_in_region, region.width, bottom_in_region)
@@ -287,16 +286,9 @@ def resize_window(
 
 
 def _source_span(start: int, end: int, source: int, resized: int) -> tuple[int, int]:
-    """The pixels of a side from which the pixels [start, end) are resized: [first, last).
-
-    Args:
-        start: first pixel of the window, from 0.
-        end: pixel after the window, at most `resized`.
-        source: length of the side in pixels.
-        resized: its length after resizing.
-    """
+    """Pixels [first, last) of a side that affect the resized pixels [start, end)."""
     scale = source / resized
-    # A filter reaches further if several pixels become one. One more pixel is for rounding.
+    # A filter reaches further when several pixels become one. One more pixel allows for rounding.
     reach = math.ceil(FILTER_RADIUS * max(scale, 1)) + 1
     first = max(0, math.floor(start * scale) - reach)
     last = min(source, math.ceil(end * scale) + reach)
@@ -304,7 +296,7 @@ def _source_span(start: int, end: int, source: int, resized: int) -> tuple[int, 
 
 
 def refuse_margin(margin: float, dataset: DatasetSource) -> None:
-    """Refuse a margin that is negative, or leaves nothing of a drawing's square."""
+    """Raise a UserError if a margin is negative, or leaves nothing of a drawing's square."""
     if not 0 <= margin < 0.5:
         raise UserError(
             f"{dataset}: margin is {margin}; set a fraction of at least 0 and below 0.5 in its "
@@ -316,7 +308,7 @@ def fit_on_white(image: Image.Image, geometry: Geometry, margin: float) -> np.nd
     """Fit a whole picture into a white square: (size, size, 3) uint8.
 
     Args:
-        image: the picture, in RGB.
+        image: in RGB.
         geometry: its size is the square's side.
         margin: white on each side, as a fraction of the square's side.
     """

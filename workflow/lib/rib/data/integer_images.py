@@ -1,8 +1,8 @@
-"""Blurring, sampling and noise in whole numbers.
+"""Blurring, sampling and noise in integer arithmetic.
 
-The bytes of a picture made with these functions depend on no floating-point unit, no library of
-images and no generator of random numbers, so they are the same on every machine and with every
-version of NumPy. What is random is a hash of a text, the seed.
+The results are the same bytes on every machine and with every version of NumPy: they depend on no
+floating-point unit, image library or random generator. Random values are hashes of a text, the
+seed.
 """
 
 import hashlib
@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-UNIT = 256  # positions, radii and weights are in 1/256 of a pixel or of 1
+UNIT = 256  # positions, radii and weights are in 1/256 (of a pixel, or of 1)
 TURN_UNIT = 65536  # sines are in 1/65536
-PASSES = 3  # three boxes in a row are nearly a Gaussian
+PASSES = 3  # three boxes are nearly a Gaussian
 # Sines of 0 to 90 degrees in 1/65536, rounded.
 # fmt: off
 SINES = (
@@ -31,7 +31,7 @@ SINES = (
 
 
 def hashed_bytes(seed: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Pseudo-random numbers of a shape from 0 to 255, int64: the bytes of SHAKE-256 of a seed."""
+    """Pseudo-random int64 numbers from 0 to 255 of a shape: SHAKE-256 of a seed."""
     stream = hashlib.shake_256(seed.encode()).digest(math.prod(shape))
     return np.frombuffer(stream, np.uint8).reshape(shape).astype(np.int64)
 
@@ -43,7 +43,7 @@ def hashed_number(seed: str, lowest: int, highest: int) -> int:
 
 
 def to_picture(numbers: np.ndarray) -> np.ndarray:
-    """Integers as uint8, those below 0 and above 255 clipped."""
+    """Integers as uint8, clipped to 0 to 255."""
     picture: np.ndarray = np.clip(numbers, 0, 255).astype(np.uint8)
     return picture
 
@@ -56,20 +56,19 @@ def divide(numerators: np.ndarray, denominator: int | np.ndarray) -> np.ndarray:
 def blur(picture: np.ndarray, radius: int) -> np.ndarray:
     """A picture blurred by three box filters along each axis; the border is repeated.
 
-    A box may end between two pixels, of which the outer one counts in part: the extended box
-    filter of Gwosdek et al. 2011 (Theoretical Foundations of Gaussian Convolution by Extended Box
-    Filtering).
+    A box may end between two pixels; the outer one then counts in part (extended box filter,
+    Gwosdek et al. 2011, Theoretical Foundations of Gaussian Convolution by Extended Box Filtering).
 
     Args:
         picture: (height, width[, channels]) integers.
-        radius: of a box in 1/256 of a pixel, from its middle to the middle of its outermost whole
-            pixel; 0 changes nothing. The standard deviation of the blur is about radius + 1/2
-            pixels if the radius is large.
+        radius: in 1/256 pixel, from a box's middle to the middle of its outermost whole pixel; 0
+            changes nothing. For large radii, the blur's standard deviation is about radius + 1/2
+            pixels.
 
     Returns:
-        int64, like the picture.
+        int64, of the picture's shape.
     """
-    blurred = picture.astype(np.int64) * UNIT  # further digits, which are rounded at the end
+    blurred = picture.astype(np.int64) * UNIT  # fractional digits, rounded at the end
     for axis in (0, 1):
         for _ in range(PASSES):
             blurred = _box_filter(blurred, radius, axis)
@@ -77,30 +76,21 @@ def blur(picture: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _box_filter(numbers: np.ndarray, radius: int, axis: int) -> np.ndarray:
-    """Each number replaced by the mean of its neighbours along an axis; see `blur`.
-
-    Neighbours within the radius count in full, the next one on either side in part. With a radius
-    of 1.5 pixels (384/256) the five weights are 1/2, 1, 1, 1, 1/2.
-
-    Args:
-        numbers: int64, such as a picture.
-        radius: in 1/256 of a pixel.
-        axis: along which the mean is taken.
-    """
+    """A radius of 1.5 pixels (384/256) gives weights 1/2, 1, 1, 1, 1/2."""
     whole_radius, fraction = divmod(radius, UNIT)
     length = numbers.shape[axis]
-    # The border is repeated, so that all pixels have as many neighbours: pixel i of `numbers` is
-    # pixel i + whole_radius + 1 of `padded`.
+    # Repeat the border for equally many neighbours: pixel i of `numbers` is pixel i + whole_radius
+    # + 1 of `padded`.
     padding = [(0, 0)] * numbers.ndim
     padding[axis] = (whole_radius + 1, whole_radius + 1)
     padded = np.moveaxis(np.pad(numbers, padding, mode="edge"), axis, 0)
-    # Of each pixel, the sum of the neighbours in full is a difference of two running totals.
+    # The sum of a pixel's full neighbours is a difference of running totals.
     pixels_in_full = 2 * whole_radius + 1
     running_total = np.concatenate([np.zeros_like(padded[:1]), np.cumsum(padded, axis=0)])
     total_up_to_last = running_total[1 + pixels_in_full : 1 + pixels_in_full + length]
     total_before_first = running_total[1 : 1 + length]
     sum_in_full = total_up_to_last - total_before_first
-    # The two neighbours in part are beside them.
+    # The two partial neighbours are next to the full ones.
     before_first = padded[:length]
     after_last = padded[1 + pixels_in_full : 1 + pixels_in_full + length]
     weighted_sum = UNIT * sum_in_full + fraction * (before_first + after_last)
@@ -110,7 +100,7 @@ def _box_filter(numbers: np.ndarray, radius: int, axis: int) -> np.ndarray:
 
 
 def enlarge(lattice: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear interpolation of a lattice whose corner points become the picture's corner pixels.
+    """Bilinear interpolation of a lattice; its corners become the picture's corner pixels.
 
     Args:
         lattice: (rows, columns[, channels]) integers, at least 2 x 2.
@@ -119,7 +109,7 @@ def enlarge(lattice: np.ndarray, height: int, width: int) -> np.ndarray:
         (height, width[, channels]) int64.
     """
     rows, columns = lattice.shape[:2]
-    # Where each pixel is in the lattice, in 1/256 of the distance of its points.
+    # Position of each pixel in the lattice, in 1/256 of the distance between lattice points.
     last_row = (rows - 1) * UNIT
     last_column = (columns - 1) * UNIT
     row_positions = np.arange(height) * last_row // max(1, height - 1)
@@ -128,14 +118,13 @@ def enlarge(lattice: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def clouds(seed: str, height: int, width: int) -> np.ndarray:
-    """Smooth pseudo-random clouds from 0 to 255 that fill this range: (height, width) int64.
+    """Smooth pseudo-random clouds over the full range 0 to 255: (height, width) int64.
 
-    They are the sum of three coarse pictures of random greys, each enlarged to the whole picture:
-    the finer it is, the weaker (value noise).
+    Value noise: the sum of three coarse random pictures, enlarged; finer ones are weaker.
     """
     total = np.zeros((height, width), np.int64)
     weights = (4, 2, 1)
-    sides = (4, 6, 10)  # greys along each side
+    sides = (4, 6, 10)  # random greys along each side
     for octave, (weight, side) in enumerate(zip(weights, sides, strict=True)):
         random_greys = hashed_bytes(f"{seed}/octave {octave}", (side, side))
         total += weight * enlarge(random_greys, height, width)
@@ -150,9 +139,9 @@ def sample(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int
 
     Args:
         picture: (height, width[, channels]) integers.
-        rows, columns: positions in 1/256 of a pixel, integers that broadcast to the shape of the
-            result; 0 is the middle of the first pixel.
-        fill: what is around the picture.
+        rows, columns: integers in 1/256 pixel that broadcast to the result's shape; 0 is the middle
+            of the first pixel.
+        fill: value around the picture.
 
     Returns:
         (*shape of the positions[, channels]) int64.
@@ -160,10 +149,10 @@ def sample(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int
     rows, columns = np.broadcast_arrays(rows, columns)
     first_row, row_fraction = np.divmod(rows, UNIT)
     first_column, column_fraction = np.divmod(columns, UNIT)
-    if picture.ndim == 3:  # all channels have the same fraction
+    if picture.ndim == 3:  # same fraction for all channels
         row_fraction = row_fraction[..., np.newaxis]
         column_fraction = column_fraction[..., np.newaxis]
-    # Each position is between four pixels, the nearer of which count more.
+    # Mix the four pixels around each position.
     upper_left = _pixels_at(picture, first_row, first_column, fill)
     upper_right = _pixels_at(picture, first_row, first_column + 1, fill)
     lower_left = _pixels_at(picture, first_row + 1, first_column, fill)
@@ -174,13 +163,7 @@ def sample(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int
 
 
 def _pixels_at(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int) -> np.ndarray:
-    """The pixels of a picture in given rows and columns, int64; `fill` for those outside of it.
-
-    Args:
-        picture: (height, width[, channels]) integers.
-        rows, columns: whole numbers of one shape, which may be outside of the picture.
-        fill: number for all channels.
-    """
+    """`rows` and `columns` may be outside the picture, where `fill` is."""
     height, width = picture.shape[:2]
     is_row_inside = (rows >= 0) & (rows < height)
     is_column_inside = (columns >= 0) & (columns < width)
@@ -194,10 +177,7 @@ def _pixels_at(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill:
 
 
 def sine(degrees: int) -> int:
-    """The sine of a whole number of degrees in 1/65536, from a table of those of 0 to 90 degrees.
-
-    For example 32768 for 30 and for 150 degrees, and -32768 for 210 degrees.
-    """
+    """The sine of whole degrees in 1/65536: 32768 for 30 and 150 degrees, -32768 for 210."""
     degrees %= 360
     if degrees >= 180:
         return -sine(degrees - 180)
@@ -217,19 +197,18 @@ def turn_and_scale(
 
     Args:
         picture: (height, width[, channels]) integers.
-        degrees: clockwise, as a picture is seen.
-        scale: in 1/256; 128 halves the sides of what is seen.
-        shift: downwards and to the right, in 1/256 of a pixel.
-        fill: what is around the picture.
+        degrees: clockwise, as seen.
+        scale: in 1/256; 128 halves the sides.
+        shift: downwards and to the right, in 1/256 pixel.
+        fill: value around the picture.
 
     Returns:
-        int64, like the picture.
+        int64, of the picture's shape.
     """
     height, width = picture.shape[:2]
     shift_down, shift_right = shift
-    # Of each pixel of the result, we look for the place in the picture from which it comes: shift,
-    # turn and scale are undone, in this order. Places are measured from the middle, in 1/512 of a
-    # pixel, in which the middle is a whole number.
+    # Find where each pixel of the result comes from: undo shift, turn and scale, in this order.
+    # Places are measured from the middle in 1/512 pixel, in which the middle is a whole number.
     middle_row = UNIT * (height - 1)
     middle_column = UNIT * (width - 1)
     down = 2 * (UNIT * np.arange(height)[:, np.newaxis] - shift_down) - middle_row
@@ -244,10 +223,5 @@ def turn_and_scale(
 
 
 def _undo_scale(positions: np.ndarray, scale: int) -> np.ndarray:
-    """Positions before a picture was scaled: divided by the scale, which is in 1/256.
-
-    Args:
-        positions: 65536 times too large, since they were multiplied by a sine or cosine in 1/65536.
-        scale: 256 leaves the positions as they are, 128 doubles them.
-    """
+    """`positions` are 65536 times too large, from a sine or cosine in 1/65536."""
     return divide(positions * UNIT, TURN_UNIT * scale)

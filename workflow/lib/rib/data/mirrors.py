@@ -1,7 +1,8 @@
-"""One content from the first of several mirrors that has it: URLs, Debian's packages, the hub.
+"""Fetch a file's content from the first of several mirrors: URLs, Debian packages, the hub.
 
-What is stored is the content, the same bytes whichever mirror it came from: its digest decides.
-A mirror is as in the catalogue (rib.config.source_entries.Mirror).
+Mirrors may pack the content differently (gzip, .deb). The unpacked content is stored, so its digest
+is the same whichever mirror gave it. A mirror is a mapping as in the catalogue
+(rib.config.source_entries.Mirror), such as `{"kind": "http", "url": "https://..."}`.
 """
 
 import gzip
@@ -26,31 +27,31 @@ from rib.data.archive_folders import advice
 
 PAUSES = (0.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each round of attempts
 CHUNK = 1 << 20  # bytes read at once
-# What gzip adds at most to bytes that it can't compress: far less than a hundredth, and a header.
+# Most that gzip adds to incompressible bytes: far less than a hundredth, and a header.
 GZIP_OVERHEAD = 0.01
 GZIP_HEADER = 64 << 10  # bytes
-WEB_PAGE = b"<"  # how one begins, after white space
+WEB_PAGE = b"<"  # start of a web page, after white space
 
 
 def fetch_content(source: Mapping[str, Any], target: Path, partial: Path, what: str) -> None:
     """Fetch the content of a source from the first mirror that has it.
 
-    Mirrors are tried in turn. One that fails for good, such as one with other bytes, is left; those
-    that may answer later are tried again after a pause, up to five times.
+    A mirror that fails for good, for example with other bytes, is dropped. Mirrors that may answer
+    later are tried again after a pause, up to five times.
 
     Args:
-        source: a source of the catalogue with mirrors or URLs (rib.config.source_entries).
-        target: where the content is written; there is no file after an error.
+        source: a source of the catalogue with mirrors or URLs.
+        target: output file; missing after an error.
         partial: folder of partial downloads, which the next call continues, and of Debian packages,
-            from which the next contents are taken.
+            which may contain further files.
         what: the dataset or model, for messages.
 
     Raises:
-        UserError: no mirror gave it; the message says what each gave instead.
+        UserError: no mirror gave the content; the message says what each gave instead.
     """
     mirrors = mirrors_of(source)
     to_try = list(mirrors)
-    problems = {}  # by the label of the mirror
+    problems = {}  # by the mirror's label in messages
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         staged = Path(folder) / source["file"]
         for pause in PAUSES:
@@ -67,7 +68,7 @@ def fetch_content(source: Mapping[str, Any], target: Path, partial: Path, what: 
                     if not isinstance(error, curl.PassingError):
                         to_try.remove(mirror)
                     continue
-                # Not in the record, which is the same whichever mirror was used.
+                # Only in the log: the record is the same whichever mirror was used.
                 log.info("%s: %s is from %s", what, source["file"], label)
                 shutil.move(staged, target)
                 return
@@ -81,16 +82,16 @@ def fetch_content(source: Mapping[str, Any], target: Path, partial: Path, what: 
 def unpack(
     packed_file: Path, mirror: Mapping[str, Any], source: Mapping[str, Any], target: Path
 ) -> None:
-    """Write the content that a file has packed.
+    """Write the content packed in a file of a mirror.
 
     Args:
-        packed_file: a file as the mirror gives it: in gzip, or a Debian package.
+        packed_file: gzip file or Debian package.
         mirror: says how the content is packed.
         source: states the content's size in bytes and its digest.
-        target: where the content is written; nothing is left there after an error.
+        target: output file; missing after an error.
 
     Raises:
-        UserError: the file is damaged, lacks the content, or has another one.
+        UserError: the file is damaged, or lacks the content or has another one.
     """
     try:
         with ExitStack() as opened:
@@ -109,7 +110,7 @@ def unpack(
 
 
 def _write(stream: IO[bytes] | gzip.GzipFile, target: Path, size: int) -> None:
-    """Write a stream to a file; of one that is too long only a byte more is read."""
+    """Reads at most one byte more than the content has."""
     bytes_left = size + 1
     with open(target, "wb") as file:
         try:
@@ -123,7 +124,7 @@ def _write(stream: IO[bytes] | gzip.GzipFile, target: Path, size: int) -> None:
 
 
 def refuse_other_content(path: Path, source: Mapping[str, Any]) -> None:
-    """Raise a UserError if a file lacks the pinned digest of a source."""
+    """Raise a UserError if a file differs from the source's pinned digest."""
     try:
         verify_digest(path, source["digest"], source["file"])
     except UserError:
@@ -138,12 +139,12 @@ def refuse_other_content(path: Path, source: Mapping[str, Any]) -> None:
 def _fetch_by_http(
     mirror: Mapping[str, Any], source: Mapping[str, Any], staged: Path, partial: Path, what: str
 ) -> None:
-    """Fetch the content from a URL, as it is or in gzip; what one began, the next ones continue."""
+    """A partial file may be another mirror's; if its digest is wrong, all is fetched again."""
     file = partial / f"{what}-{source['file']}"
     size = largest = source.get("size")
     if is_packed(mirror):
         file = file.with_name(f"{file.name}.gz")
-        size = None  # of the compressed file
+        size = None  # the compressed size is unknown
         largest = int(source["size"] * (1 + GZIP_OVERHEAD)) + GZIP_HEADER
     while True:
         bytes_before = file.stat().st_size if file.exists() else 0
@@ -160,18 +161,15 @@ def _fetch_by_http(
             return
         except UserError:
             file.unlink()
-            if bytes_before == 0:  # all bytes came from this mirror, so it has another file
+            if bytes_before == 0:  # all bytes are from this mirror, so it has another file
                 raise
-            # Otherwise the beginning may be another mirror's, so the file is fetched again.
+            # The beginning may be another mirror's, so fetch the whole file.
 
 
 def _fetch_by_apt(
     mirror: Mapping[str, Any], source: Mapping[str, Any], staged: Path, partial: Path, what: str
 ) -> None:
-    """Fetch a Debian package by apt-get, and unpack the content from it.
-
-    The package is kept for other contents in it, whose jobs wait until one of them has fetched it.
-    """
+    """The package is kept for other contents; their jobs wait until it is fetched."""
     partial.mkdir(parents=True, exist_ok=True)
     package = partial / f"{mirror['package']}.deb"
     with locked(package.with_suffix(".lock")):
@@ -180,14 +178,13 @@ def _fetch_by_apt(
         try:
             unpack(package, mirror, source, staged)
         except UserError:
-            package.unlink()  # the next run fetches it again
+            package.unlink()  # the next run must fetch it again
             raise
 
 
 def _fetch_by_hub(
     mirror: Mapping[str, Any], source: Mapping[str, Any], staged: Path, partial: Path, what: str
 ) -> None:
-    """Fetch the content from a repository of the hub."""
     cached = fetch_from_hub(mirror)
     if is_packed(mirror):
         unpack(cached, mirror, source, staged)
@@ -196,12 +193,12 @@ def _fetch_by_hub(
         shutil.copyfile(cached, staged)
 
 
-# By the kind of a mirror: functions that write the content to its place, or raise a UserError.
+# Functions by the mirror's kind; they write the content or raise a UserError.
 FETCHERS = {"http": _fetch_by_http, "apt": _fetch_by_apt, "hub": _fetch_by_hub}
 
 
 def _label_of(mirror: Mapping[str, Any]) -> str:
-    """What messages call a mirror: its URL without a signature, or `Debian's package x`."""
+    """URLs without signatures, `Debian's package x` or `the hub's repo, path`."""
     if mirror["kind"] == "apt":
         return f"Debian's package {mirror['package']}"
     if mirror["kind"] == "hub":

@@ -1,4 +1,4 @@
-"""Parts of a prepared dataset, each of which a job evaluates by itself."""
+"""Parts of a prepared dataset, each evaluated by a separate job."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +14,16 @@ from rib.data.prepared import INDEX_COLUMNS, PreparedDataset
 
 
 def check_part(index: Path, part: DatasetPart, other_levels: Levels, where: str) -> None:
-    """Check that a part has images at each of its levels, and that each image is in some part.
+    """Check that a part has images at each of its levels, and that every image is in some part.
 
     Args:
         index: of the prepared dataset.
-        other_levels: of all other parts.
+        other_levels: levels of all other parts, such as `("fog", "snow")`.
         where: file, entry and key, for messages.
 
     Raises:
-        UserError: the index lacks the column of the slice, no image has one of the part's levels,
-            or an image has a level that is in no part.
+        UserError: the index lacks the slice's column, no image has one of the part's levels, or an
+            image's level is in no part.
     """
     slices = [name for name in pq.read_schema(index).names if name not in INDEX_COLUMNS]
     if part.column not in slices:
@@ -45,7 +45,7 @@ def check_part(index: Path, part: DatasetPart, other_levels: Levels, where: str)
 
 
 def images_of_part(index: Path, part: DatasetPart) -> np.ndarray:
-    """Which images of a prepared dataset belong to a part: (images of the index,) bool."""
+    """Mask of the images in a part: (images of the index,) bool."""
     levels_of_images = _levels_of_images(index, part)
     levels = pa.array(part.levels, levels_of_images.type)
     is_in_part: np.ndarray = pc.is_in(levels_of_images, value_set=levels).to_numpy()
@@ -55,17 +55,14 @@ def images_of_part(index: Path, part: DatasetPart) -> np.ndarray:
 def batches_with_part(
     dataset: PreparedDataset, is_in_part: np.ndarray, batch_size: int
 ) -> PreparedDataset:
-    """The images of those batches of a dataset that have an image of a part.
+    """Images of all batches that contain an image of a part; the first batch if there is none.
 
-    In the same batches, a network gives the images of a part the same numbers, to the last digit,
-    as when it is given the whole dataset.
+    A network's outputs depend on the batch in the last digits. Whole batches give the part's images
+    the same outputs as an evaluation of the whole dataset.
 
     Args:
-        dataset: the images that are used, batch after batch.
-        is_in_part: (images of the index,) bool, see `images_of_part`.
-
-    Returns:
-        The first batch if the part has none of the images.
+        dataset: the images to evaluate, in order.
+        is_in_part: (images of the index,) bool, from `images_of_part`.
     """
     batch_of_image = np.arange(len(dataset.labels)) // batch_size
     batches = np.unique(batch_of_image[is_in_part[dataset.index["row"]]])
@@ -75,14 +72,14 @@ def batches_with_part(
 
 
 def _levels_of_images(index: Path, part: DatasetPart) -> pa.ChunkedArray:
-    """The level, such as `fog`, of each image of an index, in the column that divides the parts."""
+    """Level of each image, such as `fog`, in the column that divides the dataset."""
     levels = pq.read_table(index, columns=[part.column])[part.column]
-    # The index of a prepared dataset has texts as numbers, with a dictionary of them.
+    # Texts in the index are numbers with a dictionary.
     if pa.types.is_dictionary(levels.type):
         return levels.cast(levels.type.value_type)
     return levels
 
 
 def _listed(levels: Sequence[str | int]) -> str:
-    """Levels of a slice for messages: `'fog', 'snow'`, sorted."""
+    """`'fog', 'snow'`"""
     return ", ".join(map(repr, sorted(levels)))

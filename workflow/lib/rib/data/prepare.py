@@ -1,8 +1,8 @@
-"""Preparation of a dataset: verified images in a memory-mapped file, and an index.
+"""Prepare a dataset: verified images in a memory-mapped file, and an index.
 
-An entry's `storage` selects one of two forms. `array`: each image is decoded and resized once per
-geometry, so reading is fast. `encoded`: the photos' published bytes are concatenated and decoded on
-use, at any geometry; this is for datasets that are too large to store decoded.
+An entry's `storage` selects one of two forms. `array`: images are decoded and resized once per
+geometry, so reading is fast. `encoded`: published bytes are concatenated, and decoded on use at any
+geometry; for datasets too large to store decoded.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from PIL import Image
 from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk, verify_digest, write_json
 from rib.base.plugins import checked_settings, load_function
+from rib.base.processors import processors
 from rib.base.progress import Progress, log
 from rib.config.geometry import Geometry
 from rib.data.archives import TooLargeError
@@ -40,9 +41,9 @@ from rib.data.prepared import INDEX_COLUMNS
 from rib.data.settings import PreparationSettings
 
 ROW_GROUP = 1 << 12  # index rows in memory
-SAVED_EVERY = 512  # images between two points from which a killed job resumes
+SAVED_EVERY = 512  # images between saves from which a killed job resumes
 FEWEST_CLASSES = 2  # of a dataset
-AHEAD = 4  # images per decoding thread that are read ahead of writing
+AHEAD = 4  # images per thread that are read before the earlier ones are written
 COLUMNS = {
     "row": pa.int32(),
     "image_id": pa.string(),
@@ -69,31 +70,30 @@ def prepare(
     manifest: Path,
     folders: Sequence[str] = (),
 ) -> None:
-    """Write a prepared dataset. Memory use is bounded, and a killed job resumes where it stopped.
+    """Write a prepared dataset; memory use is bounded, and a killed job resumes where it stopped.
 
     Args:
-        name: that of the dataset.
-        archives: in the order of the dataset's entry; their digests are checked again, since the
-            files may be old.
-        corrupt_allowed: maximum number of images left out because they can't be decoded.
+        name: of the dataset.
+        archives: in the order of the dataset's entry; digests are checked again, since files may be
+            old.
+        corrupt_allowed: largest number of images left out because they can't be decoded.
         decode_workers: decoding threads; their number doesn't change the output.
-        images: .npy file that is written: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded
-            photos.
-        index: Parquet file that is written: row, image_id, label, source_id, object_id, sha256 (of
-            the pixels or the encoded bytes), photo_sha256 (see `identity_of`); also offset, length
-            and border for encoded photos, and the layout's slices.
-        classes: JSON file that is written, the label space; labels in the index are indices in it.
-        manifest: JSON file that is written: n, number of classes with images, digest of the label
-            space, ids of corrupt images left out, and numbers of images that are identical to
-            another and to one of another class.
-        folders: the user's folders that archives were packed from, such as `own/images/photos`; the
-            message about a corrupt image says that it is there.
+        images: output, .npy: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded images.
+        index: output, Parquet: row, image_id, label, source_id, object_id, sha256 (of the stored
+            bytes), photo_sha256 (of the decoded image, see `identity_of`); offset, length and
+            border for encoded images; and the layout's slices.
+        classes: output, JSON: the label space; labels in the index are positions in it.
+        manifest: output, JSON: n, number of classes with images, digest of the label space, ids of
+            corrupt images, and numbers of images that are identical to another image and to an
+            image of another class.
+        folders: the user's folders that archives were packed from, such as `own/images/photos`, for
+            messages about corrupt images.
 
     Raises:
-        UserError: a setting does not fit the layout; an archive is not the pinned file; the
-            archives contain no image of the classes, or of only one with `classes_per_dataset`, an
-            unexpected number of images or too many corrupt ones; two images have one id or
-            different slices; or the disk is too full.
+        UserError: a setting does not fit the layout; an archive is not the pinned file, has no
+            image of the classes (with `classes_per_dataset`: of fewer than two), an unexpected
+            number of images or too many corrupt ones; two images have the same id or different
+            slices; or the disk is too full.
     """
     items_of_layout = load_function(settings.layout, "items")
     settings_of_layout = checked_settings(
@@ -142,7 +142,6 @@ def prepare(
 
 
 def _labels_with_images(written: "Written", dataset: DatasetSource) -> list[int]:
-    """Labels of the classes that have images, ascending; a UserError if there is only one."""
     labels = sorted(written.labels)
     if len(labels) < FEWEST_CLASSES:
         raise UserError(
@@ -155,7 +154,6 @@ def _labels_with_images(written: "Written", dataset: DatasetSource) -> list[int]
 def _only(
     items: Iterable[Item], image_ids: Collection[str], dataset: DatasetSource
 ) -> Iterator[Item]:
-    """Items with the given ids, in the order of the layout; a UserError if one is not found."""
     missing = set(image_ids)
     for item in items:
         if item.image_id in missing:
@@ -171,11 +169,9 @@ def _only(
 def _refuse_full_disk(
     images: Path, number_of_images: int, dataset: DatasetSource, geometry: Geometry | None
 ) -> None:
-    """Refuse a disk that lacks space for the images, besides what a killed job has written.
-
-    Encoded photos have no geometry. They take about as much space as the archives.
-    """
+    """Bytes that a killed job has written already are not needed again."""
     if geometry is None:
+        # Encoded images have no geometry, and take about as much space as the archives.
         size = sum(archive.stat().st_size for archive in dataset.archives)
     else:
         size = number_of_images * geometry.size**2 * 3
@@ -185,7 +181,7 @@ def _refuse_full_disk(
 
 
 def _count_identical_images(index: Path, dataset: DatasetSource) -> dict[str, int]:
-    """Numbers of images that are identical to another, and to one of another class; logged, too."""
+    """Identical images of different classes mean that a label is arbitrary, so they are logged."""
     identities = read_identities(index)
     labels = pq.read_table(index, columns=["label"])["label"].to_numpy().astype(np.int64)
     identical = int(identical_images(identities).sum())
@@ -211,47 +207,43 @@ def _count_identical_images(index: Path, dataset: DatasetSource) -> dict[str, in
 
 @dataclass(frozen=True)
 class Converted:
-    """An image as it is written."""
+    """An image in its stored form."""
 
-    data: bytes  # pixels at a geometry, or an encoded photo
-    photo: str  # see `identity_of`
+    data: bytes  # pixels at the geometry, or an encoded image
+    photo: str  # SHA-256 of the decoded image (`identity_of`)
 
 
 class Written:
-    """A growing .npy file and its index rows, saved periodically so that a killed job can resume.
+    """A growing .npy file and its index rows, saved every 512 images for a killed job to resume.
 
-    Until it is complete, rows are kept in a journal next to it. Each line of the journal is a save,
-    as JSON: the index rows since the save before it, and the ids of corrupt images, the number of
-    images and their bytes so far.
+    Until the file is complete, rows are in a journal beside it. Each line is one save as JSON:
+    `{"rows": [...], "corrupt": ["a.png"], "count": 512, "end": 77070336}`, with index rows since
+    the last save, and with all corrupt ids, images and bytes so far.
 
     Args:
         path: the .npy file.
-        geometry: None for encoded photos.
+        geometry: None for encoded images.
     """
 
     def __init__(self, path: Path, geometry: Geometry | None):
-        """Set up an empty dataset; `__enter__` opens its files and restores what was saved."""
         self.path = path
         self.geometry = geometry
         self.journal = path.with_suffix(".journal")
-        self.corrupt: list[str] = []  # ids of the images left out
-        self.labels: set[int] = set()  # of the images so far
+        self.corrupt: list[str] = []  # ids of images left out
+        self.labels: set[int] = set()  # labels of the images so far
         self.count = 0  # images so far
-        self.end = 0  # bytes of these images
+        self.end = 0  # bytes of the images so far
         self._unsaved_rows: list[dict[str, Any]] = []
-        self._first_slices: dict[str, str | int] | None = None  # of the first image
+        self._first_slices: dict[str, str | int] | None = None  # slices of the first image
 
     def __enter__(self) -> "Written":
-        """Open the .npy file and its journal where the last save left them.
-
-        What a killed job wrote after its last save is cut off. Without a save, the file is new.
-        """
+        """Open the files where the last save left them; bytes after it are cut off."""
         self._journal_file = open(self.journal, "a+b")
         bytes_of_saves = self._read_journal()
         self._journal_file.truncate(bytes_of_saves)
         has_save = bytes_of_saves > 0
         self._file = open(self.path, "r+b" if has_save else "wb")
-        self._write_header(0)  # `finish` writes the header with the true length
+        self._write_header(0)  # `finish` writes the true length
         end_of_header = self._file.tell()
         self._file.truncate(end_of_header + self.end)
         self._file.seek(0, os.SEEK_END)
@@ -262,14 +254,11 @@ class Written:
         self._journal_file.close()
 
     def _read_journal(self) -> int:
-        """Restore the state of the last save, and return the number of bytes of all saves.
-
-        The journal has a save on each line, as JSON: rows of the index since the save before it,
-        and totals so far. A killed job may leave a line without its end, which is no save.
-        """
+        """Restore the last save; return the bytes of all saves."""
         bytes_of_saves = 0
         self._journal_file.seek(0)
         for line in self._journal_file:
+            # A killed job may leave an incomplete line, which is no save.
             if not line.endswith(b"\n"):
                 break
             bytes_of_saves += len(line)
@@ -284,12 +273,7 @@ class Written:
         return bytes_of_saves
 
     def add(self, item: Item, converted: Converted) -> None:
-        """Append an image to the file, and note its index row; every 512 images both are saved.
-
-        Args:
-            item: the image's ids, label and slices.
-            converted: its bytes, as they are stored.
-        """
+        """Append an image and its index row; every 512 images both are saved."""
         self._check_slices(item)
         row = {
             "image_id": item.image_id,
@@ -300,7 +284,7 @@ class Written:
             PHOTO: converted.photo,
         }
         if self.geometry is None:
-            assert isinstance(item.picture, Photo)  # drawings are refused
+            assert isinstance(item.picture, Photo)  # drawings were refused before
             row["offset"] = self.end
             row["length"] = len(converted.data)
             row["border"] = item.picture.border
@@ -314,11 +298,7 @@ class Written:
             self.save()
 
     def _check_slices(self, item: Item) -> None:
-        """Refuse slices that differ in names or types from those of the first image.
-
-        The slices of an image say what accuracies can be split by, such as {"corruption": "fog",
-        "severity": 3}. They become columns of the index, so none may have the name of another one.
-        """
+        """Slices, such as {"corruption": "fog", "severity": 3}, become columns of the index."""
         for name in item.slices:
             if name in INDEX_COLUMNS:
                 raise UserError(
@@ -341,7 +321,7 @@ class Written:
     def save(self) -> None:
         """Write the images so far to disk, then their rows to the journal.
 
-        In this order, a killed job leaves no rows of images that are missing.
+        In this order, a killed job leaves no rows of missing images.
         """
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -359,11 +339,11 @@ class Written:
         """Complete the file, write the index and remove the journal.
 
         Args:
-            index: the Parquet file that is written, one row per image.
-            labels: classes that are kept; a label in the index is the position in this list.
+            index: Parquet file to write, one row per image.
+            labels: classes that are kept, such as [3, 5], which become 0 and 1 in the index.
 
         Raises:
-            UserError: two images have one id; the journal is then kept.
+            UserError: two images have the same id; the journal is kept.
         """
         self.save()
         stores_encoded_photos = self.geometry is None
@@ -375,11 +355,6 @@ class Written:
         self.journal.unlink()
 
     def _write_index(self, index: Path, labels: Sequence[int]) -> None:
-        """Write the rows of the journal to the index, numbered from 0 and with final labels.
-
-        Args:
-            labels: classes that are kept, such as [3, 5]; in the index these are 0 and 1.
-        """
         schema = self._schema()
         label_in_index = {label: position for position, label in enumerate(labels)}
         with pq.ParquetWriter(index, schema, compression="zstd") as writer:
@@ -394,13 +369,8 @@ class Written:
                 writer.write_table(pa.Table.from_pylist(row_group, schema))
 
     def _schema(self) -> pa.Schema:
-        """Columns of the index, which has a row per image, and their types.
-
-        They are those of every dataset, those of photos that are stored encoded, and one for each
-        slice, such as the corruption and its severity, if the layout gives images any.
-        """
         columns = dict(COLUMNS)
-        if self.geometry is None:  # photos are stored encoded, not yet resized
+        if self.geometry is None:  # images are stored encoded
             columns.update(ENCODED_COLUMNS)
         # All images have the same slices as the first, with levels of the same type.
         if self._first_slices is not None:
@@ -409,38 +379,27 @@ class Written:
         return pa.schema(columns)
 
     def _saved_rows(self) -> Iterator[dict[str, Any]]:
-        """Index rows of all saves, in order."""
         self._journal_file.seek(0)
         for line in self._journal_file:
             yield from json.loads(line)["rows"]
 
     def _write_header(self, length: int) -> None:
-        """Write the header of an array with this first axis, in images or in encoded bytes.
-
-        NumPy pads it so that its length doesn't change as the first axis grows
-        (GROWTH_AXIS_MAX_DIGITS).
-        """
         shape: tuple[int, ...] = (length,)
         if self.geometry:
             shape = (length, self.geometry.size, self.geometry.size, 3)
+        # NumPy pads the header: its length stays the same as the first axis grows
+        # (GROWTH_AXIS_MAX_DIGITS).
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
 def _slices_of(row: Mapping[str, str | int]) -> dict[str, str | int]:
-    """The slices in an index row: its columns that the index of every dataset lacks."""
+    """Slices are the columns that other datasets' indexes lack."""
     return {name: level for name, level in row.items() if name not in INDEX_COLUMNS}
 
 
 def _refuse_repeated_ids(index: Path, keys: Sequence[str], dataset: DatasetSource) -> None:
-    """Refuse two images with one id. Ids are compared as text only if two hashes are equal.
-
-    This saves memory.
-
-    Args:
-        index: the Parquet file of the index.
-        keys: key of each class, by the labels in the index.
-    """
+    """Ids are compared as text only if two hashes are equal, which saves memory."""
     hashes_of_batches = []
     for batch in pq.ParquetFile(index).iter_batches(ROW_GROUP, columns=["image_id"]):
         image_ids = batch["image_id"].to_pylist()
@@ -475,20 +434,7 @@ def _write_images(
     decode_workers: int,
     folders: Sequence[str],
 ) -> None:
-    """Append the images that aren't written yet, and check the number of all.
-
-    Args:
-        written: the dataset's file, to which they are appended.
-        items: all images of the dataset; a killed job may have written the first ones.
-        expected: number of images that the dataset must have; None for any.
-        corrupt_allowed: most images that may be left out because they can't be decoded.
-        decode_workers: threads that decode images.
-        folders: the user's folders that archives were packed from, for messages.
-
-    Raises:
-        UserError: more images are corrupt than allowed, there is none, or their number is not the
-            expected one.
-    """
+    """Resumes after the images that a killed job has written; checks the number of all images."""
     done = written.count + len(written.corrupt)
     if done:
         log.info("%s: resuming after %d images", dataset, done)
@@ -513,7 +459,6 @@ def _write_images(
 
 
 def _too_many_corrupt(error: UserError, corrupt_allowed: int, folders: Sequence[str]) -> UserError:
-    """The error of the first corrupt image that may not be left out, with what the user can do."""
     message = str(error).removesuffix(".")
     if folders:
         message += f", replace it in {' or '.join(folders)}"
@@ -525,7 +470,6 @@ def _too_many_corrupt(error: UserError, corrupt_allowed: int, folders: Sequence[
 
 
 def _check_number_of_images(written: Written, dataset: DatasetSource, expected: int | None) -> None:
-    """Refuse archives without images, or with another number than the entry states."""
     archives = ", ".join(path.name for path in dataset.archives)
     if not written.count:
         raise UserError(
@@ -543,12 +487,9 @@ def _check_number_of_images(written: Written, dataset: DatasetSource, expected: 
 def _convert_in_threads(
     items: Iterable[Item], geometry: Geometry | None, dataset: str, decode_workers: int
 ) -> Iterator[tuple[Item, Future[Converted]]]:
-    """Convert images in several threads, a few ahead, and yield them in order.
-
-    Each comes with a future, whose result is the converted image or raises why there is none.
-    """
+    """Yields results in order; only a few images are in memory."""
     waiting: deque[tuple[Item, Future[Converted]]] = deque()
-    pool = ThreadPoolExecutor(min(decode_workers, len(os.sched_getaffinity(0))))
+    pool = ThreadPoolExecutor(min(decode_workers, processors()))
     try:
         for item in items:
             waiting.append((item, _start_conversion(pool, item, geometry, dataset)))
@@ -562,10 +503,7 @@ def _convert_in_threads(
 def _start_conversion(
     pool: ThreadPoolExecutor, item: Item, geometry: Geometry | None, dataset: str
 ) -> Future[Converted]:
-    """Read an image here, in the order of the archive, and convert it in a thread.
-
-    The future of a photo that is too large to be read raises its TooLargeError.
-    """
+    """Archives must be read in order, so this thread reads and a pool thread decodes."""
     picture = item.picture
     if not isinstance(picture, Photo):
         return pool.submit(_convert_drawing, picture, item.original, dataset, geometry)
@@ -579,14 +517,7 @@ def _start_conversion(
 
 
 def _convert_photo(encoded: bytes, name: str, border: int, geometry: Geometry | None) -> Converted:
-    """A photo as it is stored: resized to a geometry, or without one its encoded bytes.
-
-    Args:
-        encoded: the photo's file.
-        name: that of the photo, for messages.
-        border: pixels to crop on each side.
-        geometry: None if photos are stored as published. They are decoded anyway, for the identity.
-    """
+    """Encoded images are decoded too: their identity is a hash of pixels."""
     image = decode(encoded, name, border)
     photo = identity_of(image)
     if geometry is None:
@@ -601,15 +532,7 @@ def _convert_drawing(
     dataset: str,
     geometry: Geometry | None,
 ) -> Converted:
-    """A drawing as it is stored; its layout has drawn it at the geometry.
-
-    Args:
-        pixels: (size, size, 3) uint8.
-        original: the drawing before it was resized, by which identical ones are told; None if it
-            was drawn at this size.
-        dataset: its name, for messages.
-        geometry: None if the dataset's photos are stored as published, which drawings can't be.
-    """
+    """`pixels` have the geometry's size; `original` is the drawing before resizing, or None."""
     if geometry is None:
         raise UserError(f"{dataset} is a drawing, not a photo; set the dataset's storage to array.")
     drawing = pixels if original is None else original
@@ -617,7 +540,6 @@ def _convert_drawing(
 
 
 def _bytes_at(pixels: np.ndarray, geometry: Geometry) -> bytes:
-    """The bytes of (size, size, 3) uint8 pixels, after a check of their form."""
     expected_shape = (geometry.size, geometry.size, 3)
     assert pixels.shape == expected_shape, pixels.shape
     assert pixels.dtype == np.uint8, pixels.dtype

@@ -1,6 +1,5 @@
-"""Reading of prepared datasets."""
+"""Read prepared datasets."""
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
+from rib.base.processors import processors
 from rib.config.geometry import Geometry
 from rib.config.label_space import LabelSpace
 from rib.data.identity import PHOTO, joined_ids, read_identities
@@ -21,7 +21,7 @@ from rib.data.images import decode, resize_and_crop
 from rib.data.stored_array import ArrayReader
 
 DIGESTS = ["sha256", PHOTO]
-# Columns of the index; others are slices, which a layout adds.
+# Columns of every index; a layout adds others, the slices.
 INDEX_COLUMNS = [
     "row",
     "image_id",
@@ -36,14 +36,14 @@ INDEX_COLUMNS = [
 
 
 class EncodedImages:
-    """Photos that are decoded on access, with the interface of an array (n, size, size, 3) uint8.
+    """Images that are decoded on access, like an array (n, size, size, 3) uint8.
 
     Args:
-        encoded: (bytes,) uint8, mapped from a file: the encoded photos.
-        index: offset, length, border and image_id of each photo.
-        geometry: of the images; None if none is accessed.
+        encoded: (bytes,) uint8, mapped from a file.
+        index: offset, length, border and image_id of each image.
+        geometry: of the decoded images; None if no image is accessed.
         decode_workers: decoding threads; PIL releases the GIL.
-        name: name of the dataset, for messages.
+        name: of the dataset, for messages.
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class EncodedImages:
         decode_workers: int,
         name: str,
     ):
-        """Note where the encoded photos are; none is decoded yet."""
         self.geometry = geometry
         self.name = name
         self._reader = ArrayReader(encoded)
@@ -62,7 +61,7 @@ class EncodedImages:
         self._lengths = index["length"].to_numpy()
         self._borders = index["border"].to_numpy()
         self._image_ids = index["image_id"]
-        self._pool = ThreadPoolExecutor(min(decode_workers, len(os.sched_getaffinity(0))))
+        self._pool = ThreadPoolExecutor(min(decode_workers, processors()))
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -70,14 +69,14 @@ class EncodedImages:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Number of photos, height, width and channels: (n, size, size, 3)."""
-        assert self.geometry is not None  # of images that are accessed
+        assert self.geometry is not None  # a geometry is given if images are accessed
         return len(self), self.geometry.size, self.geometry.size, 3
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        """The photos in the given rows, (N, size, size, 3) uint8.
+        """The images in the given rows, (N, size, size, 3) uint8.
 
         Raises:
-            CorruptImageError: one can't be decoded.
+            CorruptImageError: an image can't be decoded.
         """
         row_numbers = np.arange(len(self))[rows]
         photos = np.empty((len(row_numbers), *self.shape[1:]), np.uint8)
@@ -92,7 +91,7 @@ class EncodedImages:
             target: (N, size, size, 3) uint8; it is filled in the order of the rows.
 
         Raises:
-            CorruptImageError: one can't be decoded.
+            CorruptImageError: an image can't be decoded.
         """
         for _ in self._pool.map(self._decode, rows.tolist(), target):
             pass  # an error of a photo is raised here
@@ -101,7 +100,7 @@ class EncodedImages:
         """Decode the photo in one row into (size, size, 3) uint8."""
         encoded = self._reader.bytes(int(self._offsets[row]), int(self._lengths[row])).tobytes()
         image_id = self._image_ids[row]
-        assert self.geometry is not None  # of images that are accessed
+        assert self.geometry is not None  # a geometry is given if images are accessed
         image = decode(encoded, f"{self.name}, {image_id}", int(self._borders[row]))
         target[:] = resize_and_crop(image, self.geometry)
 
@@ -111,13 +110,13 @@ class PreparedDataset:
     """A dataset at one geometry."""
 
     name: str
-    # (n, size, size, 3) uint8, memory-mapped or decoded on access; None if pixels aren't opened
+    # (n, size, size, 3) uint8, memory-mapped or decoded on access; None if pixels aren't opened.
     images: np.ndarray | EncodedImages | None
     labels: np.ndarray  # (n,) int64, indices into the label space
-    rows: np.ndarray | None  # (n,) rows of `images` that belong to the dataset; None for all
+    rows: np.ndarray | None  # (n,) rows of `images` in the dataset; None for all
     index: pa.Table  # one row per image: row, image_id, label, source_id, object_id
     space: LabelSpace
-    # of all images of the dataset, with digests of photos; None if no photos are identical
+    # Index file of the whole dataset, with identities; None if no images are identical.
     index_file: Path | None = None
 
     @classmethod
@@ -132,9 +131,9 @@ class PreparedDataset:
         """Open the output folder of a prepare job; pixels are read on access.
 
         Args:
-            geometry: target geometry of encoded photos.
+            geometry: target geometry of encoded images.
             decode_workers: threads that decode them.
-            pixels: whether `images` are opened; without them, the dataset has None.
+            pixels: whether to open pixels; without, `images` is None.
 
         Raises:
             UserError: a file is missing.
@@ -164,8 +163,8 @@ class PreparedDataset:
         )
 
     def take(self, rows: np.ndarray) -> "PreparedDataset":
-        """The subset with the given rows (sorted int64), counted in this dataset."""
-        # The images are not copied, so rows of a subset are counted in the whole dataset, too.
+        """The subset with the given rows (sorted int64) of this dataset."""
+        # Images are not copied, so `rows` counts in the whole dataset.
         rows_of_images = rows if self.rows is None else self.rows[rows]
         return replace(
             self, labels=self.labels[rows], rows=rows_of_images, index=self.index.take(rows)
@@ -173,29 +172,28 @@ class PreparedDataset:
 
     @property
     def joined_sources(self) -> Mapping[str, str]:
-        """Of identical photos, whose source is the same, the first of their ids by each other."""
+        """First source id of identical images, by each other id: `{"b": "a", "c": "a"}`."""
         return _joined_ids_of(self.index_file, "source_id")
 
     @property
     def joined_objects(self) -> Mapping[str, str]:
-        """Of identical photos, whose object is the same, the first of their ids by each other."""
+        """First object id of identical images, by each other id: `{"b": "a", "c": "a"}`."""
         return _joined_ids_of(self.index_file, "object_id")
 
     @cached_property
     def declared_sources(self) -> tuple[np.ndarray, list[str]]:
-        """Source ids as the layout gave them: (n,) integers, one for each image, and the ids.
+        """Source ids as the layout gave them: (n,) position of each image's id, and the unique ids.
 
-        The integer of an image is the position of its source id among the unique ids.
+        Source ids a, b, a give `([0, 1, 0], ["a", "b"])`.
         """
         encoded = self.index["source_id"].combine_chunks().dictionary_encode()
         return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
     @cached_property
     def sources(self) -> tuple[np.ndarray, list[str]]:
-        """Source images: (n,) integers, one for each image, and the unique ids of the sources.
+        """Source images: (n,) position of each image's source, and the unique source ids.
 
-        The integer of an image is the position of its source among the ids. They are those that the
-        layout gave, but identical photos have one source, whatever their ids.
+        As `declared_sources`, but identical images have one source, whatever their ids.
         """
         declared_of_image, declared_ids = self.declared_sources
         joined_sources = self.joined_sources
@@ -212,25 +210,21 @@ class PreparedDataset:
 
     @property
     def joined_index(self) -> pa.Table:
-        """The index, in which identical photos have one source id and one object id."""
+        """The index with one source id and one object id for identical images."""
         index = _replace_ids(self.index, "source_id", self.joined_sources)
         return _replace_ids(index, "object_id", self.joined_objects)
 
 
 def _refuse_missing(path: Path) -> None:
-    """Refuse a prepared dataset without one of its files."""
     if not path.is_file():
         manifest = path.with_name("manifest.json")
         raise UserError(f"{path} is missing; delete {manifest} and run again to recreate it.")
 
 
 def _read_index(path: Path) -> pa.Table:
-    """The index without slices and digests.
-
-    Each digest is a quarter of the memory that the index of a very large dataset takes.
-    """
     columns = []
     for column in pq.read_schema(path).names:
+        # Slices are not needed here, and each digest would be a quarter of a large index's memory.
         if column in INDEX_COLUMNS and column not in DIGESTS:
             columns.append(column)
     return pq.read_table(path, columns=columns)
@@ -239,9 +233,9 @@ def _read_index(path: Path) -> pa.Table:
 def read_slices(path: Path) -> np.ndarray:
     """Number of each image's slice, from 0: (n,) int64.
 
-    A slice is a combination of values of the columns that the layout added to the index, such as a
-    corruption and a severity. Slices are numbered in the order of these; without columns all images
-    are of slice 0.
+    A slice is a combination of levels, such as corruption fog at severity 3, in the columns that
+    the layout added to the index. Slices are numbered in the order of their levels; without such
+    columns all images have slice 0.
 
     Args:
         path: the index of a prepared dataset.
@@ -261,17 +255,9 @@ def read_slices(path: Path) -> np.ndarray:
     return slices
 
 
-@cache  # few jobs need them, and they take seconds of a large dataset
+@cache  # few jobs need them, and a large dataset takes seconds
 def _joined_ids_of(index_file: Path | None, column: str) -> dict[str, str]:
-    """Ids in a column that belong to identical photos, see `joined_ids`.
-
-    Args:
-        index_file: one row per image; without it there are none.
-        column: `source_id` or `object_id`; without this column there are none.
-
-    Returns:
-        The first of the ids that belong together, by each other one of them.
-    """
+    """Empty without an index file or the column (`source_id` or `object_id`)."""
     if index_file is None or column not in pq.read_schema(index_file).names:
         return {}
     ids = pq.read_table(index_file, columns=[column])[column]
@@ -279,11 +265,7 @@ def _joined_ids_of(index_file: Path | None, column: str) -> dict[str, str]:
 
 
 def _replace_ids(index: pa.Table, column: str, replacements: Mapping[str, str]) -> pa.Table:
-    """The index with some ids of a column replaced.
-
-    Args:
-        replacements: new id by old id; ids without one stay.
-    """
+    """`replacements` maps old to new ids; other ids stay."""
     if not replacements:
         return index
     ids = [replacements.get(old_id, old_id) for old_id in index[column].to_pylist()]
@@ -292,16 +274,10 @@ def _replace_ids(index: pa.Table, column: str, replacements: Mapping[str, str]) 
 
 
 def _stored_images(path: Path) -> np.memmap:
-    """Prepared images, (n, size, size, 3) uint8, or one array of bytes if they are kept encoded.
-
-    They are read as they are used.
-
-    Raises:
-        UserError: the file is not one of NumPy's.
-    """
+    """(n, size, size, 3) uint8, or (bytes,) uint8 of encoded images; memory-mapped."""
     try:
         images: np.memmap = np.load(path, mmap_mode="r")
-    except ValueError:  # not shown: NumPy's message recommends a way to load that runs code
+    except ValueError:  # not shown: NumPy's message recommends loading in a way that runs code
         manifest = path.with_name("manifest.json")
         raise UserError(
             f"{path} is damaged; delete {manifest} and run again to recreate it."

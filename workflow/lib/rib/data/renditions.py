@@ -1,8 +1,7 @@
-"""Renditions of small grey photos of a bright object on black, computed in whole numbers.
+"""Renditions of small grey images of a bright object on black, in integer arithmetic.
 
-A rendition is a function of a photo, (height, width) uint8, and a seed for what is random. It
-returns a picture of the same height and width: (height, width[, 3]) uint8. The constants suit
-photos of about 32 x 32 pixels.
+A rendition maps an image, (height, width) uint8, and a random seed to a picture of the same size,
+(height, width[, 3]) uint8. Constants suit about 32 x 32 pixels.
 """
 
 from collections.abc import Callable
@@ -21,37 +20,37 @@ from rib.data.integer_images import (
 )
 
 WHITE = 255
-OBJECT = 24  # a pixel is of the object from this grey on
+OBJECT = 24  # lowest grey of the object
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
-LINE = 72  # a difference of greys from which there is a line
+LINE = 72  # gradient above which there is a line
 TONES = (104, 180, 256)  # shares of a cartoon's colour in 1/256, from dark to bright
-MEDIUM = 184  # a drawing is hatched below this grey
+MEDIUM = 184  # drawings are hatched below this grey
 DARK = 112  # and cross-hatched below this one
 LARGEST_TURN = 60  # degrees, to either side
 SMALLEST_TURN = 15
 
 
 def plain(photo: np.ndarray, seed: str) -> np.ndarray:
-    """The photo as it is."""
+    """The image as it is."""
     return photo
 
 
 def edges(photo: np.ndarray, seed: str) -> np.ndarray:
-    """Black lines on white paper, where grey changes fast.
+    """Black lines on white paper where grey changes fast.
 
-    The gradient is Sobel's; a pixel is on a line if none of its neighbours across the line has a
-    larger gradient (non-maximum suppression, Canny 1986).
+    Sobel's gradient with non-maximum suppression (Canny 1986): a pixel is on a line if no neighbour
+    across the line has a larger gradient.
     """
     smooth = blur(photo, UNIT // 4)
     change_down, change_right = _gradient(smooth)
     change = np.abs(change_down) + np.abs(change_right)
-    # The changes at the four neighbours of each pixel; there is none outside of the photo.
+    # Gradients of the four neighbours; zero outside the image.
     padded = np.pad(change, 1)
     change_above = padded[:-2, 1:-1]
     change_below = padded[2:, 1:-1]
     change_on_left = padded[1:-1, :-2]
     change_on_right = padded[1:-1, 2:]
-    # A line across which grey changes downwards has its neighbours above and below.
+    # If grey changes downwards, the neighbours across the line are above and below.
     is_largest_in_column = (change >= change_above) & (change > change_below)
     is_largest_in_row = (change >= change_on_left) & (change > change_on_right)
     changes_mostly_down = np.abs(change_down) > np.abs(change_right)
@@ -61,32 +60,29 @@ def edges(photo: np.ndarray, seed: str) -> np.ndarray:
 
 
 def _gradient(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How fast grey changes downwards and to the right at each pixel, by Sobel's filters.
-
-    Both are (height, width) like the photo. The photo's border is repeated.
-    """
+    """Sobel's filters, downwards and to the right: (height, width) each."""
     padded = np.pad(photo, 1, mode="edge")
-    # Each pixel with its two neighbours in the same row, weighted 1, 2, 1.
+    # Each pixel with its neighbours in the row, weighted 1, 2, 1.
     smooth_along_rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     change_down = smooth_along_rows[2:] - smooth_along_rows[:-2]
-    # The same with its two neighbours in the same column.
+    # The same with its neighbours in the column.
     smooth_along_columns = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     change_right = smooth_along_columns[:, 2:] - smooth_along_columns[:, :-2]
     return change_down, change_right
 
 
 def cartoon(photo: np.ndarray, seed: str) -> np.ndarray:
-    """Black lines and three flat tones of one colour, on paper of another.
+    """Black lines and three flat tones of one colour, on paper of another colour.
 
-    The object's greys are stretched to the full range, and each pixel gets the tone that is most
-    frequent in its neighbourhood of 3 x 3. Lines are those of `edges`.
+    The object's greys are stretched to the full range; each pixel gets the most frequent tone among
+    3 x 3 pixels. Lines are as in `edges`.
     """
     is_object = _is_object(photo)
-    # The tone of each pixel by number, from 0 for the darkest of three.
+    # tone numbers, 0 for the darkest
     tone_of_grey = np.minimum(_stretch(photo) * len(TONES) // (WHITE + 1), len(TONES) - 1)
     tone = _most_frequent(tone_of_grey, is_object)
     share_of_colour = np.array(TONES)[tone]
-    # Random colours, red, green and blue: that of the object in 96 to 255, the paper's from 176.
+    # Random RGB: 96 to 255 for the object, 176 to 255 for paper.
     colour = 96 + hashed_bytes(f"{seed}/colour", (3,)) * 5 // 8
     paper = 176 + hashed_bytes(f"{seed}/paper", (3,)) * 5 // 16
     flat_colour = divide(share_of_colour[..., np.newaxis] * colour, UNIT)
@@ -97,11 +93,7 @@ def cartoon(photo: np.ndarray, seed: str) -> np.ndarray:
 
 
 def _stretch(photo: np.ndarray) -> np.ndarray:
-    """A photo with other greys: 0 for the object's darkest to 255 for its brightest, int64.
-
-    What is darker or brighter than the object is 0 or 255, too. A photo without an object is left
-    as it is.
-    """
+    """The object's darkest grey becomes 0, its brightest 255; greys beyond are clipped."""
     grey = photo.astype(np.int64)
     greys_of_object = grey[_is_object(photo)]
     if greys_of_object.size == 0:
@@ -114,22 +106,13 @@ def _stretch(photo: np.ndarray) -> np.ndarray:
 
 
 def _is_object(photo: np.ndarray) -> np.ndarray:
-    """Which pixels show the object, (height, width) bool."""
     is_object: np.ndarray = photo >= OBJECT
     return is_object
 
 
 def _most_frequent(tone: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
-    """The tone that is most frequent in the 3 x 3 pixels around each pixel; of several the darkest.
-
-    Args:
-        tone: (height, width) integers, the number of each pixel's tone, from 0 for the darkest.
-        is_counted: (height, width) bool, pixels whose tone counts.
-
-    Returns:
-        (height, width) integers like `tone`.
-    """
-    counts = []  # how often each tone occurs around each pixel
+    """Of equally frequent tones in 3 x 3 pixels the darkest; only `is_counted` pixels count."""
+    counts = []  # count of each tone around each pixel
     for number in range(len(TONES)):
         has_tone = (tone == number) & is_counted
         counts.append(_sum_of_neighbourhood(has_tone))
@@ -138,7 +121,7 @@ def _most_frequent(tone: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
 
 
 def _sum_of_neighbourhood(mask: np.ndarray) -> np.ndarray:
-    """How many of the 3 x 3 pixels around each pixel are in a mask: (height, width) int64."""
+    """Number of 3 x 3 pixels in the mask: (height, width) int64."""
     padded = np.pad(mask.astype(np.int64), 1, mode="edge")
     above_to_below = padded[:-2] + padded[1:-1] + padded[2:]
     sums: np.ndarray = above_to_below[:, :-2] + above_to_below[:, 1:-1] + above_to_below[:, 2:]
@@ -146,7 +129,7 @@ def _sum_of_neighbourhood(mask: np.ndarray) -> np.ndarray:
 
 
 def _grow(mask: np.ndarray) -> np.ndarray:
-    """A mask and the pixels to the left, to the right, above and below of it."""
+    """Adds the four direct neighbours of each pixel."""
     height, width = mask.shape
     padded = np.pad(mask, 1)
     grown = mask.copy()
@@ -161,32 +144,25 @@ def _grow(mask: np.ndarray) -> np.ndarray:
 def drawing(photo: np.ndarray, seed: str) -> np.ndarray:
     """A soft pencil drawing on grained paper: outlines, and shading by slanting lines.
 
-    Outlines are where the photo is darker than its surroundings (dodge and burn: the photo divided
-    by its blurred self). For the shading see `_is_on_slanting_line`.
+    Outlines are where the image is darker than its surroundings (dodge and burn: the image divided
+    by its blurred self).
     """
     grey = photo.astype(np.int64)
     is_object = _is_object(photo)
     on_paper = np.where(is_object, _stretch(photo), WHITE)
     surroundings = np.maximum(1, blur(on_paper, UNIT))
-    outline = np.minimum(WHITE, divide(on_paper * WHITE, surroundings))  # dark where there is one
-    is_contour = _grow(is_object) & ~is_object  # pixels just outside of the object
+    outline = np.minimum(WHITE, divide(on_paper * WHITE, surroundings))  # dark at outlines
+    is_contour = _grow(is_object) & ~is_object  # pixels just outside the object
     is_shaded = _is_on_slanting_line(grey) & is_object
     ink = (WHITE - outline) // 2 + 150 * is_contour + 90 * is_shaded
-    # Paper is a little grey, and takes more ink where it is darker.
+    # Paper is slightly grey, and takes more ink where it is darker.
     grain = hashed_bytes(seed, photo.shape) // 8
     paper = WHITE - 8 - grain
     return to_picture(paper - ink * (160 + 2 * grain) // 192)
 
 
 def _is_on_slanting_line(grey: np.ndarray) -> np.ndarray:
-    """Which pixels are on a line of a drawing's shading, (height, width) bool.
-
-    Lines are diagonals, four pixels apart. Medium and dark places have lines that rise to the
-    right; dark ones are also crossed by lines that fall to the right.
-
-    Args:
-        grey: brightness of the pixels, (height, width).
-    """
+    """Diagonals, four pixels apart: rising to the right below MEDIUM, also falling below DARK."""
     height, width = grey.shape
     row = np.arange(height)[:, np.newaxis]
     column = np.arange(width)[np.newaxis, :]
@@ -201,24 +177,21 @@ def background(photo: np.ndarray, seed: str) -> np.ndarray:
     height, width = photo.shape
     channels = [clouds(f"{seed}/channel {channel}", height, width) for channel in range(3)]
     behind = np.stack(channels, axis=-1)
-    # Black shows the clouds, and all greys from 43 on the object. Darker ones, at the border of the
-    # object, are a mixture of both.
+    # Black shows only clouds, greys from 43 on only the object. Darker greys, at the object's
+    # border, mix both.
     opacity = np.minimum(UNIT, photo.astype(np.int64) * 6)[..., np.newaxis]
     in_front = photo.astype(np.int64)[..., np.newaxis]
     return to_picture(divide(in_front * opacity + behind * (UNIT - opacity), UNIT))
 
 
 def tilted(photo: np.ndarray, seed: str) -> np.ndarray:
-    """The object turned by 15 to 60 degrees to either side, and smaller, anywhere.
-
-    Its sides are 50 to 80 % as long.
-    """
+    """The object turned by 15 to 60 degrees, with sides of 50 to 80 %, anywhere."""
     degrees = hashed_number(f"{seed}/turn", SMALLEST_TURN, LARGEST_TURN)
     is_clockwise = hashed_number(f"{seed}/direction", 0, 1) == 1
     if not is_clockwise:
         degrees = -degrees
     scale = hashed_number(f"{seed}/scale", UNIT // 2, UNIT * 4 // 5)
-    # A turned object keeps inside of the picture if it is shifted by less than what is left.
+    # The object stays inside the picture if the shift is within the free margin.
     height, width = photo.shape
     room = (UNIT - scale) * min(height, width) // 4
     down = hashed_number(f"{seed}/down", -room, room)
@@ -227,11 +200,11 @@ def tilted(photo: np.ndarray, seed: str) -> np.ndarray:
 
 
 def recoloured(photo: np.ndarray, seed: str) -> np.ndarray:
-    """The greys replaced by a gradient between three colours, for black, middle grey and white."""
+    """Greys replaced by a gradient between three colours, for black, middle grey and white."""
     colour_for_black, colour_for_middle_grey, colour_for_white = _palette(seed)
     grey = photo.astype(np.int64)[..., np.newaxis]
     is_dark = grey < 128
-    # Each grey is between two that have a colour. Its own is a mixture of these, in 1/256.
+    # Mix the two nearest of the three colours, in 1/256.
     colour_below = np.where(is_dark, colour_for_black, colour_for_middle_grey)
     colour_above = np.where(is_dark, colour_for_middle_grey, colour_for_white)
     share_above = np.where(is_dark, grey, grey - 128) * 2
@@ -240,15 +213,13 @@ def recoloured(photo: np.ndarray, seed: str) -> np.ndarray:
 
 
 def _palette(seed: str) -> np.ndarray:
-    """Three colours by row, (3, 3) integers; brightness rises or falls from the first to the last.
-
-    The largest step is from the first to the second, which tells the object from what was black.
-    """
-    colours = hashed_bytes(f"{seed}/colours", (3, 3)) * 2 // 5  # dark random ones, 0 to 102
+    """(3, 3), one colour per row; brightness rises or falls."""
+    colours = hashed_bytes(f"{seed}/colours", (3, 3)) * 2 // 5  # dark random colours, 0 to 102
     brightness = np.array([0, 100, 153])  # added to each colour
     is_falling = hashed_number(f"{seed}/order", 0, 1) == 1
     if is_falling:
         brightness = 153 - brightness
+    # The first step is largest: it separates the object from the former black.
     palette: np.ndarray = colours + brightness[:, np.newaxis]
     return palette
 

@@ -1,4 +1,4 @@
-"""Settings of the stages that download, prepare, group and split datasets. No torch."""
+"""Settings of the stages that download, prepare, group and split datasets, without torch."""
 
 from typing import Literal
 
@@ -12,71 +12,72 @@ from rib.config.run import ALL
 
 
 class DatasetView(Settings):
-    """The part of each dataset that the jobs of a model use, and how large its images are."""
+    """The images of each dataset that a model's jobs use, and their size."""
 
-    geometry: Geometry | None  # of the images; None for jobs that need the index and classes only
-    # most images of each dataset, or by dataset of those that have different limits; see
-    # rib.data.subsets.balanced_over_slices
+    geometry: Geometry | None  # None for jobs that only need the index and classes
+    # Most images of each dataset, or {"noto": 5000} for datasets with different limits; see
+    # rib.data.subsets.balanced_over_slices.
     budget: Limit | dict[str, Limit]
-    # size of the pretraining proxy if it is part of an evaluated dataset; None if it is a whole
-    # dataset of its own
+    # Source images per class in the pretraining proxy if it is part of an evaluated dataset; None
+    # if it is a separate dataset.
     images_per_class: int | None
-    # of a model pretrained here on a subset of the proxy: size and seed of that subset, see
-    # rib.data.subsets.subset
+    # For a model pretrained here on a subset of the proxy: size and seed of the subset
+    # (rib.data.subsets.subset).
     pretraining_size: str = ALL
     pretraining_seed: int = 0
-    # those datasets of the job of which whole photos are seen, without the crop of the geometry
+    # Datasets whose images are resized whole, without the geometry's crop.
     uncropped: Texts = ()
 
     def geometry_of(self, dataset: str) -> Geometry | None:
-        """The geometry with which a dataset is read; None for jobs that read no pixels."""
+        """The geometry of a dataset's images; None for jobs that read no pixels."""
         return geometry_of(dataset, self.geometry, self.uncropped)
 
     def limit_of(self, dataset: str) -> Limit:
-        """The limit of a dataset's number of images."""
         if isinstance(self.budget, dict):
             return self.budget.get(dataset, ALL)
         return self.budget
 
 
 class DownloadSettings(Settings):
-    """What an archive depends on."""
+    """Everything that an archive depends on."""
 
-    # file name, size and digest, but no addresses; of an archive without a digest its source, as
-    # in the catalogue (rib.config.source_entries), of a folder with a `listing` of its files
+    # File name, size and digest, but no addresses. Without a digest, the source as in the catalogue
+    # (rib.config.source_entries); for a folder, also a `listing` of its files.
     source: dict[str, JsonValue]
 
 
 class PreparationSettings(Settings):
-    """What a prepared dataset depends on, besides its archives."""
+    """Everything that a prepared dataset depends on, besides its archives."""
 
-    digests: tuple[str | None, ...]  # pinned digest of each archive, if it has one
+    digests: tuple[str | None, ...]  # one per archive; None if not pinned
     layout: str  # file of the layout module
-    # file of the layout from which that one takes its photos; None if it reads the archives itself
+    # File of another layout that provides the images; None if the layout reads the archives itself.
     photos_layout: str | None = None
-    settings: FreeSettings  # of the layout: keyword arguments of its `items`
-    # shared by datasets made from the same source images; None if it shares none
+    settings: FreeSettings  # keyword arguments of the layout's `items`
+    # Name shared by datasets made from the same source images; None for no other dataset.
     source_group: str | None
-    icons: dict[str, str]  # icon names by codepoint, if the archives have no such table
+    # Icon names, such as {"1f98a": "fox"}, if the archives have no table of them.
+    icons: dict[str, str]
     exclude: Texts  # image ids or class keys to leave out
-    only: Texts | None = None  # ids of the images to prepare; None: all that the layout finds
+    only: Texts | None = None  # image ids; None for all that the layout finds
     space: LabelSpace  # classes whose images are prepared
-    # whether classes without images are left out of the label space
+    # Whether classes without images leave the label space.
     classes_per_dataset: bool
-    # `array`: images are resized to a geometry; `encoded`: photos are kept as published
+    # `array`: resized to a geometry; `encoded`: bytes as published.
     storage: Literal["array", "encoded"]
-    geometry: Geometry | None  # None for encoded photos
-    expected: int | None  # required number of images; None if the entry doesn't state it
-    about: int | None  # approximate number of images, to check the disk space
+    geometry: Geometry | None  # None for encoded images
+    expected: int | None  # required number of images; None if not stated
+    about: int | None  # approximate number of images, to check disk space
     code: str  # digest of the source code
 
 
 class SplitSettings(Settings):
-    """What the split of a dataset depends on, besides its input files."""
+    """Everything that a dataset's split depends on, besides its input files."""
 
-    # fractions of source images in `train` and `select`, with a sum below 1; the rest is `test`
+    # Fractions of source images in `train` and `select`, such as {"train": 0.6, "select": 0.2}; the
+    # rest, above 0, is `test`.
     fractions: dict[str, float]
     view: DatasetView  # the part of the dataset that is split
-    # of each dataset that was split before: whether it is of the same source group
+    # One for each dataset split before: whether it has the same source group.
     same_sources: tuple[bool, ...]
     code: str  # digest of the source code

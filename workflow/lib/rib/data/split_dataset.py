@@ -1,4 +1,4 @@
-"""Splitting a dataset's source images into train, select and test."""
+"""Split a dataset's source images into train, select and test."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from rib.data.view import DatasetFiles, load_whole
 
 @dataclass(frozen=True)
 class EarlierSplit:
-    """A dataset that was split before, whose source images keep their split in later datasets."""
+    """A dataset that was split before; later datasets inherit its splits."""
 
-    table: Path  # its split
+    table: Path  # Parquet file with its splits
     index: Path  # of the prepared dataset
-    same_sources: bool  # whether it is of the same source group, in which equal ids are one source
+    same_sources: bool  # same source group, in which equal ids are one source image
 
 
 def split_dataset(
@@ -35,26 +35,25 @@ def split_dataset(
 ) -> None:
     """Split a dataset's source images and write the split of each.
 
-    Identical photos are one source image, also if they are of several datasets. A source image that
-    links images which earlier datasets have in different splits is left out, since training or
-    testing on it would leak.
+    Identical photos are one source image, even in different datasets. A source image is left out if
+    it links images with different splits in earlier datasets: training or testing on it would leak.
 
     Args:
         files: the dataset, not yet split.
-        fractions: fractions of source images in `train` and `select`, with a sum below 1; the rest
-            is `test`.
-        earlier: in order; the first one that has a source image decides its split.
-        table: written as Parquet, one row per source id, sorted by id: source_id, part (its split),
-            images (in the dataset).
+        fractions: of source images, such as `{"train": 0.6, "select": 0.2}`; the rest is `test`.
+        earlier: in order; the first dataset that has a source image decides its split.
+        table: output, Parquet, one row per source id, sorted by id: source_id, part (its split),
+            images (number in the dataset).
 
     Raises:
-        UserError: an index does not say which photos are identical, or see `load_whole`.
+        UserError: an index does not say which photos are identical, no image is left, or none
+            belongs to the pretraining proxy.
     """
     dataset = load_whole(files, view)
     identities = read_identities(files.folder / "index.parquet", required=True)
-    if dataset.rows is not None:  # images of the index that are in the dataset, by row
+    if dataset.rows is not None:  # the index also has images outside the dataset
         identities = identities.take(pa.array(dataset.rows))
-    inherited = {}  # split by source id
+    inherited = {}  # such as {"photos/7": "train"}
     conflicting = set()
     for source, splits in _earlier_splits(dataset, identities, earlier).items():
         if len(set(splits)) == 1:
@@ -81,23 +80,14 @@ def split_dataset(
 def _earlier_splits(
     dataset: PreparedDataset, identities: pa.Array, earlier: Iterable[EarlierSplit]
 ) -> dict[str, list[str]]:
-    """The splits that each source image of a dataset has in earlier datasets.
-
-    An earlier dataset has a source image if it has an image with its id, or an identical photo.
-
-    Args:
-        identities: (n,) text or null, the identity of each image of the dataset.
-
-    Returns:
-        By source id the splits in the order of the earlier datasets, with repetitions, such as
-        {"photos/7": ["train", "train", "test"]}; without source images that no dataset has.
-    """
+    """Splits of each source image, such as {"photos/7": ["train", "train", "test"]}."""
     splits_of_source: dict[str, list[str]] = {}
     for earlier_dataset in earlier:
         split_of_id = {}
         for source_id, split in read_split(earlier_dataset.table).items():
             if split != LEFT_OUT:
                 split_of_id[source_id] = split
+        # An earlier dataset has a source image if it has its id, or an identical photo.
         if earlier_dataset.same_sources:
             _add_splits_by_id(splits_of_source, dataset, split_of_id)
         split_of_photo = _split_of_each_photo(earlier_dataset.index, split_of_id, identities)
@@ -117,16 +107,10 @@ def _add_splits_by_id(
     dataset: PreparedDataset,
     split_of_id: Mapping[str, str],
 ) -> None:
-    """Add the split that an earlier dataset has for an id to the source image with this id.
-
-    Args:
-        splits_of_source: splits so far by source image, to which they are added.
-        split_of_id: splits of the earlier dataset, by source id.
-    """
     _, declared_ids = dataset.declared_sources
     for declared_id in declared_ids:
         if declared_id in split_of_id:
-            # Identical photos with several ids are one source image, which has one of the ids.
+            # Identical photos with several ids are one source image with one of these ids.
             source = dataset.joined_sources.get(declared_id, declared_id)
             splits_of_source.setdefault(source, []).append(split_of_id[declared_id])
 
@@ -137,16 +121,7 @@ def _add_splits_by_photo(
     identities: pa.Array,
     split_of_photo: Mapping[str, str],
 ) -> int:
-    """Add the split that an earlier dataset has for a photo to the photo's source image.
-
-    Args:
-        splits_of_source: splits so far by source image, to which they are added.
-        identities: (n,) text or null, the identity of each image of the dataset.
-        split_of_photo: splits of the earlier dataset, by identity.
-
-    Returns:
-        The number of images that are identical to one of the earlier dataset.
-    """
+    """Returns the number of images that the earlier dataset has, too."""
     source_of_image, sources = dataset.sources
     photos = pa.array(list(split_of_photo), pa.string())
     rows = np.flatnonzero(identical_to(identities, photos))
@@ -160,15 +135,7 @@ def _add_splits_by_photo(
 def _split_of_each_photo(
     index: Path, split_of_id: Mapping[str, str], photos: pa.Array
 ) -> dict[str, str]:
-    """The split of those photos, by identity, that are also images of an earlier dataset.
-
-    Images that a budget leaves out of the earlier dataset may have no split.
-
-    Args:
-        index: of the earlier dataset.
-        split_of_id: its splits, by source id.
-        photos: the identities to look for.
-    """
+    """By identity; images that a budget leaves out of the earlier dataset may have no split."""
     identities = read_identities(index, required=True)
     rows = pa.array(np.flatnonzero(identical_to(identities, photos)))
     source_ids = pq.read_table(index, columns=["source_id"])["source_id"].take(rows).to_pylist()
@@ -181,7 +148,7 @@ def _split_of_each_photo(
 
 
 def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
-    """The label of each source image by its id; the lowest, if it has images of several classes."""
+    """The lowest label, if a source has images of several classes."""
     source_of_image, sources = dataset.sources
     lowest_label = np.full(len(sources), np.iinfo(np.int64).max)
     np.minimum.at(lowest_label, source_of_image, dataset.labels)
@@ -189,21 +156,12 @@ def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
 
 
 def _write(dataset: PreparedDataset, split_of_source: Mapping[str, str], table: Path) -> None:
-    """Write a table with the split and the number of images of each source id, as Parquet.
-
-    Its rows are sorted by id; the column `part` has the split.
-
-    Args:
-        split_of_source: split by id of the source image, with one id alone of identical photos that
-            have several.
-        table: the file that is written.
-    """
     counts = dataset.index.group_by("source_id").aggregate([("label", "count")])
     counts = counts.sort_by("source_id")
     source_ids = counts["source_id"].to_pylist()
     splits = []
     for source_id in source_ids:
-        # Identical photos are one source image, which has the id of one of them.
+        # Identical photos are one source image with the id of one of them.
         source = dataset.joined_sources.get(source_id, source_id)
         splits.append(split_of_source[source])
     columns = {

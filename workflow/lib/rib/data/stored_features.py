@@ -1,4 +1,4 @@
-"""Reading of stored features. No torch."""
+"""Read stored features, without torch."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ def read_features(path: Path, layer: str) -> tuple[np.ndarray, PreparedDataset]:
     """One layer's features of a dataset.
 
     Args:
-        path: <dataset>.safetensors, next to <dataset>.index.parquet.
+        path: <dataset>.safetensors, beside <dataset>.index.parquet.
 
     Returns:
-        The features, (n, d) float32, and the dataset in the same order (labels and index only).
+        Features, (n, d) float32, and the dataset in the same order (only labels and index).
 
     Raises:
         UserError: the layer was not stored.

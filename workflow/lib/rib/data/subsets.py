@@ -1,7 +1,4 @@
-"""Nested class-balanced subsets.
-
-Their order depends only on a seed, labels, source ids and image ids.
-"""
+"""Nested class-balanced subsets, whose order depends only on a seed, labels and ids."""
 
 import bisect
 import math
@@ -15,7 +12,7 @@ from rib.config.run import ALL, images_of
 from rib.data.prepared import PreparedDataset
 
 GOLDEN_SECTION = 0.618
-SEED_OF_BUDGETS = 0  # whatever the seed of a run, so that all runs have the same images
+SEED_OF_BUDGETS = 0  # all runs have the same images, whatever their seed
 
 
 def subset(
@@ -23,11 +20,11 @@ def subset(
 ) -> PreparedDataset:
     """The first images in the class-balanced order of a seed.
 
-    Subsets with one seed are nested; with another seed other images are drawn.
+    Subsets with one seed are nested; another seed draws other images.
 
     Args:
-        size: `all`, a number of images, or a fraction of them (with a decimal point: 0.5).
-        seed: of a training, or of a model's pretraining.
+        size: `all`, a number of images, or a fraction with a decimal point (`0.5`).
+        seed: of a training or a pretraining.
         setting: name of the setting, for messages.
 
     Raises:
@@ -48,10 +45,7 @@ def subset(
 def first_images(
     dataset: PreparedDataset, limit: int, seed: int = SEED_OF_BUDGETS
 ) -> PreparedDataset:
-    """At most `limit` images of a dataset, the first in the balanced order of a seed.
-
-    Their rows stay in the order of the dataset.
-    """
+    """At most `limit` images, the first in the balanced order of a seed, in the dataset's order."""
     if len(dataset.labels) <= limit:
         return dataset
     first_rows = balanced_order(dataset, seed, limit)
@@ -59,23 +53,23 @@ def first_images(
 
 
 def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
-    """Which images are held back from training: those of a share of each class's source images.
+    """Mask of images held back from training: a share of each class's source images.
 
-    At least one source image of a class is held back, except of a class that has only one. A source
-    image of several classes is of the first. The choice is pseudo-random and always the same.
+    At least one source image per class is held back, except from a class with only one. A source
+    image of several classes belongs to the first. The choice is pseudo-random and always the same.
 
     Returns:
-        (n,) bool, one for each image of the dataset.
+        (n,) bool.
     """
     source_of_image, sources = dataset.sources
-    # The lowest label of the images of each source.
+    # lowest label among each source's images
     class_of_source = np.full(len(sources), np.iinfo(np.int64).max)
     np.minimum.at(class_of_source, source_of_image, dataset.labels)
     sources_of_class = np.bincount(class_of_source)
-    class_size = sources_of_class[class_of_source]  # of each source's class
+    class_size = sources_of_class[class_of_source]  # size of each source's class
     number_held_back = np.maximum(1, np.floor(share * class_size))
     number_held_back = np.where(class_size > 1, number_held_back, 0)
-    # Of each class, so many sources with the lowest hashes are held back.
+    # Hold back the sources with the lowest hashes.
     rank_in_class = rank_within(class_of_source, hashed("held back", sources))
     is_source_held_back = rank_in_class < number_held_back
     is_image_held_back: np.ndarray = is_source_held_back[source_of_image]
@@ -85,19 +79,18 @@ def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
 def balanced_order(
     dataset: PreparedDataset, seed: int = SEED_OF_BUDGETS, first: int | None = None
 ) -> np.ndarray:
-    """Pseudo-random order of images that takes one image of every class before a second of any.
+    """Pseudo-random order that takes one image of every class before a second of any.
 
     Within a class, one image of each source comes first, then a second of each (ImageNet-C has 75
-    of each source). Hashes of seed and source ids order the sources, so datasets that are made from
-    the same sources have them in the same order.
+    per source). Hashes of seed and source ids order the sources: datasets made from the same
+    sources have them in the same order.
 
     Args:
-        first: how many images of the order are returned, the first ones; None for all. For a few of
-            a large dataset few ids are hashed.
+        first: number of images to return; None for all. A few images of a large dataset need few
+            hashes.
 
     Returns:
-        Their rows in the dataset, (first,) int64; they depend only on the seed, labels, source ids
-        and image ids.
+        Rows in the dataset, (first,) int64.
     """
     purpose = "order"
     if seed != SEED_OF_BUDGETS:
@@ -111,18 +104,13 @@ def balanced_order(
     source_hashes = hashed(purpose, sources)[source_of_image]
     all_turns_equal = np.zeros(len(dataset.labels), np.int64)
     rank_in_source = _rank_in_source(dataset, purpose, all_turns_equal)
-    # The last key counts first: images are sorted by their rank in the source, then by its hash.
+    # The last key is the primary one: rank in the source, then the source's hash.
     rank_in_class = rank_within(dataset.labels, source_hashes, rank_in_source)
     return np.lexsort((source_hashes, rank_in_class))
 
 
 def _rows_of_first_sources(dataset: PreparedDataset, purpose: str, first: int) -> np.ndarray:
-    """Sorted rows of all images of the sources that the first images of `balanced_order` are from.
-
-    A class that gives k images gives at most one image of each of its first k sources, or it has
-    fewer sources. Not counted are sources of several classes, whose first image may be of another
-    class: these are all returned.
-    """
+    """Sorted rows of all images of the sources that the first images may come from."""
     source_of_image, sources = dataset.sources
     class_of_source = np.empty(len(sources), np.int64)
     class_of_source[source_of_image] = dataset.labels  # one of them, if a source has several
@@ -131,17 +119,18 @@ def _rows_of_first_sources(dataset: PreparedDataset, purpose: str, first: int) -
     has_several_classes[source_of_image[is_of_other_class]] = True
     # The last key counts first: sources of several classes come after the others.
     place_in_class = rank_within(class_of_source, hashed(purpose, sources), has_several_classes)
+    # A class that gives k images takes at most one from each of its first k sources, or it has
+    # fewer sources. A source of several classes may give its first image to another class, so all
+    # of these are returned and not counted.
     is_first = place_in_class < _most_of_a_class(dataset.labels, first)
     is_returned = is_first | has_several_classes
     return np.flatnonzero(is_returned[source_of_image])
 
 
 def _most_of_a_class(labels: np.ndarray, first: int) -> int:
-    """How many images the class with most of them has among the first ones of a balanced order."""
     class_sizes = np.bincount(labels)
 
     def number_taken(most_of_a_class: int) -> int:
-        """Number of all images if no class gives more than this."""
         return int(np.minimum(class_sizes, most_of_a_class).sum())
 
     return bisect.bisect_left(range(class_sizes.max()), first, key=number_taken)
@@ -150,21 +139,21 @@ def _most_of_a_class(labels: np.ndarray, first: int) -> int:
 def balanced_over_slices(
     dataset: PreparedDataset, slices: np.ndarray, first: int | None = None
 ) -> np.ndarray:
-    """Order in which a budget takes images: that of `balanced_order`, with slices in turn.
+    """Order in which a budget takes images: `balanced_order` with slices in turn.
 
-    Each source of a class begins with the slice after that of the source before. The further images
-    of a source are a stride of slices from the last one each, and so are the first ones of classes.
-    So after any number of images, slices have almost equally many of each class, where each source
-    has an image of each slice, as in ImageNet-C; classes and sources come as in `balanced_order`.
+    Each source of a class begins with the slice after the previous source's slice. Further images
+    of a source follow at a stride of slices, and so do the first slices of classes. If each source
+    has an image of each slice, as in ImageNet-C, any number of images has almost equally many of
+    each slice in each class.
 
-    Where sources lack slices, those of a slice that has been taken less in their class come first.
+    If sources lack slices, slices taken less often in their class come first.
 
     Args:
-        slices: (n,) number of each image's slice, from 0; with one slice it is `balanced_order`.
-        first: how many images of the order are returned, the first ones; None for all.
+        slices: (n,) number of each image's slice, from 0; a single slice gives `balanced_order`.
+        first: number of images to return; None for all.
 
     Returns:
-        Their rows in the dataset, (first,) int64.
+        Rows in the dataset, (first,) int64.
     """
     purpose = "order"
     if first is None:
@@ -174,7 +163,7 @@ def balanced_over_slices(
     number_of_slices = int(slices.max()) + 1
     stride = _stride(number_of_slices)
     first_slices = _first_slices(dataset, hash_of_source, stride)
-    # The slice of turn t of a source is t strides after its first one, counted round.
+    # A source's slice in turn t is t strides after its first slice, modulo their number.
     turn_of_next_slice = pow(stride, -1, number_of_slices)
     turns = (slices - first_slices) * turn_of_next_slice % number_of_slices
     rank_in_source = _rank_in_source(dataset, purpose, turns)
@@ -182,7 +171,7 @@ def balanced_over_slices(
     rows = _rows_of_first_ranks(dataset.labels, rank_in_source, first)
     labels, slices, rank_in_source = dataset.labels[rows], slices[rows], rank_in_source[rows]
     source_hashes = hash_of_source[source_of_image[rows]]
-    # Images of a slice and class that have the same rank in their sources.
+    # Images of a slice and class with the same rank in their sources.
     slice_of_class = labels * number_of_slices + slices
     groups = rank_in_source * (int(slice_of_class.max()) + 1) + slice_of_class
     rank_in_slice = rank_within(groups, source_hashes)
@@ -193,14 +182,9 @@ def balanced_over_slices(
 
 
 def _rows_of_first_ranks(labels: np.ndarray, ranks: np.ndarray, first: int) -> np.ndarray:
-    """Sorted rows of the images that may be among the first ones of a balanced order.
-
-    Args:
-        labels: (n,) class of each image.
-        ranks: (n,) from 0; a class gives its images in their order.
-    """
+    """Sorted rows of images that may be among the first; a class gives images in order of rank."""
     most_of_a_class = _most_of_a_class(labels, first)
-    ranks = np.minimum(ranks, most_of_a_class)  # there are few, also if one source has all images
+    ranks = np.minimum(ranks, most_of_a_class)  # keeps ranks few even if one source has all images
     number_of_ranks = int(ranks.max()) + 1
     number_of_classes = int(labels.max()) + 1
     sizes = np.bincount(
@@ -214,14 +198,10 @@ def _rows_of_first_ranks(labels: np.ndarray, ranks: np.ndarray, first: int) -> n
 
 
 def _rank_in_source(dataset: PreparedDataset, purpose: str, turns: np.ndarray) -> np.ndarray:
-    """Rank of each image among those of its source, from 0: (n,) int64.
-
-    Args:
-        turns: (n,) from 0; the rank is by these, and by hashes of image ids where they are equal.
-    """
+    """Rank of each image within its source, from 0, by turn, then by hash of the image id."""
     source_of_image, _ = dataset.sources
     turns_of_all_sources = source_of_image.astype(np.int64) * (int(turns.max()) + 1) + turns
-    # With indices it is a stable sort, which is fast where images are sorted in each slice.
+    # With indices, np.unique sorts stably, which is fast where images are sorted within each slice.
     _, _, numbers, counts = np.unique(
         turns_of_all_sources, return_index=True, return_inverse=True, return_counts=True
     )
@@ -233,21 +213,19 @@ def _rank_in_source(dataset: PreparedDataset, purpose: str, turns: np.ndarray) -
 
 
 def _first_slices(dataset: PreparedDataset, hash_of_source: np.ndarray, stride: int) -> np.ndarray:
-    """Slice with which each image's source begins in its class, not yet counted round: (n,) int.
-
-    Sources are in the order of their hashes, and classes in that of their first sources.
-    """
+    """Slice with which each image's source begins in its class, before the modulo: (n,) int."""
     source_of_image, _ = dataset.sources
     source_of_class = dataset.labels * len(hash_of_source) + source_of_image
     _, image_of_pair, pair_of_image = np.unique(
         source_of_class, return_index=True, return_inverse=True
     )
-    # Of each pair of a class and a source, sorted by class.
+    # unique pairs of class and source, sorted by class
     labels = dataset.labels[image_of_pair]
     hashes = hash_of_source[source_of_image[image_of_pair]]
     place_in_class = rank_within(labels, hashes)
     _, start_of_class, class_number = np.unique(labels, return_index=True, return_inverse=True)
     least_hash_of_class = np.minimum.reduceat(hashes, start_of_class)
+    # Classes come in the order of their first sources.
     place_among_classes = np.argsort(np.argsort(least_hash_of_class))
     first_slice_of_pair = place_in_class + stride * place_among_classes[class_number]
     first_slice_of_image: np.ndarray = first_slice_of_pair[pair_of_image]
@@ -255,28 +233,24 @@ def _first_slices(dataset: PreparedDataset, hash_of_source: np.ndarray, stride: 
 
 
 def _stride(number_of_slices: int) -> int:
-    """By how many slices a source's images, one after the other, are apart.
-
-    It is about the golden section of all slices: sources in a row, which begin with slices in a
-    row, have then taken all slices almost equally often, however many images of each are taken. It
-    has no common factor with the number of slices, so that each slice has its turn.
-    """
+    """Near the golden section, any few sources in a row cover all slices almost equally often."""
     stride = round(GOLDEN_SECTION * number_of_slices)
+    # Without a common factor every slice has its turn.
     while math.gcd(stride, number_of_slices) > 1:
         stride += 1
     return stride
 
 
 def rank_within(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
-    """Rank of each element among those of its group, from 0 for the smallest key: (n,) int64.
+    """Rank of each element in its group, from 0 for the smallest key: (n,) int64.
 
-    The groups 5, 5, 7 with the keys 0.8, 0.2, 0.4 give the ranks 1, 0, 0.
+    Groups 5, 5, 7 with keys 0.8, 0.2, 0.4 give ranks 1, 0, 0.
 
     Args:
-        groups: (n,) the group of each element.
-        keys: (n,) each; the last one counts first, and the others where it is equal.
+        groups: (n,) integers.
+        keys: (n,) each; the last is the primary key, earlier ones break ties.
     """
-    order = np.lexsort((*keys, groups))  # one group after the other, each by its keys
+    order = np.lexsort((*keys, groups))  # group by group, each in order of keys
     ordered_groups = groups[order]
     places = np.arange(len(groups))
     begins_group = np.ones(len(groups), bool)
@@ -289,14 +263,13 @@ def rank_within(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
 
 
 def hashed(purpose: str, ids: Iterable[str]) -> np.ndarray:
-    """A pseudo-random number in 0..1 for each id, the same on every machine: (n,) float.
+    """A pseudo-random number from 0 to 1 for each id, the same on every machine: (n,) float.
 
     Args:
-        purpose: what they are for, such as `order`; another purpose gives other numbers.
-        ids: n ids of source images, or of images.
+        purpose: such as `order`; another purpose gives other numbers.
     """
     prefix = f"{purpose}\0".encode()
     digests = b"".join([sha256(prefix + text.encode()).digest() for text in ids])
-    # A digest has 32 bytes, of which the first eight are used.
+    # Use the first eight of a digest's 32 bytes.
     first_eight_bytes = np.frombuffer(digests, ">u8")[::4]
     return first_eight_bytes.astype(float) / 2.0**64

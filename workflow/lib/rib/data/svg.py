@@ -1,7 +1,7 @@
-"""Rendering of drawings (SVG) that others made.
+"""Render untrusted drawings (SVG).
 
-Each is checked, then drawn by a process with limits. The renderer itself would read files that a
-drawing refers to, and some drawings crash it or take any time and memory.
+Each drawing is checked, then rendered in a process with limits: the renderer would read files that
+a drawing refers to, and some drawings crash it or take any time and memory.
 """
 
 import contextlib
@@ -22,20 +22,20 @@ from rib.base.limited_process import (
 )
 
 LARGEST = 4 << 20  # characters; parsing takes 30 times the memory
-DEEPEST = 64  # nested elements; at about 250, the renderer's stack overflows
-# Of feTurbulence; each has half the amplitude of the one before, so more don't change 8 bits.
+DEEPEST = 64  # nested elements; the renderer's stack overflows at about 250
+# feTurbulence: each octave has half the amplitude, so more octaves don't change 8 bits.
 MOST_OCTAVES = 10
-SECONDS = 10  # processor time for one drawing
+SECONDS = 10  # processor time of one drawing
 PATIENCE = 60  # seconds to wait for one drawing
-MEMORY = 1 << 30  # bytes of address space besides those of the renderer itself
+MEMORY = 1 << 30  # bytes of address space on top of the renderer's
 SHOWN = 60  # characters of an attribute in a message
-INSIDE = r"(#|data:image/(png|jpe?g|gif|webp)[;,])"  # an SVG within a data URL would not be checked
+INSIDE = r"(#|data:image/(png|jpe?g|gif|webp)[;,])"  # an SVG in a data URL would not be checked
 OUTSIDE_CSS = re.compile(rf"""@import|url\((?!\s*["']?{INSIDE})""", re.IGNORECASE)
 NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-# How an answer of the renderer begins; a PNG or the reason follows.
+# First byte of the renderer's answer; a PNG or the reason follows.
 DRAWN = b"D"
 REFUSED = b"R"
-Draw = Callable[[str, str, int], bytes]  # see `renderer`
+Draw = Callable[[str, str, int], bytes]  # from SVG body, view box and side to a PNG
 
 
 def check(svg: str) -> None:
@@ -61,14 +61,10 @@ def check(svg: str) -> None:
 
 
 def _check_element(element: ElementTree.Element) -> None:
-    """Raise a ValueError if an element of an SVG may not be drawn.
-
-    It may not refer to files or addresses, in CSS or in an attribute `href`, nor have more octaves
-    of noise than can be seen.
-    """
+    """References may be in CSS or in an attribute `href`."""
     if element.tag.endswith("style"):
         _refuse_outside_css("".join(element.itertext()))
-    for attribute, text in element.items():  # an attribute's name may begin with a namespace
+    for attribute, text in element.items():  # attribute names may begin with a namespace
         _refuse_outside_css(text)
         if attribute.endswith("href") and not re.match(INSIDE, text):
             raise ValueError(f"it refers to {text[:SHOWN]!r}")
@@ -77,7 +73,6 @@ def _check_element(element: ElementTree.Element) -> None:
 
 
 def _refuse_outside_css(text: str) -> None:
-    """Raise a ValueError if a text, as CSS, refers to a file or address."""
     reference = OUTSIDE_CSS.search(text)
     if reference:
         raise ValueError(f"it refers to {text[reference.start() :][:SHOWN]!r}")
@@ -85,37 +80,25 @@ def _refuse_outside_css(text: str) -> None:
 
 @contextlib.contextmanager
 def renderer() -> Iterator[Draw]:
-    """Yield a function that renders drawings in a process of its own, which ends with this one.
+    """Yield a function that renders drawings in a separate process, which ends with this one.
 
-    The function takes the content of an SVG's root element, its view box and the side in pixels,
-    and returns a PNG on white. It raises ValueError if `check` or the renderer refuses it. It does
-    so, too, if the renderer fails or exceeds a limit, and then can't be used again. What the
-    renderer prints when it fails is for its authors, and is not shown.
+    The function takes the content of an SVG's root element, its view box (`0 0 16 16`: left, top,
+    width, height) and the side in pixels; it returns a PNG on white. It raises ValueError for a
+    refused drawing. It also does so if the renderer crashes or exceeds a limit, and then can't be
+    used again.
     """
     limits = Limits(seconds=SECONDS, patience=PATIENCE, memory=MEMORY)
     with limited_process(__name__, limits) as ask:
 
         def draw(body: str, view: str, size: int) -> bytes:
-            """The PNG of a drawing, see `renderer`."""
             return _draw(ask, body, view, size)
 
         yield draw
 
 
 def _draw(ask: Ask, body: str, view: str, size: int) -> bytes:
-    """The PNG of a drawing, from the renderer's process.
-
-    Args:
-        ask: sends a request to this process and returns the answer.
-        body: what is inside of the SVG's root element.
-        view: the view box: left, top, width and height, such as `0 0 16 16`.
-        size: side of the PNG in pixels.
-
-    Raises:
-        ValueError: the drawing is refused, or the renderer fails or takes too long.
-    """
     svg = f'<svg {NAMESPACES} viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
-    check(svg)  # a DOCTYPE after the root's start is not well-formed
+    check(svg)  # a DOCTYPE inside the root element is malformed
     try:
         answer = ask(f"{size}\n{svg}".encode())
     except TooSlowError:
@@ -129,11 +112,7 @@ def _draw(ask: Ask, body: str, view: str, size: int) -> bytes:
 
 
 def _render(request: bytes) -> bytes:
-    """The answer to a request: the PNG of a drawing, or why there is none.
-
-    The request is the side in pixels and, in the next lines, the drawing. This runs in the
-    renderer's process.
-    """
+    """Runs in the renderer's process; a request is the side in pixels, a line break and the SVG."""
     first_line, _, svg = request.decode().partition("\n")
     side = int(first_line)
     try:

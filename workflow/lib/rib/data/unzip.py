@@ -1,7 +1,7 @@
-"""Reading of encrypted zips with the program `unzip`.
+"""Read encrypted zips with the program `unzip`, without extracting to disk.
 
-Python's zipfile decrypts tens of times slower, and newer versions refuse ObjectNet's zip, in which
-entries overlap. Nothing is extracted to disk.
+Python's zipfile decrypts tens of times slower, and newer versions refuse ObjectNet's zip because
+its entries overlap.
 """
 
 import os
@@ -22,22 +22,24 @@ WRONG_PASSWORD = 82  # unzip's manual, DIAGNOSTICS
 def decrypted_members(
     path: Path, wanted: Callable[[str], bool], variable: str
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the files of an archive like rib.data.archives.archive_members, decrypted by `unzip`.
+    """Yield the files of an archive, decrypted: `("images/fox/1.png", read)`.
+
+    Like rib.data.archives.archive_members, with the same limits.
 
     Args:
-        path: the archive, a zip if it is encrypted.
-        wanted: a predicate on names of files.
-        variable: the environment variable that holds the password, such as OBJECTNET_PASSWORD.
+        path: the archive, a zip if encrypted.
+        wanted: predicate on file names.
+        variable: environment variable with the password, such as OBJECTNET_PASSWORD.
 
     Raises:
-        UserError: see `archive_members`; a file is encrypted and the password is missing or wrong,
-            or `unzip` is not installed.
+        UserError: the archive is refused, the password is missing or wrong, or `unzip` is not
+            installed.
     """
     return archive_members(path, wanted, decrypt=partial(_decrypt, variable))
 
 
 def _decrypt(variable: str, path: Path, member: zipfile.ZipInfo, largest: int) -> bytes:
-    """Bytes of a file in a zip, whose directory states their number and checksum."""
+    """The zip's directory states the number of bytes and the checksum."""
     password = os.environ.get(variable)
     if not password:
         raise UserError(
@@ -68,13 +70,12 @@ def _decrypt(variable: str, path: Path, member: zipfile.ZipInfo, largest: int) -
 
 
 def _started_unzip(path: Path, name: str, password: str) -> subprocess.Popen[bytes]:
-    """Start a process of `unzip` that writes the bytes of a file in a zip to a pipe."""
-    # Unlike a command-line argument, an environment variable doesn't show in the process list.
+    # Unlike an argument, an environment variable doesn't show in the process list.
     quoted_password = re.sub(r'(["\\])', r"\\\1", password)
     environment = {
         **os.environ,
         "UNZIP": f'-P "{quoted_password}"',
-        "UNZIP_DISABLE_ZIPBOMB_DETECTION": "TRUE",  # it takes overlapping entries for a bomb
+        "UNZIP_DISABLE_ZIPBOMB_DETECTION": "TRUE",  # overlapping entries look like a bomb
     }
     pattern = re.sub(r"([\[\]*?\\])", r"\\\1", name)  # without wildcards
     try:
@@ -84,7 +85,7 @@ def _started_unzip(path: Path, name: str, password: str) -> subprocess.Popen[byt
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
-            start_new_session=True,  # without a terminal it can't prompt for a password
+            start_new_session=True,  # without a terminal it can't ask for a password
         )
     except FileNotFoundError as error:
         raise UserError(

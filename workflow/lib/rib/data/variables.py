@@ -1,6 +1,6 @@
 """Environment variables that pass machine-dependent settings to jobs.
 
-So these are no parameters of rules, and a change of them runs nothing again.
+They are no parameters of rules, because changing them must not run a job again.
 """
 
 import os
@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from typing import Any
 
 ARCHIVES = "RIB_ARCHIVES"  # folders with downloaded archives, separated as in PATH
-# Maximum of images left out per dataset; the manifest lists them.
+# Largest number of images left out per dataset; the manifest lists them.
 CORRUPT_IMAGES = "RIB_CORRUPT_IMAGES"
 PHOTO_MEGABYTES = "RIB_PHOTO_MEGABYTES"  # limit of a photo
 PHOTO_MEGAPIXELS = "RIB_PHOTO_MEGAPIXELS"  # limit of a photo
-ARCHIVE_RATIO = "RIB_ARCHIVE_RATIO"  # bytes that a byte of an archive may unpack to
-DEFAULTS = {PHOTO_MEGABYTES: 256, PHOTO_MEGAPIXELS: 100, ARCHIVE_RATIO: 100}  # outside of Snakemake
+ARCHIVE_RATIO = "RIB_ARCHIVE_RATIO"  # bytes that one byte of an archive may unpack to
+# Defaults outside Snakemake.
+DEFAULTS = {PHOTO_MEGABYTES: 256, PHOTO_MEGAPIXELS: 100, ARCHIVE_RATIO: 100}
 
 
 def set_from(config: Mapping[str, Any]) -> None:
-    """Set the variables as config.yaml says."""
-    folders = config["archives"]  # one path, or a list
+    """Set the variables from config.yaml."""
+    folders = config["archives"]  # a path or a list of paths
     if folders:
         os.environ[ARCHIVES] = folders if isinstance(folders, str) else os.pathsep.join(folders)
     os.environ[CORRUPT_IMAGES] = str(config["corrupt_images"])
@@ -29,10 +30,10 @@ def set_from(config: Mapping[str, Any]) -> None:
 
 
 def limit(variable: str) -> int:
-    """A limit as config.yaml has it."""
+    """A limit in the unit of config.yaml, such as 256 (megabytes)."""
     return int(os.environ.get(variable, DEFAULTS[variable]))
 
 
 def photo_limit(variable: str) -> int:
-    """The largest number of bytes or pixels of a photo."""
+    """Most bytes or pixels of an image."""
     return limit(variable) * 10**6

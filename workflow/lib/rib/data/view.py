@@ -1,7 +1,7 @@
-"""The images of a prepared dataset that a job uses.
+"""The images of a prepared dataset that a job uses: one split, within the budget.
 
-These are one split, within the budget, without the pretraining proxy: images that stand in for
-those that the models were pretrained on.
+Images of the *pretraining proxy* are left out. The proxy stands in for the images that a model was
+pretrained on: a separate dataset, or a few source images of each class of an evaluated dataset.
 """
 
 from collections.abc import Sequence
@@ -27,15 +27,15 @@ class DatasetFiles:
     """Files of one prepared dataset."""
 
     name: str
-    folder: Path  # output of the prepare job
-    # folder of the dataset with the pretraining proxy, whose images are left out of this one; None
-    # if nothing is left out
+    folder: Path  # output folder of the prepare job
+    # Folder of the dataset that contains the pretraining proxy, whose images are left out; None to
+    # leave out nothing.
     proxy: Path | None = None
-    # output of the split_dataset job (protocol held_out); None for all images
+    # Output of the split_dataset job (protocol held_out); None for all images.
     split: Path | None = None
-    # whether images are opened; False for jobs that need the index and the classes only
+    # Whether images are opened; False for jobs that only need the index and classes.
     pixels: bool = True
-    decode_workers: int = 1  # threads that decode encoded photos
+    decode_workers: int = 1  # threads that decode encoded images
 
 
 def evaluated_datasets(
@@ -51,12 +51,11 @@ def evaluated_datasets(
 
     Args:
         indexes: of the prepared datasets, .../prepare/<dataset>/<geometry>/index.parquet.
-        proxy: folder of the prepared dataset with the pretraining proxy: images that stand in for
-            the pretraining data.
-        splits: of the datasets that are split, in the order of `split`.
-        excludes_proxy: names of datasets of which the images of the proxy are left out.
+        proxy: folder of the prepared dataset that contains the pretraining proxy.
+        splits: one file per name in `split`.
+        excludes_proxy: names of datasets whose images of the proxy are left out.
         split: names of datasets that are split.
-        decode_workers: threads that decode encoded photos.
+        decode_workers: threads that decode encoded images.
     """
     split_of_dataset = dict(zip(split, splits, strict=True))
     datasets = []
@@ -90,10 +89,7 @@ def load_dataset(files: DatasetFiles, view: DatasetView, split: str) -> Prepared
 
 
 def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
-    """All images of a dataset within the budget, without those of the pretraining proxy.
-
-    The proxy is images that stand in for those that the models were pretrained on. The budget is
-    the maximum number of images, see `DatasetView`.
+    """All splits of a dataset, within the budget and without the pretraining proxy.
 
     Raises:
         UserError: no image is left, or none belongs to the pretraining proxy.
@@ -102,18 +98,13 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
         files.folder, files.name, view.geometry_of(files.name), files.decode_workers, files.pixels
     )
     if files.proxy:
-        assert view.images_per_class is not None  # the proxy is a part of a dataset
+        assert view.images_per_class is not None  # only a proxy within a dataset is left out
         dataset = _without_proxy(dataset, files.folder, files.proxy, view.images_per_class)
     return _within_budget(dataset, files.folder / "index.parquet", view.limit_of(files.name))
 
 
 def _within_budget(dataset: PreparedDataset, index: Path, limit: Limit) -> PreparedDataset:
-    """The images of a dataset that a budget takes, balanced over its classes and slices.
-
-    Args:
-        dataset: all images, or those without the pretraining proxy, of which a share is taken.
-        index: of the prepared dataset, with its slices.
-    """
+    """A share, such as 0.1, is of the images that are left without the proxy."""
     number_of_images = images_within(limit, len(dataset.labels))
     if number_of_images == len(dataset.labels):
         return dataset
@@ -125,13 +116,13 @@ def _within_budget(dataset: PreparedDataset, index: Path, limit: Limit) -> Prepa
 
 
 def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
-    """The pretraining proxy: images that stand for those that the models were pretrained on.
+    """The images of the pretraining proxy.
 
-    It is a whole dataset, or a few source images of each class of one. Under protocol held_out a
-    whole dataset has a train split, which is the proxy, since other datasets may share its sources.
+    Under protocol held_out, a proxy that is a separate dataset is reduced to its train split,
+    because other datasets may share its source images.
 
     Raises:
-        UserError: the proxy would be all images of the dataset that it is a part of.
+        UserError: the proxy would be all images of the dataset that contains it.
     """
     if view.images_per_class is None:
         return _load_whole_proxy(files, view)
@@ -142,10 +133,7 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
 
 
 def _load_whole_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
-    """A pretraining proxy that is a dataset of its own, or its train split if it is split.
-
-    For a model that was pretrained here on a subset of it, the proxy is the same subset.
-    """
+    """If a model was pretrained here on a subset, the proxy must be the same subset."""
     whole_dataset = load_whole(files, view)
     dataset = subset(whole_dataset, view.pretraining_size, view.pretraining_seed, "pretrain.size")
     if files.split is None:
@@ -154,7 +142,6 @@ def _load_whole_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset
 
 
 def _has_source(dataset: PreparedDataset, source_ids: frozenset[str]) -> np.ndarray:
-    """Which images of a dataset have one of the given source ids: (n,) bool."""
     source_of_image, sources = dataset.declared_sources
     source_is_given = np.array([source in source_ids for source in sources], bool)
     image_has_given_source: np.ndarray = source_is_given[source_of_image]
@@ -162,24 +149,14 @@ def _has_source(dataset: PreparedDataset, source_ids: frozenset[str]) -> np.ndar
 
 
 def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
-    """Ids of the source images of the pretraining proxy, a few of each class of a dataset.
-
-    They are those whose ids have the lowest hashes in their class.
-
-    Args:
-        index: Parquet file of the dataset that the proxy is a part of; one row per image.
-        images_per_class: number of source images that the proxy has of each class.
-
-    Raises:
-        UserError: no class has more, so that no image is left to evaluate. Heads are fitted on the
-            proxy before anything is trained, so that this comes to light early.
-    """
+    """The source images with the lowest hashes in their class; a UserError if no class has more."""
     images = pq.read_table(index, columns=["label", "source_id"])
-    sources = images.group_by(["label", "source_id"]).aggregate([])  # each pair once
+    sources = images.group_by(["label", "source_id"]).aggregate([])  # unique pairs
     source_ids = sources["source_id"].to_pylist()
     hashes = hashed("reference", source_ids)
     rank_in_class = rank_within(sources["label"].to_numpy(), hashes)
     largest_class = rank_in_class.max() + 1
+    # Heads are fitted on the proxy before any training, so this error comes early.
     if images_per_class >= largest_class:
         raise UserError(
             f"reference.images_per_class is {images_per_class}, but no class of the dataset has "
@@ -193,20 +170,7 @@ def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
 def _without_proxy(
     dataset: PreparedDataset, folder: Path, proxy: Path, images_per_class: int
 ) -> PreparedDataset:
-    """A whole dataset without the images of the pretraining proxy.
-
-    Left out are the images that were made from a source image of the proxy, as their ids say, and
-    those that are identical to a photo of it, with all others of the same source images.
-
-    Args:
-        dataset: all images of a dataset.
-        folder: of the prepared dataset.
-        proxy: folder of the dataset with the pretraining proxy.
-        images_per_class: size of the proxy.
-
-    Raises:
-        UserError: no image has the id of a source image of the proxy, or none is left.
-    """
+    """Leaves out images made from the proxy's source images, and identical images."""
     proxy_index = proxy / "index.parquet"
     proxy_sources = _proxy_sources(proxy_index, images_per_class)
     is_made_from_proxy = _has_source(dataset, proxy_sources)
@@ -219,7 +183,7 @@ def _without_proxy(
     proxy_photos = _photos_of_sources(proxy_index, proxy_sources)
     photos = read_identities(folder / "index.parquet")
     is_in_proxy = is_made_from_proxy | identical_to(photos, proxy_photos)
-    # With an image, all others that are made from its source image are excluded.
+    # All images of the same source image go together.
     source_of_image, _ = dataset.sources
     is_excluded = np.isin(source_of_image, source_of_image[is_in_proxy])
     if is_excluded.all():
@@ -231,22 +195,12 @@ def _without_proxy(
 
 
 def _photos_of_sources(index: Path, sources: frozenset[str]) -> pa.Array:
-    """The identities of those images of an index that have one of the given source ids."""
     source_ids = pq.read_table(index, columns=["source_id"])["source_id"].combine_chunks()
     has_source = pc.is_in(source_ids, value_set=pa.array(sorted(sources), pa.string()))
     return read_identities(index).filter(has_source)
 
 
 def _images_of_split(dataset: PreparedDataset, split: str, table: Path) -> PreparedDataset:
-    """The images of one split of a dataset.
-
-    Args:
-        split: `train`, `select` or `test`.
-        table: file with the split of each source image.
-
-    Raises:
-        UserError: there are none, or the train split lacks a class of the dataset.
-    """
     split_of_source = read_split(table)
     source_of_image, sources = dataset.declared_sources
     is_source_in_split = np.array([split_of_source[source] == split for source in sources], bool)
@@ -261,7 +215,6 @@ def _images_of_split(dataset: PreparedDataset, split: str, table: Path) -> Prepa
 
 
 def _too_few_images(dataset: PreparedDataset, split: str, who_has: str) -> UserError:
-    """The error of a split without images; `who_has` is `it has`, or names a class."""
     return UserError(
         f"protocol held_out: {dataset.name}: {who_has} no image in the {split} split, since there "
         "are too few images per class; use protocol paper for this family, or change split or "

@@ -1,1 +1,1 @@
-"""Scoring of networks, their features, inversions and merges."""
+"""Scores, features, inversions and Fisher information of networks; selection of merges."""

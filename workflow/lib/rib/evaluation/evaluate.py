@@ -1,7 +1,4 @@
-"""Evaluation of networks on datasets: one row per network and image.
-
-All results are computed from these rows.
-"""
+"""Evaluation of networks on datasets: a row per network and image, the source of all results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,12 +22,13 @@ from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
 from rib.models.images import Images
 from rib.models.state import network_in_state
+from rib.records.environment import describe_device
 
 LARGEST = float(np.finfo(np.float16).max)
-# Columns with one value or a few.
+# Columns with one value or a few in a file.
 CONSTANT = ["model", "target", "method", "size", "seed", "alpha", "dataset"]
 FLOATS = ["log_prob", "energy", "confidence", "margin", "brier"]
-# Needs 39 of the 45 MB that the rows of ImageNet-C (3.75 million images) have as plain numbers.
+# 39 MB instead of 45 MB as plain numbers, for ImageNet-C's 3.75 million images.
 ENCODING = {
     "compression": "zstd",
     "use_dictionary": [*CONSTANT, "prediction"],
@@ -55,20 +53,18 @@ def evaluate(
 
     Args:
         run: all networks have its model, target, size and seed; its method is the entry's name.
-        networks: each is scored.
-        checkpoint_manifests: in the order of the checkpoints; none for snapshots.
-        datasets: that are scored. Rows of a part of one (`settings.part`) are the same as among
-            the rows of the whole dataset.
-        rows: Parquet file that is written, one row per network and image: the run's five columns,
-            alpha (of a point of a curve, or the share of training of a snapshot; else null),
-            dataset, row (position of the image in the prepared dataset's index, which has ids and
-            labels), and the results of `score`: prediction and rank as int16, the others as
-            float16, clipped to its largest finite values.
-        manifest: JSON file that is written: the device, n and label space digest of each dataset,
-            the fit of each checkpoint, and what each network is made of (see `states_as_json`).
+        checkpoint_manifests: manifest of each checkpoint, in the same order; none for snapshots.
+        datasets: only one with `settings.part`; the part has the same rows as in the whole dataset.
+        rows: Parquet file to write, with the columns model, target, method, size, seed, alpha (of a
+            curve's point; of a snapshot the share of training; else null), dataset, row (position
+            in the prepared dataset's index, which has ids and labels), and the results of `score`:
+            prediction and rank as int16, the others as float16, clipped to finite values.
+        manifest: JSON file to write: the device, the number of images and the label space digest of
+            each dataset, the fit of each checkpoint, the device of its training, and the mixture of
+            each network.
 
     Raises:
-        UserError: a logit is not finite, or the part is none of the dataset.
+        UserError: a logit is not finite, or the part doesn't fit the dataset.
     """
     batch_size = settings.evaluation_batch_size
     if settings.part is not None:
@@ -78,12 +74,13 @@ def evaluate(
         check_part(index, settings.part, settings.other_levels, where)
     prepared_datasets = [load_dataset(files, settings.view, settings.split) for files in datasets]
     if settings.part is not None:
-        # Whole batches of the dataset are scored, since the last digits of an image's scores may
-        # depend on the images beside it.
+        # The last digits of an image's scores may depend on the other images of its batch, so the
+        # dataset's whole batches are scored.
         (dataset,) = prepared_datasets
         is_in_part = images_of_part(index, settings.part)
         dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
     fit_of_checkpoints = _fit_of_checkpoints(networks.checkpoints, checkpoint_manifests)
+    trained_on = {str(path): describe_device(read_json(path)) for path in checkpoint_manifests}
     preprocessing = networks.preprocessing
     device = devices.start(settings.compute)
     inputs_of_datasets = [Images(dataset, preprocessing, device) for dataset in prepared_datasets]
@@ -111,9 +108,10 @@ def evaluate(
         for dataset, number_of_images in zip(prepared_datasets, numbers_of_images, strict=True)
     }
     facts = {
-        "device": device.type,
+        **devices.facts_of(device),
         "datasets": facts_of_datasets,
         "fit": fit_of_checkpoints,
+        "trained_on": trained_on,
         "networks": states_as_json(networks.states),
     }
     write_json(manifest, facts)
@@ -122,14 +120,7 @@ def evaluate(
 def _fit_of_checkpoints(
     checkpoints: Mapping[str, Path], manifests: Sequence[Path]
 ) -> dict[str, float]:
-    """The fit of each checkpoint by its key, as its manifest states it.
-
-    The fit is accuracy on the training images, 0 to 1.
-
-    Args:
-        checkpoints: files by key.
-        manifests: in the order of the checkpoints; none for snapshots, which have no fit.
-    """
+    """Fits from manifests, such as {"ft, seed 1": 0.98}; snapshots have no manifests."""
     if not manifests:
         return {}
     return {
@@ -146,15 +137,12 @@ def rows_of_networks(
     inputs_of_datasets: Sequence[Images],
     evaluation_batch_size: int,
 ) -> pa.Table:
-    """Rows of the networks of a job, one per network and image, as `evaluate` writes them.
+    """Table with a row per network and image, in the columns that `evaluate` writes.
 
     Args:
-        run: its model, target, size and seed are those of all networks.
-        states: one for each network, with its method and alpha.
-        networks: in evaluation mode; they return logits (N, outputs) of images (N, 3, H, W).
-        datasets: those that are scored.
-        inputs_of_datasets: the images of each dataset as inputs of the networks.
-        evaluation_batch_size: images per forward pass.
+        run: all networks have its model, target, size and seed.
+        states: method and alpha of each network.
+        networks: in evaluation mode, from images (N, 3, H, W) to logits (N, outputs).
 
     Raises:
         UserError: a logit is not finite.
@@ -176,12 +164,6 @@ def rows_of_networks(
 def _rows(
     dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alpha: float | None
 ) -> pa.Table:
-    """Rows of one network on one dataset, one per image, with the results of `score`.
-
-    Args:
-        scores: tensors (n,) by name, for the n images.
-        alpha: of a point of a curve, or a snapshot's share of training; else None.
-    """
     number_of_images = len(dataset.labels)
     columns = {}
     for key in ("model", "target", "method", "size"):
@@ -199,6 +181,6 @@ def _rows(
 
 
 def _constant_text(text: str, length: int) -> pa.DictionaryArray:
-    """A column with the same text in all rows, which is stored once."""
+    """A dictionary array stores the text once."""
     index_of_text = pa.array([0] * length, pa.int32())
     return pa.DictionaryArray.from_arrays(index_of_text, pa.array([text]))

@@ -1,7 +1,4 @@
-"""Export of a run's network in its library's format.
-
-Others use it without this project.
-"""
+"""Export of a run's network in its library's format, for use without this project."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -26,9 +23,9 @@ from rib.models.images import Images
 from rib.models.network import Classifier, OpenClipClassifier, load
 from rib.models.weights import read_state, with_weights
 
-CHECKED = 8  # images of the target for which the library must give the same logits
+CHECKED = 8  # images of the target for which the export must give the same logits
 CPU = torch.device("cpu")
-# What timm records of an architecture rather than of published weights.
+# Facts of timm's record that describe the architecture, not the published weights.
 KEPT = ("architecture", "input_size", "fixed_input_size", "num_classes", "first_conv", "classifier")
 
 
@@ -45,29 +42,28 @@ def export_network(
     config: Path,
     head: Path | None = None,
 ) -> dict[str, Any]:
-    """Write a run's network to files that its library opens.
+    """Write a run's network to files that create_model of timm or open_clip opens.
 
-    The library opens them by timm's or open_clip's create_model. The weights are those of plain
-    layers: what a method trains beside a layer, as LoRA does, is added to the layer's weights.
+    LoRA's updates are added to the weights of plain layers.
 
     Args:
-        target: dataset for whose images the library must give the same logits.
-        view: how they are read.
-        archive: published weights of an open_clip model, whose text tower the export has; else
-            None.
+        target: dataset for the check that the export gives the same logits.
+        view: view of the target.
+        archive: published weights of an open_clip model, whose text tower is exported too; None
+            for timm.
         published: `weights` of the model's entry, such as {"keys": "by_name"}, for open_clip.
-        label_names: of the network's outputs; None for ImageNet's.
-        weights, config: .safetensors and JSON file that are written, in one folder and with the
-            names that the library has for them.
-        head: of open_clip, written as .safetensors: weight (C, d) and bias (C,) of the classifier,
-            for unit-norm features.
+        label_names: names of the network's outputs; None for ImageNet's.
+        weights: .safetensors file to write, with the file name that the library expects.
+        config: JSON file to write in the same folder, with the file name that the library expects.
+        head: .safetensors file to write for open_clip: weight (C, d) and bias (C,) of the
+            classifier, for unit-norm features.
 
     Returns:
-        Preprocessing of the network's images, such as {"mean": [0.5, 0.5, 0.5], "size": 224, ...}.
+        Preprocessing of images, such as {"mean": [0.5, 0.5, 0.5], "size": 224, ...}.
 
     Raises:
         UserError: the run has several networks or a padding prompt, the disk is too full, or the
-            library gives other logits.
+            export gives other logits.
     """
     mixture = mixture_of_run(run, networks.states)
     pretrained, facts = load(networks.model_folder, CPU)
@@ -78,7 +74,7 @@ def export_network(
         raise UserError(f"{run}: a padding prompt can't be exported; choose another method.")
     model = cast(Classifier, network)
     geometry = view.geometry
-    assert geometry is not None  # of a dataset whose pixels are read
+    assert geometry is not None  # a view without geometry reads no pixels
     preprocessing = {
         **facts["preprocessing"],
         **vars(geometry),
@@ -106,9 +102,9 @@ def export_network(
 def _export_to_timm(
     model: Classifier, label_names: Sequence[str] | None, preprocessing: dict, folder: Path
 ) -> nn.Module:
-    """Write a network for timm into a folder, and return the network that timm opens there."""
+    """The network that timm opens from the folder."""
     refuse_full_disk(folder, _bytes_of(model.state_dict()), "an export")
-    # Without what timm records of the published weights.
+    # Drops facts of the published weights.
     model.pretrained_cfg = {key: fact for key, fact in model.pretrained_cfg.items() if key in KEPT}
     timm.models.save_for_hf(
         model,
@@ -129,10 +125,7 @@ def _export_to_open_clip(
     config: Path,
     head: Path,
 ) -> nn.Module:
-    """Write a network for open_clip, with its published text tower, and its head in another file.
-
-    Returns the network that open_clip opens there, with this head.
-    """
+    """The network that open_clip opens from the folder, with the head of its own file."""
     tensors = {name: tensor.contiguous() for name, tensor in both_towers.state_dict().items()}
     refuse_full_disk(weights.parent, _bytes_of(tensors), "an export")
     _write_open_clip_config(both_towers, facts, preprocessing, config)
@@ -144,7 +137,7 @@ def _export_to_open_clip(
 def _with_published_text_tower(
     model: OpenClipClassifier, facts: Mapping, archive: Path, published: Mapping[str, Any]
 ) -> nn.Module:
-    """The published open_clip model, with the image tower of a network in place of its own."""
+    """The published open_clip model with the network's image tower."""
     state = read_state(archive, published.get("member"), facts["name"])
     both_towers = with_weights(
         state,
@@ -161,12 +154,7 @@ def _with_published_text_tower(
 def _write_open_clip_config(
     both_towers: nn.Module, facts: Mapping, preprocessing: Mapping, path: Path
 ) -> None:
-    """Write an open_clip_config.json: a model's configuration and its preprocessing of images.
-
-    Args:
-        both_towers: the model, to which open_clip adds the preprocessing.
-        facts: model.json of the pretrained model.
-    """
+    """`facts` is model.json of the pretrained model."""
     import open_clip
     from open_clip.push_to_hf_hub import save_config_for_hf
 
@@ -183,7 +171,6 @@ def _write_open_clip_config(
 
 
 def _opened_by_open_clip(folder: Path, head_file: Path) -> OpenClipClassifier:
-    """The image tower that open_clip opens in a folder, with a head from a file."""
     import open_clip
 
     opened = open_clip.create_model(f"local-dir:{folder}")
@@ -195,5 +182,4 @@ def _opened_by_open_clip(folder: Path, head_file: Path) -> OpenClipClassifier:
 
 
 def _bytes_of(tensors: Mapping[str, torch.Tensor]) -> int:
-    """Size of tensors in memory, in bytes."""
     return sum(tensor.nbytes for tensor in tensors.values())

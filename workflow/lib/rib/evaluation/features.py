@@ -1,7 +1,4 @@
-"""Features of a run on a dataset: one vector per image and layer.
-
-rib.models.layers says which layers there are.
-"""
+"""Features of a run on a dataset: a vector per image and layer of rib.models.layers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,13 +40,12 @@ def compute_features(
     """Compute and store features of a run on a dataset.
 
     Args:
-        dataset: its test split where there is one; a larger dataset than `settings.limit` is cut in
-            the balanced order.
-        features: written as .safetensors: (n, d) float32 by layer, such as `stage1`, rows in the
-            order of the dataset's index.
-        index: written as Parquet: row, image_id, label, source_id and object_id of these images,
+        dataset: its test split if it is split; at most `settings.limit` images, class-balanced.
+        features: .safetensors file to write: {"stage1": (n, d) float32, ...}, rows in the order of
+            the dataset's index.
+        index: Parquet file to write: row, image_id, label, source_id and object_id of these images,
             in the same order.
-        manifest: written as JSON: the device, n, and d by layer.
+        manifest: JSON file to write: the device, n, and d of each layer, {"stage1": 256, ...}.
 
     Raises:
         UserError: the run has several networks, its network lacks a layer, or a feature is not
@@ -89,15 +85,19 @@ def compute_epoch_features(
 ) -> None:
     """Compute and store features of one layer at several times in the training of a run.
 
-    Other arguments and errors are those of `compute_features`.
-
     Args:
-        model_folder: of the pretrained model.
-        snapshots: checkpoints, written by rib.training.finetune.
+        snapshots: checkpoints in the order of training.
+        dataset: its test split if it is split; at most `settings.limit` images, class-balanced.
         settings: with one layer.
-        features: written as .safetensors: (n, d) float32 by snapshot, `snapshot1` first.
+        features: .safetensors file to write: {"snapshot1": (n, d) float32, ...}.
+        index: Parquet file to write: row, image_id, label, source_id and object_id of these images,
+            in the same order.
+        manifest: JSON file to write: the device, n, and d of each snapshot.
+
+    Raises:
+        UserError: a feature is not finite.
     """
-    assert not isinstance(settings.layers, str)  # the rule names one
+    assert not isinstance(settings.layers, str)  # a list with one layer, not "default"
     (layer,) = settings.layers
     images = first_images(load_dataset(dataset, settings.view, TEST), settings.limit)
     index_of_images = images.joined_index.select(INDEX_COLUMNS)
@@ -124,22 +124,19 @@ def _store(
     features: Path,
     manifest: Path,
 ) -> None:
-    """Write features (n, d) and their manifest; a UserError if one is not finite."""
     for name, tensor in features_by_name.items():
         refuse_infinite(tensor, f"{label}: a feature of '{name}'")
     safetensors.torch.save_file(dict(features_by_name), features)
     sizes = {name: tensor.shape[1] for name, tensor in features_by_name.items()}
-    write_json(manifest, {"device": inputs.device.type, "n": len(inputs), "layers": sizes})
+    facts = {**devices.facts_of(inputs.device), "n": len(inputs), "layers": sizes}
+    write_json(manifest, facts)
 
 
 @torch.inference_mode()
 def features_of(
     model: nn.Module, inputs: Images, evaluation_batch_size: int, label: str
 ) -> dict[str, Tensor]:
-    """Features of all images by layer (`stage1`, ...): (n, d) float32 on the CPU.
-
-    `label` is that of the progress bar.
-    """
+    """Features of all images, {"stage1": (n, d) float32 on the CPU, ...}."""
     features_of_batches = []
     batches = slices(len(inputs), evaluation_batch_size)
     inputs.expect(batches)

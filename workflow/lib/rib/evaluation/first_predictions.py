@@ -17,22 +17,17 @@ from rib.models import device as devices
 from rib.models.images import Images
 from rib.models.state import network_in_state
 
-MOST_IMAGES = 2000  # of each dataset
+MOST_IMAGES = 2000  # per dataset
 
 
 def predict_first_images(
     model_folder: Path, datasets: Sequence[DatasetFiles], settings: LabelCheckSettings
 ) -> dict[str, pd.DataFrame]:
-    """Predictions on at most MOST_IMAGES images of each dataset, in the order of nested subsets.
-
-    Args:
-        model_folder: of the pretrained model.
-        datasets: that are scored.
-        settings: how images are read and scored.
+    """Predictions on at most MOST_IMAGES images of each dataset, class-balanced.
 
     Returns:
-        By dataset, a row per image: row (position in the prepared dataset's index), prediction and
-        rank (see `rib.evaluation.score.score`).
+        Table of each dataset, {"emoji": table, ...}, with a row per image and the columns row
+        (position in the prepared dataset's index), prediction (class) and rank (0: correct).
     """
     first_images_of_datasets = [
         first_images(load_dataset(files, settings.view, TEST), MOST_IMAGES) for files in datasets

@@ -1,7 +1,7 @@
-"""Fisher information of a network, which merges and methods that train can ask for.
+"""Fisher information of a network, for merges and for methods that train with it.
 
-Of a fine-tuned run it is on the images that it was trained on, for merges; of the pretrained model
-on the pretraining proxy, for trainings on all targets.
+Merges need it of each parent on its training images; trainings need it of the pretrained model on
+the pretraining proxy.
 """
 
 from pathlib import Path
@@ -35,13 +35,13 @@ def compute_fisher(
     """Compute and store the diagonal of a run's Fisher information.
 
     Args:
-        dataset: the target of the run; of the pretrained model the dataset with the pretraining
-            proxy.
-        settings: `fisher_images` images, evenly spaced, are taken of the images that it was trained
-            on, or of the proxy.
-        fisher: written as .safetensors: float32, at least 0, by parameter and in its shape.
-        manifest: written as JSON: the device, and n, the number of images it was trained on, or of
-            the proxy.
+        dataset: the run's target; for the pretrained model the dataset with the pretraining proxy.
+        settings: `fisher_images` of the run's training images, or of the proxy, are used, evenly
+            spaced.
+        fisher: .safetensors file to write: a tensor for each parameter in its shape, float32, at
+            least 0.
+        manifest: JSON file to write: the device, and n, the number of training images or of the
+            proxy's images.
 
     Raises:
         UserError: the run has several networks, or a value is not finite.
@@ -65,4 +65,4 @@ def compute_fisher(
             information[name], f"{run} on {dataset.name}: the Fisher information of '{name}'"
         )
     safetensors.torch.save_file(information, fisher)
-    write_json(manifest, {"device": device.type, "n": len(trained_on.labels)})
+    write_json(manifest, {**devices.facts_of(device), "n": len(trained_on.labels)})

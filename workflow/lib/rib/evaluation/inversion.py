@@ -1,12 +1,12 @@
 """Shared invariances of two networks (STIR).
 
-For a reference network m1 and an image x, representation inversion searches for an image x' with
-m1(x') = m1(x), starting from noise. STIR(m2 | m1) is the CKA of m2's features of the images and of
-their inversions: 1 if m2 can't distinguish them either, 0 if they are unrelated to m2.
+For a network m1 and an image x, representation inversion searches for an image x' with
+m1(x') = m1(x), starting from noise. STIR(m2 | m1) is the CKA between m2's features for the images
+and for their inversions: 1 if m2 can't distinguish them either, 0 if they are unrelated to m2.
 
 Source: Nanda et al. 2022 (arXiv 2206.11939, section 3). As in the authors' code
 (github.com/nvedant07/STIR, stir/stir.py and stir/attack/losses.py), the loss is the distance
-between the representations divided by the norm of the target representation, and the best step of
+between the representations divided by the norm of the wanted representation, and the best step of
 each image is kept. Unlike there, the optimiser is Adam with cosine decay to zero, which needs fewer
 steps, and pixels are clamped to the valid range.
 """
@@ -52,20 +52,16 @@ def invert(
     lr: float,
     progress: Progress,
 ) -> tuple[Tensor, Tensor]:
-    """Images with given features, found by gradient descent on pixels.
-
-    They are independent of each other. Of each image the step with the smallest residual is kept.
+    """Images with given features, found by gradient descent on pixels, each independently.
 
     Args:
-        representation: gives the features of images.
         wanted: features (N, d).
         start: images to start from, (N, 3, H, W) with values 0..1.
-        steps: of gradient descent.
         lr: initial learning rate, in units of the pixel range.
 
     Returns:
-        The best images (N, 3, H, W), and their residuals (N,): distance from the wanted features
-        divided by their norm.
+        The images (N, 3, H, W) with the smallest residuals of all steps, and these residuals (N,):
+        the distance from the wanted features divided by their norm.
     """
     pixels = start.clone().requires_grad_(True)
     best_images = start.clone()
@@ -96,16 +92,18 @@ def invert(
 def representation_of(
     model: nn.Module, preprocessing: Mapping, layer: str, device: torch.device
 ) -> Representation:
-    """A network's features at a layer (see rib.models.layers), as a function of images.
+    """Function from images (N, 3, H, W) with values 0..1 to a network's features (N, d) at a layer.
 
-    The function takes images (N, 3, H, W) with values 0..1, and raises a UserError if the network
-    doesn't have the layer.
+    It raises a UserError if the network lacks the layer.
+
+    Args:
+        preprocessing: has `mean` and `std` per channel.
+        layer: such as `stage1`.
     """
     mean = torch.tensor(preprocessing["mean"], device=device).view(1, 3, 1, 1)
     std = torch.tensor(preprocessing["std"], device=device).view(1, 3, 1, 1)
 
     def features(images: Tensor) -> Tensor:
-        """Features (N, d) of images (N, 3, H, W) with values 0..1."""
         inputs = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
         features_of_layers = layers_of(model, inputs)
         if layer not in features_of_layers:
@@ -122,10 +120,8 @@ def starts(like: Tensor, start: str, mean: Sequence[float], seed: int) -> Tensor
     """Images to start from, with values 0..1 in the shape of `like`, (N, 3, H, W).
 
     Args:
-        start: `noise` for uniform noise, the same for every run, or `mean` for images of one
-            colour.
-        mean: that colour, per channel.
-        seed: of the noise.
+        start: `noise` for uniform noise, the same for every run, or `mean` for uniform images.
+        mean: colour of these images, per channel.
     """
     if start == NOISE:
         generator = torch.Generator().manual_seed(seed)
@@ -137,10 +133,7 @@ def starts(like: Tensor, start: str, mean: Sequence[float], seed: int) -> Tensor
 def _represent(
     networks: RunNetworks, mixture: Mixture, layer: str, device: torch.device
 ) -> Representation:
-    """The function that gives the features of images at a layer, by a network of a mixture.
-
-    It is in full precision and without fused BatchNorm, since gradients pass through the network.
-    """
+    """In full precision and without fused BatchNorm, since gradients pass through the network."""
     pretrained, facts = load(networks.model_folder, device)
     network = apply(pretrained, mixture, networks.checkpoints).eval().requires_grad_(False)
     return representation_of(network, facts["preprocessing"], layer, device)
@@ -159,12 +152,12 @@ def invert_run(
     """Invert a run's representation of a dataset's images.
 
     Args:
-        dataset: its test split where there is one, at most `settings.images` of it.
-        inverted: written as .safetensors: `inverted` (n, 3, H, W) float32 in 0..1, `residual` (n,)
-            (see `invert`).
-        index: written as Parquet: image_id and object_id of each image.
-        manifest: written as JSON: the device, n, the mean residual, and the number of forward and
-            backward passes.
+        dataset: its test split if it is split; at most `settings.images` images.
+        inverted: .safetensors file to write: `inverted` (n, 3, H, W) float32 in 0..1, and
+            `residual` (n,), the relative distance from the wanted features.
+        index: Parquet file to write: image_id and object_id of each image.
+        manifest: JSON file to write: the device, n, the mean residual, and the number of forward
+            and backward passes.
 
     Raises:
         UserError: the run has several networks, or a representation is not finite.
@@ -196,7 +189,7 @@ def invert_run(
     safetensors.torch.save_file({"inverted": images, "residual": residuals}, inverted)
     pq.write_table(ids_of_images, index)
     facts = {
-        "device": device.type,
+        **devices.facts_of(device),
         "n": n,
         "passes": passes,
         "residual": round(mean_residual.item(), 6),
@@ -211,11 +204,7 @@ def _inverted_in_batches(
     images_to_start_from: Tensor,
     label: str,
 ) -> tuple[Tensor, Tensor]:
-    """Inversions (n, 3, H, W) of images in this shape, and residuals (n,), on the CPU.
-
-    For each batch the features of its images are computed, and images with these features searched
-    for (see `invert`).
-    """
+    """Inversions (n, 3, H, W) and residuals (n,), on the CPU."""
     progress = Progress(desc=label, total=len(pixels) * settings.steps, unit="pass")
     images_of_batches = []
     residuals_of_batches = []
@@ -252,13 +241,13 @@ def cross_features(
     """Features of a pretrained and a fine-tuned network for images and both networks' inversions.
 
     Args:
-        run: the fine-tuned network.
-        dataset: as for `invert_run`.
+        dataset: its test split if it is split; at most `settings.images` images.
         inverted_before: inversions of the pretrained network, written by `invert_run`.
         inverted_after: inversions of the fine-tuned network.
-        features: written as .safetensors, (n, d) each: `<network>.<images>`, with network `before`
-            or `after` and images `images`, `inverted_before` or `inverted_after`; also
-            `residual_before` and `residual_after` (n,).
+        features: .safetensors file to write: `<network>.<images>` (n, d), such as
+            `before.inverted_after`, with the networks `before` and `after` and the images `images`,
+            `inverted_before` and `inverted_after`; also `residual_before` and `residual_after`
+            (n,).
 
     Raises:
         UserError: the run has several networks.
@@ -276,7 +265,6 @@ def cross_features(
         images_by_name[f"inverted_{name}"] = inversion["inverted"]
         tensors[f"residual_{name}"] = inversion["residual"]
     label = f"features of {run} on {dataset.name}"
-    # The features of both networks for all three sets of images.
     for network, mixture in mixtures.items():
         representation = _represent(networks, mixture, settings.layer, device)
         for name, images in images_by_name.items():

@@ -1,4 +1,4 @@
-"""What the networks of runs are made of. No torch."""
+"""Mixtures of checkpoints that give the networks of runs. No torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,26 +18,26 @@ LARGEST_ROUNDING_ERROR = 1e-9  # of the sum of coefficients
 
 
 class NetworkState(NamedTuple):
-    """One network and what it is made of."""
+    """One network as a mixture of checkpoints."""
 
-    method: str  # of its run, such as `wise_ft-alpha0.5`
-    # Of a point of a curve; of a snapshot, the share of training; else None, as the one alpha of a
-    # method is in its name.
+    method: str  # method of its run, such as `wise_ft-alpha0.5`
+    # For a point of a curve its alpha, for a snapshot the share of training. Else None: a method's
+    # only alpha is in its name.
     alpha: float | None
     mixture: Mixture  # such as {"pretrained": 0.5, "ft": 0.5}
 
 
 @dataclass(frozen=True)
 class RunNetworks:
-    """The networks of a job and the files that they are made of."""
+    """The networks of a job, with their files."""
 
-    model_folder: Path  # of the pretrained model
+    model_folder: Path  # the pretrained model
     states: Sequence[NetworkState]
-    checkpoints: Mapping[str, Path]  # by key, such as `ft`
+    checkpoints: Mapping[str, Path]  # such as {"ft": Path("checkpoint.safetensors")}
 
     @property
     def preprocessing(self) -> Mapping[str, Any]:
-        """Preprocessing that the model expects, such as `mean` and `std` of each channel."""
+        """The model's preprocessing of images, such as `mean` and `std` of each channel."""
         facts = read_json(self.model_folder / "model.json")
         preprocessing: Mapping[str, Any] = facts["preprocessing"]
         return preprocessing
@@ -46,15 +46,15 @@ class RunNetworks:
 def network_states(
     run: Run, settings: NetworkSettings, selection: Path | None, fisher: Sequence[Path]
 ) -> list[NetworkState]:
-    """What the networks of a job are made of.
+    """The networks of a job as mixtures of checkpoints.
 
-    A training has one network, {"ft": 1.0}; an average has one for each variant or alpha; a
-    selection has the chosen one; a training that kept snapshots has one for each of them.
+    A training has one network with the mixture {"ft": 1.0}; an average has one for each variant or
+    alpha; a selection has the chosen one; a training with snapshots has one for each snapshot.
 
     Args:
-        run: its method is the name of a network that is no merge.
-        selection: file of `select_coefficients`; None for other networks.
-        fisher: see `merged_states`.
+        run: its method names a network that is not merged here.
+        selection: file written by `select_coefficients`; None for other networks.
+        fisher: files of the parents' Fisher information, in their order, if the algorithm takes it.
     """
     if settings.snapshots:
         number_of_snapshots = len(settings.parents)
@@ -70,7 +70,7 @@ def network_states(
 
 
 def mixture_of_run(run: Run, states: Sequence[NetworkState]) -> Mixture:
-    """What the one network of a run is made of.
+    """The mixture of a run's only network, such as {"pretrained": 0.5, "ft": 0.5}.
 
     Raises:
         UserError: the run is a curve or an ensemble, which has several networks.
@@ -88,18 +88,18 @@ def mixture_of_run(run: Run, states: Sequence[NetworkState]) -> Mixture:
 def merged_states(
     run: Run, parents: Sequence[str], merge: MergeSettings, fisher: Sequence[Path] = ()
 ) -> list[NetworkState]:
-    """The networks that an algorithm merges: one for each variant, or for each alpha of a curve.
+    """Merged networks: one for each variant, or for each alpha of a curve.
 
-    Of WiSE-FT with alpha 0.5 it is NetworkState("wise_ft-alpha0.5", None, {"pretrained": 0.5,
-    "ft": 0.5}). What needs tensors is a `Merge`, which is computed when the network is made.
+    WiSE-FT with alpha 0.5 gives [NetworkState("wise_ft-alpha0.5", None, {"pretrained": 0.5, "ft":
+    0.5})]. An algorithm that needs tensors gives a `Merge`, which is computed on loading.
 
     Args:
-        run: only its model, target, size and seed are used.
-        parents: keys of the merged checkpoints.
+        run: its method is not used.
+        parents: keys of the merged checkpoints, such as ["ft"].
         fisher: files of the parents' Fisher information, in their order, if the algorithm takes it.
 
     Raises:
-        UserError: a setting does not fit, or the coefficients of an average don't add up to 1.
+        UserError: a setting doesn't fit, or the coefficients of an average don't add up to 1.
     """
     states = []
     file_name = Path(merge.algorithm).name
@@ -126,18 +126,18 @@ def merged_states(
 
 
 def _sorted(coefficients: Mapping[str, float]) -> dict[str, float]:
-    """In the order that a manifest has them, so that sums are equal to the last bit."""
+    """In the order of the manifest: sums are then equal to the last bit."""
     return dict(sorted(coefficients.items()))
 
 
 def check_coefficients(
     coefficients: Mapping[str, float], parents: Sequence[str], algorithm: str
 ) -> None:
-    """Raise a UserError unless an average is of the parents, with coefficients that add up to 1.
+    """Raise a UserError unless coefficients add up to 1 and belong to parents or `pretrained`.
 
     Args:
         coefficients: such as {"pretrained": 0.5, "ft": 0.5}.
-        algorithm: name of its file, for the message.
+        algorithm: name of the algorithm's file, for the message.
     """
     unknown_names = coefficients.keys() - {PRETRAINED, *parents}
     if unknown_names:
@@ -152,11 +152,11 @@ def check_coefficients(
 
 
 def states_as_json(states: Sequence[NetworkState]) -> list[dict[str, Any]]:
-    """States as a manifest of rows has them.
+    """Networks as entries of a manifest.
 
-    An example is {"method": "wise_ft-alpha0.5", "alpha": None, "coefficients": {"pretrained": 0.5,
-    "ft": 0.5}}. A merge on loading has its algorithm's name, settings and parents as `merge`, not
-    the file, since files may come from others.
+    For example [{"method": "wise_ft-alpha0.5", "alpha": None, "coefficients": {"pretrained": 0.5,
+    "ft": 0.5}}]. A `Merge` gives `merge` in place of `coefficients`, with the algorithm's name but
+    not its path, since a manifest may come from others.
     """
     entries = []
     for state in states:
@@ -173,7 +173,7 @@ def states_as_json(states: Sequence[NetworkState]) -> list[dict[str, Any]]:
 
 
 def states_from_json(entries: Sequence[Mapping[str, Any]]) -> list[NetworkState]:
-    """The states that `states_as_json` wrote. A `Merge` has its algorithm's name, not its file."""
+    """Undo `states_as_json`, except that a `Merge` has its algorithm's name, not its path."""
     states = []
     for entry in entries:
         mixture: Mixture

@@ -23,19 +23,19 @@ def score(
 ) -> list[dict[str, Tensor]]:
     """Score every network on every image, from the logits of the dataset's classes.
 
-    Each batch is read once. Right answers are the label and the classes that the label space also
-    counts as right (`also`).
+    Each batch is read once for all networks. Right answers of an image are its label and the
+    classes that the label space also counts as right (`also`).
 
     Returns:
         For each network, tensors (n,), int64 or float32:
 
-        - prediction: the first of equal classes
-        - rank: number of classes that beat the best right answer, of equal ones those with a lower
-          index (0: correct; a NaN beats all)
+        - prediction: the class with the highest logit, the first among ties
+        - rank: number of classes that beat the best right answer; a lower index beats an equal
+          logit, and NaN beats all (0: correct)
         - log_prob: the log-softmax of the label
         - energy: the log-sum-exp of all classes, NaN if a logit is not finite
         - confidence: the softmax of the prediction, 0 to 1
-        - margin: the logit of the best right answer minus the highest of the other classes
+        - margin: the highest logit of the right answers minus the highest of the other classes
         - brier: the sum over classes of (softmax - 1 for the label and 0 for others) squared, 0 to
           2 (Brier 1950; for several classes as in Ovadia et al. 2019, arXiv 1906.02530)
     """
@@ -57,11 +57,7 @@ def score(
 
 
 def _right_answers(space: LabelSpace, device: torch.device) -> Tensor:
-    """The classes that are right for each class of a label space (C, K), itself first.
-
-    A row is [3, 7] if class 7 also counts as right for images of class 3. Shorter rows are padded
-    with their first class.
-    """
+    """(C, K): row 3 is [3, 7] if class 7 also counts as right for images of class 3."""
     right_answers = []
     for label in range(len(space.keys)):
         also_right = space.also[label] if space.also else ()
@@ -70,7 +66,6 @@ def _right_answers(space: LabelSpace, device: torch.device) -> Tensor:
 
 
 def _joined(scores_of_batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Scores of all images of a network, on the CPU, from those of its batches, by name."""
     joined_scores = {}
     for name in scores_of_batches[0]:
         tensors = [scores[name] for scores in scores_of_batches]
@@ -85,10 +80,7 @@ def correct(
     evaluation_batch_size: int,
     label: str,
 ) -> Tensor:
-    """Whether a network is right on each image: (n,) bool on the CPU.
-
-    `label` is that of the progress bar.
-    """
+    """Whether a network is right on each image, (n,) bool on the CPU."""
     progress = Progress(desc=label, total=len(inputs), unit="image")
     (scores,) = score([model], inputs, dataset, evaluation_batch_size, progress)
     progress.close()
@@ -96,11 +88,11 @@ def correct(
 
 
 def _summary(scores: Tensor, answers: Tensor) -> dict[str, Tensor]:
-    """Results of `score` for class logits (N, C) and right answers (N, K), the label first."""
+    """Class logits (N, C) and right answers (N, K), the label first, give tensors (N,)."""
     labels = answers[:, :1]  # (N, 1)
-    best_scores = scores.gather(1, answers).amax(dim=1)  # of the right answers
+    best_scores = scores.gather(1, answers).amax(dim=1)
     best_of_others = scores.masked_fill(_is_one_of(answers, scores), float("-inf")).amax(dim=1)
-    prediction = scores.argmax(dim=1)  # the first of equal scores
+    prediction = scores.argmax(dim=1)  # the first among ties
     log_probs = scores.log_softmax(dim=1)
     energy = scores.logsumexp(dim=1)
     all_finite = scores.isfinite().all(dim=1)
@@ -116,45 +108,30 @@ def _summary(scores: Tensor, answers: Tensor) -> dict[str, Tensor]:
 
 
 def _rank(scores: Tensor, answers: Tensor) -> Tensor:
-    """Number of classes that beat the best right answer of each image: (N,).
-
-    Of equal scores the class with the lower index wins. A NaN of another class beats all; with a
-    NaN of a right answer, the number is C.
-
-    Args:
-        scores: (N, C), of all classes.
-        answers: (N, K), the classes that are right.
-    """
+    """Scores (N, C) and right answers (N, K) give (N,); with NaN in a right answer it is C."""
     _, number_of_classes = scores.shape
     scores_of_answers = scores.gather(1, answers)
     best_score = scores_of_answers.amax(dim=1, keepdim=True)
-    # Of right answers with equal scores, the one with the lowest index.
+    # Among right answers with the same score, the lowest index.
     is_not_best = scores_of_answers != best_score
     best_answer = answers.masked_fill(is_not_best, number_of_classes).amin(dim=1, keepdim=True)
     classes = torch.arange(number_of_classes, device=scores.device)
-    # Classes that don't beat it are counted, since no comparison with NaN is true. The best answer
-    # itself is one of them.
+    # No comparison with NaN is true. Counting the classes that don't beat the best answer, itself
+    # among them, makes a NaN beat all.
     loses_tie_or_is_best = (best_score == scores) & (classes >= best_answer)
     does_not_beat_it = (best_score > scores) | loses_tie_or_is_best
     return number_of_classes - does_not_beat_it.sum(dim=1)
 
 
 def _brier_scores(log_probs: Tensor, labels: Tensor) -> Tensor:
-    """Sum over classes of the squared error of each image's probabilities: (N,).
-
-    Args:
-        log_probs: (N, C).
-        labels: (N, 1), whose probability should be 1, and that of other classes 0.
-    """
+    """From (N, C) and (N, 1) to (N,)."""
     errors = log_probs.exp() - _is_one_of(labels, log_probs).to(log_probs.dtype)
     return errors.square().sum(dim=1)
 
 
 def _is_one_of(columns: Tensor, scores: Tensor) -> Tensor:
-    """Which numbers of a table (N, C) are in the given columns (N, K) of their row: (N, C) bool.
-
-    They are compared rather than scattered, since CUDA's deterministic `scatter` sorts.
-    """
+    """(N, C) bool, true in the given columns (N, K): [[0, 2]] gives [[True, False, True]]."""
+    # Compared rather than scattered, since CUDA's deterministic `scatter` sorts.
     _, number_of_columns = scores.shape
     all_columns = torch.arange(number_of_columns, device=scores.device)
     return (columns[:, :, None] == all_columns).any(dim=1)

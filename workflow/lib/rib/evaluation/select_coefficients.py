@@ -1,7 +1,4 @@
-"""Selection of merges on held-out target images.
-
-Examples are WiSE-FT's alpha and the ingredients of a greedy soup.
-"""
+"""Selection of merges on held-out target images, such as WiSE-FT's alpha or a greedy soup."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,17 +33,16 @@ def select_coefficients(
     """Choose a merge by its accuracy on the select split of the target.
 
     Args:
-        method: its name, such as `greedy_soup`.
-        model_folder: of the pretrained model.
-        checkpoints: by the keys of the parents.
-        settings: their `merge` is the algorithm that selects.
-        selection: JSON file that is written: `coefficients`, such as {"pretrained": 0.5, "ft":
-            0.5}, and `candidates`, the coefficients of all averages that the algorithm scored, each
-            with its accuracy (0 to 1) and number of images.
+        method: name of the selecting method, such as `greedy_soup`.
+        checkpoints: files of the parents, such as {"ft": Path("checkpoint.safetensors")}.
+        settings: `settings.merge` is the algorithm that selects.
+        selection: JSON file to write: `coefficients`, such as {"pretrained": 0.5, "ft": 0.5}, and
+            `candidates`, the coefficients, accuracy (0 to 1) and number of images of each average
+            that was tried.
 
     Raises:
-        UserError: a setting does not fit, or the coefficients don't add up to 1 or are of something
-            else than the parents.
+        UserError: a setting doesn't fit, or the coefficients don't add up to 1 or name other models
+            than the parents.
     """
     merge = settings.merge
     assert merge is not None
@@ -81,28 +77,15 @@ class Candidates:
         evaluation_batch_size: int,
         device: torch.device,
     ):
-        """Keep what is needed to score averages.
-
-        Args:
-            model_folder: of the pretrained model.
-            checkpoints: by key, such as `ft`.
-            dataset: the images on which averages are scored.
-            evaluation_batch_size: images per forward pass.
-        """
         self.model_folder = model_folder
         self.checkpoints = checkpoints
         self.dataset = dataset
         self.evaluation_batch_size = evaluation_batch_size
         self.device = device
-        self._scores: dict[tuple, dict] = {}  # by coefficients, in the order of trying
+        self._scores: dict[tuple, dict] = {}  # by sorted coefficients, in the order of trying
 
     def accuracy(self, coefficients: Mapping[str, float]) -> float:
-        """Accuracy of an average on the images, 0 to 1, rounded to six digits.
-
-        Args:
-            coefficients: such as {"pretrained": 0.5, "ft": 0.5}. The average is scored once,
-                however often it is asked for.
-        """
+        """Accuracy (0 to 1, six digits) of an average such as {"pretrained": 0.5, "ft": 0.5}."""
         key = tuple(sorted(coefficients.items()))
         if key not in self._scores:
             self._scores[key] = self._score(coefficients)
@@ -110,11 +93,10 @@ class Candidates:
         return accuracy
 
     def scored(self) -> list[dict]:
-        """Coefficients, accuracy and number of images of each candidate that was tried."""
+        """Candidates so far: [{"coefficients": {"ft": 1.0}, "accuracy": 0.75, "images": 500}]."""
         return list(self._scores.values())
 
     def _score(self, coefficients: Mapping[str, float]) -> dict:
-        """Score an average of the checkpoints on all images, as an entry of the candidates."""
         pretrained, facts = load(self.model_folder, self.device)
         network = apply(pretrained, coefficients, self.checkpoints).eval()
         inputs = Images(self.dataset, facts["preprocessing"], self.device)

@@ -1,4 +1,4 @@
-"""Settings of the stages that use the networks of runs, one class for a stage. No torch."""
+"""Settings of stages that use the networks of runs, a class for each stage. No torch."""
 
 from typing import Literal
 
@@ -11,75 +11,71 @@ from rib.models.settings import ComputeSettings
 class MergeSettings(Settings):
     """How an algorithm merges checkpoints into the networks of a job."""
 
-    # `merge` and `ensemble` need tensors, `select` held-out images (see rib.methods)
+    # `merge` and `ensemble` need tensors, `select` needs held-out images
     form: Literal["coefficients", "curve", "select", "merge", "ensemble"]
-    algorithm: str  # its file
-    # of the algorithm, by method: {"wise_ft-alpha0.25": {"alpha": 0.25}, ...}
+    algorithm: str  # file of the module
+    # the algorithm's settings for each method: {"wise_ft-alpha0.25": {"alpha": 0.25}, ...}
     settings: dict[str, FreeSettings]
 
 
 class NetworkSettings(Settings):
-    """How the networks of a run are loaded and given the images of datasets.
+    """Settings for loading networks and images; subclasses add the settings of a stage."""
 
-    The selection of a merge has no other settings; other stages add theirs.
-    """
-
-    parents: Texts = ()  # keys of the checkpoints that the networks are made of
-    # None for checkpoints as they are, and for merges that were selected
+    parents: Texts = ()  # keys of the checkpoints that are loaded
+    # None for unmerged checkpoints and for selected merges
     merge: MergeSettings | None = None
-    # whether the parents are a training's snapshots, from first to last, each a network of its own
+    # whether the parents are a training's snapshots, from first to last, each a separate network
     snapshots: bool = False
-    view: DatasetView  # the part of each dataset that is used
+    view: DatasetView
     evaluation_batch_size: int  # images per forward pass
     compute: ComputeSettings
     code: str  # digest of the source code
 
 
 class EvaluationSettings(NetworkSettings):
-    """What the rows of an evaluation depend on, besides its input files."""
+    """Settings of an evaluation; its other inputs are files."""
 
-    datasets: Texts  # that are scored, in the order of their manifests
-    excludes_proxy: Texts  # datasets without those images that belong to the pretraining proxy
-    split: Literal["train", "select", "test"] = "test"  # that is scored where datasets are split
-    # the part of the only dataset that is scored, and the levels of all its other parts
+    datasets: Texts  # scored datasets, in the order of their manifests
+    excludes_proxy: Texts  # datasets from which images of the pretraining proxy are left out
+    split: Literal["train", "select", "test"] = "test"  # scored split, if a dataset is split
+    # the scored part of the only dataset, and the levels of all its other parts
     part: DatasetPart | None = None
     other_levels: Levels = ()
 
 
 class LabelCheckSettings(Settings):
-    """What the verdict on the labels of a dataset depends on, besides its input files.
+    """Settings of the check of a dataset's labels; its other inputs are files."""
 
-    It has no digest of code: trainings wait for the verdict, and are not made again with it.
-    """
-
-    datasets: Texts  # that are scored, the checked one first
-    excludes_proxy: Texts  # datasets without those images that belong to the pretraining proxy
-    view: DatasetView  # the part of each dataset that is used
+    datasets: Texts  # scored datasets, first the checked one
+    excludes_proxy: Texts  # datasets from which images of the pretraining proxy are left out
+    view: DatasetView
     evaluation_batch_size: int  # images per forward pass
     compute: ComputeSettings
-    labels_checked: bool  # whether the dataset's entry says that somebody has looked at them
+    labels_checked: bool  # whether the dataset's entry says that somebody has looked at its labels
+    code: str  # digest of the code
 
 
 class FeatureSettings(NetworkSettings):
-    """What the features of a run, or of its snapshots, depend on, besides its input files."""
+    """Settings of the features of a run or its snapshots; the other inputs are files."""
 
-    layers: Literal["default"] | Texts  # `default` for all, or names (see rib.models.layers)
+    layers: Literal["default"] | Texts  # `default` for all, or names such as `stage1`
     limit: int  # maximum number of images
 
 
 class FisherSettings(NetworkSettings):
-    """What the Fisher information of a run depends on, besides its input files."""
+    """Settings of the Fisher information of a run; its other inputs are files."""
 
     fisher_images: int  # maximum number of images
-    kind: Literal["sampled", "empirical"] = "sampled"  # see rib.models.fisher
+    # labels sampled from the network's softmax, or the images' labels
+    kind: Literal["sampled", "empirical"] = "sampled"
 
 
 class InversionSettings(NetworkSettings):
-    """What the inversion of a run's representation depends on, besides its input files."""
+    """Settings of the inversion of a run's representation; its other inputs are files."""
 
-    images: int  # at most, per dataset
-    steps: int  # of gradient descent
-    layer: str  # whose representation is inverted
+    images: int  # maximum number per dataset
+    steps: int  # number of gradient steps
+    layer: str  # inverted layer, such as `stage1`
     start: Literal["noise", "mean"]  # images to start from
     lr: float  # initial learning rate, in units of the pixel range
-    seed: int  # of the noise
+    seed: int  # seed of the noise

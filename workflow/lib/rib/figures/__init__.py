@@ -1,4 +1,4 @@
-"""What figures share: style, notes and files. The modules of figures are in rib.analyses."""
+"""Style, notes and files of figures. The modules that draw them are in rib.analyses."""
 
 import importlib
 import shutil
@@ -29,22 +29,22 @@ from rib.jobs.messages import message_of_os_error
 from rib.statistics.fit import UNDERFITTED, name_underfitted, read_table
 
 STYLE = Path(__file__).with_name("rib.mplstyle")
-CHANGES = "PuOr_r"  # colours of gains and losses in matrices, see rib.base.appearance
-ROWS = ["dataset", "row", "prediction", "rank"]  # columns of evaluation rows for figures
-# Settings that choose what is shown, by column of the table of fits; the first that a figure has.
+CHANGES = "PuOr_r"  # gains and losses in matrices, as in rib.base.appearance
+ROWS = ["dataset", "row", "prediction", "rank"]  # columns of evaluation rows
+# Settings that choose models, methods and targets; of several names, a figure's first one counts.
 CHOICES = {
     "model": ("models", "series", "model"),
     "method": ("methods", "method"),
     "target": ("targets", "target"),
 }
-LONGEST = 200  # characters of a note that names underfitted runs
-NOTE_CHARACTERS = 15  # of a line of a note, per inch of the figure's width
-Drawn = tuple[Figure, pd.DataFrame]  # a figure and the rows it shows
-Labels = Mapping[str, str]  # by name of a model, method or dataset
-ModelAndMethod = tuple[str, str]  # their names
-Style = Mapping[str, Any]  # label, colour and marker, and perhaps options of Matplotlib
+LONGEST = 200  # characters of the note on underfitted runs
+NOTE_CHARACTERS = 15  # per line and inch of the figure's width
+Drawn = tuple[Figure, pd.DataFrame]  # with the rows it shows
+Labels = Mapping[str, str]  # such as {"lite0": "Lite0"}
+ModelAndMethod = tuple[str, str]  # such as ("lite0", "ft")
+Style = Mapping[str, Any]  # label, colour, marker, perhaps Matplotlib's options
 Styles = Mapping[str, Style]  # by name
-Input = pd.DataFrame | PreparedDataset  # what a file of a figure is read as
+Input = pd.DataFrame | PreparedDataset  # content of an input file
 
 
 def write_figures(
@@ -53,16 +53,15 @@ def write_figures(
     """Draw figures one after the other; one that fails stops no other.
 
     Snakemake removes all outputs of a job that fails. So if a figure fails, the others are moved to
-    a folder beside the log, see `folder_of_kept`, which every call empties first.
+    a folder beside the log, which every call empties first.
 
     Args:
-        settings: what the figures show.
-        files: where each figure is written, by its name and the files' endings, such as
-            {"cost": {"png": Path("cost.png"), "pdf": Path("cost.pdf"), "csv": Path("cost.csv")}}.
-        log_file: log of the job.
+        files: by figure and ending, such as {"cost": {"png": Path("cost.png"), "pdf":
+            Path("cost.pdf"), "csv": Path("cost.csv")}}.
+        log_file: log of the job, which gets the tracebacks.
 
     Raises:
-        UserError: some figures could not be drawn; it names them. The log has their tracebacks.
+        UserError: some figures, which it names, could not be drawn.
         OSError: a disk is full, or can't be written to for another reason.
     """
     kept = folder_of_kept(log_file)
@@ -89,7 +88,6 @@ def write_figures(
 
 
 def _keep(drawn: Sequence[Mapping[str, Path]], folder: Path) -> None:
-    """Move the files of figures to a folder."""
     folder.mkdir(parents=True)
     for files in drawn:
         for path in files.values():
@@ -103,17 +101,15 @@ def write_figure(
     files: Mapping[str, Path],
     fit: Path | None = None,
 ) -> None:
-    """Draw a figure and write its files.
+    """Draw a figure and write its files; the same input gives the same bytes.
 
-    The same input gives the same bytes. Methods with an underfitted run among those shown are
-    marked, and the runs are named in a note.
+    Methods with an underfitted run among the shown ones are marked, and a note names the runs.
 
     Args:
-        name: of the figure, which the function draw_<name> of its module draws.
-        inputs: path or list of paths for each positional argument of this function.
-        settings: what the figure shows.
-        files: where the figure is written: `png`, `pdf`, and `csv` with the data shown.
-        fit: CSV file of `rib.statistics.fit.fit_table`, if the figure shows fine-tuned runs.
+        name: of the figure; draw_<name> of its module draws it.
+        inputs: path or paths by argument of that function, such as {"mri": "mri.csv"}.
+        files: where to write: `png`, `pdf`, and `csv` with the data shown.
+        fit: fit.csv, if the figure shows fine-tuned runs.
     """
     draw = getattr(importlib.import_module(settings.module), f"draw_{name}")
     shown_size = None if settings.every_size else settings.size
@@ -138,7 +134,7 @@ def write_figure(
             _add_below(drawn, _size_note(shown_size, settings.sizes))
             shown_rows = _with_size(shown_rows, shown_size)
         if len(underfitted_runs):
-            assert settings.labels is not None  # the settings of figures of runs have them
+            assert settings.labels is not None  # figures of runs have labels
             note = _underfitted_note(runs, settings.labels, settings.without_underfitted)
             _add_wrapped_below(drawn, note)
         drawn.savefig(files["png"], metadata={"Software": None})
@@ -150,13 +146,7 @@ def write_figure(
 def _read_input(
     paths: str | Sequence[str], settings: FigureSettings, size: str | None
 ) -> Input | list[Input]:
-    """Read an input of a figure: a table or dataset or, for a list of paths, a list of these.
-
-    Args:
-        paths: see `_read_file`.
-        settings: with the geometry of the images, for datasets.
-        size: training subset of the runs in a table; None for all, and for a list of paths.
-    """
+    """`size` limits a single table; a list of paths is read whole."""
     if not isinstance(paths, str):
         return [_read_file(Path(path), settings) for path in paths]
     content = _read_file(Path(paths), settings)
@@ -177,16 +167,7 @@ def _read_file(path: Path, settings: FigureSettings) -> Input:
 
 
 def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """The runs, with their fit, that a figure shows; none without a table of fits.
-
-    The fit of a run is accuracy on its training images.
-
-    Args:
-        fit: CSV file of `rib.statistics.fit.fit_table`.
-        size: training subset; None for all.
-        settings: settings of the figure, such as {"model": "lite0", "methods": {"ft": {...}}}; see
-            `CHOICES`.
-    """
+    """Rows of fit.csv that a figure shows, by its settings in `CHOICES`."""
     if fit is None:
         return pd.DataFrame(columns=["model", "method", "underfitted"])
     runs = _of_size(read_table(fit), size)
@@ -198,19 +179,13 @@ def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any])
         chosen = choices[names_in_choices[0]]
         if isinstance(chosen, str):  # a name
             runs = runs[runs[column] == chosen]
-        elif isinstance(chosen, Mapping):  # by name; some figures have a number of targets instead
+        elif isinstance(chosen, Mapping):  # labels by name; else a number of targets
             runs = runs[runs[column].isin(list(chosen))]
     return runs
 
 
 def _mark_methods(settings: Mapping[str, Any], methods: Collection[str]) -> dict[str, Any]:
-    """Settings of a figure in which the labels of some methods are marked as underfitted.
-
-    Args:
-        settings: methods, as labels or styles by name; or method and method_label; or an example
-            with these two.
-        methods: names of those that are marked.
-    """
+    """Method labels are under methods, or method_label, or the example's method_label."""
     marked = dict(settings)
     if "methods" in settings:
         marked["methods"] = {
@@ -226,7 +201,7 @@ def _mark_methods(settings: Mapping[str, Any], methods: Collection[str]) -> dict
 
 
 def _mark(label: str | Style) -> str | dict[str, Any]:
-    """A label, or a style with a label, that is marked as underfitted: `LoRA` becomes `LoRA †`."""
+    """`LoRA` becomes `LoRA †`."""
     if isinstance(label, str):
         return f"{label} {UNDERFITTED}"
     style = dict(label)
@@ -237,10 +212,9 @@ def _mark(label: str | Style) -> str | dict[str, Any]:
 def label_of_run(
     label: str, model_and_method: ModelAndMethod, underfitted: Collection[ModelAndMethod]
 ) -> str:
-    """The label of a method beside the numbers of one model, marked if a run of it is underfitted.
+    """Label of a method beside one model's numbers, marked if a run there is underfitted.
 
-    With ("lite0", "lora") among the underfitted ones, `LoRA` becomes `LoRA †` there and stays
-    `LoRA` beside other models.
+    With ("lite0", "lora") in `underfitted`, `LoRA` becomes `LoRA †` beside lite0 alone.
     """
     if model_and_method in underfitted:
         return f"{label} {UNDERFITTED}"
@@ -248,22 +222,18 @@ def label_of_run(
 
 
 def _has_sizes(table: object) -> bool:
-    """Whether an input of a figure is a table of runs with different training subsets."""
     return isinstance(table, pd.DataFrame) and "size" in table
 
 
 def _of_size(table: pd.DataFrame, size: str | None) -> pd.DataFrame:
-    """Rows of runs of one size (None for all) and of pretrained models.
-
-    A table without sizes is not changed.
-    """
+    """Pretrained models have no size, so their rows stay."""
     if size is None or not _has_sizes(table):
         return table
     return table[(table["size"] == size) | (table["method"] == PRETRAINED)]
 
 
 def _with_size(shown_rows: pd.DataFrame, size: str) -> pd.DataFrame:
-    """The rows that a figure shows with the column size, which is `all` for pretrained models."""
+    """Pretrained models get the size `all`."""
     if "size" in shown_rows:
         return shown_rows
     if "method" not in shown_rows:
@@ -273,7 +243,7 @@ def _with_size(shown_rows: pd.DataFrame, size: str) -> pd.DataFrame:
 
 
 def _size_note(shown_size: str, sizes: Sequence[str]) -> str:
-    """A note on the training subset that a figure shows, and on the others."""
+    """Such as: train_subset 0.5; also run: all."""
     note = f"train_subset {shown_size}"
     other_sizes = [size for size in sizes if size != shown_size]
     if other_sizes:
@@ -284,13 +254,7 @@ def _size_note(shown_size: str, sizes: Sequence[str]) -> str:
 def _underfitted_note(
     runs: pd.DataFrame, labels: Mapping[str, Labels], without_underfitted: bool
 ) -> str:
-    """A note that names the underfitted ones of the runs.
-
-    Args:
-        runs: rows of `rib.statistics.fit.fit_table`.
-        labels: of models, methods and targets, see `name_underfitted`.
-        without_underfitted: whether the figure leaves these runs out.
-    """
+    """Such as: † underfitted: Lite0, full fine-tuning on Noto."""
     lead = f"{UNDERFITTED} underfitted"
     if without_underfitted:
         lead = "not ranked, since underfitted"
@@ -304,32 +268,31 @@ def _underfitted_note(
 
 
 def _add_wrapped_below(figure: Figure, note: str) -> None:
-    """Add a note as `_add_below`, broken into lines that fit the figure's width."""
     characters = int(NOTE_CHARACTERS * figure.get_figwidth())
     _add_below(figure, textwrap.fill(note, characters))
 
 
 def _add_below(figure: Figure, note: str) -> None:
-    """Add a line below all panels and existing notes."""
+    """Adds a line below all panels and existing notes."""
     existing_note = figure.get_supxlabel()
     if not existing_note:
         figure.supxlabel(note, fontsize=7)
         return
-    # A second call of supxlabel would change the font of the existing note, so its text is changed,
-    # which matplotlib keeps among the figure's texts.
+    # A second supxlabel would change the existing note's font. So its text is changed, which
+    # Matplotlib keeps among the figure's texts.
     for text in figure.texts:
         if text.get_text() == existing_note:
             text.set_text(f"{existing_note}\n{note}")
 
 
 def counted(n: int, noun: str) -> str:
-    """A number with its noun, for example `1 target` and `5 targets`."""
+    """A number with its noun: `1 target`, `5 targets`."""
     ending = "" if n == 1 else "s"
     return f"{n:,} {noun}{ending}"
 
 
 def text_colour(image: AxesImage, value: float) -> str:
-    """Black or white, whichever is readable on the image's colour of a value."""
+    """Black or white, whichever is readable on the colour that the image gives a value."""
     shade = image.norm(np.asarray(value))  # 0 to 1
     red, green, blue, _ = image.cmap(shade)
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue

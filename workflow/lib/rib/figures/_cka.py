@@ -13,11 +13,11 @@ from rib.figures import Labels, Styles
 ON_TARGET = "target"
 ON_OTHERS = "others"
 TITLES = {ON_TARGET: "on the target", ON_OTHERS: "on the other datasets (mean)"}
-SIDESTEP = 0.05  # horizontal shift between lines, so that points don't overlap
+SIDESTEP = 0.05  # horizontal shift between lines, to separate their points
 
 
 def note(targets: Labels, confidence: float) -> str:
-    """What the networks were fine-tuned on, and what the bands are.
+    """Note on targets and bands.
 
     An example is `fine-tuned on 5 targets (mean); bands: 95% confidence intervals`.
     """
@@ -33,8 +33,8 @@ def draw_lines(
     """Panels of CKA with one line and band per method.
 
     Args:
-        cka: columns model, method, target, dataset, cka, ci_low, ci_high, and those of `along`; CKA
-            and its confidence limits are averaged over targets and seeds.
+        cka: columns model, method, target, dataset, cka, ci_low, ci_high, and `along`; CKA and its
+            confidence limits are averaged over targets and seeds.
         along: columns that identify the points of a line; the last one is the horizontal axis.
 
     Returns:
@@ -67,11 +67,6 @@ def draw_lines(
 
 
 def _draw_methods(axes: Axes, rows: pd.DataFrame, along: str, methods: Styles) -> None:
-    """Draw a line with points, whiskers and a band for each method, side by side.
-
-    Args:
-        rows: columns method, cka, ci_low, ci_high and `along`, the horizontal axis.
-    """
     for i, (method, style) in enumerate(methods.items()):
         points = rows[rows["method"] == method].sort_values(along)
         x = points[along] + SIDESTEP * (i - (len(methods) - 1) / 2)

@@ -1,4 +1,4 @@
-"""Helpers that several figures share: panels, their rows, and lines over a number of images."""
+"""Panels, named rows and lines over numbers of images, which several figures share."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator
 from rib.figures import Labels, Style
 
 WIDEST = 4  # maximum number of panel columns
-DODGE = 0.05  # relative shift between lines, so that intervals don't overlap
+DODGE = 0.05  # relative shift between lines, to separate their intervals
 LEGEND_ENTRY = 1.75  # width of a legend entry in inches
 Size = tuple[float, float]  # width and height in inches
 
@@ -27,10 +27,10 @@ def run_panels(
 
     Args:
         shown_rows: numbers, with an index that starts with model and method.
-        panel, margin: size of a panel, and of what surrounds the panels.
+        panel, margin: width and height in inches of a panel, and of the space around the panels.
 
     Returns:
-        The figure, and the panels by model and method.
+        The figure, and the panels by model and method, such as {("lite0", "ft"): Axes}.
     """
     rows_of_model = math.ceil(len(methods) / WIDEST)
     columns = math.ceil(len(methods) / rows_of_model)
@@ -57,9 +57,9 @@ def run_panels(
             else:
                 axes.axis("off")
     for column, axes in lowest_panels.items():
-        axes.xaxis.set_tick_params(labelbottom=True)  # the panel below may be missing
+        axes.xaxis.set_tick_params(labelbottom=True)  # this panel may have none below
         if axes is not grid[-1, column]:
-            # The labels lie where panels are missing, so rows need not be moved apart for them.
+            # Labels lie where panels are missing, so rows need not move apart for them.
             axes.xaxis.set_in_layout(False)
     return figure, panels
 
@@ -67,7 +67,7 @@ def run_panels(
 def _rows_of_runs(
     shown_rows: pd.Series | pd.DataFrame, models: Labels, methods: Labels, columns: int
 ) -> list[list[tuple[str, str]]]:
-    """The models and methods with numbers, by row of panels; arguments as for `run_panels`."""
+    """[[("lite0", "ft"), ("lite0", "lora")], ...]: models and methods by row of panels."""
     models_with_numbers = shown_rows.index.get_level_values(0)
     methods_with_numbers = shown_rows.index.get_level_values(1)
     runs_with_numbers = set(zip(models_with_numbers, methods_with_numbers, strict=True))
@@ -80,7 +80,7 @@ def _rows_of_runs(
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Label rows at 0, 1, ... from the top down, with grid lines across them only."""
+    """Label rows at 0, 1, ... from the top down, with vertical grid lines only."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -97,17 +97,17 @@ def line_with_intervals(
     index: int,
     lines: int,
 ) -> None:
-    """Draw one line.
+    """Draw a line through means, and points with confidence intervals.
 
     Args:
         rows: sorted by `over`; each row is a point, and the line goes through the mean of points
             with equal `over`.
         over: column of the number of images, above 0.
-        columns: columns of the line and its lower and upper confidence limits.
+        columns: columns of the point and its lower and upper confidence limits.
         style: label, colour and marker; `line` if it is not solid.
-        index, lines: index of the line among those on the axes, and their number.
+        index, lines: index of the line among the lines on the axes, and their number.
     """
-    places_from_middle = index - (lines - 1) / 2  # of the middle line, 0
+    places_from_middle = index - (lines - 1) / 2  # 0 for the middle line
     shift = (1 + DODGE) ** places_from_middle  # a factor, since the axis is logarithmic
     heights, low, high = (rows[column] for column in columns)
     means = heights.groupby(rows[over]).mean()

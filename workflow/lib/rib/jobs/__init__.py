@@ -1,4 +1,1 @@
-"""Running a job: private folder, messages, code digest and GPU lock.
-
-Results do not depend on this package.
-"""
+"""Running jobs: private folder, messages, code digest, GPU lock. Results don't depend on these."""

@@ -1,11 +1,10 @@
 """Digest of the source code that a result depends on.
 
-Snakemake watches a rule's script but not the modules it imports. The settings of a job therefore
-contain a digest of its script and of every project module that the script imports, directly or
-indirectly, so that a change re-runs only the jobs that use it. Modules beside a script that begin
-with `_` are project modules too. The digest ignores comments, docstrings, arguments of raised
-exceptions, log calls, the packages in `OUTSIDE`, and blank lines and spaces at the end of a line,
-unless they are in a literal.
+Snakemake watches a rule's script but not the modules that it imports. Settings of a job therefore
+contain a digest of its script and of every project module that it imports, directly or not: a
+change re-runs only jobs that use the changed module. The digest ignores text for people: comments,
+docstrings, arguments of raised exceptions, log calls, blank lines and trailing spaces; and the
+packages in `OUTSIDE`.
 """
 
 import ast
@@ -20,21 +19,19 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
 
-MARK = "\0"  # in place of a line break within a line of code; no Python source contains it
-OUTSIDE = ("jobs", "records", "monitoring", "report")  # packages on which no result depends
-# A stretch of source: start row, start column, end row, end column. Rows count from 1, columns are
+MARK = "\0"  # replaces line breaks within a line of code; no Python source contains it
+OUTSIDE = ("jobs", "records", "monitoring", "report")  # no result depends on these packages
+# Start row, start column, end row, end column of a piece of source. Rows count from 1, columns are
 # bytes from 0.
 Span = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class _ParsedFile:
-    """A Python file, which is read and parsed once for all digests.
+    """A Python file, read and parsed once for all digests.
 
     Attributes:
-        source: its text.
-        module: its syntax tree.
-        statements: those of the module at any depth.
+        statements: all statements of the module, at any depth.
     """
 
     source: str
@@ -44,7 +41,7 @@ class _ParsedFile:
 
 @cache
 def _parsed(path: Path) -> _ParsedFile:
-    """A file, read and parsed; a UserError if it is no Python, which a user's may be."""
+    """A user's file may be no Python, which is a UserError."""
     try:
         source = path.read_text(encoding="utf-8")
         module = ast.parse(source)
@@ -57,16 +54,13 @@ def _parsed(path: Path) -> _ParsedFile:
 
 
 def _statements_below(module: ast.Module) -> Iterator[ast.stmt]:
-    """All statements of a module at any depth.
-
-    Expressions are not searched, since they contain no statements. They are nine tenths of a tree,
-    and each call of Snakemake reads all files.
-    """
+    """Expressions contain no statements; skipping them saves nine tenths of the tree."""
     blocks: list[ast.AST] = [module]
     while blocks:
         block = blocks.pop()
         for field in ("body", "orelse", "finalbody", "handlers", "cases"):
             for child in getattr(block, field, []):
+                # `if TYPE_CHECKING:` is not run.
                 if _is_for_type_checkers(child):
                     continue
                 if isinstance(child, ast.stmt):
@@ -75,7 +69,6 @@ def _statements_below(module: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _is_for_type_checkers(block: ast.AST) -> bool:
-    """Whether a block is `if TYPE_CHECKING:`, which is not run."""
     return (
         isinstance(block, ast.If)
         and isinstance(block.test, ast.Name)
@@ -85,29 +78,28 @@ def _is_for_type_checkers(block: ast.AST) -> bool:
 
 @cache
 def essence(path: Path) -> str:
-    """The part of a Python file that affects results; other files are not cut."""
+    """The part of a Python file that affects results; other files are returned whole."""
     if path.suffix != ".py":
         return path.read_text(encoding="utf-8")
     file = _parsed(path)
-    rows = file.source.encode().splitlines(keepends=True)  # of str they would end at form feeds
+    # str.splitlines would also split at form feeds.
+    rows = file.source.encode().splitlines(keepends=True)
     comments, ends_of_lines = _comments_and_ends_of_lines(file.source, rows)
     for i, row in enumerate(rows):
-        # In a literal, blank lines and spaces before a line break are part of its value.
+        # In a string literal, blank lines and trailing spaces belong to the value.
         if i + 1 not in ends_of_lines:
             rows[i] = row.replace(b"\n", MARK.encode())
-    # Text is cut by position because the format of an AST dump differs between Python versions.
+    # Cut text by position, because the format of an AST dump differs between Python versions.
     source = _without_spans(rows, [*comments, *_spans_for_people(file)]).decode()
     lines = [line.rstrip() for line in source.split("\n")]
     return "\n".join(line for line in lines if line).replace(MARK, "\n")
 
 
 def _comments_and_ends_of_lines(source: str, rows: list[bytes]) -> tuple[list[Span], set[int]]:
-    """Spans of comments, and rows whose line break is in no literal and after no backslash.
-
-    To split source into tokens takes most of the time of a digest.
-    """
+    """Rows end a line if their break is in no literal and after no backslash."""
     comments = []
     ends_of_lines = set()
+    # Splitting source into tokens takes most of a digest's time.
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         row, _ = token.start
         if token.type == tokenize.COMMENT:
@@ -119,12 +111,9 @@ def _comments_and_ends_of_lines(source: str, rows: list[bytes]) -> tuple[list[Sp
 
 
 def _without_spans(rows: list[bytes], spans: Iterable[Span]) -> bytes:
-    """Source without some stretches, which may overlap.
-
-    Without the stretch from column 2 to 4 of row 1, `abcdef` is `abef`.
-    """
+    """`abcdef` without columns 2 to 4 of row 1 is `abef`; spans may overlap."""
     source = b"".join(rows)
-    start_of_row = [0]  # in bytes from the beginning of the source
+    start_of_row = [0]  # bytes from the beginning of the source
     for row in rows:
         start_of_row.append(start_of_row[-1] + len(row))
     stretches = []
@@ -135,24 +124,21 @@ def _without_spans(rows: list[bytes], spans: Iterable[Span]) -> bytes:
     remaining_source = b""
     end_of_cut = 0
     for start, end in sorted(stretches):
-        # Nothing is added if the stretch is inside of the one before.
+        # This adds nothing if the span lies inside the one before.
         remaining_source += source[end_of_cut:start]
         end_of_cut = max(end_of_cut, end)
     return remaining_source + source[end_of_cut:]
 
 
 def _spans_for_people(file: _ParsedFile) -> Iterator[Span]:
-    """What is only for people in a module: docstrings, messages of exceptions, and log lines.
-
-    Of `raise UserError(f"{path} is missing")`, it is the argument with its brackets.
-    """
+    """For `raise UserError(f"{path} is missing")`, the argument with its brackets."""
     for node in (file.module, *file.statements):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             has_docstring = ast.get_docstring(node, clean=False) is not None
             if has_docstring:
                 yield _span_of(node.body[0])
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            # From the end of the exception's name to the end of the call.
+            # from the end of the exception's name to the end of the call
             _, _, last_row_of_name, last_column_of_name = _span_of(node.exc.func)
             _, _, last_row, last_column = _span_of(node.exc)
             yield last_row_of_name, last_column_of_name, last_row, last_column
@@ -161,7 +147,6 @@ def _spans_for_people(file: _ParsedFile) -> Iterator[Span]:
 
 
 def _is_log_call(node: ast.expr) -> bool:
-    """Whether an expression calls a method of `log`."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
         return False
     logger = node.func.value
@@ -169,20 +154,21 @@ def _is_log_call(node: ast.expr) -> bool:
 
 
 def _span_of(node: ast.stmt | ast.expr) -> Span:
-    """Position of a node, including its decorators: where the cut begins and ends."""
+    """Decorators are included."""
     first_row = node.lineno
     first_column = node.col_offset
     for decorator in getattr(node, "decorator_list", []):
         if decorator.lineno < first_row:
             first_row = decorator.lineno
-            first_column = 0  # the sign @ is no part of the decorator
-    assert node.end_lineno is not None and node.end_col_offset is not None  # of parsed source
+            first_column = 0  # ast gives no position of the sign @
+    # Parsed source always has them.
+    assert node.end_lineno is not None and node.end_col_offset is not None
     return first_row, first_column, node.end_lineno, node.end_col_offset
 
 
 @cache
 def imports(path: Path) -> frozenset[Path]:
-    """Files of project modules that a file imports, at any level."""
+    """Files of the project modules that a file imports, at any level."""
     if path.suffix != ".py":
         return frozenset()
     files: set[Path] = set()
@@ -196,21 +182,18 @@ def imports(path: Path) -> frozenset[Path]:
 
 
 def _is_beside(script: Path, module: str | None) -> bool:
-    """Whether a module is one that scripts in the same folder share, such as `_inputs`."""
+    """Scripts in one folder may share modules such as `_inputs`."""
     if module is None or not module.startswith("_"):
         return False
     return script.with_name(f"{module}.py").is_file()
 
 
 def _imported_modules(statement: ast.stmt) -> list[str]:
-    """Dotted names of modules that an import statement may import; empty for other statements.
-
-    What is imported from a module may be a module itself.
-    """
+    """`from rib import data` gives ["rib", "rib.data"]: an imported name may be a module."""
     if isinstance(statement, ast.Import):
         return [alias.name for alias in statement.names]
     if isinstance(statement, ast.ImportFrom) and not statement.level:
-        assert statement.module is not None  # only a relative import may lack it
+        assert statement.module is not None  # only a relative import can lack it
         return [
             statement.module,
             *(f"{statement.module}.{alias.name}" for alias in statement.names),
@@ -219,10 +202,7 @@ def _imported_modules(statement: ast.stmt) -> list[str]:
 
 
 def _module_files(dotted_name: str) -> list[Path]:
-    """Files that are executed on import of a module; empty if results do not depend on it.
-
-    Of `rib.data.view` they are rib/__init__.py, rib/data/__init__.py and rib/data/view.py.
-    """
+    """`rib.data.view` gives rib/__init__.py, rib/data/__init__.py and rib/data/view.py."""
     root, *names = dotted_name.split(".")
     is_of_project = root == LIBRARY.name
     if not is_of_project or (names and names[0] in OUTSIDE):
@@ -235,7 +215,7 @@ def _module_files(dotted_name: str) -> list[Path]:
 
 
 def closure(*files: Path) -> list[Path]:
-    """Files and those of all project modules that they import, directly or indirectly, sorted."""
+    """The files and all project modules that they import, directly or not, sorted."""
     to_follow = [file.resolve() for file in files]
     followed: set[Path] = set()
     while to_follow:
@@ -247,13 +227,13 @@ def closure(*files: Path) -> list[Path]:
 
 
 def script_of(stage: str, scripts: Path) -> Path:
-    """The script of a stage, such as scripts/find_drops.py of `find_drops`.
+    """Script of a stage: `find_drops` gives scripts/find_drops.py.
 
     Args:
-        scripts: the folder of the workflow's scripts.
+        scripts: folder of the workflow's scripts.
 
     Raises:
-        UserError: there is no such script.
+        UserError: the script does not exist.
     """
     script = scripts / f"{stage}.py"
     if not script.is_file():
@@ -266,7 +246,7 @@ def script_of(stage: str, scripts: Path) -> Path:
 
 @cache
 def digest(*files: Path) -> str:
-    """First 16 hex digits of the SHA-256 over the essences of the closure of files.
+    """First 16 hex digits of the SHA-256 of the files and everything that they import.
 
     It does not depend on the project's location.
     """

@@ -1,8 +1,8 @@
 """One job: a log file, a private folder to write in, and a provenance record.
 
-A job writes to work/<digest of its settings and inputs>/. Its outputs are renamed to their declared
-names only when all of them are complete, so a job that fails or is killed leaves no partial output.
-That holds where they lie on another disk, too.
+A job writes to work/<digest of its settings and inputs>/. Its outputs move to their declared names
+only when all are complete: a job that fails or is killed leaves no partial output, even if the
+outputs are on another disk.
 """
 
 import contextlib
@@ -25,21 +25,23 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 from rib.base.files import read_json, sha256, write_json, write_text
 from rib.base.locks import acquire
 from rib.base.progress import log, log_lines
 from rib.base.text import redacted
-from rib.jobs.messages import message_of, message_of_os_error
+from rib.jobs.messages import is_permanent, message_of, message_of_os_error
 from rib.records import integrity, provenance
 from rib.records.environment import surroundings
 from rib.records.hashing import remember_hash, signature
 
-WORK = Path("work")  # contains the private folders
-COPY = ".copy"  # ends the hidden name of an output that is being copied to another disk
-# File in a private folder that identifies its job: the log file, then the outputs, one per line.
+WORK = Path("work")  # private folders are in here
+COPY = ".copy"  # suffix of an output while it is copied to another disk
+# File that identifies the job of a private folder: log file, then outputs, one per line.
 MARK = "job"
-# Names of the outputs that state the hashes of the others. They are published after these.
+# File with the message of a permanent error, which a retry repeats.
+FAILURE = "failure.txt"
+# Outputs that state hashes of the other outputs, and are therefore published last.
 PROVENANCE = "provenance"
 MANIFEST = "manifest"
 
@@ -54,31 +56,37 @@ def job(
     outputs: Mapping[str, str],
     log_file: str,
     resumes: str | None = None,
+    attempt: int = 1,
 ) -> Iterator[dict[str, Path]]:
-    """Run the body of a job, then publish its outputs, their manifest and their provenance record.
+    """Run the body of a job, then publish its outputs, manifest and provenance record.
 
     Args:
-        rule: the rule, for messages and the record.
-        name: the job within the rule.
-        cfg: everything that the result depends on, except the inputs; must survive a JSON round
-            trip unchanged.
-        inputs: a path or several by name.
-        outputs: paths of declared outputs by name. `manifest` and `provenance` are written here if
-            declared.
+        rule: for messages and the record.
+        name: identifies the job within the rule, such as `net/noto/ft`.
+        cfg: everything except inputs that the result depends on; must survive a JSON round trip
+            unchanged.
+        inputs: one or several paths by name, such as `{"datasets": ["data/a.json",
+            "data/b.json"]}`.
+        outputs: declared paths by name, such as `{"weights": "results/emoji/weights.pt"}`. This
+            function writes `manifest` and `provenance` if declared.
         log_file: file for log lines, which also go to standard error.
-        resumes: checkpoint file in the private folder. If it is not empty when the job fails or is
-            stopped, the folder is kept until the job succeeds or starts with other settings.
+        resumes: name of a checkpoint file in the private folder. If this file is not empty when the
+            job fails or is stopped, the folder stays until the job succeeds or starts with other
+            settings.
+        attempt: how often this call of Snakemake has started the job, from 1. A retry fails at once
+            if the last attempt had a permanent error.
 
     Yields:
-        Where to write each output, by name.
+        The path to write each output to, by name: `{"weights": Path("work/3f2a.../weights.pt")}`.
 
     Raises:
-        SystemExit: The body failed; the reason is on standard error and in the log.
+        SystemExit: the body failed; the reason is on standard error and in the log.
     """
     started = datetime.now(UTC)
     seconds_at_start = time.monotonic()
     cpu_seconds_at_start = _processor_seconds()
     prefix = f"{rule} {name}".rstrip()
+    folder_name = None
     with (
         _logging(Path(log_file), prefix, quiet=bool(outputs)),
         _stopped_by(signal.SIGINT),
@@ -90,6 +98,10 @@ def job(
             files_read = integrity.checked(paths)
             hashes = {str(path): files_read[path].sha256 for path in paths}
             folder_name = _folder_name(rule, name, cfg, hashes, outputs)
+            failure = WORK / folder_name / FAILURE
+            if attempt > 1 and failure.is_file():
+                raise PermanentError(failure.read_text(encoding="utf-8"))
+            failure.unlink(missing_ok=True)  # a new call of Snakemake tries again
             state = WORK / folder_name / resumes if resumes else None
             with private(folder_name, log_file, outputs, resumes) as staged:
                 with _refusing_exchanged_inputs(files_read, state):
@@ -110,14 +122,20 @@ def job(
             is_explained = isinstance(error, UserError) or message_of_os_error(error)
             if not is_explained:
                 log_lines(redacted(traceback.format_exc()))
-            log.error("%s", redacted(message_of(error, rule, log_file)))
+            message = redacted(message_of(error, rule, log_file))
+            log.error("%s", message)
+            if folder_name is not None and is_permanent(error):
+                folder = WORK / folder_name
+                with contextlib.suppress(OSError):  # without the file a retry computes again
+                    _mark(folder, log_file, outputs)
+                    write_text(folder / FAILURE, message)
             raise SystemExit(1) from None
         list_of_outputs = f": {', '.join(outputs.values())}" if outputs else ""
         log.info("done in %.1f s%s", time.monotonic() - seconds_at_start, list_of_outputs)
 
 
 def _check_survives_json(cfg: Mapping[str, Any], rule: str) -> None:
-    """Raise a ValueError if settings are not the same after they were written and read as JSON."""
+    # The record stores the settings as JSON, and Snakemake compares them as text.
     if repr(json.loads(json.dumps(cfg))) != repr(cfg):
         raise ValueError(
             f"cfg of rule {rule} contains values that JSON cannot represent (a tuple?): {cfg}"
@@ -131,27 +149,20 @@ def _folder_name(
     hashes: Mapping[str, str],
     outputs: Mapping[str, str],
 ) -> str:
-    """Name of a job's private folder: 16 hex digits.
-
-    It differs between jobs, and between runs of a job with other settings or inputs.
-    """
+    """Differs between jobs, and between runs of a job with other settings or inputs."""
     identity = (rule, name, sorted(outputs.items()), cfg, hashes)
     return new_sha256(repr(identity).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def _stopped_by(signal_number: int) -> Iterator[None]:
-    """While the body runs, let a signal raise SystemExit, so that the process cleans up and ends.
-
-    Without this, the process would end at once, and leave its private files.
-    """
+    """SystemExit lets the process remove its private files; the default handlers would not."""
 
     def stop(*_: object) -> None:
-        """End this process; its arguments, the signal and the stack, do not matter."""
         # A second signal must not interrupt the cleaning.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        sys.exit(128 + signal_number)  # as shells report a process that a signal ended
+        sys.exit(128 + signal_number)  # as in shells
 
     handler_before = signal.signal(signal_number, stop)
     try:
@@ -164,20 +175,22 @@ def _stopped_by(signal_number: int) -> Iterator[None]:
 def private(
     name: str, log_file: str, outputs: Mapping[str, str], resumes: str | None
 ) -> Iterator[dict[str, Path]]:
-    """Where a job writes its outputs: a private folder of this process, marked (MARK).
+    """A private folder of this process, in which a job writes its outputs.
 
-    It is empty at first, unless the job may resume; see `job` for when it is kept. A process of a
-    killed run that still runs the same job is waited for, and stale folders of other jobs (see
-    `remove_stale_folders`) are removed.
+    The folder is empty unless the job may resume, and kept afterwards only in this case. If a
+    process of a killed run still runs the same job, this waits for it. Stale folders of other jobs
+    are removed.
 
     Args:
-        name: name of the folder.
+        name: of the folder.
         log_file: log of the job.
-        outputs: declared outputs by name.
-        resumes: as in `job`.
+        outputs: declared paths by name.
+        resumes: name of a checkpoint file in the folder; the folder stays if this file is not
+            empty.
 
     Yields:
-        Paths in the folder by name of the output.
+        Paths in the folder by name of the output, such as `{"weights":
+            Path("work/3f2a.../weights.pt")}`.
     """
     folder = WORK / name
     staged = _staged_outputs(folder, outputs)
@@ -189,7 +202,7 @@ def private(
             shutil.rmtree(folder, ignore_errors=True)
         for output_folder in {folder, *(path.parent for path in staged.values())}:
             output_folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / MARK, "\n".join([log_file, *outputs.values()]))
+        _mark(folder, log_file, outputs)
         remove_stale_folders()
         yield staged
         succeeded = True
@@ -200,16 +213,14 @@ def private(
         lock.release()
 
 
+def _mark(folder: Path, log_file: str, outputs: Mapping[str, str]) -> None:
+    """Nothing would ever remove a folder without this file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / MARK, "\n".join([log_file, *outputs.values()]))
+
+
 def _staged_outputs(folder: Path, outputs: Mapping[str, str]) -> dict[str, Path]:
-    """Paths of outputs in a private folder, with the folders that they have in different places.
-
-    The outputs results/a/x.png and results/b/x.png are written to <folder>/a/x.png and
-    <folder>/b/x.png.
-
-    Args:
-        folder: the private folder.
-        outputs: declared paths by name of the output.
-    """
+    """results/a/x.png and results/b/x.png become <folder>/a/x.png and <folder>/b/x.png."""
     if not outputs:
         return {}
     common_folder = os.path.commonpath([Path(path).parent for path in outputs.values()])
@@ -224,7 +235,7 @@ def _staged_outputs(folder: Path, outputs: Mapping[str, str]) -> dict[str, Path]
 
 
 def _lock_folder(folder: Path) -> FileLock:
-    """Lock a private folder; waits for a process of an earlier run that still has it."""
+    """Waits for a process of an earlier run, which may still work in the folder."""
     try:
         return acquire(_lock(folder), timeout=0)
     except Timeout:
@@ -233,7 +244,6 @@ def _lock_folder(folder: Path) -> FileLock:
 
 
 def _can_resume(folder: Path, resumes: str | None) -> bool:
-    """Whether a private folder has a checkpoint file that is not empty."""
     if not resumes:
         return False
     state = folder / resumes
@@ -241,10 +251,7 @@ def _can_resume(folder: Path, resumes: str | None) -> bool:
 
 
 def _processor_seconds() -> float:
-    """Processor time of this process and of those that it waited for, user and system.
-
-    os.times would count in ticks of 10 ms.
-    """
+    """User and system time, including child processes that ended; os.times has ticks of 10 ms."""
     seconds = 0.0
     for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
         usage = resource.getrusage(processes)
@@ -253,16 +260,17 @@ def _processor_seconds() -> float:
 
 
 def _peak_memory() -> int:
-    """Peak memory of this process in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+    """In bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def remove_stale_folders() -> None:
-    """Remove stale private folders of jobs.
+    """Remove private folders that no job needs any more.
 
     A folder is stale if its process is gone, and the same job has since finished or is running in
-    another folder. The other folders are of jobs that are running, or were stopped and can resume.
+    another folder. Other folders belong to jobs that are running, can resume, or had a permanent
+    error.
     """
     for folder in _stale_folders():
         shutil.rmtree(folder, ignore_errors=True)
@@ -270,18 +278,13 @@ def remove_stale_folders() -> None:
 
 
 def _stale_folders() -> set[Path]:
-    """The folders that `remove_stale_folders` removes.
-
-    A folder has a file MARK with the log file and the outputs of its job, and is locked while the
-    job runs.
-    """
     logs = {}
     running_folders = set()
     logs_of_running = set()
     stale_folders = set()
     for mark in sorted(WORK.glob(f"*/{MARK}")):
         folder = mark.parent
-        with contextlib.suppress(FileNotFoundError):  # other jobs may end meanwhile
+        with contextlib.suppress(FileNotFoundError):  # another job may end and remove its folder
             log_file, *outputs = mark.read_text(encoding="utf-8").splitlines()
             logs[folder] = log_file
             if _is_running(folder):
@@ -289,7 +292,7 @@ def _stale_folders() -> set[Path]:
                 logs_of_running.add(log_file)
             elif all(map(os.path.exists, outputs)):
                 stale_folders.add(folder)
-    # A job has the same log file in each of its folders.
+    # A job has the same log file in all of its folders.
     for folder, log_file in logs.items():
         runs_elsewhere = log_file in logs_of_running
         if folder not in running_folders and runs_elsewhere:
@@ -298,7 +301,7 @@ def _stale_folders() -> set[Path]:
 
 
 def _is_running(folder: Path) -> bool:
-    """A lock that can be had was left by a process that was killed."""
+    """Whoever can acquire the lock knows that it was left by a killed process."""
     if not _lock(folder).exists():
         return False
     try:
@@ -309,12 +312,11 @@ def _is_running(folder: Path) -> bool:
 
 
 def _lock(folder: Path) -> Path:
-    """Lock file held by the process that writes to a private folder."""
     return folder.with_suffix(".lock")
 
 
 def reason(log_file: Path) -> str | None:
-    """The last error message in a job's log; None if there is none.
+    """The last error message in a job's log; None without one.
 
     A message begins in a line such as `12:34:56 ERROR the disk is full`, and may have more lines.
     """
@@ -330,28 +332,16 @@ def reason(log_file: Path) -> str | None:
 def _publish(
     staged: Mapping[str, Path], declared: Mapping[str, str], record: dict[str, Any]
 ) -> None:
-    """Move finished outputs to their declared names, the record and the manifest last.
-
-    Record and manifest get the hashes of the others. Those of very large files are remembered, so
-    that the next job need not read them.
-
-    Args:
-        staged: paths in the private folder by name of the output.
-        declared: where they belong, for example {"weights": "results/emoji/models/net/weights.pt"}.
-        record: the provenance record without what is known of outputs and environment.
-
-    Raises:
-        RuntimeError: the job has not written one of its outputs.
-    """
+    """Record and manifest state hashes of the other outputs, so they are written and moved last."""
     names = [name for name in staged if name not in (PROVENANCE, MANIFEST)]
     names_of_last = [name for name in (PROVENANCE, MANIFEST) if name in staged]
-    hashes = {}  # by declared path
-    signatures_when_hashed = {}  # by name
+    hashes = {}  # SHA-256 by declared path
+    signatures_when_hashed = {}  # by output name
     for name in names:
         path = staged[name]
         if not path.is_file():
             raise RuntimeError(f"the job did not write its output '{name}' ({path.name})")
-        # Before its hash is computed, so that a change meanwhile is noticed.
+        # Taken before hashing, to notice a change meanwhile.
         signatures_when_hashed[name] = signature(path)
         hashes[declared[name]] = sha256(path)
     if MANIFEST in staged:
@@ -373,42 +363,20 @@ def _publish(
 def _complete_record(
     record: Mapping[str, Any], hashes: Mapping[str, str], sizes: Mapping[str, int]
 ) -> dict[str, Any]:
-    """A provenance record with what is known at the end of a job.
-
-    Args:
-        record: what was known before the outputs were finished.
-        hashes: SHA-256 of each output, by its declared path.
-        sizes: bytes of each output, by its declared path.
-    """
+    """Adds facts known only at the end; `hashes` and `sizes` (bytes) are by declared path."""
     ended = datetime.now(UTC).isoformat(timespec="milliseconds")
     return {**record, **surroundings(), "outputs": hashes, "sizes": sizes, "ended": ended}
 
 
 def _complete_manifest(manifest: Path, hashes: Mapping[str, str]) -> None:
-    """Add the hashes of a job's files to the facts, if any, that it wrote to its manifest.
-
-    They are in its entry `files`, by name: {"weights.safetensors": "<64 hex digits>"}.
-
-    Args:
-        manifest: JSON file, which may be missing.
-        hashes: SHA-256 of each file, by its declared path.
-    """
+    """Adds {"files": {"weights.safetensors": "<64 hex digits>"}} to facts that the job wrote."""
     facts = read_json(manifest) if manifest.is_file() else {}
     hashes_by_name = {Path(path).name: digest for path, digest in hashes.items()}
     write_json(manifest, {**facts, "files": hashes_by_name})
 
 
 def _rename(targets: Mapping[Path, Path]) -> None:
-    """Rename finished files, in the given order; they get their names whole or not at all.
-
-    `work/` and the results may lie on different disks, between which nothing can be renamed. The
-    files are then copied beside their targets first, all of them before the first is renamed.
-
-    Args:
-        targets: the new path of each file.
-
-    Raises an OSError that names the target if it cannot be written.
-    """
+    """Files get their names whole or not at all; an OSError names the target."""
     remaining = dict(targets)
     for source, target in targets.items():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -420,6 +388,8 @@ def _rename(targets: Mapping[Path, Path]) -> None:
                 raise
             break
         del remaining[source]
+    # Nothing can be renamed between disks, so copy all files beside their targets before the first
+    # gets its name.
     copies = {}
     for source, target in remaining.items():
         copies[source] = target.with_name(f".{target.name}{COPY}")
@@ -435,16 +405,17 @@ def _rename(targets: Mapping[Path, Path]) -> None:
 
 
 def _copy(source: Path, copy: Path) -> None:
-    """Copy a file with its times, a link as a link; raises an OSError that names the copy."""
-    copy.unlink(missing_ok=True)  # a job that was killed may have left a part of it
+    """An OSError names the copy, since the user must make room there."""
+    copy.unlink(missing_ok=True)  # a killed job may have left a part
     try:
-        shutil.copy2(source, copy, follow_symlinks=False)  # archives are links to the user's
+        # An archive may be a link to the user's file.
+        shutil.copy2(source, copy, follow_symlinks=False)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(copy)) from error
 
 
 def _paths(inputs: Mapping[str, str | Sequence[str]]) -> list[Path]:
-    """Paths of all inputs, sorted as text, each once."""
+    """Sorted as text, each path once."""
     paths = set()
     for path_or_paths in inputs.values():
         if isinstance(path_or_paths, str):
@@ -458,27 +429,16 @@ def _paths(inputs: Mapping[str, str | Sequence[str]]) -> list[Path]:
 def _refusing_exchanged_inputs(
     files: Mapping[Path, integrity.CheckedFile], saved_state: Path | None
 ) -> Iterator[None]:
-    """Run the body of a job, and then refuse its outputs if an input was exchanged meanwhile.
-
-    The body may have read the new bytes of the file, while the job's record would state the hash of
-    the old ones.
-
-    Args:
-        files: the inputs, as they were before the body.
-        saved_state: file from which the job resumes after it was stopped, if it can.
-
-    Raises:
-        UserError: an input was exchanged.
-    """
+    """The body may have read new bytes, but the job's record would state a hash of the old."""
     try:
         yield
     finally:
-        # Also if the body failed or was stopped: the new bytes may be the reason, or may have gone
-        # into the saved state.
+        # Check also after a failure or stop: new bytes may be the reason, or may be in the saved
+        # state.
         try:
             integrity.refuse_exchanged(files)
         except UserError:
-            # The job must not resume from what it may have computed of the new bytes.
+            # The job must not resume from a state computed from new bytes.
             if saved_state:
                 saved_state.unlink(missing_ok=True)
             raise
@@ -486,13 +446,13 @@ def _refusing_exchanged_inputs(
 
 @contextlib.contextmanager
 def _logging(path: Path, prefix: str, quiet: bool) -> Iterator[None]:
-    """Write log lines to a file, and those from INFO (from WARNING if quiet) to standard error."""
+    """Only warnings reach standard error if `quiet`, otherwise all lines from INFO on."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
     except OSError as error:
         sys.exit(f"{prefix}: {message_of_os_error(error) or error}")
-    # In place of a class of its own, since it would only have this method.
+    # A subclass would have only this method.
     to_file.handleError = _ignore_error  # type: ignore[method-assign]
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     to_screen = logging.StreamHandler(sys.stderr)
@@ -510,4 +470,4 @@ def _logging(path: Path, prefix: str, quiet: bool) -> Iterator[None]:
 
 
 def _ignore_error(record: logging.LogRecord) -> None:
-    """What a log file does with lines that it cannot write: the job itself reports a full disk."""
+    """The job itself reports a full disk, so the log file need not."""

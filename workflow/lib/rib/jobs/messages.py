@@ -1,22 +1,21 @@
-"""Messages of failed jobs."""
+"""What a failed job says: the problem and its remedy."""
 
 import errno
 import re
 from pathlib import Path
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 
-# Setting to lower when a GPU runs out of memory, by rule, and for all other rules.
-MEMORY_SETTING = {
-    "finetune": "training.micro_batch_size",
-    "keep_snapshots": "training.micro_batch_size",
-}
-MEMORY_SETTING_OF_OTHER_RULES = "compute.evaluation_batch_size"
+# What helps when a GPU runs out of memory, whatever the job does.
+OTHER_REMEDIES = "lower compute.jobs_per_gpu in config.yaml if it is above 1, or use a larger GPU"
 
-# What torch writes after the name of an operator that it refuses to compute.
+# A rule whose jobs have no batches.
+IMAGE_BY_IMAGE = "compute_fisher"
+
+# torch writes this after the name of an operator that it refuses to compute.
 NONDETERMINISTIC = " does not have a deterministic implementation"
 NO_PERMISSION = "you may not write or read there; change its permissions"
-# Why a path cannot be written, by error number, and what to do about it.
+# Why a path cannot be written, and what to do, by error number.
 UNWRITABLE = {
     errno.ENOSPC: "no space is left on the disk, or it takes no more files (`df -i`); free some",
     errno.EDQUOT: "your quota on the disk is used up; free some space",
@@ -32,7 +31,7 @@ UNWRITABLE = {
 
 
 def message_of(error: Exception, rule: str, log_file: str) -> str:
-    """Message for the user about an error of a job of a rule."""
+    """Message for the user about a job's error."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -43,18 +42,35 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
     message = message_of_os_error(error)
     if message is not None:
         return message
-    error_type = type(error).__name__
-    if error_type == "OutOfMemoryError":  # torch's; torch is not imported here
-        setting = MEMORY_SETTING.get(rule, MEMORY_SETTING_OF_OTHER_RULES)
-        return f"out of GPU memory; lower {setting} in config.yaml, or jobs_per_gpu."
+    if _is_out_of_gpu_memory(error):
+        # Trainings give a more precise message (rib.training.gpu_memory).
+        remedies = OTHER_REMEDIES
+        if rule != IMAGE_BY_IMAGE:
+            remedies = f"lower compute.evaluation_batch_size in config.yaml, {OTHER_REMEDIES}"
+        return f"out of GPU memory; {remedies}."
     operator, is_of_operator, _ = str(error).partition(NONDETERMINISTIC)
-    if is_of_operator:  # torch's
+    if is_of_operator:  # torch's error
         return (
             f"the network needs {operator}, for which CUDA has no deterministic algorithm; set "
             "compute.deterministic to warn in config.yaml, after which a training gives other "
             "numbers each time, or compute.device to cpu."
         )
-    return f"{error_type}: {error} (the full report is in {log_file})"
+    return f"{type(error).__name__}: {error} (the full report is in {log_file})"
+
+
+def is_permanent(error: Exception) -> bool:
+    """Whether the same job would fail with the same error again.
+
+    False if the machine is to blame, such as a full disk or a lost file system.
+    """
+    if isinstance(error, PermanentError) or NONDETERMINISTIC in str(error):
+        return True
+    return _is_out_of_gpu_memory(error)
+
+
+def _is_out_of_gpu_memory(error: Exception) -> bool:
+    """Compares the name of torch's class, because importing torch is slow."""
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 def message_of_os_error(error: BaseException) -> str | None:
@@ -66,7 +82,7 @@ def message_of_os_error(error: BaseException) -> str | None:
 
 
 def _path_of(error: BaseException) -> str:
-    """The path that an error of the system is about; for a move or a link, both of its ends."""
+    """For a move or a link, both ends."""
     path = getattr(error, "filename", None) or Path.cwd()
     destination = getattr(error, "filename2", None)
     if destination:
@@ -75,10 +91,10 @@ def _path_of(error: BaseException) -> str:
 
 
 def _error_number(error: BaseException) -> int | None:
-    """The number of the system's error that an exception tells of; None if it tells of none."""
+    """None if the exception is no error of the operating system."""
     if isinstance(error, OSError):
         return error.errno
-    # Of a library in Rust, which is not imported here.
+    # The class belongs to a Rust library that is not imported here.
     if type(error).__name__ == "SafetensorError":
         match = re.search(r"\(os error ([0-9]+)\)", str(error))
         if match:

@@ -11,35 +11,30 @@ from rib.base.progress import print_lines
 from rib.base.text import redacted
 from rib.jobs.job import job
 
-# Input of trainings on which no result depends: they wait for it, and it is in no record.
-LABEL_VERDICT = "label_verdict"
-
 
 def run(snakemake: Any, resumes: str | None = None) -> AbstractContextManager[dict[str, Path]]:
-    """Context manager of a script's job, which yields where to write each output.
+    """A script's job: a context manager that yields the path to write each output to, by name.
 
-    See rib.jobs.job.job.
+    Args:
+        snakemake: the object that Snakemake gives a script.
+        resumes: name of a checkpoint file, if the job can resume.
     """
-    inputs_of_record = {}
-    for name, path_or_paths in named_inputs(snakemake).items():
-        if name != LABEL_VERDICT:
-            inputs_of_record[name] = path_or_paths
     return job(
         rule=snakemake.rule,
         name="/".join(snakemake.wildcards),
         cfg=snakemake.params.cfg,
-        inputs=inputs_of_record,
+        inputs=named_inputs(snakemake),
         outputs=dict(snakemake.output.items()),
         log_file=snakemake.log[0],
         resumes=resumes,
+        attempt=snakemake.resources.get("attempt", 1),
     )
 
 
 def show_user_errors_as_sentences() -> None:
-    """Print a UserError that ends this process as its sentence, and other errors as Python does.
+    """Let a UserError that ends this process print one sentence without a traceback.
 
-    A job shows the errors of its body itself (see rib.jobs.job.job). This is for what a script does
-    before its job, or without one.
+    A job does so for errors of its body. This is for the code of a script outside a job.
     """
     sys.excepthook = _print_error
 
@@ -47,7 +42,6 @@ def show_user_errors_as_sentences() -> None:
 def _print_error(
     error_type: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """What Python calls with an error that ends the process; see show_user_errors_as_sentences."""
     if isinstance(error, UserError):
         print_lines(redacted(str(error)), file=sys.stderr)
     else:
@@ -55,10 +49,10 @@ def _print_error(
 
 
 def named_inputs(snakemake: Any) -> dict[str, str | list[str]]:
-    """A job's inputs by name: a path, or a list of paths.
+    """A job's inputs by name, such as `{"network": "a.json", "datasets": ["b.json", "c.json"]}`.
 
     Args:
-        snakemake: the object that Snakemake gives a script, whose class it does not export.
+        snakemake: the object that Snakemake gives a script; Snakemake does not export its class.
     """
     inputs: dict[str, str | list[str]] = {}
     for name, path_or_paths in snakemake.input.items():

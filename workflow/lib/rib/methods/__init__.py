@@ -1,8 +1,8 @@
 """Fine-tuning methods, one algorithm per module. No torch here: averages don't need it.
 
-The entry in methods.yaml lists an algorithm's settings with their defaults, and `form` says what
-its module has. Of the form `finetune` it is one class that inherits from
-`rib.methods.base.FineTuning`. Its settings are its fields:
+The entry in methods.yaml lists an algorithm's settings with their defaults, and its `form`. A
+module of the form `finetune` has one subclass of `rib.methods.base.FineTuning`, whose fields are
+the settings:
 
     from pydantic.dataclasses import dataclass
 
@@ -11,37 +11,34 @@ its module has. Of the form `finetune` it is one class that inherits from
         temperature: Positive
         distil: Literal["all", "class"]
 
-Other forms are merges. Then the module has a function with the form's name, whose settings are its
-keyword-only arguments:
+The other forms are merges: the module has a function with the form's name, whose keyword-only
+arguments are the settings. Three forms give coefficients, which add up to 1:
 
     coefficients(parents, *, <settings>) -> {parent: coefficient}
     curve(parents, *, <settings>) -> {alpha: {parent: coefficient}}
     select(parents, score, *, <settings>) -> {parent: coefficient}
 
-whose coefficients add up to 1. A parent is named by its method and, in a merge over seeds or
-targets, by what it differs in, such as `ft, seed 1`. `score` returns the accuracy of the average
-with such coefficients on the select split of the target, so `select` needs protocol `held_out`. One
-that needs more than coefficients is one of
+A parent is a fine-tuned model, named `ft` after its method, or `ft, seed 1` if seeds or targets
+are merged. `score` gives the accuracy of an average on the target's select split, so `select` needs
+protocol `held_out`. Two forms need more than coefficients:
 
     merge(states, *, <settings>) -> iterator of (name, tensor)
     ensemble(networks, *, <settings>) -> network
 
-and runs whenever the merged run is loaded; only its name and settings are stored. `merge` yields
-the merged parameters one by one, in the network's order, from `states`
-(rib.models.checkpoint.StatesToMerge), which reads the parents' tensors by name when they are asked
-for. Buffers are averaged and counters kept without it. If it has the setting `fisher_images`, its
-second argument is the diagonal Fisher information of each parent, which is computed first on at
-most so many of the parent's training images: {parent: {name: tensor}}. `ensemble` makes one network
-of those of the pretrained model and the parents, by name. In the entry `fewest_parents` is the
-smallest number of parents, and `most_images` the largest number of images of an evaluated dataset.
+They run whenever the merged model is loaded; only their name and settings are stored. `merge`
+yields the merged parameters in the network's order; `states` is a
+`rib.models.checkpoint.StatesToMerge`. Buffers are averaged without it. With the setting
+`fisher_images` its second argument is {parent: {name: tensor}}: the diagonal Fisher information of
+each parent on at most this many of its training images. `networks` are the pretrained network and
+the parents, by name. In the entry, `fewest_parents` is the smallest number of parents, and
+`most_images` the largest number of images of an evaluated dataset.
 
-An algorithm that trains with the Fisher information of its start has the settings `fisher`,
-`sampled` or `empirical` (see rib.models.fisher), and `fisher_images`. If there is a pretraining
-proxy and it starts from the pretrained model, the workflow computes it once for all targets, and
-the task has it (rib.methods.base.Task).
+An algorithm that trains with the Fisher information of its start has the settings `fisher`
+(`sampled` or `empirical`) and `fisher_images`. If the family has a pretraining proxy and training
+starts from the pretrained model, the workflow computes it once and passes it in `Task.fisher`.
 
-Settings have no defaults here. When the first job of a method starts, pydantic checks them against
-their annotations: types, `Literal` with texts to choose from, and the ranges below.
+Settings have no defaults here. When a method's first job starts, pydantic checks them against the
+annotations, such as the ranges below.
 """
 
 from typing import Annotated
@@ -57,9 +54,9 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def stated_in(method: str) -> str:
-    """Where a user states the settings of a method, for messages.
+    """Place of a method's settings, for messages.
 
-    Of `lora-rank4` it is `methods.yaml, lora, or in method_settings`.
+    For "lora-rank4" it is "methods.yaml, lora, or in method_settings".
     """
-    entry, _, _ = method.partition("-")  # a variant's name goes on with its settings
+    entry, _, _ = method.partition("-")  # a variant's name ends with its settings
     return f"methods.yaml, {entry}, or in method_settings"

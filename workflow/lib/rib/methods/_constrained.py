@@ -1,7 +1,6 @@
-"""What methods share whose steps depend on how far each tensor is from its start.
+"""Base class of methods whose steps depend on each tensor's distance from its start.
 
-The papers speak of layers; as in their code, a layer is one trained tensor. L is the number of
-these.
+The papers speak of layers; here, as in their code, a layer is one trained tensor. There are L.
 """
 
 import torch
@@ -9,20 +8,20 @@ from torch import Tensor
 
 from rib.methods.base import FineTuning, Task
 
-# Of Adam.
+# Adam's usual constants.
 BETA_1 = 0.9
 BETA_2 = 0.999
 EPSILON = 1e-8
 
 
 class ConstrainedFineTuning(FineTuning):
-    """Full fine-tuning that knows each tensor's deviation from its start.
+    """Fine-tuning that knows each tensor's deviation from its start.
 
-    It can learn one number per tensor.
+    It can learn one number per trained tensor with Adam, such as a radius.
     """
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: keep names, values and starting values of all trained tensors."""
+        """Prepare for training: copy the starting values of all trained tensors."""
         super().setup(task)
         trained_parameters = dict(self.trainable())
         self.names = list(trained_parameters)
@@ -30,7 +29,7 @@ class ConstrainedFineTuning(FineTuning):
         self.starts = [parameter.detach().clone() for parameter in self.parameters]
 
     def gradients(self) -> list[Tensor]:
-        """The gradient of each tensor, zero where the loss doesn't reach it."""
+        """Gradient of each trained tensor, zero if the loss doesn't depend on it."""
         gradients = []
         for parameter in self.parameters:
             gradient = parameter.grad
@@ -40,16 +39,14 @@ class ConstrainedFineTuning(FineTuning):
         return gradients
 
     def deviations(self) -> list[Tensor]:
-        """theta - start of each tensor."""
+        """theta - start of each trained tensor."""
         return subtract(self.parameters, self.starts)
 
     def remember_tensors(self, key: str) -> list[Tensor]:
-        """A tensor of zeros in the shape of each trained one, kept from step to step.
-
-        A killed training resumes with what they are then (see rib.methods.base.FineTuning.memory).
+        """Create a tensor of zeros for each trained tensor, which is saved with the training.
 
         Args:
-            key: what they are called in the saved state.
+            key: prefix of the names in `memory`, such as `direction`.
         """
         tensors = [torch.zeros_like(parameter) for parameter in self.parameters]
         for name, tensor in zip(self.names, tensors, strict=True):
@@ -57,11 +54,11 @@ class ConstrainedFineTuning(FineTuning):
         return tensors
 
     def remember_numbers(self, key: str, start: float) -> None:
-        """Keep one number per trained tensor (L,), for `adam`, with the moments of its gradient.
+        """Create one number per trained tensor in `memory`, with Adam's moments, for `adam`.
 
         Args:
-            key: what they are called in the saved state, such as `radius`.
-            start: what all of them are at first.
+            key: name of the numbers, such as `radius`.
+            start: first value of all of them.
         """
         numbers = torch.full((len(self.starts),), start, device=self.starts[0].device)
         self.memory[key] = numbers
@@ -69,53 +66,52 @@ class ConstrainedFineTuning(FineTuning):
         self.memory[f"{key}_square"] = torch.zeros_like(numbers)
 
     def adam(self, key: str, gradient: Tensor, rate: float) -> Tensor:
-        """Take a step of Adam on the numbers (L,) that `remember_numbers` keeps under `key`.
-
-        FTP's code and DiGraP's algorithm 1 correct the moments' bias by the steps of training. The
-        gradient is zero in the first of them, which has no step before it.
+        """Take a step of Adam on the numbers that `remember_numbers` created under `key`.
 
         Args:
-            gradient: of the numbers (L,).
+            gradient: of the loss with respect to the numbers, (L,).
             rate: learning rate.
 
         Returns:
-            The numbers (L,) themselves, which may be clipped in place.
+            The numbers (L,), not a copy: the caller may clip them in place.
         """
         numbers = self.memory[key]
         mean = self.memory[f"{key}_mean"]
         square = self.memory[f"{key}_square"]
         mean.lerp_(gradient, 1 - BETA_1)
         square.lerp_(gradient.square(), 1 - BETA_2)
+        # As in FTP's code and DiGraP's algorithm 1, the bias is corrected by the steps of training,
+        # although the gradient is always zero in the first of them.
         corrected_mean = mean / (1 - BETA_1 ** (self.step + 1))
         corrected_square = square / (1 - BETA_2 ** (self.step + 1))
         return numbers.sub_(rate * corrected_mean / (corrected_square.sqrt() + EPSILON))
 
 
-# torch's functions for many tensors at once take a few launches on a GPU, in place of one for each
-# tensor.
+# The functions below work on lists of L tensors. torch._foreach_* launches a few GPU kernels for a
+# whole list instead of one per tensor.
 
 
 def subtract(minuends: list[Tensor], subtrahends: list[Tensor]) -> list[Tensor]:
-    """The difference of each pair of tensors; both lists have L."""
+    """Difference of each pair of tensors."""
     return list(torch._foreach_sub(minuends, subtrahends))
 
 
 def scale(tensors: list[Tensor], factors: Tensor) -> list[Tensor]:
-    """Each of L tensors times its factor, of factors (L,)."""
+    """Each tensor times its factor; `factors` has the shape (L,)."""
     return list(torch._foreach_mul(tensors, factors.unbind()))
 
 
 def dots(left: list[Tensor], right: list[Tensor]) -> Tensor:
-    """Inner product (L,) of each pair of tensors; both lists have L."""
+    """Inner product of each pair of tensors, (L,)."""
     products = torch._foreach_mul(left, right)
     return torch.stack([product.sum() for product in products])
 
 
 def norms(tensors: list[Tensor]) -> Tensor:
-    """Euclidean norm (L,) of each of L tensors."""
+    """Euclidean norm of each tensor, (L,)."""
     return torch.stack(torch._foreach_norm(tensors))
 
 
 def ratio(dividend: Tensor, divisor: Tensor) -> Tensor:
-    """Quotient of two tensors of a shape, 0 where the divisor is 0."""
+    """Quotient of two tensors, 0 where the divisor is 0."""
     return torch.where(divisor == 0, 0.0, dividend / divisor)

@@ -25,44 +25,39 @@ BATCH_NORM = nn.modules.batchnorm._NormBase
 
 @dataclass(frozen=True)
 class Task:
-    """Input of a method."""
+    """A network and the images to train it on."""
 
-    model: Classifier  # the network to train, in evaluation mode
-    target: Images  # to train on
+    model: Classifier  # in evaluation mode
+    target: Images  # training images
     reference: Images | None  # the pretraining proxy
     seed: int
-    text: Text | None = None  # of an open_clip model, if the method's entry has `text: required`
-    # Diagonal Fisher information of the model's parameters on the proxy, by name and in their
-    # shape, if a job of its own has computed it (rib.config.grid.Grid.shared_fisher).
+    text: Text | None = None  # text tower, only if the method's entry has `text: required`
+    # Diagonal Fisher information on the proxy: a tensor for each parameter, in its shape. None if
+    # no earlier job has computed it.
     fisher: Mapping[str, Tensor] | None = None
 
 
 @pydantic.dataclasses.dataclass(kw_only=True, config=ConfigDict(extra="forbid"))
 class FineTuning:
-    """Defines the trained parameters, the logits and the loss.
+    """Full fine-tuning; subclasses change the trained parameters, the logits or the loss.
 
-    What it does is full fine-tuning. Its fields are settings, and a subclass adds fields of its own
-    (see rib.methods). Defaults are in rib.config.settings and in methods.yaml.
+    Fields are settings, and a subclass may add some. Their defaults are in rib.config.settings and
+    methods.yaml.
     """
 
     lr: Positive  # peak learning rate
-    # Keeps the BatchNorm statistics, or updates them.
-    batch_norm: Literal["frozen", "train"]
+    batch_norm: Literal["frozen", "train"]  # keep or update the BatchNorm statistics
     dropout: BelowOne  # dropout probability before the network's classifier
     # Probability of skipping a residual block in training (timm's stochastic depth).
     drop_path: BelowOne
     # Not settings:
-    # True if the error of a batch is not the mean over smaller batches that it is divided into.
+    # True if a batch must not be divided into micro-batches, since its error is not their mean.
     whole_batches = False
-    # True if the network stays in evaluation mode, without dropout or updates of statistics.
+    # True if the network stays in evaluation mode: no dropout, no updates of statistics.
     frozen_network = False
 
     def __post_init__(self) -> None:
-        """Prepare what the training loop sets.
-
-        Raises:
-            ValueError: a setting has no effect.
-        """
+        """Raise a ValueError if a setting has no effect in a frozen network."""
         changes_mode = self.batch_norm != "frozen" or self.dropout > 0 or self.drop_path > 0
         if self.frozen_network and changes_mode:
             raise ValueError(
@@ -70,10 +65,10 @@ class FineTuning:
                 "drop_path"
             )
         self.step = 0  # completed steps, counted by the training loop
-        self.steps = 0  # of the whole training, set by the training loop
+        self.steps = 0  # steps of the whole training, set by the training loop
         self.facts: dict[str, Any] = {}  # further entries of the manifest
-        # Tensors that change from step to step, besides the trained parameters, made in `setup`; a
-        # killed training resumes with their values, which are copied into them.
+        # Tensors besides the trained parameters that change from step to step. `setup` creates
+        # them; when a killed training resumes, their saved values are copied into them.
         self.memory: dict[str, Tensor] = {}
 
     def setup(self, task: Task) -> None:
@@ -83,69 +78,55 @@ class FineTuning:
         self.images = task.target
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """Named parameters that are trained."""
+        """Trained parameters, by name."""
         return self.model.named_parameters()
 
     def train_mode(self) -> None:
-        """Set the network's training mode."""
+        """Put the network into training mode, as far as the settings allow it."""
         self.model.train(not self.frozen_network)
         for module in self.model.modules():
             if self.batch_norm == "frozen" and isinstance(module, BATCH_NORM):
                 module.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        """Logits (N, 1000) of the given rows of the target."""
+        """Logits (N, 1000) of the target's images in `rows` (N,)."""
         return self.model(self.images[rows])
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
-        """Scalar that is minimised on a batch, for which `logits` was called before.
-
-        It is the cross-entropy of class logits, unless a subclass has another error.
+        """Scalar to minimise; `logits` was called with the same `rows` (N,) before.
 
         Args:
-            rows: (N,) those of the target in the batch.
-            cross_entropy: mean over the batch, a scalar.
+            cross_entropy: of the class logits, mean over the batch.
         """
         return cross_entropy
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor | float:
-        """Scalar that is added to the error of a batch.
+        """Scalar to add to the error.
 
         Args:
-            rows: (N,) those of the target in the batch.
-            logits: (N, outputs) of these images, as `logits` gave them, in float32.
+            logits: output of the method `logits` for `rows`, (N, outputs), in float32.
         """
         return 0.0
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take a step with the optimiser of the recipe.
-
-        Gradients are those of the batch, clipped if the recipe says so.
-        """
+        """Take a step; the batch's gradients are already clipped if the recipe says so."""
         optimizer.step()
 
     def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors to store in the checkpoint, in the form of rib.models.checkpoint.
-
-        Args:
-            pretrained: the pretrained state dict.
-        """
+        """Tensors to store in the checkpoint: those that differ from the pretrained state dict."""
         return differing_tensors(pretrained, self.model.state_dict())
 
 
 def load_algorithm(path: str | Path, settings: Mapping[str, Any], method: str) -> FineTuning:
-    """The algorithm of a module, with its settings.
-
-    It is an object of the one class that the module defines and that inherits from FineTuning.
+    """Create an object of the one FineTuning subclass that a module defines.
 
     Args:
         path: file of the module, such as `workflow/lib/rib/methods/lwf.py`.
         settings: arguments of the class, such as {"lr": 0.001, "temperature": 2.0}.
-        method: name of the method, for messages.
 
     Raises:
-        UserError: The module has no such class or several, or a setting is not one of the class or
-            out of its range.
+        UserError: the module defines no such class or several, or a setting is unknown or out of
+            range.
     """
     module = load_module(path)
     classes = [

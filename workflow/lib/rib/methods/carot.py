@@ -1,12 +1,13 @@
 """CaRot: contrastive fine-tuning with an orthogonal visual projection, taught by its own average.
 
-Source: Oh et al. 2024 (arXiv 2311.01723), section 4. The constraint is the Frobenius norm, as in
-the authors' code (MLAI-Yonsei/CaRot, src/models/carot_loss.py:170), since their weights were chosen
-with it; the paper writes its square. Divergences are means over the batch, as there (line 202).
+Source: Oh et al. 2024 (arXiv 2311.01723), section 4. The paper squares the constraint's Frobenius
+norm. This module follows the authors' code, which doesn't (MLAI-Yonsei/CaRot,
+src/models/carot_loss.py:170), since their weights were chosen with it. Divergences are means over
+the batch, as in the code (line 202).
 
-Deviations from their code: the teacher is updated after a share of training instead of every 500
-steps, and not after the first step (line 218); there is no norm of the product of both projections
-(line 162), which their README uses with weight 0.05 and the paper does not have.
+Deviations from the code: the teacher is updated after a share of training instead of every 500
+steps, and not after the first step (line 218). The norm of the product of both projections is
+missing (line 162): the README uses it with weight 0.05, but the paper doesn't have it.
 """
 
 import copy
@@ -23,10 +24,9 @@ from rib.methods.flyp import TOWER, FinetuneLikeYouPretrain, contrastive_loss
 from rib.methods.lwf import divergence
 from rib.models.device import autocast
 
-FIRST_MOMENTUM = 0.05  # alpha at first, from which it rises linearly
+FIRST_MOMENTUM = 0.05  # first value of alpha, which then rises linearly
 WARM_UP = 0.2  # fraction of all steps in which alpha rises
-# Names of the last projection in CLIP's ResNets, and in timm's networks with and without one of
-# their own.
+# Possible names of the last projection in CLIP's ResNets and in timm's networks.
 PROJECTIONS = ("attnpool.c_proj", "head.proj", "trunk.head", "trunk.head.fc")
 
 
@@ -34,21 +34,21 @@ PROJECTIONS = ("attnpool.c_proj", "head.proj", "trunk.head", "trunk.head.fc")
 class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
     """Minimise FLYP's loss + orthogonality |W^T W - I|_F + distillation * D.
 
-    D = KL(p_I || q_I) + KL(p_T || q_T). W (d, e) is the image tower's last projection, to the e
-    features that texts have too; where the norm is zero, its gradient counts as zero. q_I and q_T
-    are the softmax of the similarities of an image to the texts of the batch, and of a text to its
-    images; p_I and p_T are those of the teacher, whose weights psi become
-    alpha psi + (1 - alpha) theta after each `interval` of training. Divergences are means over the
-    batch. What is stored and what the history says is as for FLYP.
+    D = KL(p_I || q_I) + KL(p_T || q_T), a mean over the batch. W (d, e) is the image tower's last
+    projection, from d features to the e embeddings that texts have too; where the norm is zero, its
+    gradient counts as zero. q_I is the softmax of an image's similarities to the texts of the
+    batch, q_T the softmax of a text's similarities to the images; p_I and p_T are the teacher's.
+    The teacher's weights psi become alpha psi + (1 - alpha) theta after each `interval` of
+    training. Checkpoint and history have the same contents as FLYP's.
     """
 
     orthogonality: NonNegative  # lambda_OC in the paper
     distillation: NonNegative  # lambda_SD
-    momentum: UpToOne  # alpha after a warm-up in the first fifth of training
-    interval: Share  # of all steps, between updates of the teacher; at least one step
+    momentum: UpToOne  # alpha after the warm-up, the first fifth of training
+    interval: Share  # share of all steps between updates of the teacher; at least one step
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: the teacher is a copy of both towers, as they are now.
+        """Prepare for training: copy both towers as the teacher.
 
         Raises:
             ValueError: the model was pretrained with a sigmoid loss, or its image tower has no
@@ -59,7 +59,7 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
             raise ValueError(
                 "it distils a softmax over texts, but the model was pretrained with a sigmoid loss"
             )
-        visual_projection(self.network.visual)  # an error now if there is none
+        visual_projection(self.network.visual)  # fail now, not in the first step
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
         teacher_tower = copy.deepcopy(self.text.tower).requires_grad_(False)
         self.teacher_text = replace(self.text, tower=teacher_tower)
@@ -69,9 +69,9 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
         self.memory = {name: teacher_parameters[name] for name, _ in self.trainable()}
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
-        """Loss of a batch: contrastive, plus the constraint on W, plus the distillation."""
+        """Contrastive loss plus the constraint on W plus the distillation, a scalar."""
         captions = self.captions(rows)
-        # Similarities (N, N) of the images (rows) and their captions (columns).
+        # (N, N): images are rows, captions are columns.
         student = self.text.similarities(self.features, captions)
         teacher = self._teacher_similarities(rows, captions)
         divergence_of_images = divergence(teacher, student, 1.0)
@@ -83,13 +83,12 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
 
     @torch.no_grad()
     def _teacher_similarities(self, rows: np.ndarray, captions: Tensor) -> Tensor:
-        """The teacher's similarities (N, N) of images of the target and captions, tokens (N, L)."""
         with autocast(self.images.device):
             features = self.teacher.forward_features(self.images[rows])
         return self.teacher_text.similarities(features, captions)
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take the optimiser's step; after each `interval` of training, update the teacher."""
+        """Take the optimiser's step, and update the teacher after each `interval`."""
         super().update(optimizer)
         steps_between_updates = max(1, round(self.interval * self.steps))
         if (self.step + 1) % steps_between_updates == 0:
@@ -97,10 +96,6 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
 
     @torch.no_grad()
     def _update_teacher(self) -> None:
-        """Set the teacher's weights psi to alpha psi + (1 - alpha) theta, theta the student's.
-
-        alpha rises linearly in the warm-up, from FIRST_MOMENTUM to the setting `momentum`.
-        """
         share_of_warm_up = min(1.0, self.step / (WARM_UP * self.steps))
         alpha = FIRST_MOMENTUM + (self.momentum - FIRST_MOMENTUM) * share_of_warm_up
         for name, parameter in self.trainable():
@@ -115,15 +110,15 @@ def distance_from_orthogonality(projection: Tensor) -> Tensor:
 
 
 def visual_projection(visual: nn.Module) -> Tensor:
-    """Weights (d, e) of the last layer of an open_clip image tower: features to embeddings.
+    """Weights (d, e) that map an open_clip image tower's features to embeddings.
 
     Raises:
-        ValueError: the layer is not linear.
+        ValueError: the tower's last layer is not linear.
     """
     parameter = getattr(visual, "proj", None)
     if isinstance(parameter, nn.Parameter):  # open_clip's ViTs
         return parameter
-    # Other towers have a layer, with the weights transposed.
+    # Other towers have a layer, whose weights are (e, d).
     layers = dict(visual.named_modules())
     for name in PROJECTIONS:
         layer = layers.get(name)

@@ -19,12 +19,10 @@ from rib.models.checkpoint import StatesToMerge
 def merge(
     states: StatesToMerge, *, density: Share, scaling: Positive
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name and the tensor of each merged parameter: theta_pre + lambda sum_t tau'_t.
-
-    tau'_t are the updates of parent t, of which a random share is kept, divided by that share.
+    """Yield name and tensor of each merged parameter, theta_pre + lambda sum_t tau'_t.
 
     Args:
-        density: probability 1 - p with which an update is kept.
+        density: probability of keeping a value's update, 1 - p.
         scaling: lambda.
     """
     parents = list(states.changes)
@@ -39,12 +37,8 @@ def merge(
 
 
 def _random_mask(seed: str, shape: torch.Size, density: float) -> Tensor:
-    """Truth values, each of which is true with the probability `density`.
-
-    Args:
-        seed: a text on which they depend alone, so that the order of tensors doesn't matter.
-    """
+    """Depends on `seed` alone (run, parent and tensor), not on the order of tensors."""
     digest = hashlib.sha256(seed.encode()).digest()
-    number = int.from_bytes(digest[:8]) >> 1  # of 63 bits, which torch takes as a seed
+    number = int.from_bytes(digest[:8]) >> 1  # 63 bits fit into torch's seed
     generator = torch.Generator().manual_seed(number)
     return torch.rand(shape, generator=generator) < density

@@ -1,17 +1,17 @@
-"""DaWin: the weights are averaged anew for each image, by how sure each network is of it.
+"""DaWin: the weights are averaged anew for each image; the surer a network is, the more it counts.
 
-Source: Oh et al. 2025 (arXiv 2410.03782), section 3: a network counts as exp(-H), with the entropy
-H of its softmax for the image, divided by the sum over networks.
+Source: Oh et al. 2025 (arXiv 2410.03782), section 3: the coefficient of a network is exp(-H),
+divided by the sum over networks, where H is the entropy of its softmax for the image.
 
 Deviations from the authors' code (naver-ai/dawin, dawin_rft/):
-- Coefficients are per image. Theirs fit a mixture of Beta distributions to those of a dataset and
-  merge once for each of its clusters (main_dawin.py:165-201); the form per image is there too, as
-  the slow one (202-210).
-- Logits are not divided by a temperature before the entropy. Theirs are, by two constants for each
-  of three CLIP models (main_dawin.py:33-37, utils.py:256-264); for other models there are none.
-- There is no offset, which depends on the other images of the dataset (main_dawin.py:72-85).
-- The entropy is that of all outputs of the network, which doesn't know the classes of a dataset;
-  theirs is that of the classes (main_dawin.py:68-69).
+- Each image has its own coefficients, which is the code's slow form (main_dawin.py:202-210). Its
+  fast form fits a mixture of Beta distributions to a dataset's coefficients and merges once per
+  cluster (165-201).
+- No temperature. The code divides logits by two constants for each of three CLIP models
+  (main_dawin.py:33-37, utils.py:256-264) and has none for other models.
+- No offset, which would depend on the other images of the dataset (main_dawin.py:72-85).
+- The entropy is over all outputs, since the network doesn't know a dataset's classes; the code's is
+  over the classes (main_dawin.py:68-69).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,32 +25,24 @@ class DaWin(nn.Module):
     """A network with the parameters and buffers sum_k w_k(x) theta_k for an image x."""
 
     def __init__(self, networks: Mapping[str, nn.Module]):
-        """Find the tensors in which the networks differ.
-
-        Raises a ValueError if a network has other tensors than the first.
-        """
+        """Raise a ValueError if the networks don't have the same tensors."""
         super().__init__()
         self.networks = nn.ModuleList(networks.values())
         first_state, *other_states = self._states()
         if any(state.keys() != first_state.keys() for state in other_states):
             raise ValueError("a network has a padding prompt, which can't be averaged with weights")
-        self.averaged_names = []  # of the tensors that are averaged
+        self.averaged_names = []  # tensors that differ between the networks
         for name, tensor in first_state.items():
             differs = any(not torch.equal(tensor, state[name]) for state in other_states)
             if tensor.is_floating_point() and differs:
                 self.averaged_names.append(name)
 
     def _states(self) -> list[dict[str, Tensor]]:
-        """theta_k: the parameters and buffers of each of the K networks, by name."""
         return [network.state_dict() for network in self.networks]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, outputs) of images (N, 3, H, W).
-
-        Those of an image are computed by the first network, whose tensors are replaced by averages
-        of all networks' tensors with the coefficients that the networks have for this image.
-        """
-        coefficients = self.coefficients(images)  # (networks, N)
+        """Logits (N, outputs) of images (N, 3, H, W), each with its own averaged weights."""
+        coefficients = self.coefficients(images)  # (K, N)
         states = self._states()
         logits = []
         coefficients_of_images = coefficients.unbind(dim=1)
@@ -58,17 +50,14 @@ class DaWin(nn.Module):
             images.split(1), coefficients_of_images, strict=True
         ):
             averaged_tensors = self._average(states, coefficients_of_image)
+            # The first network computes with the averages in place of its tensors.
             logits.append(functional_call(self.networks[0], averaged_tensors, (image,)))
         return torch.cat(logits)
 
     def _average(
         self, states: Sequence[Mapping[str, Tensor]], coefficients_of_image: Tensor
     ) -> dict[str, Tensor]:
-        """Average of the networks' tensors that differ, with coefficients (K,) that add up to 1.
-
-        It is computed as theta_0 + sum_k w_k (theta_k - theta_0), so that equal networks give the
-        first, exactly.
-        """
+        # theta_0 + sum_k w_k (theta_k - theta_0), which for equal networks is exactly theta_0.
         first_state, *other_states = states
         _, *other_coefficients = coefficients_of_image
         averaged_tensors = {}
@@ -81,9 +70,9 @@ class DaWin(nn.Module):
         return averaged_tensors
 
     def coefficients(self, images: Tensor) -> Tensor:
-        """Coefficients w_k (K, N) for images (N, 3, H, W); they add up to 1 for each image.
+        """Coefficients w_k (K, N) of the networks for images (N, 3, H, W).
 
-        They are exp(-H_k) / sum_j exp(-H_j), with H_k the entropy of network k's softmax.
+        w_k = exp(-H_k) / sum_j exp(-H_j), where H_k is the entropy of network k's softmax.
         """
         log_probabilities = torch.stack(
             [network(images).float().log_softmax(dim=-1) for network in self.networks]
@@ -93,8 +82,9 @@ class DaWin(nn.Module):
 
 
 def ensemble(networks: Mapping[str, nn.Module]) -> nn.Module:
-    """DaWin of the pretrained network and the parents' networks.
+    """DaWin of the pretrained network and the parents.
 
-    Raises a ValueError if one has a padding prompt.
+    Raises:
+        ValueError: a network has a padding prompt.
     """
     return DaWin(networks)

@@ -1,14 +1,13 @@
 """Elastic weight consolidation: weights that are important to the pretrained model stay near it.
 
 Importance is the diagonal of the pretrained model's Fisher information, on the family's pretraining
-proxy or, without one, on the target. On the proxy it does not depend on the target: the workflow
-computes it once per model and seed, in a job of its own, and all trainings get it.
+proxy or, without one, on the target. The workflow computes the proxy's once per model and seed, for
+the trainings on all targets.
 
 Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), equation 3. Labels are sampled from the model's
-own softmax over its 1000 logits. Using the images' labels and their class logits instead gives the
-empirical Fisher, a different quantity (Kunstner et al. 2019, arXiv 1905.12558): the variant
-ewc_empirical. The released code of ImageNet-RIB uses no Fisher information: the variant
-ewc_released.
+softmax over its 1000 logits. The variant ewc_empirical uses the images' labels and class logits:
+the empirical Fisher, a different quantity (Kunstner et al. 2019, arXiv 1905.12558). The released
+code of ImageNet-RIB uses no Fisher information: the variant ewc_released.
 """
 
 from typing import Literal
@@ -32,14 +31,13 @@ class ElasticWeightConsolidation(L2StartingPoint):
     """
 
     weight: NonNegative  # lambda in the paper
-    # y is sampled from the model's softmax, or the image's label.
-    fisher: Literal["sampled", "empirical"]
+    fisher: Literal["sampled", "empirical"]  # y from the model's softmax, or the image's label
     fisher_images: Count  # maximum number of images for F, evenly spaced over the dataset
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: get or compute the network's Fisher information F."""
+        """Prepare for training: compute F unless the task has it."""
         super().setup(task)
-        # F_i: a tensor for each parameter, in its shape.
+        # F: a tensor for each parameter, in its shape.
         if task.fisher is None:
             images = task.target
             if task.reference is not None:
@@ -50,12 +48,11 @@ class ElasticWeightConsolidation(L2StartingPoint):
         else:
             self.importance = []
             for name, parameter in self.trainable():
-                # On the device and in the memory layout of the parameter.
+                # A copy on the parameter's device and in its memory layout.
                 importance = torch.empty_like(parameter).copy_(task.fisher[name])
                 self.importance.append(importance)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        """weight / 2 * sum_i F_i (theta_i - start_i)^2, a scalar."""
         weighted_distances = []
         for importance, (parameter, start) in zip(self.importance, self.anchors, strict=True):
             weighted_distances.append((importance * (parameter - start).square()).sum())

@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere; nothing is trained. docs/adding.md says which files."""
+"""Weights that were trained elsewhere; docs/adding.md describes their files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,29 +14,29 @@ from rib.models.weights import read_state, with_weights
 
 
 class External(FineTuning):
-    """Takes a run's weights from files.
+    """Takes a run's weights from files; nothing is trained.
 
     Args:
         run: the run, for messages.
-        files: files of weights by path, with their size in bytes and time of modification in ns
-            when the job was planned, such as {"weights.pt": [1024, 1764526800000000000]}. The first
-            has the weights; a second one those of the head of an open_clip model.
-        model: library, architecture and arguments of the network.
+        files: size in bytes and time of modification in ns of each file when the job was planned,
+            such as {"weights.pt": [1024, 1764526800000000000]}. The first file has the weights; a
+            second one has the weights of an open_clip model's head.
+        model: `library`, `architecture` and `arguments` of the network.
     """
 
     def __init__(self, run: str, files: Mapping[str, Sequence[int]], model: Mapping):
-        # Nothing is trained, so that these have no effect.
+        # These have no effect, since nothing is trained.
         super().__init__(lr=1.0, batch_norm="frozen", dropout=0.0, drop_path=0.0)
         self.run = run
         self.files = files
         self.facts_of_model = model  # the network itself is `self.model`
 
     def setup(self, task: Task) -> None:
-        """Load the weights from the files; nothing is trained.
+        """Load the weights from the files.
 
         Raises:
             ValueError: a file has changed since the job was planned, or the head doesn't fit.
-            UserError: a file has no weights, or those of another network.
+            UserError: a file has no weights, or weights of another network.
         """
         super().setup(task)
         states = [read_state(Path(file), None, self.run) for file in self.files]
@@ -51,27 +51,20 @@ class External(FineTuning):
         self._refuse_changed_files()
 
     def _refuse_changed_files(self) -> None:
-        """Raise a ValueError if a file is not as it was when the job was planned."""
         for file, planned_size_and_time in self.files.items():
             status = Path(file).stat()
             if [status.st_size, status.st_mtime_ns] != list(planned_size_and_time):
                 raise ValueError(f"{file} has changed since the job was planned; run again")
 
     def _load_network(self, state: Mapping[str, Tensor]) -> None:
-        """Load the weights of a whole network of timm, which must have as many outputs."""
+        """Outputs must be as many as the pretrained network's."""
         arguments = {**self.facts_of_model["arguments"], "num_classes": self.model.num_classes}
         self.model.load_state_dict(self._loaded(state, arguments).state_dict())
 
     def _load_image_tower(
         self, state: dict[str, Tensor], head_state: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Load the weights of an open_clip model's image tower and of its head.
-
-        Args:
-            state: of a whole model, or of its image tower alone; it may have the head's tensors.
-            head_state: of the head, if it has a file of its own. Without any weights of a head the
-                pretrained one is kept.
-        """
+        """`state` is a whole open_clip model or its image tower, with or without a head."""
         classifier = cast(OpenClipClassifier, self.model)
         if head_state is None:
             head_state = {}
@@ -90,11 +83,6 @@ class External(FineTuning):
             log.warning("%s: the weights have no head, so the pretrained one is kept", self.run)
 
     def _load_head(self, head: nn.Linear, state: Mapping[str, Tensor]) -> None:
-        """Load the weights of a head, in place.
-
-        Raises:
-            ValueError: they have other names or shapes than those of the head, or are not finite.
-        """
         expected_shapes = {key: tensor.shape for key, tensor in head.state_dict().items()}
         shapes = {key: tensor.shape for key, tensor in state.items()}
         are_finite = all(tensor.isfinite().all() for tensor in state.values())
@@ -103,7 +91,6 @@ class External(FineTuning):
         head.load_state_dict(state)
 
     def _loaded(self, state: Mapping[str, Tensor], arguments: Mapping) -> nn.Module:
-        """A network of the run's architecture with these weights."""
         return with_weights(
             state,
             self.facts_of_model["library"],

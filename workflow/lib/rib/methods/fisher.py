@@ -1,10 +1,10 @@
-"""Fisher merging: an average of the parents in which a value counts by its Fisher information.
+"""Fisher merging: an average of the parents, each value weighted by its Fisher information.
 
 Source: Matena and Raffel 2022 (arXiv 2111.09832), section 3:
-theta_j = sum_m F_mj theta_mj / sum_m F_mj, with equal coefficients of the models, and the diagonal
-F_m of the Fisher information on the images that parent m was trained on. Labels are sampled from
-the model, instead of the expectation over all 1000. The authors' code also divides F_m by its norm,
-and raises that of the first model to 1e-6 (model_merging/merging.py, 63-64 and 88-89).
+theta_j = sum_m F_mj theta_mj / sum_m F_mj, with equal coefficients of the models. F_m is the
+diagonal of the Fisher information on the training images of parent m. Labels are sampled from the
+model, instead of the expectation over all 1000. The authors' code also divides F_m by its norm, and
+raises the first model's F to 1e-6 (model_merging/merging.py, 63-64 and 88-89).
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,17 +19,17 @@ from rib.models.checkpoint import StatesToMerge
 def merge(
     states: StatesToMerge, fisher: Mapping[str, Mapping[str, Tensor]], *, fisher_images: Count
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name and the tensor of each merged parameter: sum_m F_m theta_m / sum_m F_m.
+    """Yield name and tensor of each merged parameter, sum_m F_m theta_m / sum_m F_m.
 
-    Where the information F_m of all parents m is 0, it is their plain mean.
+    Where F_m of all parents is 0, the merged value is their plain mean.
 
     Args:
-        fisher: by parent, the diagonal of its Fisher information by parameter, in the parameter's
-            shape, at least 0.
-        fisher_images: maximum number of images for it, evenly spaced over those of the training.
+        fisher: diagonal Fisher information of each parent, at least 0, in the parameters' shapes,
+            such as {"ft": {"head.bias": tensor}}.
+        fisher_images: maximum number of images for F_m, evenly spaced over the training images.
     """
     for name in states.names:
-        # The first dimension is that of the parents.
+        # (parents, ...)
         information = torch.stack([diagonal[name].double() for diagonal in fisher.values()])
         is_known = information.sum(dim=0) > 0
         weights = information.where(is_known, 1.0)

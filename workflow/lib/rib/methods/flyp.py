@@ -1,8 +1,8 @@
 """FLYP: the loss of pretraining, on images and captions of their classes. Both towers are trained.
 
 Source: Goyal et al. 2022 (arXiv 2212.00638), section 3. As there, an image's negatives are all
-other captions of the batch, also those of its own class, and the temperature is trained. For SigLIP
-models, which the paper does not have, it is their own loss of pretraining: Zhai et al. 2023
+other captions of the batch, even captions of its own class, and the temperature is trained. The
+paper has no SigLIP models; here they keep their loss of pretraining: Zhai et al. 2023
 (arXiv 2303.15343), algorithm 1. Images are prepared as for all methods.
 """
 
@@ -22,60 +22,59 @@ from rib.models.network import OpenClipClassifier
 from rib.models.text import set_zero_shot_weights
 
 TOWER = "text."  # prefix of the text tower's parameters
-CAPTION_STREAM = 2  # of random numbers; epochs and replay have others
+CAPTION_STREAM = 2  # stream of random numbers, another than that of epochs or replay
 
 
 class FinetuneLikeYouPretrain(FrozenHead):
     """Minimise the contrastive loss of S_ij = s <f(x_i), g(t_j)> + b over both towers, s and b.
 
-    t_i is a caption of image i: the prompt of its class with a template drawn anew in each step; if
-    a class has several outputs, of one of them. The checkpoint has the image tower, and a head made
-    from the prompts of all classes by the trained text tower. In the history, `loss` is the
-    contrastive loss; `cross_entropy` (with the recipe's label smoothing, which the loss does not
-    have) and `accuracy` are those of the image tower with the pretrained head, since making a head
-    of all prompts takes longer than an epoch of a small target.
+    t_i is a caption of image i: the prompt of one output of its class, with a template that is
+    drawn anew in each step. The checkpoint has the image tower, and a head that the trained text
+    tower makes from the prompts of all classes.
+
+    In the history, `loss` is the contrastive loss, without label smoothing. `cross_entropy`, with
+    the recipe's label smoothing, and `accuracy` use the pretrained head, since making a head of all
+    prompts takes longer than an epoch of a small target.
     """
 
     whole_batches = True
 
     @property
     def network(self) -> OpenClipClassifier:
-        """The trained network, which is open_clip's, since only its models have a text tower."""
+        """The trained network; only open_clip's models have a text tower."""
         return cast(OpenClipClassifier, self.model)
 
     def setup(self, task: Task) -> None:
-        """Prepare for training; a ValueError if the model has no text tower."""
+        """Raise a ValueError if the model has no text tower."""
         super().setup(task)
         if task.text is None:
             raise ValueError("it needs the model's text tower, but there is none")
         self.text = task.text
         self.labels = task.target.labels.tolist()
-        # The outputs of each class, without the repetitions that fill up the table.
+        # Outputs of each class, without the repetitions that fill up the rows of `members`.
         self.outputs = [sorted(set(outputs)) for outputs in task.target.members.tolist()]
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """The parameters of both towers by name, those of the text tower with a prefix."""
+        """Parameters of both towers; names in the text tower start with `text.`."""
         trained_parameters = list(super().trainable())
         for name, parameter in self.text.tower.named_parameters():
             trained_parameters.append((TOWER + name, parameter))
         return trained_parameters
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        """Logits (N, 1000) of rows of the target, by the pretrained head."""
-        # The features are kept for `error`, which is called next.
+        """Logits (N, 1000) by the pretrained head; keeps the features for `error`."""
         self.features = self.model.forward_features(self.images[rows])
         return self.model.forward_head(self.features)
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
-        """The contrastive loss of the images of a batch and their captions, a scalar."""
+        """Contrastive loss of the images of a batch and their captions, a scalar."""
         similarities = self.text.similarities(self.features, self.captions(rows))
         return contrastive_loss(similarities, sigmoid=self.text.tower.logit_bias is not None)
 
     def captions(self, rows: np.ndarray) -> Tensor:
-        """Tokens (N, L) of a caption of each image; the same for the same seed, step and rows.
+        """Tokens (N, L) of a random caption of each image, such as "a photo of a dog."
 
-        A caption is a prompt of the image's class, such as "a photo of a dog.", with a template
-        that is drawn at random.
+        They depend on the seed, the step and the rows alone.
         """
         draws = np.random.default_rng([self.task.seed, self.step, CAPTION_STREAM])
         outputs_of_images = []
@@ -87,9 +86,9 @@ class FinetuneLikeYouPretrain(FrozenHead):
         return self.text.prompts[outputs_of_images, templates]
 
     def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The changed tensors of the image tower, and a head from the trained text tower."""
-        # The head comes from the text tower, which is not stored itself. It is made in a copy, so
-        # that training goes on with the pretrained one, whether or not snapshots are kept.
+        """Changed tensors of the image tower, and a head from the trained text tower."""
+        # The text tower itself is not stored. The head is made in a copy: training goes on with the
+        # pretrained head, whether or not snapshots are kept.
         head = copy.deepcopy(self.network.head)
         set_zero_shot_weights(head, self.text.tower, self.text.prompts)
         state = self.model.state_dict()
@@ -99,11 +98,11 @@ class FinetuneLikeYouPretrain(FrozenHead):
 
 
 def contrastive_loss(similarities: Tensor, sigmoid: bool) -> Tensor:
-    """Loss of pretraining for the similarities S (N, N) of images (rows) and texts.
+    """Loss of pretraining for the similarities S (N, N) of images (rows) and texts (columns).
 
     Image i belongs to text i. CLIP's loss is the mean of the cross-entropies over texts and over
-    images. SigLIP's, `sigmoid`, is -sum_ij log sigmoid(z_ij S_ij) / N, with z_ij 1 for i = j and
-    otherwise -1.
+    images. SigLIP's (`sigmoid`) is -sum_ij log sigmoid(z_ij S_ij) / N, with z_ij = 1 for i = j and
+    -1 otherwise.
     """
     n = len(similarities)
     if sigmoid:

@@ -18,9 +18,9 @@ def select(
     """Coefficients of the soup, such as {"ft": 0.5, "lwf": 0.5}.
 
     Args:
-        parents: names of the fine-tuned states.
-        score: gives the accuracy of an average, by its coefficients, on held-out images.
-        pretrained: whether the pretrained model is a candidate too; it is none in the source.
+        parents: names of the fine-tuned models.
+        score: gives the accuracy on held-out images of the average with the given coefficients.
+        pretrained: whether the pretrained model is a candidate too; in the source it is not.
     """
     candidates = [PRETRAINED, *parents] if pretrained else list(parents)
     accuracy_of = {candidate: score({candidate: 1.0}) for candidate in candidates}
@@ -37,5 +37,4 @@ def select(
 
 
 def _uniform(states: Sequence[str]) -> dict[str, float]:
-    """Equal coefficients of states, which add up to 1: {"ft": 0.5, "lwf": 0.5}."""
     return dict.fromkeys(states, 1 / len(states))

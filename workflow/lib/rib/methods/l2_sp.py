@@ -1,9 +1,9 @@
 """L2-SP: fine-tuning with a penalty on the squared distance from the starting weights.
 
 Source: Li, Grandvalet and Davoine 2018 (arXiv 1802.01483), section 3, the L2-SP penalty. The
-paper's second term, plain L2 on a new head, does not apply, since the head is pretrained too. The
+paper's second term, plain L2 on a new head, doesn't apply, since the head is pretrained too. The
 released code of ImageNet-RIB calls this EWC (lib/regularization.py: weight 1 without the factor
-1/2): the variant ewc_released, weight 2.
+1/2), which is the variant ewc_released, with weight 2.
 """
 
 from collections.abc import Sequence
@@ -23,15 +23,13 @@ class L2StartingPoint(FineTuning):
     weight: NonNegative  # alpha in the paper
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: keep the values from which the trained parameters start."""
         super().setup(task)
-        self.anchors = []  # each parameter with its start
+        self.anchors = []  # pairs of a trained parameter and its start
         for _, parameter in self.trainable():
             start = parameter.detach().clone()
             self.anchors.append((parameter, start))
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        """weight / 2 * sum_i (theta_i - start_i)^2, a scalar."""
         squared_distances = [
             (parameter - start).square().sum() for parameter, start in self.anchors
         ]
@@ -39,6 +37,6 @@ class L2StartingPoint(FineTuning):
 
 
 def sum_of(scalars: Sequence[Tensor]) -> Tensor:
-    """Sum of scalars, at least one, from the first to the last, with gradients."""
+    """Sum of at least one scalar, with gradients; added in order, always with the same rounding."""
     first, *others = scalars
     return sum(others, start=first)

@@ -1,16 +1,16 @@
 """LDIFS: fine-tuning with a penalty on the distance from the pretrained model's features.
 
 Source: Mukhoti et al. 2023 (arXiv 2308.13320), the L_LDIFS objective, in the form of the authors'
-code (omegafragger/ldifs_code, commit 5ffdeef), with their weight of 10 (args.py): features of all
-tokens at five depths, each channel scaled to norm 1 over the tokens, and means of the squared
-differences over channels, tokens and depths (loss/ldifs.py:11-43). The depths are the input of the
-first block and the outputs after each quarter of the blocks (model/modeling.py:95-131).
+code (omegafragger/ldifs_code, commit 5ffdeef), with their weight of 10 (args.py). Features are all
+tokens at five depths: the input of the first block and the outputs after each quarter of the blocks
+(model/modeling.py:95-131). Each channel is scaled to norm 1 over the tokens; squared differences
+are averaged over channels, tokens and depths (loss/ldifs.py:11-43).
 
-Generalised beyond CLIP's ViTs, which is all that their code has: in a hierarchical network, such
-as a CNN, the positions of feature maps take the place of tokens, and the depths are the input of
-the first of its last four stages and the outputs of these four. There a channel may be zero at all
-positions, after a ReLU, and would jump to norm 1 as soon as it is not: training then oscillates.
-So a norm counts as a tenth of the mean of the norms at its depth at least (SMALLEST).
+The code has only CLIP's ViTs. Here, in a hierarchical network such as a CNN, the positions of
+feature maps take the place of tokens, and the depths are the input of the first of its last four
+stages and the outputs of these four. There a channel may be zero at all positions, after a ReLU,
+and would jump to norm 1 as soon as it isn't: training oscillates. So each norm is raised to at
+least a tenth of the mean norm at its depth (SMALLEST).
 
 Without augmentation the pretrained features are computed once, unless they take more than
 LARGEST_STORED; the authors' code computes them in every step, with the same result.
@@ -21,6 +21,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from rib.config.stored_outputs import LARGEST_STORED
 from rib.methods import NonNegative
 from rib.methods.base import FineTuning, Task
 from rib.methods.lwf import pretrained_outputs
@@ -28,23 +29,21 @@ from rib.models.layers import is_hierarchical
 from rib.models.network import Classifier
 from rib.models.token_features import token_features
 
-LARGEST_STORED = 2 * 2**30  # bytes of pretrained features that are kept in memory
-SMALLEST = 0.1  # norm that counts at least in feature maps, as a fraction of the mean over channels
-TINY = 1e-10  # that of the authors' code, for tokens
+SMALLEST = 0.1  # smallest norm in feature maps, as a fraction of the mean over channels
+TINY = 1e-10  # from the authors' code; avoids division by 0
 
 
 @dataclass(kw_only=True)
 class FeatureDistance(FineTuning):
     """Minimise CE + weight * mean of (phi(x; theta) - phi(x; start))^2.
 
-    The mean is over images, depths, tokens and channels. phi are the features of an
-    image x, scaled so that each channel has norm 1 over the tokens.
+    The mean is over images, depths, tokens and channels. phi are the features of image x; each
+    channel has norm 1 over the tokens.
     """
 
     weight: NonNegative  # lambda in the paper
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: compute the pretrained features, if they fit into memory."""
         super().setup(task)
         with torch.no_grad():
             features_of_one_image = _features(task.model, task.target[slice(1)])
@@ -54,34 +53,28 @@ class FeatureDistance(FineTuning):
         )
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        """Logits (N, 1000) of the given rows of the target."""
-        # The features are of the same pass, for the penalty that follows.
+        """Logits (N, 1000); keeps the features of the same pass for `penalty`."""
         self.features, output = scaled_features(self.model, self.images[rows])
         return self.model.forward_head(output)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        """weight * squared distance between features and pretrained ones, mean over images.
-
-        The features are those of the pass that gave the logits, see `logits`.
-        """
         differences = self.features - self.pretrained_features(rows)
         squared_distances = differences.square().sum(dim=1)
         return self.weight * squared_distances.mean()
 
 
 def _features(network: Classifier, images: Tensor) -> Tensor:
-    """phi (N, values) of images, without the output of `forward_features`."""
     features, _ = scaled_features(network, images)
     return features
 
 
 def scaled_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """phi of images (N, 3, H, W), and the output of `forward_features`, of one pass.
+    """Features phi of images (N, 3, H, W), and the output of `forward_features`, from one pass.
 
     Returns:
-        phi (N, values) float32 of all depths, scaled such that the penalty is a squared distance:
-        values of a depth with T tokens and C channels are divided by the square root of
-        T * C * depths, which takes the means of the penalty; and the output.
+        phi, (N, values) in float32; and the output. A squared distance of phi is the mean over
+        depths, tokens and channels, since the values of a depth with T tokens and C channels are
+        divided by the square root of T * C * depths.
     """
     depths, output = token_features(network, images)
     smallest = SMALLEST if is_hierarchical(network) else 0.0
@@ -98,7 +91,7 @@ def with_unit_channels(tokens: Tensor, smallest: float) -> Tensor:
     """Tokens (N, T, C), each channel of an image divided by its norm over the tokens.
 
     Args:
-        smallest: norm that counts at least, as a fraction of the mean norm of the image's channels.
+        smallest: lower bound of a norm, as a fraction of the mean norm of the image's channels.
     """
     norms = torch.linalg.vector_norm(tokens, dim=1, keepdim=True)  # (N, 1, C)
     mean_norm = norms.detach().mean(dim=2, keepdim=True)  # (N, 1, 1)

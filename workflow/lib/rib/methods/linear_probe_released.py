@@ -1,8 +1,8 @@
 """Linear probing as in the released code of ImageNet-RIB, which changes more than the head.
 
-In a ViT only the patch embedding and the blocks are frozen, so the class token, the position
-embedding and norms are trained too. In a CNN only the head is trained, but in training mode, so the
-BatchNorm statistics are updated.
+In a ViT only the patch embedding and the blocks are frozen; the class token, the position embedding
+and norms are trained too. In a CNN only the head is trained, but the network is in training mode,
+so the BatchNorm statistics change.
 
 Source: released code, main.py:83-93 (ViT: 83-88), and lib/experiment.py (training mode).
 """
@@ -15,8 +15,8 @@ from torch import nn
 from rib.methods.base import FineTuning
 from rib.models.network import head_parameters
 
-# Parameters in timm's and open_clip's ViTs, NaFlexViT and Swin; an image tower of open_clip may be
-# timm's network.
+# Parameters in timm's and open_clip's ViTs, NaFlexViT and Swin. `trunk` is a network of timm as
+# open_clip's image tower.
 IN_BLOCKS = re.compile(
     r"(visual\.)?(trunk\.)?(patch_embed|embeds\.proj|blocks|layers|stages|conv1|transformer)\."
 )
@@ -24,10 +24,7 @@ IN_VIT = re.compile(r"(visual\.)?(trunk\.)?(blocks\.0\.attn|transformer\.)")
 
 
 def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Named parameters of a ViT outside the patch embedding and the blocks.
-
-    They are, for example, `cls_token`, `pos_embed`, `norm.weight` and `head.bias`.
-    """
+    """Parameters of a ViT outside the patch embedding and the blocks, such as `cls_token`."""
     return [
         (name, parameter)
         for name, parameter in model.named_parameters()
@@ -36,10 +33,9 @@ def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 class LinearProbingReleased(FineTuning):
-    """Minimise CE over the head; in a ViT over all parameters of `outside_blocks`."""
+    """Minimise CE over the head, in a ViT over all parameters of `outside_blocks`."""
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """In a ViT all parameters outside the blocks, in a CNN those of the head, by name."""
         is_vit = any(IN_VIT.match(name) for name, _ in self.model.named_parameters())
         if is_vit:
             return outside_blocks(self.model)

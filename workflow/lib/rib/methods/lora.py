@@ -1,16 +1,15 @@
 """LoRA: frozen weights plus trained low-rank updates, with peft.
 
 The query and value projections of self-attention are adapted. Attention pooling, as in SigLIP and
-PE, is none: its query is one learned vector or the mean, not the tokens. timm and open_clip mostly
-fuse q, k and v into one weight with 3 d rows, so the update of the fused weight has rank 2 r. B is
-zero in the rows of k, in the rows of q for the second r columns and in the rows of v for the first
-r columns. This is one update of rank r for q and one for v, each with its own A, as it is for
-separate weights. In networks without self-attention pointwise convolutions are adapted, which are
-nn.Linear in ConvNeXt. The head is frozen.
+PE, isn't self-attention: its query is one learned vector or the mean. timm and open_clip mostly
+fuse q, k and v into one weight with 3 d rows. Its update has rank 2 r: the first r columns of B are
+zero except in the rows of q, the other r except in the rows of v. This equals one update of rank r
+for q and one for v, each with its own A. Networks without self-attention have their pointwise
+convolutions adapted, which are nn.Linear in ConvNeXt. The head is frozen.
 
 Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 and section 4.2 (q and v). The released code
 of ImageNet-RIB (utils/lora.py, main.py:76-82) also trains the class token, the position embedding
-and the norms outside the blocks: the variant lora_released.
+and the norms outside the blocks, as does the variant lora_released.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,8 +27,8 @@ from rib.methods.linear_probe_released import outside_blocks
 from rib.models.checkpoint import LORA_A, LORA_B, differing_tensors
 from rib.models.network import Classifier, head_parameters
 
-ADAPTER = "default"
-# In names of norms, class tokens and position embeddings.
+ADAPTER = "default"  # peft's name of an adapter
+# Parts of the names of norms, class tokens and position embeddings.
 TOKENS_AND_NORMS = (
     "norm",
     "ln_",
@@ -49,10 +48,10 @@ class LowRankAdaptation(FineTuning):
     also: Literal["none", "tokens_and_norms"]  # trained outside the blocks, as in the released code
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: replace layers of the network by adapters with factors A and B.
+        """Prepare for training: replace layers by adapters with factors A and B.
 
         Raises:
-            ValueError: the network has no layers to adapt, or they bypass the adapters.
+            ValueError: the network has no layers to adapt, or it bypasses the adapters.
         """
         super().setup(task)
         unfold_attention(self.model)
@@ -62,7 +61,7 @@ class LowRankAdaptation(FineTuning):
                 "the network has neither attention nor pointwise convolutions to adapt"
             )
         if fused_layers:
-            self.layers = self._with_adapters(fused_layers, 2)  # one update for q and one for v
+            self.layers = self._with_adapters(fused_layers, 2)  # an update of q, an update of v
             for layer in self.layers.values():
                 _, b = _factors(layer)
                 _train_only_q_and_v(b, self.rank)
@@ -71,15 +70,7 @@ class LowRankAdaptation(FineTuning):
         self._refuse_bypassed_layers()
 
     def _with_adapters(self, names: list[str], updates_per_layer: int) -> dict[str, LoraLayer]:
-        """Let peft replace layers of the network by adapters with trained factors A and B.
-
-        Args:
-            names: of the layers.
-            updates_per_layer: number of updates of rank r that a layer has.
-
-        Returns:
-            The adapters, by the names of the layers.
-        """
+        """Adapters by layer name; a layer has one or two updates of rank `self.rank`."""
         # peft scales an update by lora_alpha / r, which is alpha / rank for any number of updates.
         scaled_alpha = updates_per_layer * self.alpha
         settings = LoraConfig(
@@ -91,10 +82,7 @@ class LowRankAdaptation(FineTuning):
         return {name: cast(LoraLayer, self.model.get_submodule(name)) for name in names}
 
     def _refuse_bypassed_layers(self) -> None:
-        """Raise a ValueError if no gradient reaches an update.
-
-        Some networks use a layer's weight without calling its adapter. It is tried on one image.
-        """
+        """Some networks use a layer's weight without calling its adapter: try it on one image."""
         b_factors = []
         for layer in self.layers.values():
             _, b = _factors(layer)
@@ -108,7 +96,7 @@ class LowRankAdaptation(FineTuning):
             raise ValueError("its layers bypass peft's adapters, so LoRA can't train it")
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """The factors A and B by name, and if the setting `also` says so, tokens and norms."""
+        """Factors A and B by name; with `also: tokens_and_norms` also tokens and norms."""
         trained_ids: set[int] = set()
         for layer in self.layers.values():
             trained_ids.update(id(factor) for factor in _factors(layer))
@@ -123,16 +111,13 @@ class LowRankAdaptation(FineTuning):
         ]
 
     def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors to be stored: factors of each adapted layer, and others that were changed.
-
-        Names are such as `blocks.0.attn.qkv.weight.lora_A`.
-        """
+        """Factors such as `blocks.0.attn.qkv.weight.lora_A`, and other tensors that changed."""
         factors = {}
         for name, layer in self.layers.items():
             a, b = _factors(layer)
             published_name = self._published_name(f"{name}.weight", pretrained)
             stored_a = a.detach().cpu().flatten(1)
-            # Times alpha / r, so that B A is the whole update.
+            # With the scale alpha / r, so B A is the whole update.
             stored_b = layer.scaling[ADAPTER] * b.detach().cpu().flatten(1)
             factors[f"{published_name}{LORA_A}"] = stored_a.contiguous()
             factors[f"{published_name}{LORA_B}"] = stored_b.contiguous()
@@ -140,42 +125,37 @@ class LowRankAdaptation(FineTuning):
             self._published_name(name, pretrained): tensor
             for name, tensor in self.model.state_dict().items()
         }
-        # Without the factors, which the pretrained network lacks.
+        # Drops the factors, which the pretrained network lacks.
         tensors_of_network = {name: tensors[name] for name in pretrained}
         return {**factors, **differing_tensors(pretrained, tensors_of_network)}
 
     def _published_name(self, name: str, pretrained: Mapping[str, Tensor]) -> str:
-        """Name that a tensor of the adapted network has in the pretrained state dict.
-
-        `blocks.0.attn.qkv.base_layer.weight` is `blocks.0.attn.qkv.weight` there. Checkpoints use
-        these names, so that they can be loaded into the original network.
-        """
-        # peft moved each adapted layer into an attribute `base_layer` of its adapter.
+        """`blocks.0.attn.qkv.base_layer.weight` becomes `blocks.0.attn.qkv.weight`."""
+        # peft moved each adapted layer into an attribute `base_layer` of its adapter. A checkpoint
+        # must load into the original network.
         for layer in self.layers:
             name = name.replace(f"{layer}.base_layer.", f"{layer}.")
         if name in pretrained:
             return name
-        # FusedAttention has a layer `qkv` for what nn.MultiheadAttention, which it replaced, has as
-        # the parameters `in_proj_weight` and `in_proj_bias`.
+        # FusedAttention's layer `qkv` replaced the parameters `in_proj_weight` and `in_proj_bias`
+        # of an nn.MultiheadAttention.
         return name.replace(".qkv.", ".in_proj_")
 
 
 class FusedAttention(nn.Module):
-    """Self-attention with the parameters of an nn.MultiheadAttention.
+    """Self-attention with an nn.MultiheadAttention's parameters, but one nn.Linear for q, k, v.
 
-    q, k and v are computed by one nn.Linear. peft can adapt nn.MultiheadAttention directly, but
-    adds to its weights and subtracts again in every pass, so frozen weights change by rounding
-    errors.
+    peft can adapt nn.MultiheadAttention directly, but it adds the update to the weights and
+    subtracts it again in every pass, so frozen weights change by rounding errors.
     """
 
     def __init__(self, attention: nn.MultiheadAttention):
-        """Take over the parameters of an nn.MultiheadAttention."""
         super().__init__()
         self.heads = attention.num_heads
         self.batch_first = attention.batch_first
         has_bias = attention.in_proj_bias is not None
         self.qkv = nn.Linear(attention.embed_dim, 3 * attention.embed_dim, bias=has_bias)
-        # The attention's own parameters take the place of the random ones.
+        # Replaces the random parameters.
         self.qkv.weight = attention.in_proj_weight
         self.qkv.bias = attention.in_proj_bias
         self.out_proj = attention.out_proj
@@ -190,8 +170,8 @@ class FusedAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """Attend over tokens (N, L, d), or (L, N, d) unless `batch_first`.
 
-        Arguments and outputs are those of nn.MultiheadAttention. Key and value equal the query, and
-        in place of the attention weights None is returned.
+        It has the signature of nn.MultiheadAttention, but key and value must equal the query, and
+        no attention weights are returned.
         """
         tokens = query if self.batch_first else query.transpose(0, 1)
         q, k, v = self.qkv(tokens).chunk(3, dim=2)
@@ -204,12 +184,12 @@ class FusedAttention(nn.Module):
         return outputs, None
 
     def _by_head(self, projected: Tensor) -> Tensor:
-        """Projections (N, L, d) of tokens as (N, heads, L, d / heads)."""
+        """From (N, L, d) to (N, heads, L, d / heads)."""
         return projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 def unfold_attention(model: nn.Module) -> None:
-    """Make all self-attention call its projections, in place, so that peft can adapt them.
+    """Make self-attention call its projections as layers, which peft can adapt, in place.
 
     Each nn.MultiheadAttention is replaced by an equivalent FusedAttention.
     """
@@ -217,7 +197,7 @@ def unfold_attention(model: nn.Module) -> None:
         if isinstance(layer, nn.MultiheadAttention):
             model.set_submodule(name, FusedAttention(layer))
         elif hasattr(layer, "qkv_bias_separate"):
-            # timm's EVA, BEiT and Swin V2 use qkv's weight without calling it, unless this is set.
+            # Without it timm's EVA, BEiT and Swin V2 use qkv's weight without calling the layer.
             layer.qkv_bias_separate = True
 
 
@@ -228,11 +208,11 @@ def adapted_layers(model: Classifier) -> tuple[list[str], list[str]]:
     squeeze-and-excitation are left out.
 
     Returns:
-        Layers with fused q, k and v; and those with one update each: separate q and v, or if there
-        are none pointwise ones.
+        Layers with fused q, k and v, which need two updates each; and layers with one update each:
+        separate q and v, or pointwise convolutions if there are none.
 
     Raises:
-        ValueError: An attention layer doesn't store q, k and v one after the other.
+        ValueError: an attention layer doesn't store q, k and v one after the other.
     """
     head_layers = {name.rpartition(".")[0] for name, _ in head_parameters(model)}
     fused = []
@@ -255,12 +235,12 @@ def adapted_layers(model: Classifier) -> tuple[list[str], list[str]]:
 
 
 def _is_left_out(name: str) -> bool:
-    """Whether a layer is of attention pooling, a tower's projection or squeeze-and-excitation."""
+    """Attention pooling, a tower's projection, or squeeze-and-excitation."""
     return "pool" in name or name.startswith("visual.head.") or ".se." in name
 
 
 def _refuse_interleaved(model: nn.Module, name: str) -> None:
-    """Raise a ValueError unless a fused layer stores q, k and v one after the other."""
+    """The update of q, k and v is masked by rows, so they must not be mixed head by head."""
     layer = cast(nn.Linear, model.get_submodule(name))
     name_of_attention, _, _ = name.rpartition(".")
     attention = model.get_submodule(name_of_attention)
@@ -272,26 +252,22 @@ def _refuse_interleaved(model: nn.Module, name: str) -> None:
 
 
 def _is_pointwise_convolution(name: str, layer: nn.Module) -> bool:
-    """Whether a layer is a pointwise convolution, which is an nn.Linear in ConvNeXt."""
     if isinstance(layer, nn.Conv2d):
         return layer.kernel_size == (1, 1) and layer.groups == 1
+    # ConvNeXt writes pointwise convolutions as nn.Linear.
     return isinstance(layer, nn.Linear) and name.endswith((".mlp.fc1", ".mlp.fc2"))
 
 
 def _factors(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
-    """A and B of an adapted layer: weights (r, in) and (out, r), of convolutions (..., 1, 1)."""
+    """A (r, in) and B (out, r), with two more dimensions of size 1 in convolutions."""
     a = layer.lora_A[ADAPTER].get_parameter("weight")
     b = layer.lora_B[ADAPTER].get_parameter("weight")
     return a, b
 
 
 def _train_only_q_and_v(b: nn.Parameter, rank: int) -> None:
-    """Let gradients of B (3 d, 2 r) reach only the blocks of q and v.
-
-    The rows are those of q, k and v, d each. The first `rank` columns are the update of q, the
-    others that of v. So the first d rows are trained in the first columns, and the last d rows in
-    the others; the rest stays zero.
-    """
+    # B (3 d, 2 r) has d rows each for q, k and v. The first r columns are the update of q, the
+    # others the update of v. The rest of B starts at zero and gets no gradient.
     width = len(b) // 3
     mask = torch.zeros_like(b)
     mask[:width, :rank] = 1

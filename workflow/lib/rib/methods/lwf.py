@@ -1,13 +1,12 @@
 """Learning without Forgetting: fine-tuning with distillation of the pretrained model's outputs.
 
-Without augmentation the teacher sees the same images in every epoch, so its logits are computed
-once, unless the target is too large.
+Without augmentation the teacher's logits are computed once, unless the target is too large.
 
 Source: Li and Hoiem 2017 (arXiv 1606.09282), equation 2, in the form of Hinton et al. 2015
-(arXiv 1503.02531), section 2: the Kullback-Leibler divergence at temperature T times T^2, so that
-the scale of its gradient does not depend on T. All 1000 logits are distilled. The released code of
-ImageNet-RIB (lib/regularization.py) distils only the logits of the target's classes, without the
-factor T^2: the variant lwf_released.
+(arXiv 1503.02531), section 2: the Kullback-Leibler divergence at temperature T, times T^2, which
+makes the scale of its gradient independent of T. All 1000 logits are distilled. The released code
+of ImageNet-RIB (lib/regularization.py) distils only the logits of the target's classes, without the
+factor T^2, as does the variant lwf_released.
 """
 
 import copy
@@ -21,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+from rib.config.stored_outputs import MOST_STORED
 from rib.methods import NonNegative, Positive
 from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
@@ -29,8 +29,6 @@ from rib.models.images import in_batches, rows_of
 from rib.models.network import Classifier
 
 TEACHER_BATCH = 64
-# Images up to which teacher logits are stored (2 GB), not recomputed in every step.
-MOST_STORED = 500_000
 
 # Outputs (N, d) of a network for images (N, 3, H, W).
 NetworkFunction = Callable[[Classifier, Tensor], Tensor]
@@ -40,20 +38,18 @@ NetworkFunction = Callable[[Classifier, Tensor], Tensor]
 class LearningWithoutForgetting(FineTuning):
     """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)).
 
-    The divergence is the mean over the batch.
+    The divergence is a mean over the batch.
     """
 
     temperature: Positive  # T
-    weight: NonNegative  # of the distillation
+    weight: NonNegative
     distil: Literal["all", "class"]  # 1000 logits, or the class logits of the target's label space
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: compute or prepare the teacher's logits of the target's images."""
         super().setup(task)
         self.teacher_logits = pretrained_outputs(_logits, task, MOST_STORED, "teacher logits")
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        """weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch."""
         teacher = self.teacher_logits(rows)
         student = logits
         if self.distil == "class":
@@ -64,7 +60,6 @@ class LearningWithoutForgetting(FineTuning):
 
 
 def _logits(network: Classifier, images: Tensor) -> Tensor:
-    """Logits (N, 1000) of images (N, 3, H, W)."""
     logits: Tensor = network(images)
     return logits
 
@@ -72,15 +67,14 @@ def _logits(network: Classifier, images: Tensor) -> Tensor:
 def pretrained_outputs(
     function: NetworkFunction, task: Task, max_stored: int, title: str
 ) -> Callable[[np.ndarray], Tensor]:
-    """A function that gives the outputs (N, d) of the network as it is now, by rows of the target.
+    """Function from rows (N,) of the target to outputs (N, d) of the network as it is now.
 
-    If the target has no more images than may be stored, and no augmentation, their outputs are
-    computed once, here. Otherwise a copy of the network computes them whenever they are asked for.
+    The outputs are computed once, here, if the target is small enough and has no augmentation.
+    Otherwise a copy of the network computes them in every call.
 
     Args:
-        function: what is computed of the network and images, such as `_logits`.
+        function: gives the outputs of a network for images, such as `_logits`.
         max_stored: largest number of images whose outputs are stored.
-        title: of the progress bar.
     """
     images = task.target
     if len(images) <= max_stored and not images.augmentation:
@@ -93,10 +87,7 @@ def pretrained_outputs(
 
 @torch.no_grad()
 def _teacher_outputs(function: NetworkFunction, teacher: Classifier, images: Tensor) -> Tensor:
-    """What a function gives for the teacher and images (N, 3, H, W), without gradients.
-
-    It is computed in the precision of training, by autocast, and returned as float32.
-    """
+    # The precision of training, in which the student computes too.
     with autocast(images.device):
         return function(teacher, images).float()
 

@@ -1,6 +1,6 @@
-"""Ensemble in output space: the mean probabilities of the pretrained model and its parents.
+"""Ensemble in output space: the mean probabilities of the pretrained model and the parents.
 
-Source: Wortsman et al. 2022 (arXiv 2109.01903), which compares it with averages of weights;
+Source: Wortsman et al. 2022 (arXiv 2109.01903), who compare it with averages of weights;
 Lakshminarayanan et al. 2017 (arXiv 1612.01474), section 2.4, for the mean of probabilities.
 Probabilities are over all outputs of the networks.
 """
@@ -13,12 +13,9 @@ from torch import Tensor, nn
 
 
 class OutputEnsemble(nn.Module):
-    """The logarithm of the mean of K softmaxes."""
+    """The logarithm of the mean softmax of networks in evaluation mode."""
 
     def __init__(self, networks: Mapping[str, nn.Module]):
-        """Args:
-        networks: the K networks by name, in evaluation mode.
-        """
         super().__init__()
         self.networks = nn.ModuleList(networks.values())
 
@@ -32,5 +29,5 @@ class OutputEnsemble(nn.Module):
 
 
 def ensemble(networks: Mapping[str, nn.Module]) -> nn.Module:
-    """The ensemble of the pretrained network and the parents' networks."""
+    """Ensemble of the pretrained network and the parents."""
     return OutputEnsemble(networks)

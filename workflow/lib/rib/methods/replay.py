@@ -14,34 +14,29 @@ from rib.methods.base import FineTuning, Task
 from rib.models.class_logits import class_logits
 from rib.models.device import autocast
 
-REPLAY_STREAM = 1  # of random numbers; those of epochs have another
+REPLAY_STREAM = 1  # stream of random numbers; epochs have another
 
 
 @dataclass(kw_only=True)
 class Replay(FineTuning):
-    """Minimise CE on a batch of the target + weight * CE on as many images of the proxy.
-
-    The pretraining proxy is images that stand in for the pretraining data.
-    """
+    """Minimise CE on a batch of the target + weight * CE on as many images of the proxy."""
 
     weight: NonNegative
 
     def setup(self, task: Task) -> None:
-        """Prepare for training; a ValueError if the family has no pretraining proxy."""
+        """Raise a ValueError if the family has no pretraining proxy."""
         super().setup(task)
         if task.reference is None:
             raise ValueError("it needs a pretraining proxy, but the family has none")
         self.proxy = task.reference
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        """weight * cross-entropy on random images of the pretraining proxy, a scalar."""
         proxy = self.proxy
-        # As many random images of the proxy as the batch has, each at most once. The first row is
-        # part of the seed, so that micro-batches of a step get different images.
+        # The first row is part of the seed: micro-batches of a step get different images.
         draws = np.random.default_rng([self.task.seed, self.step, int(rows[0]), REPLAY_STREAM])
         number = min(len(rows), len(proxy))
         proxy_rows = draws.choice(len(proxy), size=number, replace=False)
-        labels = proxy.labels_of(proxy_rows)  # before the forward pass, so that nothing waits
+        labels = proxy.labels_of(proxy_rows)  # before the forward pass: the copy needn't wait
         with autocast(proxy.device):
             proxy_logits = self.model(proxy[proxy_rows])
         scores = class_logits(proxy_logits.float(), proxy.members)

@@ -1,14 +1,13 @@
-"""Self-distillation: the teacher is a moving average of the weights of the student.
+"""Self-distillation: the teacher is a moving average of the student's weights.
 
-The first teacher is the pretrained model. An exponential average (EMA) forgets it and comes ever
-closer to the student as training slows down; a weighted average over the whole trajectory (WMA)
-keeps it.
+The first teacher is the pretrained model. An exponential average (EMA) forgets it and approaches
+the student as training slows down; a weighted average over the whole trajectory (WMA) keeps it.
 
-Source: EMA: Tarvainen and Valpola 2017 (arXiv 1703.01780), section 2. WMA: Asadollahzadeh et al.
-2026 (arXiv 2605.29380), of whose TRACER only the teacher is built, with the loss of LwF. The
-authors' code leaves BatchNorm statistics out of both averages
-(src/models/beta_moving_average.py:21, 110), and its EMA is updated every 500 steps
-(src/models/tracer_loss.py:81) with a decay that rises to 0.9 (src/args.py:269-296).
+Source: EMA: Tarvainen and Valpola 2017 (arXiv 1703.01780), section 2. WMA: the teacher of TRACER,
+Asadollahzadeh et al. 2026 (arXiv 2605.29380), here with the loss of LwF. The authors' code leaves
+BatchNorm statistics out of both averages (src/models/beta_moving_average.py:21, 110), and updates
+its EMA every 500 steps (src/models/tracer_loss.py:81) with a decay that rises to 0.9
+(src/args.py:269-296).
 """
 
 import copy
@@ -29,40 +28,38 @@ from rib.models.device import autocast
 class SelfDistillation(FineTuning):
     """Minimise CE + weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)).
 
-    The divergence is the mean over the batch. The teacher has the weights
-    sum_i w_i theta_i / sum_i w_i over i = 0..t after t of n steps, theta_0 the pretrained ones.
+    The divergence is a mean over the batch. After t of n steps the teacher has the weights
+    sum_i w_i theta_i / sum_i w_i over i = 0..t, where theta_0 are the pretrained weights.
     EMA: w_0 = d^t, w_i = (1 - d) d^(t - i). WMA: w_i is the density of Beta(b, b) at
     (i + 1/2) / (n + 1).
     """
 
     average: Literal["ema", "wma"]
     temperature: Positive  # T
-    weight: NonNegative  # of the distillation
+    weight: NonNegative
     decay: BelowOne  # d; only for ema
-    # b; only for wma: 1 weighs all steps alike, less weighs the first and the last more.
+    # b; only for wma. With 1 all steps count alike, with less the first and the last count more.
     beta: Positive
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: the teacher is a copy of the network as it is now."""
         super().setup(task)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
-        # The networks' own tensors, so that a change of one is a change of its network.
+        # Not copies: a change in place changes the network.
         self.memory = _floating_point_tensors(self.teacher)
         self.student = _floating_point_tensors(self.model)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
-        """weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch."""
         with torch.no_grad(), autocast(self.images.device):
             teacher_logits = self.teacher(self.images[rows]).float()
         distilled = divergence(teacher_logits, logits, self.temperature)
-        # Where teacher and student are equal, as in the first step, the gradient is 0. Rounding in
-        # the backward pass of log_softmax would miss that, so the penalty is multiplied by 0.
+        # If teacher and student are equal, as in the first step, the gradient is 0. log_softmax's
+        # backward pass gives rounding errors instead, so the penalty is multiplied by 0.
         differ = (teacher_logits != logits).any()
         return self.weight * self.temperature**2 * differ * distilled
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take the optimiser's step, and bring the teacher's weights closer to the student's."""
+        """Take the optimiser's step, and move the teacher's weights towards the student's."""
         super().update(optimizer)
         teacher_tensors = list(self.memory.values())
         student_tensors = list(self.student.values())
@@ -71,25 +68,18 @@ class SelfDistillation(FineTuning):
         torch._foreach_lerp_(teacher_tensors, student_tensors, share)
 
     def share(self, step: int) -> float:
-        """Share, 0 to 1, that the student after a step has in the average of all until then.
-
-        For WMA it is w_t / sum_i w_i over i = 0..t. The w_i are densities of Beta(b, b), which are
-        proportional to (x (1 - x))^(b - 1) with x = (i + 1/2) / (n + 1).
-
-        Args:
-            step: t, the number of steps that were taken.
-        """
+        """Share (0 to 1) of the student after step t in the average: w_t / sum_i w_i, i = 0..t."""
         if self.average == "ema":
             return 1 - self.decay
         positions = (np.arange(step + 1) + 0.5) / (self.steps + 1)
-        # In logarithms, since the densities themselves may underflow.
+        # Densities are proportional to (x (1 - x))^(b - 1); they may underflow, their logarithms
+        # don't.
         log_densities = (self.beta - 1) * np.log(positions * (1 - positions))
         log_sum = np.logaddexp.reduce(log_densities)
         return float(np.exp(log_densities[-1] - log_sum))
 
 
 def _floating_point_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """A network's parameters and floating-point buffers by name, the tensors themselves."""
     return {
         name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()
     }

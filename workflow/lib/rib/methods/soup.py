@@ -10,10 +10,10 @@ from rib.config.run import PRETRAINED
 
 
 def coefficients(parents: Sequence[str], *, pretrained: bool) -> dict[str, float]:
-    """Equal coefficients of n states, such as {"pretrained": 0.5, "ft": 0.5}.
+    """Equal coefficients of the parents, such as {"pretrained": 0.5, "ft": 0.5}.
 
     Args:
-        pretrained: whether the pretrained model is one of the states, beside the parents.
+        pretrained: whether the pretrained model is averaged with them.
     """
     states = [PRETRAINED, *parents] if pretrained else list(parents)
     return dict.fromkeys(states, 1 / len(states))

@@ -1,10 +1,8 @@
-"""SPD, selective projection decay: some steps away from the start are shortened.
-
-They are those of tensors whose gradient points back to the start.
+"""SPD, selective projection decay: tensors whose gradient step leads back to the start decay to it.
 
 Source: Tian, Huang and Kira 2024 (arXiv 2411.01713), algorithm 2, around any optimiser; theirs is
-Adam. SPD is a weight decay, towards the start in place of zero. As in the authors' code
-(adamSPD.py:148), it takes the place of the optimiser's: that of the recipe is switched off.
+Adam. SPD is a weight decay towards the start instead of zero. As in the authors' code
+(adamSPD.py:148), the recipe's weight decay is switched off.
 """
 
 import torch
@@ -18,30 +16,24 @@ from rib.methods._constrained import ConstrainedFineTuning, dots, norms, ratio, 
 class SelectiveProjectionDecay(ConstrainedFineTuning):
     """Step to theta' - weight * r * (theta' - start) in tensors with c < 0, to theta' in others.
 
-    theta' is the optimiser's step, c = -g . (theta - start), with g the gradient at theta, which
-    comes before the step. The deviation ratio
-    r = max(0, |theta' - start| - |theta - start|) / |theta' - start|, from 0 to 1, is how much of
-    the deviation is new.
+    theta' is the result of the optimiser's step; c = -g . (theta - start), where g is the gradient
+    at theta, before the step. The deviation ratio
+    r = max(0, |theta' - start| - |theta - start|) / |theta' - start|, from 0 to 1, is the share of
+    the deviation's length that the step has added. Momentum can add length although c < 0.
     """
 
-    # lambda in the paper; with 1 a selected tensor gets no farther from its start than it was.
+    # lambda in the paper; with 1 a step can't move a selected tensor away from its start.
     weight: NonNegative
 
     @torch.no_grad()
     def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take the optimiser's step, and shorten in chosen tensors the deviation from the start.
-
-        Chosen are tensors whose gradient before the step points away from the start, so that a step
-        against it leads back. A deviation is shortened by a share (`weight`) of what the
-        optimiser's step has added to its length, which it can through momentum.
-        """
+        """Take the optimiser's step, and shorten the deviations of tensors with c < 0."""
         deviations_before = self.deviations()
-        # c < 0: a step along the negative gradient leads back to the start.
+        # c < 0: a step against the gradient leads back to the start.
         is_selected = dots(self.gradients(), deviations_before) > 0
         for group in optimizer.param_groups:
             group["weight_decay"] = 0.0
         optimizer.step()
-        # Of each tensor its deviation from the start, and how much longer the step has made it.
         deviations = self.deviations()
         lengths = norms(deviations)
         added_lengths = (lengths - norms(deviations_before)).clamp(min=0)

@@ -27,10 +27,9 @@ class VisualPrompting(FineTuning):
     frozen_network = True
 
     padding: Annotated[float, Field(gt=0, lt=0.5)]  # p as a fraction of the image's side
-    init_std: NonNegative  # standard deviation of the normal initialisation
+    init_std: NonNegative  # standard deviation of the random start
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: make a prompt of random numbers, the same for the same seed."""
         super().setup(task)
         side = self.images[slice(1)].shape[-1]
         width = max(1, round(self.padding * side))
@@ -41,15 +40,14 @@ class VisualPrompting(FineTuning):
             strip.data += self.init_std * noise.to(strip.device)
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """The four strips of the prompt, by side."""
+        """The four strips of the prompt: `top`, `bottom`, `left`, `right`."""
         return self.prompt.named_parameters()
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        """Logits (N, 1000) of the given rows of the target, to which the prompt is added."""
         return self.model(self.prompt(self.images[rows]))
 
     def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The strips of the prompt, to be stored, as `padding_prompt.top` and so on."""
+        """Strips of the prompt such as `padding_prompt.top`, and changed tensors of the network."""
         strips = {}
         for name, strip in self.trainable():
             strips[f"{PROMPT}{name}"] = strip.detach().cpu().contiguous()

@@ -11,11 +11,10 @@ from rib.methods import UpToOne
 
 
 def coefficients(parents: Sequence[str], *, alpha: UpToOne) -> dict[str, float]:
-    """Coefficients 1 - alpha of the pretrained state and alpha of the fine-tuned one.
+    """Coefficients of the average; for alpha 0.3 {"pretrained": 0.7, "ft": 0.3}.
 
-    For alpha 0.3: {"pretrained": 0.7, "ft": 0.3}.
-
-    Raises a ValueError if there is not exactly one parent, the fine-tuned state.
+    Raises:
+        ValueError: there is not exactly one parent.
     """
     if len(parents) != 1:
         raise ValueError(f"it averages with one parent, but the entry names {len(parents)}")

@@ -10,6 +10,6 @@ from rib.methods.wise_ft import coefficients
 
 
 def curve(parents: Sequence[str], *, steps: Count) -> dict[float, dict[str, float]]:
-    """Coefficients by alpha = 0, 1/steps, ..., 1, from the pretrained to the fine-tuned model."""
+    """Coefficients for alpha = 0, 1/steps, ..., 1: {0.5: {"pretrained": 0.5, "ft": 0.5}, ...}."""
     alphas = [step / steps for step in range(steps + 1)]
     return {alpha: coefficients(parents, alpha=alpha) for alpha in alphas}

@@ -1,8 +1,8 @@
 """WiSE-FT with alpha chosen on held-out images of the target.
 
-Source: Wortsman et al. 2022 (arXiv 2109.01903), section 3: alpha is the mixing coefficient of
-equation 1, chosen by accuracy on the select split; among ties the smallest, which is nearest to the
-pretrained model.
+Source: Wortsman et al. 2022 (arXiv 2109.01903), section 3: alpha, the mixing coefficient of
+equation 1, has the highest accuracy on the select split; among ties the smallest alpha is chosen,
+which is nearest to the pretrained model.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,1 +1,1 @@
-"""Pretrained models: conversion to safetensors, building, inputs, class logits, checkpoints."""
+"""Pretrained models: conversion to safetensors, building, images, class logits, checkpoints."""

@@ -1,10 +1,10 @@
 """Checkpoints store what fine-tuning changed; a merge combines them, tensor by tensor, when loaded.
 
-The name of a tensor gives one of four forms, so that the file is enough to restore a run:
+The name of a stored tensor says how it changes the pretrained network:
 
-    <name>                        replaces the pretrained tensor
-    <name>.xor                    its bits XOR the pretrained ones, compressed (see `xor_compress`)
-    <name>.lora_A, <name>.lora_B  factors (r, in) and (out, r); B A, in the tensor's shape, is added
+    <name>                        replaces the tensor
+    <name>.xor                    its bits XOR the pretrained bits, compressed (see `xor_compress`)
+    <name>.lora_A, <name>.lora_B  factors A (r, in), B (out, r); B A is added in the tensor's shape
     padding_prompt.<side>         a strip of the padding prompt (rib.models.padding_prompt)
 """
 
@@ -29,10 +29,8 @@ XOR = ".xor"
 LORA_A = ".lora_A"
 LORA_B = ".lora_B"
 PROMPT = "padding_prompt."
-# Of BatchNorm. Extrapolated statistics are those of no images, and variances may be negative.
-STATISTICS = ("running_mean", "running_var")
-# Of BatchNorm: unused in evaluation, and differs if statistics were updated.
-COUNTER = "num_batches_tracked"
+STATISTICS = ("running_mean", "running_var")  # of BatchNorm
+COUNTER = "num_batches_tracked"  # of BatchNorm, unused in evaluation
 
 
 def differing_tensors(
@@ -41,7 +39,7 @@ def differing_tensors(
     """Tensors of a state dict that differ from an earlier one, contiguous and on the CPU."""
     changed = {}
     for name, tensor in after.items():
-        # Compared where it is, so that only what has changed is copied to the CPU.
+        # Compared on its device: only changed tensors are copied to the CPU.
         if not torch.equal(tensor, before[name].to(tensor.device)):
             changed[name] = tensor.detach().cpu().contiguous()
     return changed
@@ -50,10 +48,10 @@ def differing_tensors(
 def xor_compress(changes: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Compress changed tensors, contiguous and on the CPU, without loss.
 
-    Fine-tuning changes weights little, so sign, exponent and leading digits mostly equal the
-    pretrained ones, and XOR gives zeros there. Grouped by position, the bytes compress to at most
-    half (0.39 to 0.50 for EfficientNet-Lite0 on five emoji sets). A tensor that becomes no smaller
-    is stored as it is.
+    Fine-tuning changes weights little: sign, exponent and leading digits mostly stay, and XOR with
+    the pretrained bits gives zeros there. Grouped by position, the bytes compress to at most half
+    (0.39 to 0.50 for EfficientNet-Lite0 on five emoji sets). A tensor that becomes no smaller is
+    stored as it is. {"fc.bias": tensor} gives {"fc.bias.xor": bytes}.
     """
     stored = {}
     for name, tensor in changes.items():
@@ -66,14 +64,11 @@ def xor_compress(changes: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> 
 
 
 def _compressed_difference(tensor: Tensor, before: Tensor | None) -> Tensor | None:
-    """Compressed bytes (n,) of a tensor's bits XOR earlier ones; None if that is not possible.
-
-    Both are float32 in one shape, and fewer bytes must result than the tensor has.
-    """
+    """None unless both are float32 of one shape and compression saves bytes."""
     if before is None or tensor.dtype != torch.float32 or tensor.shape != before.shape:
         return None
     difference = _bits(tensor) ^ _bits(before.cpu().contiguous())
-    # All first bytes of the numbers, then all second ones, and so on.
+    # The first bytes of all numbers, then the second bytes, and so on.
     bytes_by_position = difference.view(torch.uint8).view(-1, 4).T.contiguous()
     compressed = pa.compress(bytes_by_position.numpy().data, codec="zstd", asbytes=True)
     if len(compressed) >= bytes_by_position.numel():
@@ -82,29 +77,25 @@ def _compressed_difference(tensor: Tensor, before: Tensor | None) -> Tensor | No
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """The bits of a contiguous float32 tensor, as int32 (n,)."""
+    """From float32 of any shape, contiguous, to int32 (n,)."""
     return tensor.flatten().view(torch.int32)
 
 
 def _as_bytes(content: bytes) -> Tensor:
-    """A tensor uint8 (n,) of bytes."""
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 class Lazy(Mapping[str, Tensor]):
-    """Tensors by name, each made when it is asked for and not kept.
+    """Mapping that makes a tensor in each access and doesn't keep it, to save memory.
 
-    So few of them are in memory at a time.
+    Args:
+        make: function that makes each tensor, such as {"fc.bias": partial(read, "fc.bias")}.
     """
 
     def __init__(self, make: Mapping[str, Callable[[], Tensor]]):
-        """Args:
-        make: by name, a function without arguments that makes the tensor.
-        """
         self.make = make
 
     def __getitem__(self, name: str) -> Tensor:
-        """Make the tensor of this name; a KeyError if there is none."""
         return self.make[name]()
 
     def __contains__(self, name: object) -> bool:
@@ -118,29 +109,27 @@ class Lazy(Mapping[str, Tensor]):
 
 
 def read_tensors(path: Path) -> Lazy:
-    """Tensors of a .safetensors file."""
+    """Tensors of a .safetensors file, each read in each access."""
     with safe_open(path, "pt") as file:
         names = list(file.keys())
     return Lazy({name: partial(_read_tensor, path, name) for name in names})
 
 
 def _read_tensor(path: Path, name: str) -> Tensor:
-    """One tensor of a .safetensors file, by its name."""
-    # The file is opened again, since what is read stays in memory until it is closed.
+    # Opened anew for each tensor: what is read stays in memory until the file is closed.
     with safe_open(path, "pt") as file:
         return file.get_tensor(name)
 
 
 def xor_decompress(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Lazy:
-    """Undo `xor_compress`: the tensors of a checkpoint, each decompressed when it is asked for.
+    """Undo `xor_compress`; each tensor is decompressed in each access.
 
     Args:
-        stored: the checkpoint's tensors. Those with the suffix `XOR` are compressed, as bits XOR
-            those of the pretrained tensor; the others are stored as they are.
+        stored: the checkpoint's tensors, such as {"fc.weight.xor": bytes, "fc.bias": tensor}.
         start: the pretrained state dict, on the CPU.
 
     Raises:
-        ValueError: the pretrained state dict lacks a tensor that is compressed.
+        ValueError: the pretrained state dict lacks a compressed tensor.
     """
     functions_by_name: dict[str, Callable[[], Tensor]] = {}
     for stored_name in stored:
@@ -155,7 +144,6 @@ def xor_decompress(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) ->
 
 
 def _decompressed(name: str, stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
-    """The tensor float32 that `xor_compress` stored below a name."""
     before = start[name]
     compressed = stored[name + XOR].numpy().data
     content = pa.decompress(compressed, 4 * before.numel(), codec="zstd", asbytes=True)
@@ -166,19 +154,18 @@ def _decompressed(name: str, stored: Mapping[str, Tensor], start: Mapping[str, T
 
 
 def _lacking_tensor_error(name: str) -> ValueError:
-    """The error that a checkpoint and a network don't belong together."""
     return ValueError(f"the checkpoint has a tensor '{name}' that the network lacks")
 
 
 def add_low_rank_updates(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Lazy:
-    """The tensors of the network that a checkpoint changes, with the products of LoRA's factors.
+    """Tensors of the network that a checkpoint changes, computed in each access.
 
     A checkpoint with `head.bias`, `qkv.weight.lora_A` and `qkv.weight.lora_B` gives `head.bias` as
-    it is stored, and `qkv.weight`, which is the pretrained tensor plus the product B A.
+    it is stored, and `qkv.weight` as the pretrained tensor plus B A.
 
     Args:
         start: the pretrained state dict.
-        stored: the checkpoint's tensors, decompressed. Strips of a padding prompt are left out.
+        stored: the checkpoint's tensors, decompressed; strips of a padding prompt are ignored.
     """
     replaced_names = []
     updated_names = []
@@ -194,7 +181,6 @@ def add_low_rank_updates(start: Mapping[str, Tensor], stored: Mapping[str, Tenso
 
 
 def _changed_tensor(name: str, start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Tensor:
-    """A tensor as a checkpoint replaces it, plus its low-rank update, if there is one."""
     tensor = stored[name] if name in stored else start[name]
     if name + LORA_A not in stored:
         return tensor
@@ -205,23 +191,19 @@ def _changed_tensor(name: str, start: Mapping[str, Tensor], stored: Mapping[str,
 def average(
     start: Mapping[str, Tensor], weighted_changes: Sequence[tuple[float, Mapping[str, Tensor]]]
 ) -> dict[str, Tensor]:
-    """Average of model states, given as changes to a start that they have in common.
+    """Average of fine-tuned models: tensors, by name, that differ from the pretrained ones.
 
-    A coefficient of 1 gives that state exactly, and the average of equal states is exact, since the
-    sum is computed in double precision.
+    The sum is computed in double precision: a coefficient of 1 gives that model exactly, and equal
+    models give their tensors exactly.
 
     Args:
         start: the pretrained state dict.
-        weighted_changes: of each state its coefficient, and the tensors by name that differ from
-            the start.
-
-    Returns:
-        The averaged tensors by name, of those that differ from the start in a state whose
-        coefficient is not 0.
+        weighted_changes: coefficient and changed tensors of each model, such as
+            [(0.5, {}), (0.5, {"fc.bias": tensor})].
 
     Raises:
-        ValueError: The coefficients don't add up to 1, the start lacks a tensor, or one that
-            isn't floating-point differs.
+        ValueError: the coefficients don't add up to 1, the start lacks a tensor, or a tensor that
+            isn't floating-point differs between models.
     """
     coefficients = [coefficient for coefficient, _ in weighted_changes]
     if abs(sum(coefficients) - 1) > 1e-9:
@@ -249,33 +231,23 @@ def average(
 def _average_of_tensor(
     name: str, weighted_tensors: Sequence[tuple[float, Tensor]], dtype: torch.dtype
 ) -> Tensor:
-    """Weighted average of one tensor over states, in double precision.
-
-    Args:
-        weighted_tensors: of each state its coefficient and the tensor. The coefficients are not 0
-            and add up to 1, which `average` has checked; some are negative if a merge extrapolates.
-        dtype: that of the result.
-
-    Raises:
-        ValueError: the tensor isn't floating-point, and differs between states.
-    """
+    """Coefficients are not 0 and add up to 1; a merge that extrapolates has negative ones."""
     if name.endswith(COUNTER):
-        # BatchNorm's number of batches so far. Evaluation does not use it, and a mean of whole
-        # numbers may be none.
+        # Evaluation doesn't use it, and the mean of integers may not be an integer.
         return max(tensor for _, tensor in weighted_tensors)
     is_extrapolated = any(coefficient < 0 for coefficient, _ in weighted_tensors)
     if name.endswith(STATISTICS) and is_extrapolated:
-        # BatchNorm's means and variances of images. Extrapolated, they would be those of no images,
-        # and a variance could be negative. So only states with positive coefficients are averaged.
+        # Extrapolated means and variances would describe no images, and a variance could be
+        # negative. So only models with positive coefficients are averaged.
         positively_weighted = [
             (max(coefficient, 0.0), tensor) for coefficient, tensor in weighted_tensors
         ]
-        # Positive coefficients alone add up to more than 1.
+        # The positive coefficients add up to more than 1.
         sum_of_coefficients = sum(coefficient for coefficient, _ in positively_weighted)
         return (_weighted_sum(positively_weighted) / sum_of_coefficients).to(dtype)
     if dtype.is_floating_point:
         return _weighted_sum(weighted_tensors).to(dtype)
-    # A tensor of integers or truth values has no average, so all states must have the same one.
+    # Integers and truth values have no average.
     _, first_tensor = weighted_tensors[0]
     if not all(torch.equal(tensor, first_tensor) for _, tensor in weighted_tensors):
         raise ValueError(f"'{name}' differs between the merged states and is not floating-point")
@@ -283,7 +255,6 @@ def _average_of_tensor(
 
 
 def _weighted_sum(weighted_tensors: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """Sum of tensors of one shape times their coefficients, float64."""
     _, first_tensor = weighted_tensors[0]
     total = torch.zeros_like(first_tensor, dtype=torch.float64)
     for coefficient, tensor in weighted_tensors:
@@ -293,29 +264,22 @@ def _weighted_sum(weighted_tensors: Sequence[tuple[float, Tensor]]) -> Tensor:
 
 @dataclass(frozen=True)
 class StatesToMerge:
-    """What an algorithm of form `merge` combines; see rib.methods.
+    """The pretrained network and the parents, as an algorithm of form `merge` gets them."""
 
-    A parent is a fine-tuned network that is merged, known by its method, such as `ft`.
-    """
-
-    start: Mapping[str, Tensor]  # the pretrained tensors, on the CPU
-    # By parent, the tensors that it changed, read when they are asked for.
+    start: Mapping[str, Tensor]  # pretrained tensors, on the CPU
+    # Changed tensors of each parent, read in each access, such as {"ft": {"fc.bias": tensor}}.
     changes: Mapping[str, Mapping[str, Tensor]]
-    names: Sequence[str]  # of the parameters that any parent changed, in the order of the network
+    names: Sequence[str]  # parameters that any parent changed, in the network's order
     size: int  # number of values of all parameters, changed or not
     run: str  # the merged run, for seeds
 
     def values(self, name: str) -> Iterator[Tensor]:
-        """One tensor as each parent has it, in double precision; the pretrained one if unchanged.
-
-        Args:
-            name: of the tensor, such as `blocks.0.mlp.fc1.weight`.
-        """
+        """The tensor of each parent, in double precision, in the order of `changes`."""
         for changes_of_parent in self.changes.values():
             yield changes_of_parent.get(name, self.start[name]).double()
 
     def update(self, parent: str, name: str) -> Tensor:
-        """A parent's tensor minus the pretrained one, in double precision: of its task vector."""
+        """A parent's tensor minus the pretrained tensor, in double precision."""
         pretrained_tensor = self.start[name]
         tensor_of_parent = self.changes[parent].get(name, pretrained_tensor)
         return tensor_of_parent.double() - pretrained_tensor.double()
@@ -327,15 +291,12 @@ def combine(
     changes: Mapping[str, Mapping[str, Tensor]],
     merge: Merge,
 ) -> dict[str, Tensor]:
-    """Changed tensors of a merge, by name.
-
-    Parameters are those of its algorithm, buffers those of the average of the parents.
+    """Changed tensors of a merge, by name: parameters by its algorithm, averaged buffers.
 
     Args:
-        model: the network, whose parameters tell parameters and buffers apart.
+        model: says which tensors are parameters.
         start: the pretrained state dict, on the CPU.
-        changes: by parent, the tensors that it changed.
-        merge: the algorithm, with its settings.
+        changes: changed tensors of each parent, such as {"ft": {"fc.bias": tensor}}.
     """
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     changed_names: set[str] = set()
@@ -362,11 +323,6 @@ def _averaged_buffers(
     changes: Mapping[str, Mapping[str, Tensor]],
     parameter_names: Collection[str],
 ) -> dict[str, Tensor]:
-    """The mean over the parents of each changed tensor that is not a parameter.
-
-    Args:
-        changes: by parent, the tensors that it changed.
-    """
     coefficient = 1 / len(changes)
     weighted_buffers = []
     for changes_of_parent in changes.values():
@@ -379,20 +335,20 @@ def _averaged_buffers(
 
 
 def apply(model: nn.Module, mixture: Mixture, checkpoints: Mapping[str, Path]) -> nn.Module:
-    """Load a fine-tuned or merged state into a network with its pretrained weights, in place.
+    """Load fine-tuned or merged weights into a pretrained network, in place.
 
     An ensemble is made of copies instead.
 
     Args:
         mixture: coefficients of an average, such as {"pretrained": 0.5, "ft": 0.5}; or a merge or
-            an ensemble, which is computed here. A key without a checkpoint is the pretrained state.
-        checkpoints: files by key, such as {"ft": Path("checkpoint.safetensors")}.
+            an ensemble, which is computed here. A key without a checkpoint is the pretrained model.
+        checkpoints: file of each key, such as {"ft": Path("checkpoint.safetensors")}.
 
     Returns:
-        The network, which begins with the padding prompt if the state has one.
+        The network, preceded by the padding prompt if the checkpoint has one.
 
     Raises:
-        UserError: A state that is merged has a padding prompt, or see Merge.call.
+        UserError: a merged model has a padding prompt, or the algorithm refuses its inputs.
     """
     if isinstance(mixture, Merge):
         if mixture.form == ENSEMBLE:
@@ -424,10 +380,6 @@ def apply(model: nn.Module, mixture: Mixture, checkpoints: Mapping[str, Path]) -
 
 
 def _ensemble(model: nn.Module, ensemble: Merge, checkpoints: Mapping[str, Path]) -> nn.Module:
-    """One network made of copies of the pretrained network and of those of an ensemble's parents.
-
-    Arguments are those of `apply`.
-    """
     networks = {}
     for method in (PRETRAINED, *ensemble):
         networks[method] = apply(copy.deepcopy(model), {method: 1.0}, checkpoints)
@@ -436,21 +388,19 @@ def _ensemble(model: nn.Module, ensemble: Merge, checkpoints: Mapping[str, Path]
 
 
 def _stored_tensors(checkpoint: Path | None) -> Lazy:
-    """The tensors of a checkpoint; none of the pretrained state, which has no checkpoint."""
-    if checkpoint is None:
+    if checkpoint is None:  # the pretrained model
         return Lazy({})
     return read_tensors(checkpoint)
 
 
 def _with_prompt(model: nn.Module, prompt_strips: Mapping[str, Tensor]) -> nn.Sequential:
-    """A network that adds a padding prompt, given as its four strips, to its input."""
     device = next(model.parameters()).device
     prompt = PaddingPrompt(**prompt_strips).to(device)
     return nn.Sequential(OrderedDict(prompt=prompt, network=model))
 
 
 def _prompt_strips(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The strips of a checkpoint's padding prompt by side (`top`); empty if it has none."""
+    """Strips by side, such as {"top": tensor, ...}; empty if the checkpoint has no prompt."""
     strips = {}
     for name in stored:
         if name.startswith(PROMPT):

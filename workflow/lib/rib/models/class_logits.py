@@ -1,4 +1,4 @@
-"""Class logits of a dataset from ImageNet logits, for both training and evaluation."""
+"""Logits of a dataset's classes from ImageNet logits, for training and evaluation."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,16 @@ from rib.config.label_space import LabelSpace
 
 
 def class_members(space: LabelSpace, device: torch.device) -> Tensor:
-    """The network outputs of each class of a label space, for `class_logits`.
+    """Network outputs of each class of a label space, (C, K) int64.
 
-    Returns:
-        (C, K) int64, with K the size of the largest class. A smaller class is padded with its
-        lowest index, which doesn't change the maximum.
+    K is the size of the largest class. A smaller class is padded with its first output, which
+    doesn't change the maximum: classes [[3], [5, 8]] give [[3, 3], [5, 8]].
     """
     return padded(space.indices, device)
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Rows as a table, int64, in which shorter ones are padded with their first number.
-
-    [[3], [8, 5]] becomes [[3, 3], [8, 5]].
-    """
+    """Table of rows, padded with their first number: [[3], [8, 5]] gives [[3, 3], [8, 5]]."""
     width = max(len(row) for row in rows)
     padded_rows = []
     for row in rows:
@@ -32,26 +28,22 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
 
 
 def class_logits(logits: Tensor, members: Tensor) -> Tensor:
-    """Logits (N, C) of classes from logits (N, 1000): the maximum over a class's indices.
+    """Logits (N, C) of classes from logits (N, 1000): the maximum over the outputs of each class.
 
-    A row of members [281, 282] means that a class is outputs 281 and 282 of the network; its logit
-    is the larger of their two logits.
-
-    With one index per class this is the usual masking of logits (ImageNet-A, -R). With several, an
-    image is correct if the best of the allowed indices wins, and the gradient goes to that index;
-    of ties to the lowest one.
+    With one output per class this is the usual masking of logits (ImageNet-A, -R). With several,
+    the largest gets the gradient; among ties it is the first.
 
     Source: maximum per class as in mlfoundations/wise-ft, src/datasets/objectnet.py.
 
     Args:
-        members: (C, K), from `class_members`.
+        members: (C, K) outputs of each class; a row [281, 282] is a class with two outputs.
 
     Raises:
-        ValueError: A tensor has another number of dimensions.
+        ValueError: a tensor has another number of dimensions.
     """
     if logits.ndim != 2 or members.ndim != 2:
         raise ValueError(
             f"expected (N, 1000) logits and (C, K) members, got {logits.shape} and {members.shape}"
         )
     logits_of_members = logits[:, members]  # (N, C, K)
-    return logits_of_members.max(dim=2).values  # of the first of ties
+    return logits_of_members.max(dim=2).values

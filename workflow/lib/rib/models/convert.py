@@ -31,16 +31,14 @@ def convert(
 ) -> None:
     """Write a published state dict as safetensors, with a head for the family's classes.
 
-    The tensors have the library's names.
-
     Args:
-        archives: the file with the state dict, and those of the tokenizer.
+        archives: file with the state dict, then the files of the tokenizer.
         reference: the pretraining proxy, if a head is fitted on it.
-        weights: .safetensors file that is written: the state dict.
-        description: JSON file that is written, see rib.models.network.write_model.
+        weights: .safetensors file to write, with the library's names of tensors.
+        description: JSON file to write, with the facts of the model and its head.
 
     Raises:
-        UserError: the archive is not the pinned one, lacks the state dict, or doesn't fit the
+        UserError: the archive is not the pinned file, lacks the state dict, or doesn't fit the
             architecture.
     """
     entry: Mapping[str, Any] = settings.entry
@@ -81,26 +79,32 @@ def convert(
 
 
 def _with_new_head(published: nn.Module, num_classes: int) -> Classifier:
-    """A network of timm whose published head is replaced, in place, by a random one."""
     reset_classifier: Any = published.reset_classifier
     reset_classifier(num_classes)
     return cast(Classifier, published)
 
 
 def _described_source(source: Mapping) -> dict:
-    """Source of weights as a model's description has it: without the path of a local file."""
     described = dict(source)
     if "repo" not in described:
-        described.pop("path", None)  # of a file of the user's own
+        described.pop("path", None)  # of a local file: others have it elsewhere
     return described
 
 
 def store_text(
     *, archives: Sequence[Path], settings: TextSettings, tower: Path, tokens: Path
 ) -> None:
-    """Write the text tower of an open_clip model, and the tokens of texts, as safetensors.
+    """Write the text tower of an open_clip model and the tokens of texts, as safetensors.
 
-    They are the attributes of rib.models.text.Text; for the archives and errors see `convert`.
+    Args:
+        archives: file with the state dict, then the files of the tokenizer.
+        tower: file to write.
+        tokens: file to write, with the tensors `prompts`, `before`, `after` and `words` of
+            rib.models.text.Text.
+
+    Raises:
+        UserError: the archive is not the pinned file, lacks the state dict, or doesn't fit the
+            architecture.
     """
     entry: Mapping[str, Any] = settings.entry
     published = _published(archives, entry, None)
@@ -114,13 +118,7 @@ def store_text(
 
 
 def _published(archives: Sequence[Path], entry: Mapping, num_classes: int | None) -> nn.Module:
-    """The library's network with its published weights, from archives that are the pinned ones.
-
-    Args:
-        archives: see `convert`.
-        entry: the model's catalogue entry.
-        num_classes: outputs that the network must have; None for those of the weights.
-    """
+    """Network from pinned archives; `num_classes` None means as many outputs as the weights."""
     name = entry["name"]
     sources = [entry["source"], *entry["tokenizer"]]
     for archive, source in zip(archives, sources, strict=True):

@@ -9,13 +9,17 @@ from torch import nn
 
 from rib.base.errors import UserError
 from rib.base.progress import log
-from rib.jobs.gpu_lock import NVIDIA, has_hidden_devices, lock_gpu
-from rib.models.settings import AUTO, BF16, WARN, ComputeSettings
+from rib.jobs.gpu_lock import NONE, NVIDIA, VISIBLE, has_hidden_devices, lock_gpu
+from rib.models.settings import AUTO, BF16, GPUS, WARN, ComputeSettings
+from rib.records.environment import describe_device, set_device
 
 # glibc's mallopt(3) parameters, from malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 
+# Environment variables with the GPUs that SLURM has assigned to a step or job.
+SLURM_GPUS = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
+REMEDY = "repair that, or set compute.device to cpu in config.yaml."
 _policy = {"precision": AUTO, "compile": False}  # per process; each job has its own
 
 
@@ -26,8 +30,8 @@ def start(compute: ComputeSettings) -> torch.device:
     when it has read indexes, labels and splits, so that none has a GPU that waits for these.
 
     Raises:
-        UserError: There is no CUDA device though `cuda` is requested, or the machine has a GPU that
-            doesn't work and the family expects one.
+        UserError: There is no CUDA device though `cuda` is requested, a GPU was assigned to this
+            job or the family expects one; or there is one that can't compute.
     """
     torch.set_num_threads(compute.threads_per_job)
     _make_deterministic(warns_only=compute.deterministic == WARN)
@@ -36,39 +40,81 @@ def start(compute: ComputeSettings) -> torch.device:
     if compute.device != "cpu":
         lock_gpu()
     device = _chosen_device(compute)
-    description = device.type
-    if device.type == "cuda":
-        description = f"cuda ({torch.cuda.get_device_name()})"
-    precision = "bf16" if _in_bf16(device) else "fp32"
-    log.info(
-        "computing on %s with %d thread(s) in %s", description, compute.threads_per_job, precision
-    )
+    facts = facts_of(device)
+    set_device(facts)
+    log.info("computing on %s with %d thread(s)", describe_device(facts), compute.threads_per_job)
     return device
+
+
+def facts_of(device: torch.device) -> dict[str, str | None]:
+    """The device, and the precision in which networks compute on it, for manifests and records.
+
+    `precision` is `bf16` or `fp32`, as `start` has set it; `auto` is resolved. On a CPU `gpu`,
+    `cuda` and `cudnn` are None. An example is {"device": "cuda", "gpu": "NVIDIA A100-SXM4-40GB",
+    "precision": "bf16", "cuda": "12.6", "cudnn": "90501"}.
+    """
+    facts: dict[str, str | None] = {
+        "device": device.type,
+        "gpu": None,
+        "precision": "bf16" if _in_bf16(device) else "fp32",
+        "cuda": None,
+        "cudnn": None,
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["cuda"] = torch.version.cuda
+        facts["cudnn"] = str(torch.backends.cudnn.version())
+    return facts
 
 
 def _chosen_device(compute: ComputeSettings) -> torch.device:
     """The device that the settings and the machine give; for errors see `start`.
 
-    A GPU that doesn't work is a warning if the CPU takes its place.
+    Without a working GPU, the CPU computes where nobody expects a GPU, or its user has hidden it.
     """
     if compute.device == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
+        _refuse_gpu_that_cannot_compute()
         return torch.device("cuda")
     if compute.device == "cuda":
         raise UserError(
             f"config, compute.device is 'cuda', but {why_cuda_fails()}; set it to 'auto' or 'cpu'."
         )
-    has_broken_gpu = NVIDIA.exists() and not has_hidden_devices()
-    if has_broken_gpu:
-        problem = f"this machine has an NVIDIA GPU, but {why_cuda_fails()}"
-        if compute.expects_gpu:
-            raise UserError(
-                f"{problem}; its runs would take far too long on the CPU, so repair that, or set "
-                "compute.device to cpu in config.yaml."
-            )
-        log.warning("%s; computing on the CPU", problem)
+    if has_hidden_devices():
+        return torch.device("cpu")
+    assignment = _assignment()
+    if assignment is not None:
+        raise UserError(f"{assignment} gives this job a GPU, but {why_cuda_fails()}; {REMEDY}")
+    if compute.expects_gpu:
+        raise UserError(
+            f"this family's runs are too long for a CPU, but {why_cuda_fails()}; {REMEDY}"
+        )
+    if NVIDIA.exists():
+        log.warning(
+            "this machine has an NVIDIA GPU, but %s; computing on the CPU", why_cuda_fails()
+        )
     return torch.device("cpu")
+
+
+def _assignment() -> str | None:
+    """What assigns a GPU to this job, such as `SLURM_JOB_GPUS=0`; None if nothing does."""
+    for variable in (*SLURM_GPUS, VISIBLE):
+        if os.environ.get(variable, "") not in NONE:
+            return f"{variable}={os.environ[variable]}"
+    gpus = os.environ.get(GPUS, "0")
+    return None if gpus == "0" else f"--resources gpu={gpus}"
+
+
+def _refuse_gpu_that_cannot_compute() -> None:
+    """Raise a UserError if torch has a GPU but can't compute on it, such as one that is too old."""
+    try:
+        torch.ones(1, device="cuda").sum().item()
+    except RuntimeError as error:
+        reason = _first_sentence(error)
+        raise UserError(
+            f"torch finds a CUDA device, but can't compute on it ({reason}); {REMEDY}"
+        ) from error
 
 
 def why_cuda_fails() -> str:
@@ -78,10 +124,24 @@ def why_cuda_fails() -> str:
     try:
         torch.cuda.init()
     except RuntimeError as error:
-        first_line = str(error).partition("\n")[0]
-        reason, _, _ = first_line.partition(". ")
-        return f"torch finds no CUDA device ({reason.rstrip('.')})"
+        if NVIDIA.exists() and not _has_driver_library():  # torch would say that there is no driver
+            return "the library of NVIDIA's driver, libcuda.so.1, is missing"
+        return f"torch finds no CUDA device ({_first_sentence(error)})"
     return "torch finds no CUDA device"
+
+
+def _has_driver_library() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _first_sentence(error: Exception) -> str:
+    first_line = str(error).partition("\n")[0]
+    sentence, _, _ = first_line.partition(". ")
+    return sentence.rstrip(".")
 
 
 def _make_deterministic(warns_only: bool) -> None:

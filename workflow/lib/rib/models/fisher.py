@@ -13,22 +13,22 @@ from rib.models.images import Images
 def fisher_diagonal(
     model: nn.Module, images: Images, kind: str, max_images: int, seed: int
 ) -> list[Tensor]:
-    """Diagonal of the Fisher information of a network, one tensor per parameter.
+    """Diagonal of the Fisher information, a tensor for each parameter in its shape.
 
-    It is the mean over images of the squared gradient of the cross-entropy with a label. Images are
-    processed one by one, since the gradient of each is squared, not the mean gradient of a batch.
+    It is the mean over images of the squared gradient of the cross-entropy with a label.
 
     Args:
         model: in evaluation mode.
-        kind: `sampled`, for labels drawn from the network's softmax over all of its outputs, or
-            `empirical`, for the images' own labels and their class logits.
-        max_images: of more images that many are used, evenly spaced.
-        seed: of the sampled labels.
+        kind: `sampled`: labels are drawn from the softmax over all outputs; `empirical`: the
+            images' labels with their class logits.
+        max_images: maximum number of images, evenly spaced over all.
+        seed: seed of the sampled labels.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = list(model.parameters())
     sums_of_squares = [torch.zeros_like(parameter) for parameter in parameters]
     rows = _evenly_spaced_rows(len(images), max_images)
+    # One by one: the gradient of each image is squared, not the mean gradient of a batch.
     batches_of_one = [slice(row, row + 1) for row in rows]
     images.expect(batches_of_one)
     for only_this_row in Progress(batches_of_one, desc="Fisher information", unit="image"):
@@ -46,13 +46,13 @@ def fisher_diagonal(
 
 
 def _evenly_spaced_rows(images: int, max_images: int) -> np.ndarray:
-    """Rows of at most so many images, ascending, from the first to the last one."""
+    """For 5 images, at most 3: [0, 2, 4]."""
     positions = np.linspace(0, images - 1, min(max_images, images))
     return np.unique(positions.round().astype(int))
 
 
 def _sampled_label(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """A label (1,) int64 drawn from the softmax of an image's logits (1, C)."""
+    # On the CPU, where the generator is: logits (1, C), label (1,).
     probabilities = logits.detach().softmax(dim=1).cpu()
     label = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
     return label.to(logits.device)

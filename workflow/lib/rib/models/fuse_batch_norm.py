@@ -18,10 +18,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def frozen_copy(model: Network, example: Tensor) -> Network:
-    """A frozen network for inference.
+    """A network for inference: on a CPU a copy with fused BatchNorm, on a GPU the network itself.
 
-    On a CPU it is a copy with fused BatchNorm, otherwise the network itself. For the example see
-    `fuse_batch_norm`.
+    Args:
+        example: a few images (N, 3, H, W), on the network's device.
     """
     if example.is_cuda:
         return model
@@ -30,16 +30,11 @@ def frozen_copy(model: Network, example: Tensor) -> Network:
 
 @torch.no_grad()
 def fuse_batch_norm(model: Network, example: Tensor) -> Network:
-    """Replace each BatchNorm that directly follows a convolution by scaled weights and a bias.
+    """Fuse each BatchNorm that directly follows a convolution into its weights, in place.
 
-    The network is changed in place. Pairs are found in a forward pass of an example, not guessed
-    from names. If a convolution's output is also used elsewhere, the logits would change; this is
-    checked, and the model is then left unchanged. EfficientNet-Lite0 at 96 px on one core: 265 to
+    If the logits of the example (N, 3, H, W) change, since a convolution's output is also used
+    elsewhere, the network is left unchanged. EfficientNet-Lite0 at 96 px on one core: from 265 to
     350 images/s.
-
-    Args:
-        model: in evaluation mode.
-        example: images (N, 3, H, W).
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return model
@@ -65,10 +60,7 @@ def fuse_batch_norm(model: Network, example: Tensor) -> Network:
 
 
 def _without_norm(norm: nn.Module) -> nn.Sequential:
-    """What remains of a BatchNorm layer without its normalisation.
-
-    That is the dropout and activation which timm's layers contain, and nothing for torch's own.
-    """
+    """timm's BatchNorm layers also have dropout and an activation, which must stay."""
     remaining_layers = []
     for name in ("drop", "act"):
         layer = getattr(norm, name, None)
@@ -80,29 +72,17 @@ def _without_norm(norm: nn.Module) -> nn.Sequential:
 def _convolutions_with_norms(
     model: nn.Module, example: Tensor
 ) -> tuple[list[tuple[str, str]], Tensor]:
-    """The pairs of a convolution and the BatchNorm that takes its output, and the logits.
-
-    They are noted in a forward pass: each convolution notes its output, and each BatchNorm looks up
-    which convolution gave its input.
-
-    Args:
-        example: images (N, 3, H, W).
-
-    Returns:
-        Names of convolution and BatchNorm, such as ("conv1", "bn1"); and the logits (N, outputs).
-    """
-    # Outputs are kept, so that no other tensor gets the id of one of them.
+    """Pairs such as ("conv1", "bn1"), found in a forward pass of the example; and its logits."""
+    # Outputs are kept alive: a freed tensor's id could be reused.
     outputs_of_convolutions: list[Tensor] = []
     convolution_of_output_id: dict[int, str] = {}
     pairs = []
 
     def note_output(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        """Called by torch after a convolution of this name."""
         outputs_of_convolutions.append(output)
         convolution_of_output_id[id(output)] = name
 
     def note_pair(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        """Called by torch after a BatchNorm of this name."""
         (norm_input,) = inputs
         convolution_name = convolution_of_output_id.get(id(norm_input))
         if convolution_name is not None:

@@ -1,4 +1,4 @@
-"""Heads for a family's classes that are fitted on the pretraining proxy; tokenizers for others."""
+"""Heads for a family's classes: fitted on the pretraining proxy; tokenizers for zero-shot heads."""
 
 import shutil
 import tempfile
@@ -20,7 +20,7 @@ from rib.data.subsets import held_back
 from rib.models.images import Images, in_batches
 from rib.models.network import Classifier, head_inputs
 
-SELECT_FRACTION = 0.2  # fraction of each class's images on which the penalty is chosen
+SELECT_FRACTION = 0.2  # fraction of each class's images that choose the penalty
 # Penalties as powers of ten, strongest first, since each fit starts from the previous one.
 POWERS = range(1, -7, -1)
 # Limits of the search for a penalty, as powers of ten.
@@ -28,21 +28,22 @@ STRONGEST = 4
 WEAKEST = -8
 ITERATIONS = 500
 BATCH = 64
-CHUNK = 1 << 16  # images whose logits are in memory at once
+CHUNK = 1 << 16  # images with logits in memory at once
 
 
 def load_tokenizer(
     architecture: str, arguments: Mapping, files: Sequence[Path], sources: Sequence[Mapping]
 ) -> Callable:
-    """The tokenizer of an open_clip model, its own or one made from files; never from the hub.
+    """Tokenizer of an open_clip model, from open_clip or from files; never from the hub.
 
     Args:
-        arguments: see rib.models.network.create.
-        files: of the tokenizer; empty for open_clip's own.
-        sources: where each file is from, as in a catalogue entry: {"path": "tokenizer.json", ...}.
+        arguments: arguments of open_clip's create_model, such as {"model_cfg": {...}}.
+        files: none if open_clip has the tokenizer.
+        sources: source of each file, such as {"path": "tokenizer.json"}.
 
     Raises:
-        UserError: The tokenizer can't be made, has other options than open_clip's own, or has code.
+        UserError: the tokenizer can't be made, has options that open_clip's tokenizers lack, or has
+            code.
     """
     import open_clip
 
@@ -53,7 +54,7 @@ def load_tokenizer(
     _refuse_unsafe_tokenizer(architecture, text_config, files)
     options = {}
     if "hf_tokenizer_name" in text_config:
-        # Don't run code of the tokenizer, nor ask on the terminal whether to.
+        # Don't run the tokenizer's code, and don't ask on the terminal.
         options["trust_remote_code"] = False
     # open_clip reads the configuration and the files from a folder.
     with tempfile.TemporaryDirectory() as folder:
@@ -75,12 +76,7 @@ def load_tokenizer(
 def _refuse_unsafe_tokenizer(
     architecture: str, text_config: Mapping, files: Sequence[Path]
 ) -> None:
-    """Raise a UserError if a tokenizer has options that open_clip's own lack, or has code.
-
-    Args:
-        text_config: `text_cfg` of the model's configuration.
-        files: of the tokenizer; `auto_map` in one of them names code to run.
-    """
+    """`auto_map` in a file names code that transformers would run."""
     has_other_options = not TOKENIZER_OPTIONS.issuperset(text_config.get("tokenizer_kwargs", {}))
     if has_other_options or any(b"auto_map" in file.read_bytes() for file in files):
         raise UserError(
@@ -99,19 +95,19 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class SelectScores:
-    """What a head reaches on the select images."""
+    """Scores of a head on the select images."""
 
     cross_entropy: float  # mean, in nats
-    accuracy: float  # fraction
-    confidence: float  # mean, as a fraction
+    accuracy: float  # 0 to 1
+    confidence: float  # mean, 0 to 1
 
 
 @dataclass(frozen=True)
 class Standardisation:
-    """How features are shifted and scaled before a head is fitted on them."""
+    """Shift and scale of features: (features - mean) / scale."""
 
-    mean: Tensor  # (d,), which is subtracted
-    scale: Tensor  # scalar by which all features are divided
+    mean: Tensor  # (d,)
+    scale: Tensor  # scalar
 
 
 def fit_head(
@@ -119,20 +115,19 @@ def fit_head(
 ) -> dict:
     """Fit a network's linear head in place by regularised logistic regression.
 
-    The penalty is chosen by cross-entropy on held-out images of the pretraining proxy, since
-    cross-entropy, unlike accuracy, also takes confidence into account. The head is then fitted on
-    the whole proxy.
+    The penalty is chosen on held-out images of the pretraining proxy by cross-entropy, which unlike
+    accuracy depends on confidence. The head is then fitted on the whole proxy.
 
     Args:
-        model: in evaluation mode.
         reference: the pretraining proxy.
 
     Returns:
-        The penalty, the mean cross-entropy of each candidate on the select images in nats, accuracy
-        and mean confidence of the chosen one there as fractions, and the number of images.
+        Facts such as {"penalty": 0.01, "select_cross_entropy": {"0.1": 0.9, "0.01": 0.8},
+        "select_accuracy": 0.75, "select_confidence": 0.7, "images": 5000}. Cross-entropies, one for
+        each candidate, are in nats; accuracy and confidence (0 to 1) belong to the chosen penalty.
 
     Raises:
-        UserError: The network has no linear head, a class has no image, or no class has two.
+        UserError: the network has no linear head, a class has no image, or no class has two.
     """
     head = model.get_classifier()
     if not isinstance(head, nn.Linear | nn.Conv2d):
@@ -170,10 +165,7 @@ def fit_head(
 
 
 def _standardise(features: Tensor) -> Standardisation:
-    """Give features (n, d) the mean 0 and one common scale, in place.
-
-    With a common scale, penalties are comparable between networks.
-    """
+    """One scale for all of a network's features makes penalties comparable between networks."""
     mean = features.mean(dim=0)
     scale = features.std(dim=0).mean()
     features.sub_(mean).div_(scale)
@@ -184,10 +176,7 @@ def _standardise(features: Tensor) -> Standardisation:
 def _copy_into_head(
     fitted: LinearHead, standardisation: Standardisation, head: nn.Linear | nn.Conv2d
 ) -> None:
-    """Let a network's head give for its features what the fitted one gives for standardised ones.
-
-    W (x - mean) / scale + b is (W / scale) x + b - (W / scale) mean.
-    """
+    # W (x - mean) / scale + b = (W / scale) x + b - (W / scale) mean
     weight = fitted.weight / standardisation.scale
     head.weight.copy_(weight.view_as(head.weight))
     assert head.bias is not None  # heads of classifiers have a bias
@@ -195,10 +184,7 @@ def _copy_into_head(
 
 
 def _labels_of_outputs(reference: PreparedDataset, outputs: int, device: torch.device) -> Tensor:
-    """The network output (n,) int64 of each image; a UserError if one of all outputs has no image.
-
-    A family with a fitted head has one output per class.
-    """
+    """Output (n,) of each image; a family with a fitted head has one output per class."""
     output_of_class = [class_outputs[0] for class_outputs in reference.space.indices]
     labels = torch.tensor([output_of_class[label] for label in reference.labels], device=device)
     missing_outputs = set(range(outputs)) - set(labels.tolist())
@@ -211,7 +197,6 @@ def _labels_of_outputs(reference: PreparedDataset, outputs: int, device: torch.d
 
 
 def _log_choice(power: int, scores: SelectScores) -> None:
-    """Log the chosen penalty, a power of ten, and warn if it is at the end of the search range."""
     log.info(
         "head fitted with penalty %g: on the select images accuracy %.1f %%, confidence %.2f, "
         "cross-entropy %.3f",
@@ -231,28 +216,15 @@ def _log_choice(power: int, scores: SelectScores) -> None:
 def _scores_by_penalty(
     features: Tensor, labels: Tensor, is_select: Tensor, classes: int
 ) -> dict[int, SelectScores]:
-    """Scores on the select images of heads that are fitted on the others.
-
-    First all penalties of POWERS are tried. While the best one so far is the strongest or the
-    weakest that was tried, the next one beyond it is tried too, up to a limit.
-
-    Args:
-        features: (n, d).
-        labels: (n,) int64.
-        is_select: (n,) bool.
-
-    Returns:
-        Scores by penalty, as a power of ten.
-    """
+    """Scores by penalty as a power of ten, such as {-2: SelectScores(...)}; features (n, d)."""
     train_features = features[~is_select]
     train_labels = labels[~is_select]
     select_features = features[is_select]
     select_labels = labels[is_select]
-    head_of: dict[int, LinearHead] = {}  # by penalty, as a power of ten
+    head_of: dict[int, LinearHead] = {}  # by power of ten of the penalty
     scores_of: dict[int, SelectScores] = {}
 
     def try_penalty(power: int, start: LinearHead | None) -> None:
-        """Fit and score a head; the search for it starts from another head, if there is one."""
         head = _fit_penalised(train_features, train_labels, classes, 10.0**power, start)
         head_of[power] = head
         scores_of[power] = _score(head, select_features, select_labels)
@@ -260,6 +232,7 @@ def _scores_by_penalty(
     for power in Progress(POWERS, desc="choosing the head's penalty", unit="fit"):
         stronger_head = head_of.get(power + 1)
         try_penalty(power, stronger_head)
+    # While the best penalty is the strongest or weakest so far, try the next beyond it.
     power_beyond = _penalty_beyond(scores_of)
     while power_beyond is not None:
         best_head = head_of[_best_penalty(scores_of)]
@@ -269,16 +242,12 @@ def _scores_by_penalty(
 
 
 def _best_penalty(scores_by_power: Mapping[int, SelectScores]) -> int:
-    """The penalty, as a power of ten, with the lowest cross-entropy; the strongest of ties."""
+    """Power of ten with the lowest cross-entropy; among ties the strongest penalty."""
     return min(scores_by_power, key=lambda power: (scores_by_power[power].cross_entropy, -power))
 
 
 def _penalty_beyond(scores_by_power: Mapping[int, SelectScores]) -> int | None:
-    """The next penalty to try, as a power of ten; None if the search is over.
-
-    It is over if the best penalty is neither the strongest nor the weakest that was tried, or if it
-    is at a limit. Of tried powers -2 to 1 with 1 the best, 2 is next.
-    """
+    """If powers -2 to 1 were tried and 1 is best, 2 is next; if 0 is best, None."""
     best_power = _best_penalty(scores_by_power)
     if best_power in (STRONGEST, WEAKEST):
         return None
@@ -290,7 +259,6 @@ def _penalty_beyond(scores_by_power: Mapping[int, SelectScores]) -> int | None:
 
 
 def _score(head: LinearHead, features: Tensor, labels: Tensor) -> SelectScores:
-    """What a head reaches on images with features (n, d) and labels (n,)."""
     logits = features @ head.weight.T + head.bias
     confidences, predictions = logits.softmax(dim=1).max(dim=1)
     return SelectScores(
@@ -303,14 +271,7 @@ def _score(head: LinearHead, features: Tensor, labels: Tensor) -> SelectScores:
 def _fit_penalised(
     features: Tensor, labels: Tensor, classes: int, penalty: float, start: LinearHead | None
 ) -> LinearHead:
-    """Minimise mean CE(W x + b, y) + penalty / 2 |W|^2, which is convex, over W (C, d) and b (C,).
-
-    Args:
-        features: x, (n, d).
-        labels: y, (n,) int64.
-        classes: C.
-        start: where the search starts; None for zeros.
-    """
+    """Minimise mean CE(W x + b, y) + penalty / 2 |W|^2, a convex loss, over W (C, d), b (C,)."""
     if start is None:
         weight = features.new_zeros(classes, features.shape[1])
         bias = features.new_zeros(classes)
@@ -328,7 +289,7 @@ def _fit_penalised(
     )
 
     def compute_loss() -> Tensor:
-        """The loss for the present W and b, whose gradients it sets, as the solver needs them."""
+        # The solver needs the gradients of W and b too, which backward() sets.
         solver.zero_grad()
         # Double precision: in single precision, changes of the loss below 1e-7 are lost and the
         # solver stops early.

@@ -1,12 +1,10 @@
-"""Features of a network by layer: one vector per image.
+"""Features of a network by layer, the same five layers for all architectures.
 
-The layers are the same for all architectures: `stage1` to `stage4`, the output after each quarter
-of the network's depth, and `pre_logits`, the input of the head. In a hierarchical network the
-quarters are the last four stages in timm's feature_info, mostly of stride 4, 8, 16 and 32. A plain
-network of B blocks, such as a ViT, is cut after blocks B/4, B/2, 3B/4 and B, rounded up, as in Li
-et al. 2021 (arXiv 2111.11429), which uses a ViT as the backbone in place of a CNN. A stage's output
-is averaged over positions without class and register tokens, so that CNNs and ViTs are comparable.
-`pre_logits` is pooled by the network itself (in most ViTs: the normalised class token).
+`stage1` to `stage4` are the outputs after each quarter of the depth, `pre_logits` is the input of
+the head. In a hierarchical network, such as a CNN, the quarters are the last four stages in timm's
+feature_info, mostly of stride 4, 8, 16 and 32. A plain network of B blocks, such as a ViT, is cut
+after blocks B/4, B/2, 3B/4 and B, rounded up, as in Li et al. 2021 (arXiv 2111.11429), who use a
+ViT as the backbone in place of a CNN.
 """
 
 import inspect
@@ -25,18 +23,20 @@ PRE_LOGITS = "pre_logits"
 
 
 class BlockOutput(NamedTuple):
-    """An output inside of a network that its library can return."""
+    """An output inside a network that its library can return."""
 
     module: str  # name of the module that gives it
-    stride: int  # of its positions in pixels; in a plain transformer the same number for all
+    stride: int  # distance of its positions in pixels; constant in a plain transformer
 
 
 def layers_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Features (N, d) by layer, in order, of normalised images (N, 3, H, W).
+    """Features (N, d) of normalised images (N, 3, H, W) by layer, {"stage1": tensor, ...}.
 
-    The layers are `stage1` to `stage4` and `pre_logits`; d may differ between them.
+    Stages are averaged over positions, without class and register tokens, which makes CNNs and ViTs
+    comparable. The network itself pools `pre_logits`: most ViTs take the normalised class token.
 
-    Raises a UserError if the library gives no such features of this network.
+    Raises:
+        UserError: the library gives no such features of this network.
     """
     network = model
     if hasattr(model, "prompt"):  # a trained padding prompt is part of the run
@@ -54,22 +54,22 @@ def layers_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 def quarter_outputs(
     model: nn.Module, images: Tensor, class_tokens: bool = False
 ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-    """Outputs after each quarter of the depth, and the output of `forward_features`, of one pass.
+    """Outputs after each quarter of the depth, and the output of `forward_features`, in one pass.
 
     Args:
         images: normalised, (N, 3, H, W).
         class_tokens: whether to return class and register tokens too, if the network has any.
 
     Returns:
-        For each quarter the positions (N, d, h, w), and the class and register tokens (N, p, d) or
-        None; and the features.
+        For each quarter the positions (N, d, h, w) and the class and register tokens (N, p, d) or
+        None; and the output of `forward_features`.
 
     Raises:
-        UserError: The library gives no such outputs of this network.
+        UserError: the library gives no such outputs of this network.
     """
     try:
         indices_of_quarters = [index for index, _ in quarters(model)]
-        # A network of fewer than four blocks has the same output after several quarters.
+        # With fewer than four blocks, several quarters end at the same output.
         distinct_indices = sorted(set(indices_of_quarters))
         outputs, features = _intermediates(model, images, distinct_indices, class_tokens)
     except AttributeError as error:
@@ -81,7 +81,7 @@ def quarter_outputs(
 
 
 def quarters(model: nn.Module) -> list[tuple[int, str]]:
-    """Library index of the output after each quarter of the depth, and the module that gives it.
+    """The library's index, and the module, of the output after each quarter of the depth.
 
     For a ViT of 12 blocks: [(2, "blocks.2"), (5, "blocks.5"), (8, "blocks.8"), (11, "blocks.11")].
     """
@@ -90,34 +90,27 @@ def quarters(model: nn.Module) -> list[tuple[int, str]]:
 
 
 def first_block(model: nn.Module) -> nn.Module:
-    """The module that the stem's output enters.
-
-    It is the first block, or in a hierarchical network that of its first quarter. Of a module that
-    is a sequence it is the first layer, since gradient checkpointing calls only the layers.
-    """
+    """The first block; in a hierarchical network the first block of its first quarter."""
     outputs = _block_outputs(model)
     first_index = 0
     if _differ_in_stride(outputs):
         first_index = _quarter_indices(outputs)[0]
     module = model.get_submodule(outputs[first_index].module)
+    # Gradient checkpointing calls the layers of a sequence, not the sequence itself.
     while isinstance(module, nn.Sequential):
         module = module[0]
     return module
 
 
 def is_hierarchical(model: nn.Module) -> bool:
-    """Whether stages have feature maps of several sizes, as in a CNN or Swin.
-
-    This is not so in a plain transformer.
-    """
+    """Whether feature maps have several sizes, as in a CNN or Swin; false for a plain ViT."""
     return _differ_in_stride(_block_outputs(model))
 
 
 def _block_outputs(model: nn.Module) -> list[BlockOutput]:
-    """All outputs that the library can return of a network, in order."""
     if not isinstance(model, OpenClipClassifier):
         return _outputs_of_body(model)
-    # A tower from timm, or open_clip's own.
+    # `trunk` is a network of timm as open_clip's image tower.
     name_of_body = "visual.trunk" if hasattr(model.visual, "trunk") else "visual"
     body = model.get_submodule(name_of_body)
     outputs = []
@@ -127,15 +120,14 @@ def _block_outputs(model: nn.Module) -> list[BlockOutput]:
 
 
 def _outputs_of_body(body: nn.Module) -> list[BlockOutput]:
-    """The outputs of a network of timm, or of open_clip's own ViT or ResNet, by names within it."""
-    if hasattr(body, "feature_info"):  # of timm
+    if hasattr(body, "feature_info"):  # timm
         feature_info: Any = body.feature_info
         return [BlockOutput(entry["module"], entry["reduction"]) for entry in feature_info]
     if hasattr(body, "transformer"):  # open_clip's ViT
         blocks = body.get_submodule("transformer.resblocks").children()
         names = [f"transformer.resblocks.{number}" for number, _ in enumerate(blocks)]
         return [BlockOutput(name, 1) for name in names]
-    # The stem and four stages of open_clip's ResNet.
+    # open_clip's ResNet: the stem and four stages.
     return [
         BlockOutput("conv1", 2),
         BlockOutput("layer1", 4),
@@ -146,20 +138,12 @@ def _outputs_of_body(body: nn.Module) -> list[BlockOutput]:
 
 
 def _differ_in_stride(outputs: Sequence[BlockOutput]) -> bool:
-    """Whether outputs of a network have several strides: it is hierarchical, as a CNN or Swin.
-
-    The outputs of a plain transformer all have the same stride.
-    """
     strides = {output.stride for output in outputs}
     return len(strides) > 1
 
 
 def _quarter_indices(outputs: Sequence[BlockOutput]) -> list[int]:
-    """Indices of the outputs after each quarter of the depth.
-
-    In a hierarchical network they are the last four outputs. In a plain one of 12 blocks they are
-    2, 5, 8 and 11; where the number of blocks is no multiple of 4, quarters are rounded up.
-    """
+    """[2, 5, 8, 11] for a plain network of 12 blocks; the last four of a hierarchical network."""
     blocks = len(outputs)
     if _differ_in_stride(outputs):
         first_index = max(0, blocks - STAGES)
@@ -170,10 +154,7 @@ def _quarter_indices(outputs: Sequence[BlockOutput]) -> list[int]:
 def _intermediates(
     model: nn.Module, images: Tensor, indices: Sequence[int], class_tokens: bool
 ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-    """Outputs at the library's indices, and the output of `forward_features`, of one pass.
-
-    For arguments and outputs see `quarter_outputs`.
-    """
+    """Like `quarter_outputs`, at the library's indices of outputs."""
     if isinstance(model, OpenClipClassifier):
         return _open_clip_intermediates(model.visual, images, indices, class_tokens)
     options = {}
@@ -185,24 +166,20 @@ def _intermediates(
     for output in outputs:
         if isinstance(output, tuple):
             outputs_with_tokens.append(output)
-        else:  # the positions alone
+        else:  # only positions
             outputs_with_tokens.append((output, None))
     return outputs_with_tokens, features
 
 
 def _forward_intermediates(network: nn.Module) -> Callable:
-    """The method by which a network of timm, or a tower of open_clip, returns outputs of blocks.
-
-    Raises:
-        AttributeError: The network has none.
-    """
+    # A method of timm's networks and open_clip's towers; an AttributeError without it.
     return cast(Callable, network.forward_intermediates)
 
 
 def _open_clip_intermediates(
     tower: nn.Module, images: Tensor, indices: Sequence[int], class_tokens: bool
 ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-    """Like `_intermediates`, for an image tower of open_clip; the features have unit norm."""
+    """Like `_intermediates`, with features of unit norm."""
     options = {}
     if class_tokens and _gives_class_tokens(tower):
         options["output_extra_tokens"] = True
@@ -216,11 +193,7 @@ def _open_clip_intermediates(
 
 
 def _gives_class_tokens(network: nn.Module) -> bool:
-    """Whether a network's library can return class tokens beside the outputs of its blocks.
-
-    Args:
-        network: of timm, or an image tower of open_clip.
-    """
+    """Whether a network of timm or a tower of open_clip has an option to return class tokens."""
     # Some towers of open_clip wrap a network of timm, their `trunk`, which does the work.
     body = getattr(network, "trunk", network)
     parameters = inspect.signature(_forward_intermediates(body)).parameters

@@ -1,4 +1,4 @@
-"""What an algorithm makes of the pretrained model and its parents on loading a run. No torch."""
+"""Merges and ensembles, which are computed when a run is loaded. No torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,33 +11,32 @@ from rib.base.plugins import load_function
 
 @dataclass(frozen=True)
 class Merge:
-    """A merge or an ensemble, computed on loading.
+    """A merge or an ensemble of a run.
 
-    Iterating gives the parents, as it does for coefficients by checkpoint.
+    Iterating gives the names of the parents, as iterating over coefficients gives their keys.
     """
 
-    form: str  # `merge` or `ensemble` (see rib.methods)
-    algorithm: str | Path  # its file
-    settings: Mapping  # that fit its annotations
+    form: str  # `merge` or `ensemble`
+    algorithm: str | Path  # file of the module
+    settings: Mapping  # checked against the function's annotations
     parents: Sequence[str]
     run: str
-    # By parent, files of Fisher information, if the algorithm takes it (rib.evaluation.fisher).
+    # File of each parent's Fisher information, if the algorithm takes it.
     fisher: Mapping[str, Path] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the parents."""
         return iter(self.parents)
 
     def call(self, function_name: str, *inputs: object) -> Any:
-        """What a function of the algorithm returns for the inputs and the merge's settings.
+        """Call a function of the algorithm with the inputs and the merge's settings.
 
-        For example `call("coefficients", ["ft"])` calls `coefficients(["ft"], alpha=0.5)` of the
-        module wise_ft.py, if the settings are {"alpha": 0.5}. An iterator of (name, tensor) is read
-        to its end, and given as a dict. What is returned depends on the function (see rib.methods).
+        With the settings {"alpha": 0.5}, `call("coefficients", ["ft"])` calls
+        `coefficients(["ft"], alpha=0.5)` of wise_ft.py and returns {"pretrained": 0.5, "ft": 0.5}.
+        An iterator of pairs (name, tensor) is returned as a dict.
 
         Raises:
-            UserError: The function raises a ValueError, or a LookupError, as for a list of
-                coefficients that is too short.
+            UserError: the function raises a ValueError or a LookupError, for example for too short
+                a list in the settings.
         """
         function = load_function(self.algorithm, function_name)
         try:
@@ -51,6 +50,6 @@ class Merge:
             ) from error
 
 
-# What a network is made of: the coefficients of averaged checkpoints, which add up to 1, such as
-# {"pretrained": 0.5, "ft": 0.5}; or a merge.
+# Coefficients of averaged checkpoints, which add up to 1, such as {"pretrained": 0.5, "ft": 0.5};
+# or a merge.
 Mixture = Mapping[str, float] | Merge

@@ -19,7 +19,7 @@ from rib.models.full_precision import FullPrecisionLinear, keep_precision, unit_
 NUM_CLASSES = 1000  # ImageNet-1K's
 SIMD_WIDTH = 16  # most float32 numbers in a vector register
 NO_ARGUMENTS: Mapping = MappingProxyType({})
-# Facts of a catalogue entry that a model's description repeats, in this order.
+# Facts of the catalogue entry in model.json, in this order.
 DESCRIBED_FACTS = (
     "name",
     "pretraining",
@@ -34,11 +34,11 @@ DESCRIBED_FACTS = (
 class Classifier(nn.Module):
     """The methods of timm's networks that the workflow calls, for the type checker.
 
-    A network of timm has them without being an instance of this class.
+    timm's networks have them without being instances of this class.
     """
 
     num_classes: int  # number of outputs
-    pretrained_cfg: dict  # what timm records of the network and its published weights
+    pretrained_cfg: dict  # timm's record of the network and its published weights
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Features of images (N, 3, H, W), before pooling."""
@@ -54,23 +54,19 @@ class Classifier(nn.Module):
 
 
 class OpenClipClassifier(Classifier):
-    """A visual tower of open_clip with a head on its unit-norm features (N, width).
-
-    It has the methods of timm's networks that the workflow calls.
-    """
+    """An open_clip image tower with a random head on its unit-norm features (N, width)."""
 
     def __init__(self, visual: nn.Module, width: int, num_classes: int = NUM_CLASSES):
-        """Give a visual tower, whose features have `width` numbers, a head with random weights."""
         super().__init__()
         self.visual = visual
         self.head = FullPrecisionLinear(width, num_classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Features (N, width), each divided by its Euclidean norm, of images (N, 3, H, W)."""
+        """Unit-norm features (N, width) of images (N, 3, H, W)."""
         return unit_norm(self.visual(images))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits (N, outputs) of features (N, width); with `pre_logits` the features themselves."""
+        """Logits (N, outputs) of features; with `pre_logits` the features themselves."""
         if pre_logits:
             return features
         logits: Tensor = self.head(features)
@@ -81,7 +77,6 @@ class OpenClipClassifier(Classifier):
         return self.forward_head(self.forward_features(images))
 
     def get_classifier(self) -> nn.Module:
-        """The layer that gives the logits."""
         return self.head
 
 
@@ -93,18 +88,17 @@ def build(
     drop_path: float = 0.0,
     arguments: Mapping = NO_ARGUMENTS,
 ) -> Classifier:
-    """A network with random weights and a head, in evaluation mode.
-
-    The head computes in full precision, also where autocast is on (rib.models.full_precision).
+    """A network with random weights, in evaluation mode; its head ignores autocast.
 
     Args:
-        library: `timm`, or `open_clip` for the visual tower of one of its models.
-        dropout, drop_path: see rib.methods.base.FineTuning.
-        arguments: see `create`.
+        library: `timm`, or `open_clip` for the image tower of one of its models.
+        dropout: dropout probability before the network's classifier.
+        drop_path: probability of skipping a residual block in training.
+        arguments: keyword arguments of the library's create_model, such as {"img_size": 384}.
 
     Raises:
-        UserError: The library doesn't support a rate, an argument is none that
-            rib.config.model_arguments allows, or see `create`.
+        UserError: the library lacks the architecture or doesn't support a rate or an argument, or
+            rib.config.model_arguments doesn't allow an argument.
     """
     check_arguments(library, arguments, architecture)
     if library == "open_clip":
@@ -112,7 +106,7 @@ def build(
             raise UserError(
                 f"{architecture}: open_clip's towers have no dropout or drop_path; set both to 0."
             )
-        # open_clip moves what it has built to the CPU, unless it is told another device.
+        # Without an explicit device, open_clip moves the model to the CPU.
         arguments_with_device = {**arguments, "device": torch.get_default_device()}
         both_towers = create(library, architecture, arguments_with_device)
         image_tower = both_towers.get_submodule("visual")
@@ -133,12 +127,9 @@ def build(
 
 
 def _subsample_first(model: nn.Module) -> None:
-    """Take the stride from 1x1 convolutions with few input channels, and subsample their input.
-
-    A 1x1 convolution with stride 2 gives the same output as one without a stride that sees only
-    each second row and column of its input. It is needed since oneDNN's gradient of the weights is
-    wrong, or crashes, for a stride and few input channels, as in FastViT's stem (its issue 6035).
-    """
+    # oneDNN's gradient of the weights is wrong, or crashes, for 1x1 convolutions with a stride and
+    # few input channels, as in FastViT's stem (oneDNN's issue 6035). Without a stride, such a
+    # convolution gives the same output if it sees only each second row and column of its input.
     for layer in model.modules():
         if not isinstance(layer, nn.Conv2d) or layer.in_channels >= SIMD_WIDTH:
             continue
@@ -151,13 +142,8 @@ def _subsample_first(model: nn.Module) -> None:
 def _subsampling_hook(
     vertical_stride: int, horizontal_stride: int
 ) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
-    """A hook that lets a layer see only each stride-th row and column of its images.
-
-    A pointwise convolution without a stride then gives what it would give with the stride.
-    """
-
     def subsample(layer: nn.Module, layer_inputs: tuple[Tensor]) -> tuple[Tensor]:
-        """Called by torch before the layer, with its arguments; returns those that it gets."""
+        # torch calls the layer with the returned inputs in place of its arguments.
         (images,) = layer_inputs
         return (images[..., ::vertical_stride, ::horizontal_stride],)
 
@@ -167,16 +153,15 @@ def _subsampling_hook(
 def create(
     library: str, architecture: str, arguments: Mapping, state: Mapping[str, Tensor] | None = None
 ) -> nn.Module:
-    """A network of timm, or a whole model of open_clip, by the library's create_model.
+    """A network of timm or a whole model of open_clip, made by the library's create_model.
 
     Args:
-        arguments: keyword arguments of create_model; `model_cfg` among them is the configuration of
-            an open_clip model that open_clip doesn't list.
-        state: state dict of an open_clip model, which open_clip converts; without one, weights are
-            random.
+        arguments: keyword arguments of create_model; `model_cfg` is the configuration of a model
+            that open_clip doesn't list.
+        state: state dict for open_clip to convert and load; None for random weights.
 
     Raises:
-        UserError: The library lacks the architecture, or it doesn't support an argument.
+        UserError: the library lacks the architecture, or it doesn't support an argument.
     """
     _refuse_unknown_architecture(library, architecture, arguments)
     try:
@@ -196,7 +181,6 @@ def create(
 
 
 def _refuse_unknown_architecture(library: str, architecture: str, arguments: Mapping) -> None:
-    """Raise a UserError if the library has no such architecture; see `create`."""
     if library == "open_clip":
         import open_clip
 
@@ -214,7 +198,6 @@ def _refuse_unknown_architecture(library: str, architecture: str, arguments: Map
 
 
 def _create_timm(architecture: str, arguments: Mapping) -> nn.Module:
-    """A network of timm, with random weights unless an argument says otherwise."""
     import timm
 
     return timm.create_model(architecture, **{"pretrained": False, **arguments})
@@ -223,11 +206,7 @@ def _create_timm(architecture: str, arguments: Mapping) -> nn.Module:
 def _create_open_clip(
     architecture: str, arguments: Mapping, state: Mapping[str, Tensor] | None
 ) -> nn.Module:
-    """A model of open_clip with the weights in `state`, or with random ones.
-
-    open_clip reads its configuration and weights from a folder, which is temporary here. Arguments
-    are those of `create`.
-    """
+    """open_clip reads configuration and weights from a folder: a temporary one here."""
     import open_clip
 
     keywords = dict(arguments)
@@ -235,7 +214,7 @@ def _create_open_clip(
     if not config:
         config = open_clip.get_model_config(architecture)
     keywords["load_weights"] = bool(state)
-    # Without published weights of the text tower's own.
+    # Otherwise open_clip would download weights of some text towers.
     keywords["pretrained_text"] = False
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "open_clip_config.json", {"model_cfg": config})
@@ -247,11 +226,7 @@ def _create_open_clip(
 
 
 def embedding_width(architecture: str, arguments: Mapping) -> int:
-    """Width of an open_clip model's image and text features, such as 512 for `ViT-B-32`.
-
-    Args:
-        arguments: see `create`.
-    """
+    """Width of an open_clip model's image and text features, such as 512 for `ViT-B-32`."""
     import open_clip
 
     config = arguments.get("model_cfg")
@@ -262,14 +237,14 @@ def embedding_width(architecture: str, arguments: Mapping) -> int:
 
 
 def head_inputs(model: Classifier, images: Tensor) -> Tensor:
-    """Features (N, d) that the last layer of a network gets for images (N, 3, H, W)."""
+    """Input features (N, d) of a network's last layer for images (N, 3, H, W)."""
     with autocast(images.device):
         features = model.forward_features(images)
         return model.forward_head(features, pre_logits=True).flatten(1)
 
 
 def head_parameters(model: Classifier) -> list[tuple[str, nn.Parameter]]:
-    """Named parameters of the network's head, or of its two heads if it was distilled."""
+    """Names and parameters of the head, or of both heads of a distilled network."""
     ids_in_heads: set[int] = set()
     for head in _heads(model):
         ids_in_heads.update(id(parameter) for parameter in head.parameters())
@@ -281,9 +256,8 @@ def head_parameters(model: Classifier) -> list[tuple[str, nn.Parameter]]:
 
 
 def _heads(model: Classifier) -> tuple[nn.Module, ...]:
-    """The network's head, or its two heads if it was distilled."""
     classifier = model.get_classifier()
-    # timm gives a tuple for a network with a second head, for distillation.
+    # timm gives a tuple for a distilled network, which has two heads.
     if isinstance(classifier, tuple):
         return classifier
     return (classifier,)
@@ -292,10 +266,15 @@ def _heads(model: Classifier) -> tuple[nn.Module, ...]:
 def load(
     folder: Path, device: torch.device, dropout: float = 0.0, drop_path: float = 0.0
 ) -> tuple[Classifier, dict]:
-    """A models job's network with its pretrained weights, and the facts in its model.json.
+    """A converted network with its pretrained weights, and the facts in its model.json.
 
-    The network is on the device, channels last in memory, in evaluation mode. For dropout and
-    drop_path, and for errors, see `build`.
+    The network is on the device, channels last in memory, in evaluation mode.
+
+    Args:
+        folder: output of the conversion, with model.json and weights.safetensors.
+
+    Raises:
+        UserError: the installed library can't build the network.
     """
     facts = read_json(folder / "model.json")
     arguments = facts.get("arguments", NO_ARGUMENTS)
@@ -317,12 +296,11 @@ def load(
 def write_model(
     model: nn.Module, entry: Mapping, facts: Mapping, weights: Path, description: Path
 ) -> None:
-    """Write a network's state dict as safetensors, and facts as JSON, as `load` reads them.
+    """Write a network's state dict as safetensors, and facts as JSON.
 
     Args:
-        entry: the model's catalogue entry, of which some facts are written.
-        facts: further facts.
-        weights, description: the files to write.
+        entry: the model's catalogue entry, with DESCRIBED_FACTS.
+        facts: further facts, such as {"num_classes": 1000}.
     """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(tensors, weights)

@@ -1,8 +1,7 @@
-"""Layers whose gradient is not the same each time on CUDA.
+"""Layers without a deterministic gradient on CUDA: torch raises an error in their backward pass.
 
-Torch raises an error in their backward pass, since rib.models.device asks for deterministic
-algorithms. The list is that of the documentation of torch.use_deterministic_algorithms, of layers
-that networks for images have.
+The list is from the documentation of torch.use_deterministic_algorithms, as far as image networks
+have these layers.
 """
 
 from collections.abc import Mapping
@@ -22,23 +21,22 @@ WITHOUT_ALGORITHM = (
     nn.AvgPool3d,
     nn.AdaptiveAvgPool3d,
 )
-INTERPOLATIONS = ("linear", "bilinear", "bicubic", "trilinear")  # of nn.Upsample
+INTERPOLATIONS = ("linear", "bilinear", "bicubic", "trilinear")  # modes of nn.Upsample
 
 
 def layers_without_algorithm(model: nn.Module) -> list[str]:
-    """Names of a network's layers that have no deterministic gradient on CUDA, in order.
+    """Names of layers without a deterministic gradient on CUDA, such as ["layer1.pad"].
 
-    Only layers are known, not functions that a network calls.
+    Functions that a network calls are not found.
     """
     return [name for name, layer in model.named_modules() if _is_without_algorithm(layer)]
 
 
 def _is_without_algorithm(layer: nn.Module) -> bool:
-    """Whether a layer has no deterministic gradient on CUDA."""
     if isinstance(layer, WITHOUT_ALGORITHM):
         return True
     if isinstance(layer, nn.AdaptiveAvgPool2d):
-        # The mean over all positions is computed in another way.
+        # torch computes the mean over all positions in another, deterministic way.
         return layer.output_size not in (1, (1, 1))
     if isinstance(layer, nn.Upsample):
         return layer.mode in INTERPOLATIONS
@@ -50,21 +48,11 @@ def _is_without_algorithm(layer: nn.Module) -> bool:
 def refuse_layers_without_algorithm(
     name: str, model: nn.Module, trained: Mapping[str, nn.Parameter], device: torch.device
 ) -> None:
-    """Refuse to train a network on CUDA that has layers without a deterministic gradient.
-
-    Only networks whose first parameter is trained are refused, since the gradient then passes
-    through all layers. In others it may not reach these layers; if it does, torch raises an error.
-
-    Args:
-        name: of the model, for the message.
-        trained: parameters that are trained, by name.
-        device: on which the network is trained.
-
-    Raises:
-        UserError: the network has such layers.
-    """
+    """Raise a UserError if the gradient on CUDA passes layers without a deterministic gradient."""
     may_differ = torch.is_deterministic_algorithms_warn_only_enabled()
     first_parameter = next(model.parameters())
+    # If the first parameter is not trained, the gradient may not reach these layers; if it does,
+    # torch raises an error.
     passes_through_all = any(parameter is first_parameter for parameter in trained.values())
     if device.type != "cuda" or may_differ or not passes_through_all:
         return

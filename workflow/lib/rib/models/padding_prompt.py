@@ -12,7 +12,6 @@ class PaddingPrompt(nn.Module):
     """
 
     def __init__(self, *, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor):
-        """Make the four strips trainable; for their shapes see the class."""
         super().__init__()
         self.top = nn.Parameter(top)
         self.bottom = nn.Parameter(bottom)
@@ -32,7 +31,7 @@ class PaddingPrompt(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, S, S) with the prompt added."""
+        """Images (N, 3, S, S) plus the prompt."""
         _, width, side = self.top.shape
         inner_side = side - 2 * width
         interior = self.left.new_zeros(3, inner_side, inner_side)

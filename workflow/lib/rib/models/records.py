@@ -1,12 +1,11 @@
 """Facts for catalogue entries of models, from timm, open_clip, a hub repository or a local folder.
 
 The libraries know architectures, preprocessing and repositories; the hub knows commits, sizes,
-digests and licences. A process of its own, since importing the libraries takes seconds:
+digests and licences. It runs as a separate process, since importing the libraries takes seconds:
 
     python -m rib.models.records [--library] FILE NAME...
 
-writes the facts by name to FILE; with --library only what the libraries record, without asking the
-hub.
+writes the facts of each model to FILE; with --library it doesn't ask the hub.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ PUBLISHED_CLASSES = 1000  # ImageNet-1K's
 PROTOCOL_SIZE = 224  # pixels (arXiv 2410.21582)
 TIMM_CONFIG = "config.json"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-# In the order in which the libraries look for them.
+# In the order in which the libraries look for the files.
 WEIGHTS = {
     "timm": ("model.safetensors", "pytorch_model.bin", "model.pth"),
     "open_clip": (
@@ -46,21 +45,21 @@ WEIGHTS = {
 }
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 UNKNOWN = "not stated"
-# Attributes of a self-attention layer in timm and open_clip: projections of its own.
+# A self-attention layer of timm or open_clip has one of these projections.
 ATTENTION_PROJECTIONS = ("qkv", "q_proj", "out_proj")
 
 
 def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
-    """Facts by name, as rib.config.entries.Model has them.
+    """Facts of models by name, with the fields of rib.config.entries.Model.
 
     An example is {"timm/resnet18.a1_in1k": {"architecture": "resnet18", "head": "published", ...}}.
 
     Args:
-        ask_hub: whether commit, size, digest and licence are asked for; names that begin with
-            `hf-hub:` are always asked for.
+        ask_hub: whether to ask the hub for commit, size, digest and licence. Names that begin with
+            `hf-hub:` always need the hub.
 
     Raises:
-        UserError: A name doesn't exist, its weights can't be used, or the hub can't be asked.
+        UserError: a model doesn't exist, its weights can't be used, or the hub doesn't answer.
     """
     facts_by_name = {}
     for text in names:
@@ -73,17 +72,16 @@ def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
 
 @contextlib.contextmanager
 def _errors_name_model(name: Name) -> Iterator[None]:
-    """Turn all errors within a `with` block into UserErrors whose sentence names the model."""
     try:
         yield
     except UserError as error:
         raise UserError(f"config, models: '{name.text}': {error}") from error
-    except Exception as error:  # of the libraries, the hub's client and what they read
+    except Exception as error:  # from the libraries, the hub's client or the files they read
         raise UserError(f"config, models: '{name.text}': {hub_problem(error)}.") from error
 
 
 def _facts(name: Name, ask_hub: bool) -> dict:
-    """Facts of a model; those that are None are unknown."""
+    """Unknown facts are None."""
     if name.kind == "local-dir":
         return _folder_facts(name)
     if name.kind == "hf-hub":
@@ -100,7 +98,7 @@ def _facts(name: Name, ask_hub: bool) -> dict:
 
 
 def _timm_model_facts(name: Name) -> dict:
-    """Facts of a model that timm lists, with the tag of its weights (`resnet18.a1_in1k`) or not."""
+    """For `resnet18.a1_in1k`, or `resnet18` with timm's default weights."""
     import timm
 
     if not timm.models.is_model_pretrained(name.rest):
@@ -115,7 +113,7 @@ def _timm_model_facts(name: Name) -> dict:
 
 
 def _open_clip_model_facts(name: Name) -> dict:
-    """Facts of weights that open_clip lists, by ARCHITECTURE/TAG, such as `ViT-B-32/openai`."""
+    """For `ViT-B-32/openai`, which is ARCHITECTURE/TAG."""
     import open_clip
 
     architecture, _, tag = name.rest.rpartition("/")
@@ -132,36 +130,29 @@ def _open_clip_model_facts(name: Name) -> dict:
             "it has a tower that open_clip would fetch from elsewhere; choose another model."
         )
     facts = _open_clip_facts(architecture, architecture, config, record)
-    # Such as timm/vit_base_patch32_clip_224.openai/open_clip_model.safetensors; the file is left
-    # out if it has the library's name.
+    # "timm/vit_base_patch32_clip_224.openai/open_clip_model.safetensors", or without a file if it
+    # has the library's usual name.
     repo, _, path = record["hf_hub"].rpartition("/")
     return {**facts, "source": _hub_source(name, repo, path or WEIGHTS["open_clip"][0])}
 
 
 def _unknown_model_error(name: Name, listed_names: Iterable[str]) -> UserError:
-    """The error that a library has no such model, with the nearest that it has."""
     version = importlib.metadata.version(PACKAGES[name.kind])
     suggestion = nearest(name.rest, listed_names)
     return UserError(f"{name.kind} {version} has no such model{suggestion}; correct the name.")
 
 
 def _timm_facts(model: str, arguments: Mapping) -> tuple[dict, dict]:
-    """Facts of a network of timm, and what timm records of its weights.
-
-    Args:
-        model: as create_model takes it, such as `resnet18.a1_in1k` or `local-dir:networks/mine`.
-        arguments: keyword arguments that the model's own configuration states, such as
-            {"img_size": 384}.
-    """
+    """Facts, and timm's record; `model` is `resnet18.a1_in1k` or `local-dir:networks/mine`."""
     import timm
     import torch
 
     from rib.models.network import Classifier
 
-    with torch.device("meta"):  # without memory for its weights
+    with torch.device("meta"):  # takes no memory for the weights
         network = cast(Classifier, timm.create_model(model, num_classes=PUBLISHED_CLASSES))
     record = network.pretrained_cfg
-    # A network whose input size is fixed must be built anew for another one.
+    # A network with a fixed input size must be built anew for another size.
     is_built_for_size = bool(arguments.get("img_size") or record.get("fixed_input_size"))
     facts = {
         "library": "timm",
@@ -177,24 +168,16 @@ def _timm_facts(model: str, arguments: Mapping) -> tuple[dict, dict]:
 
 
 def _has_imagenet_head(record: Mapping) -> bool:
-    """Whether weights have outputs for ImageNet-1K's classes, by timm's record of them.
-
-    Without names of labels, timm means ImageNet's.
-    """
     from timm.data import ImageNetInfo
 
+    # Without names of labels timm means ImageNet's.
     label_names = record.get("label_names")
     has_imagenet_labels = label_names is None or label_names == ImageNetInfo().label_names()
     return record.get("num_classes") == PUBLISHED_CLASSES and has_imagenet_labels
 
 
 def _timm_preprocessing(record: Mapping, arguments: Mapping) -> dict:
-    """How images are prepared for a network of timm.
-
-    Its size is the argument `img_size`, for which the network is built. Without it, a record may
-    have a size for testing and one of training: the one that is the paper's counts, testing first,
-    and if neither is, that of training.
-    """
+    """Size: the argument `img_size`, else the record's test size if it is 224, else training's."""
     from timm.data import resolve_data_config
 
     built_for = arguments.get("img_size")
@@ -211,20 +194,13 @@ def _timm_preprocessing(record: Mapping, arguments: Mapping) -> dict:
 def _open_clip_facts(
     model: str, architecture: str, config: Mapping, record: Mapping | None = None
 ) -> dict:
-    """Facts of a model of open_clip.
-
-    Args:
-        model: as create_model takes it, such as `ViT-B-32` or `local-dir:networks/mine`.
-        architecture: the name of its architecture here.
-        config: the model's configuration, with the keys `vision_cfg` and `text_cfg`.
-        record: preprocessing of its weights, as far as it differs from open_clip's usual one.
-    """
+    """`config` has `vision_cfg` and `text_cfg`; `record` is unusual preprocessing, if any."""
     import open_clip
     import torch
 
     from rib.models.network import OpenClipClassifier
 
-    with torch.device("meta"):  # without memory for its weights
+    with torch.device("meta"):  # takes no memory for the weights
         both_towers = open_clip.create_model(
             model, load_weights=False, device="meta", force_preprocess_cfg=record
         )
@@ -249,16 +225,7 @@ def _open_clip_facts(
 def _preprocessing(
     config: Mapping, input_size: Sequence[int], crop_pct: float, crop_mode: str
 ) -> dict:
-    """How images are prepared for a network.
-
-    Args:
-        config: with `mean` and `std` per channel, and `interpolation`.
-        input_size: channels, height and width in pixels.
-        crop_pct: fraction of the resized image's side that is used.
-
-    Raises:
-        UserError: The network takes inputs that the workflow doesn't prepare.
-    """
+    """`input_size` is (3, 224, 224); `crop_pct` is the used fraction of a resized image's side."""
     side = input_size[-1] if len(input_size) == 3 else None
     if list(input_size) != [3, side, side] or crop_mode not in ("center", "squash"):
         raise UserError(
@@ -275,7 +242,7 @@ def _preprocessing(
 
 
 def _facts_of_network(network: nn.Module) -> dict:
-    """The type of a network, `vit` or `cnn`, and its number of parameters."""
+    """For example {"type": "cnn", "parameters": 11689512}."""
     has_attention = any(map(_is_self_attention, network.modules()))
     return {
         "type": "vit" if has_attention else "cnn",
@@ -284,25 +251,18 @@ def _facts_of_network(network: nn.Module) -> dict:
 
 
 def _is_self_attention(layer: nn.Module) -> bool:
-    """Whether a layer is self-attention; attention that only pools features is not."""
+    """Attention that only pools features is not self-attention."""
     class_name = type(layer).__name__
     if "Attention" not in class_name or "Pool" in class_name:
         return False
     return any(hasattr(layer, projection) for projection in ATTENTION_PROJECTIONS)
 
 
-# Models in folders and repositories, with a configuration of their own
+# Models in folders and repositories, with their own configuration
 
 
 def _configured_facts(name: Name, configurations: Mapping[str, Path]) -> dict:
-    """Facts from timm's config.json or open_clip's open_clip_config.json.
-
-    Args:
-        configurations: the path of each of the two files that there is, by its name.
-
-    Raises:
-        UserError: There is neither, or the configuration asks for what is not allowed.
-    """
+    """`configurations` are paths such as {"config.json": Path("networks/mine/config.json")}."""
     import timm
 
     if TIMM_CONFIG in configurations:
@@ -327,7 +287,6 @@ def _configured_facts(name: Name, configurations: Mapping[str, Path]) -> dict:
 
 
 def _folder_facts(name: Name) -> dict:
-    """Facts of a folder with weights and the configuration that timm or open_clip wrote."""
     folder = from_home(name.rest, name.text)
     if not folder.is_dir():
         raise UserError(
@@ -344,7 +303,7 @@ def _folder_facts(name: Name) -> dict:
 
 
 def _pinned_file(path: Path, file: str) -> dict:
-    """Source of a local file, which is called `file` here, with its size in bytes and digest."""
+    """`file` is the name of the workflow's copy."""
     return {
         "kind": "file",
         "path": str(path),
@@ -355,7 +314,7 @@ def _pinned_file(path: Path, file: str) -> dict:
 
 
 def _repository_facts(name: Name) -> dict:
-    """Facts of a repository of the hub, at a revision (`OWNER/NAME@REVISION`) or the newest one."""
+    """For `OWNER/NAME@REVISION`, or `OWNER/NAME` at its newest commit."""
     repo, _, revision = name.rest.partition("@")
     info = _model_info(repo, revision or None)
     configurations = {}
@@ -368,11 +327,7 @@ def _repository_facts(name: Name) -> dict:
 
 
 def _first_of(paths: Iterable[str], files: Iterable[str], place: str) -> str:
-    """The first of some paths that is among the files of a place.
-
-    Raises:
-        UserError: None is.
-    """
+    """The first of `paths` that exists in `files`; `place` is for the message."""
     for path in paths:
         if path in files:
             return path
@@ -380,7 +335,7 @@ def _first_of(paths: Iterable[str], files: Iterable[str], place: str) -> str:
 
 
 def _tokenizer_repository(facts: Mapping) -> str | None:
-    """The repository of a model's tokenizer; None for timm, and with a tokenizer of open_clip."""
+    """None for timm, and for models with open_clip's tokenizer."""
     if facts["library"] != "open_clip":
         return None
     import open_clip
@@ -396,21 +351,19 @@ def _tokenizer_repository(facts: Mapping) -> str | None:
 
 
 def _model_info(repo: str, revision: str | None = None) -> ModelInfo:
-    """What the hub states of a repository at a revision, or at its newest commit."""
     from huggingface_hub import HfApi
 
     return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
 
 
 def _files(info: ModelInfo) -> dict[str, Any]:
-    """The files of a repository by path, as the hub states them."""
     return {file.rfilename: file for file in info.siblings or []}
 
 
 def _hub_facts(
     name: Name, facts: Mapping, info: ModelInfo, paths_of_weights: Sequence[str]
 ) -> dict:
-    """What the hub states of a model: commit, size and digest of its files, licence and terms."""
+    """Commit, size and digest of the files, licence and terms."""
     place = f"{info.id} on the hub"
     path = _first_of(dict.fromkeys(paths_of_weights), _files(info), place)
     licence = facts["licence"]
@@ -434,12 +387,12 @@ def _hub_facts(
 
 
 def _hub_source(name: Name, repo: str, path: str) -> dict:
-    """Source of a file on the hub, such as `model.safetensors`, called by the model's name here."""
+    """The workflow's copy has the model's name and the suffix of the file on the hub."""
     return {"kind": "hub", "repo": repo, "path": path, "file": name.short + Path(path).suffix}
 
 
 def _pinned_hub_source(name: Name, info: ModelInfo, path: str) -> dict:
-    """Source of a file on the hub with commit, size and digest, as far as the hub states them."""
+    """With commit, size and digest, as far as the hub states them."""
     file = _files(info)[path]
     source = {**_hub_source(name, info.id, path), "revision": info.sha}
     if file.size:
@@ -450,7 +403,7 @@ def _pinned_hub_source(name: Name, info: ModelInfo, path: str) -> dict:
 
 
 def main() -> None:
-    """Write the facts of the models that the command line names; see the module."""
+    """Write the facts of the models that the command line names."""
     parser = argparse.ArgumentParser(description="Write the facts of models as JSON.")
     parser.add_argument("--library", action="store_true", help="don't ask the hub")
     parser.add_argument("file", type=Path)

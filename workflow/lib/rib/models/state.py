@@ -1,4 +1,4 @@
-"""The network of a run in a given state, ready for inference."""
+"""Networks of runs, ready for inference."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,16 +17,16 @@ from rib.models.network import load
 def network_in_state(
     folder: Path, mixture: Mixture, checkpoints: Mapping[str, Path], images: Images
 ) -> nn.Module:
-    """The network of a run, in evaluation mode, ready for the given images.
+    """The network of a run, in evaluation mode, on the device of the images.
 
     Args:
-        folder: output of the models job, with the network and its pretrained weights.
-        mixture: what the network is made of, such as {"pretrained": 0.5, "ft": 0.5}.
-        checkpoints: files by the keys in the mixture, such as
-            {"ft": Path("checkpoint.safetensors")}; the pretrained network needs none.
+        folder: output of the conversion, with the pretrained network.
+        mixture: coefficients of an average, such as {"pretrained": 0.5, "ft": 0.5}, or a merge.
+        checkpoints: file of each key, such as {"ft": Path("checkpoint.safetensors")}; the
+            pretrained network needs none.
 
     Raises:
-        UserError: a merged state has a padding prompt, or an algorithm refuses its parents.
+        UserError: a merged model has a padding prompt, or an algorithm refuses its parents.
     """
     pretrained, _ = load(folder, images.device)
     model = apply(pretrained, mixture, checkpoints).eval()
@@ -34,11 +34,7 @@ def network_in_state(
 
 
 def for_inference(model: nn.Module, mixture: Mixture, images: Images) -> nn.Module:
-    """A network in evaluation mode, changed in place so that it scores the given images faster.
-
-    Args:
-        mixture: what the network is made of.
-    """
+    """Make a network in evaluation mode faster, in place; return it, compiled if asked for."""
     # The networks of an ensemble may use each other's weights.
     is_ensemble = isinstance(mixture, Merge) and mixture.form == ENSEMBLE
     # On a GPU the gain is small, and bf16 rounds the fused weights again.

@@ -22,9 +22,9 @@ CLASSES = 10  # classes whose prompts are encoded at once, as open_clip does
 
 
 class TextTower(nn.Module):
-    """What the workflow calls of an open_clip model, for the type checker.
+    """The attributes of open_clip's models that the workflow uses, for the type checker.
 
-    The models have it without being instances of this class.
+    The models are not instances of this class.
     """
 
     logit_scale: nn.Parameter  # logarithm of the factor of similarities, a scalar
@@ -37,17 +37,16 @@ class TextTower(nn.Module):
 
 @dataclass(frozen=True)
 class Text:
-    """The text tower of an open_clip model, with tokens, so that no tokenizer is needed.
+    """An open_clip model's text tower, with tokens in place of a tokenizer.
 
     L is the context length.
     """
 
     tower: TextTower  # the model without its image tower, on the device
-    # (outputs, templates, L) int32, tokens of the prompts of each class that the network knows
-    prompts: Tensor
+    prompts: Tensor  # (outputs, templates, L) int32, prompts of each class of the network
     before: Tensor  # (s,) int32, tokens of a text before its words: the start
-    after: Tensor  # (L - s,) int32, tokens of a text after its words: end and padding
-    words: Tensor  # (V,) int32, all tokens but those of an empty text
+    after: Tensor  # (L - s,) int32, tokens of a text without words after its start: end, padding
+    words: Tensor  # (V,) int32, all tokens except start, end and padding
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Unit-norm features (N, d) of tokens (N, L)."""
@@ -57,9 +56,9 @@ class Text:
         return unit_norm(features.float())
 
     def similarities(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Logits (N, M) of image features (N, d) and texts, given as tokens (M, L).
+        """Logits (N, M) of unit-norm image features (N, d) and tokens (M, L) of texts.
 
-        They are the inner products of unit-norm features, scaled and shifted as in pretraining.
+        They are inner products, scaled and shifted as in pretraining.
         """
         logits = self.tower.logit_scale.exp() * features.float() @ self.encode(tokens).T
         if self.tower.logit_bias is None:
@@ -67,15 +66,13 @@ class Text:
         return logits + self.tower.logit_bias
 
     def random(self, number: int, length: int, draws: np.random.Generator) -> Tensor:
-        """Tokens of texts of `length` words that are drawn uniformly: (number, context length).
+        """Tokens (number, L) of texts of `length` words, drawn uniformly.
 
-        A text of two words is: start, word, word, end of text, and padding up to the context
-        length.
+        A text of two words is start, word, word, end, padding.
 
-        Raises a ValueError if the context is too short.
+        Raises:
+            ValueError: the context is too short.
         """
-        # After the start, an empty text has its end, and then a token of padding for each word that
-        # a text may have.
         end_of_text = self.after[:1]
         padding_of_empty_text = self.after[1:]
         most_words = len(padding_of_empty_text)
@@ -83,10 +80,9 @@ class Text:
             raise ValueError(f"its texts have room for {most_words} tokens, not for {length}")
         numbers_of_words = draws.integers(len(self.words), size=(number, length))
         words = self.words[torch.from_numpy(numbers_of_words)]
-        # The words take the place of as many tokens of padding.
+        # Each word replaces a token of padding.
         padding = padding_of_empty_text[length:]
         after_words = torch.cat([end_of_text, padding])
-        # Start and end are the same for all texts.
         before_of_texts = self.before.expand(number, -1)
         after_of_texts = after_words.expand(number, -1)
         return torch.cat([before_of_texts, words, after_of_texts], dim=1)
@@ -94,19 +90,17 @@ class Text:
 
 @torch.no_grad()
 def set_zero_shot_weights(head: nn.Linear, tower: TextTower, prompts: Tensor) -> None:
-    """Let a head on an open_clip model's image features return the model's zero-shot logits.
+    """Make a head give an open_clip model's zero-shot logits, in place.
 
-    Logits are averaged over prompts. A SigLIP model's bias is the same for all classes, so it
-    changes neither predictions nor cross-entropy; its training objective has no softmax over
-    classes, so its confidences are not comparable with those of other models.
+    Features of a class are averaged over its prompts. A SigLIP model's bias is the same for all
+    classes and changes neither predictions nor cross-entropy; since SigLIP was not trained with a
+    softmax over classes, its confidences are not comparable with other models' confidences.
 
     Source: Radford et al. 2021 (arXiv 2103.00020), section 3.1.4; open_clip,
     zero_shot_classifier.py; Zhai et al. 2023 (arXiv 2303.15343), algorithm 1.
 
     Args:
-        head: changed in place.
-        tower: the model with its text tower.
-        prompts: tokens (classes, templates, L) of the prompts of each class, see `Text`.
+        prompts: tokens (classes, templates, L).
     """
     for start in range(0, len(prompts), CLASSES):
         tokens = prompts[start : start + CLASSES].to(head.weight.device)
@@ -125,7 +119,7 @@ def prompt_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> Ten
     """Tokens (classes, templates, L) int32 of prompts such as "a photo of a dog."
 
     Args:
-        class_names: None for those of ImageNet.
+        class_names: None for ImageNet's class names.
     """
     import open_clip
 
@@ -137,16 +131,16 @@ def prompt_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> Ten
 
 
 def text_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> dict[str, Tensor]:
-    """The tokens that `Text` has, by attribute: `prompts`, `before`, `after` and `words`.
+    """The attributes `prompts`, `before`, `after` and `words` of a `Text`, by name.
 
     Args:
-        tokenizer: gives the tokens (N, L) of N texts.
-        class_names: see `prompt_tokens`.
+        tokenizer: from N texts to tokens (N, L).
+        class_names: None for ImageNet's.
     """
     empty_text, one_letter = tokenizer(["", "a"]).int()
-    # The words of a text begin with the first token that is another one in a text with a word.
+    # Words begin where a text with a word first differs from an empty text.
     first_word = int((empty_text != one_letter).int().argmax())
-    # A tokenizer of the hub is an attribute of open_clip's.
+    # open_clip wraps a tokenizer from the hub.
     vocabulary: Any = getattr(tokenizer, "tokenizer", tokenizer)
     all_tokens = torch.arange(vocabulary.vocab_size, dtype=torch.int32)
     is_word = ~torch.isin(all_tokens, empty_text)
@@ -159,7 +153,7 @@ def text_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> dict[
 
 
 def load_text(model_folder: Path, text_folder: Path, device: torch.device) -> Text:
-    """The text tower of a models job's network, as rib.models.convert.store_text left it."""
+    """Text tower of a converted model, from the files of rib.models.convert.store_text."""
     description = model_folder / "model.json"
     facts = read_json(description)
     check_arguments("open_clip", facts["arguments"], str(description))

@@ -9,24 +9,24 @@ from rib.models.network import OpenClipClassifier
 
 
 def token_features(model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Features at five depths, and the output of `forward_features`, of one pass.
+    """Features at five depths, and the output of `forward_features`, in one pass.
 
-    Tokens are the positions of a feature map, and the class and register tokens of a transformer if
-    its library gives them. The first features are the input of the first block (see `first_block`).
+    The depths are the input of the first block and the outputs after each quarter of the network.
+    Tokens are the positions of a feature map, and a transformer's class and register tokens if its
+    library gives them.
 
     Args:
         images: normalised, (N, 3, H, W).
 
     Returns:
-        For each depth (N, tokens, channels), where both may differ between depths; and the output.
+        Features (N, tokens, channels) of each depth, in sizes that may differ; and the output.
 
     Raises:
-        UserError: The library gives no such features of this network.
+        UserError: the library gives no such features of this network.
     """
     block_inputs: list[Tensor] = []
 
     def note_input(block: nn.Module, inputs: tuple[Tensor]) -> None:
-        """Called by torch before the first block, with its arguments."""
         block_inputs.append(inputs[0])
 
     hook = first_block(model).register_forward_pre_hook(note_input)
@@ -43,7 +43,7 @@ def token_features(model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tens
 
 
 def _stem_tokens(model: nn.Module, stem_output: Tensor) -> Tensor:
-    """Tokens (N, T, d) of a stem's output, which are tokens already or a feature map."""
+    """A stem gives tokens (N, T, d) or a feature map."""
     if stem_output.ndim != 4:
         return stem_output
     if _channels_are_last(model):
@@ -52,7 +52,7 @@ def _stem_tokens(model: nn.Module, stem_output: Tensor) -> Tensor:
 
 
 def _channels_are_last(model: nn.Module) -> bool:
-    """Whether stages take feature maps (N, h, w, d), as those of timm's Swin; not (N, d, h, w)."""
+    """Feature maps are (N, h, w, d) in timm's Swin, else (N, d, h, w)."""
     body = model
     if isinstance(model, OpenClipClassifier):
         body = getattr(model.visual, "trunk", model.visual)
@@ -60,12 +60,12 @@ def _channels_are_last(model: nn.Module) -> bool:
 
 
 def _positions_as_tokens(feature_map: Tensor) -> Tensor:
-    """Tokens (N, h * w, d) of a feature map (N, d, h, w)."""
+    """From (N, d, h, w) to (N, h * w, d)."""
     return feature_map.flatten(2).transpose(1, 2)
 
 
 def _all_tokens(positions: Tensor, class_tokens: Tensor | None) -> Tensor:
-    """Tokens (N, T, d) of positions (N, d, h, w) and of class tokens (N, p, d)."""
+    """(N, d, h, w) and (N, p, d) give (N, p + h * w, d)."""
     tokens = _positions_as_tokens(positions)
     if class_tokens is None:
         return tokens

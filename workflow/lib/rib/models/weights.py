@@ -1,4 +1,4 @@
-"""Reading of weights that others made, and loading by the library's own conversion of keys."""
+"""Safe reading of published weights, and loading with the library's conversion of keys."""
 
 import io
 import pickle
@@ -22,13 +22,12 @@ from rib.models.network import NUM_CLASSES, create
 
 BY_ORDER = "by_order"
 IMAGE_TOWER = "visual."  # prefix of the image tower's tensors in a model of open_clip
-# Times the size of a file that its tensors may have. Several names may share a tensor, as tied
-# weights do (twice, of an embedding and a head); in a file where each byte is used more often than
-# this on average, numbers are made up.
+# Largest ratio of the tensors' bytes to the file's. Tied weights (an embedding and a head) use
+# bytes twice; a larger ratio on average is made up, to fill the memory.
 MOST_SHARED = 2
-SHOWN = 600  # characters of what a library says of weights that don't fit
-MARK = 77.0  # a number that no tensor of published weights consists of
-# What the libraries raise for weights that don't fit.
+SHOWN = 600  # shown characters of a library's error
+MARK = 77.0  # no published tensor consists of this number alone
+# Errors of the libraries for weights that don't fit.
 LOADING_ERRORS = (
     RuntimeError,
     KeyError,
@@ -44,12 +43,10 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
 
     Args:
         file: a .safetensors, .pth or .bin file, or an archive with such a file.
-        member: name of that file in the archive; None if there is no archive. If `file` is itself
-            .safetensors, it is read whatever the member.
-        name: of the model or run, for messages.
+        member: path of the file in the archive; ignored if `file` is a .safetensors file.
 
     Raises:
-        UserError: The file is missing, damaged or contains anything but a state dict.
+        UserError: the file is missing, damaged or contains anything but a state dict.
     """
     model_and_file = f"{name}: {file}"
     content = None
@@ -73,11 +70,6 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
 
 
 def _archived_weights(archive: Path, member: str, name: str) -> bytes:
-    """Content of a file of weights in an archive; a UserError if the archive lacks it.
-
-    Args:
-        member: path of the file in the archive.
-    """
     for _, read_member in archive_members(archive, {member}, largest=WEIGHTS):
         return read_member()
     raise UserError(
@@ -86,7 +78,6 @@ def _archived_weights(archive: Path, member: str, name: str) -> bytes:
 
 
 def _load_file(file: Path) -> object:
-    """What a file of weights has, as its ending says: safetensors, otherwise a pickle."""
     if file.suffix == ".safetensors":
         return safetensors.torch.load_file(file)
     with open(file, "rb") as opened:
@@ -94,14 +85,13 @@ def _load_file(file: Path) -> object:
 
 
 def _load_bytes(content: bytes, suffix: str) -> object:
-    """What the content of a file of weights has, as the file's ending (`.safetensors`) says."""
     if suffix == ".safetensors":
         return safetensors.torch.load(content)
     return _unpickle(io.BytesIO(content))
 
 
 def _unpickle(file: BinaryIO) -> object:
-    """What torch reads from a pickle without running code; a ValueError if it is compressed."""
+    """Runs no code; a ValueError if the file is compressed."""
     if zipfile.is_zipfile(file):
         _refuse_compressed(zipfile.ZipFile(file))
     file.seek(0)
@@ -110,9 +100,8 @@ def _unpickle(file: BinaryIO) -> object:
 
 
 def _refuse_compressed(archive: zipfile.ZipFile) -> None:
-    """Raise a ValueError if the tensors of a file that torch saved are compressed."""
     for member in archive.infolist():
-        is_code = "/code/" in member.filename  # of TorchScript
+        is_code = "/code/" in member.filename  # TorchScript, which torch.load refuses
         if member.compress_type != zipfile.ZIP_STORED and not is_code:
             raise ValueError(
                 "torch does not compress tensors, and would expand any number of bytes"
@@ -120,11 +109,7 @@ def _refuse_compressed(archive: zipfile.ZipFile) -> None:
 
 
 def _why_unreadable(error: Exception) -> str:
-    """What is wrong with a file that couldn't be loaded.
-
-    The error itself is not shown: torch's messages, like its warnings, recommend less safe ways to
-    load.
-    """
+    """torch's messages are not shown: they recommend less safe ways to load."""
     if isinstance(error, pickle.UnpicklingError):
         return "contains other pickled objects than tensors, which are never loaded"
     if "TorchScript" in str(error):
@@ -133,15 +118,7 @@ def _why_unreadable(error: Exception) -> str:
 
 
 def _checked_state(loaded: object, model_and_file: str) -> dict[str, Tensor]:
-    """What was loaded from a file, if it is a dict of ordinary tensors by name, at least one.
-
-    Args:
-        loaded: whatever the file holds.
-        model_and_file: for messages.
-
-    Raises:
-        UserError: it holds anything else.
-    """
+    """`loaded` if it is a dict of ordinary tensors by name, at least one."""
     other_objects = []
     if isinstance(loaded, dict):
         for key, entry in loaded.items():
@@ -161,22 +138,16 @@ def _checked_state(loaded: object, model_and_file: str) -> dict[str, Tensor]:
 
 
 def _is_ordinary_tensor(entry: object) -> bool:
-    """Whether an object is a tensor with all its numbers: not sparse, nested or without memory."""
+    """A tensor with all its numbers: not sparse, nested or without memory."""
     if not isinstance(entry, Tensor):
         return False
     return entry.layout == torch.strided and not entry.is_meta and not entry.is_nested
 
 
 def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, model_and_file: str) -> None:
-    """Refuse tensors with more bytes than are stored for them, before anything copies them.
-
-    A pickle states the shape of a tensor beside its storage. With strides of 0, or with overlapping
-    ones, a few bytes are a tensor of any size, which takes no memory until it is copied.
-
-    Args:
-        size: of the file with the tensors, in bytes.
-        model_and_file: for messages.
-    """
+    """`size` is the file's, in bytes."""
+    # A pickle states a tensor's shape and strides beside its storage. With strides of 0 or that
+    # overlap, a few bytes are a tensor of any size, which takes memory only when it is copied.
     total = 0
     for key, tensor in tensors.items():
         tensor_bytes = tensor.numel() * tensor.element_size()
@@ -204,34 +175,33 @@ def with_weights(
     keys: str,
     name: str,
 ) -> nn.Module:
-    """The library's network with a published state dict and its own head, in evaluation mode.
+    """The library's network with a published state dict and its head, in evaluation mode.
 
-    Keys are converted by the library, which also resizes position embeddings to another input size.
+    The library converts keys, and resizes position embeddings to another input size.
 
     Args:
-        arguments: see rib.models.network.create; `num_classes` (timm) if the head must have so many
-            outputs.
+        arguments: keyword arguments of the library's create_model, such as {"img_size": 384};
+            `num_classes` (timm) if the head must have this number of outputs.
         keys: `by_name`, or `by_order` if the state dict has other names in the same order.
-        name: of the model or run, for messages.
 
     Raises:
-        UserError: A tensor is missing, unexpected, not finite, or has another shape or type; or an
-            argument is none that rib.config.model_arguments allows.
+        UserError: a tensor is missing, unexpected, not finite, or has another shape or type; or
+            rib.config.model_arguments doesn't allow an argument.
     """
     if library == "timm":
-        # As many outputs as the weights have, unless the arguments say otherwise.
+        # Unless the arguments say otherwise, as many outputs as the weights have.
         arguments = {"num_classes": _published_classes(state, architecture), **arguments}
     check_arguments(library, arguments, name)
     expected = create(library, architecture, arguments).state_dict()
     if keys == BY_ORDER and len(expected) < len(state):
-        # The head, which can't be told by its name, is the one for ImageNet-1K.
+        # With other names the head can't be found, so it must be ImageNet-1K's.
         arguments = {**arguments, "num_classes": NUM_CLASSES}
         expected = create(library, architecture, arguments).state_dict()
     if keys == BY_ORDER and len(expected) == len(state):
-        # The network's names, in place of those of the file.
+        # The network's names in place of the file's.
         state = dict(zip(expected, state.values(), strict=True))
     if library == "open_clip" and all(key.startswith(IMAGE_TOWER) for key in state):
-        # Of an image tower alone: the text tower, which is not used, stays random.
+        # Weights of an image tower alone: the text tower, which is not used, stays random.
         state = {**_text_tower_of(expected), **state}
     _refuse_integers(state, expected, architecture, name)
     try:
@@ -250,26 +220,21 @@ def with_weights(
 
 
 def _text_tower_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an open_clip model without those of its image tower."""
     return {key: tensor for key, tensor in state.items() if not key.startswith(IMAGE_TOWER)}
 
 
 def _refuse_infinite(model: nn.Module, name: str) -> None:
-    """Raise a UserError unless all numbers of a network's tensors are finite."""
     for key, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise UserError(f"{name}: '{key}' has NaN or infinite values; don't use these weights.")
 
 
 def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
-    """Outputs of the head in weights under timm's names; 0 if they have none.
-
-    The head of a `resnet18` is `fc`, and `fc.weight` (1000, 512) has 1000 outputs.
-    """
+    """1000 if `fc.weight` of a `resnet18` is (1000, 512); 0 if the weights have no head."""
     record = get_pretrained_cfg(architecture)
     if record is None or not record.classifier:
         return 0
-    # One name, or several for networks with a head for distillation.
+    # One name, or two for distilled networks.
     classifier: str | Sequence[str] = record.classifier
     names_of_heads = [classifier] if isinstance(classifier, str) else classifier
     for name_of_head in names_of_heads:
@@ -282,7 +247,6 @@ def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
 def _refuse_integers(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], architecture: str, name: str
 ) -> None:
-    """Raise a UserError if weights have integers where the network has floating-point numbers."""
     for key, expected_tensor in expected.items():
         if key not in state or not expected_tensor.is_floating_point():
             continue
@@ -294,18 +258,14 @@ def _refuse_integers(
 
 
 def _load_timm(state: Mapping[str, Tensor], architecture: str, arguments: Mapping) -> nn.Module:
-    """A network of timm with a state dict, loaded as timm loads its published weights.
-
-    Raises:
-        RuntimeError: Tensors are missing, unexpected or of another shape.
-    """
+    """Loaded as timm loads published weights; a RuntimeError if tensors are missing."""
     generator_state = torch.get_rng_state()
     model = _create_with_state(state, architecture, arguments)
     if model.state_dict().keys() <= state.keys():
         return model
-    # timm renames tensors, and loads some architectures although tensors are missing. A missing one
-    # has its initial values, whatever is loaded; so it is the same if other numbers are loaded.
-    # A bias of zeros is no sign: timm adds it where the head of the file has none.
+    # timm renames tensors, and loads some architectures although tensors are missing. A missing
+    # tensor keeps its initial values, so it is the same after loading other numbers. Zeros are no
+    # sign of this: timm adds a bias of zeros if the file's head has none.
     marked_state = {key: torch.full_like(tensor, MARK) for key, tensor in state.items()}
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(generator_state)
@@ -324,7 +284,7 @@ def _load_timm(state: Mapping[str, Tensor], architecture: str, arguments: Mappin
 def _create_with_state(
     state: Mapping[str, Tensor], architecture: str, arguments: Mapping
 ) -> nn.Module:
-    """A network of timm, which takes the state dict for its published weights."""
+    # The overlay makes timm take the state dict for its published weights.
     overlay = {
         "state_dict": dict(state),
         "num_classes": arguments["num_classes"],

@@ -1,4 +1,4 @@
-"""DVC by its command line, the interface that it documents."""
+"""Run DVC on its command line, the interface that it documents."""
 
 import os
 import subprocess
@@ -8,10 +8,10 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.text import redacted
 
-# DVC's index of listings, for our calls alone: that of other calls may have listings that nobody
+# A separate index for DVC's cache of listings: the default one may contain listings that nobody
 # checked.
 INDEX = Path(".dvc/tmp/rib")
-# What messages of DVC say, and what is said instead.
+# Parts of DVC's messages that would mislead here, and their replacements.
 REPLACEMENTS = {
     "Use `--force` to force.": "Delete them, share them (`rib track`), or pull others:",
     "Having any troubles? Hit us up at https://dvc.org/support, we are always happy to help!": "",
@@ -20,22 +20,19 @@ LONGEST_MESSAGE = 1000  # characters
 
 
 def run_dvc(*words: str) -> str:
-    """Run a command of DVC, such as `run_dvc("fetch", "data/raw/red.dvc")`.
-
-    Returns:
-        What it wrote to standard output.
+    """Run a command of DVC, such as `run_dvc("fetch", "data/raw/red.dvc")`; return its output.
 
     Raises:
         UserError: DVC failed; its message in one line, without secrets.
     """
     lock = Path(".dvc/tmp/rwlock")
-    # DVC can't read this file if it was killed before it wrote to it.
+    # DVC leaves this file empty if it was killed before writing, and then can't read it.
     if lock.is_file() and lock.stat().st_size == 0:
         lock.unlink()
     completed = subprocess.run(
         [sys.executable, "-m", "dvc", *words],
         env={**os.environ, "DVC_SITE_CACHE_DIR": str(INDEX.absolute())},
-        stdin=subprocess.DEVNULL,  # so that it asks no question
+        stdin=subprocess.DEVNULL,  # DVC must not ask questions
         capture_output=True,
         text=True,
         errors="replace",
@@ -46,7 +43,7 @@ def run_dvc(*words: str) -> str:
 
 
 def _message(printed: str) -> str:
-    """DVC's error in one line, without its advice and without secrets."""
+    """Drops DVC's advice and the secrets in URLs."""
     _, _, error = printed.rpartition("ERROR: ")
     message = " ".join(error.split())
     for text, replacement in REPLACEMENTS.items():

@@ -1,14 +1,15 @@
-"""The environment of a job: commit, library versions and processor."""
+"""Environment of a job for its record: commit, library versions, processor and device."""
 
 import contextlib
 import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-# Libraries that results may depend on.
+# Libraries that may affect results.
 LIBRARIES = [
     # networks
     "numpy",
@@ -26,12 +27,19 @@ LIBRARIES = [
     "resvg_py",
     "matplotlib",
 ]
-# Endings of the files that a catalogue folder may have, besides data.
+# Files of a catalogue folder that are not data.
 CATALOGUE_FILES = (".yaml", ".csv", ".py")
+# Facts from `set_device`, such as {"device": "cuda", "precision": "bf16"}; empty in jobs that need
+# no device.
+_device: dict[str, str | None] = {}
 
 
 def surroundings() -> dict[str, object]:
-    """The project's commit, versions of the installed libraries and the machine."""
+    """Commit, library versions and machine.
+
+    For example `{"commit": "3f2a...", "versions": {"torch": "2.7.0"}, "machine": {"python":
+    "3.12.3"}}`.
+    """
     versions = {}
     for library in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -41,14 +49,38 @@ def surroundings() -> dict[str, object]:
         "processor": processor(),
         "python": platform.python_version(),
     }
+    for name, value in _device.items():
+        if value is not None:
+            machine[name] = value
     return {"commit": commit(), "versions": versions, "machine": machine}
 
 
-def commit() -> str | None:
-    """The project's commit, with `-dirty` if tracked files differ from it.
+def set_device(facts: Mapping[str, str | None]) -> None:
+    """Store the device of this process for `surroundings`.
 
-    None outside a git checkout.
+    Args:
+        facts: such as `{"device": "cpu", "precision": "fp32", "gpu": None}`, from
+            `rib.models.device.facts_of`.
     """
+    _device.clear()
+    _device.update(facts)
+
+
+def describe_device(facts: Mapping[str, Any]) -> str:
+    """A device that results depend on: `cpu in fp32`, `cuda (NVIDIA A100-SXM4-40GB) in bf16`.
+
+    Args:
+        facts: as for `set_device`; manifests of earlier versions have only `device`.
+    """
+    device = facts["device"]
+    if facts.get("gpu"):
+        device = f"{device} ({facts['gpu']})"
+    precision = facts.get("precision", "unknown precision")
+    return f"{device} in {precision}"
+
+
+def commit() -> str | None:
+    """The project's commit, with `-dirty` if tracked files differ; None outside a git checkout."""
     command = [
         "git",
         "--no-optional-locks",
@@ -58,7 +90,7 @@ def commit() -> str | None:
         "--abbrev=40",
         "--exclude=*",
     ]
-    # Ignore a repository that merely contains the project's folder.
+    # Ignore a repository around the project's folder.
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(Path.cwd().parent)}
     try:
         process = subprocess.run(
@@ -70,9 +102,9 @@ def commit() -> str | None:
 
 
 def outside_git(folders: Iterable[str | Path]) -> list[str]:
-    """Sorted paths of catalogue files in folders that git does not track.
+    """Sorted paths of catalogue files in these folders that git does not track.
 
-    No commit has these files.
+    No commit contains these files, although results may depend on them.
     """
     untracked = []
     for folder in map(Path, folders):
@@ -85,7 +117,7 @@ def outside_git(folders: Iterable[str | Path]) -> list[str]:
 
 
 def _tracked_files(folder: Path) -> set[Path]:
-    """Files in a folder that git tracks; none if the folder is not in a repository."""
+    """Empty if the folder is in no repository."""
     command = ["git", "--no-optional-locks", "-C", str(folder), "ls-files", "-z"]
     try:
         process = subprocess.run(command, capture_output=True, text=True, check=True)

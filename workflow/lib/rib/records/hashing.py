@@ -1,7 +1,7 @@
-"""Hashes of files, and comparison with the hashes in records and manifests.
+"""SHA-256 of files, cached for large ones.
 
-The hash of a large file is cached with its size and times, so that the next job need not read the
-whole file. `rib verify` does not use the cache.
+The cache (work/checked) stores a hash with the file's size, times and inode: the next job need not
+read the whole file. `rib verify` reads every file.
 """
 
 import contextlib
@@ -20,29 +20,31 @@ from rib.base.progress import Progress
 MEMORY = Path("work/checked")
 # Bytes from which hashing takes longer than the cache lookup (about 12 ms).
 REMEMBERED = 16 << 20
-# Bytes from which hashing takes longer than to wait until a file has settled.
+# Bytes from which hashing takes longer than waiting for SETTLED.
 REMEMBERED_AT_ONCE = 2 << 30
-# Seconds; coarsest resolution of file times, below which a second change could go unnoticed.
+# Coarsest resolution of file times, in seconds. A second change within this time might go
+# unnoticed.
 SETTLED = 2.0
 
 
 def differing(expected: Mapping[Path, str], label: str, remember: bool = False) -> list[Path]:
-    """Files that are missing or whose hash is not the expected one.
+    """Files that are missing or have another hash than expected.
 
-    See `hashes` for `label` and `remember`.
+    Args:
+        expected: SHA-256 (hex) by path.
+        label: text before the progress bar.
+        remember: whether hashes of large unchanged files come from the cache.
     """
     current = hashes(expected, label, remember)
     return [path for path, digest in expected.items() if current[path] != digest]
 
 
 def hashes(files: Iterable[Path], label: str, remember: bool = False) -> dict[Path, str | None]:
-    """SHA-256 of files, None for missing ones; links are followed.
-
-    The files are hashed in threads, since hashing releases the GIL.
+    """SHA-256 (hex) by path, None for missing files; links are followed.
 
     Args:
         label: text before the progress bar.
-        remember: whether large files with unchanged size and times are not read again.
+        remember: whether hashes of large unchanged files come from the cache.
     """
     hash_of = remembered_hash if remember else sha256
     paths = list(dict.fromkeys(files))
@@ -52,25 +54,24 @@ def hashes(files: Iterable[Path], label: str, remember: bool = False) -> dict[Pa
         progress.unit_scale = True
 
         def count_bytes(number: int) -> None:
-            """Show on the progress bar that more bytes are hashed; called by several threads."""
+            """Several threads call this."""
             with lock:
                 progress.update(number)
 
         def hash_if_present(path: Path) -> str | None:
-            """SHA-256 of a file; None if it is missing."""
             if not path.is_file():
                 return None
             return hash_of(path, count_bytes)
 
+        # Threads are enough: hashing releases the GIL.
         digests = pool.map(hash_if_present, paths)
         return dict(zip(paths, digests, strict=True))
 
 
 def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
-    """SHA-256 of a file; a large file with unchanged size and times is not read again.
+    """SHA-256 (hex) of a file, from the cache if the file is large and unchanged.
 
     Args:
-        path: the file.
         count_bytes: called with numbers of bytes that are done.
     """
     signature_before = signature(path)
@@ -94,15 +95,15 @@ def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
 
 
 def remember_hash(path: Path, digest: str, signature_when_hashed: Mapping[str, int]) -> None:
-    """Remember the hash of a very large file that a job has made, so that no other job reads it.
+    """Cache the hash of a very large output, which the next job then need not read.
 
-    It waits until a second change would be noticed. Smaller files are left to the next job, as is a
-    file of which nothing can be noted: the job has done its work.
+    Waits until a second change would show in the file's times (at most SETTLED). Smaller files are
+    not cached here. Errors of writing the cache are ignored: the job's work is done.
 
     Args:
-        path: the file, which was hashed where the job wrote it, and then moved here.
-        digest: SHA-256 of its bytes.
-        signature_when_hashed: its signature, taken before it was hashed.
+        path: the output in its final place.
+        digest: its SHA-256, computed in the job's private folder.
+        signature_when_hashed: its signature before it was hashed there.
     """
     if signature_when_hashed["size"] < REMEMBERED_AT_ONCE:
         return
@@ -116,34 +117,27 @@ def remember_hash(path: Path, digest: str, signature_when_hashed: Mapping[str, i
     time.sleep(min(max(0.0, SETTLED - age), SETTLED))
     if signature(path) == signature_before:
         facts = {"path": str(path), "signature": signature_before, "sha256": digest}
-        with contextlib.suppress(OSError):  # such as a full disk
+        with contextlib.suppress(OSError):  # for example if the disk is full
             _write_note(_note_of(path), facts)
 
 
 def _note_of(path: Path) -> Path:
-    """The file in which the hash of another file is remembered."""
     name_of_note = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     return MEMORY / f"{name_of_note}.json"
 
 
 def _write_note(note: Path, facts: Mapping[str, object]) -> None:
-    """Write what is remembered of a file; processes that write the same note don't disturb others.
-
-    Args:
-        note: JSON file, below MEMORY.
-        facts: path, signature and hash of the file.
-    """
     note.parent.mkdir(parents=True, exist_ok=True)
-    # Of this process, since concurrent jobs read the same files.
+    # The process id is in the name because concurrent jobs may write the same note.
     temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(facts), encoding="utf-8")
     os.replace(temporary, note)
 
 
 def signature(path: Path) -> dict[str, int]:
-    """Facts about a file that change with its bytes, without reading them.
+    """Facts that change when a file changes: size in bytes, times in ns, inode.
 
-    These are its size, times in ns and inode. Links are followed.
+    Links are followed.
     """
     stat = path.stat()
     return {

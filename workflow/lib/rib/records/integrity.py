@@ -1,7 +1,8 @@
-"""Check a job's inputs against the manifests and records of the jobs that made them. No torch.
+"""Check a job's inputs against the manifests and records of the jobs that made them.
 
-Snakemake watches small manifests instead of the large files that they list. A job therefore checks
-these files before it reads them, and fails if one was edited or damaged.
+Snakemake watches small manifests instead of the large files listed in them. A job therefore checks
+these files before it reads them, and fails if one was edited or damaged. This module does not
+import torch.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -22,8 +23,8 @@ class CheckedFile:
     """A file before a job reads it.
 
     Attributes:
-        signature: its size, times and inode, taken before it was hashed.
-        sha256: the hash of its bytes.
+        signature: size, times and inode, taken before hashing.
+        sha256: in hex.
     """
 
     signature: Mapping[str, int]
@@ -31,10 +32,10 @@ class CheckedFile:
 
 
 def files_of_manifest(manifest: Path) -> dict[Path, str]:
-    """Files that a manifest lists, with their hashes.
+    """Files listed in a manifest: `{Path("data/red/images.npy"): "<SHA-256 in hex>"}`.
 
     Raises:
-        UserError: The manifest is not as a job writes it.
+        UserError: the manifest is damaged.
     """
     facts = read_json(manifest)
     with suppress(*provenance.INVALID):
@@ -50,9 +51,10 @@ def files_of_manifest(manifest: Path) -> dict[Path, str]:
 
 
 def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
-    """Hashes that records and manifests state of a job's inputs, and of the files that they list.
+    """Hashes that records and manifests state for a job's inputs and the files listed in them.
 
-    They are of each file; one if records and manifests agree.
+    Files without a stated hash are missing. If all sources agree, a file has one hash:
+    `{Path("data/red/images.npy"): {"9f86..."}}`.
     """
     claims_of_files: dict[Path, set[str]] = {path: set() for path in inputs}
     for path in inputs:
@@ -68,11 +70,7 @@ def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
 
 
 def _recorded_outputs(folders: Iterable[Path]) -> dict[str, str]:
-    """Hashes of files by path, as the records in folders state them.
-
-    Of several records in one folder the last wins: a rule of an earlier version may have made the
-    same file.
-    """
+    """The newest record wins, because rules of earlier versions may have made the same file."""
     recorded: dict[str, str] = {}
     for folder in folders:
         records = [provenance.read(path) for path in folder.glob(f"*{provenance.ENDING}")]
@@ -86,18 +84,18 @@ def refuse_changed(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
     """Refuse inputs that changed after they were made.
 
     Returns:
-        All inputs and listed files that are compared, as they are now.
+        The compared files (inputs with a stated hash, and files listed in manifests) as they are
+            now.
 
     Raises:
-        UserError: One was edited or damaged since, or records and manifests state different hashes
-            of it.
+        UserError: a file was edited or damaged, or records and manifests state different hashes.
     """
     claims_of_files = claims(inputs)
     signatures = {path: signature(path) for path in claims_of_files if path.is_file()}
     current_hashes = hashes(signatures, "checking inputs", remember=True)
     wrong = []
     for path, claimed in claims_of_files.items():
-        # A missing file is no contradiction here; the job will not find it.
+        # The job itself reports a missing file.
         is_other = path in current_hashes and claimed != {current_hashes[path]}
         if is_other or len(claimed) > 1:
             wrong.append(str(path))
@@ -114,20 +112,17 @@ def refuse_changed(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
 
 
 def _first_and_count(paths: list[str]) -> str:
-    """The first path, and how many more there are."""
     if len(paths) == 1:
         return paths[0]
     return f"{paths[0]} and {len(paths) - 1} more"
 
 
 def checked(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
-    """All files that a job reads: its inputs and those that they list.
-
-    They are compared with records and manifests (see `refuse_changed`).
+    """All files that a job reads: its inputs and the files listed in their manifests.
 
     Raises:
-        UserError: as `refuse_changed`.
-        OSError: An input cannot be read.
+        UserError: a file differs from its record or manifest.
+        OSError: an input can't be read.
     """
     files = refuse_changed(inputs)
     for path in inputs:
@@ -137,17 +132,18 @@ def checked(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
 
 
 def refuse_exchanged(files: Mapping[Path, CheckedFile]) -> None:
-    """Refuse the result of a job if a file was exchanged while the job read it.
+    """Refuse a job's result if a file changed while the job read it.
 
-    The job's record would state another hash. Only files with another size, time or inode are read
-    again. `rib track` and DVC's links change times and inodes but no bytes, so a file with
-    the same bytes is accepted, with a warning: it may have been exchanged and put back.
+    Otherwise the job's record would state a hash of bytes that the job may not have read. Only
+    files with another signature are hashed again. `rib track` and DVC's links change times and
+    inodes but no bytes: a file with the same bytes is accepted with a warning, since it may have
+    been exchanged and put back.
 
     Args:
         files: as they were before the job began.
 
     Raises:
-        UserError: A file has other bytes, or is missing.
+        UserError: a file has other bytes, or is missing.
     """
     exchanged = []
     for path, before in files.items():

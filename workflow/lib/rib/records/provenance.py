@@ -1,9 +1,8 @@
-"""Provenance records of many jobs: gathered into one file for git, and matched with files from DVC.
+"""Provenance records of jobs: gathered into one file for git, and matched with pulled files.
 
-Each job writes a record next to its outputs (rib/jobs/job.py). `provenance.jsonl` contains one line
-per job, sorted by path of the record, and is shared through git. Files shared through DVC are
-accepted if their hashes match a record. `rib track` adds to a line what Snakemake knows and the
-job's own record doesn't say (ADDED).
+Each job writes a record beside its outputs. `provenance.jsonl`, shared through git, has one line
+per job, sorted by the record's path. Files shared through DVC are accepted if their hashes match
+the record. `rib track` adds to a line what only Snakemake knows (ADDED).
 """
 
 import json
@@ -22,10 +21,10 @@ from rib.records.hashing import differing
 
 FILE = Path("provenance.jsonl")
 ENDING = "provenance.json"
-MADE = ("data/raw/", "results/", "reports/")  # every file here was made by a job
+MADE = ("data/raw/", "results/", "reports/")  # jobs made every file here
 HASH = re.compile("[0-9a-f]{64}")
-LARGEST = 1e15  # far more than the seconds or bytes of any job
-# Types of the entries of a record.
+LARGEST = 1e15  # more than seconds or bytes of any job
+# Types of a record's entries.
 TYPES = {
     "rule": str,
     "log": str,
@@ -40,12 +39,13 @@ TYPES = {
     "accepted": dict,
     "listed_inputs": list,
 }
-# What `rib track` adds to a line. `accepted`: settings with which the user kept the outputs as they
-# are (`snakemake --touch`), as `cfg`, `commit` and `date`; the record states those that made them.
-# `listed_inputs`: the job's inputs as Snakemake lists them, where the record's differ: a file that
-# the job reads in two roles is there twice.
+# Keys that `rib track` adds to a line.
+# `accepted`: `cfg`, `commit` and `date` of other settings with which the user kept the outputs
+# (`snakemake --touch`); the record itself states the settings that made them.
+# `listed_inputs`: inputs as Snakemake lists them, if they differ from the record's: a file that the
+# job reads in two roles occurs twice.
 ADDED = ("accepted", "listed_inputs")
-# Errors of reading something that is no record.
+# Errors when something is read that is no record.
 INVALID = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 DAMAGED = "was edited or damaged"
 REMEDY = (
@@ -54,10 +54,7 @@ REMEDY = (
 
 
 def remedy(files: Collection[str], advice: str = REMEDY) -> str:
-    """Advice for files that differ from their records.
-
-    Names are quoted, so that a shell takes the command as it is.
-    """
+    """Advice for files that differ from their records, with file names quoted for a shell."""
     pronoun = "it" if len(files) == 1 else "them"
     return advice.format(files=shlex.join(files), it=pronoun)
 
@@ -65,10 +62,11 @@ def remedy(files: Collection[str], advice: str = REMEDY) -> str:
 def load() -> dict[str, list[dict[str, Any]]]:
     """Gathered records by path of the job's own record; {} without a file.
 
-    There are several of a job if merged branches ran the same job.
+    For example `{"results/emoji/net/provenance.json": [record]}`. A job has several records if
+    merged branches both ran it.
 
     Raises:
-        UserError: A line is damaged, or not a record, for example after a merge conflict.
+        UserError: a line is damaged or no record, for example after a merge conflict.
     """
     if not FILE.is_file():
         return {}
@@ -91,7 +89,7 @@ def load() -> dict[str, list[dict[str, Any]]]:
 
 
 def save(records: Mapping[str, Iterable[dict[str, Any]]]) -> None:
-    """Write gathered records in lines, sorted, so that equal records give equal bytes."""
+    """Write gathered records as sorted lines: equal records give equal bytes."""
     lines = []
     for path in sorted(records):
         for record in records[path]:
@@ -100,9 +98,9 @@ def save(records: Mapping[str, Iterable[dict[str, Any]]]) -> None:
 
 
 def of_jobs(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Records of jobs by path of the job's own record.
+    """One record per job, by path of the job's own record.
 
-    Where that is missing, the first gathered one is taken; jobs without either are left out.
+    The first gathered record stands in for a missing own record; jobs without either are left out.
     """
     gathered = load()
     records = {}
@@ -117,7 +115,7 @@ def of_jobs(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a job's own record. Keys keep their order: Snakemake compares settings as text."""
+    """Write a job's own record; keys keep their order, since Snakemake compares text."""
     write_text(path, json.dumps(record, indent=1) + "\n")
 
 
@@ -131,15 +129,12 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def explain_unreadable(path: Path) -> str:
-    """What is wrong with a job's own record that is there but can't be read, and what to do."""
+    """Problem and remedy for a job's own record that can't be read."""
     return f"{DAMAGED}. {remedy([str(path)])}"
 
 
 def _is_valid(record: dict[str, Any]) -> bool:
-    """Whether the entries of a record are there, of the right types, and nothing hostile.
-
-    Raises one of INVALID if an entry is missing or of another type.
-    """
+    """Records come from others: nothing in them may be hostile. May raise an error of INVALID."""
     for key, entry_type in TYPES.items():
         if key in record and not isinstance(record[key], entry_type):
             return False
@@ -155,7 +150,7 @@ def _is_valid(record: dict[str, Any]) -> bool:
 
 
 def _has_valid_texts(record: Mapping[str, Any]) -> bool:
-    """Whether all texts of a record that are shown have no control characters."""
+    """Control characters in shown texts could command a terminal."""
     machine = record["machine"]
     texts = [
         record["rule"],
@@ -163,15 +158,14 @@ def _has_valid_texts(record: Mapping[str, Any]) -> bool:
         record.get("commit") or "",
         record.get("accepted", {}).get("commit") or "",
         *record["versions"].values(),
-        machine["processor"],
-        machine["system"],
-        machine["python"],
+        *machine.values(),
     ]
-    return all(map(str.isprintable, texts))
+    has_shown_parts = machine.keys() >= {"processor", "system", "python"}
+    return has_shown_parts and all(map(str.isprintable, texts))
 
 
 def _has_valid_files(record: Mapping[str, Any]) -> bool:
-    """Whether inputs are plain paths, outputs are where jobs write, and all have a SHA-256."""
+    """Inputs are plain paths, outputs are where jobs write, and all have a SHA-256."""
     for path in [*record["inputs"], *record.get("listed_inputs", ())]:
         if not path.isprintable() or str(Path(path)) != path:
             return False
@@ -180,19 +174,18 @@ def _has_valid_files(record: Mapping[str, Any]) -> bool:
 
 
 def _has_valid_numbers(record: Mapping[str, Any]) -> bool:
-    """Whether seconds and bytes of a record are numbers, from 0 to less than LARGEST."""
     numbers = [
         record["seconds"],
         record["cpu_seconds"],
         record["peak_memory"],
         *record["sizes"].values(),
     ]
-    # No booleans, which are a subclass of int; NaN is not in the range.
+    # `type` excludes booleans, which are integers for isinstance. NaN is outside the range.
     return all(type(number) in (int, float) and 0 <= number < LARGEST for number in numbers)
 
 
 def _has_valid_times(record: Mapping[str, Any]) -> bool:
-    """Whether all times of a record are dates with a time zone, not before 1970."""
+    """Dates need a time zone, and may not be before 1970."""
     times = [record["started"], record["ended"]]
     if "accepted" in record:
         times.append(record["accepted"]["date"])
@@ -201,12 +194,12 @@ def _has_valid_times(record: Mapping[str, Any]) -> bool:
 
 
 def _is_made(path: str) -> bool:
-    """Whether a path is below the folders of jobs, without `..` or control characters."""
+    """Whether jobs write there; `..` and control characters are refused."""
     return path.startswith(MADE) and path.isprintable() and os.path.normpath(path) == path
 
 
 def below(folders: Iterable[Path]) -> Iterator[Path]:
-    """Sorted paths of jobs' own records in folders; one of `folders` may be such a record."""
+    """Sorted paths of jobs' own records in folders; a path in `folders` may be a record itself."""
     for folder in sorted(folders):
         if folder.is_dir():
             yield from sorted(folder.rglob(f"*{ENDING}"))
@@ -219,24 +212,23 @@ def match(
     is_known: Callable[[str], bool],
     is_unfinished: Callable[[str], bool],
 ) -> dict[str, dict[str, Any]]:
-    """Own records, by path, of jobs whose outputs are new here and match the record next to them.
+    """Own records, by path, of jobs whose outputs are new here and match these records.
 
-    New are the outputs of jobs that all exist and are not all known yet. Gathered records only say
-    where to look. Outputs are compared with the job's own record, which may be newer, or older
-    after a checkout of an older commit.
+    A job counts if all its files exist and at least one is not known yet. Gathered records only say
+    where to look: a job's own record may be newer, or older after a checkout of an older commit.
 
     Args:
-        records: gathered records by path.
-        is_known: whether a path need not be checked.
-        is_unfinished: whether a path may differ because its job was killed; such jobs are skipped.
+        records: gathered records by path of the job's own record.
+        is_known: whether a file, given by its path, needs no check.
+        is_unfinished: whether a file may differ because its job was killed; such jobs are skipped.
 
     Raises:
-        UserError: An output does not match its record, or the record is damaged.
+        UserError: an output does not match its record, or the record is damaged.
     """
     files_of_jobs = _files_of_new_jobs(records, is_known)
     own_records = {path: read(Path(path)) for path in files_of_jobs}
     record_of_mismatch = _mismatches(own_records, records)
-    unfinished = set()  # records of jobs that were killed
+    unfinished = set()  # records of killed jobs
     for path in record_of_mismatch.values():
         if any(map(is_unfinished, files_of_jobs[path])):
             unfinished.add(path)
@@ -247,7 +239,7 @@ def match(
     complete_records = {}
     for path, record in own_records.items():
         if path not in unfinished:
-            assert record is not None  # a record that is missing or unreadable is a mismatch
+            assert record is not None  # a missing or unreadable record is a mismatch
             complete_records[path] = record
     return complete_records
 
@@ -255,12 +247,7 @@ def match(
 def _files_of_new_jobs(
     records: Mapping[str, list[dict[str, Any]]], is_known: Callable[[str], bool]
 ) -> dict[str, list[str]]:
-    """Outputs and record of each job whose files all exist and are not all known, by its record.
-
-    Args:
-        records: gathered records by path.
-        is_known: whether a path need not be checked.
-    """
+    """Outputs and record of each job: `{"a/provenance.json": ["a/x", "a/provenance.json"]}`."""
     files_of_jobs = {}
     for path, gathered in records.items():
         files = [*gathered[0]["outputs"], path]
@@ -273,15 +260,13 @@ def _files_of_new_jobs(
 def _mismatches(
     own_records: Mapping[str, dict[str, Any] | None], gathered: Mapping[str, list[dict[str, Any]]]
 ) -> dict[str, str]:
-    """Files that do not match a job's own record, each with the path of that record.
-
-    A record that is unreadable, or names other outputs than the gathered one, is such a file.
-    """
+    """Path of the record for each wrong file: `{"a/x.npy": "a/provenance.json"}`."""
     record_of_mismatch = {}
     path_of_record = {}
     expected = {}
     for path, record in own_records.items():
-        # A record that names other outputs was copied here from another job.
+        # An unreadable record is a wrong file itself, as is one with other outputs: it was copied
+        # from another job.
         if record is None or record["outputs"].keys() != gathered[path][0]["outputs"].keys():
             record_of_mismatch[path] = path
             continue
@@ -294,25 +279,24 @@ def _mismatches(
 
 
 def _raise_mismatch(wrong_files: list[str], path: str, is_unreadable: bool) -> None:
-    """Raise the UserError of `match`; `path` is the record of the first of the wrong files."""
     file = wrong_files[0]
     count_of_others = f" and {len(wrong_files) - 1} more" if len(wrong_files) > 1 else ""
-    if is_unreadable:  # the file is the record
+    if is_unreadable:  # in this case the file is the record
         raise UserError(f"{file}{count_of_others}: {explain_unreadable(Path(path))}")
     problem = (
         "does not match its provenance record; it was edited, damaged, or pulled without its record"
     )
-    files_to_delete = dict.fromkeys((file, path))  # one, if the file is the record
+    files_to_delete = dict.fromkeys((file, path))  # a single file if the record itself is wrong
     raise UserError(f"{file}{count_of_others}: {problem}. {remedy(files_to_delete)}")
 
 
 def made_from_others(records: Iterable[str]) -> set[str]:
-    """Records of jobs with an input that is not the one that its job wrote last.
+    """Records of jobs with an input that differs from the version here.
 
-    The input was made again since, or by someone else, though outputs match the record.
+    The input was made again later, or by someone else, although the job's outputs match the record.
 
     Args:
-        records: paths of records; jobs without one here are left out.
+        records: paths of records; paths without a record are ignored.
     """
     own_records = {}
     for path in records:
@@ -332,28 +316,28 @@ def made_from_others(records: Iterable[str]) -> set[str]:
 
 
 def started_at(record: Mapping[str, Any]) -> float:
-    """When the job of a record started, in seconds since 1970."""
+    """When the record's job started, in seconds since 1970."""
     return datetime.fromisoformat(record["started"]).timestamp()
 
 
 def ended_at(record: Mapping[str, Any]) -> float:
-    """When the job of a record ended, in seconds since 1970."""
+    """When the record's job ended, in seconds since 1970."""
     return datetime.fromisoformat(record["ended"]).timestamp()
 
 
 def accepted_at(accepted: Mapping[str, Any]) -> float:
-    """When settings were accepted, in seconds since 1970; see ADDED."""
+    """When a user accepted outputs with `snakemake --touch`, in seconds since 1970."""
     return datetime.fromisoformat(accepted["date"]).timestamp()
 
 
 def is_line_of(record: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
-    """Whether a gathered line has the facts of a job's own record."""
+    """Whether a gathered line equals a job's own record, additions of `rib track` aside."""
     facts = {key: value for key, value in line.items() if key not in ADDED}
-    return repr(record) == repr(facts)  # as text, as Snakemake compares settings
+    return repr(record) == repr(facts)  # text, since Snakemake compares settings as text
 
 
 def added_by_track(record: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What `rib track` added to the line of a record (ADDED); {} if it has no line."""
+    """Additions of `rib track` (ADDED) in the line of a record; {} without a line."""
     for line in lines:
         if is_line_of(record, line):
             return {key: line[key] for key in ADDED if key in line}
@@ -364,18 +348,16 @@ def gather(
     units: Collection[Path],
     additions: Callable[[dict[str, Any], list[dict[str, Any]]], Mapping[str, Any]] = added_by_track,
 ) -> int:
-    """Update the gathered records and return their number.
-
-    Records of other places than the given ones are kept.
+    """Update the gathered records and return their number; records of other folders stay.
 
     Args:
         units: folders or files that DVC tracks individually.
-        additions: what is added to the line of a record (ADDED), from the record and the lines that
-            its job has already; by default what these say.
+        additions: gives the additions to a record's line (ADDED), from the record and the job's
+            earlier lines. The default keeps earlier additions.
 
     Raises:
-        UserError: An output was changed after its job recorded it, or shared results are missing
-            here or newer than those here, so that sharing would remove them.
+        UserError: an output changed after its job recorded it; or shared results are missing here
+            or newer than the results here, and sharing would remove them.
     """
     records_here = _complete_records(units)
     _refuse_changed_outputs(records_here)
@@ -402,10 +384,7 @@ def gather(
 
 
 def _complete_records(units: Collection[Path]) -> dict[str, dict[str, Any]]:
-    """Own records in folders or files, by path, of jobs whose outputs exist.
-
-    The log says which others are left out, and why.
-    """
+    """Own records by path; incomplete jobs and unreadable records are logged and left out."""
     complete = {}
     reasons_of_others = {}
     for file in below(units):
@@ -423,37 +402,32 @@ def _complete_records(units: Collection[Path]) -> dict[str, dict[str, Any]]:
 
 
 def _refuse_changed_outputs(records: Mapping[str, dict[str, Any]]) -> None:
-    """Refuse outputs that were changed after their job recorded them.
-
-    A job writes its record last, so only files that are newer than it need hashing.
-    """
+    """A job writes its record last, so only newer files need hashing."""
     time_of_record = {}
     for path, record in records.items():
         for file in [*record["outputs"], path]:
             time_of_record[file] = os.lstat(path).st_mtime
 
     def is_not_newer(file: str) -> bool:
-        """Whether a file is no newer than the record of its job, and need not be checked."""
         return os.lstat(file).st_mtime <= time_of_record[file]
 
     def is_unfinished(file: str) -> bool:
-        """No job whose outputs and record are all here counts as killed."""
+        """A job whose outputs and record all exist was not killed."""
         return False
 
     match({path: [record] for path, record in records.items()}, is_not_newer, is_unfinished)
 
 
 def contradicts(record: dict[str, Any], shared: list[dict[str, Any]]) -> bool:
-    """Whether a job's own record differs from all shared ones though it is not newer.
+    """Whether a job's own record differs from all shared records though it is not newer.
 
-    It is older then, or was edited.
+    Such a record is old or was edited.
 
     Args:
-        record: the job's own record.
-        shared: at least one.
+        shared: at least one record.
     """
     is_shared = any(is_line_of(record, line) for line in shared)
-    # Times such as 2025-06-01T12:00:00.000+00:00; as texts, later times are greater.
+    # Times such as 2025-06-01T12:00:00.000+00:00: later times are greater as text, too.
     newest_shared: str = max(shared_record["ended"] for shared_record in shared)
     ended: str = record["ended"]
     return not is_shared and ended <= newest_shared

@@ -1,4 +1,9 @@
-"""Pulling shared results; `dvc pull` would write wherever the storage says (docs/dvc-report.md)."""
+"""Pull shared results safely: check hashes and paths before anything is written.
+
+`dvc pull` alone would write wherever the storage says (docs/dvc-report.md). A .dvc file in git
+states one MD5, either of a file or of a folder's *listing*: a JSON list of the files in the folder
+with their MD5s.
+"""
 
 import json
 import os
@@ -16,32 +21,32 @@ from rib.records.dvc_command import run_dvc
 from rib.records.snakemake_metadata import SnakemakeMetadata
 
 MD5 = re.compile("[0-9a-f]{32}")
-FOLDER = ".dir"  # ends the MD5 of a folder, which is that of the listing of its files
-# Names that no pulled path may have in it: they lead elsewhere, or to files of git and DVC.
+FOLDER = ".dir"  # suffix of a folder's MD5, which is the MD5 of its listing
+# Names forbidden in pulled paths: they lead elsewhere, or to files of git and DVC.
 FORBIDDEN_NAMES = {"", ".", "..", ".git", ".dvc"}
-# Keys of what a .dvc file tracks, as `rib track` writes them.
+# Keys of an output in a .dvc file that `rib track` wrote.
 KEYS = {"md5", "size", "nfiles", "isexec", "hash", "path"}
 TEMPORARY = Path(".dvc/tmp")
-LONG_AGO = 1.0  # seconds since 1970; Snakemake treats 0 as no time
+LONG_AGO = 1.0  # seconds since 1970; Snakemake reads 0 as "no time"
 
 
 def pull(wanted: Sequence[str]) -> int:
-    """Fetch tracked files, and put them in place if all are sound and none was changed here.
+    """Fetch tracked files, and put them in place if all are sound.
 
     Args:
-        wanted: folders and files in the project, such as `results/fashion`; everything that is
-            tracked if empty.
+        wanted: folders and files in the project, such as `results/fashion`; empty means everything
+            that is tracked.
 
     Returns:
-        How many files are in place.
+        Number of files in place.
 
     Raises:
-        UserError: A file is missing, damaged or hostile in the storage, or changed here; no file
-            was changed.
+        UserError: a file is missing, damaged or hostile in the storage, or was changed here. In
+            this case no file was changed.
     """
     requested = [Path(os.path.relpath(path)) for path in wanted] or [Path()]
-    md5_of_tracked = {}  # file or folder: MD5
-    targets_of_tracked = {}  # file or folder: what of it is requested
+    md5_of_tracked = {}  # by tracked file or folder
+    targets_of_tracked = {}  # the requested parts of each tracked file or folder
     for dvc_file in _dvc_files():
         tracked = dvc_file.with_suffix("")
         targets = _requested_part(tracked, requested)
@@ -56,7 +61,7 @@ def pull(wanted: Sequence[str]) -> int:
     cache = Path(run_dvc("cache", "dir").strip()) / "files/md5"
     files = _tracked_files(cache, md5_of_tracked)
     wanted_files = {}
-    words = []  # by which DVC is told of them
+    words = []  # arguments of DVC's commands
     for tracked, targets in targets_of_tracked.items():
         for file, md5 in files[tracked].items():
             if any(map(file.is_relative_to, targets)):
@@ -70,7 +75,6 @@ def pull(wanted: Sequence[str]) -> int:
 
 
 def _dvc_files() -> list[Path]:
-    """All .dvc files below the folders in which jobs write."""
     files: list[Path] = []
     for folder in map(Path, provenance.MADE):
         files.extend(folder.rglob("*.dvc"))
@@ -78,11 +82,7 @@ def _dvc_files() -> list[Path]:
 
 
 def _requested_part(tracked: Path, requested: Iterable[Path]) -> list[Path]:
-    """What was requested of a tracked folder or file: all of it, folders in it, or nothing.
-
-    Of the tracked folder `results/emoji`, the request `results` is all, `results/emoji`; the
-    request `results/emoji/models` is this folder.
-    """
+    """For tracked `results/emoji`: `results` requests all, `results/emoji/models` that folder."""
     parts = []
     for path in requested:
         if tracked.is_relative_to(path):
@@ -93,11 +93,11 @@ def _requested_part(tracked: Path, requested: Iterable[Path]) -> list[Path]:
 
 
 def md5_in(dvc_file: Path) -> str:
-    """The MD5 that a .dvc file states of the file or folder beside it.
+    """MD5 of the file or folder beside a .dvc file; a folder's MD5 ends in `.dir`.
 
     Raises:
-        UserError: The file is not as `rib track` writes it: it leads elsewhere, or has commands,
-            dependencies or a storage of its own.
+        UserError: `rib track` did not write the file: it leads elsewhere, or has commands,
+            dependencies or another storage.
     """
     try:
         content = read_yaml(dvc_file)
@@ -119,14 +119,7 @@ def md5_in(dvc_file: Path) -> str:
 
 
 def _tracked_files(cache: Path, md5_of_tracked: Mapping[Path, str]) -> dict[Path, dict[Path, str]]:
-    """MD5 of each tracked file, by the file or folder that a .dvc file tracks.
-
-    The files of a folder are in a listing. Listings that the cache lacks are fetched, several at a
-    time.
-
-    Raises:
-        UserError: A listing is missing, damaged or hostile.
-    """
+    """MD5 of each file, per .dvc file: `{results/red: {results/red/a.png: "9e10..."}}`."""
     listings = {
         tracked: _object(cache, md5)
         for tracked, md5 in md5_of_tracked.items()
@@ -141,7 +134,6 @@ def _tracked_files(cache: Path, md5_of_tracked: Mapping[Path, str]) -> dict[Path
     files = {tracked: {tracked: md5} for tracked, md5 in md5_of_tracked.items()}
 
     def read_listing(tracked: Path) -> None:
-        """Add the files of a tracked folder."""
         listing = listings[tracked]
         md5 = md5_of_tracked[tracked]
         try:
@@ -149,7 +141,7 @@ def _tracked_files(cache: Path, md5_of_tracked: Mapping[Path, str]) -> dict[Path
                 _fetch_listing(storage, listing, md5)
             files[tracked] = files_in_listing(listing, tracked)
         except (*provenance.INVALID, UserError) as error:
-            listing.unlink(missing_ok=True)  # not to be left for a later `dvc checkout`
+            listing.unlink(missing_ok=True)  # or a later `dvc checkout` would use it
             raise UserError(
                 f"{tracked}.dvc: nothing was pulled, because its listing {md5} is missing, damaged "
                 f"or hostile, or a link leads out of {tracked} ({error}). Run it again, or ask who "
@@ -157,12 +149,12 @@ def _tracked_files(cache: Path, md5_of_tracked: Mapping[Path, str]) -> dict[Path
             ) from None
 
     with ThreadPoolExecutor(max_workers=4) as pool:
-        list(pool.map(read_listing, listings))  # raises the first error
+        list(pool.map(read_listing, listings))  # the list makes the pool raise the first error
     return files
 
 
 def _default_storage() -> str:
-    """DVC's address of the storage, `remote://<name>`."""
+    """Such as `remote://shared`."""
     name = run_dvc("config", "core.remote").strip()
     if not name:
         raise UserError(
@@ -172,7 +164,7 @@ def _default_storage() -> str:
 
 
 def _object(folder: Path, md5: str) -> Path:
-    """Where DVC keeps bytes of an MD5, in the cache or in the storage."""
+    """DVC's layout, in its cache and in the storage."""
     return folder / md5[:2] / md5[2:]
 
 
@@ -181,15 +173,7 @@ def _has_md5(path: Path, md5: str) -> bool:
 
 
 def _fetch_listing(storage: str, listing: Path, md5: str) -> None:
-    """Fetch the listing of a folder into the cache, if its bytes have the MD5 that git states.
-
-    DVC itself would read it from the storage without this comparison.
-
-    Args:
-        storage: DVC's address of the storage, `remote://<name>`.
-        listing: where the cache keeps it.
-        md5: of its bytes, and .dir.
-    """
+    """DVC would use a listing from the storage without comparing its MD5 with the one in git."""
     fetched = TEMPORARY / md5
     try:
         run_dvc("get-url", "--force", f"{storage}/{_object(Path('files/md5'), md5)}", str(fetched))
@@ -202,11 +186,15 @@ def _fetch_listing(storage: str, listing: Path, md5: str) -> None:
 
 
 def files_in_listing(listing: Path, folder: Path) -> dict[Path, str]:
-    """MD5 of each file in a tracked folder, by its listing.
+    """MD5 of each file in a tracked folder, from the folder's listing.
+
+    Args:
+        listing: JSON, such as `[{"md5": "9e10...", "relpath": "a.png"}]`.
+        folder: the tracked folder.
 
     Raises:
-        One of provenance.INVALID: A file has no MD5, leads out of the project, is listed twice, or
-            lies in what is another file.
+        ValueError, or another of provenance.INVALID: a file has no MD5, leads out of the project,
+            is listed twice, or is inside another file.
     """
     entries = json.loads(listing.read_text(encoding="utf-8"))
     files: dict[Path, str] = {}
@@ -229,13 +217,10 @@ def files_in_listing(listing: Path, folder: Path) -> dict[Path, str]:
 
 
 def _stays_inside(path: str) -> bool:
-    """Whether a path stays in the project and out of files of git and DVC.
-
-    Neither the names in the path nor links may lead elsewhere.
-    """
+    """Neither names in the path nor links may leave the project or reach files of git and DVC."""
     try:
         real_path = os.path.relpath(Path(path).parent.resolve() / "file", Path.cwd())
-    except (OSError, RuntimeError):  # links that lead to one another
+    except (OSError, RuntimeError):  # links in a circle
         return False
     names = f"{path}/{real_path}".lower().split("/")
     has_windows_form = re.search(r"\\|/.:", path) is not None  # backslashes and drives
@@ -243,19 +228,11 @@ def _stays_inside(path: str) -> bool:
 
 
 def _fetch(cache: Path, files: Mapping[Path, str], targets: Sequence[str]) -> None:
-    """Fetch files from the storage into DVC's cache, and remove those that have another MD5.
-
-    Args:
-        files: MD5 by path.
-        targets: how DVC is told of them.
-
-    Raises:
-        UserError: The storage does not answer, or lacks one of the files.
-    """
+    """Fetched files with another MD5 are removed from the cache."""
     missing_before = None
     reason = "no answer"
     missing = [file for file, md5 in files.items() if not _object(cache, md5).is_file()]
-    # An object that fails may stop the others, so it is tried again as long as some arrive.
+    # One failing file may stop the others, so retry as long as some arrive.
     while missing and missing != missing_before:
         log.info("fetching %d of %d files", len(missing), len(files))
         try:
@@ -273,7 +250,7 @@ def _fetch(cache: Path, files: Mapping[Path, str], targets: Sequence[str]) -> No
 
 
 def _has_arrived(cache: Path, md5: str) -> bool:
-    """Whether bytes of an MD5 are in the cache; others of this name are removed."""
+    """Removes a file whose bytes have another MD5."""
     path = _object(cache, md5)
     if not path.is_file():
         return False
@@ -284,15 +261,15 @@ def _has_arrived(cache: Path, md5: str) -> bool:
 
 
 def restore_metadata() -> int:
-    """Give Snakemake the metadata of all outputs that are here and that it doesn't know.
+    """Give Snakemake the metadata of shared outputs that are here but unknown to it.
 
-    They are of jobs in provenance.jsonl. Their files get the time at which the job ended.
+    The jobs are found in provenance.jsonl. Each output gets the time at which its job ended.
 
     Returns:
-        The number of jobs.
+        Number of jobs.
 
     Raises:
-        UserError: A file does not match its record; nothing is marked as done.
+        UserError: a file does not match its record; no metadata was written.
     """
     shared = provenance.load()
     metadata = SnakemakeMetadata()
@@ -303,7 +280,7 @@ def restore_metadata() -> int:
                 accepted_of_output.update(dict.fromkeys(line["outputs"], line["accepted"]))
 
     def is_known(path: str) -> bool:
-        """Whether Snakemake knows this version of a file, and what was accepted of it."""
+        """Stored settings must be the accepted ones, unless this user touched the file later."""
         stored = metadata.read(path)
         if stored is None or not metadata.is_of_this_version(path, stored):
             return False
@@ -320,8 +297,8 @@ def restore_metadata() -> int:
         accepted = added.get("accepted")
         ended = provenance.ended_at(record)
         if path in made_from_others:
-            # Accepted ones are newer than the other inputs; of the rest, which are older than
-            # everything, Snakemake compares the inputs' checksums.
+            # Accepted outputs must be newer than their inputs. All others become older than
+            # everything: Snakemake then compares checksums of their inputs.
             ended = LONG_AGO if accepted is None else provenance.accepted_at(accepted)
         for output in [*record["outputs"], path]:
             metadata.write(

@@ -1,9 +1,9 @@
-"""Snakemake's metadata of outputs, also of those that another machine made.
+"""Read and write Snakemake's metadata of outputs, also for outputs from another machine.
 
-When a job has ended, Snakemake stores its settings and inputs for each output, and later runs the
-job again if they differ. It publishes no way to do the same for files that were pulled. This module
-calls private methods of its class FilePersistence, and is the only one that uses what Snakemake
-doesn't publish. tests/workflow/test_snakemake_metadata.py compares it with the installed Snakemake.
+Snakemake stores the settings and inputs of each output, and runs the job again if they change. It
+has no public way to store them for pulled files. This module alone calls private methods (of
+FilePersistence); tests/workflow/test_snakemake_metadata.py compares it with the installed
+Snakemake.
 """
 
 import os
@@ -14,16 +14,16 @@ from zlib import crc32
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 
-SAME_TIME = 1e-3  # seconds by which the times of one version of a file may differ
+SAME_TIME = 1e-3  # seconds; tolerance of two times of the same file
 
 
 class Stored(NamedTuple):
-    """What Snakemake has stored of an output."""
+    """Snakemake's metadata of an output."""
 
-    settings: str  # text of the rule's parameter `cfg`, the only one that Snakemake compares
-    inputs: list[str]  # sorted; a file that the job reads in two roles is there twice
-    checksums: dict[str, str]  # SHA-256 of small inputs, by path
-    ended: float  # time of the output when its job ended, in seconds since 1970
+    settings: str  # repr of the rule's parameter `cfg`, the only one that Snakemake compares
+    inputs: list[str]  # sorted; a file with two roles in the job occurs twice
+    checksums: dict[str, str]  # SHA-256 (hex) of small inputs by path
+    ended: float  # the output's modification time when its job ended, in seconds since 1970
 
 
 class SnakemakeMetadata:
@@ -33,7 +33,7 @@ class SnakemakeMetadata:
         self._persistence = FilePersistence()
 
     def read(self, output: str) -> Stored | None:
-        """What is stored of an output; None if nothing is."""
+        """Metadata of an output; None if Snakemake has none."""
         record = self._persistence._read_record(output)
         if record is None or record.endtime is None or not record.params:
             return None
@@ -44,11 +44,11 @@ class SnakemakeMetadata:
         return Stored(record.params[0], record.input or [], checksums, record.endtime)
 
     def is_of_this_version(self, output: str, stored: Stored) -> bool:
-        """Whether an output is still the file that its job wrote, by its time."""
+        """Whether the output's modification time is still the stored one."""
         return abs(stored.ended - os.lstat(output).st_mtime) < SAME_TIME
 
     def is_unfinished(self, output: str) -> bool:
-        """Whether a job that makes this file has started but not ended."""
+        """Whether a job started to write this file but has not ended."""
         return bool(self._persistence._filter_incomplete_keys([output]))
 
     def write(
@@ -66,12 +66,10 @@ class SnakemakeMetadata:
         """Store metadata of an output as if its job had run here.
 
         Args:
-            output: path of the file, whose time of modification becomes `ended`.
-            rule: name of the rule.
-            settings: its parameter `cfg`.
-            inputs: as Snakemake lists them, see `Stored`.
-            checksums: SHA-256 of inputs, by path.
-            log_file: path of the job's log.
+            output: path; the file's modification time becomes `ended`.
+            settings: the rule's parameter `cfg`.
+            inputs: sorted paths; a file with two roles occurs twice.
+            checksums: SHA-256 (hex) of inputs by path.
             started, ended: seconds since 1970.
         """
         record = MetadataRecord(

@@ -1,4 +1,4 @@
-"""Sharing results through DVC: one .dvc file per stage and model, and the gathered records."""
+"""Share results through DVC: a .dvc file per stage and model, and one file of gathered records."""
 
 import ast
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from rib.records.dvc_command import run_dvc
 from rib.records.environment import commit
 from rib.records.snakemake_metadata import SAME_TIME, SnakemakeMetadata, Stored
 
-# Written next to each family's tables, where `dvc metrics` and `dvc plots` find it.
+# Each family's tables get this file, where `dvc metrics` and `dvc plots` look for it.
 DVC_YAML = """\
 # Written by `rib track`; read by `dvc metrics show`, `dvc metrics diff` and `dvc plots show`.
 metrics:
@@ -30,18 +30,18 @@ plots:
 
 
 def track(patterns: Iterable[str], report: Path) -> None:
-    """Add the results to DVC, so that colleagues can pull them in place of running their jobs.
+    """Add the results to DVC, for colleagues who pull them instead of running the jobs.
 
-    Each job has written a provenance record. The records of all jobs are gathered in one file for
-    git, from which `rib pull` tells a colleague's Snakemake that the jobs are done.
+    The provenance records of all jobs are gathered in provenance.jsonl for git. `rib pull` reads it
+    to mark the jobs as done in a colleague's Snakemake.
 
     Args:
-        patterns: glob patterns of the folders and files to track. Each of these gets a .dvc file
-            next to it.
-        report: folder with the report of the grid, whose tables are in `tables/`.
+        patterns: glob patterns of folders and files to track; each match gets a .dvc file beside
+            it.
+        report: folder of the grid's report, with its tables in `tables/`.
 
     Raises:
-        UserError: There are no results yet, an output does not match its record, or DVC fails.
+        UserError: there are no results yet, an output does not match its record, or DVC fails.
     """
     paths: set[Path] = set()
     for pattern in patterns:
@@ -51,8 +51,8 @@ def track(patterns: Iterable[str], report: Path) -> None:
     tracked = sorted(paths)
     additions = partial(added_to_line, metadata=SnakemakeMetadata(), present_commit=commit())
     n_records = provenance.gather(tracked, additions)
-    # dvc.yaml tells `dvc metrics show` and `dvc plots show` which tables to show. It names
-    # tables/mri.json, which only exists if the grid's tables are made.
+    # dvc.yaml lists tables for `dvc metrics show` and `dvc plots show`. It names tables/mri.json,
+    # which exists only if the grid's tables are made.
     if Path(report, "tables/mri.json").is_file():
         write_text(Path(report, "dvc.yaml"), DVC_YAML)
     log.info(
@@ -72,24 +72,27 @@ def added_to_line(
     metadata: SnakemakeMetadata,
     present_commit: str | None,
 ) -> dict[str, Any]:
-    """What Snakemake knows of a job and its own record doesn't say; see provenance.ADDED.
+    """Facts about a job that Snakemake has and the job's record lacks (provenance.ADDED).
+
+    For example `{"listed_inputs": ["data/a.npy", "data/a.npy"]}`, or {} if Snakemake adds nothing.
 
     Args:
         record: the job's own record.
-        lines: what provenance.jsonl has of the job already. It stays where Snakemake knows nothing.
-        metadata: Snakemake's, of the current folder.
+        lines: lines of the job in provenance.jsonl, whose additions stay if Snakemake has no
+            metadata.
+        metadata: of the current folder.
         present_commit: the project's commit.
     """
     earlier = provenance.added_by_track(record, lines)
     stored = metadata.read(next(iter(record["outputs"]), ""))
     if stored is None or stored.ended < provenance.started_at(record):
-        return earlier  # what is stored is of an earlier job
+        return earlier  # the metadata is of an earlier job
     added: dict[str, Any] = {}
     accepted = earlier.get("accepted")
     known_until = provenance.ended_at(record)
     if accepted is not None:
         known_until = provenance.accepted_at(accepted)
-    if stored.ended > known_until + SAME_TIME:  # `snakemake --touch` came after it
+    if stored.ended > known_until + SAME_TIME:  # `snakemake --touch` came later
         accepted = None
         if _is_other(record, stored):
             accepted = {
@@ -105,7 +108,7 @@ def added_to_line(
 
 
 def _is_other(record: Mapping[str, Any], stored: Stored) -> bool:
-    """Whether Snakemake knows a job with other settings or changed inputs than its record."""
+    """Whether Snakemake's metadata has other settings or changed inputs than the record."""
     return stored.settings != repr(record["cfg"]) or any(
         stored.checksums.get(path, digest) != digest for path, digest in record["inputs"].items()
     )

@@ -1,6 +1,6 @@
-"""Check the results of a grid, and all that they were made from, against the provenance records.
+"""Check a grid's results, and everything that they were made from, against provenance records.
 
-No torch.
+This module does not import torch.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ from rib.records import provenance
 from rib.records.hashing import hashes
 from rib.records.integrity import files_of_manifest
 
-SHOWN = 10  # printed files per kind; the log lists all
+SHOWN = 10  # printed files per kind; the log has all
 # Kinds of findings.
 CHANGED = "changed"
 MISSING = "missing"
 STALE = "stale"
 UNRECORDED = "unrecorded"
-# Description of each kind, and advice (rib.records.provenance.remedy).
+# Description of each kind, and advice for rib.records.provenance.remedy.
 ADVICE = {
     CHANGED: ("edited or damaged after it was made", provenance.REMEDY),
     MISSING: ("missing", "If shared, run `rib pull`; otherwise run `snakemake {files}`."),
@@ -45,18 +45,18 @@ class Finding:
     kind: str  # a key of ADVICE
     file: str  # the affected file; for a stale job its first output
     job: str  # path of the job's record
-    why: str = ""  # explanation for users; empty if the kind is explanation enough
+    why: str = ""  # for users; empty if the kind says enough
 
 
 @dataclass
 class Examination:
-    """What `examine` saw."""
+    """Findings of `examine`, and what it compared."""
 
     # Records of the examined jobs, by path.
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
-    # Paths of jobs without files here: not run yet, or not pulled.
+    # Records (paths) of jobs that were not run yet, or not pulled.
     absent: list[str] = field(default_factory=list)
-    # Hash of every file that a record names; None if it is missing.
+    # SHA-256 of every recorded file; None if it is missing.
     hashes: dict[str, str | None] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -64,19 +64,18 @@ class Examination:
 def related(
     records: Iterable[str], gathered: Mapping[str, list[dict[str, Any]]]
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
-    """Records of jobs and of all jobs that they depend on.
+    """Records of jobs, and of all jobs that made their inputs, directly or not.
 
-    A job depends on the jobs that made its inputs. These are found by their outputs: gathered
-    records are known from the beginning, and other records lie in the folder of the input.
+    The job that made a file is found in the gathered records, or by a record in the file's folder.
 
     Args:
         records: paths of the jobs' own records, such as
             results/emoji/paper/finetune/net/noto/ft/all/0/provenance.json.
-        gathered: the gathered records (rib.records.provenance.load).
+        gathered: gathered records by path of the job's own record.
 
     Returns:
-        By path, the job's own record, or else the gathered ones, possibly none; and, by output
-        file, the path of the record of the job that made it.
+        By path, a list with the job's own record, or else its gathered records, possibly none; and,
+            by output file, the path of its job's record.
     """
     record_of_output: dict[str, str] = {}
     for path, gathered_records in gathered.items():
@@ -116,7 +115,7 @@ def examine(records: Iterable[str]) -> Examination:
     examination = Examination()
     gathered = provenance.load()
     records_by_path, record_of_output = related(records, gathered)
-    wrong_files: set[str] = set()  # about which there is a finding already
+    wrong_files: set[str] = set()  # files with a finding
     for path, records_of_job in records_by_path.items():
         _examine_record(path, records_of_job, gathered.get(path), examination, wrong_files)
     examination.hashes = _hashes_of_recorded_files(
@@ -138,7 +137,6 @@ def examine(records: Iterable[str]) -> Examination:
 def _hashes_of_recorded_files(
     records_of_jobs: Iterable[list[dict[str, Any]]],
 ) -> dict[str, str | None]:
-    """Current hashes of all inputs and outputs that records name; None for missing files."""
     recorded_files: set[str] = set()
     for records_of_job in records_of_jobs:
         for record in records_of_job:
@@ -155,18 +153,7 @@ def _examine_record(
     examination: Examination,
     wrong_files: set[str],
 ) -> None:
-    """Examine the record of a job, without its inputs and outputs.
-
-    The job becomes one of the examined or absent ones. Findings are added to the examination, and
-    files about which nothing else need be said to `wrong_files`.
-
-    Args:
-        path: path of the job's own record.
-        records_of_job: the job's own record, or else the gathered ones, possibly none.
-        gathered: the gathered records of the job, if there are any.
-        examination: what was seen so far.
-        wrong_files: files about which there is a finding already.
-    """
+    """Adds to `examination`, and to `wrong_files` if the job's files need no other finding."""
     files_of_job = _files_beside(Path(path))
     if not Path(path).is_file():
         _examine_job_without_record(path, records_of_job, files_of_job, examination)
@@ -176,7 +163,7 @@ def _examine_record(
     finding = _finding_on_record(path, gathered)
     if finding:
         examination.findings.append(finding)
-        if not records_of_job:  # the record is unreadable, and nothing states the files' hashes
+        if not records_of_job:  # without a readable record, nothing states hashes of these files
             wrong_files.update(files_of_job)
 
 
@@ -186,17 +173,7 @@ def _examine_job_without_record(
     files_of_job: list[str],
     examination: Examination,
 ) -> None:
-    """Examine a job whose own record is missing.
-
-    If none of its files is here either, the job is absent. Otherwise there is a finding, which
-    names the first of its files.
-
-    Args:
-        path: where the job's own record should be.
-        gathered: the gathered records of the job, possibly none.
-        files_of_job: files that lie where the job writes its outputs.
-        examination: to which the job is added.
-    """
+    """The job is absent if it has no files here either; otherwise this is a finding."""
     outputs = files_of_job
     has_output = False
     if gathered:
@@ -212,7 +189,7 @@ def _examine_job_without_record(
 
 
 def _finding_on_record(path: str, gathered: list[dict[str, Any]] | None) -> Finding | None:
-    """What is wrong with a job's own record, which is there; None if nothing is."""
+    """None if the record is sound; the file exists."""
     record = provenance.read(Path(path))
     if record is None:
         return Finding(CHANGED, path, path, f"it {provenance.DAMAGED}")
@@ -225,18 +202,14 @@ def _finding_on_record(path: str, gathered: list[dict[str, Any]] | None) -> Find
 
 
 def _files_beside(record: Path) -> list[str]:
-    """Files where the job of a record writes its outputs.
-
-    Several jobs may write to one folder, with different prefixes before the ending of their record;
-    at most one has none. The job of emoji.provenance.json writes files emoji.*, and that of
-    provenance.json all others.
-    """
+    """Several jobs may write to one folder: the job of emoji.provenance.json writes emoji.*."""
     prefix = record.name.removesuffix(provenance.ENDING)
     prefixes_of_others = []
     for path in record.parent.glob(f"?*.{provenance.ENDING}"):
         prefixes_of_others.append(path.name.removesuffix(provenance.ENDING))
     files = []
     for path in record.parent.glob(f"{prefix}*"):
+        # The job of provenance.json, without a prefix, writes all other files.
         is_of_other_job = not prefix and path.name.startswith(tuple(prefixes_of_others))
         is_output = path.is_file() and path != record and path.suffix not in (".dvc", ".tmp")
         if is_output and not is_of_other_job:
@@ -247,13 +220,9 @@ def _files_beside(record: Path) -> list[str]:
 def _best_match(
     records: list[dict[str, Any]], current_hashes: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    """Of a job's records, of which merged branches may leave several, the one that fits best.
-
-    It is the first with the largest number of outputs that match it.
-    """
+    """Merged branches may leave several records; the first with most matching outputs wins."""
 
     def count_matching_outputs(record: dict[str, Any]) -> int:
-        """How many outputs of a record are here with the hash that it states."""
         outputs = record["outputs"].items()
         return sum(current_hashes[file] == digest for file, digest in outputs)
 
@@ -263,7 +232,6 @@ def _best_match(
 def _findings_on_outputs(
     path: str, record: Mapping[str, Any], current_hashes: Mapping[str, str | None]
 ) -> Iterator[Finding]:
-    """Findings about a job's outputs that are missing or have another hash than its record."""
     for file, digest in record["outputs"].items():
         if current_hashes[file] is None:
             yield Finding(MISSING, file, path)
@@ -278,15 +246,7 @@ def _findings_on_inputs(
     record_of_output: Mapping[str, str],
     wrong_files: set[str],
 ) -> Iterator[Finding]:
-    """Findings about a job's inputs that are not already reported for the jobs that made them.
-
-    Args:
-        path: path of the job's record.
-        record: the job's record.
-        current_hashes: hash of each file as it is now; None if it is missing.
-        record_of_output: path of the record of the job that made each file.
-        wrong_files: files about which there is a finding; those found here are added.
-    """
+    """Skips files in `wrong_files`, which have a finding already, and adds new ones to it."""
     outputs = list(record["outputs"])
     first_output = outputs[0] if outputs else path
     for file, recorded_hash in record["inputs"].items():
@@ -310,10 +270,7 @@ def _findings_on_inputs(
 def _findings_on_manifests(
     path: str, record: Mapping[str, Any], wrong_files: set[str]
 ) -> Iterator[Finding]:
-    """Findings about manifests of a job that state another hash of a file than the job's record.
-
-    The manifests match the record themselves.
-    """
+    """A manifest may match its record, but state another hash of a file than the record does."""
     recorded = record["inputs"] | record["outputs"]
     for manifest in record["outputs"]:
         if not manifest.endswith("manifest.json") or manifest in wrong_files:
@@ -327,15 +284,15 @@ def _findings_on_manifests(
 
 
 def verify(patterns: Sequence[str], log_file: str) -> None:
-    """Print differences from the records, with advice; see `examine`.
+    """Print differences from the records, with advice.
 
     Args:
-        patterns: glob patterns of folders, or of records, of the jobs that are checked with all
-            that they depend on.
-        log_file: the log, for the message.
+        patterns: glob patterns of folders or records; their jobs and all jobs that they depend on
+            are checked.
+        log_file: path of the log, for the message.
 
     Raises:
-        UserError: There are differences, all of which the log lists.
+        UserError: there are differences; the log lists all.
     """
     found = [path for pattern in patterns for path in Path().glob(pattern)]
     records_here = map(str, provenance.below(found))
@@ -363,14 +320,13 @@ def verify(patterns: Sequence[str], log_file: str) -> None:
 
 
 def _is_in(path: str, patterns: Iterable[str]) -> bool:
-    """Whether a path, or one of its folders, matches one of some glob patterns."""
     return any(
         fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*") for pattern in patterns
     )
 
 
 def report_lines(findings: Iterable[Finding]) -> list[str]:
-    """Report lines: the number of findings of each kind, their files and advice."""
+    """Number of findings of each kind, their first files, and advice."""
     findings = list(findings)
     lines = []
     for kind in ADVICE:
@@ -381,9 +337,8 @@ def report_lines(findings: Iterable[Finding]) -> list[str]:
 
 
 def _report_lines_of_kind(kind: str, findings: list[Finding]) -> list[str]:
-    """Report lines on all findings of one kind, of which there is at least one."""
     description, advice = ADVICE[kind]
-    # A job is counted as stale once, however many of its inputs differ.
+    # Count a job as stale once, however many of its inputs differ.
     last_finding_on_file = {finding.file: finding for finding in findings}
     findings_by_file = list(last_finding_on_file.values())
     heading = f"{description}: {len(findings_by_file)}"

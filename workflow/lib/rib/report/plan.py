@@ -1,8 +1,6 @@
 """Plan of a run before it starts: jobs, images, hours, download and disk space. No torch.
 
-Hours are images divided by throughput: as measured in jobs of the model that ran here, else as
-stated in the catalogue's throughput.csv (timm's benchmark, one RTX 3090 at 224 px), else guessed
-from the other kind of pass. LEFT_OUT names what is not counted.
+Hours are images divided by throughput (rib.report.rates). LEFT_OUT names what is not counted.
 """
 
 import math
@@ -18,23 +16,32 @@ from rib.config.evaluation_groups import evaluation_groups
 from rib.config.grid import Grid
 from rib.config.memory import GIGA, NetworkMemory
 from rib.config.paths import Paths
-from rib.config.run import PRETRAINED, images_of
+from rib.config.run import PRETRAINED, Run, images_of
+from rib.config.stored_outputs import MOST_STORED
 from rib.data.folders import files_in
-from rib.records import provenance
+from rib.report.rates import (
+    EVALUATE,
+    GPU_RATES,
+    PUBLISHED_CARD,
+    TRAIN,
+    Rate,
+    Rates,
+    card_of_rates,
+    throughput,
+)
 from rib.statistics.conditions import conditions_of
 
 HOUR = 3600
-STATED_SIDE = 224  # pixels at which throughput.csv was measured
 FLOAT = 4  # bytes of a stored number
 ROW = 9  # bytes of a stored row about one image: 8.7 measured on a million like ImageNet-C's
-PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it: throughput.csv
-# Kinds of passes, which are columns of throughput.csv.
-TRAIN = "train"
-EVALUATE = "evaluate"
-# Folders of the jobs in which throughput is measured.
-MEASURED = {TRAIN: "finetune", EVALUATE: "evaluate"}
+# Of a job: imports took 4.5 s; CUDA and the weights are a guess.
+SECONDS_OF_START = 10
+# In which a job reads the index of a dataset: 0.51 s were measured for 250,000 images.
+SECONDS_PER_MILLION_ROWS = 2
+# Algorithms with a teacher, whose outputs for the training images are stored unless they are many.
+TAUGHT = ("lwf", "lipsum_ft")
 LEFT_OUT = (
-    "starts of jobs and decoding",
+    "decoding",
     "monitored datasets, checks of labels and selection",
     "Fisher information for merges",
 )
@@ -55,17 +62,6 @@ class Passes:
     cost: float = 1.0
 
 
-@dataclass(frozen=True)
-class Rate:
-    """Images per second of one device, and a phrase about their origin."""
-
-    images: float
-    origin: str
-
-
-Rates = Mapping[str, Mapping[str, Rate]]  # by model and kind of pass, without unknown ones
-
-
 def print_plan(grid: Grid) -> None:
     """Print the plan of a grid."""
     print_lines(*lines(grid, Path("results", grid.family.name)))
@@ -77,6 +73,7 @@ def lines(grid: Grid, results: Path) -> list[str]:
     rates = throughput(grid, results)
     trained = training_passes(grid, counts)
     evaluated = evaluation_passes(grid, counts)
+    taught = teacher_passes(grid, counts)
     jobs = jobs_by_stage(grid)
     stages = ", ".join(f"{count:,} {stage}" for stage, count in jobs.items() if count)
     disk = disk_space(grid, counts)
@@ -89,7 +86,10 @@ def lines(grid: Grid, results: Path) -> list[str]:
         f"Jobs       {sum(jobs.values()):,} ({stages}), and those of downloads, merges, tables and "
         "figures",
         f"Training   {_images_and_hours(trained, TRAIN, rates)}",
+        *([f"Teachers   {_images_and_hours(taught, EVALUATE, rates)}"] if taught else []),
         f"Evaluation {_images_and_hours(evaluated, EVALUATE, rates)}",
+        f"Starts     {hours_of_starts(grid, counts):,.1f} hours of one device, "
+        f"{SECONDS_OF_START} s of each job and {SECONDS_PER_MILLION_ROWS} s of a million images",
         f"Left out   {'; '.join([*LEFT_OUT, *_chosen_analyses(grid)])}",
         f"Download   {in_bytes(download(grid))} not downloaded yet",
         f"Disk       {in_bytes(sum(disk.values()))} ({contents})",
@@ -100,7 +100,7 @@ def lines(grid: Grid, results: Path) -> list[str]:
         ),
         "Models     published weights and their licence",
         *(_line_of_model(model) for model in grid.models.values()),
-        "Images/s   of one device (stated: an RTX 3090 in mixed precision, timm's benchmark)",
+        f"Images/s   {_origin_of_rates()}",
         *(_line_of_rates(model, rates_of_model) for model, rates_of_model in rates.items()),
         *_lines_of_gpu_memory(grid),
         *(f"Not known: {sentence}." for sentence in _unknown(grid, counts)),
@@ -160,12 +160,12 @@ def images_of_datasets(grid: Grid, results: Path) -> dict[str, int]:
     return counts
 
 
-def _used_images(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
+def used_images(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
     """Images of each dataset that runs use: without the pretraining proxy, within the budget.
 
     If the proxy is a tenth of the reference dataset, each dataset that excludes it loses a tenth.
     """
-    used_images = {}
+    used = {}
     for dataset in grid.datasets_read():
         images = counts.get(dataset.name, 0)
         if grid.excludes_proxy(dataset.name):
@@ -173,8 +173,8 @@ def _used_images(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
             images_of_reference = counts.get(grid.reference.dataset.name, 0)
             share = _images_of_proxy(grid, counts) / max(1, images_of_reference)
             images = round(images * (1 - share))
-        used_images[dataset.name] = grid.budget.images(dataset.name, images)
-    return used_images
+        used[dataset.name] = grid.budget.images(dataset.name, images)
+    return used
 
 
 def _images_of_proxy(grid: Grid, counts: Mapping[str, int]) -> int:
@@ -199,16 +199,49 @@ def training_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
             images = counts.get(model.pretrain.dataset, 0)
             size = str(model.pretrain.size)
             passes.append(Passes(name, _images_of_training(grid.pretraining(name), size, images)))
-    used_images = _used_images(grid, counts)
-    train_share = grid.split_fractions["train"] if grid.split_fractions else 1.0
-    for run in Paths(grid).trained_runs:
-        training = grid.training_of(run.method, run.target, run.size)
-        images = math.ceil(train_share * used_images[run.target])
-        cost = grid.methods[run.method].cost_of("training")
-        passes.append(Passes(run.model, _images_of_training(training, run.size, images), cost))
+    used = used_images(grid, counts)
+    passes.extend(passes_of_training(grid, used, run) for run in Paths(grid).trained_runs)
     for name, _seed, most_images, _kind in _shared_fisher(grid):
         passes.append(Passes(name, min(most_images, _images_of_proxy(grid, counts))))
     return passes
+
+
+def passes_of_training(grid: Grid, used: Mapping[str, int], run: Run) -> Passes:
+    """Images of all epochs of a run's training.
+
+    Args:
+        used: number of images of each dataset that runs use, see `used_images`.
+    """
+    training = grid.training_of(run.method, run.target, run.size)
+    images = _training_images(grid, used, run.target)
+    cost = grid.methods[run.method].cost_of("training")
+    return Passes(run.model, _images_of_training(training, run.size, images), cost)
+
+
+def _training_images(grid: Grid, used: Mapping[str, int], target: str) -> int:
+    """Number of images of a target that may be trained on, of those that are used."""
+    train_share = grid.split_fractions["train"] if grid.split_fractions else 1.0
+    return math.ceil(train_share * used[target])
+
+
+def teacher_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
+    """Images that the teachers of trainings see: each once, or in each epoch if they are many."""
+    used = used_images(grid, counts)
+    return [
+        passes_of_teacher(grid, used, run)
+        for run in Paths(grid).trained_runs
+        if grid.methods[run.method].algorithm in TAUGHT
+    ]
+
+
+def passes_of_teacher(grid: Grid, used: Mapping[str, int], run: Run) -> Passes:
+    """Images that the teacher of a run sees; arguments are those of `passes_of_training`."""
+    training = grid.training_of(run.method, run.target, run.size)
+    whole = _training_images(grid, used, run.target)
+    images = images_of(run.size, whole)
+    if images > MOST_STORED or training.get("augmentation"):
+        images = _images_of_training(training, run.size, whole)
+    return Passes(run.model, images)
 
 
 def _images_of_training(training: Mapping[str, Any], size: str, images: int) -> int:
@@ -225,8 +258,7 @@ def _images_of_training(training: Mapping[str, Any], size: str, images: int) -> 
 
 def evaluation_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
     """Images of test splits, once for each network of an evaluation."""
-    used_images = _used_images(grid, counts)
-    test_share = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1.0
+    used = used_images(grid, counts)
     memory = NetworkMemory(grid)
     method_of_entry = {}  # runs of one entry, such as alphas of wise_ft, are evaluated together
     for run in [*grid.runs(), *grid.runs_over_targets()]:
@@ -234,10 +266,31 @@ def evaluation_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
     passes = []
     for entry, method in method_of_entry.items():
         datasets = grid.not_trained_on if method in grid.over_targets else grid.datasets
-        images = sum(used_images[name] for name in datasets)
-        networks = memory.networks_of(method)
-        passes.append(Passes(entry.model, round(networks * test_share * images)))
+        images = images_of_test_splits(grid, used, datasets)
+        passes.append(Passes(entry.model, memory.networks_of(method) * images))
     return passes
+
+
+def images_of_test_splits(grid: Grid, used: Mapping[str, int], datasets: Iterable[str]) -> int:
+    """Number of images of datasets that an evaluation scores.
+
+    Args:
+        used: see `passes_of_training`.
+    """
+    test_share = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1.0
+    return round(test_share * sum(used[name] for name in datasets))
+
+
+def hours_of_starts(grid: Grid, counts: Mapping[str, int]) -> float:
+    """Hours in which jobs that train or evaluate begin, and read the indexes of their datasets."""
+    jobs = jobs_by_stage(grid)
+    rows = sum(counts.get(run.target, 0) for run in Paths(grid).trained_runs)
+    rows_of_entry = 0  # a dataset in parts is read by a job for each of them
+    for datasets in evaluation_groups(grid).values():
+        rows_of_entry += sum(counts.get(name, 0) for name in datasets)
+    rows += rows_of_entry * len(evaluation_passes(grid, counts))
+    seconds = (jobs["training"] + jobs["evaluation"]) * SECONDS_OF_START
+    return (seconds + rows / 1e6 * SECONDS_PER_MILLION_ROWS) / HOUR
 
 
 def hours(passes: Iterable[Passes], kind: str, rates: Rates) -> float:
@@ -247,59 +300,6 @@ def hours(passes: Iterable[Passes], kind: str, rates: Rates) -> float:
         if kind in rates[part.model]:
             seconds += part.images / rates[part.model][kind].images * part.cost
     return seconds / HOUR
-
-
-# Throughput
-
-
-def throughput(grid: Grid, results: Path) -> Rates:
-    """Images per second of each model: measured, else stated, else guessed.
-
-    For example {"net": {"train": Rate(100, "stated"), "evaluate": Rate(420, "measured here")}}.
-    """
-    kinds = (EVALUATE, TRAIN)
-    table = grid.catalog.table("throughput.csv", ("architecture", *kinds), kinds)
-    stated = {row["architecture"]: row for row in table}
-    rates = {}
-    for name, model in grid.models.items():
-        row = stated.get(model.architecture)
-        scale = (STATED_SIDE / grid.geometry(name).size) ** 2
-        known = {}
-        for kind, stage in MEASURED.items():
-            measured_rate = _measured(results, stage, name)
-            if measured_rate:
-                known[kind] = Rate(measured_rate, "measured here")
-            elif row is not None:
-                known[kind] = Rate(float(row[kind]) * scale, "stated")
-        if known.keys() == {EVALUATE}:
-            guess = known[EVALUATE].images / PASSES_OF_TRAINING
-            known[TRAIN] = Rate(guess, "a guess from evaluation")
-        elif known.keys() == {TRAIN}:
-            guess = known[TRAIN].images * PASSES_OF_TRAINING
-            known[EVALUATE] = Rate(guess, "a guess from training")
-        rates[name] = known
-    return rates
-
-
-def _measured(results: Path, stage: str, model: str) -> float | None:
-    """Images/s of a model's finished jobs of a stage, including start-up; None without any."""
-    images = 0
-    seconds = 0.0
-    for path in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
-        manifest = path.with_name(path.name.replace("provenance.json", "manifest.json"))
-        record = provenance.read(path) if manifest.is_file() else None
-        if record is None:
-            continue
-        facts = read_json(manifest)
-        if stage == MEASURED[TRAIN]:
-            images_of_job = facts["images"]
-        else:
-            scored_images = sum(dataset["n"] for dataset in facts["datasets"].values())
-            images_of_job = len(facts.get("networks", ())) * scored_images
-        if images_of_job:  # none of imported weights, and of rows that earlier versions wrote
-            images += images_of_job
-            seconds += record["seconds"]
-    return images / seconds if seconds else None
 
 
 # Bytes
@@ -390,6 +390,17 @@ def _images_and_hours(passes: Collection[Passes], kind: str, rates: Rates) -> st
     if images and models_without_rate:
         text += f", without {', '.join(models_without_rate)}"
     return text
+
+
+def _origin_of_rates() -> str:
+    """For which card hours are estimated, and where its rates are from."""
+    card = card_of_rates()
+    if card is not None:
+        return f"of one {card}, as make gpu measured them ({GPU_RATES}; stated: {PUBLISHED_CARD})"
+    return (
+        f"of one {PUBLISHED_CARD} in mixed precision, as timm published them (stated); make gpu "
+        "measures another card"
+    )
 
 
 def _chosen_analyses(grid: Grid) -> list[str]:

@@ -41,7 +41,7 @@ FASHION_SEEDS = Path("reports/fashion_seeds")  # of a run of configs/fashion_see
 LIKE_AUGMENTATION = ("fashion_corrupted", "fashion_tilted")
 CONFIDENCE = 0.95
 REFERENCE = "ft"  # full fine-tuning
-HEADLINE_METHODS = (REFERENCE, "wise_ft-alpha0.5")
+SHOWN_METHODS = (REFERENCE, "wise_ft-alpha0.5")
 OVER = {SEEDS: "several seeds", VARIANTS: "a sweep", TARGETS: "several targets"}  # what merges need
 NETWORKS = {("vit",): "a ViT", ("cnn",): "a CNN"}  # that methods of some types need
 # Choices of grids that have all figures between them: most are in every grid, `networks`,
@@ -237,25 +237,6 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
-def headline() -> str:
-    """Main result of the kept grid of seeds: what two methods change, by kind of network.
-
-    Numbers are means over networks, with t intervals over networks.
-    """
-    rows = []
-    for kind, means in _means_over_networks().groupby("group", sort=False):
-        line_of = means.set_index(["method", "measure"]).to_dict("index")
-        row = [markdown(str(kind)), percent(line_of[(REFERENCE, "ood_before")]["mean"])]
-        for method in HEADLINE_METHODS:
-            row.append(_mean_with_interval(line_of[(method, "mri")]))
-            row.append(_mean_with_interval(line_of[(method, "in_distribution")]))
-        rows.append(tuple(row))
-    header = ["networks", "before (%)"]
-    for method in HEADLINE_METHODS:
-        header += [f"`{method}`: mRI", "in distribution"]
-    return _table(tuple(header), rows)
-
-
 def fashion_kinds() -> str:
     """What each method changes in the kept grid of seeds, by kind of network.
 
@@ -309,7 +290,7 @@ def fashion_unlike_augmentation() -> str:
     of_some_sets = _mri_of_networks(accuracy[~is_like_augmentation])
     rows = []
     for kind, models in kind_of.groupby(kind_of, sort=False):
-        for method in HEADLINE_METHODS:
+        for method in SHOWN_METHODS:
             row = [markdown(str(kind)), f"`{method}`"]
             for mri in (of_all_sets, of_some_sets):
                 row.append(_mean_over_networks(mri.loc[models.index, method]))
@@ -389,7 +370,6 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         "graph": graph(rulegraph),
         "methods": method_table(catalog),
         "recipes": recipe_table(catalog),
-        "headline": headline(),
         "comparison": comparison(),
         "fashion_kinds": fashion_kinds(),
         "fashion_unlike_augmentation": fashion_unlike_augmentation(),

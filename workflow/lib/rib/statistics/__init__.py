@@ -1,16 +1,14 @@
-"""Analyses of rows, tables and features, one module each. No torch.
+"""Analyses of evaluation rows, tables and features. No torch.
 
-These arguments have the same meaning in all modules:
+Arguments that have the same meaning in all modules:
 
-    ood_datasets    the out-of-distribution datasets that count in RI
-    rows, indexes   evaluation rows, and one index of each dataset; names of their folders identify
-                    the run and the dataset
-    source_groups   excludes images that share a source with the target, see
-                    rib.statistics.ri.ood_accuracies
-    replicates      and `seed` belong to the bootstrap, see rib.statistics.bootstrap
+    ood_datasets    out-of-distribution datasets that count in RI
+    rows, indexes   evaluation rows, and one index per dataset, whose folder names the dataset
+    source_groups   group of each dataset, such as {"noto": "emoji", "twemoji": "emoji"}; datasets
+                    of a group were made from the same source images, and images of the target's
+                    sources do not count in its RI. None: all images count
+    replicates      number of bootstrap draws, which `seed` starts
     confidence      coverage of confidence intervals, between 0 and 1
-    table, outputs  the files to write, where a function does not return its tables for
-                    rib.statistics.writing to write
-
-`conditions`, the last column of each table, states what else the numbers depend on.
+    outputs         file to write for each table, such as {"mri": Path("mri.csv")}
+    conditions      last column of each table: what else the numbers depend on
 """

@@ -1,7 +1,7 @@
 """Do distances between datasets predict the effect of fine-tuning?
 
-The answer is a correlation with a permutation test, exact where possible. There are three levels,
-each per model, method, training subset and kind of distance; seeds are averaged:
+The answer is a correlation with a permutation test, exact where possible, per model, method,
+training subset and kind of distance; seeds are averaged. There are three levels:
 
     pairs            target i and another OOD dataset j: their distance and A_i(j) - A_pre(j)
     targets          target i: RI_i and the distance to the in-distribution dataset or, if the
@@ -9,10 +9,10 @@ each per model, method, training subset and kind of distance; seeds are averaged
     in_distribution  target i: distance to the in-distribution dataset and change of accuracy on it
                      (the question of arXiv 2410.21582), if it is evaluated
 
-Pairs that share a dataset are not independent. Their p-value is therefore from a Mantel test
+Pairs that share a dataset are not independent. Their p-value therefore comes from a Mantel test
 (1967), which permutes rows and columns of the distance matrix together, and they have no confidence
-interval. Targets are permuted among themselves, as are the datasets that are only evaluated on: a
-test that mixes the two rejects too often if they differ.
+interval. Targets are permuted among targets, evaluation-only datasets among themselves: a test that
+mixes the two kinds rejects too often if they differ.
 """
 
 import itertools
@@ -31,7 +31,7 @@ from rib.config.run import PRETRAINED
 
 MOST = 1_000_000  # up to this number, all permutations are enumerated
 DRAWS = 100_000  # random permutations otherwise
-CHUNK = 20_000  # permutations at once
+CHUNK = 20_000  # permutations at once, to bound memory
 TIE = 1e-9  # correlations closer than this are equal
 FEWEST = 3  # minimum number of points for a correlation
 PEARSON = "pearson"
@@ -41,18 +41,17 @@ RUN = ["method", "size"]
 KEYS = ["model", *RUN, "distance", "level", "statistic"]
 COLUMNS = [*KEYS, "value", "ci_low", "ci_high", "p", "permutations", "exact", "n"]
 
-# A function from permutations (b, k) to the predictors (b, n) that each of them leads to.
+# Permutations (b, k) to the distances (b, n) after each of them.
 PermutedPredictors = Callable[[np.ndarray], np.ndarray]
 
 
 def permutations(*sizes: int, seed: int) -> tuple[np.ndarray, bool]:
-    """Permutations of n items within groups of the given sizes, one group after the other.
+    """All permutations of n items within groups of the given sizes, or random draws if too many.
 
-    They are all permutations, or random draws if there are too many. Of groups of 2 and 1 items
-    there are [0, 1, 2] and [1, 0, 2].
+    Sizes 2 and 1 give [0, 1, 2] and [1, 0, 2].
 
     Returns:
-        (count, n) int64, with n the sum of sizes, and whether these are all.
+        (count, n) int64, and whether these are all permutations.
     """
     groups = []  # the items of each group
     for size, end in zip(sizes, np.cumsum(sizes), strict=True):
@@ -66,14 +65,9 @@ def permutations(*sizes: int, seed: int) -> tuple[np.ndarray, bool]:
 
 
 def _all_permutations(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """Each combination of one permutation of each group: (count, n) int64.
-
-    Args:
-        groups: the items of each group, of which there are n together.
-    """
     orders_of_groups = [np.array(list(itertools.permutations(group)), np.int64) for group in groups]
     counts = [len(orders) for orders in orders_of_groups]
-    # (groups, count): for each combination, which of its orders each group has.
+    # (groups, count): which order of each group a combination takes.
     combinations = np.indices(counts).reshape(len(groups), -1)
     chosen_orders = []
     for orders, chosen in zip(orders_of_groups, combinations, strict=True):
@@ -87,7 +81,7 @@ def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _standardised(rows: np.ndarray) -> np.ndarray:
-    """Rows (a, n) minus their mean, scaled to length 1; NaN for constant rows."""
+    """Centred rows of length 1, whose inner products are correlations; NaN for constant rows."""
     centred = rows - rows.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     rounding_error = TIE * np.abs(rows).max(axis=1, keepdims=True)
@@ -105,21 +99,21 @@ def permuted_p(
     """Correlations of predictors with responses, and their two-sided permutation p-values.
 
     Args:
-        permuted_predictors: gives the predictors after permutations.
+        permuted_predictors: (b, k) permutations to (b, n) predictors.
         responses: (runs, n).
-        orders: (count, k), see `permutations`.
-        exact: whether those are all. If not, the observed order is added to the draws, which keeps
-            p valid.
+        orders: (count, k) permutations.
+        exact: whether `orders` are all permutations. If not, the observed order is added to them,
+            which keeps p valid.
         ranks: use Spearman's correlation instead of Pearson's.
 
     Returns:
-        Correlations (runs,) in -1 to 1, and p (runs,); NaN where a correlation is undefined.
+        Correlations (runs,), -1 to 1, and p (runs,); NaN where a correlation is undefined.
     """
     if ranks:
         responses = rankdata(responses, axis=1)
 
     def correlations_after(permutations_of_block: np.ndarray) -> np.ndarray:
-        """Correlations (b, runs) after each of b permutations (b, k)."""
+        """Correlations (b, runs) after permutations (b, k)."""
         predictors = permuted_predictors(permutations_of_block)
         if ranks:
             predictors = rankdata(predictors, axis=1)
@@ -127,7 +121,7 @@ def permuted_p(
 
     identity = np.arange(orders.shape[1])[None]
     observed = correlations_after(identity)[0]
-    as_extreme = np.zeros(len(observed), np.int64)  # permutations with a correlation as extreme
+    as_extreme = np.zeros(len(observed), np.int64)
     for start in range(0, len(orders), CHUNK):
         permuted = correlations_after(orders[start : start + CHUNK])
         is_as_extreme = np.abs(permuted) >= np.abs(observed) - TIE
@@ -141,9 +135,9 @@ def permuted_p(
 def interval(value: float, n: int, confidence: float, ranks: bool) -> tuple[float, float]:
     """Confidence interval of a correlation over n independent points; NaN if it is undefined.
 
-    It is from Fisher's z. For Spearman's correlation (`ranks`), z has the variance of Bonett &
-    Wright 2000. With few points the interval is wide, as it should be; a bootstrap interval would
-    be too narrow.
+    It uses Fisher's z; for Spearman's correlation (`ranks`), z has the variance of Bonett & Wright
+    2000. With few points the interval is wide, as it should be; a bootstrap interval would be too
+    narrow.
     """
     is_defined = n > FEWEST and abs(value) < 1 - TIE
     if not is_defined:
@@ -161,11 +155,12 @@ def to_targets(
     ood_datasets: Sequence[str],
     in_distribution: str | None,
 ) -> dict[str, float]:
-    """Distance of each target to the in-distribution dataset; if None, its mean to the others.
+    """Distance of each target to the in-distribution dataset, such as {"noto": 0.7}.
+
+    Without an in-distribution dataset: the mean distance to the other OOD datasets.
 
     Args:
-        distances: first, second, value; of one model and kind of distance.
-        ood_datasets: the others, of which a target may be one itself.
+        distances: columns first, second, value, for one model and one kind of distance.
     """
     datasets = [in_distribution] if in_distribution else ood_datasets
     matrix = matrix_of(distances)
@@ -178,10 +173,10 @@ def to_targets(
 
 
 def matrix_of(distances: pd.DataFrame) -> pd.DataFrame:
-    """Symmetric matrix of one model's distances of one kind, NaN on the diagonal.
+    """Symmetric matrix of distances between datasets, NaN on the diagonal.
 
     Args:
-        distances: columns first, second and value, with a row for each pair of datasets.
+        distances: columns first, second, value, with one row per pair of datasets.
     """
     turned = distances.rename(columns={"first": "second", "second": "first"})
     return pd.concat([distances, turned]).pivot(index="first", columns="second", values="value")
@@ -189,7 +184,7 @@ def matrix_of(distances: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Datasets:
-    """The datasets whose distances are compared with effects of fine-tuning."""
+    """Datasets whose distances are compared with effects of fine-tuning."""
 
     targets: Sequence[str]
     ood_datasets: Sequence[str]
@@ -213,11 +208,11 @@ class Datasets:
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """Distances as predictors of a level's responses, and what a permutation test permutes."""
+    """Distances that predict the responses of one level, and how they are permuted."""
 
     predictors: PermutedPredictors
-    group_sizes: tuple[int, ...]  # see `permutations`
-    independent: bool  # whether the points are, so that there is a confidence interval
+    group_sizes: tuple[int, ...]  # datasets are permuted within these
+    independent: bool  # whether points are independent, as an interval needs
 
     def correlate(
         self, responses: np.ndarray, confidence: float, seed: int
@@ -225,8 +220,8 @@ class PermutationTest:
         """Correlations of the distances with the responses (runs, n).
 
         Returns:
-            For each statistic and then run: its index (run), statistic, value, ci_low, ci_high, p,
-            permutations, exact, n. With too few points the values are NaN.
+            One row per statistic and run: run (its index), statistic, value, ci_low, ci_high, p,
+            permutations, exact, n. Values are NaN with fewer than three points.
         """
         runs, n = responses.shape
         has_enough_points = n >= FEWEST
@@ -279,17 +274,13 @@ def association_table(
         distances: model, first, second, distance, value.
         accuracy: model, method, target, size, seed, dataset, accuracy (percent).
         ri: model, method, target, size, seed, ri.
-        targets: of the runs.
-        ood_datasets: the out-of-distribution datasets that count in RI.
         in_distribution: dataset to which distances of targets are measured, if any.
-        pairs: whether pairs of a target and a dataset are compared; not if RI excludes images that
-            the pairs' accuracies include.
-        confidence: coverage of intervals, 0 to 1.
-        seed: of drawn permutations.
+        pairs: whether to compare pairs of datasets; not if RI excludes images that the pairs'
+            accuracies include.
 
     Returns:
-        One row per model, method, size, distance, level and statistic: value, its confidence
-        interval, two-sided p, number of permutations, whether these are all (exact), and n points.
+        One row per model, method, size, distance, level and statistic: value with its confidence
+        interval, two-sided p, number of permutations, exact (whether these are all), and n points.
         The value is NaN if there are fewer than three points or all are equal.
     """
     datasets = Datasets(targets, ood_datasets, in_distribution)
@@ -324,18 +315,13 @@ def association_table(
 
 
 def _order_of_appearance(column: pd.Series) -> np.ndarray:
-    """A number of each cell by which cells are sorted as they first appear: b, a, b is 0, 1, 0."""
+    """b, a, b gives 0, 1, 0: sorting by these numbers keeps models in their original order."""
     numbers, _ = pd.factorize(column)
     return numbers
 
 
 def _changes_of_accuracy(accuracy: pd.DataFrame) -> dict[tuple[str, str, str, str], float]:
-    """A_i(j) - A_pre(j) of one model, mean over seeds, by method, size, target i and dataset j.
-
-    Args:
-        accuracy: method, target, size, seed, dataset, accuracy (percent), of the pretrained model,
-            too.
-    """
+    """{("ft", "all", "noto", "twemoji"): -2.5}: A_i(j) - A_pre(j), i = noto, mean over seeds."""
     is_pretrained = accuracy["method"] == PRETRAINED
     before = accuracy[is_pretrained].set_index("dataset")["accuracy"]
     runs = accuracy[~is_pretrained].groupby([*RUN, "target", "dataset"])
@@ -355,14 +341,7 @@ def _responses(
     mean_ri: pd.Series,
     datasets: Datasets,
 ) -> np.ndarray:
-    """Effects of fine-tuning at a level: (runs, n).
-
-    Args:
-        level: `targets`, `pairs` or `in_distribution`, see the module.
-        runs: method and size of each.
-        changes: changes of accuracy by method, size, target and dataset.
-        mean_ri: RI by method, size and target.
-    """
+    """Effects of fine-tuning at a level, such as RI of each target: (runs, n)."""
     if level == "targets":
         ri_of_runs = []
         for method, size in runs:
@@ -382,11 +361,7 @@ def _responses(
 
 
 def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -> PermutationTest:
-    """The test of a level: of pairs a Mantel test, else one that permutes the targets.
-
-    Args:
-        distances: first, second, value; of one model and kind of distance.
-    """
+    """Mantel test for pairs; for the other levels, a test that permutes targets."""
     if level == "pairs":
         return PermutationTest(
             predictors=_distances_of_pairs(distances, datasets),
@@ -399,7 +374,7 @@ def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -
     distances_of_targets = np.array(list(distance_of_target.values()))
 
     def permuted_distances(orders: np.ndarray) -> np.ndarray:
-        """Distances (b, targets) after permutations (b, targets)."""
+        """Distances of targets after permutations (b, targets)."""
         return distances_of_targets[orders]
 
     return PermutationTest(
@@ -408,11 +383,7 @@ def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -
 
 
 def _distances_of_pairs(distances: pd.DataFrame, datasets: Datasets) -> PermutedPredictors:
-    """A function that permutes the datasets and gives the distances of `Datasets.pairs`.
-
-    Args:
-        distances: first, second, value; of one model and kind of distance.
-    """
+    """Distances (b, pairs); one permutation for rows and columns of the matrix (Mantel 1967)."""
     names = [*datasets.targets, *datasets.only_evaluated]
     matrix = matrix_of(distances).loc[names, names].to_numpy()
     target_numbers = [names.index(target) for target, _ in datasets.pairs]
@@ -428,10 +399,10 @@ def _distances_of_pairs(distances: pd.DataFrame, datasets: Datasets) -> Permuted
 def all_distances(
     models: Sequence[str], features: Sequence[Path], compression: Sequence[Path]
 ) -> pd.DataFrame:
-    """Distances of all models, with the column model.
+    """Distances of all models: columns model, first, second, distance, value, n, note.
 
     Args:
-        features, compression: CSV of each model's distances in feature space and by compression.
+        features, compression: CSV file of distances in feature space and by compression, per model.
     """
     distances_of_models = {}
     for model, in_features, by_compression in zip(models, features, compression, strict=True):

@@ -1,10 +1,9 @@
-"""Expected calibration error, and what it would be for a perfectly calibrated model. No torch.
+"""Expected calibration error (ECE), and its floor, the ECE of a calibrated model. No torch.
 
-The expected calibration error (ECE) bins images by confidence into 15 bins of equal width and
-averages |mean confidence - accuracy| over bins, weighted by their number of images (Guo et al.
-2017, arXiv 1706.04599, equation 3). Its floor is its mean for a perfectly calibrated model, right
-with the probability of its confidence; it is not 0, and before and after fine-tuning, with the same
-images but other confidences, it is not the same.
+ECE bins images by confidence into 15 bins of equal width and averages |mean confidence - accuracy|
+over bins, weighted by their number of images (Guo et al. 2017, arXiv 1706.04599, equation 3). Even
+a model that is right with the probability of its confidence has an ECE above 0 by chance. This
+floor depends on the confidences, so it differs before and after fine-tuning.
 """
 
 import numpy as np
@@ -16,21 +15,21 @@ BINS = 15
 def calibration_error_and_floor(confidence: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     """Expected calibration error and its floor, in percent.
 
-    For the floor, the number of right predictions in a bin is taken as binomial with the bin's mean
+    The floor takes the number of right predictions in a bin as binomial with the bin's mean
     confidence, which makes it at most 4 % of itself too large.
 
     Args:
         confidence: (n,) of the predictions, 0 to 1.
-        right: (n,) bool, whether each is correct.
+        right: (n,) bool.
 
     Source: Guo et al. 2017 (arXiv 1706.04599), equation 3: |B|/n * |acc(B) - conf(B)| equals the
-    absolute sum of right - confidence over the bin's images, divided by n. De Moivre's mean
+    absolute sum of right - confidence over the bin's images, divided by n. Floor: De Moivre's mean
     absolute deviation of a binomial distribution, 2 k (1 - p) P(k) with k = floor(n p) + 1.
     """
-    confidence = confidence.astype(np.float64).clip(0, 1)  # rounding may have put it above 1
+    confidence = confidence.astype(np.float64).clip(0, 1)  # rounding may give more than 1
     bin_of_image = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
 
-    # Of each bin, (BINS,): the absolute sum of right - confidence, and its mean by chance.
+    # (BINS,): the absolute sum of right - confidence, and its mean by chance.
     gaps = np.abs(np.bincount(bin_of_image, right - confidence, BINS))
     n = np.bincount(bin_of_image, minlength=BINS)
     expected_right = np.bincount(bin_of_image, confidence, BINS)  # n p

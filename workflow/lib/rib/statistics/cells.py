@@ -1,8 +1,8 @@
-"""What explains a cell of RI: classes that lose most, and images whose prediction changes.
+"""Explains each RI by the classes that lose most and by images whose prediction changes. No torch.
 
-No torch. A cell is a model, method and target, of the lowest seed. Images are small, of datasets
-whose licence allows showing them, and of the same few candidates for all cells, so that the file
-stays small.
+A cell is a model, method and target; its run is the one with the lowest seed. Images come from
+datasets whose licence allows showing them. All cells choose from the same few candidates, so the
+file stays small.
 """
 
 import base64
@@ -27,17 +27,17 @@ from rib.data.prepared import PreparedDataset
 from rib.statistics.counts import RowFiles, read_indexes
 from rib.statistics.sample_rows import compare_predictions, is_right, read_rows
 
-CLASSES = 5  # of a cell
-IMAGES_OF_CELL = {"lost": 4, "gained": 2}  # most images that it shows
-CANDIDATES = 400  # images of all datasets together that may be shown
-SIDE = 56  # of a shown image in pixels
+CLASSES = 5  # classes shown per cell
+IMAGES_OF_CELL = {"lost": 4, "gained": 2}  # most images shown per cell
+CANDIDATES = 400  # over all datasets together
+SIDE = 56  # pixels of a shown image
 ROW_COLUMNS = ("row", "prediction", "rank")
 
 
 class Flip(NamedTuple):
-    """An image whose prediction changes. Flips are sorted by order, dataset and row."""
+    """An image whose prediction changes. The order of the fields is the sort order."""
 
-    order: int  # among the candidates of its dataset
+    order: int  # position among the candidates of its dataset
     dataset: str
     row: int  # of the dataset's index
     wrong_label: int  # the wrong one of the two predictions
@@ -45,7 +45,7 @@ class Flip(NamedTuple):
 
 @dataclass(frozen=True)
 class Answers:
-    """What two runs answered for the images of a dataset."""
+    """Right answers before and after fine-tuning on a dataset."""
 
     space: LabelSpace
     labels: np.ndarray  # (images,) indices into the label space
@@ -55,7 +55,7 @@ class Answers:
 
 @dataclass
 class ClassCounts:
-    """A class's images, and how many of them are right before and after fine-tuning."""
+    """Images of a class, and how many are right before and after fine-tuning."""
 
     name: str
     images: int = 0
@@ -78,21 +78,19 @@ def explained_cells(
     geometry: Geometry,
     uncropped: Collection[str],
 ) -> str:
-    """What explains each cell of RI, as JSON.
+    """JSON text that explains each cell of RI.
 
     Args:
         files: rows of all runs except curves, and indexes in the folders of the prepared datasets.
-        classes: label space of each dataset; folder names identify it.
-        ood_datasets: the datasets that count in RI.
-        size: of the training subset whose runs are explained.
-        publishable: datasets whose images may be shown.
-        geometry: of the images of datasets that are stored as encoded photos.
-        uncropped: datasets of which these are shown without the geometry's crop.
+        classes: label space files .../<dataset>/<geometry>/classes.json.
+        geometry: for datasets that are stored as encoded images.
+        uncropped: datasets shown without the geometry's crop.
 
     Returns:
-        `cells` has, by model/method/target, `classes` (see `lost_classes`) and `flips` (number of
-        an image in `images`, lost or gained, the wrong prediction); `images` are dataset, class and
-        WebP picture as base64.
+        `cells`, such as {"net/ft/noto": {"classes": [["red panda", 50, 40, 12]], "flips": [[0,
+        "lost", "otter"]]}}: classes with numbers of images, right before and right after; flips
+        with an index into `images`, the kind and the wrong prediction. `images` are [dataset,
+        class, WebP as base64].
     """
     files_of_run = files.of_runs()
     pretrained_runs = {run.model: run for run in files_of_run if run.method == PRETRAINED}
@@ -104,7 +102,7 @@ def explained_cells(
     runs_by_model = sorted(_runs_of_cells(files_of_run, size).items())
     for cell, run in Progress(runs_by_model, desc="explaining cells", unit="cell"):
         pretrained_run = pretrained_runs[run.model]
-        if pretrained_run != run_before:  # the runs of the next model begin
+        if pretrained_run != run_before:  # the next model
             run_before = pretrained_run
             rows_before = read_rows(PRETRAINED, files_of_run[pretrained_run], ROW_COLUMNS)
         rows_after = read_rows(run.method, files_of_run[run], ROW_COLUMNS)
@@ -114,7 +112,7 @@ def explained_cells(
 
 
 def _runs_of_cells(runs: Iterable[Run], size: str) -> dict[str, Run]:
-    """The run of each cell, model/method/target: that of the lowest seed."""
+    """{"net/ft/noto": run}, the run of the lowest seed."""
     run_of_cell: dict[str, Run] = {}
     for run in runs:
         if run.size != size or run.method == PRETRAINED:
@@ -127,13 +125,13 @@ def _runs_of_cells(runs: Iterable[Run], size: str) -> dict[str, Run]:
 
 @dataclass
 class _Explainer:
-    """Explains cells, and collects the images that they show."""
+    """Remembers which images cells show, so that cells share them."""
 
     ood_datasets: Collection[str]
     spaces: Mapping[str, LabelSpace]
     labels: Mapping[str, np.ndarray]  # by dataset, (images,) indices into the label space
-    shown_datasets: Mapping[str, PreparedDataset]  # those whose images may be shown
-    # Numbers of the images that cells show, by dataset and row, from 0.
+    shown_datasets: Mapping[str, PreparedDataset]
+    # Index into the shown images, by dataset and row.
     number_of_image: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def explain(
@@ -142,17 +140,8 @@ class _Explainer:
         rows_after: Mapping[str, pd.DataFrame],
         runs: tuple[Run, Run],
     ) -> dict[str, Sequence[object]]:
-        """What explains the RI of a cell: a model, method and target.
-
-        It is the classes that lose most, see `lost_classes`, and some flips: images whose
-        prediction becomes wrong (lost) or right (gained), see `_shown_flips`.
-
-        Args:
-            rows_before, rows_after: of the pretrained and the fine-tuned run, by dataset.
-            runs: these two.
-
-        Raises:
-            UserError: the two runs were not scored on the same images.
+        """Lost classes and shown flips of a run; a UserError if the two runs were scored on other
+        images.
         """
         _, tuned_run = runs
         answers = []
@@ -178,13 +167,8 @@ class _Explainer:
         return {"classes": lost_classes(answers), "flips": shown}
 
     def _flips(self, dataset: str, wrong_rows: pd.DataFrame, is_flip: np.ndarray) -> list[Flip]:
-        """Flips among the candidates of a dataset, which are every so many rows of its index.
-
-        Args:
-            wrong_rows: rows of the run whose predictions are wrong.
-            is_flip: (n,) bool.
-        """
-        # Each dataset has as many candidates, CANDIDATES of all datasets together.
+        """Flips among the candidates, which are every `step`-th row of the index."""
+        # All datasets have equally many candidates, together about CANDIDATES.
         images_of_all = len(self.labels[dataset]) * len(self.shown_datasets)
         step = math.ceil(images_of_all / CANDIDATES)
         is_candidate = (wrong_rows["row"] % step == 0).to_numpy()
@@ -195,13 +179,7 @@ class _Explainer:
         ]
 
     def _shown_flips(self, kind: str, flips: Iterable[Flip]) -> list[tuple[int, str, str]]:
-        """Number of the image, kind and name of the wrong prediction of the first flips.
-
-        An image that no cell has shown before gets the next number.
-
-        Args:
-            kind: `lost` or `gained`, which decides how many flips are shown.
-        """
+        """(3, "lost", "otter"): image number, kind and wrong prediction; numbers new images."""
         shown = []
         for flip in sorted(flips)[: IMAGES_OF_CELL[kind]]:
             image = (flip.dataset, flip.row)
@@ -212,7 +190,7 @@ class _Explainer:
         return shown
 
     def shown_images(self) -> list[tuple[str, str, str]]:
-        """Dataset, class and picture (WebP as base64) of the images that cells show, by number."""
+        """Dataset, class and WebP picture (base64) of each shown image, by its number."""
         images = []
         for dataset, row in self.number_of_image:  # in the order of the numbers
             label = self.labels[dataset][row]
@@ -228,7 +206,6 @@ def _explainer(
     ood_datasets: Collection[str],
     shown_datasets: Mapping[str, PreparedDataset],
 ) -> _Explainer:
-    """An explainer of cells, which has read the labels of all images."""
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
     labels = {}
     for dataset, index in read_indexes(indexes, ["label"]).items():
@@ -242,7 +219,6 @@ def _shown_datasets(
     geometry: Geometry,
     uncropped: Collection[str],
 ) -> dict[str, PreparedDataset]:
-    """The datasets whose images may be shown, opened in the folders of their indexes."""
     shown_datasets = {}
     for path in indexes:
         dataset = path.parts[-3]
@@ -260,7 +236,7 @@ def lost_classes(answers: Collection[Answers]) -> list[list[str | int]]:
     An example is [["red panda", 50, 40, 12], ["otter", 50, 41, 30]].
 
     Args:
-        answers: of each dataset. Classes of two datasets are the same if they have the same network
+        answers: one per dataset. Classes of two datasets are the same if they have the same network
             outputs.
     """
     counts_of_class: dict[tuple[int, ...], ClassCounts] = {}  # by network outputs
@@ -285,7 +261,7 @@ def lost_classes(answers: Collection[Answers]) -> list[list[str | int]]:
 
 
 def _picture(dataset: PreparedDataset, row: int) -> str:
-    """The image in a row as a small WebP picture in base64."""
+    """WebP in base64."""
     assert dataset.images is not None  # pixels are opened
     image = Image.fromarray(dataset.images[np.array([row])][0])
     small_image = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)

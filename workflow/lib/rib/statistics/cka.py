@@ -1,4 +1,4 @@
-"""Similarity of two runs' representations of the same images: debiased linear CKA.
+"""Similarity of the representations of two runs on the same images: debiased linear CKA.
 
 CKA (Kornblith et al. 2019, arXiv 1905.00414, section 3) of features X (n, p) and Y (n, q) of the
 same n images, with K = X X^T and L = Y Y^T, is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)): 1 for
@@ -8,12 +8,11 @@ arXiv 2405.01012). We use the unbiased estimator of Song et al. 2012 (JMLR 13, e
 Nguyen et al. 2020 (arXiv 2010.15327, section 2). It is an inner product of U-centred kernels
 (Szekely and Rizzo 2014, arXiv 1310.2926), so CKA is within -1..1.
 
-Confidence intervals are from the jackknife, which leaves out one object (all images of it) at a
-time. A bootstrap would draw images twice, and identical images increase CKA. The jackknife is
-applied to artanh(CKA), as is usual for correlations, so the upper limits are below 1.
+Confidence intervals come from the jackknife, which leaves out all images of one object at a time. A
+bootstrap would draw images twice, and identical images increase CKA. The jackknife is applied to
+artanh(CKA), as is usual for correlations, so upper limits are below 1.
 
-Arrays of shape (1 + g,) have the value on all images first, then the value without each of the g
-objects.
+Arrays (1 + g,) start with the value on all images; the others are without one of the g objects.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from rib.base.progress import Progress
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run, by_run
 
 PRE_LOGITS = "pre_logits"  # the head's input
-OTHERS = "others"  # dataset column of the mean over all datasets other than the target
+OTHERS = "others"  # in column dataset: mean over all datasets except the target
 FEWEST = 4  # minimum number of images for the unbiased estimator
 CLOSEST = 1 - 1e-12  # upper limit, since artanh(1) is infinite
 NUMBER_COLUMNS = ["n", "cka", "ci_low", "ci_high", "biased"]
@@ -71,11 +70,7 @@ class Kernel:
 
 
 def _sums_to_groups(matrix: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum the columns of a matrix by group: (n, n) to (n, g).
-
-    If three images are of the groups 0, 1 and 0, the first new column is the sum of columns 0 and
-    2, and the second one is column 1.
-    """
+    """Columns summed by group, (n, g): groups 0, 1, 0 give column 0 + column 2, and column 1."""
     order = np.argsort(groups, kind="stable")  # puts the images of a group side by side
     sorted_groups = groups[order]
     sorted_columns = matrix.T[order]
@@ -88,11 +83,11 @@ def _sums_to_groups(matrix: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def hsic(first: Kernel, second: Kernel) -> np.ndarray:
     """Unbiased HSIC of two kernels K and L of the same images: (1 + g,).
 
-    The first value is over all n images, the others are without the images of one group each.
+    The first value is over all n images, the others leave out the images of one group each.
 
-    Source: Song et al. 2012, equation 5. Sums without a group are those over all images minus the
-    group's rows and columns.
+    Source: Song et al. 2012, equation 5.
     """
+    # Sums without a group are sums over all images minus the group's rows and columns.
     groups = first.groups
     n = len(groups)
 
@@ -115,7 +110,7 @@ def hsic(first: Kernel, second: Kernel) -> np.ndarray:
     cross_without = sum_products.sum(axis=0) - _within_groups(sum_products, groups)
     cross = np.r_[first.sums @ second.sums, cross_without]
 
-    # m, the number of images in each of the sums: all n, or n without those of the group.
+    # m, the number of images in each sum: all, or all outside the group.
     m = np.r_[n, n - np.bincount(groups)].astype(np.float64)
     product_of_totals = first_total * second_total / ((m - 1) * (m - 2))
     numerator = trace + product_of_totals - 2 * cross / (m - 2)
@@ -123,12 +118,7 @@ def hsic(first: Kernel, second: Kernel) -> np.ndarray:
 
 
 def _within_groups(to_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sum over each group's images of their number for that same group: (g,).
-
-    Args:
-        to_groups: (n, g) a number of each image for each group.
-        groups: (n,) the group of each image.
-    """
+    """Sum of the blocks of a matrix within groups, (g,), from its sums by group (n, g)."""
     images = np.arange(len(groups))
     number_for_group_of_image = to_groups[images, groups]  # (n,)
     return np.bincount(groups, weights=number_for_group_of_image)
@@ -137,15 +127,10 @@ def _within_groups(to_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def _total_and_without_groups(
     row_sums: np.ndarray, within: np.ndarray, groups: np.ndarray
 ) -> np.ndarray:
-    """Sum of a symmetric matrix, in full and without each group's rows and columns: (1 + g,).
-
-    Args:
-        row_sums: (n,) sums of the matrix's rows.
-        within: (g,) sums of the block of each group's rows and columns.
-        groups: (n,) the group of each row, and of the column with the same number.
-    """
+    """Sum of a symmetric matrix, in full and without each group's rows and columns: (1 + g,)."""
     sums_of_rows = np.bincount(groups, weights=row_sums)  # (g,)
-    # A group's columns have the same sum as its rows, and the block where they cross is in both.
+    # A group's columns have the same sum as its rows; both include the block (`within`) where they
+    # cross.
     rows_and_columns = 2 * sums_of_rows - within
     return row_sums.sum() - np.r_[0, rows_and_columns]
 
@@ -154,7 +139,7 @@ def cka(first: Kernel, second: Kernel, first_hsic: np.ndarray | None = None) -> 
     """Debiased linear CKA of two kernels of the same images: (1 + g,); NaN for constant features.
 
     Args:
-        first_hsic: HSIC of the first kernel with itself, if it has been computed before.
+        first_hsic: (1 + g,) `hsic(first, first)`, to compute it once for several comparisons.
     """
     if first_hsic is None:
         first_hsic = hsic(first, first)
@@ -178,14 +163,14 @@ def plain_cka(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _centred_kernel(features: np.ndarray) -> np.ndarray:
-    """Linear kernel (n, n) of features (n, d) minus their mean."""
+    """Kernel (n, n) of features (n, d)."""
     in_double_precision = features.astype(np.float64)
     centred = in_double_precision - in_double_precision.mean(axis=0)
     return centred @ centred.T
 
 
 def jackknife_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Jackknife confidence interval of CKA, low and high, from its (1 + g,) values.
+    """Low and high end of the confidence interval of CKA, from its (1 + g,) values.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 11.2 (standard
     error), on the artanh scale.
@@ -204,11 +189,10 @@ def mean_over(
 ) -> np.ndarray:
     """Mean CKA over datasets, in full and without each object: (1 + objects,), objects sorted.
 
-    An object is left out of all datasets that show it; the CKA of the others stays as it is.
+    An object is left out of all datasets that show it; datasets that don't keep their CKA.
 
     Args:
-        values_of_datasets: for each dataset, its CKA, in full and without each of its g objects,
-            (1 + g,), and the names of these objects, (g,).
+        values_of_datasets: per dataset, its CKA (1 + g,) and the names of the g objects.
     """
     all_objects: set[str] = set()
     for _, object_names in values_of_datasets:
@@ -216,7 +200,7 @@ def mean_over(
     objects = sorted(all_objects)
 
     full_of_datasets = []
-    left_out_of_datasets = []  # (objects,) of each dataset
+    left_out_of_datasets = []  # (objects,) per dataset
     for values, object_names in values_of_datasets:
         full = values[0]
         without_objects_of_dataset = pd.Series(values[1:], pd.Index(object_names))
@@ -228,12 +212,12 @@ def mean_over(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of a run's features with the pretrained model's, on one dataset or several."""
+    """Features of a run compared with the pretrained model's, on one dataset or over several."""
 
     values: np.ndarray  # (1 + g,) CKA
-    object_names: np.ndarray | None  # of the g objects; None for the mean over several datasets
+    object_names: np.ndarray | None  # (g,) str; None for the mean over several datasets
     plain: float  # CKA with the biased estimator
-    n: int  # images
+    n: int  # number of images
 
 
 def comparison_table(
@@ -243,19 +227,20 @@ def comparison_table(
     ood_datasets: Collection[str],
     confidence: float,
 ) -> pd.DataFrame:
-    """Compare runs with their pretrained models: a row per run, name of the features and dataset.
+    """CKA of each fine-tuned run with its pretrained model, by features and dataset.
 
     Args:
-        features: files of pretrained models and fine-tuned runs on the same datasets,
-            <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
-        columns_of_features: names of the features in the runs' files, in the order of the rows,
-            each with the columns that describe it: {"stage1": {"layer": "stage1", "depth": 1}}.
-        pretrained_layer: see `compare`.
-        ood_datasets: datasets that `others` averages over, except the target.
+        features: files <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors of pretrained
+            models and fine-tuned runs on the same datasets.
+        columns_of_features: for each name of features in the files, in the order of the rows, the
+            columns that describe it: {"stage1": {"layer": "stage1", "depth": 1}}.
+        pretrained_layer: layer of the pretrained model to compare all features with; None compares
+            equal layers.
+        ood_datasets: rows with dataset `others` average over these, except the target.
 
     Returns:
         model, method, target, size, seed, dataset, the columns that describe the features, n, cka,
-        ci_low, ci_high, biased (the plain estimator, for comparison with published numbers).
+        ci_low, ci_high, biased (plain estimator, for comparison with published numbers).
 
     Raises:
         UserError: there is no fine-tuned run, too few images, or the pretrained features lack the
@@ -278,7 +263,6 @@ def comparison_table(
 
 
 def _number_columns(compared: Comparison, confidence: float) -> dict[str, float]:
-    """The columns `NUMBER_COLUMNS` of a comparison."""
     low, high = jackknife_interval(compared.values, confidence)
     return {
         "n": compared.n,
@@ -290,7 +274,7 @@ def _number_columns(compared: Comparison, confidence: float) -> dict[str, float]
 
 
 def _fine_tuned(files_of_runs: Mapping[Run, Mapping[str, Path]]) -> list[Run]:
-    """The runs that are not pretrained models; a UserError if there are none."""
+    """Raises a UserError if all runs are pretrained models."""
     fine_tuned_runs = [run for run in files_of_runs if run.method != PRETRAINED]
     if not fine_tuned_runs:
         raise UserError(
@@ -303,23 +287,15 @@ def _fine_tuned(files_of_runs: Mapping[Run, Mapping[str, Path]]) -> list[Run]:
 def _compare_all(
     files_of_runs: Mapping[Run, Mapping[str, Path]], pretrained_layer: str | None
 ) -> dict[tuple[Run, str], dict[str, Comparison]]:
-    """Compare all fine-tuned runs with their pretrained models.
-
-    Args:
-        files_of_runs: files of features by run and dataset.
-        pretrained_layer: see `compare`.
-
-    Returns:
-        Comparisons by run and name of the features in the run's files, then by dataset.
-    """
+    """{(run, "stage1"): {"noto": Comparison(...)}}: by run and name of features, then dataset."""
     fine_tuned_runs = _fine_tuned(files_of_runs)
-    pretrained_files = []  # model, dataset and file of features
+    pretrained_files = []  # model, dataset, file
     for run, files in files_of_runs.items():
         if run.method == PRETRAINED:
             pretrained_files += [(run.model, dataset, path) for dataset, path in files.items()]
     comparisons: dict[tuple[Run, str], dict[str, Comparison]] = {}
     for model, dataset, pretrained_file in Progress(pretrained_files, desc="CKA", unit="dataset"):
-        file_of_run = {}  # of the runs of this model that have features of this dataset
+        file_of_run = {}  # runs of this model with features of this dataset
         for run in fine_tuned_runs:
             if run.model == model and dataset in files_of_runs[run]:
                 file_of_run[run] = files_of_runs[run][dataset]
@@ -332,12 +308,13 @@ def _compare_all(
 def compare(
     before: Path, after: Mapping[Run, Path], pretrained_layer: str | None
 ) -> Iterator[tuple[Run, str, Comparison]]:
-    """Compare the features of several runs with those of the pretrained model, on one dataset.
+    """Compare the features of runs with the features of the pretrained model, on one dataset.
 
     Args:
-        before, after: files of features of the pretrained model, and of each run.
-        pretrained_layer: layer of the pretrained model with which all features are compared; None
-            compares equal layers.
+        before, after: files of features, <dataset>.safetensors, of the pretrained model and each
+            run.
+        pretrained_layer: layer of the pretrained model to compare all features with; None compares
+            equal layers.
 
     Yields:
         A run, the name of its features, and their comparison.
@@ -348,14 +325,14 @@ def compare(
     index = _index(before)
     dataset = before.stem
     object_names, groups = np.unique(index["object_id"].astype(str), return_inverse=True)
-    pretrained_features = load_file(before)  # by layer, (images, d)
+    pretrained_features = load_file(before)  # (images, d) by layer
     if pretrained_layer is not None and pretrained_layer not in pretrained_features:
         raise UserError(
             f"config, representations.layers: '{pretrained_layer}' is needed for comparison; "
             "add it to the list."
         )
     pretrained_kernels = {}
-    pretrained_hsics = {}  # of each kernel with itself
+    pretrained_hsics = {}  # by layer, each kernel with itself
     for layer, features in pretrained_features.items():
         kernel = Kernel.of(features, groups, dataset)
         pretrained_kernels[layer] = kernel
@@ -378,7 +355,7 @@ def compare(
 
 
 def _index(features: Path) -> pd.DataFrame:
-    """The image_id and object_id of the images whose features are in a file, in their order."""
+    """image_id and object_id of the images whose features a file has, in the file's order."""
     path = features.with_suffix(".index.parquet")
     return pd.read_parquet(path, columns=["image_id", "object_id"])
 
@@ -386,10 +363,7 @@ def _index(features: Path) -> pd.DataFrame:
 def _with_mean(
     of_datasets: Mapping[str, Comparison], target: str, ood_datasets: Collection[str]
 ) -> dict[str, Comparison]:
-    """The comparisons by dataset and, last, their mean over the OOD datasets except the target.
-
-    The mean is left out if there are no such datasets.
-    """
+    """Adds "others", the mean over OOD datasets except the target, if there are any."""
     on_others = [
         compared
         for dataset, compared in of_datasets.items()
@@ -399,7 +373,7 @@ def _with_mean(
     if on_others:
         values_of_datasets = []
         for compared in on_others:
-            assert compared.object_names is not None  # it is of one dataset
+            assert compared.object_names is not None  # only means have none
             values_of_datasets.append((compared.values, compared.object_names))
         with_mean[OTHERS] = Comparison(
             values=mean_over(values_of_datasets),

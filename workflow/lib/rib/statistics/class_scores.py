@@ -1,11 +1,11 @@
-"""Macro F1 and accuracy on the worst group, which are no means over images. No torch.
+"""Macro F1 and accuracy on the worst group, which are not means over images. No torch.
 
-Macro F1 is the mean over classes of 2 TP / (2 TP + FP + FN), in percent, over the classes of which
-there are images, as in WILDS (Koh et al. 2021, arXiv 2012.07421). A prediction that is right by
-another answer of its class (`also` of the label space) counts as the label.
+Macro F1 is the mean over classes of 2 TP / (2 TP + FP + FN), in percent, over the classes that have
+images, as in WILDS (Koh et al. 2021, arXiv 2012.07421). A prediction that is another right answer
+of its class (`also` of the label space) counts as the label.
 
-Accuracy on the worst group is the lowest accuracy, in percent, over the groups of a dataset's
-images, given by a column of its index (Sagawa et al. 2020, arXiv 1911.08731).
+Accuracy on the worst group is the lowest accuracy, in percent, over groups of a dataset's images; a
+column of the index has the groups (Sagawa et al. 2020, arXiv 1911.08731).
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class ImageCategories:
         """Count a run's predictions by object and class, and by object and group.
 
         Args:
-            rows: of the run, in the order of the images.
+            rows: evaluation rows of the run, in the order of the images.
         """
         right = is_right(rows)
         prediction = np.where(right, self.label_of_image, rows["prediction"].to_numpy())
@@ -63,7 +63,7 @@ class ImageCategories:
     def _count(
         self, category_of_image: np.ndarray, categories: int, chosen: np.ndarray | None = None
     ) -> csr_matrix:
-        """Numbers of images by object and category, (objects, categories); of the chosen ones."""
+        """(objects, categories) images; `chosen` (images,) bool limits them."""
         object_of_image = self.object_of_image
         if chosen is not None:
             object_of_image = object_of_image[chosen]
@@ -75,22 +75,23 @@ class ImageCategories:
 
 @dataclass(frozen=True)
 class ImageTallies:
-    """Numbers of a dataset's images for one run, by object and class or by object and group."""
+    """Numbers of images of a dataset for one run, by object and class or by object and group."""
 
     labels: csr_matrix  # (objects, classes) images of each class
-    predictions: csr_matrix  # (objects, classes) images that were predicted to be of each class
-    right: csr_matrix  # (objects, classes) images of each class that were predicted right
+    predictions: csr_matrix  # (objects, classes) images predicted as each class
+    right: csr_matrix  # (objects, classes) images of each class predicted right
     images_of_groups: csr_matrix | None  # (objects, groups)
     right_of_groups: csr_matrix | None  # (objects, groups)
 
     def scores(self, weights: np.ndarray, objects: Indices) -> dict[str, np.ndarray]:
-        """Accuracy, macro F1 and, with groups, accuracy on the worst one, (replicates,) percent.
-
-        A replicate without images has NaN.
+        """Accuracy, macro F1 and, with groups, accuracy on the worst group, in percent.
 
         Args:
-            weights: (replicates, objects that count): how often each counts.
-            objects: those of the dataset that count.
+            weights: (replicates, chosen objects), how often each object counts.
+
+        Returns:
+            (replicates,) by score, such as {"accuracy": [81.5, 80.9], "macro_f1": [79.2, 78.8]};
+            NaN for a replicate without images.
         """
         labels = _totals(self.labels, weights, objects)
         right = _totals(self.right, weights, objects)
@@ -105,31 +106,25 @@ class ImageTallies:
             right_of_groups = _totals(self.right_of_groups, weights, objects)
             with np.errstate(invalid="ignore"):
                 accuracy_of_groups = 100 * right_of_groups / images_of_groups
-            # `fmin` ignores NaN, the accuracy on a group without images.
+            # `fmin` ignores NaN, which a group without images has.
             scores[WORST_GROUP] = np.fmin.reduce(accuracy_of_groups, axis=1)
         return scores
 
     def scores_of_all(self) -> dict[str, float]:
-        """The `scores` on all images, each object counted once."""
+        """Scores on all images, such as {"accuracy": 81.5, "macro_f1": 79.2, "worst_group": 60}."""
         every_object_once = np.ones((1, self.labels.shape[0]))
         scores = self.scores(every_object_once, slice(None))
         return {name: float(of_replicates[0]) for name, of_replicates in scores.items()}
 
 
 def _totals(tallies: csr_matrix, weights: np.ndarray, objects: Indices) -> np.ndarray:
-    """Weighted sums over the chosen objects, (replicates, categories).
-
-    Args:
-        tallies: numbers of images of all objects, by category, (all objects, categories).
-        weights: how often each replicate counts each chosen object, (replicates, chosen objects).
-        objects: the chosen ones, rows of `tallies`.
-    """
+    """Weighted sums over the chosen objects: (replicates, categories)."""
     totals: np.ndarray = weights @ tallies[objects]
     return totals
 
 
 def _mean_of_known(scores: np.ndarray) -> np.ndarray:
-    """Means over columns, without those that are NaN: (replicates,); NaN if all are."""
+    """Like nanmean over columns, but NaN without a warning for a row that is all NaN."""
     is_known = ~np.isnan(scores)
     sums = np.where(is_known, scores, 0.0).sum(axis=1)
     with np.errstate(invalid="ignore"):
@@ -138,7 +133,10 @@ def _mean_of_known(scores: np.ndarray) -> np.ndarray:
 
 
 def compared_class_scores(before: ImageTallies, after: ImageTallies) -> dict[str, float]:
-    """Values of `CLASS_SCORES` of a dataset; those of groups are missing if it has none."""
+    """Values of `CLASS_SCORES` of a dataset, such as {"macro_f1_before": 79.2, ...}, in percent.
+
+    A dataset without groups has no scores of the worst group.
+    """
     scores_before = before.scores_of_all()
     scores_after = after.scores_of_all()
     columns = {}
@@ -155,15 +153,14 @@ class SummedClassScores:
     """Sums over runs of scores on their other datasets, for means over runs.
 
     Args:
-        replicates: number of replicates of the bootstrap that are computed besides the observed
-            scores; 0 if no interval is wanted.
+        replicates: number of bootstrap replicates beside the observed scores; 0 without intervals.
     """
 
     resampling: ResampledObjects
     statistics: RIStatistics
     replicates: int
     runs: int = 0
-    # By score, (2, 1 + replicates): sums over runs, before and after fine-tuning.
+    # (2, 1 + replicates) by score: sums over runs, before and after fine-tuning.
     summed: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(
@@ -175,7 +172,7 @@ class SummedClassScores:
         """Add a run that was fine-tuned on a target.
 
         Args:
-            before, after: by dataset, of the pretrained and of the fine-tuned run.
+            before, after: tallies by dataset, of the pretrained and of the fine-tuned model.
         """
         self.runs += 1
         objects_of_dataset = self.resampling.counted_objects(target, self.statistics)
@@ -187,13 +184,13 @@ class SummedClassScores:
                 both = np.stack([of_replicates, scores_after[name]])
                 scores_of_datasets.setdefault(name, []).append(both)
         for name, of_datasets in scores_of_datasets.items():
-            # Datasets without groups have no part in the mean over datasets.
+            # Only datasets with groups have a score of the worst group.
             self.summed[name] = self.summed.get(name, 0.0) + np.mean(of_datasets, axis=0)
 
     def _scores(
         self, dataset: str, objects: Indices, tallies: ImageTallies
     ) -> dict[str, np.ndarray]:
-        """Scores on the objects of a dataset that count, observed and of each replicate."""
+        """(1 + replicates,) by score, the observed score first."""
         object_indices = self.resampling.object_indices[dataset][objects]
         blocks: dict[str, list[np.ndarray]] = {}
         for start in range(0, self.replicates + 1, REPLICATES_OF_BLOCK):
@@ -206,8 +203,7 @@ class SummedClassScores:
     def means(self) -> dict[str, np.ndarray]:
         """Means over runs and datasets by score, (3, 1 + replicates): before, after and change.
 
-        A score that none of the runs has, since they were scored on no dataset with groups, is
-        missing.
+        A score is missing if no dataset of any run has it, such as `worst_group` without groups.
         """
         means = {}
         for name, summed in self.summed.items():

@@ -10,7 +10,7 @@ from rib.statistics.counts import Counts, Indices
 from rib.statistics.ri import CountedObjects, on_other_datasets
 from rib.statistics.scored_state import ScoredState
 
-WORST = 10  # classes of a model, method and size
+WORST = 10  # per model, method and size
 GROUP = ["model", "method", "size"]
 ACCURACIES = ["before", "after", "change"]
 COLUMNS = [*GROUP, "dataset", "class", "name", "outputs", "n", *ACCURACIES]
@@ -19,15 +19,13 @@ COLUMNS = [*GROUP, "dataset", "class", "name", "outputs", "n", *ACCURACIES]
 def class_table(
     counts: Counts, spaces: Mapping[str, LabelSpace], source_groups: Mapping[str, str] | None
 ) -> pd.DataFrame:
-    """Accuracy of each model, method and size by dataset and class, with the columns `COLUMNS`.
+    """Accuracy by class, for each model, method, size and dataset, with the columns `COLUMNS`.
 
     Accuracies (percent) are over the images of the class in all runs whose target is another
-    dataset. Left out are classes without images, and runs that are curves of several networks.
+    dataset. Classes without images and runs that are curves of several networks are left out.
 
     Args:
-        spaces: label space of each dataset, which has its classes and their network outputs.
-        source_groups: for leak-free results, source group by dataset, as for
-            `rib.statistics.ri.ood_accuracies`; None for all images.
+        source_groups: source group by dataset, for leak-free results; None counts all images.
     """
     pretrained_of_model, states_of_group = _states_of_groups(counts.states)
     targets_of_groups = [
@@ -58,7 +56,7 @@ def class_table(
             tables.append(columns)
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
-    # A data frame is made once: making one of each table would take longer than the counting.
+    # Making one data frame of each table would take longer than the counting.
     joined_columns = {}
     for name in COLUMNS:
         joined_columns[name] = np.concatenate([columns[name] for columns in tables])
@@ -68,17 +66,13 @@ def class_table(
 def _states_of_groups(
     states: Sequence[ScoredState],
 ) -> tuple[dict[str, int], dict[tuple[str, str, str], list[int]]]:
-    """Indices of states (scored networks), without those on a curve, of which a run has several.
-
-    Returns:
-        Index of the pretrained state of each model; indices of the fine-tuned states of each model,
-        method and size.
-    """
+    """({"net": 0}, {("net", "ft", "all"): [3, 4]}): states before and after fine-tuning."""
     pretrained_of_model: dict[str, int] = {}
     states_of_group: dict[tuple[str, str, str], list[int]] = {}
     for i, state in enumerate(states):
         if state.is_pretrained:
             pretrained_of_model[state.run.model] = i
+        # A run that is a curve has several states.
         elif not state.is_on_curve:
             group = (state.run.model, state.run.method, state.run.size)
             states_of_group.setdefault(group, []).append(i)
@@ -91,17 +85,12 @@ def _runs_counted_on(
     states: Sequence[int],
     counted_objects: Mapping[str, CountedObjects],
 ) -> list[tuple[int, Indices]]:
-    """The runs in which a dataset counts: index of each one's state, and the objects that count.
-
-    Args:
-        states: indices of the states (scored networks) of runs.
-        counted_objects: by target and dataset, the objects that count in runs on the target.
-    """
+    """Indices of the states whose RI includes the dataset, each with the objects that count."""
     runs = []
     for i in states:
         objects_of_dataset = counted_objects[counts.states[i].run.target]
-        # Missing are the target itself and, in leak-free results, datasets that were made of the
-        # same source images as the target, so that no object counts.
+        # The target itself is missing and, in leak-free results, a dataset of which no object
+        # counts, since it was made from the same source images.
         if dataset in objects_of_dataset:
             runs.append((i, objects_of_dataset[dataset]))
     return runs
@@ -114,28 +103,24 @@ def _columns_of_classes(
     runs: Sequence[tuple[int, Indices]],
     pretrained: int,
 ) -> dict[str, np.ndarray]:
-    """Columns of a dataset's classes that have images, from class to change, over some runs.
-
-    Args:
-        runs: index of the state of each run, and the dataset's objects that count in it.
-        pretrained: index of the state before fine-tuning.
-    """
+    """Columns class to change, without classes that have no images."""
+    # `runs` are states, each with the objects that count; `pretrained` is the state before.
     images = counts.images[dataset]  # (objects,)
     correct = counts.correct[dataset]  # (states, objects)
-    counted_runs = np.zeros(len(images))  # of each object: runs in which it counts
-    correct_after = np.zeros(len(images))  # of each object, over these runs
+    counted_runs = np.zeros(len(images))  # (objects,) runs in which an object counts
+    correct_after = np.zeros(len(images))  # (objects,) right answers in these runs
     for i, objects in runs:
         counted_runs[objects] += 1
         correct_after[objects] += correct[i][objects]
 
     def sums_of_classes(numbers_of_objects: np.ndarray) -> np.ndarray:
-        """Sum numbers of objects, each of which shows one class: (objects,) to (classes,)."""
+        """(objects,) to (classes,); each object shows one class."""
         class_of_object = counts.labels[dataset]
         return np.bincount(class_of_object, numbers_of_objects, len(space.keys))
 
     n = sums_of_classes(images * (counted_runs > 0))
     images_of_runs = sums_of_classes(images * counted_runs)  # an image counts once in each run
-    images_of_runs = np.maximum(images_of_runs, 1)  # so as not to divide by 0
+    images_of_runs = np.maximum(images_of_runs, 1)  # avoids dividing by 0
     before = 100 * sums_of_classes(correct[pretrained] * counted_runs) / images_of_runs
     after = 100 * sums_of_classes(correct_after) / images_of_runs
     outputs = [" ".join(map(str, outputs_of_class)) for outputs_of_class in space.indices]
@@ -153,17 +138,17 @@ def _columns_of_classes(
 
 
 def worst_classes(classes: pd.DataFrame, ood_datasets: Collection[str]) -> pd.DataFrame:
-    """The classes of each model, method and size that lose most accuracy, at most `WORST`.
+    """The classes that lose most accuracy, at most `WORST` for each model, method and size.
 
-    Accuracies are means over the OOD datasets as in RI. Classes of two datasets are the same if
-    they have the same network outputs; the first dataset gives key and name.
+    Accuracies are means over OOD datasets. Classes of two datasets are the same if they have the
+    same network outputs; the first dataset gives key and name.
 
     Args:
-        classes: see `class_table`.
+        classes: columns `COLUMNS`.
 
     Returns:
-        the columns of `class_table`, with the number of datasets in place of dataset and outputs,
-        and n over all of them.
+        model, method, size, class, name, datasets (their number), n (over all of them), before,
+        after, change (percent).
     """
     ood_classes = classes[classes["dataset"].isin(ood_datasets)]
     same_classes = ood_classes.groupby([*GROUP, "outputs"], sort=False, as_index=False)

@@ -1,37 +1,37 @@
 """Paired comparison of the methods of one model: differences, a ranking, and spread over seeds.
 
-The ranking has first the difference of each method from a reference method, with simultaneous
+The ranking states the difference of each method from a reference method, with simultaneous
 intervals over the ranked methods of a model and size (`rib.statistics.simultaneous`). The reference
-is config's `compare_to` or, where that has no rank for a model and size, the pretrained model.
-Second it has letters of all pairs: methods that share one do not differ clearly, which does not
-make them equal. The smallest difference says how far apart two methods have to be: the median over
+is config's `compare_to`, or the pretrained model where that method has no rank. The ranking also
+has letters of all pairs: methods that share a letter do not differ clearly, which does not make
+them equal. The smallest difference shows how far apart two methods have to be: the median over
 pairs of `rib.statistics.simultaneous.smallest_clear_difference`.
 
-Confidence intervals and, from three seeds on, tests are those of `rib.statistics.bootstrap`. All
-methods share draws of objects, so differences are paired. The standard deviation and t-interval
-over seeds are those with fixed objects.
+Intervals and, from three seeds on, tests come from `rib.statistics.bootstrap`. All methods share
+draws of objects, so differences are paired. The standard deviation and t interval over seeds take
+objects as fixed.
 
-A merge over seeds has one run for each target, without a spread over seeds. Beside means over three
-or more seeds it has no test and no rank either: how much another merge, of other seeds, would
-differ is not known.
+A merge over seeds has one run per target, so it has no spread over seeds. If other methods have
+three or more seeds, it has no test and no rank either: nobody knows how much a merge of other seeds
+would differ.
 
 With fewer than three seeds the test flips signs of objects. Its null hypothesis is that two methods
 are exchangeable on each object: mRI_A - mRI_B is a sum over objects
-(`rib.statistics.ri.ood_parts`), and the sign of each term is random, jointly for all targets,
-datasets and seeds in which the object appears. p is the fraction of draws with at least the
-observed absolute difference, counting the observed one (Phipson and Smyth 2010, doi
+(`rib.statistics.ri.ood_parts`), and each term has a random sign, the same for all targets, datasets
+and seeds in which the object appears. p is the fraction of draws with at least the observed
+absolute difference, counting the observed one (Phipson and Smyth 2010, doi
 10.2202/1544-6115.1585).
 
 Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) is over all tests of a table
-with the same model and size: all pairs, including those with the pretrained model, and in
-comparisons_ri all targets. A method with an underfitted run (`rib.statistics.fit`) of a model and
-size has no test and no rank there, since that would compare how far training got; its mRI and RI
-are in mri.csv and seeds_ri.csv.
+with the same model and size: all pairs, including pairs with the pretrained model, and in
+comparisons_ri all targets. A method with an underfitted run of a model and size has no test and no
+rank there, because they would compare how far training got; its mRI and RI are in mri.csv and
+seeds_ri.csv.
 
 Either test is liberal if objects are few and a large gain on rare ones makes up for small losses on
 the others: with 40 objects, 3 % of them rare, over a fifth of p are at most 0.05 where the mean
-difference is 0. Tables therefore have the number of objects with an image in the RI (for mRI, in
-the RI of any target), and a note if it is below FEWEST_OBJECTS.
+difference is 0. Tables therefore state the number of objects with an image in the RI (for mRI, in
+the RI of any target), with a note below FEWEST_OBJECTS.
 """
 
 import itertools
@@ -54,14 +54,13 @@ from rib.statistics.scored_state import ScoredState
 from rib.statistics.settings import RIStatistics
 from rib.statistics.simultaneous import simultaneous_intervals, smallest_clear_difference
 
-DRAWS = 100_000  # of signs
-MANY_OBJECTS = 1000  # that contribute, from which on the sum's distribution counts as normal
-# Signs at a time. The time taken changes little from 2 to 16 MB; blocks of 64 MB, which the system
-# hands out anew each time, take twice as long.
+DRAWS = 100_000  # random draws of the objects' signs
+MANY_OBJECTS = 1000  # from here on, a sum over contributing objects counts as normal
+# Memory for signs. From 2 to 16 MB the time hardly changes; blocks of 64 MB, which the system
+# allocates anew each time, take twice as long.
 BLOCK_BYTES = 1 << 23
 FEWEST_OBJECTS = 100  # with fewer, the test is noted to be liberal
-# Percentage points: more than the rounding error of a sum, less than the effect of one image in
-# millions.
+# Percentage points: above the rounding error of a sum, below the effect of one image in millions.
 ROUNDING = 1e-9
 INTERVAL = ["ci_low", "ci_high"]
 SEEDS = ["seeds", "seed_sd", "seed_low", "seed_high"]
@@ -78,75 +77,71 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Column:
-    """What is compared: a mean over targets."""
+    """A column of comparisons: RI of one target, or the mean over several."""
 
-    family: Hashable  # Holm's correction is over the tests of all columns of a family
-    targets: slice  # those of `Effects.values` that are averaged
+    family: Hashable  # Holm's correction is over all tests of a family
+    targets: slice  # which targets of `Effects.values` are averaged
 
 
 @dataclass(frozen=True)
 class Effects:
-    """Values that are compared in pairs: of methods, RI of each target and, last, their mean, mRI.
+    """Values that are compared in pairs: RI of each target, and mRI, their mean.
 
-    Each name is a method or a model. If methods are compared, the pretrained model is the last
-    name; its RI is 0.
+    Each name is a method, or a model if models are compared. With methods, the pretrained model is
+    the last name, with RI 0.
     """
 
     names: list[Hashable]
     columns: dict[Hashable, Column]  # by target, or None for mRI
-    # (names, targets, seeds, 1 + replicates) percentage points, observed and of each bootstrap
-    # replicate
+    # (names, targets, seeds, 1 + replicates) percentage points, the observed value first
     values: np.ndarray
-    # (names, columns, objects) contribution of each object to the mean over seeds, percentage
-    # points
+    # (names, columns, objects) contribution to the mean over seeds, percentage points
     contributions: np.ndarray
-    # Names and columns that are left out of comparisons.
+    # Names and columns without a test, such as ("ft", "noto"), since a run is underfitted.
     untested: Set[tuple[Hashable, Hashable]] = frozenset()
-    # Names and columns with one run for all seeds, a merge over seeds; `values` repeat it for each.
+    # Names and columns with one run for all seeds (a merge over seeds), which `values` repeat.
     with_one_run: Set[tuple[Hashable, Hashable]] = frozenset()
 
     @property
     def few_seeds(self) -> bool:
-        """Whether results are for the trained networks alone."""
+        """Whether there are too few seeds for inference over trainings."""
         return self.values.shape[2] < FEWEST_SEEDS
 
     @property
     def left_out(self) -> Set[tuple[Hashable, Hashable]]:
         """Names and columns without a test and a rank.
 
-        These are the untested ones and, beside means over enough seeds, merges over seeds.
+        These are the untested ones and, if other methods have enough seeds, merges over seeds.
         """
         if self.few_seeds:
             return self.untested
         return self.untested | self.with_one_run
 
     def values_of(self, name: Hashable, column: Hashable) -> np.ndarray:
-        """Values of a name (such as a method) in a column: (targets, seeds, 1 + replicates).
+        """Values of a method or model in a column: (targets, seeds, 1 + replicates).
 
-        There is one seed if the name has one run for all seeds, as a merge over seeds does.
+        A merge over seeds has one seed.
 
         Args:
-            name: what is compared, one of `names`.
             column: a target, or None for all targets.
         """
         targets = self.columns[column].targets
         values = self.values[self.names.index(name), targets]
         if (name, column) in self.with_one_run:
-            return values[:, :1]  # the others repeat it
+            return values[:, :1]  # other seeds repeat the one run
         return values
 
     def differences(self, name: Hashable, other_name: Hashable, column: Hashable) -> np.ndarray:
-        """Values of a name minus those of another: (targets, seeds, 1 + replicates).
+        """Values of one name minus values of another: (targets, seeds, 1 + replicates).
 
-        If only one of them has a run for each seed, the difference is that of its mean over seeds.
+        If only one of the two has a run for each seed, its mean over seeds is compared.
 
         Args:
-            name, other_name: of methods or models that are compared.
             column: a target, or None for all targets.
         """
         values = self.values_of(name, column)
         other_values = self.values_of(other_name, column)
-        if values.shape != other_values.shape:  # one has a single seed
+        if values.shape != other_values.shape:  # one is a merge over seeds
             values = values.mean(axis=1, keepdims=True)
             other_values = other_values.mean(axis=1, keepdims=True)
         return values - other_values
@@ -158,12 +153,10 @@ def effects_of(
     size: str,
     underfitted: Collection[Hashable] = (),
 ) -> Effects:
-    """Collect the effects of methods, from runs with the same training subset.
+    """Effects of the methods of one model, from its runs with the same training subset.
 
     Args:
-        ood: accuracies of one model's runs.
-        contributions: of each object to the RI of a run, (objects,) percentage points.
-        size: of the training subset.
+        contributions: (objects,) of each object to the RI of a run, percentage points.
         underfitted: methods that are not tested.
     """
     states = [state for state in ood if state.run.size == size]
@@ -171,14 +164,11 @@ def effects_of(
     targets = sorted({state.run.target for state in states})
     seeds = sorted({state.run.seed for state in states})
     state_of_run = {(state.run.method, state.run.target, state.run.seed): state for state in states}
-    # A merge over seeds has one run, of one seed, which stands for those of all seeds.
+    # A merge over seeds has one run, of one seed, which stands for all seeds.
     single_seed = _single_seeds(states)
 
     def array_of_runs(arrays: Mapping[ScoredState, np.ndarray]) -> np.ndarray:
-        """Arrays (k,) of states as one: (names and the pretrained model, targets, seeds, k).
-
-        The pretrained model, from which effects are measured, has zeros.
-        """
+        """Stacks arrays (k,) of runs: (methods and the pretrained model, targets, seeds, k)."""
         array_of_each_run = []
         for name in names:
             for target in targets:
@@ -187,6 +177,7 @@ def effects_of(
                     state = state_of_run[name, target, seed_of_run]
                     array_of_each_run.append(arrays[state])
         of_names = np.array(array_of_each_run).reshape(len(names), len(targets), len(seeds), -1)
+        # Effects are changes from the pretrained model.
         of_pretrained = np.zeros_like(of_names[:1])
         return np.concatenate([of_names, of_pretrained])
 
@@ -208,11 +199,7 @@ def effects_of(
 
 
 def _single_seeds(states: Sequence[ScoredState]) -> dict[str, int]:
-    """The seed of those methods that have one run for all seeds, as a merge over seeds does.
-
-    For example {"soup": 0} if `soup` merges the runs of all seeds; methods with a run for each seed
-    are left out.
-    """
+    """{"soup": 0}: methods with one run for all seeds, as merges over seeds have."""
     seeds_of_method: dict[str, set[int]] = {}
     for state in states:
         seeds_of_method.setdefault(state.run.method, set()).add(state.run.seed)
@@ -227,24 +214,23 @@ def _single_seeds(states: Sequence[ScoredState]) -> dict[str, int]:
 def sign_flip_p(
     contributions: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
 ) -> np.ndarray:
-    """Two-sided p of differences between methods, when signs of objects' contributions are random.
+    """Two-sided p of differences between methods, under random signs of objects' contributions.
 
-    From 1000 objects on that contribute x, counted as (sum x^2)^2 / sum x^4, a pair's sum counts as
-    normal with the variance sum x^2 and a continuity correction by the largest x, exact for equal
-    x. Other pairs have random signs.
+    A pair's sum over objects with contributions x counts as normal if at least 1000 objects
+    contribute, counted as (sum x^2)^2 / sum x^4. Its variance is sum x^2, with a continuity
+    correction by the largest x, exact for equal x. Other pairs have random signs.
 
     Args:
-        contributions: (methods, columns, objects), see `Effects`.
-        pairs: numbers of two methods each.
+        contributions: (methods, columns, objects) percentage points.
+        pairs: indices of two methods each.
         draws: number of sign draws, shared by all pairs and columns.
-        seed: of the draws.
 
     Returns:
-        (pairs, columns) in 0 .. 1; of draws from 1 / (1 + draws) on.
+        (pairs, columns), 0 to 1; p of drawn pairs is at least 1 / (1 + draws).
     """
     columns = contributions.shape[1]
     p = np.ones((len(pairs), columns))
-    pairs_to_draw = []  # numbers of pairs
+    pairs_to_draw = []  # indices into pairs
     for number, (first, second) in enumerate(pairs):
         differences = contributions[first] - contributions[second]
         if _has_many_objects(differences):
@@ -258,26 +244,18 @@ def sign_flip_p(
 
 
 def _has_many_objects(differences: np.ndarray) -> bool:
-    """Whether so many objects contribute in each column that a sum counts as normal.
-
-    Args:
-        differences: (columns, objects) x of `sign_flip_p`.
-    """
+    """Whether enough objects contribute for a normal sum, in all columns of (columns, objects)."""
     squares = (differences**2).sum(axis=1)
     fourth_powers = (differences**4).sum(axis=1)
-    # The number of objects, squares^2 / fourth_powers, is not computed: both may be 0.
+    # The effective number of objects, squares^2 / fourth_powers, may be 0 / 0; hence the product.
     is_below = squares**2 < MANY_OBJECTS * fourth_powers
     return not is_below.any()
 
 
 def _normal_p(differences: np.ndarray) -> np.ndarray:
-    """Two-sided p of each column's sum by the normal distribution: (columns,).
-
-    Args:
-        differences: (columns, objects) x of `sign_flip_p`.
-    """
+    """p of each column's sum by the normal distribution, from (columns, objects)."""
     variance = (differences**2).sum(axis=1)
-    variance = variance.clip(np.finfo(float).tiny)  # so as not to divide by 0
+    variance = variance.clip(np.finfo(float).tiny)  # avoids dividing by 0
     largest = np.abs(differences).max(axis=1)
     corrected_sum = (np.abs(differences.sum(axis=1)) - largest).clip(0)
     return erfc(corrected_sum / np.sqrt(2 * variance))
@@ -286,35 +264,21 @@ def _normal_p(differences: np.ndarray) -> np.ndarray:
 def _drawn_p(
     contributions: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
 ) -> np.ndarray:
-    """The fraction of random signs with at least the observed absolute difference.
-
-    The observed signs are counted as one of the draws. See `sign_flip_p`.
-
-    Args:
-        contributions: (methods, columns, objects).
-        pairs: numbers of two methods each.
-
-    Returns:
-        (pairs, columns).
-    """
+    """p (pairs, columns): share of draws at least as extreme as the observed signs."""
     columns = contributions.shape[1]
-    # Methods in no pair are left out, and the others are numbered anew: (pairs,) first and second.
+    # Methods in no pair are left out; (pairs,) new indices of the first and second method.
     used_methods, new_numbers = np.unique(pairs, return_inverse=True)
     first, second = new_numbers.reshape(-1, 2).T
-    # A sum over objects for each method and column is a product with this matrix.
+    # One product with this matrix sums over objects for all methods and columns.
     by_method_and_column = contributions[used_methods].reshape(-1, contributions.shape[2])
     contributes = by_method_and_column.any(axis=0)  # the sign of a zero doesn't matter
-    # Where the methods of no pair differ, a sign changes no difference.
+    # An object on which no pair differs changes no difference, whatever its sign.
     differs = _differs_in_a_pair(contributions, pairs)[contributes]
     by_object = by_method_and_column[:, contributes][:, differs].T
     by_object = np.ascontiguousarray(by_object)  # (objects that differ, methods x columns)
 
     def absolute_differences(sums: np.ndarray) -> np.ndarray:
-        """Absolute differences between the two methods of each pair, (draws, pairs, columns).
-
-        Args:
-            sums: over objects, (draws, methods x columns): first all columns of the first method.
-        """
+        """Differences (draws, pairs, columns) from sums over objects (draws, methods x columns)."""
         by_method = sums.reshape(-1, len(used_methods), columns)
         return np.abs(by_method[:, first] - by_method[:, second])
 
@@ -331,36 +295,25 @@ def _drawn_p(
 def _sums_with_random_signs(
     by_object: np.ndarray, differs: np.ndarray, draws: int, draws_at_once: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Sums over objects, each with a random sign: (draws of a block, methods x columns) by block.
-
-    Args:
-        by_object: contributions of the objects that differ, (objects that differ, methods x
-            columns).
-        differs: which of the objects that signs are drawn for differ, (objects,) bool.
-        draws_at_once: number of draws of a block; the last has the rest.
-        seed: of the signs.
-    """
+    """Yields sums over objects by block of draws, (draws of the block, methods x columns)."""
     objects = len(differs)
     observed_sums = by_object.sum(axis=0)
     rng = np.random.default_rng(seed)
-    is_positive = np.empty((draws_at_once, len(by_object)))  # 1.0 or 0.0, of one block
+    is_positive = np.empty((draws_at_once, len(by_object)))  # 1.0 or 0.0
     for start in Progress(range(0, draws, draws_at_once), desc="flipping signs", unit="block"):
         draws_of_block = min(draws_at_once, draws - start)
+        # Signs are drawn for all objects and used for those that differ, (objects,) bool.
         bits = _random_bits(draws_of_block, objects, rng)
         is_positive_in_block = is_positive[:draws_of_block]
         is_positive_in_block[...] = bits[:, differs]
         positive_sums = is_positive_in_block @ by_object
-        # Each sign is 2 x bit - 1, so the sum with signs is twice that of the positive, minus all.
+        # Each sign is 2 x bit - 1, so a sum with signs is twice the positive part minus the whole
+        # sum.
         yield 2 * positive_sums - observed_sums
 
 
 def _differs_in_a_pair(contributions: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """To which objects the two methods of any pair owe different contributions: (objects,) bool.
-
-    Args:
-        contributions: (methods, columns, objects).
-        pairs: numbers of two methods each.
-    """
+    """(objects,) bool: whether any pair has different contributions of an object."""
     differs = np.zeros(contributions.shape[2], bool)
     for first, second in pairs:
         differs |= (contributions[first] != contributions[second]).any(axis=0)
@@ -368,7 +321,7 @@ def _differs_in_a_pair(contributions: np.ndarray, pairs: Sequence[tuple[int, int
 
 
 def _random_bits(draws: int, objects: int, rng: np.random.Generator) -> np.ndarray:
-    """Random bits, 0 or 1: (draws, objects) uint8."""
+    """Random 0 or 1, (draws, objects) uint8."""
     words_of_draw = objects // 64 + 1  # of 64 bits
     random_bytes = np.frombuffer(rng.bytes(8 * words_of_draw * draws), np.uint8)
     return np.unpackbits(random_bytes.reshape(draws, -1), axis=1, count=objects)
@@ -377,8 +330,8 @@ def _random_bits(draws: int, objects: int, rng: np.random.Generator) -> np.ndarr
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm-adjusted p (tests,), which controls the family-wise error rate.
 
-    The smallest of n p is multiplied by n, the next one by n - 1 and so on. None becomes smaller
-    than the one before it, or larger than 1: 0.01, 0.04 and 0.03 become 0.03, 0.06 and 0.06.
+    The smallest of n p is multiplied by n, the next by n - 1 and so on; none falls below the one
+    before or exceeds 1. 0.01, 0.04 and 0.03 become 0.03, 0.06 and 0.06.
     """
     ascending = np.argsort(p, kind="stable")
     remaining_tests = np.arange(len(p), 0, -1)
@@ -392,18 +345,18 @@ def letters(alike: np.ndarray) -> list[str]:
     """Compact letter display: two methods share a letter if and only if they don't differ clearly.
 
     A method may have several letters: `ab` differs clearly neither from `a` nor from `b`, which
-    differ clearly from one another.
+    differ clearly from each other.
 
     Args:
         alike: (methods, methods) bool, symmetric, whether two don't differ clearly.
 
     Returns:
-        The letters of each method. The first methods have the first letters; after `z` come `a1`,
-        `b1` and so on.
+        One text per method. The first methods have the first letters; after `z` come `a1`, `b1` and
+        so on.
 
     Source: Piepho 2004 (doi 10.1198/1061860043515), insert-and-absorb algorithm.
     """
-    # Methods of a group will share a letter. All are in one group at first.
+    # Methods of a group will share a letter. At first, all methods are in one group.
     groups = {frozenset(range(len(alike)))}
     for first, second in itertools.combinations(range(len(alike)), 2):
         if not alike[first, second]:
@@ -419,17 +372,14 @@ def letters(alike: np.ndarray) -> list[str]:
 
 
 def _separate(groups: Set[frozenset[int]], first: int, second: int) -> set[frozenset[int]]:
-    """Groups of methods of which none has both the first and the second method.
-
-    A group with both is split into one without the first and one without the second.
-    """
+    """{0, 1, 2} separated by 0 and 1 gives {1, 2} and {0, 2}."""
     split_groups = set()
     for group in groups:
         if first in group and second in group:
             split_groups |= {group - {first}, group - {second}}
         else:
             split_groups.add(group)
-    # A group inside a larger one would give its methods a second letter that says nothing.
+    # A group inside a larger group would give its methods a letter that adds nothing.
     return {
         group
         for group in split_groups
@@ -438,12 +388,12 @@ def _separate(groups: Set[frozenset[int]], first: int, second: int) -> set[froze
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
-    """Compare all pairs of names, of which there is at least one, in each column of the effects.
+    """Compare all pairs of names in each column of the effects.
 
     Returns:
-        family of tests, method, other, target (the column), difference (percentage points, method
+        family (of tests), method, other, target (the column), difference (percentage points, method
         minus other) with its confidence interval, p and Holm-adjusted p (NaN if not tested), and
-        `spread` of the difference over seeds.
+        the spread of the difference over seeds: seeds, seed_sd, seed_low, seed_high.
     """
     pairs = list(itertools.combinations(range(len(effects.names)), 2))
     drawn_p = np.empty((0, 0))  # (pairs, columns)
@@ -476,25 +426,25 @@ def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.Da
 
 
 def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Methods by mRI, best first, from `compare` of all pairs.
+    """Methods by mRI, best first, from comparisons of all pairs.
 
     Two methods differ clearly if their Holm-adjusted p is at most 1 - confidence.
 
     Args:
-        comparisons: a row for each pair of the methods and, last, the pretrained model, with its
-            columns method and other, in the order of `itertools.combinations`.
+        comparisons: one row per pair, columns as `compare` gives them. Pairs are in the order of
+            `itertools.combinations` over the methods and, last, the pretrained model.
 
     Returns:
-        method, mri with its confidence interval and `spread` over seeds; rank_best (1 + number of
+        method, mri with its confidence interval and spread over seeds; rank_best (1 + number of
         better methods) and rank_worst (number of methods minus number of worse methods); letters
         (shared by methods that don't differ clearly); pretrained (better, worse or inconclusive,
-        in comparison with the pretrained model).
+        compared with the pretrained model).
     """
     from_pretrained = comparisons[comparisons["other"] == PRETRAINED]
     methods = from_pretrained.rename(columns={"difference": "mri"})
     differs_clearly = comparisons["p_holm"] <= 1 - confidence
-    # Of the methods and, last, the pretrained model: 1 where the row's is better than the column's,
-    # -1 where it is worse, 0 where the difference is inconclusive.
+    # Methods and, last, the pretrained model: 1 where the row is better than the column, -1 where
+    # it is worse, 0 where the difference is inconclusive.
     verdicts = np.zeros((len(methods) + 1, len(methods) + 1), int)
     above_diagonal = np.triu_indices(len(verdicts), 1)  # in the order of the pairs
     verdicts[above_diagonal] = np.sign(comparisons["difference"]) * differs_clearly
@@ -523,13 +473,12 @@ def differences_from(
     """Differences of mRI from a reference, with simultaneous intervals over the methods.
 
     Args:
-        methods: those with a rank.
-        compare_to: the reference; if it is none of them, the pretrained model takes its place.
+        compare_to: the reference; the pretrained model replaces a method without a rank.
         seed: of the draws of trainings.
 
     Returns:
-        method, reference, difference, diff_low, diff_high (percentage points); of the reference
-        itself the difference is 0, without an interval.
+        method, reference, difference, diff_low, diff_high (percentage points). The reference itself
+        has difference 0 and no interval.
     """
     reference = compare_to if compare_to in methods else PRETRAINED
     table = pd.DataFrame({"method": methods, "reference": reference, "difference": 0.0})
@@ -548,10 +497,13 @@ def differences_from(
 def smallest_difference(
     effects: Effects, methods: Sequence[Hashable], tests: int, confidence: float
 ) -> float:
-    """Median over pairs of methods of `smallest_clear_difference`, in percentage points.
+    """Smallest difference of mRI that a test would find, in percentage points: median over pairs.
 
-    Pairs that are right on the same images in all runs are left out: that nothing varies tells
-    nothing about which differences would be clear. NaN if no pair is left.
+    Pairs of methods that are right on the same images in all runs are left out: without variation
+    they can't show which differences would be clear. NaN if no pair is left.
+
+    Args:
+        tests: number of tests that Holm's correction is over.
     """
     values = _mri_values(effects)
     told_of_pairs = [
@@ -565,7 +517,7 @@ def smallest_difference(
 
 
 def _mri_values(effects: Effects) -> dict[Hashable, np.ndarray]:
-    """Values that mRI is the mean of, (targets, seeds, 1 + replicates), by name."""
+    """(targets, seeds, 1 + replicates) RI by name, whose mean is mRI."""
     targets = effects.columns[None].targets
     return dict(zip(effects.names, effects.values[:, targets], strict=True))
 
@@ -575,14 +527,8 @@ def tables_of(
 ) -> dict[str, pd.DataFrame]:
     """The tables of one model and size, by name, without the columns model and size.
 
-    They are seeds_ri, comparisons, comparisons_ri and ranking, of which some may be empty.
-
-    Args:
-        effects: of the methods.
-        confidence: 0 to 1.
-        draws: number of random sign flips.
-        seed: of the draws.
-        compare_to: the method that differences in the ranking are from.
+    Returns:
+        seeds_ri, comparisons, comparisons_ri and ranking; some may be empty.
     """
     comparisons = compare(effects, confidence, draws, seed)
     # RI is the difference from the pretrained model, tested or not.
@@ -609,7 +555,7 @@ def tables_of(
 
 
 def few_objects(table: pd.DataFrame) -> str:
-    """Note on a table with a row of fewer than `FEWEST_OBJECTS` objects; empty if it has none."""
+    """Note on a table with a row of fewer than `FEWEST_OBJECTS` objects, or an empty text."""
     if "objects" not in table or table.empty:
         return ""
     fewest = table["objects"].min()
@@ -623,17 +569,17 @@ def few_objects(table: pd.DataFrame) -> str:
 def comparison_tables(
     counts: Path, fit: Path, *, ri: RIStatistics, compare_to: str, draws: int = DRAWS
 ) -> dict[str, pd.DataFrame]:
-    """The tables that compare the methods of each model and size of a grid, without curves.
-
-    They are comparisons (pairs of methods by mRI), comparisons_ri (by RI of each target), ranking,
-    and seeds_ri (RI of each method and target).
+    """Tables that compare the methods of each model and size of a grid, without curves.
 
     Args:
-        counts: file with the right answers of all runs, see `write_counts`.
-        fit: CSV file of `fit_table`, which says what is underfitted.
-        ri: how RI and its intervals are computed.
-        compare_to: the method, or the pretrained model, that differences in the ranking are from.
-        draws: number of random sign flips, where there are too many for all.
+        counts: file of right answers, .npz (`rib.statistics.counts.write_counts`).
+        fit: CSV file with the columns model, method, size, underfitted (yes or no).
+        compare_to: reference method of the ranking, or the pretrained model.
+        draws: number of random sign flips, used for pairs with few objects.
+
+    Returns:
+        comparisons (pairs of methods by mRI), comparisons_ri (pairs by RI of each target), ranking,
+        and seeds_ri (RI of each method and target), with the columns `COLUMNS`.
     """
     runs = read_table(fit)
     underfitted = runs[runs["underfitted"] == "yes"]
@@ -659,18 +605,11 @@ def comparison_tables(
 def _tables_of_model(
     counts: Counts, underfitted: pd.DataFrame, ri: RIStatistics, compare_to: str, draws: int
 ) -> list[dict[str, pd.DataFrame]]:
-    """The tables of each size of one model, by name, see `tables_of`.
-
-    Args:
-        counts: of the model's runs, without curves.
-        underfitted: model, method and size of underfitted runs of any model.
-        ri, compare_to, draws: as for `comparison_tables`.
-    """
     ood_datasets = ri.ood_datasets
     source_groups = ri.source_groups
     weights = object_weights(counts.objects, ri.replicates, ri.seed)
     ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
-    contributions = {}  # of objects to RI
+    contributions = {}  # (objects,) of each object to RI
     for state, before_and_after in ood_parts(counts, ood_datasets, source_groups).items():
         before, after = before_and_after
         contributions[state] = after - before
@@ -695,11 +634,8 @@ def _with_objects(
     ood_datasets: Collection[str],
     source_groups: SourceGroups,
 ) -> dict[str, pd.DataFrame]:
-    """Tables with the column objects: how many have an image in the RI of a row.
-
-    A row of mRI, which has no target, has the number of objects in the RI of any target.
-    """
-    targets = [column for column in effects.columns if isinstance(column, str)]  # not that of mRI
+    """Adds the column objects: how many have an image in the RI of the target, or any for mRI."""
+    targets = [column for column in effects.columns if isinstance(column, str)]  # None is mRI
     objects_of_target = ri_objects(counts, targets, ood_datasets, source_groups)
     objects_of_any = objects_of_target[None]
     tables_with_objects = {}

@@ -26,9 +26,9 @@ def compressed_size(data: bytes) -> int:
 
 
 def normalised_distance(first: int, second: int, concatenated: int) -> float:
-    """NCD from the compressed sizes of two datasets and of their concatenation.
+    """NCD from the compressed sizes of two datasets and their concatenation.
 
-    It is about 0 (equal) to 1 (nothing shared).
+    It ranges from about 0 (equal) to about 1 (nothing shared).
 
     Source: Cilibrasi & Vitanyi 2005 (Clustering by compression), section VI.
     """
@@ -39,7 +39,7 @@ def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """NCD of all pairs of datasets: first, second, distance (ncd), value, n, note.
 
     Args:
-        images: of each dataset, (n, side, side, 3) uint8, with the same shape.
+        images: (n, side, side, 3) uint8 by dataset, all of the same shape.
     """
     pixels = {name: dataset_images.tobytes() for name, dataset_images in images.items()}
     sizes = {name: compressed_size(dataset_pixels) for name, dataset_pixels in pixels.items()}
@@ -58,18 +58,19 @@ def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
 def compression_of(
     datasets: Sequence[DatasetFiles], view: DatasetView, megabytes: float
 ) -> pd.DataFrame:
-    """`compression_table` of as many images as the smallest dataset has and the budget allows.
+    """NCD of all pairs of datasets, from equally many images of each.
 
-    The test split is used where there is one.
+    There are as many images as the smallest dataset has and the budget allows, from the test split
+    if there is one. Columns: first, second, distance (ncd), value, n, note.
 
     Args:
-        megabytes: the budget of pixels for each dataset.
+        megabytes: budget of pixels per dataset.
 
     Raises:
         UserError: not a single image fits the budget.
     """
     loaded = [load_dataset(files, view, TEST) for files in datasets]
-    assert view.geometry is not None  # of datasets whose pixels are read
+    assert view.geometry is not None  # None only without pixels
     side = view.geometry.size
     bytes_per_image = 3 * side**2
     within_budget = int(1e6 * megabytes) // bytes_per_image
@@ -82,7 +83,7 @@ def compression_of(
     images = {}
     for dataset in loaded:
         chosen = first_images(dataset, n)
-        assert chosen.images is not None  # pixels are opened
+        assert chosen.images is not None
         rows = slice(None) if chosen.rows is None else chosen.rows
         images[chosen.name] = chosen.images[rows]
     return compression_table(images)

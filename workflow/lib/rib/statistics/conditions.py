@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def conditions_of(grid: Grid) -> list[str]:
-    """Conditions of all results that are not columns of the tables, as short phrases."""
+    """Conditions of all results that no table column states, such as ["protocol held_out"]."""
     phrases = [f"protocol {grid.config['protocol']}"]
     if leak_free_groups(grid) is not None:
         phrases.append("leak-free")
@@ -27,7 +27,7 @@ def conditions_of(grid: Grid) -> list[str]:
         if grid.excludes_proxy(name):
             labels_without_proxy.append(entry.label)
     if labels_without_proxy:
-        assert grid.reference is not None  # it is the proxy
+        assert grid.reference is not None
         phrases.append(
             f"pretraining proxy: {grid.reference.images_per_class} images per class of "
             f"{grid.reference.dataset.label}, excluded from {', '.join(labels_without_proxy)}"
@@ -53,10 +53,7 @@ def conditions_of(grid: Grid) -> list[str]:
 
 
 def _phrases_on_subsets(grid: Grid) -> list[str]:
-    """Phrases about the lengths of trainings that the family's ceiling shortens.
-
-    For example: size 1000 of IN-C is trained for the steps of IN-Sketch (796 per epoch).
-    """
+    """Such as: size 1000 of IN-C is trained for the steps of IN-Sketch (796 per epoch)."""
     phrases = []
     for size, target in itertools.product(grid.sizes, grid.targets):
         trainings = grid.shortened_trainings(target, size)

@@ -8,7 +8,7 @@ The cost of a method's mRI covers
     - once, the Fisher information that trainings on all targets share, and
     - one evaluation of the pretrained model.
 
-Seconds are those for which a job held its GPU, and on a CPU its processor time, which other work on
+Seconds are the time for which a job kept its GPU; on a CPU, its processor time, which other work on
 the machine doesn't change. Seeds are averaged, but a merge over seeds needs the trainings of all.
 """
 
@@ -25,23 +25,22 @@ from rib.config.run import PRETRAINED
 from rib.records import provenance
 
 STAGES = ["finetune", "merge", "evaluate"]
-RUN_FOLDERS = ["stage", "model", "target", "method", "size", "seed"]  # of a record's path
+RUN_FOLDERS = ["stage", "model", "target", "method", "size", "seed"]  # folders of a record's path
 JOB = [*RUN_FOLDERS, "seconds", "images", "megabytes", "device", "record"]
 COST = ["model", "method", "size", "device", "jobs", *STAGES, "seconds", "images", "megabytes"]
 
 
 def jobs_of(records: Sequence[str]) -> pd.DataFrame:
-    """One row per job.
+    """One row per job: its run, seconds, images, megabytes and device.
 
     Args:
-        records: paths `.../<stage>/<model>/<target>/<method>/<size>/<seed>/...provenance.json`; if
+        records: paths `.../<stage>/<model>/<target>/<method>/<size>/<seed>/...provenance.json`. If
             a file was not pulled, the gathered record is used.
 
     Returns:
-        stage, model, target, method, size, seed, seconds, images, megabytes, device, and its
-        record. Images are those of its manifest, in training counted once per epoch, and megabytes
-        those of its outputs. Without a record seconds and megabytes are NaN; if a manifest has no
-        images or device or was not pulled, those are 0 and empty.
+        stage, model, target, method, size, seed, seconds (NaN without a record), images (of the
+        manifest, in training once per epoch; 0 if unknown), megabytes of the outputs (NaN without a
+        record), device (empty if unknown), record (path).
     """
     record_of_path = provenance.of_jobs(records)
     rows = []
@@ -55,7 +54,7 @@ def jobs_of(records: Sequence[str]) -> pd.DataFrame:
         megabytes = np.nan
         if path in record_of_path:
             record = record_of_path[path]
-            # On a GPU the time for which it was held, else that of the processor.
+            # Time with the GPU, or processor time.
             seconds = record["seconds"] if device == "cuda" else record["cpu_seconds"]
             bytes_of_files = record["sizes"].values()
             megabytes = sum(bytes_of_files) / 1e6
@@ -74,13 +73,14 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
     """Seconds for one mRI of each model, method and size, in total and by stage.
 
     Args:
-        jobs: see `jobs_of`.
-        parents: methods to list, in order, each with the methods whose checkpoints it needs.
+        jobs: columns `JOB`.
+        parents: methods to list, in order, each with the methods whose checkpoints it needs, such
+            as {"ft": [], "wise_ft": ["ft"]}.
 
     Returns:
         model, method, size, device (devices of the jobs, joined by +), jobs, finetune, merge,
         evaluate, seconds, images (passed through training) and megabytes (of fine-tuning and
-        merging); methods with a missing record are left out.
+        merging). A method with a missing record is left out.
     """
     is_pretrained = jobs["method"] == PRETRAINED
     rows = []
@@ -105,10 +105,7 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
 def _jobs_of_method(
     jobs: pd.DataFrame, method: str, parents: Mapping[str, Sequence[str]]
 ) -> pd.DataFrame:
-    """The jobs that a method's mRI needs, from all jobs of a model and size.
-
-    Those are its own ones, and the trainings of the methods that it needs.
-    """
+    """A method's own jobs, and trainings of the methods that it needs."""
     is_training = jobs["stage"] == "finetune"
     is_needed_training = jobs["method"].isin(_with_needed(method, parents)) & is_training
     is_own_other_job = (jobs["method"] == method) & ~is_training
@@ -119,14 +116,7 @@ def _jobs_of_method(
 def _cost_of_jobs(
     jobs: pd.DataFrame, of_pretrained: pd.DataFrame, seeds: int
 ) -> dict[str, str | float]:
-    """The columns of the cost table that sum up jobs, per seed.
-
-    Args:
-        jobs: of the method and what it needs, with all seeds: columns stage (finetune, merge or
-            evaluate), seconds, images, megabytes, device.
-        of_pretrained: the evaluation of the pretrained model, which has one seed.
-        seeds: number of seeds that the jobs are divided by.
-    """
+    """Columns device to megabytes, per seed; `of_pretrained` is evaluated once for all seeds."""
     seconds_of_stages = jobs.groupby("stage")["seconds"].sum()
     seconds = seconds_of_stages.reindex(STAGES, fill_value=0.0) / seeds
     seconds["evaluate"] += of_pretrained["seconds"].sum()
@@ -144,7 +134,7 @@ def _cost_of_jobs(
 
 
 def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
-    """A method and all methods it needs, directly or indirectly."""
+    """The method and, recursively, its parents."""
     methods = {method}
     for parent in parents.get(method, ()):
         methods |= _with_needed(parent, parents)
@@ -158,18 +148,18 @@ def cost_of(
     shared_fisher: Mapping[str, Sequence[str]],
     parents: Mapping[str, Sequence[str]],
 ) -> pd.DataFrame:
-    """`cost_table` of jobs (see `jobs_of`).
+    """Cost of one mRI of each model, method and size, with the columns `COST`.
 
-    Jobs that compute Fisher information count as merges of the methods that need it or, where
+    Jobs that compute Fisher information count as merges of the methods that need it or, if
     trainings on all targets share it, as trainings, once for each size. Methods that are evaluated
     together share the seconds.
 
     Args:
-        records: of trainings, merges and evaluations.
         evaluated: methods that each evaluation scores: {"ft": ["ft"], "wise_ft-alpha": [...]}.
-        fisher: records of the Fisher information that a merge needs, by method.
-        shared_fisher: those that a method's trainings on all targets share, by method.
-        parents: methods to list, each with those whose checkpoints it needs.
+        fisher: by method, records of the Fisher information that its merge needs.
+        shared_fisher: by method, records of the Fisher information that its trainings on all
+            targets share.
+        parents: methods to list, each with the methods whose checkpoints it needs.
     """
     jobs = jobs_of(records)
     is_evaluation = jobs["stage"] == "evaluate"
@@ -184,7 +174,7 @@ def cost_of(
 
 
 def _by_method(evaluations: pd.DataFrame, evaluated: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """One row for each method that an evaluation scores, with its share of the seconds."""
+    """One row per evaluated method, with an equal share of the seconds."""
     methods = evaluations["method"].map(evaluated)
     seconds = evaluations["seconds"] / methods.map(len)
     return evaluations.assign(method=methods, seconds=seconds).explode("method")

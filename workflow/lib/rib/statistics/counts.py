@@ -1,8 +1,8 @@
-"""Correct predictions per run, dataset and object, from which all accuracies are computed.
+"""Right answers per run, dataset and object, from which all accuracies are computed.
 
-Objects are the units that are resampled.
-Evaluation rows say which image of a dataset's index they are of; the index has its object and
-class. Identical images are of one object, also if they are of different datasets.
+The bootstrap resamples objects: images that show the same thing and so are not independent, such as
+one emoji in the styles of several vendors. Evaluation rows name images of a dataset's index, which
+has their object and class. Identical images belong to one object, even in different datasets.
 """
 
 import json
@@ -23,30 +23,31 @@ from rib.config.run import RUN_COLUMNS, Run, run_of
 from rib.data.identity import joined_ids, read_identities
 from rib.statistics.scored_state import ScoredState, run_of_row
 
-COLUMNS = ["method", "alpha", "dataset", "row", "rank"]  # of rows
-FILES_AHEAD = 8  # files whose rows are in memory at once
+COLUMNS = ["method", "alpha", "dataset", "row", "rank"]
+FILES_AHEAD = 8  # files in memory at once
 INDEX_COLUMNS = ["object_id", "label"]
-SOURCE = "source"  # a further column, for leak-free results: a number of each image's source image
+SOURCE = "source"  # column for leak-free results: number of each image's source image
 
 Indices = slice | Sequence[int] | np.ndarray
-ALL_INDICES = slice(None)  # of states or objects
+ALL_INDICES = slice(None)
 SharedObjects = Mapping[tuple[str, str], np.ndarray]  # by target and dataset
 
 
 @dataclass(frozen=True)
 class RowFiles:
-    """Files with the rows of runs, and the indexes of the datasets that the rows are of."""
+    """Files with the evaluation rows of runs, and the indexes of their datasets."""
 
-    # .../{model}/{target}/{entry}/{size}/{seed}/{evaluation group}.parquet, each with the rows of
+    # .../{model}/{target}/{entry}/{size}/{seed}/{evaluation group}.parquet; a file has the rows of
     # all methods that are evaluated together
     rows: Iterable[Path]
     indexes: Sequence[Path]  # one of each dataset
-    methods: Collection[str] | None = None  # whose rows are read; None for all
+    methods: Collection[str] | None = None  # None reads all
 
     def of_runs(self) -> dict[Run, list[Path]]:
-        """Files with the rows of each run, in their order; of parts of datasets some may have none.
+        """Files with rows of each run, in their order.
 
-        An example is {Run("net", "noto", "ft", "all", 0): [Path(".../ft/all/0/emoji.parquet")]}.
+        An example is {Run("net", "noto", "ft", "all", 0): [Path(".../ft/all/0/emoji.parquet")]}. A
+        file may have no rows if it is for part of a dataset.
         """
         files: dict[Run, list[Path]] = {}
         for path in self.rows:
@@ -58,75 +59,68 @@ class RowFiles:
 
 @dataclass(frozen=True)
 class Counts:
-    """Correct predictions per object, for every state and dataset of a grid.
+    """Right answers per object, for every state and dataset of a grid.
 
-    A state is a scored network; an object is the images of one source, which bootstrap replicates
-    draw together. An object with images of several classes occurs once for each class and, in
-    leak-free results, for each source image.
+    A state is a scored network. An object with images of several classes occurs once for each class
+    and, in leak-free results, once for each source image.
     """
 
     states: list[ScoredState]  # sorted
-    datasets: list[str]  # names, in the rows' order
-    objects: int  # number of objects of all datasets together
-    # By dataset, (n,) ascending: which of these objects it has.
+    datasets: list[str]  # in the order of the rows
+    objects: int  # over all datasets
+    # (n,) by dataset, ascending: which of these objects the dataset has.
     object_indices: dict[str, np.ndarray]
-    # By dataset, (n,) class of each object, an index into the dataset's label space.
+    # (n,) by dataset: class of each object, an index into the label space.
     labels: dict[str, np.ndarray]
-    # By dataset, (n,) number of images of each object: uint16, or uint32 if an object has more
-    # images than uint16 holds.
+    # (n,) by dataset: images of each object; uint16, or uint32 if a number doesn't fit.
     images: dict[str, np.ndarray]
-    # By dataset, (states, n) number of correct predictions, in the type of its `images`.
+    # (states, n) by dataset: right answers, in the type of `images`.
     correct: dict[str, np.ndarray]
-    # For leak-free results, by target and dataset, (n,) bool: objects of the dataset whose source
-    # image the target has too, by its id or since images are identical. Pairs without any are left
-    # out.
+    # For leak-free results, (n,) bool by target and dataset: objects whose source image the target
+    # has too, by its id or because images are identical. Pairs without such objects are missing.
     shared: SharedObjects = field(default_factory=dict)
 
     def accuracy_on(
         self, dataset: str, weights: np.ndarray, states: Indices, objects: Indices
     ) -> np.ndarray:
-        """Accuracies on a dataset in percent, (replicates, states), from numbers of right answers.
-
-        A replicate of the bootstrap counts each object, the images of one source, so many times as
-        its weight says.
+        """Accuracy of each state on a dataset, (replicates, states), in percent.
 
         Args:
-            weights: (replicates, objects of all datasets), see `object_weights`. A replicate whose
-                weights of the chosen objects are all 0 has NaN.
-            states: those that are scored.
-            objects: those of the dataset that are counted, as indices into its arrays.
+            weights: (replicates, objects of all datasets), how often a bootstrap replicate counts
+                each object. A replicate without any of the chosen objects has NaN.
+            objects: chosen objects, as indices into the dataset's arrays.
         """
         object_weights = weights[:, self.object_indices[dataset][objects]].astype(np.float64)
         correct = self.correct[dataset][states][:, objects].astype(np.float64)
         images = self.images[dataset][objects].astype(np.float64)
         weighted_correct = object_weights @ correct.T  # (replicates, states)
         weighted_images = (object_weights @ images)[:, None]  # (replicates, 1)
-        unknown = np.full_like(weighted_correct, np.nan)  # stays where there are no images
+        unknown = np.full_like(weighted_correct, np.nan)
         return 100 * np.divide(
             weighted_correct, weighted_images, where=weighted_images > 0, out=unknown
         )
 
     def select_states(self, indices: Sequence[int]) -> "Counts":
-        """The counts of the states (scored networks) with these indices, in their order."""
+        """Counts of the states with these indices, in their order."""
         states = [self.states[i] for i in indices]
         correct = {dataset: of_states[indices] for dataset, of_states in self.correct.items()}
         return replace(self, states=states, correct=correct)
 
     def without_curves(self) -> "Counts":
-        """The counts without runs that are curves, which have several networks each."""
+        """Counts without runs that are curves, which have several networks each."""
         return self.select_states(
             [i for i, state in enumerate(self.states) if not state.is_on_curve]
         )
 
 
 class Rows(NamedTuple):
-    """Evaluation rows of a run; pandas would take most of the time of reading many files."""
+    """Evaluation rows of a run as arrays; with pandas, reading many files would be slow."""
 
-    alpha: np.ndarray  # (n,) NaN unless a row is of a curve
+    alpha: np.ndarray  # (n,) position on a curve, or NaN
     dataset: np.ndarray  # (n,) indices into dataset_names
-    dataset_names: list[str]  # also of some without rows
-    row: np.ndarray  # (n,) of the dataset's index
-    rank: np.ndarray  # (n,) 0 if the prediction is correct
+    dataset_names: list[str]  # some may have no rows
+    row: np.ndarray  # (n,) row of the dataset's index
+    rank: np.ndarray  # (n,) 0 if the prediction is right
 
 
 NO_ROWS = Rows(
@@ -139,9 +133,9 @@ NO_ROWS = Rows(
 
 
 def read_rows_of(files: RowFiles) -> Iterator[tuple[Run, Rows]]:
-    """The runs and their rows, in the order of the files.
+    """Runs and their rows, in the order of the files.
 
-    Files of the parts of a dataset, which come one after the other, count as one file.
+    Files for parts of one dataset, which come one after the other, count as one file.
     """
     for _, files_of_parts in groupby(_read_files(files.rows), key=_entry_and_datasets):
         read_files = list(files_of_parts)
@@ -153,18 +147,15 @@ def read_rows_of(files: RowFiles) -> Iterator[tuple[Run, Rows]]:
 
 
 class FileRows(NamedTuple):
-    """The rows of a file."""
+    """Rows of a file, of one or several methods."""
 
-    run: Run  # as its folders name it
+    run: Run  # from the names of folders
     methods: np.ndarray  # (n,) names
     rows: Rows
 
 
 def _read_files(paths: Iterable[Path]) -> Iterator[FileRows]:
-    """The rows of each file that has any, in their order.
-
-    Two threads read; no more than `FILES_AHEAD` files are in memory at once.
-    """
+    """Skips files without rows; at most `FILES_AHEAD` files are in memory."""
     remaining_paths = iter(paths)
     with ThreadPoolExecutor(2) as pool:
         next_paths = list(islice(remaining_paths, FILES_AHEAD))
@@ -176,12 +167,11 @@ def _read_files(paths: Iterable[Path]) -> Iterator[FileRows]:
 
 
 def _entry_and_datasets(file: FileRows) -> tuple[Run, list[str]]:
-    """What files of the parts of a dataset have in common."""
+    """Equal for files with parts of the same dataset."""
     return file.run, file.rows.dataset_names
 
 
 def _rows_together(rows_of_parts: Sequence[Rows]) -> Rows:
-    """The rows of the parts of a dataset together."""
     if len(rows_of_parts) == 1:
         return rows_of_parts[0]
     return Rows(
@@ -194,7 +184,6 @@ def _rows_together(rows_of_parts: Sequence[Rows]) -> Rows:
 
 
 def _rows_at(rows: Rows, is_chosen: np.ndarray) -> Rows:
-    """Some of the rows; `is_chosen` is (n,) bool."""
     if is_chosen.all():
         return rows
     return Rows(
@@ -207,7 +196,6 @@ def _rows_at(rows: Rows, is_chosen: np.ndarray) -> Rows:
 
 
 def _read_rows(path: Path) -> FileRows:
-    """The rows of a Parquet file with the columns `COLUMNS`."""
     table = ParquetFile(path).read(columns=COLUMNS, use_threads=False)
     methods = table["method"].to_numpy()
     if table.num_rows == 0:
@@ -224,9 +212,9 @@ def _read_rows(path: Path) -> FileRows:
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
-    """The run and the rows of each run in a table of evaluation rows."""
+    """Runs and their rows, from a table of evaluation rows."""
     for _, rows_of_run in table.groupby(RUN_COLUMNS, observed=True, sort=False):
-        first_row = rows_of_run.iloc[0]  # all have the same run
+        first_row = rows_of_run.iloc[0]
         run = run_of_row(first_row.to_dict())
         datasets, dataset_names = pd.factorize(rows_of_run["dataset"], sort=True)
         rows = Rows(
@@ -241,22 +229,23 @@ def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """The images of a dataset that all runs must be scored on, and the objects that they show."""
+    """Images of a dataset on which all runs must be scored, and the objects that they show."""
 
-    first_run: Run  # the one that was scored on them first
+    first_run: Run  # named in errors about a run with other images
     rows: np.ndarray  # (images,) ascending rows of the dataset's index
-    object_of_row: np.ndarray  # (rows of the index,) index into `objects`; 0 for other rows
-    objects: pd.Index  # sorted, of several levels, see `objects_of`
-    images_of_objects: np.ndarray  # (objects,) number of images of each, as in `Counts.images`
+    object_of_row: np.ndarray  # (rows of the index,) index into `objects`, 0 if not scored
+    objects: pd.Index  # sorted, with the levels object_id, label and perhaps `SOURCE`
+    images_of_objects: np.ndarray  # (objects,), as in `Counts.images`
 
 
 def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]) -> Counts:
-    """Count correct predictions per state (scored network), dataset and object.
+    """Count right answers per state, dataset and object.
 
     Args:
-        rows_of_runs: runs and evaluation rows of a grid. All rows of a state on a dataset come
-            together; they are counted before the next ones are read.
-        indexes: index of each dataset that is counted, see `read_objects`.
+        rows_of_runs: runs and their rows, one state and dataset at a time, so that only these are
+            in memory.
+        indexes: by dataset that is counted, columns object_id and label, and `SOURCE` for leak-free
+            results.
 
     Raises:
         UserError: two runs were scored on different images.
@@ -294,7 +283,6 @@ def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.Dat
 
 
 def _scored_images(first_run: Run, index_rows: np.ndarray, index: pd.DataFrame) -> ScoredImages:
-    """The images that a run was scored on, from their rows in a dataset's index, in any order."""
     rows = np.sort(index_rows)
     object_of_row, objects = objects_of(index, rows)
     images_of_objects = _narrow(np.bincount(object_of_row[rows]))
@@ -302,7 +290,7 @@ def _scored_images(first_run: Run, index_rows: np.ndarray, index: pd.DataFrame) 
 
 
 def _narrow(numbers: np.ndarray) -> np.ndarray:
-    """Whole numbers in 16 bits if all fit, since a grid has millions of them, or else in 32."""
+    """uint16 if all numbers fit, since a grid has millions of them, or else uint32."""
     fit = numbers.max() <= np.iinfo(np.uint16).max
     return numbers.astype(np.uint16 if fit else np.uint32)
 
@@ -312,7 +300,6 @@ def _refuse_missing_datasets(
     correct: Mapping[ScoredState, Mapping[str, np.ndarray]],
     scored: Mapping[str, ScoredImages],
 ) -> None:
-    """Raise a UserError unless all states (scored networks) were scored on the same datasets."""
     for state in states:
         for dataset, images in scored.items():
             if dataset not in correct[state]:
@@ -325,14 +312,6 @@ def _counts_of(
     scored: Mapping[str, ScoredImages],
     indexes: Mapping[str, pd.DataFrame],
 ) -> Counts:
-    """Put the counts of states (scored networks) and datasets together; see `count`.
-
-    Args:
-        states: in the order of the counts.
-        correct: by state and dataset, number of correct predictions of each of its objects.
-        scored: the images and objects of each dataset.
-        indexes: of the datasets.
-    """
     ids_of_dataset = {
         dataset: images.objects.get_level_values("object_id") for dataset, images in scored.items()
     }
@@ -363,27 +342,26 @@ def _counts_of(
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """The rows of a dataset's index whose images are scored."""
+    """Rows of a dataset's index whose images are scored."""
 
     index: pd.DataFrame
-    rows: np.ndarray  # (images,) numbers of these rows
-    object_of_row: np.ndarray  # (rows of the index,) number of each row's object
+    rows: np.ndarray  # (images,) positions in the index
+    object_of_row: np.ndarray  # (rows of the index,)
 
 
 def shared_objects(
     scored: Mapping[str, ScoredRows], targets: Iterable[str]
 ) -> dict[tuple[str, str], np.ndarray]:
-    """`Counts.shared` of the datasets whose indexes have the column `SOURCE`.
+    """Objects with a source image that the target has too, from indexes with the column `SOURCE`.
 
     Args:
-        scored: by dataset.
-        targets: names of datasets, of which some may not be scored.
+        targets: names of datasets; some may not be scored.
 
     Returns:
-        By target and dataset, (objects of the dataset,) bool: whether a source image of the object
-        is one of the target's, too. Pairs without such an object are left out.
+        (objects of the dataset,) bool by target and dataset, such as {("noto", "twemoji"): [True,
+        False]}. Pairs without such an object are missing.
     """
-    sources_of_dataset = {  # of the scored images
+    sources_of_dataset = {  # source of each scored image
         dataset: of_dataset.index[SOURCE].to_numpy()[of_dataset.rows]
         for dataset, of_dataset in scored.items()
         if SOURCE in of_dataset.index
@@ -401,7 +379,7 @@ def shared_objects(
 
 
 def different_images(dataset: str, run: Run, other_run: Run) -> UserError:
-    """The error that two runs were scored on different images of a dataset."""
+    """Error: two runs were scored on different images of a dataset."""
     return UserError(
         f"the runs {run} and {other_run} were scored on different images of {dataset}; delete the "
         "folder of the outdated one in results/<family>/<protocol>/evaluate and run again."
@@ -414,12 +392,11 @@ def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.In
     With the column `SOURCE`, an object occurs once for each of its source images.
 
     Args:
-        index: object_id and label of each image, and perhaps `SOURCE`.
-        rows: numbers of the rows.
+        index: columns object_id and label, and perhaps `SOURCE`.
 
     Returns:
-        number of each row's object, (rows of the index,), 0 for rows that are not given; and the
-        objects sorted by id, class and source.
+        (rows of the index,) number of each row's object, 0 for other rows; and the objects, sorted
+        by id, class and source.
     """
     columns = list(INDEX_COLUMNS)
     if SOURCE in index:
@@ -433,7 +410,7 @@ def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.In
 def read_indexes(
     paths: Iterable[Path], columns: Sequence[str] = INDEX_COLUMNS
 ) -> dict[str, pd.DataFrame]:
-    """Columns of indexes .../{dataset}/{geometry}/index.parquet, by dataset."""
+    """Columns of each index .../{dataset}/{geometry}/index.parquet, by dataset."""
     index_of_dataset = {}
     for path in paths:
         dataset = path.parts[-3]
@@ -446,14 +423,12 @@ def read_objects(
     source_groups: Mapping[str, str] | None = None,
     columns: Sequence[str] = INDEX_COLUMNS,
 ) -> dict[str, pd.DataFrame]:
-    """Columns of indexes .../{dataset}/{geometry}/index.parquet, by dataset.
+    """Columns of each index .../{dataset}/{geometry}/index.parquet, by dataset.
 
-    Objects that have identical images are one: the first of their ids stands for all.
+    Objects with identical images become one, with the first of their ids.
 
     Args:
-        source_groups: for leak-free results, source group by dataset; there is then also the column
-            `SOURCE`.
-        columns: `object_id`, and others as they are.
+        source_groups: source group by dataset, for leak-free results; adds the column `SOURCE`.
     """
     paths = list(paths)
     identities = pa.concat_arrays([read_identities(path) for path in paths])
@@ -477,19 +452,12 @@ def _with_sources(
     source_groups: Mapping[str, str],
     identities: pa.Array,
 ) -> list[pd.DataFrame]:
-    """Indexes with the column `SOURCE`, a number, in place of source_id, a text.
-
-    Images have the same number if their source images are the same: if their datasets are of one
-    source group and their source_id is equal, or if the images themselves are identical.
-
-    Args:
-        paths: of the indexes, whose folders name the datasets.
-        source_groups: by dataset; a dataset without one is a group of its own.
-        identities: of the images of all indexes, in their order, see `read_identities`.
-    """
+    """Replaces the text source_id by a number, equal for images of the same source image."""
+    # Source images are the same if datasets of one group have the same source_id, or if the images
+    # themselves are identical. A dataset without a group is a group itself.
     source_ids = []
     for path, index in zip(paths, indexes, strict=True):
-        dataset = path.parts[-3]  # of {dataset}/{geometry}/index.parquet
+        dataset = path.parts[-3]  # .../{dataset}/{geometry}/index.parquet
         group = source_groups.get(dataset, dataset)
         # Other groups may use the same ids.
         source_ids.append(f"{group}/" + index["source_id"].astype(str))
@@ -506,16 +474,9 @@ def _with_sources(
 
 
 def _join_identical(ids: Sequence[pd.Series], identities: pa.Array) -> list[pd.Series]:
-    """Ids of images of several datasets, of which those with identical images become the same.
-
-    If image `a` of one dataset and image `b` of another are identical, both become `a`.
-
-    Args:
-        ids: of the images of each dataset.
-        identities: of the images of all datasets, see `read_identities`.
-    """
+    """If image `a` of one dataset and image `b` of another are identical, both get the id `a`."""
     all_ids = pa.array(pd.concat(ids), pa.string())
-    first_id = joined_ids(all_ids, identities)  # by id that is replaced
+    first_id = joined_ids(all_ids, identities)  # {"b": "a"}
     if not first_id:
         return list(ids)
     return [of_dataset.map(first_id).fillna(of_dataset) for of_dataset in ids]
@@ -524,17 +485,17 @@ def _join_identical(ids: Sequence[pd.Series], identities: pa.Array) -> list[pd.S
 def write_counts(counts: Counts, path: Path) -> None:
     """Write counts as .npz; the same counts give the same bytes.
 
-    The file contains `facts` (JSON: states, datasets, objects), `places/<dataset>` (the object
-    indices), `labels/<dataset>`, `images/<dataset>` and `correct/<model>/<dataset>` (see
-    `_packed`), each of which can be read separately, and `shared/<target>/<dataset>` for pairs that
-    share source images, of leak-free results.
+    The file has `facts` (JSON: states, datasets, objects), `places/<dataset>` (indices of objects),
+    `labels/<dataset>`, `images/<dataset>` and `correct/<model>/<dataset>` (right answers, as bits
+    if each object is one image), each of which can be read alone, and `shared/<target>/<dataset>`
+    for pairs that share source images, in leak-free results.
     """
     facts = {
         "states": [state.column_values() for state in counts.states],
         "datasets": counts.datasets,
         "objects": counts.objects,
     }
-    # Arrays by name. NumPy's types take any of the names for an option, allow_pickle: hence Any.
+    # Any, since NumPy's types take each of the names for its option allow_pickle.
     arrays: dict[str, Any] = {"facts": np.array(json.dumps(facts))}
     for dataset in counts.datasets:
         arrays[f"places/{dataset}"] = counts.object_indices[dataset]
@@ -551,7 +512,7 @@ def write_counts(counts: Counts, path: Path) -> None:
 
 
 def _states_of_models(states: Sequence[ScoredState]) -> dict[str, list[int]]:
-    """Indices of each model's states (scored networks): {"lite0": [0, 1], "resnet18": [2]}."""
+    """{"lite0": [0, 1], "resnet18": [2]}: indices of states."""
     states_of_models: dict[str, list[int]] = {}
     for i, state in enumerate(states):
         states_of_models.setdefault(state.run.model, []).append(i)
@@ -559,13 +520,12 @@ def _states_of_models(states: Sequence[ScoredState]) -> dict[str, list[int]]:
 
 
 def read_states(path: Path) -> list[ScoredState]:
-    """The states (scored networks) of a file of counts, without reading its arrays."""
+    """The states of a file of counts, without reading its arrays."""
     with np.load(path, allow_pickle=False) as stored:
         return _stored_states(json.loads(str(stored["facts"])))
 
 
 def _stored_states(facts: Mapping[str, Any]) -> list[ScoredState]:
-    """The states (scored networks) that the facts in a file of counts list."""
     return [
         ScoredState(Run(model, target, method, size, seed), alpha)
         for model, method, target, size, seed, alpha in facts["states"]
@@ -575,8 +535,7 @@ def _stored_states(facts: Mapping[str, Any]) -> list[ScoredState]:
 def read_counts(path: Path) -> Iterable[Counts]:
     """Yield the counts of one model at a time, from the file of `write_counts`.
 
-    Only `states` and `correct` are those of the model; the objects and the other arrays are those
-    of all models.
+    Only `states` and `correct` are limited to the model; objects and the other arrays are shared.
     """
     with np.load(path, allow_pickle=False) as stored:
         facts = json.loads(str(stored["facts"]))
@@ -585,7 +544,6 @@ def read_counts(path: Path) -> Iterable[Counts]:
         object_indices = {dataset: stored[f"places/{dataset}"] for dataset in datasets}
         labels = {dataset: stored[f"labels/{dataset}"] for dataset in datasets}
         images = {dataset: stored[f"images/{dataset}"] for dataset in datasets}
-        # Objects whose source image is in the target too; the file lists only pairs with any.
         shared = {}
         for name in stored.files:
             if name.startswith("shared/"):
@@ -609,17 +567,13 @@ def read_counts(path: Path) -> Iterable[Counts]:
 
 
 def _packed(correct: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Correct predictions as they are stored: as bits, if each object is one image.
-
-    Bits take a fifth of the time to compress.
-    """
+    """Bits if each object is one image; they take a fifth of the time to compress."""
     if images.max() > 1:
         return correct
     return np.packbits(correct.astype(bool), axis=1)
 
 
 def _unpacked(packed: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Correct predictions from what `_packed` returns."""
     if images.max() > 1:
         return packed
     return np.unpackbits(packed, axis=1, count=len(images)).astype(np.uint16)

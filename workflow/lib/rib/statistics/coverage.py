@@ -1,7 +1,7 @@
-"""Which images are of classes that a run's training images show (seen).
+"""Which images show classes that the training images of a run show, too: seen classes.
 
 Label spaces differ, so classes are compared by their network outputs: a class is seen if it shares
-one with the class of a training image.
+an output with the class of a training image.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ from rib.statistics.ri import ObjectsByTraining, TrainingSet
 
 
 def label_spaces(datasets: Iterable[DatasetFiles]) -> dict[str, LabelSpace]:
-    """Label space of each prepared dataset by its name: its classes, and their network outputs."""
+    """Label space (classes and their network outputs) of each prepared dataset, by its name."""
     return {
         dataset.name: LabelSpace.from_json(read_json(dataset.folder / "classes.json"))
         for dataset in datasets
@@ -34,8 +34,8 @@ def training_set_of(run: Run, checkpoints: Iterable[str]) -> TrainingSet:
     """The images that a run was trained on.
 
     Args:
-        checkpoints: keys of those that make up its weights, such as `ft` or, for a merge over
-            seeds, `ft, seed 1` and `ft, seed 2`; see rib.config.run.parent_of.
+        checkpoints: keys of the checkpoints that make up its weights, such as ["ft"] or, for a
+            merge over seeds, ["ft, seed 1", "ft, seed 2"].
     """
     if run.size == ALL:
         return TrainingSet(run.target, run.size, ())
@@ -51,23 +51,21 @@ def coverage(
     view: DatasetView,
     checkpoints: Mapping[Run, Iterable[str]],
 ) -> ObjectsByTraining:
-    """Which objects of each dataset are of a class that a run's training images show.
+    """Objects of each dataset whose class the training images of a run show.
 
-    An object is the images of one source. Classes of two datasets are the same if they share a
-    network output, since datasets may number their classes differently.
+    Classes of two datasets are the same if they share a network output, since datasets may number
+    their classes differently.
 
     Args:
-        counts: has the runs, and the datasets with the classes of their objects.
-        datasets: those that are counted, and targets.
+        datasets: the counted datasets and the targets.
         view: how many images of each dataset are used.
-        checkpoints: of each run, the keys of the checkpoints that make up its weights.
+        checkpoints: by run, keys of the checkpoints that make up its weights, such as ["ft"].
     """
     files = {dataset.name: replace(dataset, pixels=False) for dataset in datasets}
     spaces = label_spaces(files.values())
 
     @cache
     def training_images(target: str) -> PreparedDataset:
-        """The training split of a target."""
         return load_dataset(files[target], view, TRAIN)
 
     training_sets = {
@@ -90,11 +88,7 @@ def coverage(
 
 
 def _outputs_of(labels: Iterable[int], space: LabelSpace) -> set[int]:
-    """The network outputs that stand for some classes of a dataset.
-
-    Args:
-        labels: numbers of the classes in the dataset's label space.
-    """
+    """Outputs of the classes with these numbers in the label space."""
     outputs: set[int] = set()
     for label in labels:
         outputs.update(space.indices[label])
@@ -102,10 +96,7 @@ def _outputs_of(labels: Iterable[int], space: LabelSpace) -> set[int]:
 
 
 def _labels_in(training_set: TrainingSet, images_of_target: PreparedDataset) -> set[int]:
-    """Labels of the images that a run was trained on: all images of its target, or subsets.
-
-    A subset is drawn with a seed; a merge over seeds was trained on those of all of its seeds.
-    """
+    """A merge over seeds was trained on the subsets of all of its seeds."""
     if training_set.size == ALL:
         return set(images_of_target.labels)
     labels: set[int] = set()

@@ -1,4 +1,4 @@
-"""What a reader needs to know of a run's datasets and models to trust its numbers. No torch."""
+"""Facts about datasets and models that a reader needs to trust the numbers of a run. No torch."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,15 +37,13 @@ def data_table(
 ) -> pd.DataFrame:
     """Role, licence and numbers of images, objects and classes of each dataset.
 
-    With splits there are also the numbers of images for training, selection and testing: train,
-    select and test.
-
     Args:
-        datasets: by name, what is known before images are read, as texts: label; role in the run;
-            excluded, why images are not evaluated, or "" if all are; licence; origin.
+        datasets: texts by name: label; role in the run; excluded, why images are not evaluated, or
+            "" if all are; licence; origin.
         manifests, indexes, classes: files of the prepared datasets, in the same order.
-        accuracy: columns dataset and n, the number of its images that were evaluated.
-        splits: files of rib.data.split_dataset, by dataset; empty under protocol paper.
+        accuracy: columns dataset and n, the number of evaluated images.
+        splits: files with the columns part and images, by dataset; they add the columns train,
+            select and test with numbers of images. Empty under protocol paper.
     """
     evaluated_images = accuracy.groupby("dataset")["n"].max()
     objects = read_objects(indexes)
@@ -78,7 +76,7 @@ def data_table(
 
 
 def _images_of_splits(splits: Mapping[str, Path]) -> pd.DataFrame:
-    """Number of images of each dataset in each split: dataset, train, select, test."""
+    """dataset, train, select, test."""
     rows = []
     for dataset, path in splits.items():
         split = pd.read_parquet(path, columns=["part", "images"])
@@ -94,10 +92,10 @@ def model_table(
     """Architecture, pretraining, head, sizes and licence of each model.
 
     Args:
-        models: by name, what is known before weights are read: architecture; pretraining, its data;
-            pixels, the side of the images here; own_pixels, that of the published network; licence.
-        descriptions: {model}/model.json of each model, and perhaps of more, which says where its
-            head is from.
+        models: by name, facts that need no weights: architecture; pretraining (its data); pixels
+            (side of the images here); own_pixels (side for the published network); licence.
+        descriptions: {model}/model.json of each model, and perhaps more, with the source of its
+            head.
     """
     head_of_model = {}
     for path in descriptions:
@@ -113,13 +111,13 @@ def label_table(labels: Mapping[str, str], verdicts: Sequence[Path]) -> pd.DataF
     """Verdicts on the labels of targets, and the other mapping that agrees best with a network.
 
     Args:
-        labels: of datasets by name.
-        verdicts: files of rib.statistics.label_check.
+        labels: label by name of dataset.
+        verdicts: JSON files of the label checks.
 
     Returns:
         One row per file: model, dataset, label (of the dataset), verdict, images, accuracy and
-        median_accuracy (percent), and of the best other mapping its name, its accuracy (percent)
-        and its Holm-adjusted p. These three are empty if there is no other mapping.
+        median_accuracy (percent), and for the best other mapping its name, accuracy (percent) and
+        Holm-adjusted p, empty if there is no other mapping.
     """
     rows = []
     for path in verdicts:
@@ -140,10 +138,8 @@ def left_out(images: int, evaluated: int, undecodable: int, excluded: str) -> st
     """Numbers of images that are not evaluated, with the reason; empty if there are none.
 
     Args:
-        images: prepared images.
-        evaluated: those that runs were evaluated on; 0 of a dataset that is not evaluated at all.
-        undecodable: published images that can't be decoded, so that they were not prepared.
-        excluded: the reason for others.
+        evaluated: evaluated images; 0 for a dataset that is not evaluated at all.
+        undecodable: published images that can't be decoded, so they were not prepared.
     """
     reasons = []
     if undecodable:
@@ -154,7 +150,11 @@ def left_out(images: int, evaluated: int, undecodable: int, excluded: str) -> st
 
 
 def head_of(facts: Mapping[str, object]) -> str:
-    """Where a model's head is from, in words."""
+    """Source of a model's head, in words.
+
+    Args:
+        facts: such as {"from": "fitted", "images": 5000}.
+    """
     if facts["from"] == "fitted":
         return f"linear, fitted on {facts['images']} images of the pretraining proxy"
     if facts["from"] == "zero_shot":
@@ -167,16 +167,16 @@ def head_of(facts: Mapping[str, object]) -> str:
 def identical_table(
     labels: Mapping[str, str], indexes: Sequence[Path], classes: Sequence[Path]
 ) -> pd.DataFrame:
-    """Numbers of identical images of each dataset, which the log has too if there are any.
+    """Numbers of identical images of each dataset, which are also logged.
 
     Args:
-        labels: of the datasets by name, in the order of indexes and classes.
+        labels: label by name of dataset, in the order of indexes and classes.
 
     Returns:
-        One row per dataset: dataset, identical (images that are identical to another of the
-        dataset), shared (to one of another dataset), shared_with (labels of these, with the number
-        of images), other_class (to one of another class, of any dataset). Numbers are empty if an
-        index does not say which images are identical.
+        One row per dataset: dataset, identical (images identical to another image of the dataset),
+        shared (identical to an image of another dataset), shared_with (labels of these datasets
+        with numbers of images), other_class (identical to an image of another class in any
+        dataset). Numbers are empty if an index does not say which images are identical.
     """
     photos = {name: read_identities(index) for name, index in zip(labels, indexes, strict=True)}
     outputs = {
@@ -215,15 +215,7 @@ def identical_table(
 def _shared_images(
     dataset: str, photos: Mapping[str, pa.Array], labels: Mapping[str, str]
 ) -> tuple[np.ndarray, str]:
-    """Which images of a dataset are identical to one of another dataset: (n,) bool.
-
-    Args:
-        photos: identity of each image, by dataset.
-        labels: of the datasets.
-
-    Returns:
-        These flags, and the labels of the other datasets with the number of images, as text.
-    """
+    """(n,) bool, and a text such as "Noto 3, Twemoji 5"."""
     is_shared = np.zeros(len(photos[dataset]), bool)
     shared_with = []
     for other_dataset, other_photos in photos.items():
@@ -237,10 +229,7 @@ def _shared_images(
 
 
 def _outputs_of_images(index: Path, classes: Path) -> np.ndarray:
-    """The network outputs of each image's class, as text: (n,).
-
-    Classes with the same outputs are the same class.
-    """
+    """(n,) texts; classes of different datasets are the same if their outputs are."""
     space = LabelSpace.from_json(read_json(classes))
     outputs_of_classes = [" ".join(map(str, outputs)) for outputs in space.indices]
     labels = pq.read_table(index, columns=["label"])["label"].to_numpy()
@@ -250,12 +239,7 @@ def _outputs_of_images(index: Path, classes: Path) -> np.ndarray:
 def _of_other_classes(
     photos: Mapping[str, pa.Array], outputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Which images of each dataset are identical to one of another class: (n,) bool.
-
-    Args:
-        photos: identity of each image, by dataset.
-        outputs: class of each image, by dataset, see `_outputs_of_images`.
-    """
+    """(n,) bool by dataset."""
     all_outputs = np.concatenate(list(outputs.values()))
     _, class_numbers = np.unique(all_outputs, return_inverse=True)
     all_photos = pa.concat_arrays(photos.values())

@@ -8,9 +8,9 @@ distances, in units of the features except for MMD:
     mmd2     unbiased squared maximum mean discrepancy (Gretton et al. 2012, Lemma 6); a negative
              value is noise
     frechet  between Gaussians fitted after one PCA for all datasets (Dowson & Landau 1982); FID is
-             the square of this
+             its square
 
-OTDD and the Frechet distance are biased upwards in small samples, also for two samples of one
+OTDD and the Frechet distance are biased upwards in small samples, even for two samples of one
 distribution. They rank pairs of datasets, but their values have no absolute meaning. The estimates
 assume independent samples, although datasets of a family often show the same objects.
 """
@@ -32,7 +32,7 @@ from rib.data.subsets import balanced_order
 
 FEWEST = 5  # minimum images per class for a Gaussian in OTDD
 SAMPLE_PER_DIMENSION = 5  # minimum images per dimension for a covariance
-MEDIAN_OF = 4000  # images used for MMD's bandwidth
+MEDIAN_OF = 4000  # images for MMD's bandwidth
 LAYER = "pre_logits"  # the head's input
 
 
@@ -77,13 +77,12 @@ def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]
 
         |m1 - m2|^2 + tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2
 
-    The matrices (d, d) are not computed. With A = R'R and B = S'S, the last trace is the sum of the
-    singular values of RS'. R and S have no more rows than their samples have images, so for few
-    images RS' is much smaller than (d, d). The trace of A is the sum of the squares in R.
-
     Returns:
         (len(first), len(second)), at least 0.
     """
+    # The matrices (d, d) are never computed. With A = R'R and B = S'S, the last trace is the sum of
+    # the singular values of RS'. R and S have no more rows than their samples have images, so for
+    # few images RS' is much smaller than (d, d). The trace of A is the sum of the squares in R.
     first_means = np.stack([sample.mean(axis=0) for sample in first])
     second_means = np.stack([sample.mean(axis=0) for sample in second])
     first_roots = [covariance_root(sample) for sample in first]
@@ -92,7 +91,7 @@ def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]
     second_traces = np.array([(root**2).sum() for root in second_roots])
     traces_of_product_roots = _traces_of_roots(first_roots, second_roots)
     covariance_terms = first_traces[:, None] + second_traces - 2 * traces_of_product_roots
-    # They are never negative, but rounding can make those of equal covariances so.
+    # Never negative, but rounding makes some negative for equal covariances.
     covariance_terms = np.maximum(covariance_terms, 0)
     return squared_distances(first_means, second_means) + covariance_terms
 
@@ -100,14 +99,7 @@ def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]
 def _traces_of_roots(
     first_roots: Sequence[np.ndarray], second_roots: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Sum of the singular values of RS', for each R of the first roots and S of the second.
-
-    Args:
-        first_roots, second_roots: matrices of d columns, each with its own number of rows.
-
-    Returns:
-        (len(first_roots), len(second_roots)).
-    """
+    """Sum of the singular values of RS' for each R and S, matrices of d columns."""
     # Zero rows don't change the singular values, and allow one batched call for each R.
     most_rows = max(len(root) for root in second_roots)
     padded_roots = []
@@ -126,16 +118,15 @@ def _traces_of_roots(
 
 
 def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
-    """Optimal transport dataset distance between samples of equal size.
+    """Optimal transport dataset distance between samples of equal size, in the features' units.
 
-    The cost of moving an image is its squared distance plus the squared 2-Wasserstein distance
-    between Gaussians fitted to the images of the two labels. The plan is exact: for samples of
-    equal size an optimal plan is a matching. The distance is the square root of the mean cost, in
-    the features' units.
+    Moving an image costs its squared distance plus the squared 2-Wasserstein distance between
+    Gaussians fitted to the images of the two labels. The plan is exact: for samples of equal size
+    an optimal plan is a matching. The distance is the square root of the mean cost.
 
     Args:
-        gaussian: fit Gaussians; if not, for classes too small for a covariance, only the means of
-            the classes are used.
+        gaussian: whether to fit Gaussians; if classes are too small for a covariance, use only the
+            means of classes.
 
     Raises:
         ValueError: the samples differ in size.
@@ -155,10 +146,7 @@ def otdd(first: Sample, second: Sample, gaussian: bool) -> float:
 
 
 def _features_by_class(sample: Sample) -> tuple[list[np.ndarray], np.ndarray]:
-    """Features (images of the class, d) of each class in a sample, and the class of each image.
-
-    The classes of images are (n,) indices into the list of features.
-    """
+    """Features (images of the class, d) of each class, and for each image an index into these."""
     labels, class_of_image = np.unique(sample.labels, return_inverse=True)
     features = [sample.features[class_of_image == i] for i in range(len(labels))]
     return features, class_of_image
@@ -191,12 +179,12 @@ def mmd2(first: np.ndarray, second: np.ndarray, bandwidth: float) -> float:
 
 
 def _gaussian_kernel(first: np.ndarray, second: np.ndarray, bandwidth: float) -> np.ndarray:
-    """exp(-|x - y|^2 / (2 bandwidth^2)) of the rows of (n, d) and (m, d): (n, m)."""
+    """exp(-|x - y|^2 / (2 bandwidth^2)) for each pair of rows: (n, m)."""
     return np.exp(squared_distances(first, second) / (-2 * bandwidth**2))
 
 
 def _mean_off_diagonal(kernel: np.ndarray) -> float:
-    """Mean of a kernel (n, n) over pairs of different images."""
+    """Leaves out pairs of an image with itself, which would bias the estimate."""
     n = len(kernel)
     return (kernel.sum() - np.trace(kernel)) / (n * (n - 1))
 
@@ -264,18 +252,16 @@ def distance_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
 
 
 def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
-    """Samples of the smallest dataset's size from all datasets.
-
-    Each has the first images in its dataset's class-balanced order.
+    """Samples of all datasets, as large as the smallest dataset.
 
     Args:
-        features: file of each dataset's features (see `rib.data.stored_features`).
+        features: file of features by dataset, such as {"noto": Path("noto.safetensors")}.
 
     Raises:
         UserError: the smallest dataset has too few images.
     """
     features_of_dataset = {}  # (n, d)
-    images_of_dataset = {}  # labels and objects, see `balanced_order`
+    images_of_dataset = {}  # labels and objects
     for name, path in features.items():
         features_of_images, images = read_features(path, LAYER)
         features_of_dataset[name] = features_of_images
@@ -291,6 +277,7 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
         )
     samples = {}
     for name, images in images_of_dataset.items():
+        # The first images in class-balanced order.
         chosen = balanced_order(images, first=n)
         samples[name] = Sample(
             features=features_of_dataset[name][chosen].astype(np.float64),
@@ -300,6 +287,6 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
 
 
 def distances_of(datasets: Sequence[str], features: Sequence[Path]) -> pd.DataFrame:
-    """`distance_table` of one model, from its features of each dataset before fine-tuning."""
+    """`distance_table` of one model, from features of each dataset before fine-tuning."""
     features_of_datasets = dict(zip(datasets, features, strict=True))
     return distance_table(equal_samples(features_of_datasets))

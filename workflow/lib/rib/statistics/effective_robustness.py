@@ -1,4 +1,4 @@
-"""Effective robustness: accuracy out of distribution beyond what that in distribution predicts.
+"""Effective robustness: OOD accuracy beyond the prediction from in-distribution accuracy. No torch.
 
 For a model with accuracies acc_in and acc_out in and out of distribution,
 
@@ -9,8 +9,8 @@ were trained only on the in-distribution training set (Taori et al. 2020, arXiv 
 also fits logits). Both datasets of a pair have the same label space, for the reason in
 rib.config.baselines.in_distribution.
 
-The confidence interval is that of the line's mean (ordinary least squares, Student's t). It does
-not include the variation of a run's own accuracies. No torch.
+The confidence interval is for the line's mean (ordinary least squares, Student's t). It does not
+include the variation of a run's accuracies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,9 +37,9 @@ class Line:
     Attributes:
         slope, intercept, correlation: of the logits.
         models: number of models.
-        centre, spread: mean of their in-distribution logits, and sum of squares about it.
-        residual: standard deviation of their out-of-distribution logits about the line.
-        lowest, highest: range of their in-distribution accuracies, in percent.
+        centre, spread: mean of the in-distribution logits, and sum of squares about it.
+        residual: standard deviation of the out-of-distribution logits about the line.
+        lowest, highest: range of the in-distribution accuracies, percent.
 
     Raises:
         UserError: there are fewer than three models, or all have the same accuracy.
@@ -66,12 +66,14 @@ class Line:
         self.residual = np.sqrt((residuals**2).sum() / (self.models - 2))
 
     def at(self, accuracy: Accuracies) -> np.ndarray:
-        """Predicted out-of-distribution accuracies for in-distribution accuracies, in percent."""
+        """Predicted out-of-distribution accuracies for in-distribution accuracies, percent."""
         x = logit(np.asarray(accuracy) / 100)
         return 100 * expit(self.intercept + self.slope * x)
 
     def interval(self, accuracy: Accuracies, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-        """Confidence interval of the line at in-distribution accuracies: low and high, percent."""
+        """Low and high end of the line's confidence interval at in-distribution accuracies, all
+        percent.
+        """
         x = logit(np.asarray(accuracy) / 100)
         error = self.residual * np.sqrt(1 / self.models + (x - self.centre) ** 2 / self.spread)
         half_width = t.ppf((1 + confidence) / 2, self.models - 2) * error
@@ -80,7 +82,11 @@ class Line:
 
 
 def lines_of(baselines: pd.DataFrame) -> dict[str, Line]:
-    """The line of each dataset, from the dataset, id and ood (percent) of each model."""
+    """Line by dataset.
+
+    Args:
+        baselines: columns dataset, id and ood (percent), one row per model and dataset.
+    """
     return {
         str(dataset): Line(models["id"], models["ood"])
         for dataset, models in baselines.groupby("dataset", sort=False)
@@ -106,7 +112,7 @@ def robustness_table(
     in_distribution = baselines.drop_duplicates("dataset").set_index("dataset")["in_distribution"]
     tables = []
     for dataset, line in lines_of(baselines).items():
-        inside = in_distribution[dataset]  # the dataset in distribution, such as ImageNet
+        inside = in_distribution[dataset]  # such as imagenet
         robustness = pd.DataFrame(
             {"dataset": dataset, "in_distribution": inside}, index=after.index
         )
@@ -115,7 +121,7 @@ def robustness_table(
             robustness[f"id_{when}"] = accuracies[inside]
             robustness[f"ood_{when}"] = accuracies[dataset]
             robustness[f"rho_{when}"] = accuracies[dataset] - predicted
-        # Where the line is at its highest, the robustness beyond it is at its lowest.
+        # Robustness is lowest where the line is highest.
         line_low, line_high = line.interval(robustness["id_after"], confidence)
         robustness["low"] = robustness["ood_after"] - line_high
         robustness["high"] = robustness["ood_after"] - line_low
@@ -129,11 +135,8 @@ def robustness_table(
 
 
 def _accuracies_before_and_after(accuracy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracies (percent) of each fine-tuned run and of its pretrained model, before and after.
-
-    Both tables have a row per fine-tuned run, with the run's columns as index, and a column per
-    dataset. At least half an image is counted as right and as wrong, so that logits are finite.
-    """
+    """Percent; a row per fine-tuned run in both tables, a column per dataset."""
+    # Half an image at least counts as right and as wrong, so logits are finite.
     half_image = 50 / accuracy["n"]
     clipped = accuracy.assign(accuracy=accuracy["accuracy"].clip(half_image, 100 - half_image))
     is_pretrained = clipped["method"] == PRETRAINED
@@ -147,10 +150,11 @@ def _accuracies_before_and_after(accuracy: pd.DataFrame) -> tuple[pd.DataFrame, 
 def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
     """The lines: dataset, in_distribution, models, slope, intercept, correlation, lowest, highest.
 
-    The last two are in percent.
+    lowest and highest are in percent.
 
     Args:
-        baselines: columns dataset, in_distribution, id, ood (percent) of each model.
+        baselines: columns dataset, in_distribution, id, ood (percent), one row per model and
+            dataset.
     """
     lines = list(lines_of(baselines).values())  # in the order of the datasets
     datasets = baselines[["dataset", "in_distribution"]].drop_duplicates("dataset")
@@ -170,10 +174,9 @@ def robustness_tables(
     """Tables `effective_robustness` and `baseline_lines`.
 
     Args:
-        accuracy: see `robustness_table`.
-        baselines: model, dataset, in_distribution, id and ood of each baseline model and dataset,
-            see rib.config.baselines.
-        confidence: coverage of intervals, 0 to 1.
+        accuracy: columns model, method, target, size, seed, dataset, n, accuracy (percent).
+        baselines: one mapping per baseline model and dataset, such as {"model": "resnet50",
+            "dataset": "imagenet_v2", "in_distribution": "imagenet", "id": 76.1, "ood": 63.2}.
     """
     baseline_table = pd.DataFrame(list(baselines))
     robustness = robustness_table(accuracy, baseline_table, confidence)

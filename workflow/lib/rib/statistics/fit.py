@@ -1,8 +1,8 @@
-"""Fit: accuracy of fine-tuned runs on the images that they were trained on. No torch.
+"""Fit of fine-tuned runs: accuracy on the images that they were trained on. No torch.
 
-A run is underfitted if it was trained with a method that can fit its training images but its fit is
-below the family's threshold, or if it merges the weights of such a run. Its RI describes how far
-training got, not what the method does.
+A run is underfitted if its method can fit its training images but its fit is below the family's
+threshold, or if it merges the weights of such a run. Its RI shows how far training got, not the
+effect of the method.
 
 A learning rate that a mapping states for `other` models was not chosen for the network that is
 trained with it. Runs with such a rate, and merges of them, are marked, too.
@@ -17,7 +17,7 @@ from rib.config.run import ALL, MEAN, PRETRAINED, RUN_COLUMNS, Run, parent_of
 from rib.statistics.settings import FitRule
 
 UNDERFITTED = "†"  # mark in tables and figures
-OTHER_RATE = "§"  # mark in tables of a rate that was not chosen for the network
+OTHER_RATE = "§"  # mark in tables: the rate was not chosen for the network
 FIT_COLUMNS = ["fit", "underfitted"]
 
 
@@ -26,20 +26,17 @@ def fit_table(
     accuracy: pd.DataFrame,
     rule: FitRule,
 ) -> pd.DataFrame:
-    """One row per fine-tuned run: its columns, fit (percent), underfitted (yes or no).
+    """Fit of each fine-tuned run (percent), and whether it is underfitted (yes or no).
 
-    The fit is accuracy on the images that the run was trained on. If the rule names methods whose
-    learning rate was not chosen for a model, the column other_rate is yes for their runs, and no
-    for others; otherwise there is no such column.
+    The other columns are model, method, target, size, seed and, if the rule names such methods,
+    other_rate: yes for a learning rate that was not chosen for the model, else no.
 
     Args:
-        fits: by run, the fit (0 to 1) of each checkpoint that makes up its weights, such as
-            {"ft, seed 0": 0.99, "ft, seed 1": 0.98} of a merge of two seeds. For the names of
-            checkpoints see rib.config.run.parent_of.
-        accuracy: accuracies of runs on datasets, see rib.statistics.tables.accuracy_table. The fit
-            of a merge is its accuracy on its target if its parents were trained on all of that, and
-            NaN otherwise.
-        rule: what decides how a run is marked.
+        fits: fit (0 to 1) of each checkpoint that makes up the weights of a run, such as {"ft, seed
+            0": 0.99, "ft, seed 1": 0.98} for a merge of two seeds.
+        accuracy: columns of a run, dataset and accuracy (percent). The fit of a merge is its
+            accuracy on its target if its parents were trained on all images of the target, and NaN
+            otherwise.
     """
     rows_on_target = accuracy[accuracy["target"] == accuracy["dataset"]]
     accuracy_on_target = rows_on_target.set_index(RUN_COLUMNS)["accuracy"].to_dict()
@@ -66,11 +63,7 @@ def fit_table(
 
 
 def _is_below_threshold(fit_of_checkpoint: Mapping[str, float], rule: FitRule) -> bool:
-    """Whether the fit of a checkpoint is below the threshold, if its method can reach it.
-
-    Args:
-        fit_of_checkpoint: accuracy on the training images, 0 to 1, by the checkpoint's key.
-    """
+    """Only checkpoints of methods that can fit their training images must reach the threshold."""
     if rule.threshold is None:
         return False
     return any(
@@ -81,21 +74,21 @@ def _is_below_threshold(fit_of_checkpoint: Mapping[str, float], rule: FitRule) -
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table with runs; a size is text: 10 images, 0.25 of them, or all."""
+    """A CSV table of runs, whose size stays text: 10 images, 0.25 of them, or all."""
     return pd.read_csv(path, dtype={"size": str})
 
 
 def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """A table with the columns fit and underfitted of the runs that each of its rows covers.
+    """Add the columns fit and underfitted to a table: mean fit and number of underfitted runs.
 
-    They are the mean fit and the number of underfitted runs; if the runs have the column
-    other_rate, the number of runs with such a rate is added, too. A row covers the runs that agree
-    with it in the run columns that the table has: without target and seed, those of all targets
-    and seeds. `rib.statistics.writing.with_fit` has the details.
+    If `runs` has the column other_rate, the number of runs with such a rate is added, too. A row
+    covers the runs that agree with it in all run columns of the table: without target and seed, the
+    runs of all targets and seeds. Target `mean` stands for all targets and seeds.
 
     Args:
         table: some of the run columns, or `chosen` in place of method.
-        runs: a `fit_table` whose run columns have the same types as those of the table.
+        runs: run columns of the same types as in the table, fit, underfitted and perhaps other_rate
+            (yes or no).
     """
     counted = mark_columns(runs)
     runs = runs.assign(**{column: runs[column] == "yes" for column in counted})
@@ -106,7 +99,7 @@ def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     keys = [column for column in run_columns if column in table]
     covered_runs = runs
     if "target" in keys:
-        # Rows of the target `mean` cover each run a second time.
+        # Each run is also covered by the row of target `mean`.
         covered_by_means = runs.assign(target=MEAN, seed="")
         covered_runs = pd.concat([runs, covered_by_means])
     summaries = {"fit": "mean", **dict.fromkeys(counted, "sum")}
@@ -116,18 +109,18 @@ def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def mark_columns(table: pd.DataFrame) -> list[str]:
-    """Columns of a table that say which runs are marked: `underfitted` and perhaps `other_rate`."""
+    """Columns of a table that mark runs: `underfitted` and perhaps `other_rate`."""
     return [column for column in ("underfitted", "other_rate") if column in table]
 
 
 def name_other_rates(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Name the models and methods whose learning rate was not chosen for the model.
+    """Models and methods whose learning rate was not chosen for the model.
 
-    An example is `CNN on 1,000, replay`. Without such runs the list is empty.
+    An example is ["CNN on 1,000, replay"].
 
     Args:
-        runs: rows of `fit_table`.
-        labels: labels of `models` and `methods`.
+        runs: columns model, method and perhaps other_rate.
+        labels: by kind, such as {"models": {"cnn": "CNN"}, "methods": {"ft": "Full fine-tuning"}}.
     """
     if "other_rate" not in runs:
         return []
@@ -139,13 +132,14 @@ def name_other_rates(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]
 
 
 def name_underfitted(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Name underfitted runs, one text for each model and method.
+    """Underfitted runs, one text for each model and method.
 
-    An example is `Lite0, full fine-tuning on Noto, Twemoji`.
+    An example is ["Lite0, full fine-tuning on Noto, Twemoji"].
 
     Args:
-        runs: rows of `fit_table`; size and seed are named where they have several.
-        labels: labels of `models`, `methods` and `targets`.
+        runs: columns model, method, target, size, seed, underfitted. Texts name sizes and seeds if
+            there are several.
+        labels: by kind (models, methods, targets), such as {"models": {"lite0": "Lite0"}, ...}.
     """
     name_sizes = set(runs["size"]) != {ALL}
     name_seeds = runs["seed"].nunique() > 1

@@ -10,17 +10,16 @@ This is the rule of protocol held_out, one for all methods. For each model, meth
               standard error of the difference (Breiman et al. 1984, Classification and Regression
               Trees, section 3.4.3, with the error of the paired difference in place of the best's)
 
-Objects are the units of the standard error: images of one source. For target t with n_t images,
-n_to of them of object o, let d_to be how many more of these are right than with the best rate. With
-T targets of m_t objects,
+The standard error is over objects. For target t with n_t images, n_to of them of object o, let d_to
+be how many more of these are right than with the best rate. With T targets of m_t objects,
 
     D_t  = sum over o of d_to / n_t
     D    = mean over t of D_t
     SE^2 = sum over o of (sum over t of sqrt(m_t / (m_t - 1)) (d_to - D_t n_to) / (n_t T))^2
 
 If each object is one image of one target, this is the sum over targets of s_t^2 / n_t / T^2, where
-s_t^2 is the sample variance of d_to: images of targets are independent of each other. Targets are
-fixed, and so are the trained networks: what other seeds would change is not in it.
+s_t^2 is the sample variance of d_to: images of targets are independent of each other. Targets and
+trained networks are fixed; the error leaves out what other seeds would change.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +40,7 @@ from rib.statistics.select_splits import count_on_select_splits
 
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
 NOT_REQUIRED = "not required"  # in the column all_fit
-FEWEST_OBJECTS = 2  # of a select split, for a standard error
+FEWEST_OBJECTS = 2  # in a select split, for a standard error
 TABLE = [
     *GROUP,
     "lr",
@@ -57,27 +56,27 @@ TABLE = [
 
 @dataclass(frozen=True)
 class Sweep:
-    """The variants of a method that differ in their learning rate, on one model."""
+    """Variants of a method on one model that differ in their learning rate."""
 
     model: str
     swept: SweptMethod
-    variant_of_rate: Mapping[float, str]  # name of the method in runs by its rate, ascending
+    variant_of_rate: Mapping[float, str]  # {0.001: "ft-lr0.001"}, ascending rates
 
 
 @dataclass(frozen=True)
 class SelectSplit:
     """Right answers at each learning rate on the select split of one target."""
 
-    correct: np.ndarray  # (rates, objects) right answers on each object's images, mean over runs
-    images: np.ndarray  # (objects,) number of images of each object
-    objects: np.ndarray  # (objects,) number of each object, the same on all targets that have it
+    correct: np.ndarray  # (rates, objects) right answers, mean over runs
+    images: np.ndarray  # (objects,)
+    objects: np.ndarray  # (objects,) index of each object, the same on all targets
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice among the learning rates of a sweep; rates are given by their position in it."""
+    """A choice among the learning rates of a sweep, given by their position in it."""
 
-    best: int | None  # None if there is no rate at which every run fits
+    best: int | None  # None if no rate is eligible
     chosen: int | None
     accuracies: np.ndarray  # (rates,) percent
     differences: np.ndarray  # (rates,) from the best rate, percentage points; NaN without it
@@ -92,21 +91,20 @@ def choose_on_select_splits(
     targets: Sequence[str],
     threshold: float | None,
 ) -> pd.DataFrame:
-    """The learning rates that were tried, and which is chosen, with the columns `TABLE`.
+    """The learning rates that were tried, and the chosen one, with the columns `TABLE`.
 
-    accuracy, difference (accuracy minus that of the best rate), standard_error and lowest_fit (of
-    the runs) are in percent. all_fit is whether every run reaches the threshold; a method that need
-    not fit has `not required`. If no rate of a method is eligible, none is chosen, and there is no
-    difference. at_edge is yes for the best and the chosen rate if it is the smallest or largest.
+    accuracy, difference (from the best rate), standard_error and lowest_fit (of the runs) are in
+    percent. all_fit says whether every run reaches the threshold, or `not required`. If no rate of
+    a method is eligible, none is chosen, and there is no difference. at_edge is yes for the best
+    and the chosen rate if it is the smallest or largest.
 
     Args:
-        manifests: of the fine-tuning runs, which have their fit.
+        manifests: manifest.json of the fine-tuning runs, with their fit.
         select_files: rows of these runs on the select splits of their targets, and indexes of the
             targets.
-        swept_methods: the methods of these runs by name.
-        targets: on which they were trained.
-        threshold: fit (0 to 1) that every run of a method that can fit must reach; None: no run
-            must.
+        swept_methods: by name of the method in runs.
+        threshold: fit (0 to 1) that every run of a method that can fit must reach; None for no
+            threshold.
 
     Raises:
         UserError: a select split has too few objects.
@@ -123,7 +121,7 @@ def choose_on_select_splits(
 
 
 def _refuse_small_select_splits(counts: Counts, targets: Iterable[str]) -> None:
-    """Raise a UserError if the select split of a target has too few objects to choose by."""
+    """One object has no sample variance."""
     for target in targets:
         objects = 0
         if target in counts.datasets:
@@ -136,11 +134,7 @@ def _refuse_small_select_splits(counts: Counts, targets: Iterable[str]) -> None:
 
 
 def _sweeps(runs: Iterable[Run], swept_methods: Mapping[str, SweptMethod]) -> list[Sweep]:
-    """The sweeps that runs are of, sorted by model, method and recipe.
-
-    Args:
-        swept_methods: by name of the method in runs, which tells the rate, too.
-    """
+    """Sorted by model, method and recipe."""
     variants_of_sweeps: dict[tuple[str, str, str], dict[float, str]] = {}
     for run in runs:
         swept = swept_methods[run.method]
@@ -156,14 +150,12 @@ def _sweeps(runs: Iterable[Run], swept_methods: Mapping[str, SweptMethod]) -> li
 
 
 def _lowest_fit(fit_of_runs: Mapping[Run, float], model: str, variant: str) -> float:
-    """Lowest fit (accuracy on the training images, 0 to 1) of a model's runs of a variant."""
     return min(
         fit for run, fit in fit_of_runs.items() if (run.model, run.method) == (model, variant)
     )
 
 
 def _select_split(counts: Counts, target: str, sweep: Sweep) -> SelectSplit:
-    """Right answers of a sweep on the select split of a target."""
     correct_of_rates = []
     for variant in sweep.variant_of_rate.values():
         states = []  # indices of the variant's runs, which differ in size and seed
@@ -184,7 +176,7 @@ def choose_rate(splits: Sequence[SelectSplit], is_eligible: np.ndarray) -> Choic
 
     Args:
         splits: of each target, with rates in ascending order.
-        is_eligible: (rates,) bool, whether a rate may be chosen.
+        is_eligible: (rates,) bool.
     """
     accuracies = mean_accuracies(splits)
     if not is_eligible.any():
@@ -197,7 +189,7 @@ def choose_rate(splits: Sequence[SelectSplit], is_eligible: np.ndarray) -> Choic
             standard_errors=unknown,
         )
     eligible_accuracies = np.where(is_eligible, np.round(accuracies, DECIMALS), -np.inf)
-    best = int(eligible_accuracies.argmax())  # the first of equal ones, which is the smallest
+    best = int(eligible_accuracies.argmax())  # the smallest of equal ones
     differences, standard_errors = paired_differences(splits, best)
     is_within_one_error = np.round(differences + standard_errors, DECIMALS) >= 0
     candidates = np.flatnonzero(is_eligible & is_within_one_error)
@@ -217,20 +209,18 @@ def mean_accuracies(splits: Sequence[SelectSplit]) -> np.ndarray:
 
 
 def paired_differences(splits: Sequence[SelectSplit], best: int) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy at each rate minus that at the best one, and its standard error.
+    """Accuracy at each rate minus accuracy at the best one, D, and its standard error, SE.
 
-    Both are (rates,) percentage points; the module's docstring has the formula. The best rate has
-    zeros.
+    Both are (rates,) percentage points, by the formulas of the module; the best rate has zeros.
 
     Args:
         splits: of each target, with at least two objects.
-        best: position of the best rate.
     """
     targets = len(splits)
     rates = len(splits[0].correct)
     number_of_objects = 1 + max(int(split.objects.max()) for split in splits)
     differences = np.zeros(rates)
-    # What each object contributes to the error of the difference.
+    # (objects, rates): the term of each object in SE^2, before squaring.
     contributions = np.zeros((number_of_objects, rates))
     for split in splits:
         images = split.images.sum()
@@ -252,13 +242,7 @@ def _table_of_sweep(
     fit_of_runs: Mapping[Run, float],
     threshold: float | None,
 ) -> pd.DataFrame:
-    """Rows of a sweep, with the columns `TABLE`.
-
-    Args:
-        splits: of each target.
-        fit_of_runs: fit (0 to 1) of the runs of all sweeps.
-        threshold: fit that every run must reach; None if the method need not fit.
-    """
+    """Rates are eligible if all runs reach the threshold; None if the method need not fit."""
     rates = list(sweep.variant_of_rate)
     lowest_fits = [
         _lowest_fit(fit_of_runs, sweep.model, variant) for variant in sweep.variant_of_rate.values()
@@ -295,7 +279,7 @@ def warnings_on(table: pd.DataFrame, threshold: float | None) -> list[str]:
     """Sentences on sweeps without a choice, and on rates at the edge of their sweep.
 
     Args:
-        table: of `choose_on_select_splits`.
+        table: columns `TABLE`.
         threshold: fit (0 to 1) that every run of a method that can fit must reach.
     """
     sentences = []
@@ -312,7 +296,6 @@ def warnings_on(table: pd.DataFrame, threshold: float | None) -> list[str]:
 
 
 def _why_none_is_chosen(sweep: pd.DataFrame, threshold: float) -> str:
-    """Why no rate of a sweep is chosen, and what to do."""
     tried = ", ".join(
         f"{row['lr']:g} (lowest fit {row['lowest_fit']:.1f} %)" for row in sweep.to_dict("records")
     )
@@ -324,12 +307,7 @@ def _why_none_is_chosen(sweep: pd.DataFrame, threshold: float) -> str:
 
 
 def _advice_at_edge(rate: float, adjective: str, rates: Sequence[float]) -> str:
-    """What to try beyond a rate at the edge of a sweep: one more by the factor of the last step.
-
-    Args:
-        adjective: what the rate is, chosen or best.
-        rates: of the sweep, ascending.
-    """
+    """Rates 0.001 and 0.003 suggest 0.009 beyond the largest; `adjective` is chosen or best."""
     if len(rates) == 1:
         return f"only the learning rate {rate:g} was tried; list several in method_settings."
     if rate == rates[-1]:
@@ -353,16 +331,14 @@ def family_recipes(
     targets: Iterable[str],
     seeds: Iterable[int],
 ) -> str:
-    """The chosen rates as YAML, as the file of a family takes them, with comments.
+    """The chosen rates as YAML with comments, to paste into the file of a family.
 
-    Variants of an entry by something else than the rate, such as lora-rank4 and lora-rank8, are
-    named in a comment: a family has one rate for all of them.
+    Variants of an entry that differ in something else than the rate, such as lora-rank4 and
+    lora-rank8, are only named in a comment: a family has one rate for all of them.
 
     Args:
-        table: of `choose_on_select_splits`.
-        swept_methods: the methods of the runs by name.
-        family: whose file the rates are for.
-        targets, seeds: of the runs.
+        table: columns `TABLE`.
+        swept_methods: by name of the method in runs.
     """
     entry_of_method = {swept.method: swept.entry for swept in swept_methods.values()}
     methods_of_entries: dict[tuple[str, str], set[str]] = {}

@@ -13,18 +13,18 @@ from rib.statistics.fit import read_table
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an analysis asked for in `describe`.
+    """Files and parameters that the `describe` function of an analysis asked for.
 
     Attributes:
-        files: a path or several, by name.
-        params: values of JSON by name.
+        files: a path, or several, by name, such as {"fit": "fit.csv", "rows": ["a.parquet"]}.
+        params: JSON values by name.
     """
 
     files: Mapping[str, str | Sequence[str]]
     params: Mapping[str, Any]
 
     def path(self, name: str) -> Path:
-        """The file of an input."""
+        """The file of an input that has one."""
         file = self.files[name]
         assert isinstance(file, str), f"{name} has several files"
         return Path(file)
@@ -38,5 +38,5 @@ class Inputs:
         return read_table(self.path(name))
 
     def rows(self, methods: Sequence[str]) -> RowFiles:
-        """Rows of methods, of the inputs `rows` and `indexes`."""
+        """Rows of the methods, from the inputs `rows` and `indexes`."""
         return RowFiles(rows=self.paths("rows"), indexes=self.paths("indexes"), methods=methods)

@@ -1,13 +1,13 @@
-"""Whether a pretrained network agrees with the labels of a dataset, or better with other labels.
+"""Does a pretrained network agree with the labels of a dataset, or better with other labels?
 
-Files may number classes in another way than the catalogue says: from 1, or in another order. Such
-labels look like a dataset on which every network fails. So the predictions of the pretrained
-network, which was trained with labels of others, are compared with the stated labels and with each
-mapping of `mappings_of`.
+Files may number classes from 1, or in another order than the catalogue says. Such labels look like
+a dataset on which every network fails. So predictions of the pretrained network, which was trained
+with labels from elsewhere, are compared with the stated labels and with each mapping of
+`mappings_of`.
 
-A network may agree with another mapping by chance, or since neighbouring classes look alike. A run
-is stopped only if one mapping agrees significantly better than the stated labels, and about as well
-as is usual for this network elsewhere; see `decide`.
+A network may agree with another mapping by chance, or because neighbouring classes look alike. A
+run is stopped only if one mapping agrees significantly better than the stated labels, and about as
+well as this network usually does on other datasets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ from rib.data.identity import joined_ids, read_identities
 from rib.statistics.comparison import holm
 from rib.statistics.sample_rows import is_right
 
-NO_CLASS = -1  # in a mapping, of labels that stand for none of the dataset's classes
+NO_CLASS = -1  # in a mapping: the label stands for no class of the dataset
 LEVEL = 0.05  # a Holm-adjusted p of at most this is significant
-# Share of the network's median accuracy that a better mapping's agreement beyond chance reaches.
+# A better mapping's agreement beyond chance must reach this share of the network's median accuracy.
 LEAST_SHARE = 0.5
 
 # Orders in which classes may be numbered, to continue "the labels number the classes".
@@ -56,40 +56,40 @@ REMEDY = (
 class LabelMapping:
     """Another class for each stated label."""
 
-    description: str  # what is the case, to continue "if"
-    classes: np.ndarray  # (classes,) int: the class that each stated label stands for, or NO_CLASS
+    description: str  # continues "if"
+    classes: np.ndarray  # (classes,) int: class by stated label, or NO_CLASS
 
 
 @dataclass(frozen=True)
 class MappingComparison:
-    """How well a network agrees with the labels of a mapping, against the stated ones."""
+    """Agreement of a network with the labels of a mapping, compared with the stated labels."""
 
-    accuracy: float  # of the mapping, 0 to 1
-    beyond_chance: float  # Cohen's kappa, see `_beyond_chance`; at most 1, and 0 by chance
+    accuracy: float  # 0 to 1
+    beyond_chance: float  # Cohen's kappa: at most 1, and 0 by chance
     p: float  # of the exact paired test, two-sided
     p_holm: float  # adjusted for all mappings
 
 
 @dataclass(frozen=True)
 class LabelComparison:
-    """How well a network agrees with the stated labels of a dataset, and with other mappings."""
+    """Agreement of a network with the stated labels of a dataset, and with other mappings."""
 
-    images: int  # compared ones, one of each object; identical photos are of one
+    images: int  # one per object
     stated_accuracy: float  # 0 to 1
-    median_accuracy: float  # 0 to 1, of the stated labels of all datasets, this one included
-    of_mappings: Mapping[str, MappingComparison]  # by name of the mapping
+    median_accuracy: float  # 0 to 1, over the stated labels of all datasets, this one included
+    of_mappings: Mapping[str, MappingComparison]  # such as {"one_too_low": ...}
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from a comparison."""
+    """Verdict on the labels of a dataset."""
 
     verdict: str  # AGREES, NOT_DECIDED, OTHER_LABELS or OVERRIDDEN
-    better_mapping: str | None  # name of the mapping that agrees better and often enough
+    better_mapping: str | None  # such as "one_too_low"
 
 
 def mappings_of(space: LabelSpace) -> dict[str, LabelMapping]:
-    """Other mappings that a mistake may lead to, by name; each is another permutation or shift.
+    """Other mappings that a mistake may lead to, by name, such as "one_too_low"; all differ.
 
     Labels may be one too high or too low. Or the files number the classes in another order than the
     space (sorted by name, by key, by WordNet id, or folders 0, 1, 10, 100, 11 sorted as text), or
@@ -99,7 +99,7 @@ def mappings_of(space: LabelSpace) -> dict[str, LabelMapping]:
     labels = np.arange(number_of_classes)
     one_later = labels + 1
     one_later[-1] = NO_CLASS
-    one_earlier = labels - 1  # of the first class NO_CLASS
+    one_earlier = labels - 1  # NO_CLASS for label 0
     sort_keys: dict[str, Sequence[Any]] = {
         "name": space.names,
         "key": space.keys,
@@ -121,7 +121,7 @@ def mappings_of(space: LabelSpace) -> dict[str, LabelMapping]:
             f"the network's outputs are the classes {sorted_by}", position_of_class
         )
     mappings: dict[str, LabelMapping] = {}
-    distinct = {tuple(labels)}  # the stated mapping is none of the others
+    distinct = {tuple(labels)}  # the stated mapping
     for name, mapping in candidates.items():
         if tuple(mapping.classes) not in distinct:
             distinct.add(tuple(mapping.classes))
@@ -140,7 +140,6 @@ def compare_mappings(
     Args:
         labels: (images,) stated class of each image; images are independent.
         predictions: (images,) class that the network predicts.
-        space: the classes.
         median_accuracy: 0 to 1, of the network on all datasets.
     """
     is_answer = _right_answers(space)
@@ -174,7 +173,7 @@ def compare_mappings(
 
 
 def _right_answers(space: LabelSpace) -> np.ndarray:
-    """Whether a prediction is right for a class: (classes, predictions) bool."""
+    """(classes, predictions) bool; `also` lists further right answers."""
     is_answer = np.eye(len(space.keys), dtype=bool)
     for label, answers in enumerate(space.also):
         is_answer[label, list(answers)] = True
@@ -184,17 +183,10 @@ def _right_answers(space: LabelSpace) -> np.ndarray:
 def _beyond_chance(
     accuracy: float, classes: np.ndarray, predictions: np.ndarray, is_answer: np.ndarray
 ) -> float:
-    """How far classes and predictions agree more than by chance: kappa of Cohen 1960.
-
-    A network that always predicts the most frequent class agrees often, but by chance. Kappa is
-    (accuracy - chance) / (1 - chance) (Educational and Psychological Measurement 20, 37-46).
-
-    Args:
-        accuracy: 0 to 1, how often they agree.
-        classes: (images,) class of each image, or NO_CLASS.
-        predictions: (images,) class that the network predicts.
-        is_answer: as `_right_answers` gives it.
-    """
+    """Cohen's kappa; (images,) classes may be NO_CLASS."""
+    # A network that always predicts the most frequent class agrees often, but by chance. Kappa is
+    # (accuracy - chance) / (1 - chance) (Cohen 1960, Educational and Psychological Measurement 20,
+    # 37-46).
     number_of_classes = len(is_answer)
     share_of_class = np.bincount(classes[classes != NO_CLASS], minlength=number_of_classes)
     share_of_prediction = np.bincount(predictions, minlength=number_of_classes)
@@ -205,10 +197,7 @@ def _beyond_chance(
 
 
 def _exact_p(is_right: np.ndarray, is_right_in_mapping: np.ndarray) -> float:
-    """Two-sided p of the exact test that both are right equally often, of paired images.
-
-    Only images tell them apart on which one of the two is right.
-    """
+    """Two-sided; only images that are right under one labelling alone carry information."""
     only_stated = int((is_right & ~is_right_in_mapping).sum())
     only_mapping = int((is_right_in_mapping & ~is_right).sum())
     if only_stated + only_mapping == 0:
@@ -221,11 +210,11 @@ def decide(comparison: LabelComparison, labels_checked: bool) -> Decision:
 
     Another mapping is better if it agrees significantly better than the stated labels, and its
     agreement beyond chance reaches half of the network's median accuracy. So a network that fails
-    on a dataset, or says the same of all images, finds no better mapping. The labels agree if they
-    are significantly better than every other mapping.
+    on a dataset, or predicts one class for all images, finds no better mapping. The labels agree if
+    they are significantly better than every other mapping.
 
     Args:
-        labels_checked: whether somebody has looked at the labels, so that they are kept.
+        labels_checked: whether somebody has looked at the labels, which are then kept.
     """
     least_agreement = LEAST_SHARE * comparison.median_accuracy
     accuracy_of_better_mappings = {}
@@ -255,17 +244,15 @@ def check_labels(
 ) -> None:
     """Check the labels of a dataset by predictions of a pretrained network; write the verdict.
 
-    One image of each object is compared. Objects with identical photos count as one, since a copy
-    of a photo is no evidence of its own.
+    One image of each object is compared. Objects with identical images count as one, since copies
+    add no evidence.
 
     Args:
-        model: name of the network.
-        dataset: name of the dataset.
-        predictions: row, prediction and rank of images of this dataset and of others, by name.
-        folder: of the prepared dataset.
-        labels_checked: whether the dataset's entry says so.
-        verdict: JSON that is written: model, dataset, verdict, better_mapping (or null), images,
-            accuracy, median_accuracy (percent) and for each mapping accuracy (percent), p, p_holm.
+        predictions: row, prediction and rank of images by dataset, this one and others.
+        labels_checked: as the dataset's entry says.
+        verdict: JSON file to write: model, dataset, verdict, better_mapping (or null), images,
+            accuracy, median_accuracy (percent), and mappings, such as {"one_too_low": {"accuracy":
+            71.0, "p": 0.001, "p_holm": 0.008}}.
 
     Raises:
         UserError: another mapping is better, and the entry does not have `labels_checked: true`.
@@ -289,7 +276,6 @@ def check_labels(
 
 
 def _first_of_each_object(predictions: pd.DataFrame, index_file: Path) -> pd.DataFrame:
-    """Label and prediction of the first image of each object; identical photos are one object."""
     index = pd.read_parquet(index_file, columns=["label", "object_id"])
     index["object_id"] = _joined_objects(index["object_id"], read_identities(index_file))
     images = index.iloc[predictions["row"].to_numpy()]
@@ -298,12 +284,7 @@ def _first_of_each_object(predictions: pd.DataFrame, index_file: Path) -> pd.Dat
 
 
 def _joined_objects(object_ids: pd.Series, identities: pa.Array) -> pd.Series:
-    """The object of each image; of objects with identical photos the first id stands for all.
-
-    Args:
-        object_ids: of each image of an index.
-        identities: of each photo, see `read_identities`.
-    """
+    """Objects with identical images get the first of their ids."""
     first_id = joined_ids(pa.array(object_ids, pa.string()), identities)
     return object_ids.map(lambda object_id: first_id.get(object_id, object_id))
 
@@ -315,7 +296,7 @@ def _finding(
     better_mapping: str,
     space: LabelSpace,
 ) -> str:
-    """That another mapping is better, as the beginning of a sentence."""
+    """The beginning of a sentence."""
     description = mappings_of(space)[better_mapping].description
     of_mapping = comparison.of_mappings[better_mapping]
     return (
@@ -328,7 +309,7 @@ def _finding(
 def _record(
     model: str, dataset: str, comparison: LabelComparison, decision: Decision
 ) -> dict[str, object]:
-    """What the file of a verdict says; accuracies in percent."""
+    """Accuracies in percent."""
     mappings = {}
     for name, of_mapping in comparison.of_mappings.items():
         mappings[name] = {

@@ -1,11 +1,9 @@
-"""Choice of learning rates from a sweep, on the training images alone. No torch.
-
-This is the rule of protocol paper; `rib.statistics.held_out_rates` has that of held_out.
+"""Choice of learning rates from a sweep, on the training images alone: protocol paper. No torch.
 
 A method that can fit its training images gets the smallest rate at which every run reaches the
-threshold, so that training is finished and goes no further than it must. Any other gets the rate
+threshold, so training is finished and goes no further than needed. Any other method gets the rate
 with the lowest final training loss. Nothing is evaluated: a choice by accuracy on other datasets
-would use what the benchmark measures.
+would use what the benchmark measures. (`rib.statistics.held_out_rates` has protocol held_out.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,26 +20,25 @@ GROUP = ["model", "method", "recipe"]
 
 @dataclass(frozen=True)
 class SweptMethod:
-    """A method of the grid, which is a variant of another with one learning rate."""
+    """A variant of a method, with one learning rate."""
 
-    method: str  # whose rates are swept, with what else is swept, such as lora-rank4
-    entry: str  # its entry in the catalogue, such as lora
-    recipe: str  # of its training
+    method: str  # method with other swept settings, such as lora-rank4
+    entry: str  # in the catalogue, such as lora
+    recipe: str
     can_fit: bool  # whether it can fit its training images
     lr: Mapping[str, float]  # learning rate by model
 
 
 def choose(runs: pd.DataFrame, threshold: float | None) -> pd.DataFrame:
-    """The runs with the column chosen, sorted by model, method, recipe, rate and run.
+    """Runs with the column chosen, sorted by model, method, recipe, rate and run.
 
-    It is yes for the runs of one rate of each model, method and recipe, and no for the others. If
-    no rate reaches the threshold, all are no.
+    It is yes for the runs of one rate per model, method and recipe, else no. If no rate reaches the
+    threshold, all are no.
 
     Args:
         runs: model, method, recipe, can_fit, lr, target, size, seed, fit (percent), loss (of the
             last epoch).
-        threshold: fit (0 to 1) that every run must reach; None: all methods are chosen by their
-            loss.
+        threshold: fit (0 to 1) that every run must reach; None chooses all methods by their loss.
     """
     tables = []
     for _, sweep in runs.groupby(GROUP, sort=False):
@@ -63,12 +60,15 @@ def choice_table(
     swept_methods: Mapping[str, SweptMethod],
     threshold: float | None,
 ) -> pd.DataFrame:
-    """`choose` of all fine-tuning runs.
+    """All fine-tuning runs, and whether their rate is chosen (yes or no).
 
     Args:
         manifests, histories: of the fine-tuning runs, in the same order.
-        swept_methods: the methods of these runs by name.
-        threshold: see `choose`.
+        swept_methods: by name of the method in runs.
+        threshold: fit (0 to 1) that every run must reach; None chooses all methods by their loss.
+
+    Returns:
+        model, method, recipe, lr, target, size, seed, fit (percent), loss, chosen.
     """
     rows = []
     for manifest, history in zip(manifests, histories, strict=True):

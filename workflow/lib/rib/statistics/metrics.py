@@ -21,15 +21,13 @@ def write_metrics(
     settings: GridTableSettings,
     outputs: Mapping[str, Path],
 ) -> None:
-    """Compute the tables of a grid, and write them.
+    """Compute and write the tables of a grid.
 
     Args:
-        rows: of all runs.
-        manifests: of the rows.
         indexes: of the evaluated datasets, .../prepare/<dataset>/<geometry>/index.parquet.
         proxy: folder of the prepared dataset with the pretraining proxy, if a dataset excludes it.
-        splits: of the datasets, under protocol held_out.
-        outputs: file of each table by name, `counts` (npz) and `mri_json`.
+        splits: files of the datasets' splits, under protocol held_out.
+        outputs: file by name of the table, `counts` (.npz) and `mri_json`.
     """
     datasets = evaluated_datasets(
         indexes=indexes,

@@ -1,8 +1,8 @@
-"""Comparison of pretrained models that were fine-tuned with the same method: differences and ranks.
+"""Comparison of pretrained models fine-tuned with the same method: differences and ranks.
 
 All models are scored on the same images and share the draws of objects, so differences are paired.
-Intervals and tests are those of `rib.statistics.comparison`; Holm's correction is over all tests of
-a method and size, pairs times measures. A model with an underfitted run of the method has no ranks,
+Intervals and tests come from `rib.statistics.comparison`; Holm's correction is over all tests of a
+method and size, pairs times measures. A model with an underfitted run of the method has no ranks,
 and no tests of mRI and of accuracy after fine-tuning.
 """
 
@@ -26,12 +26,12 @@ from rib.statistics.ri import ood_accuracies, ood_parts, ri_objects
 from rib.statistics.scored_state import ScoredState
 from rib.statistics.settings import RIStatistics
 
-# As weights of the mean accuracy on the other datasets before and after fine-tuning.
+# Coefficients of the mean accuracy on the other datasets before and after fine-tuning.
 MEASURES = {"mri": (-1, 1), "ood_before": (1, 0), "ood_after": (0, 1)}
-MEASURES_AFTER = ("mri", "ood_after")  # that depend on fine-tuning
+MEASURES_AFTER = ("mri", "ood_after")  # depend on fine-tuning
 FEWEST_MODELS = 5  # for Kendall's tau
 MOST_ENUMERATED = 8  # models whose 40,320 pairings take a tenth of a second
-DECIMALS = 9  # of accuracies in percent; what differs by less is a rounding error
+DECIMALS = 9  # of percent; smaller differences are rounding errors
 KEY = ["method", "size"]
 PAIR = [
     "model",
@@ -48,7 +48,7 @@ ACCURACIES = ["ood_before", "before_low", "before_high", "ood_after", "after_low
 
 
 class MeasureOfMethod(NamedTuple):
-    """What is compared between models."""
+    """Column of `Effects`, such as ("ft", "all", "mri")."""
 
     method: str
     size: str
@@ -61,11 +61,11 @@ class ModelEffects:
 
     model: str
     columns: list[MeasureOfMethod]
-    targets: int  # number of targets
-    values: np.ndarray  # (columns * targets, seeds, 1 + replicates) percentage points
-    # (columns, objects) contribution of each object to the mean over runs, percentage points
+    targets: int
+    values: np.ndarray  # (columns * targets, seeds, 1 + replicates) %
+    # (columns, objects) contribution to the mean over runs, percentage points
     contributions: np.ndarray
-    # of merges over seeds, whose one run is repeated for each seed
+    # merges over seeds, whose one run is repeated for each seed
     with_one_run: set[MeasureOfMethod]
 
 
@@ -77,17 +77,14 @@ def effects_of(
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
 ) -> Effects:
-    """Effects of models; a column is a method, size and measure.
-
-    Of `values`, each column averages its targets.
+    """Effects of models; a column is a method, size and measure, averaged over targets.
 
     Args:
-        models: counts of each model, whose runs of `methods` have the same targets and seeds (a
-            merge over seeds, one).
+        models: counts of each model, whose runs of `methods` have the same targets and seeds
+            (merges over seeds: one seed).
         methods: methods with a size, such as ("ft", "all").
-        weights: (1 + replicates, objects), see `object_weights`.
+        weights: (1 + replicates, objects), how often a bootstrap replicate counts each object.
         underfitted: model, method and size of underfitted runs.
-        ood_datasets, source_groups: see `ood_accuracies`.
     """
     effects_of_models = []
     for counts in models:
@@ -125,7 +122,6 @@ def _effects_of_model(
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
 ) -> ModelEffects:
-    """The measures of one model; arguments as for `effects_of`."""
     counts = _with_methods(counts, methods)
     ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
     contributions_of_states = ood_parts(counts, ood_datasets, source_groups)
@@ -134,14 +130,14 @@ def _effects_of_model(
     measures = np.array(list(MEASURES.values()))  # (measures, before and after)
 
     columns = []
-    values_of_methods = []  # (measures, targets, seeds, 1 + replicates) of each method
-    contributions_of_methods = []  # (measures, objects) of each method
+    values_of_methods = []  # (measures, targets, seeds, 1 + replicates) per method
+    contributions_of_methods = []  # (measures, objects) per method
     for (method, size), states in states_of_methods.items():
         columns += [MeasureOfMethod(method, size, measure) for measure in MEASURES]
         before_and_after = np.array([(ood[state].before, ood[state].after) for state in states])
         of_runs = measures @ before_and_after  # (runs, measures, 1 + replicates)
         replicates = of_runs.shape[-1]
-        # The runs are sorted by target, and those of a target by seed.
+        # Runs are sorted by target, then by seed.
         of_targets = of_runs.reshape(targets, -1, len(measures), replicates)
         values_of_methods.append(np.moveaxis(of_targets, 2, 0))
         mean_contributions = np.mean([contributions_of_states[state] for state in states], axis=0)
@@ -149,7 +145,7 @@ def _effects_of_model(
 
     seeds = max(values.shape[2] for values in values_of_methods)
     with_one_run = set()
-    with_all_seeds = []  # values in which the one run of a merge over seeds is repeated
+    with_all_seeds = []  # a merge's one run is repeated
     for (method, size), values in zip(states_of_methods, values_of_methods, strict=True):
         seeds_of_method = values.shape[2]
         if seeds_of_method < seeds:
@@ -167,7 +163,7 @@ def _effects_of_model(
 
 
 def _with_methods(counts: Counts, methods: Collection[tuple[str, str]]) -> Counts:
-    """The counts of the pretrained model and of the runs of some methods, each with a size."""
+    """Keeps the pretrained model, too."""
     chosen = []
     for i, state in enumerate(counts.states):
         if state.is_pretrained or (state.run.method, state.run.size) in methods:
@@ -176,10 +172,9 @@ def _with_methods(counts: Counts, methods: Collection[tuple[str, str]]) -> Count
 
 
 def _states_of_methods(states: Iterable[ScoredState]) -> dict[tuple[str, str], list[ScoredState]]:
-    """States by method and size, sorted by these; those of a method by target and seed."""
+    """{("ft", "all"): [...]}, sorted by target and seed."""
 
     def sorting_key(state: ScoredState) -> tuple[str, str, str, int]:
-        """Method, size, target and seed."""
         run = state.run
         return run.method, run.size, run.target, run.seed
 
@@ -193,10 +188,10 @@ def _states_of_methods(states: Iterable[ScoredState]) -> dict[tuple[str, str], l
 def kendall_tau(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """Kendall's tau-b between two measures of models, (models,) each, and its two-sided p.
 
-    The p value is of the hypothesis that the order after has nothing to do with the order before:
-    of these models and values, every pairing of the two orders is equally likely. It is exact for
-    up to eight models, whose pairings are enumerated. For more it is exact up to 33 models without
-    equal values, else the normal approximation, which is too small if many values are equal.
+    The hypothesis of p is that the order after has nothing to do with the order before: for these
+    models and values, every pairing of the two orders is equally likely. p is exact for up to eight
+    models, whose pairings are enumerated, and for up to 33 models without equal values. Else it
+    uses the normal approximation, which is too small if many values are equal.
 
     There is no interval: resampling objects shuffles models that are close, so the tau of
     replicates is nearer to 0 than the observed one.
@@ -225,14 +220,12 @@ def kendall_tau(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
 
 
 def _share_of_pairings(before: np.ndarray, after: np.ndarray) -> float:
-    """Share of all pairings of two orders whose tau is at least as far from 0 as the given one.
-
-    Tau is compared by its numerator, concordant minus discordant pairs of models: its denominator
-    depends on ties alone, which no pairing changes.
-    """
+    """Share of all pairings of two orders whose tau is at least as far from 0 as observed."""
+    # The numerator of tau suffices, concordant minus discordant pairs of models: the denominator
+    # depends on ties alone, which no pairing changes.
     first, second = np.triu_indices(len(before), k=1)
     signs_before = np.sign(before[first] - before[second])
-    pairings = np.array(list(itertools.permutations(after)))  # (pairings, models), given one first
+    pairings = np.array(list(itertools.permutations(after)))  # (pairings, models), observed first
     signs_after = np.sign(pairings[:, first] - pairings[:, second])
     numerators = np.abs(signs_after @ signs_before)
     return float(np.mean(numerators >= numerators[0]))
@@ -245,8 +238,8 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
 
     Returns:
         One row per model: model, ood_before, before_low, before_high, ood_after, after_low,
-        after_high (percent, with confidence intervals), rank_before, rank_after, and tau and tau_p
-        of `kendall_tau` of the ranked models, NaN with fewer than five of them.
+        after_high (percent, with confidence intervals), rank_before, rank_after, and Kendall's tau
+        of the ranked models with its p, tau_p, NaN with fewer than five of them.
     """
     before_column = MeasureOfMethod(method, size, "ood_before")
     after_column = MeasureOfMethod(method, size, "ood_after")
@@ -273,14 +266,17 @@ def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.Data
 def model_tables(
     counts: Path, fit: Path, *, ri: RIStatistics, methods: Collection[str], draws: int = DRAWS
 ) -> dict[str, pd.DataFrame]:
-    """Tables of comparisons and ranks, by method and size, of a grid with at least two models.
+    """Tables model_comparisons and model_ranks, by method and size, of a grid with several models.
 
     Args:
         counts: file of the grid's counts.
-        fit: CSV file of `rib.statistics.fit.fit_table`, which says what is underfitted.
-        ri: how RI and its intervals are computed.
-        methods: that all models have, without curves.
-        draws: of signs, for the tests.
+        fit: CSV file with the columns model, method, size, underfitted (yes or no).
+        methods: methods without curves; those that all models have are compared.
+
+    Returns:
+        model_comparisons: method, size, model, other_model, measure (mri, ood_before or ood_after),
+        difference, ci_low, ci_high, p, p_holm, objects; model_ranks: method, size and the columns
+        of `rank`.
 
     Raises:
         UserError: the models have no method and size in common.
@@ -300,7 +296,7 @@ def model_tables(
 
     comparisons = compare(effects, ri.confidence, draws, ri.seed).dropna(subset=["p"])
     comparisons = comparisons.rename(columns={"method": "model", "other": "other_model"})
-    # A column of effects, `MeasureOfMethod`, stands in place of a target; there may be no rows.
+    # Column target has a `MeasureOfMethod`; there may be no rows.
     measures_of_rows = comparisons["target"].tolist()
     measure_columns = [*KEY, "measure"]
     comparisons[measure_columns] = pd.DataFrame(
@@ -308,7 +304,7 @@ def model_tables(
     )
     targets = {state.run.target for state in first_counts.states} - {NO_TARGET}
     objects = ri_objects(first_counts, targets, ood_datasets, source_groups)
-    comparisons["objects"] = objects[None]  # of any target
+    comparisons["objects"] = objects[None]
     comparisons = comparisons.sort_values([*KEY, "model", "other_model"], kind="stable")
 
     ranks = {}
@@ -321,7 +317,6 @@ def model_tables(
 
 
 def _underfitted(fit: Path) -> list[tuple[str, str, str]]:
-    """Model, method and size of underfitted runs in a CSV file of `fit_table`."""
     runs = read_table(fit)
     underfitted = runs[runs["underfitted"] == "yes"]
     return list(underfitted[["model", *KEY]].itertuples(index=False, name=None))
@@ -330,7 +325,7 @@ def _underfitted(fit: Path) -> list[tuple[str, str, str]]:
 def _shared_methods(
     states: Iterable[ScoredState], methods: Collection[str]
 ) -> set[tuple[str, str]]:
-    """The methods, each with a size, that all models have; a UserError if there are none."""
+    """A UserError if the models have none in common."""
     methods_of_models: dict[str, set[tuple[str, str]]] = {}
     for state in states:
         run = state.run

@@ -1,23 +1,23 @@
 """Groups of networks compared: means over the networks of a group, and differences. No torch.
 
 Networks of a group are replicates, which differ in the seed of their pretraining: in initial
-weights, in the order of images and, if they are pretrained on a part of a dataset, in the images of
-this part. A network's value of a measure is the mean over targets and training seeds. Networks
-whose runs of a method are underfitted (`rib.statistics.fit`) don't count for this method.
+weights, in the order of images and, if pretrained on a part of a dataset, in the images of this
+part. A network's value of a measure is the mean over targets and training seeds. Networks with
+underfitted runs of a method don't count for this method.
 
-There are two intervals of the same estimate, which answer different questions:
+Two intervals of the same estimate answer different questions:
 
 - over networks: Student's t over the values of the networks, for a difference Welch's t (1947, doi
   10.2307/2332510) with the degrees of freedom of Satterthwaite (1946, doi 10.2307/3002019). It is
-  for the mean over all networks that could be pretrained as those of the group, on these images.
-  How much fine-tuning varies with its seed is part of the variance over networks. A group with one
-  network has none.
+  for the mean over all networks that could be pretrained like the group, on these images. Variation
+  of fine-tuning with its seed is part of the variance over networks. A group with one network has
+  none.
 - over objects: the bootstrap of `rib.statistics.bootstrap`. It is for these networks and their
   trainings, on other images.
 
-Neither contains the other, and targets are fixed in both. Differences over networks are not paired,
-though networks of two groups with the same seed may share images of their pretraining. Holm's
-correction is over the pairs of groups of a method, size and measure.
+Neither includes the other's variation, and targets are fixed in both. Differences over networks are
+not paired, though networks of two groups with the same seed may share images of their pretraining.
+Holm's correction is over the pairs of groups of a method, size and measure.
 """
 
 import itertools
@@ -38,7 +38,7 @@ from rib.statistics.ri import ood_accuracies
 from rib.statistics.settings import RIStatistics
 from rib.statistics.sizes import images_of_pretraining
 
-# Measures, in the order of the tables, and whether they are accuracies: 0 to 100 percent.
+# Measures, in the order of the tables, and whether they are accuracies (0 to 100 percent).
 IS_ACCURACY = {
     "mri": False,
     "ood_before": True,
@@ -48,7 +48,7 @@ IS_ACCURACY = {
 }
 NETWORKS = "networks"
 OBJECTS = "objects"
-# What is fixed, by what is resampled.
+# Fixed quantities, by resampled units.
 FIXED = {NETWORKS: "objects and targets", OBJECTS: "networks, trainings and targets"}
 ONE_NETWORK = "one network: no interval over networks"
 KEY = ["method", "size", "measure"]
@@ -79,7 +79,7 @@ DIFFERENCE_COLUMNS = [
 
 
 class MeasureOfMethod(NamedTuple):
-    """What is compared between groups."""
+    """Such as ("ft", "all", "mri")."""
 
     method: str
     size: str
@@ -93,8 +93,8 @@ class MeasuredNetwork:
     group: str
     model: str
     measure: MeasureOfMethod
-    values: np.ndarray  # (1 + replicates,) percent, observed and of each replicate of objects
-    is_fitted: bool  # whether all runs of the method are, so that the network counts
+    values: np.ndarray  # (1 + replicates,) percent, the observed value first
+    is_fitted: bool  # whether all runs of the method are; else it doesn't count
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ class WelchInterval:
     low: float  # percentage points
     high: float
     freedom: float  # degrees of freedom
-    p: float  # two-sided, of the hypothesis that there is no difference
+    p: float  # two-sided
 
 
-# Values of the counted networks by group, (networks, 1 + replicates) percent, groups in order.
+# (networks, 1 + replicates) percent by group: values of the networks that count.
 ValuesOfGroups = Mapping[str, np.ndarray]
 
 
@@ -124,25 +124,24 @@ def network_tables(
     """Measures of networks, their means over the networks of a group, and differences of groups.
 
     Args:
-        counts: of the grid, see `rib.statistics.counts.write_counts`.
-        fit: CSV file of `rib.statistics.fit.fit_table`, which says what is underfitted.
+        counts: file of the grid's counts.
+        fit: CSV file with the columns model, method, size, underfitted (yes or no).
         descriptions: `<model>/model.json` of each model of a group that was pretrained here.
-        ri: how RI and its intervals are computed.
-        groups: of the models that have one, by model in the order of the grid.
+        groups: group by model, in the order of the grid, such as {"net-seed0": "1000 images"}.
         in_distribution: datasets whose change of accuracy is a measure; none: no such measure.
         pretraining_images: numbers that entries of models state, by model.
 
     Returns:
-        Measures are those of `IS_ACCURACY`, in percent or percentage points. Tables by name:
+        Tables by name, of the measures `IS_ACCURACY` in percent or percentage points; NaN where one
+        network isn't enough.
         networks: group, model, method, size, measure, value with its interval over objects, counted
-        (yes or no: a network with an underfitted run of the method does not count);
-        network_groups: method, size, measure, group, pretraining_images, number of networks that
-        count, their mean and standard deviation, and in a row for each of `FIXED` what the interval
-        is over, what is fixed, its ends and its degrees of freedom (NaN for objects), remark;
+        (yes, or no for a network with an underfitted run of the method).
+        network_groups: method, size, measure, group, pretraining_images, networks (number that
+        count), their mean and standard deviation, and in a row for each of `FIXED`: over, fixed,
+        ci_low, ci_high, df (NaN for objects), remark.
         network_differences: method, size, measure, group, other_group (of fewer pretraining
         images), numbers of their networks, difference (group minus other_group), the columns of
-        intervals, and for those over networks p and Holm-adjusted p; remark.
-        What one network can't tell is NaN.
+        intervals, p and Holm-adjusted p (over networks only), remark.
     """
     underfitted = _underfitted_methods(fit)
     networks: list[MeasuredNetwork] = []
@@ -184,21 +183,18 @@ def measures_of_network(
 ) -> list[MeasuredNetwork]:
     """All measures of one network, of each method and size.
 
-    A target that is not evaluated is left out of the accuracy on targets; without any that is, so
-    is the measure.
+    Targets that are not evaluated are left out of the accuracy on targets, which is missing if no
+    target is evaluated.
 
     Args:
-        counts: of one model.
-        group: of this model.
         underfitted: model, method and size of underfitted runs.
-        ri, in_distribution: as for `network_tables`.
+        in_distribution: datasets whose change of accuracy is a measure; none: no such measure.
     """
     plain = counts.without_curves()
     model = plain.states[0].run.model
     values_of_targets = _values_of_runs(plain, ri, in_distribution)
     networks = []
     for measure, values_by_target in values_of_targets.items():
-        # Means over seeds, and then over targets.
         means_of_targets = [np.mean(of_seeds, axis=0) for of_seeds in values_by_target.values()]
         network = MeasuredNetwork(
             group=group,
@@ -214,7 +210,7 @@ def measures_of_network(
 def _values_of_runs(
     counts: Counts, ri: RIStatistics, in_distribution: Sequence[str]
 ) -> dict[MeasureOfMethod, dict[str, list[np.ndarray]]]:
-    """Measures of the runs of one model, by target a list over seeds: (1 + replicates,) each."""
+    """{measure: {"noto": [...]}}: by target, a list over seeds of (1 + replicates,)."""
     weights = object_weights(counts.objects, ri.replicates, ri.seed)
     ood = ood_accuracies(counts, weights, ri.ood_datasets, ri.source_groups)
     in_distribution_of_state = {}
@@ -239,7 +235,6 @@ def _values_of_runs(
 
 
 def _underfitted_methods(fit: Path) -> set[tuple[str, str, str]]:
-    """Model, method and size of underfitted runs in a CSV file of `fit_table`."""
     runs = read_table(fit)
     underfitted = runs[runs["underfitted"] == "yes"]
     return set(underfitted[["model", "method", "size"]].itertuples(index=False, name=None))
@@ -248,10 +243,7 @@ def _underfitted_methods(fit: Path) -> set[tuple[str, str, str]]:
 def _images_of_groups(
     groups: Mapping[str, str], images_of_models: Mapping[str, int]
 ) -> dict[str, float]:
-    """Number of pretraining images by group, infinite if it is not known.
-
-    Of a group whose networks have different numbers it is the smallest.
-    """
+    """The smallest number of pretraining images in each group, infinite if unknown."""
     images_of_groups: dict[str, float] = {}
     for model, group in groups.items():
         images = images_of_models.get(model, np.inf)
@@ -262,7 +254,7 @@ def _images_of_groups(
 def _values_by_measure(
     networks: Iterable[MeasuredNetwork], ordered_groups: Sequence[str]
 ) -> dict[MeasureOfMethod, ValuesOfGroups]:
-    """Values of the networks that count, by method, size, measure and group, in order."""
+    """Values of the networks that count, sorted."""
     rows: dict[MeasureOfMethod, dict[str, list[np.ndarray]]] = {}
     for network in networks:
         if network.is_fitted:
@@ -280,12 +272,10 @@ def _values_by_measure(
 
 
 def _in_display_order(measure: MeasureOfMethod) -> tuple[str, str, int]:
-    """Sort key: methods and sizes by name, measures in the order of `IS_ACCURACY`."""
     return measure.method, measure.size, list(IS_ACCURACY).index(measure.measure)
 
 
 def _networks_table(networks: Iterable[MeasuredNetwork], confidence: float) -> pd.DataFrame:
-    """The table networks of `network_tables`."""
     rows = []
     for network in networks:
         counted = "yes" if network.is_fitted else "no"
@@ -297,12 +287,7 @@ def _networks_table(networks: Iterable[MeasuredNetwork], confidence: float) -> p
 def _rows_of_group(
     measure: MeasureOfMethod, group: str, images: float, values: np.ndarray, confidence: float
 ) -> list[tuple[object, ...]]:
-    """The rows of a group in the table network_groups of `network_tables`.
-
-    Args:
-        images: number of pretraining images.
-        values: (networks, 1 + replicates) percent.
-    """
+    """One row for each interval; `values` (networks, 1 + replicates) percent."""
     networks, deviation, low, high = spread(values[:, 0], confidence)
     if IS_ACCURACY[measure.measure]:
         low, high = np.clip((low, high), *LIMITS)
@@ -319,7 +304,7 @@ def _rows_of_group(
 def _rows_of_differences(
     measure: MeasureOfMethod, values_of_groups: ValuesOfGroups, confidence: float
 ) -> list[tuple[object, ...]]:
-    """The rows of all pairs of groups in the table network_differences of `network_tables`."""
+    """Two rows per pair of groups, one for each interval."""
     pairs = list(itertools.combinations(values_of_groups, 2))
     intervals = [
         welch_interval(
@@ -348,12 +333,11 @@ def welch_interval(
 ) -> WelchInterval:
     """Welch's t interval and test of the difference between the means of two samples.
 
-    With one value in either sample all is NaN. If no value differs from the others of its sample,
-    the interval is the difference itself, without a test.
+    With one value in either sample all is NaN. If the values of each sample are equal, the interval
+    is the difference itself, without a test.
 
     Args:
-        values, other_values: (networks,) percent each.
-        confidence: 0 to 1.
+        values, other_values: (networks,) percent.
     """
     if min(len(values), len(other_values)) < 2:
         return WelchInterval(np.nan, np.nan, np.nan, np.nan)
@@ -371,7 +355,7 @@ def welch_interval(
 
 
 def _holm_of_known(p: np.ndarray) -> np.ndarray:
-    """Holm-adjusted p of those that are not NaN, (pairs,); the others stay NaN."""
+    """Pairs without a test (NaN) are no tests of the family."""
     adjusted = np.full(len(p), np.nan)
     is_known = ~np.isnan(p)
     adjusted[is_known] = holm(p[is_known])

@@ -21,17 +21,13 @@ def compare(
     published: Sequence[Mapping[str, Any]],
     expected_images: Mapping[str, int],
 ) -> pd.DataFrame:
-    """One row per published accuracy: the measured accuracy, the difference and the verdict.
-
-    Verdicts are printed, too.
+    """Measured beside published accuracies, one row per published accuracy; prints the verdicts.
 
     Args:
-        rows: evaluation rows of the pretrained models.
-        published: model, dataset, accuracy (percent) and source of each published accuracy, and the
-            obstacle to a comparison with it: why the accuracy that was measured is not comparable;
-            None if it is.
-        expected_images: number of images of each whole dataset, if its entry states it; subsets are
-            not comparable.
+        published: one mapping per published accuracy: model, dataset, accuracy (percent), source,
+            and obstacle, why the measured accuracy is not comparable, or None.
+        expected_images: number of images of each whole dataset, such as {"imagenet": 50000}, if its
+            entry states it; subsets are not comparable.
 
     Returns:
         model, dataset, published, measured, difference (percent), images, verdict, source.
@@ -39,9 +35,9 @@ def compare(
     stated = pd.DataFrame(list(published)).rename(columns={"accuracy": "published"})
     comparison = stated.merge(_measured(rows), on=KEYS, how="inner")
     difference = comparison["measured"] - comparison["published"]
-    # Rounded as in the table, so that a difference equal to the tolerance is within.
+    # Rounded as in the table: a difference equal to the tolerance is within.
     comparison["difference"] = difference.round(DECIMALS)
-    # Not from the table, in which None may become NaN.
+    # The table may turn None into NaN.
     obstacles = {
         (accuracy["model"], accuracy["dataset"]): accuracy["obstacle"] for accuracy in published
     }
@@ -59,11 +55,7 @@ def compare(
 
 
 def _measured(rows: Iterable[Path]) -> pd.DataFrame:
-    """Measured accuracy of each model on each dataset: model, dataset, measured (percent), images.
-
-    Args:
-        rows: evaluation rows.
-    """
+    """model, dataset, measured (percent), images."""
     tables = []
     for path in rows:
         table = pd.read_parquet(path, columns=[*KEYS, "rank"])
@@ -78,13 +70,7 @@ def _measured(rows: Iterable[Path]) -> pd.DataFrame:
 def _verdict(
     difference: float, images: int, expected_images: int | None, obstacle: str | None
 ) -> str:
-    """Whether a measured accuracy is that published, or why the two are not comparable.
-
-    Args:
-        difference: measured minus published accuracy, percentage points.
-        expected_images: images of the whole dataset; None if that is unknown.
-        obstacle: see `compare`.
-    """
+    """Subsets of a dataset are not comparable with its published accuracy."""
     if obstacle:
         return f"not comparable: {obstacle}"
     if expected_images and images != expected_images:
@@ -93,7 +79,6 @@ def _verdict(
 
 
 def _print_verdicts(comparison: pd.DataFrame) -> None:
-    """Print a line for each published number, and how many were reproduced."""
     for row in comparison.to_dict("records"):
         print_lines(
             f"{row['model']} on {row['dataset']}: {row['measured']:.2f}, "

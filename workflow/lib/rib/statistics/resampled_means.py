@@ -1,4 +1,4 @@
-"""Bootstrap means of values of images, over images, datasets and runs as in mRI. No torch."""
+"""Bootstrap means of numbers of images, over images, datasets and runs as in mRI. No torch."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,24 +11,23 @@ from rib.statistics.counts import ALL_INDICES, Indices, SharedObjects
 from rib.statistics.ri import CountedObjects, on_other_datasets
 from rib.statistics.settings import RIStatistics
 
-REPLICATES_OF_BLOCK = 200  # bootstrap replicates at once, which bounds memory
+REPLICATES_OF_BLOCK = 200  # at once, to bound memory
 
 
 @dataclass(frozen=True)
 class DatasetObjects:
-    """The objects that the scored images of a dataset show."""
+    """Objects that the scored images of a dataset show."""
 
-    object_of_image: np.ndarray  # (images,) index into `ids`, in the order of the rows
-    ids: pd.Index  # (objects,) sorted, of which some may be equal
+    object_of_image: np.ndarray  # (images,) index into `ids`
+    ids: pd.Index  # (objects,) sorted; some may be equal
 
 
 class ResampledObjects:
-    """Objects of a grid's datasets and their bootstrap draws, the same ones as for RI.
+    """Objects of a grid's datasets and their bootstrap draws, which RI shares.
 
     Args:
-        objects: by dataset.
-        shared: for leak-free means, by target and dataset, see `Counts.shared`.
-        statistics: number of replicates, and seed of the draws.
+        shared: for leak-free means, (n,) bool by target and dataset: objects whose source image the
+            target has too.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class ResampledObjects:
         ids_of_datasets = [of_dataset.ids for of_dataset in objects.values()]
         unique_ids = pd.Index(np.unique(np.concatenate(ids_of_datasets)))
         self.object_of_image: dict[str, np.ndarray] = {}
-        # Of the objects of each dataset: indices among the objects of all, and numbers of images.
+        # (objects,) by dataset: indices among the objects of all datasets, and numbers of images.
         self.object_indices: dict[str, np.ndarray] = {}
         self.images: dict[str, np.ndarray] = {}
         for dataset, of_dataset in objects.items():
@@ -51,7 +50,7 @@ class ResampledObjects:
         self.weights = object_weights(len(unique_ids), statistics.replicates, statistics.seed)
 
     def counted_objects(self, target: str, statistics: RIStatistics) -> CountedObjects:
-        """Objects of other datasets that count for a run on a target; see `on_other_datasets`."""
+        """Objects of other datasets that count for a run on a target: {"noto": ALL_INDICES}."""
         return on_other_datasets(
             self.object_indices,
             target,
@@ -64,7 +63,7 @@ class ResampledObjects:
         """Sums over each object's images: (k, objects of the dataset).
 
         Args:
-            values: k arrays with a number of each image, (images of the dataset,).
+            values: k arrays (images of the dataset,).
         """
         object_of_image = self.object_of_image[dataset]
         objects = len(self.images[dataset])
@@ -74,15 +73,14 @@ class ResampledObjects:
         return np.stack(sums)
 
     def resampled_means(self, dataset: str, objects: Indices, sums: np.ndarray) -> np.ndarray:
-        """Means over the images of a dataset's objects that count: (replicates + 1, k).
+        """Means over the images of the chosen objects of a dataset: (replicates + 1, k).
 
         Args:
-            objects: those that count, see `on_other_datasets`.
-            sums: (k, objects of the dataset), see `sum_by_object`.
+            sums: (k, objects of the dataset), over each object's images.
         """
         object_indices = self.object_indices[dataset][objects]
         images = self.images[dataset][objects]
-        # A column for each of the k sums, and one more for the numbers of images.
+        # One column for each of the k sums, and one for the numbers of images.
         columns = np.vstack([sums[:, objects], images]).T
         totals_of_blocks = []
         for start in range(0, len(self.weights), REPLICATES_OF_BLOCK):
@@ -101,8 +99,9 @@ class SummedRuns:
     resampling: ResampledObjects
     statistics: RIStatistics
     runs: int = 0
-    # By dataset, and by target if not all of the dataset's objects count: those that count, and the
-    # sum over runs of the values of objects, each divided by the run's number of datasets.
+    # Keys are a dataset, and the target if not all objects of the dataset count. Values: the
+    # objects that count, and (k, objects) sums over runs, each divided by the run's number of
+    # datasets.
     counted_objects: dict[tuple[str, str | None], Indices] = field(default_factory=dict)
     summed: dict[tuple[str, str | None], np.ndarray] = field(default_factory=dict)
 
@@ -110,25 +109,22 @@ class SummedRuns:
         """Add a run that was fine-tuned on a target.
 
         Args:
-            sums: over each object's images, by dataset, see `ResampledObjects.sum_by_object`.
+            sums: (k, objects) by dataset, over each object's images.
         """
         self.runs += 1
         objects_of_dataset = self.resampling.counted_objects(target, self.statistics)
         for dataset, objects in objects_of_dataset.items():
-            # Runs of all targets are summed together where all objects count.
+            # Where all objects count, runs of all targets share one sum.
             target_of_key = None if objects is ALL_INDICES else target
             key = (dataset, target_of_key)
             self.counted_objects.setdefault(key, objects)
-            share = sums[dataset] / len(objects_of_dataset)  # of the mean over datasets
+            share = sums[dataset] / len(objects_of_dataset)
             self.summed[key] = self.summed.get(key, 0.0) + share
 
     def means(self) -> np.ndarray:
-        """Means of the k values over images, datasets and runs: (replicates + 1, k).
-
-        The first is over the images as they are, the others over those of bootstrap replicates.
-        """
-        # `summed` is divided by each run's number of datasets, so the means over a dataset's images
-        # add up to means over datasets, summed over runs.
+        """Means of the k numbers over images, datasets and runs: (replicates + 1, k)."""
+        # Each run in `summed` is already divided by its number of datasets, so adding the datasets'
+        # means gives means over datasets, summed over runs.
         sum_over_runs = np.zeros(())
         for (dataset, target), summed in self.summed.items():
             objects = self.counted_objects[dataset, target]

@@ -1,18 +1,17 @@
 """Accuracies, RI and mRI from counts. Pure functions, no torch.
 
-RI is the mean change of accuracy over the out-of-distribution datasets other than the target;
-datasets in distribution do not count. Definitions (arXiv 2410.21582, section 3), all in percentage
-points, with the pretrained model's accuracy A_pre(j) on dataset j and the accuracy A_i(j) after
-fine-tuning on target i:
+RI is the mean change of accuracy over the out-of-distribution (OOD) datasets other than the target,
+including evaluation-only ones; datasets in distribution do not count. With the pretrained model's
+accuracy A_pre(j) on dataset j and the accuracy A_i(j) after fine-tuning on target i, all in
+percentage points (arXiv 2410.21582, section 3):
 
     RI_i       = mean over OOD datasets j != i of A_i(j) - A_pre(j)
     ood_before = mean over targets i of the mean over j != i of A_pre(j)
     ood_after  = mean over targets i of the mean over j != i of A_i(j)
     mRI        = mean over i of RI_i = ood_after - ood_before
 
-Datasets j are the OOD datasets, including evaluation-only ones. With several seeds, each is also
-averaged over seeds. Training subsets are separate. A curve has one state per alpha and a separate
-table.
+Several seeds are averaged, too. Training subsets are separate. A curve has one state per alpha and
+a separate table. Leak-free results exclude images whose source image the target has, too.
 """
 
 from collections.abc import Collection, Mapping
@@ -26,7 +25,7 @@ from rib.config.run import Run
 from rib.statistics.counts import ALL_INDICES, Counts, Indices, SharedObjects
 from rib.statistics.scored_state import ScoredState
 
-SourceGroups = Mapping[str, str] | None  # for leak-free results, source groups by dataset
+SourceGroups = Mapping[str, str] | None  # by dataset, for leak-free results
 # Datasets in the RI of a target, and which of their objects count: `ALL_INDICES` or (n,) bool.
 CountedObjects = dict[str, Indices]
 
@@ -37,19 +36,19 @@ class TrainingSet:
 
     target: str
     size: str
-    # those that the subset was drawn with: several of a merge over seeds, none of the whole target
+    # of the drawn subset: several for a merge over seeds, none for the whole target
     seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class ObjectsByTraining:
-    """Objects that count in the RI of a run, which depend on what it was trained on."""
+    """Objects that count in the RI of a run, which depend on its training images."""
 
     training_sets: Mapping[Run, TrainingSet]
     objects: Mapping[TrainingSet, Mapping[str, np.ndarray]]  # (n,) bool by dataset
 
     def inverted(self) -> "ObjectsByTraining":
-        """Those objects that do not count."""
+        """The objects that do not count."""
         not_counted = {}
         for training_set, objects_of_dataset in self.objects.items():
             not_counted[training_set] = {
@@ -64,8 +63,8 @@ class Ood:
 
     before: np.ndarray  # (replicates,) percent, of the pretrained model
     after: np.ndarray  # (replicates,) percent, of the fine-tuned state
-    images: int  # number of images
-    # (replicates,) percent on the target; NaN if it is not evaluated or only some objects count
+    images: int  # in the other datasets
+    # (replicates,) percent; NaN if the target is not evaluated or only some objects count
     on_target_before: np.ndarray
     on_target_after: np.ndarray
 
@@ -84,21 +83,18 @@ def ood_accuracies(
 ) -> dict[ScoredState, Ood]:
     """Accuracies before and after fine-tuning, on the target and on other datasets, by state.
 
-    A state is a network that was scored. Its mean accuracy on the other datasets, minus that of the
-    pretrained network, is its RI.
-
     Args:
-        weights: (replicates, objects), see `object_weights`.
-        ood_datasets: out-of-distribution datasets; None for all.
-        source_groups: for leak-free results, source group by dataset. Objects of the target are
-            excluded from the other datasets of its source group, and objects with identical images
-            (`Counts.shared`) from all others, before and after fine-tuning; a dataset without
-            remaining objects is dropped from the mean.
-        among: objects that count (see rib.statistics.coverage); None for all. States for which no
-            objects remain are left out.
+        weights: (replicates, objects), how often a bootstrap replicate counts each object.
+        ood_datasets: None for all.
+        source_groups: source group by dataset, for leak-free results: objects of the target do not
+            count in other datasets of its source group, and objects with identical images
+            (`Counts.shared`) in any dataset. A dataset without remaining objects is dropped from
+            the mean.
+        among: limits the objects that count; None counts all. States for which no objects remain
+            are left out.
 
     Returns:
-        Of each fine-tuned state, in the order of the counts.
+        Accuracies of each fine-tuned state, in the order of the counts.
 
     Raises:
         UserError: no objects remain in any dataset.
@@ -107,7 +103,7 @@ def ood_accuracies(
 
     @cache
     def accuracies_on_all_objects(dataset: str) -> np.ndarray:
-        """Accuracies of all states (scored networks) on a dataset, (replicates, states)."""
+        """Accuracies (replicates, states) on a dataset, cached for runs of all targets."""
         return counts.accuracy_on(dataset, weights, ALL_INDICES, ALL_INDICES)
 
     ood: dict[ScoredState, Ood] = {}
@@ -122,17 +118,17 @@ def ood_accuracies(
         if not objects_of_dataset:
             continue
 
-        # First the states before fine-tuning, then those after it, in the same order.
+        # States before fine-tuning, then states after it, in the same order.
         indices = [index_of_state[state.before_fine_tuning()] for state in states]
         indices += [index_of_state[state] for state in states]
-        accuracies_of_datasets = []  # (replicates, indices) each
+        accuracies_of_datasets = []  # (replicates, indices) per dataset
         for dataset, objects in objects_of_dataset.items():
             if objects is ALL_INDICES:
                 accuracies = accuracies_on_all_objects(dataset)[:, indices]
             else:
                 accuracies = counts.accuracy_on(dataset, weights, indices, objects)
             accuracies_of_datasets.append(accuracies)
-        # (indices, replicates), contiguous so that the values of a state are.
+        # (indices, replicates), contiguous for each state.
         means = np.ascontiguousarray(np.mean(accuracies_of_datasets, axis=0).T)
         if target in counts.datasets and among is None:
             on_target = np.ascontiguousarray(accuracies_on_all_objects(target)[:, indices].T)
@@ -153,7 +149,6 @@ def ood_accuracies(
 
 
 def _number_of_images(counts: Counts, objects_of_dataset: CountedObjects) -> int:
-    """Number of images of the objects that count, over all datasets."""
     images = 0
     for dataset, objects in objects_of_dataset.items():
         images += int(counts.images[dataset][objects].sum())
@@ -167,14 +162,13 @@ def ood_parts(
 ) -> dict[ScoredState, np.ndarray]:
     """Contribution of each object to the mean accuracy on the other datasets, by state.
 
-    A state is a network that was scored; an object is the images of one source, in any dataset.
-
     Args:
-        ood_datasets, source_groups: see `ood_accuracies`.
+        ood_datasets: None for all.
+        source_groups: source group by dataset, for leak-free results.
 
     Returns:
-        Of each state of `ood_accuracies`, (2, objects) percent, before and after fine-tuning; the
-        sums over objects are `Ood.before` and `Ood.after`, and that of the differences is RI.
+        (2, objects) percent for each fine-tuned state, before and after fine-tuning. Sums over
+        objects are `Ood.before` and `Ood.after`; the sum of the differences is RI.
     """
     index_of_state = {state: i for i, state in enumerate(counts.states)}
     objects_of_target = _counted_objects_of_targets(counts, ood_datasets, source_groups)
@@ -187,7 +181,7 @@ def ood_parts(
         objects_of_dataset = objects_of_target[state.run.target]
         for dataset, objects in objects_of_dataset.items():
             images = counts.images[dataset][objects].sum(dtype=np.int64)
-            # Datasets have equal weights in the mean, and so have the images of a dataset.
+            # Datasets count equally in the mean, and so do the images of a dataset.
             percent_of_image = 100 / (images * len(objects_of_dataset))
             object_indices = counts.object_indices[dataset][objects]
             correct = counts.correct[dataset][indices][:, objects]  # (2, objects that count)
@@ -206,12 +200,13 @@ def ri_objects(
     ood_datasets: Collection[str] | None,
     source_groups: SourceGroups,
 ) -> dict[str | None, int]:
-    """Number of objects with an image in the RI of each target and, as None, of any of them.
+    """Number of objects with an image in the RI of each target and, as None, of any target.
 
     An example is {"noto": 120, "twemoji": 130, None: 150}.
 
     Args:
-        ood_datasets, source_groups: see `ood_accuracies`.
+        ood_datasets: None for all.
+        source_groups: source group by dataset, for leak-free results.
     """
     objects_of_target = _counted_objects_of_targets(counts, ood_datasets, source_groups)
     numbers: dict[str | None, int] = {}
@@ -230,12 +225,7 @@ def ri_objects(
 def _states_by_training_set(
     counts: Counts, among: ObjectsByTraining | None
 ) -> dict[TrainingSet, list[ScoredState]]:
-    """Fine-tuned states (scored networks) by the images that they were trained on.
-
-    Args:
-        among: has the training images of each run. Without it, runs with the same target and size
-            are put together, although seeds draw different images of a target.
-    """
+    """Without `among`, runs of all seeds share a key, although seeds draw different subsets."""
     states: dict[TrainingSet, list[ScoredState]] = {}
     for state in counts.states:
         if state.is_pretrained:
@@ -251,7 +241,7 @@ def _states_by_training_set(
 def _counted_objects_of_targets(
     counts: Counts, ood_datasets: Collection[str] | None, source_groups: SourceGroups
 ) -> dict[str, CountedObjects]:
-    """By target, the datasets in its RI and which of their objects count: `on_other_datasets`."""
+    """{"noto": {"twemoji": ALL_INDICES}}: objects that count in the RI of each target."""
     targets = sorted({state.run.target for state in counts.states if not state.is_pretrained})
     objects_of_target = {}
     for target in targets:
@@ -264,12 +254,7 @@ def _counted_objects_of_targets(
 def _objects_that_are_among(
     objects_of_dataset: Mapping[str, Indices], among: Mapping[str, np.ndarray]
 ) -> CountedObjects:
-    """Those objects that are also among others, by dataset; datasets without any are dropped.
-
-    Args:
-        objects_of_dataset: `ALL_INDICES` or (n,) bool by dataset, see `on_other_datasets`.
-        among: the others, (n,) bool by dataset.
-    """
+    """Intersection by dataset; datasets without any object are dropped."""
     remaining: CountedObjects = {}
     for dataset, objects in objects_of_dataset.items():
         counted = among[dataset]
@@ -292,12 +277,15 @@ def on_other_datasets(
     """Datasets in the RI of a target, and which of their objects count.
 
     Args:
-        object_indices: `Counts.object_indices`.
-        ood_datasets, source_groups: see `ood_accuracies`.
-        shared: `Counts.shared`; without source groups it has no effect.
+        object_indices: (n,) by dataset, as in `Counts.object_indices`.
+        ood_datasets: None for all.
+        source_groups: source group by dataset, for leak-free results.
+        shared: (n,) bool by target and dataset, as in `Counts.shared`; unused without source
+            groups.
 
     Returns:
-        By dataset, `ALL_INDICES` if all of its objects count, else (n,) bool.
+        By dataset, `ALL_INDICES` if all of its objects count, else (n,) bool, such as {"noto":
+        ALL_INDICES, "twemoji": [True, False]}.
 
     Raises:
         UserError: no objects remain in any dataset.
@@ -331,13 +319,7 @@ def _leaking(
     source_groups: Mapping[str, str],
     shared: SharedObjects,
 ) -> np.ndarray:
-    """Which objects of a dataset have an image whose source image the target has too: (n,) bool.
-
-    Args:
-        object_indices: `Counts.object_indices`, the objects of each dataset.
-        source_groups: by dataset; those of a group were made from the same source images.
-        shared: `Counts.shared`, objects that are known to have such an image.
-    """
+    """(n,) bool: objects of the dataset with an image whose source image the target has, too."""
     indices = object_indices[dataset]
     leaking = shared.get((target, dataset), np.zeros(len(indices), bool))
     if target not in source_groups or target not in object_indices:

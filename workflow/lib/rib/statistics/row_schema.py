@@ -1,4 +1,4 @@
-"""What evaluation rows must look like before anything is computed from them."""
+"""Checks of evaluation rows before anything is computed from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ TEXT = "a text"
 WHOLE = "a whole number"
 NUMBER = "a number"
 AGAIN = "take the rows as rib.load_rows returns them"
-LARGEST = 2**31 - 1  # of whole numbers in rows
+LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Column:
-    """What the values of a column are."""
+    """Type and range of the values of a column."""
 
     kind: str  # TEXT, WHOLE or NUMBER
-    least: float = -np.inf  # of numbers
+    least: float = -np.inf  # for numbers
     most: float = np.inf
-    optional: bool = False  # whether a table may lack the column
-    may_be_missing: bool = False  # whether values may be missing (None or NaN)
+    optional: bool = False  # the table may lack the column
+    may_be_missing: bool = False  # values may be None or NaN
 
 
-# Columns of the rows of rib.evaluation.evaluate, which says what they mean; others are ignored.
+# rib.evaluation.evaluate explains these columns; others are ignored.
 COLUMNS = {
     "model": Column(TEXT),
     "target": Column(TEXT),
@@ -51,12 +51,12 @@ COLUMNS = {
 
 
 def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Evaluation rows of fine-tuned networks and the pretrained ones, with whole numbers as int64.
+    """Evaluation rows of fine-tuned and pretrained networks, with whole numbers as int64.
 
     Raises:
         UserError: a column is missing; a value is missing, of another type or out of its range; an
-            image is scored twice; the rows of a pretrained network are missing or have a target;
-            those of a fine-tuned one have none; or two networks were scored on other images. It
+            image is scored twice; rows of a pretrained network are missing or have a target; rows
+            of a fine-tuned network have none; or two networks were scored on different images. It
             names the column and the first such row by its position in the table, from 0.
     """
     if not isinstance(rows, pd.DataFrame):
@@ -81,7 +81,6 @@ def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_columns(rows: pd.DataFrame) -> None:
-    """Raise a UserError if a column that rows need is missing, or one is there twice."""
     for name, column in COLUMNS.items():
         if name not in rows.columns and not column.optional:
             raise UserError(f"the rows lack the column '{name}'; {AGAIN}.")
@@ -92,11 +91,10 @@ def _check_columns(rows: pd.DataFrame) -> None:
 def check_upper_limits(
     rows: pd.DataFrame, images: Mapping[str, int], classes: Mapping[str, int]
 ) -> None:
-    """Raise a UserError if rows (see `checked_rows`) are of images or classes that don't exist.
+    """Raise a UserError if rows are of images or classes that don't exist.
 
     Args:
-        images: number of images in the index of each dataset.
-        classes: number of classes of each dataset.
+        rows: columns dataset, row, prediction and rank, checked by `checked_rows`.
     """
     datasets = rows["dataset"].astype(str)
     limits = {"row": images, "prediction": classes, "rank": classes}
@@ -111,26 +109,19 @@ def check_upper_limits(
 
 
 def _wrong_value(name: str, position: int, why: str) -> UserError:
-    """The error that a value is wrong; `why` completes "the value is"."""
+    """`why` completes "the value is"."""
     return UserError(
         f"the column '{name}' of the rows, in row {position} (from 0), is {why}; {AGAIN}."
     )
 
 
 def _first_true(flags: pd.Series | np.ndarray) -> int | None:
-    """Position of the first true value; None if there is none."""
     positions = np.flatnonzero(np.asarray(flags, dtype=bool))
     return int(positions[0]) if len(positions) else None
 
 
 def _check_values(values: pd.Series, name: str, column: Column) -> None:
-    """Raise a UserError if a value is missing, of another kind or out of its range.
-
-    Args:
-        values: of all rows, with their positions as index.
-        name: of the column.
-        column: what its values must be.
-    """
+    """Raises a UserError; the index of `values` are positions in the table."""
     is_missing = values.isna()
     if not column.may_be_missing:
         position = _first_true(is_missing)
@@ -151,8 +142,8 @@ def _check_values(values: pd.Series, name: str, column: Column) -> None:
 
 
 def _is_outside(numbers: pd.Series, column: Column) -> np.ndarray:
-    """Whether each number is out of the column's range or infinite: (n,) bool."""
-    if numbers.dtype == object:  # Python's numbers may be larger than any of a column
+    """(n,) bool; infinite numbers are outside, too."""
+    if numbers.dtype == object:  # Python's numbers may exceed every NumPy type
         is_inside = [column.least <= number <= column.most for number in numbers]
         return ~np.array(is_inside, dtype=bool)
     floats = numbers.to_numpy("float64")
@@ -160,14 +151,14 @@ def _is_outside(numbers: pd.Series, column: Column) -> np.ndarray:
 
 
 def _shown_value(value: object) -> str:
-    """A value as Python writes it, in one line: 1.5, not np.float64(1.5)."""
+    """For messages, in one line: 1.5, not np.float64(1.5)."""
     if isinstance(value, np.generic):
         value = value.item()
     return " ".join(show(value).split())
 
 
 def _range_of(column: Column) -> str:
-    """The range of a column's numbers, for messages: `from 0 to 1`, or `of at most 0`."""
+    """`from 0 to 1`, or `of at most 0`."""
     if np.isinf(column.least) and np.isinf(column.most):
         return "that is finite"
     if np.isinf(column.least):
@@ -176,11 +167,7 @@ def _range_of(column: Column) -> str:
 
 
 def _is_of_kind(values: pd.Series, kind: str) -> np.ndarray:
-    """Whether each value, of which none is missing, is of a kind: (n,) bool.
-
-    Args:
-        kind: TEXT (which must not be empty), WHOLE or NUMBER.
-    """
+    """Whether each of the present values is of a kind, (n,) bool; a text must not be empty."""
     if kind == TEXT:
         return np.array([isinstance(value, str) and value != "" for value in values], dtype=bool)
     all_right = np.ones(len(values), dtype=bool)
@@ -191,9 +178,9 @@ def _is_of_kind(values: pd.Series, kind: str) -> np.ndarray:
             return all_right
         has_no_fraction = (values % 1 == 0).to_numpy(dtype=bool)
         if has_no_fraction.all():
-            # Numbers such as 1.0 are not stored as whole numbers, so all are wrong.
+            # 1.0 is not stored as a whole number, so all values are wrong.
             return ~all_right
-        # The message names a value with a fraction, which says more than 1.0 would.
+        # The message should name a value with a fraction, which says more than 1.0.
         return has_no_fraction
     # Python's own numbers, or anything else.
     number_type = Integral if kind == WHOLE else Real
@@ -205,7 +192,6 @@ def _is_of_kind(values: pd.Series, kind: str) -> np.ndarray:
 
 
 def _refuse_duplicates(rows: pd.DataFrame) -> None:
-    """Raise a UserError if a network has several rows of an image."""
     is_duplicate = rows.duplicated(subset=[*STATE_COLUMNS, "dataset", "row"])
     position = _first_true(is_duplicate)
     if position is not None:
@@ -216,7 +202,6 @@ def _refuse_duplicates(rows: pd.DataFrame) -> None:
 
 
 def _check_targets(rows: pd.DataFrame) -> None:
-    """Raise a UserError if a pretrained network has a target, or a fine-tuned one has none."""
     is_pretrained = rows["method"] == PRETRAINED
     values_of_pretrained = {"target": NO_TARGET, "size": ALL, "seed": 0}
     for name, value_of_pretrained in values_of_pretrained.items():
@@ -235,7 +220,7 @@ def _check_targets(rows: pd.DataFrame) -> None:
 
 
 def _refuse_missing_pretrained(rows: pd.DataFrame) -> None:
-    """Raise a UserError if rows of a pretrained network, or of all fine-tuned ones, are missing."""
+    """RI needs the accuracy before fine-tuning."""
     is_pretrained = rows["method"] == PRETRAINED
     if is_pretrained.all():
         raise UserError("all rows are of pretrained networks; add those of a fine-tuned one.")
@@ -247,10 +232,7 @@ def _refuse_missing_pretrained(rows: pd.DataFrame) -> None:
 
 
 def _refuse_other_images(rows: pd.DataFrame) -> None:
-    """Raise a UserError unless all networks are scored on the same images.
-
-    These are the images of the first pretrained network.
-    """
+    """All networks must be scored on the images of the first pretrained network."""
     images_of_states = _images_of_states(rows)
     first = next(state for state in images_of_states if state.is_pretrained)
     images_of_first = images_of_states[first]
@@ -269,11 +251,11 @@ def _refuse_other_images(rows: pd.DataFrame) -> None:
 
 
 def _images_of_states(rows: pd.DataFrame) -> dict[ScoredState, dict[str, np.ndarray]]:
-    """The images that each network is scored on, ascending, by network and dataset."""
+    """{state: {"noto": [0, 1, 5]}}: ascending rows of the index."""
     groups = rows.groupby([*STATE_COLUMNS, "dataset"], observed=True, sort=False, dropna=False)
     images_of_states: dict[ScoredState, dict[str, np.ndarray]] = {}
     for _, rows_of_group in groups:
-        first_row = rows_of_group.iloc[0]  # all are of the same network and dataset
+        first_row = rows_of_group.iloc[0]
         run = run_of_row(first_row.to_dict())
         alpha = first_row["alpha"]
         state = ScoredState(run, None if pd.isna(alpha) else float(alpha))
@@ -283,5 +265,5 @@ def _images_of_states(rows: pd.DataFrame) -> dict[ScoredState, dict[str, np.ndar
 
 
 def _network(state: ScoredState) -> str:
-    """A network by the values of its columns, for messages."""
+    """A network in messages, such as net/noto/ft/all/0."""
     return "/".join(str(value) for value in state.column_values() if value is not None)

@@ -18,12 +18,12 @@ SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
 def read_rows(
     method: str, paths: Iterable[Path], columns: Sequence[str]
 ) -> dict[str, pd.DataFrame]:
-    """A run's rows by dataset, in the order of its index.
+    """A run's rows by dataset, in the order of the dataset's index.
 
     Args:
-        method: of the run; files may have rows of others.
+        method: of the run; files may have rows of other methods.
         paths: files of all evaluation groups.
-        columns: that are read, besides dataset, among them `row`.
+        columns: columns to read besides dataset, among them `row`.
     """
     rows_of_parts: dict[str, list[pd.DataFrame]] = {}
     for path in paths:
@@ -42,10 +42,9 @@ def parts_together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """A run's rows on a dataset that was evaluated in parts, as one job would have written them.
 
     Args:
-        tables: the rows of each part, or of the whole dataset; they have the column `row`, and
-            `alpha` if the run is a curve.
+        tables: rows of each part; they have the column `row`, and `alpha` if the run is a curve.
     """
-    # An empty table, of a part without an image within the budget, would lose columns' types.
+    # An empty table, for a part without an image within the budget, would change types of columns.
     tables = [table for table in tables if len(table)] or tables[:1]
     if len(tables) == 1:
         return tables[0]
@@ -54,22 +53,21 @@ def parts_together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def is_right(rows: pd.DataFrame) -> np.ndarray:
-    """Which predictions are correct: (n,) bool."""
+    """Which predictions are right: (n,) bool."""
     return rows["rank"].to_numpy() == 0
 
 
 def compare_predictions(
     before: pd.DataFrame, after: pd.DataFrame, dataset: str, runs: tuple[Run, Run]
 ) -> dict[str, np.ndarray]:
-    """Images on which two runs agree, and whose prediction becomes wrong or right.
+    """Images on which two runs agree, and images whose prediction becomes wrong or right.
 
     Args:
         before, after: rows of the two runs on one dataset (row, prediction, rank).
-        dataset, runs: their names, for the error.
+        dataset, runs: for the error.
 
     Returns:
-        By name in `SHARES`, (n,) bool: whether the predictions are the same, whether that before
-        is right and that after wrong, and the reverse.
+        (n,) bool by name: agreement (equal predictions), right_to_wrong and wrong_to_right.
 
     Raises:
         UserError: the two runs were not scored on the same images.

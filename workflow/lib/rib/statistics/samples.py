@@ -8,9 +8,7 @@ prediction f:
     wrong to right  fraction of images with p wrong and f right
 
 The change of accuracy is wrong to right minus right to wrong. An unchanged accuracy can hide many
-flips.
-
-Rows are read one run at a time to bound memory.
+flips. Rows are read one run at a time to bound memory.
 """
 
 import itertools
@@ -62,10 +60,10 @@ from rib.statistics.scores import (
 from rib.statistics.settings import RIStatistics
 
 CALIBRATION = ("ece_before", "ece_floor_before", "ece_after", "ece_floor_after")
-COLUMNS = ("row", "prediction", "rank", "confidence", "log_prob", "brier")  # of rows
+COLUMNS = ("row", "prediction", "rank", "confidence", "log_prob", "brier")
 GROUP = ["model", "method", "size"]
 WHEN = ("before", "after", "change")
-# Columns of RI of each score in the table ri_scores.
+# Columns of ri_scores.
 RI_OF = {ACCURACY: "ri", MACRO_F1: "ri_macro_f1", WORST_GROUP: "ri_worst_group"}
 
 RowsByDataset = Mapping[str, pd.DataFrame]  # a run's evaluation rows
@@ -84,30 +82,30 @@ def sample_tables(
 
     Args:
         files: rows of all runs except curves.
-        classes: label space of each dataset; folder names identify it.
-        ri: how RI and its intervals are computed.
+        classes: label space files .../<dataset>/<geometry>/classes.json.
         real_labels: datasets that are also scored with ReaL labels.
-        groups: by dataset with groups of images, the column of its index with them.
-        scores: besides accuracy, scores of which RI is computed, with intervals: `macro_f1`,
-            `worst_group`.
+        groups: column of the index with groups of images, by dataset that has groups, such as
+            {"waterbirds": "background"}.
+        scores: scores with RI and intervals besides accuracy: `macro_f1`, `worst_group`.
 
     Returns:
-        `samples` has one row per fine-tuned run and dataset: model, method, target, size, seed,
-        dataset, n, agreement, right_to_wrong, wrong_to_right, ece_before, ece_after and their
-        floors (percent). `flips` has one row per model, method and size: means of the three shares
-        over targets, seeds and the datasets other than the target, each with its confidence
-        interval over objects (percent). `scores` has the rows of `samples`: `SCORES`, then `REAL`,
-        empty for datasets without ReaL labels, then `CLASS_SCORES`, empty for datasets without
-        groups. `mean_scores` has the rows of `flips`: the same means of `SCORES` and
-        `CLASS_SCORES`, with intervals. Top-5 is empty if one of the datasets has fewer than six
-        classes; means of the worst group are over the datasets with groups. Intervals of
-        `CLASS_SCORES` are empty unless `scores` asks for them. If it does, `ri_scores`
-        has RI of accuracy and of these scores by model, method, target and size, a mean over
-        seeds, and as target `mean` over all targets; RI of other scores is empty.
+        Tables by name, in percent.
+        samples: one row per fine-tuned run and dataset: model, method, target, size, seed, dataset,
+        n, agreement, right_to_wrong, wrong_to_right, ece_before, ece_after and their floors.
+        flips: one row per model, method and size: means of the three shares over targets, seeds and
+        the datasets other than the target, with confidence intervals over objects.
+        scores: the rows of samples: `SCORES`, `REAL` (empty without ReaL labels) and `CLASS_SCORES`
+        (worst group empty without groups).
+        mean_scores: the rows of flips: the same means of `SCORES` and `CLASS_SCORES`, with
+        intervals, for `CLASS_SCORES` only if `scores` asks for them. Top-5 is empty if one of the
+        datasets has fewer than six classes; means of the worst group are over the datasets with
+        groups.
+        ri_scores, if `scores` has any: RI of accuracy and of these scores by model, method, target
+        and size, a mean over seeds; target `mean` is over all targets. RI of other scores is empty.
 
     Raises:
-        UserError: the ReaL labels don't have an image of a dataset in `real_labels`, two runs
-            were scored on different images, or a dataset lacks the column with its groups.
+        UserError: the ReaL labels don't have an image of a dataset in `real_labels`, two runs were
+            scored on different images, or a dataset lacks the column with its groups.
     """
     files_of_run = files.of_runs()
     pretrained_runs = {run.model: run for run in files_of_run if run.method == PRETRAINED}
@@ -155,35 +153,29 @@ def sample_tables(
 
 @dataclass
 class _GroupSums:
-    """Sums over the runs of a group: of one model, method and size."""
+    """Sums over the runs of one model, method and size."""
 
     resampling: ResampledObjects
     ri: RIStatistics
-    scores: Collection[str]  # besides accuracy, those of which RI is computed
+    scores: Collection[str]  # scores with RI besides accuracy
 
     def __post_init__(self) -> None:
         self._scores_of_images = SummedRuns(self.resampling, self.ri)
-        self._class_scores: dict[str, SummedClassScores] = {}  # by target
+        self._class_scores: dict[str, SummedClassScores] = {}
 
     def add(
         self, before: "_ScoredRun", after: "_ScoredRun", sums: Mapping[str, np.ndarray]
     ) -> None:
-        """Add a fine-tuned run.
-
-        Args:
-            before: the pretrained run.
-            sums: over each object's images, by dataset, see `_Comparer.compare`.
-        """
+        """`sums` (k, objects) by dataset: `SHARES` and `SCORES` over each object's images."""
         target = after.run.target
         self._scores_of_images.add(target, sums)
         if target not in self._class_scores:
-            # Replicates are for intervals, which take most of the time.
+            # Intervals take most of the time.
             replicates = self.ri.replicates if self.scores else 0
             self._class_scores[target] = SummedClassScores(self.resampling, self.ri, replicates)
         self._class_scores[target].add(target, before.tallies, after.tallies)
 
     def line_of_means(self, group: Sequence[str]) -> dict[str, Any]:
-        """Values of `GROUP`, and means of `SHARES`, `SCORES` and `CLASS_SCORES` with intervals."""
         confidence = self.ri.confidence
         return {
             **dict(zip(GROUP, group, strict=True)),
@@ -192,7 +184,6 @@ class _GroupSums:
         }
 
     def lines_of_ri(self, group: Sequence[str]) -> list[dict[str, Any]]:
-        """RI of each target, and of the mean over targets, with `GROUP` and intervals."""
         means_of_targets = {target: sums.means() for target, sums in self._class_scores.items()}
         means_of_targets[MEAN] = self._mean_class_scores()
         lines = []
@@ -203,17 +194,14 @@ class _GroupSums:
         return lines
 
     def _mean_class_scores(self) -> dict[str, np.ndarray]:
-        """Means over targets by score, (3, 1 + replicates)."""
+        """(3, 1 + replicates) by score: before, after and change."""
         return _mean_over_targets([sums.means() for sums in self._class_scores.values()])
 
 
 def _mean_over_targets(
     means_of_targets: Iterable[Mapping[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """Means over targets by score, (3, 1 + replicates), see `SummedClassScores.means`.
-
-    A target for which a score is missing has no part in its mean.
-    """
+    """Targets without a score, such as the worst group, have no part in its mean."""
     of_score: dict[str, list[np.ndarray]] = {}
     for means in means_of_targets:
         for score, before_after_and_change in means.items():
@@ -222,7 +210,6 @@ def _mean_over_targets(
 
 
 def _class_score_estimates(means: Mapping[str, np.ndarray], confidence: float) -> dict[str, float]:
-    """Columns of means of `CLASS_SCORES`, and of the ends of their intervals."""
     columns: dict[str, float] = {}
     for score in (MACRO_F1, WORST_GROUP):
         if score in means:
@@ -234,7 +221,7 @@ def _class_score_estimates(means: Mapping[str, np.ndarray], confidence: float) -
 def _ri_of_scores(
     means: Mapping[str, np.ndarray], scores: Iterable[str], confidence: float
 ) -> dict[str, float]:
-    """Columns of RI of accuracy and of the scores that are asked for, and of their intervals."""
+    """{"ri": -1.2, "ri_low": -2, "ri_high": -0.4, "ri_macro_f1": ...}."""
     columns: dict[str, float] = {}
     for score in (ACCURACY, *scores):
         if score in means:
@@ -246,29 +233,22 @@ def _ri_of_scores(
 def _estimate_of(
     name: str, observed_and_replicates: np.ndarray, confidence: float
 ) -> dict[str, float]:
-    """Columns of an estimate and of the ends of its interval: `name`, `name_low`, `name_high`."""
+    """{"ri": -1.2, "ri_low": -2, "ri_high": -0.4}."""
     mean, low, high = estimate(observed_and_replicates, confidence)
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 def _model_of(run: Run) -> str:
-    """The model of a run; runs of a model are read with its pretrained one."""
+    """Key of groupby: runs of a model are read with its pretrained run."""
     return run.model
 
 
 def _group_of(run: Run) -> tuple[str, ...]:
-    """What runs have in common of which means are computed: values of `GROUP`."""
     return run.values(GROUP)
 
 
 def _estimates(means: np.ndarray, confidence: float) -> dict[str, float]:
-    """Columns of means of `SHARES` and `SCORES`, and of the ends of their intervals.
-
-    An example is {"agreement": 90.1, "agreement_low": 88.2, "agreement_high": 91.9, ...}.
-
-    Args:
-        means: (1 + replicates, shares and scores), the observed ones first.
-    """
+    """{"agreement": 90.1, "agreement_low": 88.2, ...}; `means` (1 + replicates, names)."""
     columns: dict[str, float] = {}
     names = [*SHARES, *SCORES]
     for name, observed_and_replicates in zip(names, means.T, strict=True):
@@ -282,18 +262,13 @@ class _ScoredRun:
 
     run: Run
     rows: RowsByDataset
-    calibration: Mapping[str, tuple[float, float]]  # see `calibration_error_and_floor`
-    categories: Mapping[str, ImageCategories]  # of the images of each dataset
+    calibration: Mapping[str, tuple[float, float]]  # error and floor by dataset, percent
+    categories: Mapping[str, ImageCategories]  # by dataset
 
     @classmethod
     def read(
         cls, run: Run, paths: Iterable[Path], categories: Mapping[str, ImageCategories]
     ) -> "_ScoredRun":
-        """A run with the rows in files.
-
-        Args:
-            categories: of the images of each dataset.
-        """
         rows = read_rows(run.method, paths, COLUMNS)
         calibration = {
             dataset: calibration_error_and_floor(
@@ -305,10 +280,8 @@ class _ScoredRun:
 
     @cached_property
     def tallies(self) -> dict[str, ImageTallies]:
-        """Numbers of images by object and class or group, by dataset.
-
-        Rows must be of the images that `categories` are of, which `compare_predictions` checks.
-        """
+        """Cached, since each fine-tuned run is compared with the same pretrained run."""
+        # `compare_predictions` has checked that the rows are of the same images as the categories.
         return {
             dataset: self.categories[dataset].tally(rows_of_dataset)
             for dataset, rows_of_dataset in self.rows.items()
@@ -317,28 +290,20 @@ class _ScoredRun:
 
 @dataclass(frozen=True)
 class _Comparer:
-    """What the rows of two runs are compared with."""
+    """Compares fine-tuned runs with their pretrained model."""
 
     spaces: Mapping[str, LabelSpace]  # by dataset
-    answers: Mapping[str, np.ndarray]  # by dataset with ReaL labels, see `real_answers`
+    answers: Mapping[str, np.ndarray]  # (images, classes) bool by dataset with ReaL labels
     resampling: ResampledObjects
 
     def compare(
         self, before: _ScoredRun, after: _ScoredRun
     ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-        """Compare a pretrained and a fine-tuned run on all datasets.
-
-        Returns:
-            A line of the table of runs for each dataset; and by dataset, sums over each object's
-            images of `SHARES` and `SCORES`, (k, objects).
-
-        Raises:
-            UserError: the two runs were not scored on the same images.
-        """
+        """A line of the tables for each dataset, and sums (k, objects) of `SHARES` and `SCORES`."""
         lines = []
         sums = {}
         runs = (before.run, after.run)
-        # All datasets first, since tallies count images of all.
+        # All datasets are checked before `tallies`, which counts images of all.
         differences = {
             dataset: compare_predictions(rows_before, after.rows[dataset], dataset, runs)
             for dataset, rows_before in before.rows.items()
@@ -346,12 +311,12 @@ class _Comparer:
         for dataset, rows_before in before.rows.items():
             rows_after = after.rows[dataset]
             classes = len(self.spaces[dataset].keys)
-            # Of each image: percent, 0 or 100, for each of SHARES; and each of SCORES.
+            # (n,) each: percent, 0 or 100, for SHARES; and SCORES.
             shares = [100.0 * differences[dataset][share] for share in SHARES]
             scores = compared_scores(rows_before, rows_after, classes)
             sums[dataset] = self.resampling.sum_by_object(dataset, [*shares, *scores])
 
-            # Of the dataset: values of SHARES, CALIBRATION, SCORES, REAL and CLASS_SCORES.
+            # Means over the dataset.
             mean_shares = [np.mean(share) for share in shares]
             calibration = (*before.calibration[dataset], *after.calibration[dataset])
             mean_scores = scores.mean(axis=1)
@@ -376,13 +341,7 @@ def _resampled_objects(
     targets: Iterable[str],
     ri: RIStatistics,
 ) -> ResampledObjects:
-    """The objects that the scored images of all datasets show, and their bootstrap draws.
-
-    Args:
-        indexes: of the datasets.
-        rows: of one run, which name the scored images.
-        targets: of the fine-tuned runs.
-    """
+    """The rows of any one run name the scored images."""
     index_of_dataset = read_objects(indexes, ri.source_groups, ["object_id"])
     objects = {}
     scored = {}
@@ -404,14 +363,7 @@ def _image_categories(
     resampling: ResampledObjects,
     groups: Mapping[str, str],
 ) -> dict[str, ImageCategories]:
-    """Object, class and group of the images that rows are of, by dataset.
-
-    Args:
-        groups: by dataset with groups, the column of its index with them.
-
-    Raises:
-        UserError: a dataset lacks the column with its groups.
-    """
+    """A UserError if a dataset lacks the column with its groups."""
     categories = {}
     for path in indexes:
         dataset = path.parts[-3]
@@ -434,7 +386,6 @@ def _image_categories(
 
 
 def _read_groups(index: Path, column: str) -> pd.Series:
-    """The column of an index with the groups of its images; a UserError if there is none."""
     slices = [name for name in pq.read_schema(index).names if name not in INDEX_COLUMNS]
     dataset = index.parts[-3]
     if column not in slices:
@@ -446,10 +397,7 @@ def _read_groups(index: Path, column: str) -> pd.Series:
 
 
 def _objects_of(index: pd.DataFrame) -> DatasetObjects:
-    """The objects of the images in an index.
-
-    With the column `SOURCE`, an object occurs once for each of its source images.
-    """
+    """With the column `SOURCE`, an object occurs once for each of its source images."""
     columns = ["object_id"]
     if SOURCE in index:
         columns.append(SOURCE)
@@ -464,7 +412,7 @@ def _read_real_answers(
     rows: RowsByDataset,
     spaces: Mapping[str, LabelSpace],
 ) -> dict[str, np.ndarray]:
-    """`real_answers` of the images that rows are of, by dataset with ReaL labels."""
+    """(n, classes) bool by dataset with ReaL labels."""
     paths = [path for path in indexes if path.parts[-3] in real_labels]
     answers = {}
     for dataset, index in read_indexes(paths, ["image_id"]).items():
@@ -476,12 +424,7 @@ def _read_real_answers(
 def _tables(
     lines_of_runs: Sequence[Mapping[str, Any]], lines_of_groups: Sequence[Mapping[str, Any]]
 ) -> dict[str, pd.DataFrame]:
-    """The tables of `sample_tables`.
-
-    Args:
-        lines_of_runs: of each fine-tuned run and dataset.
-        lines_of_groups: of each model, method and size.
-    """
+    """The tables, from a line per run and dataset and a line per model, method and size."""
     keys = [*RUN_COLUMNS, "dataset", "n"]
     columns_of_runs = [*keys, *SHARES, *CALIBRATION, *SCORES, *REAL, *CLASS_SCORES]
     table_of_runs = pd.DataFrame(lines_of_runs, columns=columns_of_runs).astype({"n_real": "Int64"})
@@ -498,7 +441,7 @@ def _tables(
 
 
 def _estimate_columns(names: Iterable[str]) -> list[str]:
-    """Columns of estimates with these names, and of the ends of their intervals."""
+    """["ri"] gives ["ri", "ri_low", "ri_high"]."""
     columns = []
     for name in names:
         columns += [name, f"{name}_low", f"{name}_high"]

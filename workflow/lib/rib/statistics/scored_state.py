@@ -15,7 +15,7 @@ STATE_COLUMNS = [*RUN_COLUMNS, "alpha"]  # table columns that identify a state
 class ScoredState:
     """A network whose predictions are counted.
 
-    States are sorted by `STATE_COLUMNS`, of which a missing alpha comes first.
+    States are sorted by `STATE_COLUMNS`; a missing alpha comes first.
     """
 
     run: Run
@@ -25,18 +25,16 @@ class ScoredState:
         return self._sort_key() < other._sort_key()
 
     def _sort_key(self) -> tuple[Any, ...]:
-        """Model, method, target, size, seed and alpha, -1 for a run with one network."""
+        # None can't be compared with numbers.
         alpha = -1.0 if self.alpha is None else self.alpha
         return (*self.run.values(RUN_COLUMNS), alpha)
 
     @property
     def is_pretrained(self) -> bool:
-        """Whether this is a pretrained model."""
         return self.run.method == PRETRAINED
 
     @property
     def is_on_curve(self) -> bool:
-        """Whether this is one of several networks of a run."""
         return self.alpha is not None
 
     def column_values(self) -> tuple[Any, ...]:
@@ -44,13 +42,13 @@ class ScoredState:
         return (*self.run.values(RUN_COLUMNS), self.alpha)
 
     def before_fine_tuning(self) -> "ScoredState":
-        """The pretrained model that a fine-tuned network started from, as it is named in tables."""
+        """The pretrained model that the network started from."""
         pretrained_run = Run(self.run.model, NO_TARGET, PRETRAINED, ALL, 0)
         return ScoredState(pretrained_run)
 
 
 def run_of_row(row: Mapping[Any, Any]) -> Run:
-    """The run of a row that has the columns `RUN_COLUMNS`, which may be a row of a data frame."""
+    """The run of a table row with the columns `RUN_COLUMNS`."""
     return Run(
         model=row["model"],
         target=row["target"],

@@ -27,18 +27,17 @@ def compared_scores(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> 
 
     Args:
         before, after: rows of two runs (rank, log_prob, brier).
-        classes: number of classes.
     """
     scores_before = _scores(before, classes)  # (4, n)
     scores_after = _scores(after, classes)
     changes = scores_after - scores_before
-    # Before, after and change of each score stand together, as in `SCORES`.
+    # Before, after and change of each score are neighbours, as in `SCORES`.
     by_score = np.stack([scores_before, scores_after, changes], axis=1)  # (4, 3, n)
     return by_score.reshape(len(SCORES), -1)
 
 
 def _scores(rows: pd.DataFrame, classes: int) -> np.ndarray:
-    """Top-1, top-5, negative log-likelihood and Brier score of each image, (4, n)."""
+    """(4, n): top-1, top-5, negative log-likelihood, Brier score."""
     rank = rows["rank"].to_numpy()
     top1 = 100.0 * (rank == 0)
     top5 = np.full(len(rank), np.nan)
@@ -55,9 +54,8 @@ def real_answers(
     """Classes that are right by ReaL labels, (n, classes) bool.
 
     Args:
-        dataset: its name, for the error.
-        image_ids: file names of its images.
-        real_labels: network outputs of each validation image, see `read_real_labels`.
+        image_ids: file names, such as ILSVRC2012_val_00000001.JPEG.
+        real_labels: network outputs of each validation image, in the order of their numbers.
 
     Raises:
         UserError: the ReaL labels don't have an image.
@@ -86,9 +84,12 @@ def real_answers(
 def real_accuracies(
     before: pd.DataFrame, after: pd.DataFrame, answers: np.ndarray | None
 ) -> tuple[float | None, float | None, int | None]:
-    """Values of `REAL`: accuracies in percent among the images with a ReaL label, and their number.
+    """Values of `REAL`: accuracies in percent over images with a ReaL label, and their number.
 
-    They are None if there are no answers (see `real_answers`).
+    All are None without such images.
+
+    Args:
+        answers: (n, classes) bool, or None.
     """
     if answers is None:
         return None, None, None

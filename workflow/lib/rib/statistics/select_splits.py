@@ -1,7 +1,4 @@
-"""Right answers on the select splits of targets (protocol held_out), by which choices are made.
-
-No torch.
-"""
+"""Right answers on the select splits of targets, for choices under protocol held_out. No torch."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,8 +10,8 @@ from rib.statistics.counts import Counts, RowFiles, Rows, count, read_objects, r
 def count_on_select_splits(files: RowFiles) -> Counts:
     """Count right answers of runs on the select split of their own target.
 
-    The runs of a method on all targets are one state, whose target is `NO_TARGET`. It is scored on
-    all targets, which are the datasets of the counts.
+    The runs of a method on all targets become one state with the target `NO_TARGET`, scored on all
+    targets, which are the datasets of the counts.
 
     Args:
         files: rows of the select splits, and indexes of the targets.
@@ -26,6 +23,5 @@ def count_on_select_splits(files: RowFiles) -> Counts:
 
 
 def _as_one_target(files: RowFiles) -> Iterator[tuple[Run, Rows]]:
-    """Runs and rows, in which the runs of all targets are one run that is scored on all of them."""
     for run, rows_of_run in read_rows_of(files):
         yield replace(run, target=NO_TARGET), rows_of_run

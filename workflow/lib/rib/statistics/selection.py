@@ -1,21 +1,21 @@
 """Choice of a variant of each sweep (a method's recipes and swept settings), and RI of the choice.
 
 No torch. The variant with the highest accuracy, averaged over seeds, is chosen; of equal ones the
-first:
+first. The rules differ in the images that count:
 
     target         on the target's select split (protocol held_out)
-    leave_one_out  for each dataset j in the RI, on those that share no source images with j or the
-                   target. RI is the mean gain on j of the variant chosen for j: of a procedure, not
-                   of one network, that uses OOD labels.
+    leave_one_out  for each dataset j in the RI, on datasets in the RI that share no source images
+                   with j or the target. RI is the mean gain on j of the variant chosen for j: of a
+                   procedure, not of one network, that uses OOD labels.
     oracle         on all datasets in the RI: an upper bound
 
-Every bootstrap replicate chooses again, by the mean over the same seeds. Select images have draws
-of their own. With three or more seeds, intervals are `over_runs` of the chosen runs; how much other
-seeds would change the choice is not in them.
+Every bootstrap replicate chooses again, by the mean over the same seeds. Select images have
+separate draws. With three or more seeds, intervals are `over_runs` of the chosen runs; they leave
+out how much other seeds would change the choice.
 
-The oracle has no interval. It chooses by what it is scored by, so its RI is above that of the truly
+The oracle has no interval. It chooses by its final score, so its RI is above the RI of the truly
 best variant, the more so the more variants are alike, and each replicate chooses by its own chance
-on top: with 200 objects, one seed and eight equal variants, 95 % percentile intervals hold the
+on top: with 200 objects, one seed and eight equal variants, 95 % percentile intervals include the
 truth in less than half of all cases.
 """
 
@@ -55,7 +55,7 @@ LEAVE_ONE_OUT = "leave_one_out"
 
 
 class Trained(NamedTuple):
-    """What seeds are averaged of: a method, or a variant of one, of a model, size and target."""
+    """A method, or a variant of one, on a model, size and target: its seeds are averaged."""
 
     model: str
     method: str
@@ -64,18 +64,18 @@ class Trained(NamedTuple):
 
 
 Gains = dict[Trained, dict[str, list[np.ndarray]]]  # by dataset in the RI, (replicates,) per seed
-Variants = Mapping[str, Sequence[str]]  # by method, in the order of the grid
+Variants = Mapping[str, Sequence[str]]  # {"lora": ["lora-rank4", "lora-rank8"]}, in grid order
 
 
 class Choice(NamedTuple):
     """A choice among the variants of a method, for one model, size and target."""
 
-    # (datasets or 1, replicates) index of the variant that each dataset, or all of them, choose
+    # (datasets, replicates) index of the chosen variant; (1, replicates) if all datasets share it
     best: np.ndarray
-    # (seeds, replicates) RI of the choice in percentage points; NaN without images to choose by
+    # (seeds, replicates) percentage points; NaN without images to choose by
     ri: np.ndarray
-    variants: Sequence[str]  # those chosen among
-    scores: np.ndarray  # (variants, datasets or 1) by which is chosen, without resampling
+    variants: Sequence[str]  # names
+    scores: np.ndarray  # (variants, datasets or 1), without resampling
 
 
 def gains_of(
@@ -84,10 +84,11 @@ def gains_of(
     """Accuracy after fine-tuning minus before, in percentage points.
 
     Args:
-        weights, ood_datasets, source_groups: see `ood_accuracies`.
+        weights: (replicates, objects), how often a bootstrap replicate counts each object.
 
     Returns:
-        Of each method, model, size and target, by dataset in its RI, (replicates,) for each seed.
+        By method, model, size and target, then dataset in the RI, a list over seeds of
+        (replicates,), such as {Trained("net", "ft", "all", "noto"): {"twemoji": [[-1.2, -0.9]]}}.
     """
     targets = {state.run.target for state in counts.states} - {NO_TARGET}
     datasets_of_target = {
@@ -98,7 +99,7 @@ def gains_of(
     }
     gains: Gains = {}
     for dataset in ood_datasets:
-        states_with_dataset = []  # indices of pretrained states, and of runs in whose RI it is
+        states_with_dataset = []  # pretrained states, and runs with this dataset in their RI
         for i, state in enumerate(counts.states):
             target = state.run.target
             if target == NO_TARGET or dataset in datasets_of_target[target]:
@@ -117,14 +118,9 @@ def gains_of(
 def select_accuracies(
     files: RowFiles, replicates: int, seed: int
 ) -> dict[Trained, list[np.ndarray]]:
-    """Accuracy on the select split of the target, in percent: (1 + replicates,) for each seed.
-
-    Args:
-        files: rows of the select splits.
-        replicates, seed: of the bootstrap, whose draws are others than those of the test objects.
-    """
+    """Accuracy on the select split of the target, in percent: (1 + replicates,) for each seed."""
     counts = count_on_select_splits(files)
-    # A pair seeds a generator of its own.
+    # A pair as seed gives other draws than for the test objects.
     weights = object_weights(counts.objects, replicates, (seed, 1))
     accuracies: dict[Trained, list[np.ndarray]] = {}
     for target in counts.datasets:
@@ -145,15 +141,16 @@ def choices_of(
     """Choose the variant with the highest score in every replicate, the first of equal ones.
 
     Args:
-        gains, select: of `gains_of`, and for the rule target of `select_accuracies`.
-        rule: `target`, `leave_one_out` or `oracle`, see the module.
-        variants: a choice is among those with gains, and for the rule target with accuracies:
-            in a whole grid all of a method that the model has, in a preview the finished ones,
-            if there are at least two.
+        gains: by trained variant, as `gains_of` gives them.
+        select: for the rule target, accuracies as `select_accuracies` gives them.
+        rule: `target`, `leave_one_out` or `oracle`.
+        variants: variants by method, such as {"lora": ["lora-rank4", "lora-rank8"]}. Variants with
+            gains (and, for the rule target, accuracies) can be chosen; a preview has only the
+            finished ones, which must be at least two.
         groups: source group of each dataset in an RI, its own name if it shares no source images.
 
     Returns:
-        By method, not variant.
+        One choice per model, method (not variant), size and target.
     """
     scored = set(gains)
     if rule == TARGET_RULE:
@@ -169,7 +166,7 @@ def choices_of(
             candidates = [Trained(model, variant, size, target) for variant in variants_of_method]
             candidates = [candidate for candidate in candidates if candidate in scored]
             if len(candidates) < min(2, len(variants_of_method)):
-                continue  # a preview has only one of several variants, so there is no choice
+                continue  # a preview with one of several variants: no choice
             gains_of_candidates = [gains[candidate] for candidate in candidates]
             if rule == TARGET_RULE:
                 scores = _select_scores([select[candidate] for candidate in candidates])
@@ -184,14 +181,7 @@ def choices_of(
 
 
 def _select_scores(select_of_candidates: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Score of each variant: its accuracy on the select split, mean over seeds.
-
-    Args:
-        select_of_candidates: of each variant, (replicates,) percent for each seed.
-
-    Returns:
-        (variants, 1, replicates) percent; all datasets choose the same.
-    """
+    """(variants, 1, replicates) percent, mean over seeds; all datasets choose the same."""
     scores = np.array([np.mean(of_seeds, axis=0) for of_seeds in select_of_candidates])
     return scores[:, None]
 
@@ -199,14 +189,7 @@ def _select_scores(select_of_candidates: Sequence[Sequence[np.ndarray]]) -> np.n
 def _oracle_scores(
     gains_of_candidates: Sequence[Mapping[str, Sequence[np.ndarray]]],
 ) -> np.ndarray:
-    """Score of each variant: its RI, mean over seeds.
-
-    Args:
-        gains_of_candidates: of each variant by dataset, (replicates,) for each seed.
-
-    Returns:
-        (variants, 1, replicates) percentage points; all datasets choose the same.
-    """
+    """RI of each variant, (variants, 1, replicates), mean over seeds; all datasets share it."""
     means_over_seeds = _array_of(gains_of_candidates).mean(axis=2)
     return means_over_seeds.mean(axis=1, keepdims=True)
 
@@ -221,16 +204,7 @@ def _leave_one_out_scores(
     groups: Mapping[str, str],
     group_of_target: str,
 ) -> np.ndarray:
-    """Score of each variant for each dataset: its mean gain on the others, of other source images.
-
-    Args:
-        gains_of_candidates: of each variant by dataset, (replicates,) for each seed.
-        groups: source group of each dataset.
-        group_of_target: source group of the target, whose datasets are left out, too.
-
-    Returns:
-        (variants, datasets, replicates) percentage points.
-    """
+    """Mean gain of each variant on datasets of other groups: (variants, datasets, replicates)."""
     means_over_seeds = _array_of(gains_of_candidates).mean(axis=2)
     groups_of_datasets = [groups[dataset] for dataset in gains_of_candidates[0]]
     scores = []
@@ -246,14 +220,8 @@ def _choice(
     scores: np.ndarray,
     variants: Sequence[str],
 ) -> Choice:
-    """The choice of the variant with the highest score in each replicate.
-
-    Args:
-        gains_of_candidates: of each variant by dataset, (replicates,) for each seed.
-        scores: (variants, datasets, replicates), or one in place of datasets that all share.
-        variants: their names.
-    """
     gains = _array_of(gains_of_candidates)  # (variants, datasets, seeds, replicates)
+    # `scores` are (variants, datasets, replicates), or have one row in place of the datasets.
     best = np.round(scores, DECIMALS).argmax(axis=0)  # (datasets or 1, replicates)
     gains_of_best = np.take_along_axis(gains, best[None, :, None], axis=0)[0]
     has_no_images = np.isnan(scores).any(axis=0)[:, None]  # (datasets or 1, 1, replicates)
@@ -267,10 +235,10 @@ def selection_table(
 ) -> pd.DataFrame:
     """RI of each choice, and of their mean over targets (target `mean`), with the columns `TABLE`.
 
-    chosen is the variant that most datasets choose without resampling, tied_with the others with
-    the same score, select_accuracy its accuracy in percent on the select split (rule target),
-    chosen_share the percentage of replicates and datasets that choose it, variants their number;
-    ri, ci_low and ci_high are in percentage points, without an interval for the oracle.
+    chosen is the variant that most datasets choose without resampling; tied_with the other variants
+    with the same score; select_accuracy the percent on the select split (rule target); chosen_share
+    the percentage of replicates and datasets that choose it; variants their number. ri, ci_low and
+    ci_high are in percentage points, without an interval for the oracle.
     """
     shown_rule = rule
     if rule == ORACLE:
@@ -295,10 +263,9 @@ def selection_table(
 
 
 def _choice_columns(choice: Choice, rule: str) -> dict[str, Any]:
-    """Columns of a choice on one target, without its RI."""
-    best_without_resampling = choice.best[:, 0]  # of each dataset
+    best_without_resampling = choice.best[:, 0]  # (datasets or 1,)
     best_of_replicates = choice.best[:, 1:]
-    chosen = int(np.bincount(best_without_resampling).argmax())  # by most datasets
+    chosen = int(np.bincount(best_without_resampling).argmax())
     select_accuracy = np.nan
     if rule == TARGET_RULE:
         select_accuracy = choice.scores[chosen, 0]
@@ -312,10 +279,7 @@ def _choice_columns(choice: Choice, rule: str) -> dict[str, Any]:
 
 
 def tied_with(scores: np.ndarray, variants: Sequence[str], chosen: int) -> str:
-    """Other variants with the score of the chosen one on all datasets that choose.
-
-    The chosen one stands first in the grid.
-    """
+    """Other variants with the same score as the chosen one on all datasets, such as "ft-lr0.01"."""
     rounded = np.round(scores, DECIMALS)
     has_same_scores = (rounded == rounded[chosen]).all(axis=1)
     tied = [variant for i, variant in enumerate(variants) if has_same_scores[i] and i != chosen]
@@ -323,7 +287,7 @@ def tied_with(scores: np.ndarray, variants: Sequence[str], chosen: int) -> str:
 
 
 def _ri_columns(ri: np.ndarray, rule: str, confidence: float) -> dict[str, float]:
-    """Columns of RI with its interval, see `over_runs`; that of the oracle without one."""
+    """The oracle has no interval."""
     mean, low, high = over_runs(ri, confidence)
     if rule == ORACLE:
         return {"ri": mean, "ci_low": np.nan, "ci_high": np.nan}
@@ -339,14 +303,15 @@ def select_variants(
     variants: Variants,
     groups: Mapping[str, str],
 ) -> pd.DataFrame:
-    """`selection_table` of all models.
+    """RI of the chosen variants of all models, with the columns `TABLE`.
 
     Args:
-        counts: of the grid, see `rib.statistics.counts.write_counts`.
+        counts: file of the grid's counts.
         select_files: for the rule target, rows of the variants on the select split of their target,
             and indexes of these targets; for other rules, without rows.
-        ri: how RI and its intervals are computed.
-        rule, variants, groups: how a variant of each sweep is chosen, see `choices_of`.
+        rule: `target`, `leave_one_out` or `oracle`.
+        variants: variants by method, such as {"lora": ["lora-rank4", "lora-rank8"]}.
+        groups: source group of each dataset in an RI, its own name if it shares no source images.
     """
     select = {}
     if select_files.rows:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class RIStatistics(Settings):
     """How RI and its intervals are computed."""
 
-    ood_datasets: list[str]  # the out-of-distribution datasets that count in RI
-    # Datasets with a common group share source images; None: no images are excluded from RI.
+    ood_datasets: list[str]  # count in RI
+    # Datasets of the same group share source images; None excludes no images from RI.
     source_groups: dict[str, str] | None
     replicates: int  # of the bootstrap
     confidence: float  # coverage of intervals, 0 to 1
@@ -29,33 +29,33 @@ class RIStatistics(Settings):
 
 
 class FitRule(Settings):
-    """What decides how runs are marked: as underfitted, or their rate (rib.statistics.fit)."""
+    """When runs are marked as underfitted, or because of their learning rate."""
 
     can_fit: list[str]  # methods whose runs are underfitted below the threshold
     threshold: float | None  # accuracy on the training images, 0 to 1; None for no threshold
-    whole_targets: bool  # whether runs of size `all` train on the images that are evaluated
-    # by model, methods whose learning rate was not chosen for it: {"my_cnn": ["ft", "wise_ft"]}
+    whole_targets: bool  # runs of size `all` train on the images that are evaluated
+    # methods whose learning rate was not chosen for the model: {"my_cnn": ["ft", "wise_ft"]}
     other_rates: dict[str, list[str]] = Field(default_factory=dict)
 
 
 class GridTableSettings(Settings):
-    """What the tables of a grid show (rib.statistics.tables.grid_tables)."""
+    """Contents of the tables of a grid."""
 
-    conditions: str  # on which the numbers depend, the last column of each table
-    code: str  # digest of the code that makes the tables
+    conditions: str  # last column of each table: what else the numbers depend on
+    code: str  # a changed digest makes the tables again
     methods: Texts = ()  # whose rows are read
     ri: RIStatistics
     fit: FitRule
-    # Datasets of the table in_distribution, which do not count in RI; none: no table.
+    # Datasets of the table in_distribution, which don't count in RI; none: no table.
     in_distribution: list[str]
-    view: DatasetView  # with which datasets are read, to see which classes targets show
-    excludes_proxy: list[str]  # datasets of which the images of the pretraining proxy are left out
+    view: DatasetView  # for the training images of targets, whose classes are seen
+    excludes_proxy: list[str]  # datasets without the images of the pretraining proxy
     split: list[str]  # datasets that are split; empty under protocol paper
-    # Where images that share their source with one of the target count in RI: targets with such
-    # images, and the source group of each dataset. There is then a table leak_free.
+    # If images that share their source with an image of the target count in RI: targets with such
+    # images, and the source group of each dataset, for the table leak_free.
     sharing_targets: Texts = ()
     leaking_groups: dict[str, str] | None = None
-    filtered: Texts = ()  # adversarially filtered datasets; mRI is also shown without them
+    filtered: Texts = ()  # adversarially filtered datasets; mRI is also given without them
 
 
 def ri_statistics(grid: Grid) -> RIStatistics:
@@ -68,12 +68,12 @@ def ri_statistics(grid: Grid) -> RIStatistics:
 
 
 def in_distribution_datasets(grid: Grid) -> list[str]:
-    """Datasets whose change of accuracy is shown, and which don't count in RI."""
+    """Datasets whose change of accuracy is shown, but doesn't count in RI."""
     return [name for name, dataset in grid.datasets.items() if dataset.role == "in_distribution"]
 
 
 def fit_rule(grid: Grid) -> FitRule:
-    """What decides how runs of a grid are marked."""
+    """When runs of a grid are marked."""
     return FitRule(
         can_fit=[name for name, method in grid.methods.items() if method.can_fit],
         threshold=grid.family.fit_threshold,
@@ -83,7 +83,7 @@ def fit_rule(grid: Grid) -> FitRule:
 
 
 def _other_rates(grid: Grid) -> dict[str, list[str]]:
-    """Methods by model that have another network's learning rate: {"my_cnn": ["ft", "wise_ft"]}."""
+    """{"my_cnn": ["ft", "wise_ft"]}: methods trained at another network's learning rate."""
     methods_by_model = {}
     for model in grid.models:
         methods = [name for name in grid.methods_of(model) if _has_other_rate(grid, name, model)]
@@ -93,7 +93,7 @@ def _other_rates(grid: Grid) -> dict[str, list[str]]:
 
 
 def _has_other_rate(grid: Grid, method: str, model: str) -> bool:
-    """Whether a method, or one of its parents, is trained at a rate for all other models."""
+    """A merge has the rates of its parents."""
     if grid.key_of_rate(method, model) == OTHER:
         return True
     parents = grid.methods[method].parents
@@ -101,11 +101,9 @@ def _has_other_rate(grid: Grid, method: str, model: str) -> bool:
 
 
 def filtered_datasets(grid: Grid) -> list[str]:
-    """Adversarially filtered datasets, if mRI can be computed without them.
-
-    It needs two other datasets that count.
-    """
+    """Adversarially filtered datasets, if mRI can be computed without them."""
     filtered = [name for name in grid.ood if grid.datasets[name].adversarially_filtered]
+    # mRI needs two other datasets that count.
     return filtered if len(grid.ood) > len(filtered) + 1 else []
 
 
@@ -120,11 +118,7 @@ def metrics_of(grid: Grid) -> list[str]:
 
 
 def grid_table_settings(grid: Grid, code: str) -> GridTableSettings:
-    """Settings of the job that computes the tables of a grid.
-
-    Args:
-        code: digest of the code that computes them.
-    """
+    """Settings of the job that computes the tables of a grid."""
     first_geometry = grid.geometry(next(iter(grid.models)))
     groups = leaking_groups(grid)
     return GridTableSettings(

@@ -1,23 +1,23 @@
-"""Simultaneous intervals of differences from a reference method, and what a test could tell.
+"""Simultaneous intervals of differences from a reference method, and the power of a test.
 
-With the stated confidence, the intervals of all methods together hold all true differences. They
-are made by a max-t bootstrap (Westfall and Young 1993, Resampling-Based Multiple Testing) over the
-draws of objects that all other intervals are made of:
+With the stated confidence, all intervals together include the true differences. They come from a
+max-t bootstrap (Westfall and Young 1993, Resampling-Based Multiple Testing) over the draws of
+objects that all other intervals use:
 
 1. Each difference has the standard error of `rib.statistics.bootstrap`.
-2. In each replicate, the largest deviation of a method from its observed difference is noted, in
-   standard errors.
-3. The quantile of these largest deviations at the confidence is the number of standard errors that
-   each interval reaches.
+2. Each replicate has a largest deviation of a method from its observed difference, in standard
+   errors.
+3. Each interval reaches as many standard errors as the quantile of these largest deviations at the
+   confidence.
 
-From three seeds on, replicates have trainings as well as objects: to each deviation is added a
-normal one with the variance of trainings, and the standard error that it is divided by has a
-variance over seeds that is drawn as that of so few seeds would be (chi-squared, with its degrees of
-freedom). Both are drawn independently for each method. How trainings of two methods go together
-can't be told from three seeds, and independence makes the largest deviation larger.
+From three seeds on, replicates include trainings: a normal deviation with the variance of trainings
+is added, and the standard error has a variance over seeds that is drawn like the variance of so few
+seeds (chi-squared, with its degrees of freedom). Both are drawn independently for each method.
+Three seeds can't show how trainings of two methods correlate, and independence makes the largest
+deviation larger.
 
-What is fixed: targets, datasets, methods, models, and with fewer than three seeds the trained
-networks. What is resampled: objects, and from three seeds on trainings.
+Targets, datasets, methods, models and, with fewer than three seeds, trained networks are fixed.
+Objects and, from three seeds on, trainings are resampled.
 """
 
 import numpy as np
@@ -26,18 +26,18 @@ from scipy.special import nctdtr, ndtr
 
 from rib.statistics.bootstrap import reach_of, variance_of_mean
 
-POWER = 0.8  # nominal, with which a difference of the smallest size is clearly not 0
+POWER = 0.8  # nominal power at which the smallest difference is found
 
 
 def simultaneous_intervals(
     differences: np.ndarray, confidence: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Observed mean differences and the ends of their simultaneous confidence intervals.
+    """Observed mean differences, and low and high ends of their simultaneous confidence intervals.
 
     Args:
-        differences: (methods, targets, seeds, 1 + replicates) percentage points, of each method
-            from the reference, observed and of each replicate of objects; at least one method.
-        confidence: with which all intervals together hold the true differences, 0 to 1.
+        differences: (methods, targets, seeds, 1 + replicates) percentage points, each method minus
+            the reference, the observed value first; at least one method.
+        confidence: probability that all intervals include the true differences, 0 to 1.
         seed: of the draws of trainings.
 
     Returns:
@@ -50,8 +50,8 @@ def simultaneous_intervals(
     variances = [variance_of_mean(of_method) for of_method in differences]
     errors = np.array([variance.error for variance in variances])
 
-    # By method and replicate: the deviation from the observed difference, and the standard error
-    # as it would be in that replicate.
+    # (methods, replicates): deviation from the observed difference, and standard error in that
+    # replicate.
     deviations = means[:, 1:] - means[:, :1]
     replicates = deviations.shape[1]
     replicate_errors = np.repeat(errors[:, None], replicates, axis=1)
@@ -65,7 +65,7 @@ def simultaneous_intervals(
             of_trainings = np.maximum(0, of_seeds - variance.shared)
             replicate_errors[method] = np.sqrt(variance.of_objects + of_trainings)
 
-    # A method that is right on the same images as the reference in all runs has no error.
+    # A method that is right on the same images as the reference in all runs has error 0.
     varies = errors > 0
     ratios = np.abs(deviations[varies]) / replicate_errors[varies]
     largest_ratios = ratios.max(axis=0, initial=0)  # (replicates,)
@@ -74,26 +74,25 @@ def simultaneous_intervals(
 
 
 def smallest_clear_difference(differences: np.ndarray, tests: int, confidence: float) -> float:
-    """The true difference that the test at the corrected level finds with a nominal power of 80 %.
+    """True difference that the test at the corrected level finds with a nominal power of 80 %.
 
-    The level is that of the first step of Holm's correction, (1 - confidence) / tests.
-    Distributions are those of `rib.statistics.bootstrap`: between normal and, from three seeds on,
-    Student's. With 200 objects the power is 65 to 77 %, by simulation: errors are estimated, and
-    signs of objects are flipped around 0, where contributions spread more than around their mean.
+    The level is the first step of Holm's correction, (1 - confidence) / tests. Distributions lie
+    between normal and, from three seeds on, Student's t, as in `rib.statistics.bootstrap`. With 200
+    objects the power is 65 to 77 %, by simulation: errors are estimated, and signs of objects are
+    flipped around 0, where contributions spread more than around their mean.
 
     Args:
-        differences: (targets, seeds, 1 + replicates) percentage points, of one method from another.
-        tests: number of tests that the correction is over.
+        differences: (targets, seeds, 1 + replicates) percentage points between two methods.
 
     Returns:
-        percentage points, 0 if the methods are right on the same images in all runs.
+        Percentage points; 0 if the methods are right on the same images in all runs.
     """
     variance = variance_of_mean(differences)
     critical = reach_of((1 - confidence) / tests, variance)
     weight = variance.student_weight
 
     def missing_power(ratio: float) -> float:
-        """`POWER` minus the probability to find a true difference of that many standard errors."""
+        """`POWER` minus the power for a true difference of `ratio` standard errors."""
         by_normal = ndtr(ratio - critical)
         by_student = 1 - nctdtr(variance.freedom, ratio, critical)
         return POWER - (1 - weight) * by_normal - weight * by_student

@@ -26,7 +26,7 @@ SIZE_COLUMNS = [
 def images_of_pretraining(
     stated_images: Mapping[str, int], descriptions: Iterable[Path]
 ) -> dict[str, int]:
-    """Numbers of pretraining images by model, where they are known.
+    """Numbers of pretraining images by model, where known, such as {"net": 50000}.
 
     Args:
         stated_images: numbers that entries of models state, by model.
@@ -49,11 +49,11 @@ def size_table(
     Args:
         ri, mri: tables of the grid.
         manifests: of one fine-tuning for each model, target and size.
-        pretraining_images: by model, see `images_of_pretraining`.
+        pretraining_images: by model, such as {"net": 50000}.
 
     Returns:
         model, method, target (`mean` for mRI), size, seed (empty for mRI), train_images (for mRI
-        the mean over targets), pretraining_images (empty if not known), ri, ci_low, ci_high in
+        the mean over targets), pretraining_images (empty if unknown), ri, ci_low, ci_high in
         percentage points.
     """
     train_images = _train_images(manifests)
@@ -68,7 +68,7 @@ def size_table(
 
 
 def _train_images(manifests: Iterable[Path]) -> pd.DataFrame:
-    """Number of images of fine-tunings: model, target, size, train_images."""
+    """model, target, size, train_images."""
     lines = []
     for path in manifests:
         run = run_of(path)
@@ -81,15 +81,15 @@ def pretraining_size_table(
     ood: pd.DataFrame,
     pretraining_images: Mapping[str, int],
 ) -> pd.DataFrame:
-    """Accuracies and mRI by number of pretraining images, of models with a known number.
+    """Accuracies and mRI by number of pretraining images, for models with a known number.
 
     Args:
         mri: model, method, size, mri, ci_low, ci_high.
         ood: model, method, size, when (before or after), accuracy, ci_low, ci_high.
-        pretraining_images: by model, see `images_of_pretraining`.
+        pretraining_images: by model, such as {"net": 50000}.
 
     Returns:
-        Sorted by the number: model, method, size, pretraining_images, before, before_low,
+        Sorted by pretraining_images: model, method, size, pretraining_images, before, before_low,
         before_high, after, after_low, after_high (mean OOD accuracies), all in percent; mri,
         ci_low, ci_high in percentage points.
     """

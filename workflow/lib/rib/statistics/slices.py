@@ -1,11 +1,11 @@
 """Accuracy by slices of datasets, such as the severity of a corruption.
 
-Slices are by the columns that a layout adds to the index.
+A layout adds columns to the index; images with the same value are a slice.
 
 The mean corruption error of a dataset, mCE (Hendrycks and Dietterich 2019, arXiv 1903.12261,
 section 4.1), is 100 times the mean over corruptions of (sum over severities of error / sum over
-severities of AlexNet's error), in percent. The corruptions are those of the catalogue's file of
-AlexNet's errors, fifteen for ImageNet-C.
+severities of AlexNet's error), in percent. The catalogue's file of AlexNet's errors lists the
+corruptions, fifteen for ImageNet-C.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,34 +27,34 @@ from rib.statistics.sample_rows import is_right, read_rows
 ACCURACIES = ["n", "before", "after", "change"]
 CORRUPTION = ["corruption", "severity"]
 SEVERITIES = {1, 2, 3, 4, 5}  # AlexNet's errors are means over these
-# AlexNet's errors in percent, by dataset that has them and corruption.
+# AlexNet's errors (percent): {"imagenet_c": {"frost": 82.7, "fog": 81.9}}.
 Errors = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The images of a dataset for which columns of its index have certain values."""
+    """Images of a dataset with certain values in columns of its index."""
 
     dataset: str
     columns: tuple[str, ...]
-    values: tuple[object, ...]  # of these columns
-    images: int  # number of scored ones
+    values: tuple[object, ...]
+    images: int  # number of scored images
 
 
 @dataclass(frozen=True)
 class Splitting:
-    """How a dataset is split by the values of columns of its index."""
+    """A dataset split into slices by the values of columns of its index."""
 
     dataset: str
     columns: tuple[str, ...]
     values_of_slices: list[tuple[object, ...]]
-    slice_of_row: np.ndarray  # (rows of the index,) number of each image's slice
+    slice_of_row: np.ndarray  # (rows of the index,) index of each image's slice
 
     @classmethod
     def by_columns(cls, dataset: str, index: pd.DataFrame) -> "Splitting":
         """Split a dataset by all columns of an index, such as corruption and severity.
 
-        Each combination of values that occurs, such as ("frost", 3), is a slice; they are sorted.
+        Each combination of values that occurs, such as ("frost", 3), is a slice; slices are sorted.
         """
         columns = tuple(str(column) for column in index)
         groups = index.groupby(list(columns), observed=True)
@@ -74,15 +74,18 @@ def slice_tables(
 
     Args:
         files: rows of all runs except curves.
-        columns: of the datasets' indexes; none: all that the layouts gave.
-        relative_errors: AlexNet's errors (percent) by dataset that has them, and corruption.
-        comparable: by these datasets, the models that see photos as those of published errors did.
+        columns: columns of the indexes; none: all that the layouts gave.
+        relative_errors: AlexNet's errors (percent), such as {"imagenet_c": {"frost": 82.7, "fog":
+            81.9}}.
+        comparable: by dataset, the models that see its images as the models of published errors
+            did, such as {"imagenet_c": ["resnet50"]}.
 
     Returns:
-        `accuracy_by_slice` by fine-tuned run, dataset, column and value: n images, accuracies and
-        change (percent); `corruptions`, the same by corruption and severity, for datasets that have
-        both; `mce` of `mean_corruption_errors`, and `comparable`: `yes` if the model saw the photos
-        as those of published errors did, else `no`.
+        accuracy_by_slice: by fine-tuned run, dataset, column and value: n images, accuracies and
+        change (percent).
+        corruptions: the same by corruption and severity, for datasets that have both.
+        mce: mean corruption errors (percent) by fine-tuned run and dataset, with comparable, yes or
+        no.
 
     Raises:
         UserError: no index has a column that is asked for, or two runs were scored on different
@@ -109,14 +112,7 @@ def slice_tables(
 
 
 def _splittings(indexes: Sequence[Path], columns: Sequence[str]) -> list[Splitting]:
-    """By each column of each index that is asked for, and by corruption and severity together.
-
-    Args:
-        columns: those that are asked for; none: all that the layouts gave.
-
-    Raises:
-        UserError: no index has a column that is asked for.
-    """
+    """One per dataset and column; a UserError if no index has a column that is asked for."""
     columns_of_index = {}
     for path in indexes:
         names = pq.read_schema(path).names
@@ -139,7 +135,6 @@ def _splittings(indexes: Sequence[Path], columns: Sequence[str]) -> list[Splitti
 def _refuse_missing_columns(
     columns: Sequence[str], all_columns: Sequence[str], indexes: Iterable[Path]
 ) -> None:
-    """Raise a UserError if a column that is asked for is none of those of the indexes."""
     missing = [name for name in columns if name not in all_columns]
     if not missing:
         return
@@ -153,16 +148,16 @@ def _refuse_missing_columns(
 
 
 def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.DataFrame:
-    """mCE (percent) before and after of each run and dataset of `relative_errors`.
+    """mCE (percent) before and after fine-tuning, of each run and dataset of `relative_errors`.
 
-    It is the mean over exactly the corruptions for which AlexNet's error is given. Others of the
-    dataset do not count. A dataset that lacks one of them, at one of the severities 1 to 5, has no
-    mCE, and the log says why: a mean over other corruptions could not be compared with anything.
+    It is the mean over exactly the corruptions with an AlexNet error; other corruptions do not
+    count. A dataset that lacks one of them, at one of the severities 1 to 5, has no mCE, and the
+    log says why: a mean over other corruptions could not be compared with anything.
 
     Args:
         table: run, dataset, corruption, severity, and accuracies before and after (percent).
-        relative_errors: AlexNet's errors (percent) by dataset and corruption, such as
-            {"imagenet_c": {"frost": 82.7, "fog": 81.9}}.
+        relative_errors: AlexNet's errors (percent), such as {"imagenet_c": {"frost": 82.7, "fog":
+            81.9}}.
 
     Returns:
         run, dataset, before, after, change.
@@ -195,12 +190,6 @@ def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.D
 
 
 def _comparable(mce: pd.DataFrame, comparable: Mapping[str, Sequence[str]]) -> list[str]:
-    """Whether each mCE can be compared with published ones: `yes` or `no`.
-
-    Args:
-        mce: with the columns model and dataset.
-        comparable: by dataset, the models whose mCE can be.
-    """
     answers = []
     for model, dataset in zip(mce["model"], mce["dataset"], strict=True):
         is_comparable = model in comparable.get(dataset, ())
@@ -209,7 +198,7 @@ def _comparable(mce: pd.DataFrame, comparable: Mapping[str, Sequence[str]]) -> l
 
 
 def _missing_corruptions(table: pd.DataFrame, alexnet: Mapping[str, float]) -> list[str]:
-    """What a dataset's table lacks for its mCE: `frost`, or `fog (severity 4, 5)`."""
+    """Such as ["frost", "fog (severity 4, 5)"]."""
     severities_of = table.groupby("corruption")["severity"].agg(set).to_dict()
     missing = []
     for corruption in alexnet:
@@ -225,13 +214,7 @@ def _missing_corruptions(table: pd.DataFrame, alexnet: Mapping[str, float]) -> l
 def _compare_runs(
     row_files: RowFiles, splittings: Sequence[Splitting]
 ) -> Iterator[tuple[Run, Slice, float, float]]:
-    """Each fine-tuned run, slice, and accuracies (percent) before and after.
-
-    Runs are read one at a time, the pretrained ones first: each model has one.
-
-    Raises:
-        UserError: two runs were scored on different images.
-    """
+    """Yields a fine-tuned run, a slice, and accuracies (percent) before and after."""
     files = row_files.of_runs()
     pretrained_runs = [run for run in files if run.method == PRETRAINED]
     fine_tuned_runs = [run for run in files if run.method != PRETRAINED]
@@ -257,7 +240,7 @@ def _refuse_different_slices(
     accuracies: Sequence[tuple[Slice, float]],
     runs: tuple[Run, Run],
 ) -> None:
-    """Raise a UserError if two runs have other slices, or slices with other numbers of images."""
+    """Slices of two runs differ if the runs were scored on different images."""
     slices_before = [image_slice for image_slice, _ in accuracies_before]
     slices_after = [image_slice for image_slice, _ in accuracies]
     for before, after in zip_longest(slices_before, slices_after):
@@ -269,12 +252,7 @@ def _refuse_different_slices(
 def _accuracies(
     method: str, paths: Iterable[Path], splittings: Iterable[Splitting]
 ) -> Iterator[tuple[Slice, float]]:
-    """The slices of a run's rows that have images, and accuracies on them in percent.
-
-    Args:
-        method: of the run.
-        paths: Parquet files with its rows.
-    """
+    """Slices of a run that have images, with the accuracy (percent) on each."""
     rows = read_rows(method, paths, ["row", "rank"])
     for splitting in splittings:
         rows_of_dataset = rows[splitting.dataset]

@@ -1,6 +1,8 @@
-"""The table of STIR: shared invariances of fine-tuned and pretrained networks.
+"""Table of STIR, the shared invariances of fine-tuned and pretrained networks.
 
-See rib.evaluation.inversion.
+The features of images in a reference network are inverted to other images with the same features.
+STIR is the CKA of the other network's features of the images and of their inversions: 1 if it can't
+distinguish them either (Nanda et al. 2022, arXiv 2206.11939, section 3).
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +19,7 @@ from rib.statistics.cka import Kernel, cka, jackknife_interval
 
 BEFORE = "before"  # the pretrained network, in names of stored features
 AFTER = "after"  # the fine-tuned network
-# The network that is inverted, by its name in the table, and the one that sees the inversions.
+# The inverted network, by its name in the table, and the network that sees the inversions.
 INVERTED = {"pretrained": BEFORE, "fine-tuned": AFTER}
 SEES = {BEFORE: AFTER, AFTER: BEFORE}
 
@@ -30,16 +32,14 @@ def stir_table(
     Args:
         features: outputs of the stir jobs,
             <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
-        indexes: index of each dataset's images, in the order of `features`.
+        indexes: index of each file's images, in the order of `features`.
         layer: whose features were inverted.
-        steps: descent steps of each inversion.
-        confidence: of the intervals, 0 to 1.
 
     Returns:
         One row per run and reference: model, method, target, size, seed, dataset, layer, reference
-        (the network that was inverted), n, stir, ci_low, ci_high; cka, cka_low, cka_high of both
-        networks on the images themselves; fidelity (STIR of the reference with itself), mean
-        residual and number of passes (forward and backward, per image) of the inversion.
+        (the inverted network), n, stir, ci_low, ci_high; cka, cka_low, cka_high of both networks on
+        the images themselves; fidelity (STIR of the reference with itself), mean residual, and
+        passes (n * steps, forward and backward passes of single images in the inversion).
 
     Raises:
         UserError: there is no fine-tuned run, or too few images.
@@ -61,13 +61,7 @@ def stir_table(
 def _numbers_of_run(
     features: Path, index: Path, steps: int, confidence: float
 ) -> list[dict[str, Any]]:
-    """The columns of `stir_table` from reference to passes, for both references of a run.
-
-    Args:
-        features: file of the run's features, and of the pretrained model's.
-        index: of the dataset's images.
-        steps: descent steps of each inversion.
-    """
+    """Columns reference to passes, one row per reference."""
     stored = load_file(features)
     kernels = _kernels(stored, index, features.stem)
     n = len(kernels["before.images"].groups)
@@ -96,10 +90,7 @@ def _numbers_of_run(
 
 
 def _kernels(stored: Mapping[str, np.ndarray], index: Path, dataset: str) -> dict[str, Kernel]:
-    """Kernels of the stored features `<network>.<images>`, with the objects of the index as groups.
-
-    The images are `images` or `inverted_<network>`.
-    """
+    """By `<network>.<images>`, such as "before.images" or "after.inverted_before"."""
     object_ids = pd.read_parquet(index, columns=["object_id"])["object_id"].astype(str)
     _, groups = np.unique(object_ids, return_inverse=True)
     return {
@@ -110,15 +101,7 @@ def _kernels(stored: Mapping[str, np.ndarray], index: Path, dataset: str) -> dic
 
 
 def _stir(kernels: Mapping[str, Kernel], inverted: str, sees: str) -> np.ndarray:
-    """STIR: CKA of a network's features of images and of their inversions: (1 + objects,).
-
-    The first value is over all images, the others are without those of one object each.
-
-    Args:
-        kernels: of the features `<network>.<images>`, see `_kernels`.
-        inverted: the network whose features were inverted, `before` or `after` fine-tuning.
-        sees: the network that sees the images and their inversions, one of these two.
-    """
+    """CKA of features of images and of their inversions: (1 + objects,), first over all images."""
     of_images = kernels[f"{sees}.images"]
     of_inversions = kernels[f"{sees}.inverted_{inverted}"]
     return cka(of_images, of_inversions)

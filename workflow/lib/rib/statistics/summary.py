@@ -1,4 +1,4 @@
-"""RI per target and mRI of all methods, a table per model, as Markdown, LaTeX and CSV. No torch."""
+"""Summary of RI and mRI of all methods, one table per model: Markdown, LaTeX and CSV. No torch."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -15,7 +15,7 @@ from rib.statistics.fit import OTHER_RATE, UNDERFITTED
 from rib.statistics.writing import NUMBERS, with_fit
 
 MRI = "mri"  # the last column
-CELL_ENDINGS = ["", "_low", "_high", "_fit", "_underfitted", "_best"]  # of columns in CSV
+CELL_ENDINGS = ["", "_low", "_high", "_fit", "_underfitted", "_best"]
 DIFFERENCE = ["reference", "difference", "diff_low", "diff_high"]  # of the ranking
 NO_RANK = "\N{EN DASH}"
 NEEDS_BOOKTABS = "% Needs \\usepackage{booktabs}. Use table* for wide tables.\n"
@@ -36,33 +36,33 @@ class Cell:
     """A value in percentage points, and what is shown with it."""
 
     value: float
-    low: float  # of the confidence interval
+    low: float
     high: float
-    fit: float  # percent, mean over the runs that it covers
-    underfitted: int  # number of underfitted runs that it covers
-    best: int  # 1 if its method is better than all others, else 0
+    fit: float  # percent, mean over the cell's runs
+    underfitted: int  # number of underfitted runs in the cell
+    best: int  # 1 if its method is clearly better than all others, else 0
 
 
 class RowKey(NamedTuple):
-    """What identifies a row of a table."""
+    """Identifies a row of a table."""
 
     model: str
     size: str
     method: str
 
 
-Cells = dict[tuple[str, str, str, str], Cell]  # by model, size, method and column
-Labels = Mapping[str, Mapping[str, str]]  # of `models`, `methods` and `targets`, by name
+Cells = dict[tuple[str, str, str, str], Cell]  # by model, size, method and column (target or "mri")
+Labels = Mapping[str, Mapping[str, str]]  # such as {"models": {"lite0": "Lite0"}}
 
 
 def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str | None:
     """The method that is significantly better than all others.
 
-    It is None if the best method ties or is the only one.
+    None if the best method ties or is the only one.
 
     Args:
-        values: values of one model, size and column, by method.
-        compared: comparisons of its methods, without underfitted ones: method, other, p_holm.
+        values: by method, for one model, size and column.
+        compared: columns method, other, p_holm, without underfitted methods.
         confidence: a Holm-adjusted p of at most 1 - confidence is significant.
     """
     compared_methods = [*compared["method"], *compared["other"]]
@@ -79,7 +79,7 @@ def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str
 
 
 def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) -> Cells:
-    """Cells by model, size, method and column.
+    """Cells by model, size, method and column, such as ("lite0", "all", "ft", "noto").
 
     Args:
         values: model, method, size, column (a target or `mri`), value, ci_low, ci_high, fit,
@@ -121,17 +121,17 @@ def summary_files(
     conditions: str,
     fit: pd.DataFrame | None = None,
 ) -> dict[str, str]:
-    """The tables as Markdown, LaTeX (booktabs) and CSV, texts by file name.
+    """The tables as Markdown, LaTeX (booktabs) and CSV.
 
     Args:
-        mri: of rib.statistics.tables; the other tables are of rib.statistics.comparison.
-        labels: of what is shown, in display order.
-        confidence: coverage of intervals, 0 to 1.
-        conditions: on which the numbers depend.
-        fit: with it, the CSV has the columns of `rib.statistics.writing.with_fit`.
+        mri: mRI by model, method and size, with fit; the other tables are of
+            rib.statistics.comparison.
+        labels: shown models, methods and targets in display order, such as {"models": {"lite0":
+            "Lite0"}, "methods": ..., "targets": ...}.
+        fit: fit.csv as texts, to add its columns to the CSV.
 
     Returns:
-        summary.md, summary.tex and summary.csv.
+        Text by file name: summary.md, summary.tex and summary.csv.
     """
     values = _in_one_table(seeds_ri, mri)
     values["value"] = values["ri"].fillna(values["mri"])
@@ -175,14 +175,7 @@ def _table_of_model(
     head_columns: Sequence[str],
     other_rates: Collection[tuple[str, str]],
 ) -> pd.DataFrame:
-    """The table of one model: its heads, a cell for each target and mRI, the difference, the fit.
-
-    Args:
-        rows: of the model.
-        differences: columns `DIFFERENCE`, by model, size and method.
-        head_columns: Method, or Method and Size.
-        other_rates: model and method of rows whose method is marked, see `_other_rates`.
-    """
+    """Heads, a cell for each target and mRI, the difference from the reference, and the fit."""
     model = rows[0].model
     differences_of_model = differences[differences.index.get_level_values("model") == model]
     difference_of_row = differences_of_model.to_dict("index")
@@ -204,17 +197,13 @@ def _table_of_model(
 
 
 def _in_one_table(per_target: pd.DataFrame, mean: pd.DataFrame) -> pd.DataFrame:
-    """Values of targets and their means as one table, for `cells_of`.
-
-    Its column `column` names the column of the summary that a value belongs to: the target, or
-    `mri` for a mean over targets.
-    """
+    """Column `column` says where a value belongs in the summary: a target, or `mri`."""
     table_of_targets = per_target.rename(columns={"target": "column"})
     return pd.concat([table_of_targets, mean.assign(column=MRI)])
 
 
 def _other_rates(values: pd.DataFrame) -> set[tuple[str, str]]:
-    """Model and method of runs whose learning rate was not chosen for the model."""
+    """{("cnn", "replay")}: methods whose learning rate was not chosen for the model."""
     if "other_rate" not in values:
         return set()
     has_other_rate = values["other_rate"] > 0
@@ -222,7 +211,7 @@ def _other_rates(values: pd.DataFrame) -> set[tuple[str, str]]:
 
 
 def _rows_in_display_order(cells: Cells, labels: Labels) -> list[RowKey]:
-    """Rows that have an mRI: models and methods in the order of labels, sizes in that of cells."""
+    """Order of labels, and of cells for sizes; without an mRI a row is not shown."""
     sizes_of_model: dict[str, list[str]] = {}
     for model, size, _, _ in cells:
         sizes = sizes_of_model.setdefault(model, [])
@@ -238,11 +227,7 @@ def _rows_in_display_order(cells: Cells, labels: Labels) -> list[RowKey]:
 
 
 def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
-    """What the tables show.
-
-    Args:
-        values: with the columns seeds (of each value) and underfitted, and perhaps other_rate.
-    """
+    """Seeds differ between values if some methods merge seeds."""
     seeds = int(values["seeds"].max()) if len(values) else 0
     mean_of_seeds = f" (mean of {seeds} seeds)" if seeds > 1 else ""
     over = "objects, for these trained networks"
@@ -273,13 +258,7 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
 def _csv_table(
     cells: Cells, rows: Sequence[RowKey], columns: Sequence[str], differences: pd.DataFrame
 ) -> pd.DataFrame:
-    """All cells and differences as numbers, a line for each row.
-
-    Args:
-        columns: targets, and `mri`. Each gives six columns, such as noto, noto_low, noto_high,
-            noto_fit, noto_underfitted and noto_best.
-        differences: columns `DIFFERENCE`, by model, size and method.
-    """
+    """noto gives noto, noto_low, noto_high, noto_fit, noto_underfitted and noto_best."""
     lines = []
     for row in rows:
         line = [row.model, row.method, row.size]
@@ -292,13 +271,7 @@ def _csv_table(
 
 
 def _difference_cell(row_of_ranking: Mapping[Hashable, Any] | None, method: str) -> Cell | str:
-    """Difference of a method's mRI from the reference's.
-
-    It is `reference` for the reference itself, and a dash for a method without a rank.
-
-    Args:
-        row_of_ranking: the columns `DIFFERENCE`; None without a rank.
-    """
+    """A dash for a method without a rank; the reference itself has no number."""
     if row_of_ranking is None:
         return NO_RANK
     if row_of_ranking["reference"] == method:
@@ -314,7 +287,7 @@ def _difference_cell(row_of_ranking: Mapping[Hashable, Any] | None, method: str)
 
 
 def _difference_header(differences: pd.DataFrame, methods: Mapping[str, str]) -> str:
-    """Header of a model's differences; sizes may have different references."""
+    """Sizes may have different references."""
     references = dict.fromkeys(differences["reference"])
     if not references:
         return "Difference"
@@ -323,14 +296,14 @@ def _difference_header(differences: pd.DataFrame, methods: Mapping[str, str]) ->
 
 
 def _markdown(table: pd.DataFrame, heads: int) -> str:
-    """A table in Markdown, of which the first columns are headings of rows."""
+    """`heads`: number of first columns that are row headings."""
     sides = ["left"] * heads + ["right"] * (table.shape[1] - heads)
     shown = _shown(table, _in_markdown, markdown)
     return shown.to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
 
 
 def _in_markdown(cell: Cell) -> str:
-    """A value with its mark and interval, bold if it is the best: `**1.2**† [0.9, 1.5]`."""
+    """`**1.2**† [0.9, 1.5]`: bold for the best, with the mark of underfitted runs."""
     value = points(cell.value).replace("-", MINUS)
     low = points(cell.low).replace("-", MINUS)
     high = points(cell.high).replace("-", MINUS)
@@ -341,7 +314,7 @@ def _in_markdown(cell: Cell) -> str:
 
 
 def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
-    """A table in LaTeX, of which the first columns are headings of rows."""
+    """`heads`: number of first columns that are row headings."""
 
     def escape(text: str) -> str:
         return text.translate(LATEX)
@@ -352,10 +325,7 @@ def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
 
 
 def _in_latex(cell: Cell) -> str:
-    """A value with its mark, bold if it is the best, in mathematics mode.
-
-    The confidence interval is a subscript, to keep columns narrow: `$1.2^{\\dag}_{[0.9, 1.5]}$`.
-    """
+    r"""`$1.2^{\dag}_{[0.9, 1.5]}$`: the interval as a subscript keeps columns narrow."""
     value = points(cell.value)
     if cell.best:
         value = f"\\mathbf{{{value}}}"
@@ -366,8 +336,6 @@ def _in_latex(cell: Cell) -> str:
 def _shown(
     table: pd.DataFrame, show_cell: Callable[[Cell], str], escape: Callable[[str], str]
 ) -> pd.DataFrame:
-    """A table as text: cells as they are shown, and all other text escaped."""
-
     def show(content: Cell | str) -> str:
         if isinstance(content, Cell):
             return show_cell(content)

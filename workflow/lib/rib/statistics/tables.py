@@ -12,6 +12,7 @@ from rib.base.files import read_json
 from rib.base.progress import Progress, log
 from rib.config.run import ALL, MEAN, NO_TARGET, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles
+from rib.records.environment import describe_device
 from rib.statistics.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.statistics.classes import class_table, worst_classes
 from rib.statistics.counts import (
@@ -35,11 +36,11 @@ from rib.statistics.ri import (
 from rib.statistics.scored_state import STATE_COLUMNS, ScoredState
 from rib.statistics.settings import GridTableSettings
 
-GROUP = ["model", "method", "size"]  # columns that identify what has an mRI
+GROUP = ["model", "method", "size"]  # each combination has one mRI
 
 
 def accuracy_table(counts: Counts) -> pd.DataFrame:
-    """Accuracy of each run on each dataset, without curves, which have several networks for a run.
+    """Accuracy of each run on each dataset, without curves, which have several networks per run.
 
     Columns: model, method, target, size, seed, dataset, n (images), correct, accuracy (percent).
     """
@@ -63,21 +64,20 @@ def roles_of(
     in_distribution: Collection[str],
     source_groups: SourceGroups,
 ) -> dict[str, str]:
-    """What each dataset is for runs on a target, as in the column `role` of accuracy.csv.
+    """Role of each dataset for runs on a target, such as {"noto": "target", "twemoji": "ood"}.
 
     Args:
         target: `none` for pretrained models.
-        ood_datasets, in_distribution: datasets that count in RI, and those in distribution.
-        source_groups: for leak-free results, source group by dataset.
+        ood_datasets, in_distribution: datasets that count in RI, and datasets in distribution.
 
     Returns:
         By dataset:
         `target`: the target itself;
         `ood`: it counts in RI;
-        `shared`: leak-free, it has source images of the target or images identical to its, so only
-            its other images count, if any;
+        `shared`: leak-free, it has source images of the target or images identical to the target's,
+        so only its other images count, if any;
         `in_distribution`: it does not count;
-        `variant`: neither does it, since it is a variant of a dataset that is evaluated too.
+        `variant`: it does not count, since it is a variant of another evaluated dataset.
     """
     counted_in_full = set(ood_datasets)
     if target != NO_TARGET:
@@ -109,7 +109,7 @@ def with_roles(
     in_distribution: Collection[str],
     source_groups: SourceGroups,
 ) -> pd.DataFrame:
-    """An `accuracy_table` with the column role (see `roles_of`) before the column n."""
+    """An accuracy table with the column role before the column n."""
     roles_of_target = {
         target: roles_of(counts, target, ood_datasets, in_distribution, source_groups)
         for target in accuracy["target"].unique()
@@ -124,11 +124,7 @@ def with_roles(
 
 
 def ri_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
-    """RI of each run, without curves, which have several networks for a run.
-
-    Args:
-        ood: accuracies before and after fine-tuning.
-        confidence: of the intervals, 0 to 1.
+    """RI of each run, without curves, which have several networks per run.
 
     Returns:
         model, method, target, size, seed, n (images of the datasets in the RI), ri, ci_low, ci_high
@@ -151,16 +147,15 @@ def seen_table(
     ood_datasets: Collection[str] | None,
     source_groups: SourceGroups,
 ) -> pd.DataFrame:
-    """RI over images of classes that were seen in training, and over those of other classes.
+    """RI over images of classes that were seen in training, and over images of other classes.
 
     Args:
         ri: `ri_table`, to which columns are added.
-        seen: objects of seen classes.
-        weights, ood_datasets, source_groups: see `ood_accuracies`.
+        weights: (replicates, objects), how often a bootstrap replicate counts each object.
 
     Returns:
-        `ri` with ri_seen, seen_low, seen_high, n_seen and the same for unseen, NaN if there are no
-        such images.
+        `ri` with ri_seen, seen_low, seen_high, n_seen and the same for unseen, NaN without such
+        images.
     """
     without_curves = counts.without_curves()
     with_seen = ri
@@ -184,13 +179,12 @@ def leak_free_accuracies(
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str],
 ) -> dict[ScoredState, Ood]:
-    """Leak-free `ood_accuracies`, without states whose target leaves no other image.
+    """Leak-free accuracies before and after fine-tuning, by state.
 
-    A state is a network that was scored. A target leaves none if all other datasets show its source
-    images only.
+    States are missing if all other datasets show source images of their target only.
 
     Args:
-        weights, ood_datasets, source_groups: see `ood_accuracies`.
+        weights: (replicates, objects), how often a bootstrap replicate counts each object.
     """
     accuracies: dict[ScoredState, Ood] = {}
     targets = {state.run.target for state in counts.states if not state.is_pretrained}
@@ -219,16 +213,15 @@ def leak_free_table(
     """RI of targets that share source images with other datasets, and mRI, with and without these.
 
     Args:
-        ood: accuracies before and after fine-tuning, of states (scored networks) on all targets.
-        leak_free: the same of `leak_free_accuracies`, which may have fewer states.
-        sharing_targets: targets that share source images.
-        confidence: of the intervals, 0 to 1.
+        ood: accuracies before and after fine-tuning, of states on all targets.
+        leak_free: leak-free accuracies; some states may be missing.
 
     Returns:
         A row for each model, method and size on each sharing target (means over seeds), and one
-        over all targets, whose target is `mean`. Columns: model, method, size, target, targets and
+        over all targets, with target `mean`: model, method, size, target, targets and
         sharing_targets (numbers), ri and leak_free, each with its interval (percentage points).
-        leak_free is NaN where no other images are left, in a mean for one of its targets.
+        leak_free is NaN where no other images are left; a mean is NaN if this holds for one of its
+        targets.
     """
     tables = []
     for target in (*sharing_targets, MEAN):
@@ -259,9 +252,9 @@ def leak_free_table(
 def curve_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
     """Accuracies and RI of the networks on curves, which some runs have in place of one network.
 
-    Columns: those of a state, downstream (accuracy on the target, NaN if that is not evaluated) and
-    ood (accuracy on the others) with its confidence interval, in percent; n, ri, ci_low and ci_high
-    as in `ri_table`.
+    Columns: model, method, target, size, seed, alpha; downstream (accuracy on the target, NaN if
+    not evaluated) and ood (accuracy on the other datasets) with its confidence interval, in
+    percent; n, ri, ci_low and ci_high as in `ri_table`.
     """
     lines = []
     for state, accuracies in ood.items():
@@ -307,13 +300,13 @@ def mri_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """mRI per model, method and size, and the two mean accuracies whose difference it is.
 
-    Means are over targets and seeds, without curves; on_target is without targets that are not
-    evaluated.
+    Means are over targets and seeds, without curves; on_target is over the evaluated targets.
 
     Returns:
         mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after, on_target with its
         confidence interval, on_target_before (the pretrained model's), number of targets and seeds,
-        the spread of RI over targets and that of mRI over seeds with fixed objects (see `spread`);
+        the spread of RI over targets and of mRI over seeds with fixed objects (standard deviation
+        and ends of the t interval);
         ood: model, method, size, when (before or after), accuracy, ci_low, ci_high. All in percent.
     """
     mri_lines = []
@@ -353,12 +346,10 @@ def mri_tables(
 def _with_mri_of_others(
     mri: pd.DataFrame, ood_without: Mapping[ScoredState, Ood], confidence: float
 ) -> pd.DataFrame:
-    """The table mri with mRI without adversarially filtered datasets: without_filtered.
-
-    Such a dataset has the images that some network got wrong (ImageNet-A: Hendrycks et al. 2021,
-    arXiv 1907.07174). A network that resembles the filter starts low there, and nearly any change
-    of its weights raises its accuracy (regression to the mean).
-    """
+    """Adds without_filtered, mRI without adversarially filtered datasets, and its interval."""
+    # Such a dataset has the images that some network got wrong (ImageNet-A: Hendrycks et al. 2021,
+    # arXiv 1907.07174). A network that resembles the filter starts low there, and nearly any change
+    # of its weights raises its accuracy (regression to the mean).
     without, _ = mri_tables(ood_without, confidence)
     new_names = {
         "mri": "without_filtered",
@@ -373,7 +364,7 @@ def accuracies_of_methods(
 ) -> dict[tuple[str, str, str], dict[str, list[Ood]]]:
     """Accuracies of the runs of each model, method and size by target, without curves.
 
-    The list of a target has a run for each seed: {("lite0", "ft", "all"): {"noto": [...], ...}}.
+    An example is {("lite0", "ft", "all"): {"noto": [...], ...}}, a list over seeds for each target.
     """
     groups: dict[tuple[str, str, str], dict[str, list[Ood]]] = {}
     for state, accuracies in ood.items():
@@ -385,11 +376,7 @@ def accuracies_of_methods(
 
 
 def values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
-    """An attribute of all runs of a method, such as `change`: (targets, seeds, 1 + replicates).
-
-    Args:
-        accuracies: of the runs, by target and then by seed.
-    """
+    """An attribute of all runs of a method, such as `change`: (targets, seeds, 1 + replicates)."""
     values_of_targets = []
     for runs_on_target in accuracies:
         values_of_targets.append([getattr(run, attribute) for run in runs_on_target])
@@ -397,20 +384,14 @@ def values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
 
 
 def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple[float, float, float, float]:
-    """Mean accuracy on the target after fine-tuning, the ends of its interval, and that before it.
-
-    It is over the targets that are evaluated; NaN if there are none.
-
-    Args:
-        accuracies: of the runs of a method, by target and then by seed.
-    """
+    """Mean after, ends of its interval, and mean before, over targets that are evaluated."""
     before = values_of_runs(accuracies, "on_target_before")  # (targets, seeds, 1 + replicates)
     after = values_of_runs(accuracies, "on_target_after")
     is_evaluated = ~np.isnan(before[:, 0, 0])
     if is_evaluated.any():
         before = before[is_evaluated]
         after = after[is_evaluated]
-    else:  # one NaN stands for all
+    else:  # all are NaN, so one suffices
         before = before[:1, :1]
         after = after[:1, :1]
     mean_after, low, high = over_runs(after, confidence, LIMITS)
@@ -421,29 +402,47 @@ def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple[float, f
 def read_fits(
     manifests: Iterable[Path], methods: Collection[str] | None = None
 ) -> dict[Run, dict[str, float]]:
-    """Fit of the checkpoints of each run, from the manifests of its evaluations.
-
-    The fit is accuracy on the training images, 0 to 1, by the checkpoint's name: {"ft": 0.99}.
+    """Fit of the checkpoints of each run, 0 to 1, from the manifests of its evaluations.
 
     Args:
         methods: whose runs are read; None for all.
 
+    Returns:
+        By run, such as {Run("net", "noto", "ft", "all", 0): {"ft": 0.99}}.
+
     Raises:
-        UserError: the runs were evaluated on different kinds of devices.
+        UserError: the runs were trained, or evaluated, on different kinds of devices or in
+            different precisions.
     """
     facts_of_evaluations = {path: read_json(path) for path in manifests}
-    devices = {facts["device"] for facts in facts_of_evaluations.values()}
-    if len(devices) > 1:
-        raise UserError(
-            f"the grid mixes evaluations on {' and '.join(sorted(devices))}, whose precision "
-            "differs; set compute.device in config.yaml to one of them and run again."
-        )
+    devices_of_trainings: dict[str, str] = {}
+    devices_of_evaluations: dict[str, str] = {}
+    for path, facts in facts_of_evaluations.items():
+        devices_of_trainings.update(facts.get("trained_on", {}))  # not in older manifests
+        devices_of_evaluations[str(path)] = describe_device(facts)
+    _refuse_several_devices("trainings", devices_of_trainings)
+    _refuse_several_devices("evaluations", devices_of_evaluations)
     fits = {}
     for path, facts in facts_of_evaluations.items():
         for network in facts["networks"]:
             if methods is None or network["method"] in methods:
                 fits[replace(run_of(path), method=network["method"])] = facts["fit"]
     return fits
+
+
+def _refuse_several_devices(jobs: str, devices: Mapping[str, str]) -> None:
+    """`jobs` is a word for the message; `devices` maps manifests to kind and precision."""
+    manifest_of_device: dict[str, str] = {}
+    for manifest, device in devices.items():
+        manifest_of_device.setdefault(device, manifest)
+    if len(manifest_of_device) > 1:
+        (device, manifest), (other_device, other_manifest), *_ = manifest_of_device.items()
+        raise UserError(
+            f"the grid mixes {jobs} on different devices, which give different numbers: {manifest} "
+            f"is of {device}, {other_manifest} of {other_device}; set compute.precision or "
+            "compute.device in config.yaml to one that all jobs can have, or delete the manifests "
+            "of one kind and run these jobs again on the other kind."
+        )
 
 
 def grid_tables(
@@ -456,21 +455,18 @@ def grid_tables(
     """Tables of accuracy, fit, RI and mRI from the evaluation rows of a grid.
 
     Args:
-        files: rows of the runs.
-        manifests: of the evaluations that made the rows.
-        datasets: those of the rows, of which the targets' training images tell what classes are
-            seen.
-        settings: what the tables show.
-        counts_file: where the counts of the runs are written, see `write_counts`.
+        datasets: datasets of the rows; training images of targets show which classes are seen.
+        counts_file: .npz file of right answers that is written.
 
     Returns:
-        accuracy, fit, ri, mri, ood, curves, classes and worst_classes; with filtered datasets, mri
-        has without_filtered, mRI without them, and its interval; with datasets in distribution,
-        in_distribution, which is like mri with change, before and after; with leaking groups,
-        leak_free (see `leak_free_table`).
+        accuracy, fit, ri, mri, ood, curves, classes and worst_classes. With filtered datasets, mri
+        has without_filtered, mRI without them, and its interval. With datasets in distribution,
+        in_distribution is like mri, with change, before and after. With leaking groups, leak_free
+        compares RI with and without images of shared sources.
 
     Raises:
-        UserError: the runs were evaluated on different kinds of devices.
+        UserError: the runs were trained, or evaluated, on different kinds of devices or in
+            different precisions.
     """
     ood_datasets = settings.ri.ood_datasets
     source_groups = settings.ri.source_groups
@@ -484,7 +480,7 @@ def grid_tables(
         read_rows_of(replace(files, rows=rows)), read_objects(files.indexes, groups_of_sources)
     )
     counts_to_write = counts
-    if source_groups is None:  # other jobs count all images
+    if source_groups is None:  # jobs that read the file count all images
         counts_to_write = replace(counts, shared={})
     write_counts(counts_to_write, counts_file)
     weights = object_weights(counts.objects, settings.ri.replicates, settings.ri.seed)
@@ -511,7 +507,7 @@ def grid_tables(
         "ood": mean_accuracies,
         "curves": curve_table(ood, confidence),
         "worst_classes": worst_classes(classes, ood_datasets),
-        # Marked here, since it is by far the largest table.
+        # Marked here, as by far the largest table: writing would compare runs as texts.
         "classes": marked(classes, fits_of_runs),
     }
     if settings.leaking_groups is not None:
@@ -529,10 +525,7 @@ def grid_tables(
 def _in_distribution_table(
     counts: Counts, weights: np.ndarray, datasets: Collection[str], confidence: float
 ) -> pd.DataFrame:
-    """The table `mri_tables` over the datasets in distribution instead of the OOD datasets.
-
-    Its columns change, before and after are what mri, ood_before and ood_after are there.
-    """
+    """Like mri, over the datasets in distribution; there, mri means change of accuracy."""
     accuracies = ood_accuracies(counts, weights, datasets)
     means, _ = mri_tables(accuracies, confidence)
     new_names = {"mri": "change", "ood_before": "before", "ood_after": "after"}
@@ -540,15 +533,14 @@ def _in_distribution_table(
 
 
 def _log_remaining_images(ri: pd.DataFrame) -> None:
-    """Log how many images leak-free results of each target are over."""
     for target, images in ri.groupby("target")["n"].first().items():
         log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
 
 
 def json_by_method(mri: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """mRI by model and method for `dvc metrics show`, rounded as in the CSV.
+    """mRI for `dvc metrics show`, such as {"lite0": {"ft": -1.234567, "ft, 0.5": -0.9}}.
 
-    A training subset other than `all` is appended to the method: `ft, 0.5`.
+    It is rounded as in the CSV. A training subset other than `all` is appended to the method.
 
     Args:
         mri: columns model, method, size, mri.

@@ -1,4 +1,4 @@
-"""Writing of the tables that analyses return, with the fit of the runs in their rows. No torch."""
+"""Writes the tables that analyses return, with the fit of the runs in their rows. No torch."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from rib.statistics.fit import mark_columns, marked
 from rib.statistics.inputs import Inputs
 
 NUMBERS = "%.6f"  # format of numbers in tables
-# By file, another format of numbers; learning rates are small.
+# Other formats by file; learning rates are small.
 FORMATS = {"cost": "%.2f", "learning_rates": "%.8g", "training": "%.8g"}
 
 
@@ -24,14 +24,13 @@ def make_tables(
     conditions: str,
     without_fit: Sequence[str] = (),
 ) -> None:
-    """Write what the function `tables` of an analysis returns.
+    """Write the results of the function `tables` of an analysis.
 
     Args:
         module: of the analysis, such as rib.analyses.cost.
-        inputs: with an input `fit`, the tables get columns of the fit of their runs.
-        outputs: where the files are written, by name: `cost.csv`, `summary.md`.
-        conditions: on which the numbers depend; the last column of each table.
-        without_fit: tables that get no columns of the fit.
+        inputs: with an input `fit`, the tables get columns with the fit of their runs.
+        outputs: file by name, such as {"cost.csv": Path("cost.csv"), "summary.md": ...}.
+        without_fit: tables without columns of the fit.
     """
     fit = read_fit(inputs.path("fit")) if "fit" in inputs.files else None
     for name, content in importlib.import_module(module).tables(inputs).items():
@@ -55,9 +54,7 @@ def write_tables(
     """Write tables as CSV.
 
     Args:
-        tables: by name.
-        outputs: file of each table, by name.
-        fit: if given, the columns of `with_fit` are added to each table, as the last.
+        fit: fit.csv as texts (`read_fit`), to add the columns of `with_fit`.
         last_columns: values of columns that are added to each table, such as `conditions`.
     """
     for name, table in tables.items():
@@ -70,7 +67,7 @@ def write_tables(
 
 
 def read_fit(path: Path) -> pd.DataFrame:
-    """The table fit.csv, as texts, for `write_tables`."""
+    """The table fit.csv, as texts."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
@@ -78,20 +75,20 @@ def with_fit(table: pd.DataFrame, fit: pd.DataFrame, numbers: str = NUMBERS) -> 
     """Add the columns fit and underfitted to a table that has the columns model and method.
 
     They are the mean fit (percent, empty if unknown) of the runs that a row covers, and the number
-    of underfitted ones. If `fit` has a column other_rate, the number of runs for which it is yes is
-    added, too. A row covers the runs that agree with it in all run columns of its table; target
-    `mean` stands for all targets and seeds. With a column `chosen`, it covers the runs of that
-    method. Other tables, and those that have a column fit, are returned as they are.
+    of underfitted ones. If `fit` has a column other_rate, the number of runs with yes is added,
+    too. A row covers the runs that agree with it in all run columns of its table; target `mean`
+    stands for all targets and seeds. With a column `chosen`, it covers the runs of that method.
+    Tables without runs, or with a column fit, are returned unchanged.
 
     Args:
-        table: to which columns are added.
-        fit: the rows of `rib.statistics.fit.fit_table` of all runs.
+        fit: texts: columns of the run, fit, underfitted (yes or no) and perhaps other_rate.
         numbers: format of the numbers that identify runs, as they are written.
     """
     is_of_runs = "model" in table and "method" in table
     if not is_of_runs or "fit" in table:
         return table
-    # Runs are compared as they are written: a seed or size may be a number here and a text there.
+    # Runs are compared as written: a seed or size may be a number in one table and a text in the
+    # other.
     columns_of_run = [column for column in (*RUN_COLUMNS, "chosen") if column in table]
     runs_of_rows = pd.DataFrame(
         {column: _as_written(table[column], numbers) for column in columns_of_run}
@@ -104,11 +101,7 @@ def with_fit(table: pd.DataFrame, fit: pd.DataFrame, numbers: str = NUMBERS) -> 
 
 
 def _as_written(column: pd.Series, numbers: str) -> pd.Series:
-    """Cells of a column as the texts that are written to a file.
-
-    Args:
-        numbers: format of fractions, such as `%.6f`; 0.5 becomes `0.500000`.
-    """
+    """Texts as in the file; with the format `%.6f`, 0.5 becomes `0.500000`."""
     has_fractions = column.dtype.kind == "f"
     texts = []
     for cell in column.tolist():

@@ -1,1 +1,1 @@
-"""Training loops."""
+"""Pretraining and fine-tuning."""

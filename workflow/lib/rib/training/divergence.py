@@ -1,4 +1,4 @@
-"""Trainings that diverge, and the last good state, which is kept."""
+"""Diverged trainings: an error, and a file with the last finite state."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,18 +7,18 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError
 from rib.config.run import Run
 from rib.methods.base import FineTuning
 from rib.training.good_state import GoodState
 
 
 class DivergenceError(Exception):
-    """Training diverged: it led to a value that is infinite or not a number.
+    """Training led to a value that is infinite or not a number.
 
     Attributes:
-        finite_epochs: the number of epochs that were completed before, all with finite values.
-        finite_changes: the tensors that training had changed, as they were after these epochs.
+        finite_epochs: number of completed epochs with finite values only.
+        finite_changes: tensors that training had changed after these epochs, by name.
     """
 
     def __init__(
@@ -29,13 +29,7 @@ class DivergenceError(Exception):
         finite_epochs: int,
         finite_changes: Mapping[str, Tensor],
     ):
-        """Describe the divergence, and keep what `rescued` stores.
-
-        Args:
-            infinite_value: what is not finite, for the message: `the loss at epoch 2, step 9`.
-            lr: the peak learning rate.
-            finite_epochs, finite_changes: see the class.
-        """
+        """`infinite_value` is part of the message: "the loss at epoch 2, step 9"."""
         self.finite_epochs = finite_epochs
         self.finite_changes = finite_changes
         super().__init__(
@@ -49,11 +43,11 @@ def rescued(saved: Path, rescue: Path, entry: str) -> Iterator[None]:
     """If training diverges, write the state after the last finite epoch to `rescue`.
 
     Args:
-        saved: the training state, which is deleted.
-        entry: the catalogue's entry that has the learning rate, for the message.
+        saved: the saved training state, which is then deleted.
+        entry: place of the learning rate, for the message: "pretrain of the model's entry".
 
     Raises:
-        UserError: training diverged.
+        PermanentError: training diverged.
     """
     try:
         yield
@@ -64,7 +58,7 @@ def rescued(saved: Path, rescue: Path, entry: str) -> Iterator[None]:
             rescue.parent.mkdir(parents=True, exist_ok=True)
             safetensors.torch.save_file(dict(error.finite_changes), rescue)
             what_is_kept = f"the state after epoch {error.finite_epochs} is kept in {rescue}"
-        raise UserError(f"{error}; {what_is_kept}; lower lr in {entry}.") from error
+        raise PermanentError(f"{error}; {what_is_kept}; lower lr in {entry}.") from error
 
 
 def refuse_infinite_state(
@@ -75,21 +69,19 @@ def refuse_infinite_state(
     epoch: int,
     run: Run,
 ) -> None:
-    """Raise a DivergenceError if a value is not finite after an epoch.
+    """Raise a DivergenceError, with the last good state, if a value is not finite after an epoch.
 
-    Values are checked only once per epoch, to avoid a GPU synchronisation at every step, and all
-    together on the device. If one is not finite, the training goes back to the last good state.
+    Checking once per epoch avoids a GPU synchronisation at every step.
 
     Args:
-        good_state: as it was kept after the epoch before.
-        sums: loss, cross-entropy and accuracy of each step of the epoch, (steps, 3), summed over
-            its images.
-        epoch: that has just ended, counted from 0, so also the number of epochs before it.
+        good_state: the state after the epoch before.
+        sums: loss, cross-entropy and accuracy of each step, summed over its images, (steps, 3).
+        epoch: the epoch that has ended, counted from 0.
     """
     is_finite_step = sums.isfinite().all(dim=1)
     if is_finite_step.all() & good_state.is_finite():
         return
-    if is_finite_step.all():  # the last step's loss was finite, but its update is not
+    if is_finite_step.all():  # the loss of the last step was finite, but not its update
         name = good_state.first_infinite_tensor()
         infinite_value = f"'{name}' after step {method.step}"
     else:

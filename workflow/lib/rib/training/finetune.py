@@ -2,8 +2,8 @@
 
 The protocol is the paper's (arXiv 2410.21582, section 3; released code, main.py and
 lib/experiment.py): linear warm-up then cosine to zero, the pretrained 1000-way head kept,
-cross-entropy on the class logits of the target's label space, the last step kept. The recipe
-chooses the optimiser; that of the paper is SGD with momentum, without augmentation.
+cross-entropy on the class logits of the target's label space, the last step kept. The paper's
+recipe is SGD with momentum, without augmentation; other recipes may differ.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rib.base.errors import UserError
+from rib.base.errors import PermanentError, UserError
 from rib.base.files import write_json
 from rib.base.progress import log
 from rib.config.run import Run
@@ -30,12 +30,13 @@ from rib.models.network import Classifier, load
 from rib.models.text import load_text
 from rib.training.divergence import DivergenceError, rescued
 from rib.training.fit import InfiniteLogitsError, images_of_fit, measure_fit
+from rib.training.gpu_memory import explained_lack_of_memory, setting_of_training_memory
 from rib.training.gradient_checkpointing import checkpoint_gradients
 from rib.training.history import write_history
 from rib.training.loop import Watch, train
 from rib.training.settings import FineTuningSettings, TrainingSettings
 
-ENTRY_OF_RATE = "the method's or the family's entry"  # which has the learning rate
+ENTRY_OF_RATE = "the method's or the family's entry"  # place of the learning rate
 
 
 def finetune(
@@ -56,33 +57,30 @@ def finetune(
     rescue: Path,
     watch: Watch | None = None,
 ) -> None:
-    """Train a run, or import weights that were trained elsewhere, and store what has changed.
+    """Train a run, or import weights that were trained elsewhere; store what has changed.
 
     Args:
-        run: its size says on how many images of the target it is trained; its seed is for all
-            random numbers.
-        model_folder: output of the convert_model or pretrain_model job.
-        start: the checkpoint that training starts from, by its method: {"linear_probe": Path(
-            "results/.../checkpoint.safetensors")}. Empty for the pretrained model.
-        target: the dataset to train on.
+        run: `run.size` gives the number of training images, `run.seed` seeds all random numbers.
+        model_folder: the pretrained model.
+        start: checkpoint that training starts from, such as {"linear_probe": Path(
+            "results/.../checkpoint.safetensors")}; empty for the pretrained model.
         reference: the pretraining proxy, if the method uses it.
-        text_folder: of the model's text tower, if the method uses it.
-        shared_fisher: the Fisher information of the pretrained model on the proxy, if a job of its
-            own has computed it (see rib.evaluation.fisher).
-        checkpoint: .safetensors file that is written, in the forms of rib.models.checkpoint.
-        history: CSV file that is written, see `write_history`; None if nothing is trained here.
-        snapshots: checkpoints that are written at equal distances in training, the last at its end,
-            which is `checkpoint`.
-        manifest: JSON file that is written: the device, the label space digest, the number of
-            training images, steps and images seen, and the fit: the accuracy on the training images
-            (at most 5,000) in evaluation mode, 0 to 1.
-        saved: the training state, written periodically, from which a killed training resumes.
-        rescue: written if training diverges: the checkpoint after the last finite epoch.
+        text_folder: the model's text tower, if the method uses it.
+        shared_fisher: .safetensors file with the pretrained model's Fisher information on the
+            proxy, if an earlier job has computed it.
+        checkpoint: .safetensors file to write, in the format of rib.models.checkpoint.
+        history: CSV file to write, a row per epoch; None if nothing is trained here.
+        snapshots: checkpoints to write at equal distances; the last, at the end, is `checkpoint`.
+        manifest: JSON file to write: device, label space digest, numbers of training images, steps
+            and images seen, and the fit.
+        saved: training state, written periodically, from which a killed training resumes.
+        rescue: checkpoint after the last finite epoch, written if training diverges.
         watch: called at the start of training and after every epoch.
 
     Raises:
-        UserError: the loss, a trained tensor or, at the end, a logit of a training image is not
-            finite, or the method can't train this network or lacks an input.
+        PermanentError: the loss, a trained tensor or, at the end, a logit of a training image is
+            not finite, or the GPU has too little memory.
+        UserError: the method can't train this network or lacks an input.
     """
     method = load_algorithm(settings.algorithm, settings.settings, run.method)
     whole_target = load_dataset(target, settings.view, TRAIN)
@@ -103,7 +101,8 @@ def finetune(
         text=load_text(model_folder, text_folder, device) if text_folder else None,
         fisher=safetensors.torch.load_file(shared_fisher) if shared_fisher else None,
     )
-    set_up(method, task, run, settings.compute.gradient_checkpointing)
+    with explained_lack_of_memory("setting up", run, setting=None):
+        set_up(method, task, run, settings.compute.gradient_checkpointing)
     steps = images_seen = 0
     epochs: list[dict] = []  # rows of the history
     changed: Mapping[str, Tensor]
@@ -111,33 +110,35 @@ def finetune(
         if training is None:  # the method has read weights that were trained elsewhere
             changed = method.changed_tensors(pretrained)
         else:
-            # A subset may be trained on for as many steps as the whole target.
+            # A subset may be trained for as many steps as the whole target.
             steps = training.total_steps(number_of_images, len(whole_target.labels))
             images_seen = training.images_seen(steps, number_of_images)
-            epochs, changed = train(
-                method,
-                pretrained,
-                training,
-                run,
-                device,
-                saved=saved,
-                snapshots=snapshots,
-                watch=watch,
-                steps=steps,
-            )
-            assert history is not None  # of a training
+            with explained_lack_of_memory("training", run, setting_of_training_memory(method)):
+                epochs, changed = train(
+                    method,
+                    pretrained,
+                    training,
+                    run,
+                    device,
+                    saved=saved,
+                    snapshots=snapshots,
+                    watch=watch,
+                    steps=steps,
+                )
+            assert history is not None  # only imported weights have none
             write_history(epochs, history)
         store_checkpoint(checkpoint, changed, pretrained, run)
         try:
-            fit = measure_fit(run, model_folder, checkpoint, scored_images, device)
+            with explained_lack_of_memory("measuring the fit of", run, setting=None):
+                fit = measure_fit(run, model_folder, checkpoint, scored_images, device)
         except InfiniteLogitsError as error:
             logit = "a logit of a training image"
             if training is None:
                 message = f"{run}: {logit} is not finite; don't use these weights."
-                raise UserError(message) from error
+                raise PermanentError(message) from error
             raise DivergenceError(run, logit, method.lr, len(epochs), changed) from error
     facts = {
-        "device": device.type,
+        **devices.facts_of(device),
         "label_space": dataset.space.digest,
         "train_images": number_of_images,
         "steps": steps,
@@ -158,9 +159,9 @@ def load_start(
     """The network that training starts from, the pretrained state dict, and the preprocessing.
 
     Args:
-        method: has the rates of dropout with which the network is built.
-        start: the checkpoint of the method that this one starts from, by method; empty for the
-            pretrained model.
+        method: its rates of dropout are built into the network.
+        start: checkpoint to start from, such as {"linear_probe": Path("checkpoint.safetensors")};
+            empty for the pretrained model.
 
     Raises:
         UserError: the checkpoint to start from has a padding prompt.
@@ -184,7 +185,7 @@ def training_images(
     seed: int,
     device: torch.device,
 ) -> Images:
-    """The images of a dataset, which are augmented in training if the recipe says so."""
+    """Images of a dataset, augmented in training if the recipe says so."""
     images = Images(dataset, preprocessing, device)
     if training is not None and training.augmentation:
         transform = recipe_transform(training.augmentation, images.side)
@@ -196,7 +197,7 @@ def set_up(method: FineTuning, task: Task, run: Run, checkpointing: bool) -> Non
     """Set up a method, with gradient checkpointing if asked.
 
     Raises:
-        UserError: the method or the network can't be used so.
+        UserError: the method doesn't fit the network or lacks an input.
     """
     try:
         if checkpointing:

@@ -1,4 +1,4 @@
-"""The fit of a training: its accuracy on the images that it was trained on."""
+"""The fit of a training: its accuracy on the training images, in evaluation mode, 0 to 1."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,29 +15,26 @@ from rib.evaluation.score import score
 from rib.models.images import Images
 from rib.models.state import network_in_state
 
-FIT_IMAGES = 5000  # on which the fit is measured, at most
+FIT_IMAGES = 5000  # maximum number of images on which the fit is measured
 FIT_BATCH = 64
 
 
 class InfiniteLogitsError(Exception):
-    """A network gives a logit that is infinite or not a number.
-
-    Its weights may be finite, but so large that its layers overflow.
-    """
+    """A logit is infinite or not a number; finite weights may be so large that layers overflow."""
 
 
 def images_of_fit(dataset: PreparedDataset) -> PreparedDataset:
-    """The training images on which the fit is measured: at most 5,000 of a dataset."""
+    """Training images on which the fit is measured, at most 5,000."""
     return first_images(dataset, FIT_IMAGES)
 
 
 def measure_fit(
     run: Run, model_folder: Path, checkpoint: Path, images: PreparedDataset, device: torch.device
 ) -> float:
-    """Accuracy of the stored checkpoint on training images, as it is evaluated: 0 to 1.
+    """The fit of a stored checkpoint, 0 to 1, rounded to six digits.
 
     Args:
-        images: those of `images_of_fit`.
+        images: result of `images_of_fit`.
 
     Raises:
         InfiniteLogitsError: a logit of one of these images is not finite.
@@ -58,13 +55,12 @@ def accuracy_of(
     device: torch.device,
     label: str,
 ) -> float:
-    """Accuracy of a stored checkpoint on images, as it is evaluated: 0 to 1; see `scores_of`."""
+    """Accuracy of a stored checkpoint on a dataset in evaluation mode, 0 to 1."""
     scores = scores_of(checkpoint, model_folder, dataset, evaluation_batch_size, device, label)
     return _accuracy(scores)
 
 
 def _accuracy(scores: Mapping[str, Tensor]) -> float:
-    """Share of images with a right answer, 0 to 1, from the scores of a network."""
     return (scores["rank"] == 0).float().mean().item()
 
 
@@ -76,15 +72,13 @@ def scores_of(
     device: torch.device,
     label: str,
 ) -> dict[str, Tensor]:
-    """Scores of images by a stored checkpoint, as it is evaluated; see rib.evaluation.score.
+    """Scores of a stored checkpoint on the n images of a dataset, in evaluation mode.
 
-    Args:
-        evaluation_batch_size: images per forward pass.
-        label: that of the progress bar.
+    Returns:
+        Tensors (n,) by the names of rib.evaluation.score.score, such as `rank` and `energy`.
     """
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     images = Images(dataset, preprocessing, device)
-    # The state is this checkpoint alone, whatever its name.
     weights = {"checkpoint": 1.0}
     network = network_in_state(model_folder, weights, {"checkpoint": checkpoint}, images)
     progress = Progress(desc=label, total=len(images), unit="image")

@@ -7,23 +7,19 @@ from torch import Tensor, nn
 
 
 class GoodState:
-    """A copy of all tensors that training may change, as they were after the last good epoch.
+    """A copy of all tensors that training may change, at first from the start of training.
 
-    It stays on the device, since copying it to the CPU would take much of a short epoch's time. At
-    first it is the state with which training starts.
+    It stays on the device, since copying it to the CPU would take much of a short epoch's time.
 
     Attributes:
-        kept: the copy, by name.
+        kept: the copies, by name.
 
     Args:
-        model: the network that is trained, whose buffers may change, such as the statistics of
-            BatchNorm.
-        trainable: the trained parameters, which may lie outside the network, such as a padding
-            prompt.
+        model: the trained network, whose buffers may change, such as BatchNorm statistics.
+        trainable: trained parameters, by name; a padding prompt lies outside the network.
     """
 
     def __init__(self, model: nn.Module, trainable: Mapping[str, Tensor]):
-        """Arguments are those of the class."""
         parameters_of_network = dict(model.named_parameters())
         self._current: dict[str, Tensor] = dict(trainable)
         for name, tensor in model.state_dict().items():
@@ -39,20 +35,20 @@ class GoodState:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Let network and trained parameters have the values of the copy again."""
+        """Copy the kept values back into the network and the trained parameters."""
         for name, tensor in self._current.items():
             tensor.copy_(self.kept[name])
 
     def is_finite(self) -> Tensor:
-        """Whether all values of the current state are finite, as a scalar on the device."""
+        """Whether all current values are finite, as a scalar on the device."""
         finite_tensors = [tensor.isfinite().all() for tensor in self._current.values()]
         return torch.stack(finite_tensors).all()
 
     def first_infinite_tensor(self) -> str:
-        """Name of the first tensor of the current state with a value that is not finite.
+        """Name of the first current tensor with a value that is not finite.
 
         Raises:
-            ValueError: there is none.
+            ValueError: all values are finite.
         """
         for name, tensor in self._current.items():
             if not tensor.isfinite().all():

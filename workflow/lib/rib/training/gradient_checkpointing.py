@@ -1,4 +1,4 @@
-"""Gradient checkpointing, which needs less memory and more time."""
+"""Gradient checkpointing: less memory for more time."""
 
 from contextlib import suppress
 from typing import Any
@@ -9,13 +9,11 @@ from rib.methods.base import BATCH_NORM, FineTuning
 
 
 def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
-    """Switch on the network's own gradient checkpointing.
-
-    The backward pass then computes activations again.
+    """Switch on the network's gradient checkpointing: the backward pass recomputes activations.
 
     Raises:
-        ValueError: the network has none, or the method would update BatchNorm statistics in both
-            passes.
+        ValueError: the network doesn't support it, or the method would update BatchNorm statistics
+            in both passes.
     """
     has_batch_norm = any(isinstance(layer, BATCH_NORM) for layer in model.modules())
     if method.batch_norm == "train" and has_batch_norm:
@@ -23,9 +21,9 @@ def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
             "BatchNorm statistics would be updated twice; "
             "set compute.gradient_checkpointing to false"
         )
-    # The network is one of timm, or has open_clip's image tower as `visual`.
+    # `visual` is open_clip's image tower; timm's networks have none.
     network: Any = getattr(model, "visual", model)
-    with suppress(AttributeError, AssertionError):  # of a network without this method
+    with suppress(AttributeError, AssertionError):  # from networks that don't support it
         network.set_grad_checkpointing()
     if not any(getattr(layer, "grad_checkpointing", False) for layer in model.modules()):
         raise ValueError(

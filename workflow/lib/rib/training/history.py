@@ -12,12 +12,14 @@ HISTORY = ("epoch", "lr", "loss", "cross_entropy", "accuracy")
 def history_row(
     epoch: int, rate: float, loss: float, cross_entropy: float, accuracy: float
 ) -> dict:
-    """The row of an epoch in the history; its keys are HISTORY.
+    """Row of an epoch, such as {"epoch": 1, "lr": 0.01, "loss": 0.9, ...}; its keys are HISTORY.
 
     Args:
         epoch: counted from 0.
-        rate: learning rate of its last step.
-        loss, cross_entropy, accuracy: means over its images.
+        rate: learning rate of the epoch's last step.
+        loss: mean over the epoch's images.
+        cross_entropy: mean over the epoch's images.
+        accuracy: mean over the epoch's images, 0 to 1.
     """
     return {
         "epoch": epoch + 1,
@@ -29,10 +31,7 @@ def history_row(
 
 
 def write_history(history: list[dict], path: Path) -> None:
-    """Write one row per epoch, all or none.
-
-    The columns are epoch, lr (of the last step), and mean loss, cross-entropy and accuracy.
-    """
+    """Write a CSV file with the rows of `history_row`, all or none."""
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
     writer.writeheader()

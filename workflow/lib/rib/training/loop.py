@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rib.base.errors import UserError
-from rib.base.progress import Progress
+from rib.base.progress import Progress, log
+from rib.base.signals import DeferredEnding
 from rib.config.run import Run
 from rib.methods.base import FineTuning
 from rib.models import device as devices
@@ -25,7 +26,7 @@ from rib.training.good_state import GoodState
 from rib.training.history import history_row
 from rib.training.settings import TrainingSettings, learning_rates
 from rib.training.step import micro_batches, take_step
-from rib.training.training_state import TrainingState
+from rib.training.training_state import Position, TrainingState
 
 # timm's names; its `sgd` has Nesterov momentum.
 OPTIMIZERS = {"sgd": "momentum", "adamw": "adamw", "lion": "lion"}
@@ -67,6 +68,8 @@ def train(
         One history row per epoch, and the changed tensors.
 
     Raises:
+        SystemExit: in a job that SIGINT or SIGTERM has told to end; the state was saved after the
+            step that was being taken.
         DivergenceError: the loss or a trained tensor is not finite.
         UserError: the recipe or the size of micro-batches cannot be used with the method, or CUDA
             has no deterministic algorithm for a layer of the network.
@@ -88,7 +91,8 @@ def train(
     position = state.restore()
     history = position.history
     sums = position.sums  # over the images of each step of the epoch, (4,), see `take_step`
-    method.step = position.epoch * steps_per_epoch + position.step
+    # The last epoch may have fewer steps than the others.
+    method.step = min(position.epoch * steps_per_epoch + position.step, steps)
     rates = list(learning_rates(method.lr, steps, training))
     steps_of_snapshots = _steps_of_snapshots(steps, snapshots)
     images_seen = training.images_seen(method.step, number_of_images)
@@ -101,38 +105,54 @@ def train(
         unit="image",
         done_before=images_seen,
     )
-    for epoch in range(position.epoch, math.ceil(steps / steps_per_epoch)):
-        method.images.epoch = epoch
-        batches = epoch_batches(number_of_images, training.batch_size, run.seed, epoch)
-        steps_left = steps - epoch * steps_per_epoch
-        batches = batches[:steps_left]
-        # Steps that were taken before the training was killed are not taken again.
-        batches_left = batches[len(sums) :]
-        method.images.expect(micro_batches(batches_left, training.micro))
-        for batch in batches_left:
-            _set_learning_rate(optimizer, rates[method.step])  # in place of the peak rate
-            sums.append(take_step(method, optimizer, batch, training) * len(batch))
-            method.step += 1
-            progress.update(len(batch))
-            _save_snapshots(method, pretrained, steps_of_snapshots)
-            state.save_if_due(epoch, len(sums), history, sums)
-        sums_of_steps = torch.stack(sums)
-        refuse_infinite_state(method, pretrained, good_state, sums_of_steps[:, :-1], epoch, run)
-        good_state.keep()
-        images_of_epoch = sum(len(batch) for batch in batches)
-        means_of_epoch = (sums_of_steps.sum(dim=0) / images_of_epoch).tolist()
-        loss, cross_entropy, accuracy, gradient_norm = means_of_epoch
-        last_rate = rates[method.step - 1]
-        history.append(history_row(epoch, last_rate, loss, cross_entropy, accuracy))
-        sums = []
-        if watch is not None:
-            images_seen = training.images_seen(method.step, number_of_images)
-            watch(history, images_seen, gradient_norm, read_changes, device)
+    with DeferredEnding() as ending:
+        for epoch in range(position.epoch, math.ceil(steps / steps_per_epoch)):
+            method.images.epoch = epoch
+            batches = epoch_batches(number_of_images, training.batch_size, run.seed, epoch)
+            steps_left = steps - epoch * steps_per_epoch
+            batches = batches[:steps_left]
+            # Steps that were taken before the training was killed are not taken again.
+            batches_left = batches[len(sums) :]
+            method.images.expect(micro_batches(batches_left, training.micro))
+            for batch in batches_left:
+                _set_learning_rate(optimizer, rates[method.step])  # in place of the peak rate
+                sums.append(take_step(method, optimizer, batch, training) * len(batch))
+                method.step += 1
+                progress.update(len(batch))
+                _save_snapshots(method, pretrained, steps_of_snapshots)
+                position = Position(epoch, len(sums), history, sums)
+                _end_if_asked(ending, state, position)
+                state.save_if_due(position)
+            sums_of_steps = torch.stack(sums)
+            refuse_infinite_state(method, pretrained, good_state, sums_of_steps[:, :-1], epoch, run)
+            good_state.keep()
+            images_of_epoch = sum(len(batch) for batch in batches)
+            means_of_epoch = (sums_of_steps.sum(dim=0) / images_of_epoch).tolist()
+            loss, cross_entropy, accuracy, gradient_norm = means_of_epoch
+            last_rate = rates[method.step - 1]
+            history.append(history_row(epoch, last_rate, loss, cross_entropy, accuracy))
+            sums = []
+            if watch is not None:
+                images_seen = training.images_seen(method.step, number_of_images)
+                watch(history, images_seen, gradient_norm, read_changes, device)
+            _end_if_asked(ending, state, Position(epoch + 1, 0, history, sums))
     progress.close()
     method.images.epoch = None
     # Cloned, since on a CPU they are the network's own.
     changed = {name: tensor.clone() for name, tensor in read_changes().items()}
     return history, changed
+
+
+def _end_if_asked(ending: DeferredEnding, state: TrainingState, position: Position) -> None:
+    """End the process if a signal has asked for it; the training can go on at this position."""
+    if ending.is_asked:
+        state.save(position)
+        log.info(
+            "told to end; saved after epoch %d, step %d, to go on from there",
+            position.epoch,
+            position.step,
+        )
+        ending.deliver()
 
 
 def _refuse_partial_batches(

@@ -18,16 +18,15 @@ from rib.training.settings import TrainingSettings
 def take_step(
     method: FineTuning, optimizer: Optimizer, batch: np.ndarray, training: TrainingSettings
 ) -> Tensor:
-    """Take one step on the given rows of the target.
-
-    Gradients are accumulated over micro-batches. Their sum is the gradient of the batch, since
-    losses and penalties are means over images or don't depend on them.
+    """Take one step on a batch, given as rows of the target.
 
     Returns:
         Loss, cross-entropy (with label smoothing) and accuracy of the batch before the step, and
-        the norm of its gradient before clipping: (4,).
+        the norm of its gradient before clipping, (4,).
     """
     optimizer.zero_grad()
+    # Gradients of micro-batches add up to the gradient of the batch, since losses and penalties are
+    # means over images or don't depend on them.
     means = torch.zeros(3, dtype=torch.float64, device=method.images.device)
     for rows in micro_batches([batch], training.micro):
         loss, cross_entropy, accuracy = compute_loss(method, rows, training)
@@ -45,17 +44,17 @@ def take_step(
 
 
 class BatchMeans(NamedTuple):
-    """What is computed of a batch or a part of it; scalars, means over its images."""
+    """Scalars of a batch or a part of it, means over its images."""
 
-    loss: Tensor  # which is minimised, with its gradient
-    cross_entropy: Tensor  # with label smoothing, with its gradient
+    loss: Tensor  # with gradient
+    cross_entropy: Tensor  # with label smoothing, with gradient
     accuracy: Tensor  # 0 to 1
 
 
 def compute_loss(method: FineTuning, rows: np.ndarray, training: TrainingSettings) -> BatchMeans:
-    """Pass the given rows of the target through the network; gradients are not computed yet."""
+    """Loss, cross-entropy and accuracy of rows of the target, before the backward pass."""
     images = method.images
-    labels = images.labels_of(rows)  # before the forward pass, so that nothing waits for it
+    labels = images.labels_of(rows)  # before the forward pass: the copy needn't wait
     with devices.autocast(method.images.device):
         logits = method.logits(rows)
     logits = logits.float()
@@ -67,11 +66,7 @@ def compute_loss(method: FineTuning, rows: np.ndarray, training: TrainingSetting
 
 
 def micro_batches(batches: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
-    """The parts of batches that are passed through the network at once: [4 0] and [2] of [4 0 2].
-
-    Args:
-        size: images in a part; the last part of each batch may be smaller.
-    """
+    """Parts of batches with at most `size` images: the batch [4 0 2] gives [4 0] and [2]."""
     parts = []
     for batch in batches:
         for start in range(0, len(batch), size):
@@ -80,7 +75,6 @@ def micro_batches(batches: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
 
 
 def _parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
-    """The parameters that an optimiser trains."""
     parameters: list[nn.Parameter] = []
     for group in optimizer.param_groups:
         parameters.extend(group["params"])
@@ -88,10 +82,10 @@ def _parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def give_gradients_strides_of(parameters: Iterable[nn.Parameter]) -> None:
-    """Lay gradients out in memory as their parameters are, in place.
+    """Give gradients the memory layout of their parameters, in place.
 
-    CUDA's fused optimisers refuse others (github.com/pytorch/pytorch/issues/106951). The gradient
-    of a class token is one in a batch of a single image: it is a slice of that of all tokens.
+    CUDA's fused optimisers refuse other layouts (github.com/pytorch/pytorch/issues/106951), such as
+    a class token's gradient for a single image, which is a slice of the gradient of all tokens.
     """
     for parameter in parameters:
         gradient = parameter.grad
@@ -100,11 +94,7 @@ def give_gradients_strides_of(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def _clip_gradients(parameters: Sequence[nn.Parameter], clip_norm: float | None) -> Tensor:
-    """Clip the gradient of all trained parameters to a maximum norm, if there is one.
-
-    Returns:
-        The norm of the gradient before, a scalar.
-    """
+    """The norm of the gradient before clipping, a scalar."""
     if clip_norm is not None:
         return nn.utils.clip_grad_norm_(parameters, clip_norm)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -12,18 +12,25 @@ from torch.optim import Optimizer
 
 from rib.base.errors import UserError
 from rib.base.progress import log
+from rib.models.device import facts_of
+from rib.records.environment import describe_device
 
 SAVE_EVERY = 300.0  # seconds between two saves
 Tensors = Mapping[str, Tensor]
 
 
 class Position(NamedTuple):
-    """How far a training has come."""
+    """Progress of a training."""
 
-    epoch: int  # that is in progress, counted from 0
-    step: int  # number of its steps that are completed
+    epoch: int  # epoch in progress, counted from 0
+    step: int  # number of completed steps of this epoch
     history: list[dict]  # a row for each completed epoch
-    sums: list[Tensor]  # (4,) for each of the completed steps of the epoch in progress
+    sums: list[Tensor]  # (4,) for each completed step of the epoch in progress
+
+    @classmethod
+    def start(cls) -> "Position":
+        """Position of a training that has not begun."""
+        return cls(epoch=0, step=0, history=[], sums=[])
 
 
 class TrainingState:
@@ -31,10 +38,9 @@ class TrainingState:
 
     Args:
         path: the file; None to save nothing.
-        trainable: the trained parameters, which may lie outside the network, such as a padding
-            prompt.
-        memory: the method's tensors that change from step to step.
-        good: what `GoodState` keeps of the last completed epoch.
+        trainable: trained parameters, by name; a padding prompt lies outside the network.
+        memory: the method's tensors that change from step to step, by name.
+        good: tensors after the last completed epoch, by name: `GoodState.kept`.
     """
 
     def __init__(
@@ -46,23 +52,33 @@ class TrainingState:
         memory: Tensors,
         good: Tensors,
     ):
-        """Arguments are those of the class."""
         self.path = path
         self.model = model
         self.optimizer = optimizer
         self.tensors = {"trainable": trainable, "memory": memory, "good": good}
         self.saved = time.monotonic()
+        self._device = next(model.parameters()).device
 
-    def save_if_due(self, epoch: int, step: int, history: list[dict], sums: list[Tensor]) -> None:
-        """Save if SAVE_EVERY seconds have passed; the arguments are those of `Position`.
+    def save_if_due(self, position: Position) -> None:
+        """Save if SAVE_EVERY seconds have passed.
 
         Raises:
             OSError: the file can't be written.
         """
-        if self.path is None or time.monotonic() - self.saved < SAVE_EVERY:
+        if time.monotonic() - self.saved >= SAVE_EVERY:
+            self.save(position)
+
+    def save(self, position: Position) -> None:
+        """Save; without a file do nothing.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        if self.path is None:
             return
         state: dict[str, object] = {
-            "place": (epoch, step, history, sums),
+            "device": facts_of(self._device),
+            "place": tuple(position),
             "random": torch.get_rng_state(),
             **self.tensors,
             "model": self.model.state_dict(),
@@ -70,38 +86,45 @@ class TrainingState:
         }
         if torch.cuda.is_available():
             state["cuda_random"] = torch.cuda.get_rng_state()
-        # The saved state is replaced only by a complete one.
+        # A complete file replaces the old one; a killed job leaves the old one whole.
         temporary = self.path.with_suffix(".tmp")
         _write(state, temporary)
         os.replace(temporary, self.path)
         self.saved = time.monotonic()
 
     def restore(self) -> Position:
-        """Restore the saved state, if there is one.
+        """Restore the saved state, if the kind of device and the precision are the same.
 
         Returns:
-            How far the training had come; without a saved state, its start.
+            Position of the saved training; without such a state the start.
 
         Raises:
             UserError: the file is damaged, or contains other objects than this class saves.
         """
         if self.path is None or not self.path.is_file():
-            return Position(epoch=0, step=0, history=[], sums=[])
+            return Position.start()
         state = _read(self.path)
+        device_before = describe_device(state["device"])
+        device_now = describe_device(facts_of(self._device))
+        if device_before != device_now:
+            log.warning(
+                "the saved state is of a training on %s; this one is on %s and starts again",
+                device_before,
+                device_now,
+            )
+            return Position.start()
         self._restore_tensors(state)
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         if "cuda_random" in state:
             torch.cuda.set_rng_state(state["cuda_random"])
         position = Position(*state["place"])
-        first_parameter = next(iter(self.tensors["trainable"].values()))
-        sums = [sums_of_step.to(first_parameter.device) for sums_of_step in position.sums]
+        sums = [sums_of_step.to(self._device) for sums_of_step in position.sums]
         log.info("resuming after epoch %d, step %d", position.epoch, position.step)
         return position._replace(sums=sums)
 
     @torch.no_grad()
     def _restore_tensors(self, state: Mapping) -> None:
-        """Copy saved tensors into those of the network, the method and its trained parameters."""
         self.model.load_state_dict(state["model"], strict=True)
         for group, tensors in self.tensors.items():  # `trainable`, `memory` and `good`
             saved_tensors = state[group]
@@ -110,17 +133,13 @@ class TrainingState:
 
 
 def _read(path: Path) -> dict:
-    """What `TrainingState.save_if_due` wrote into a file.
-
-    Raises:
-        UserError: torch can't read the file as plain data without code (`weights_only`).
-    """
+    """`weights_only`: torch runs no code from the file."""
     try:
         state: dict = torch.load(path, map_location="cpu", weights_only=True)
     except (MemoryError, OSError):
-        raise  # the file may be whole: there is no memory, or the disk fails
+        raise  # the file may be whole: too little memory, or a failing disk
     except Exception:
-        # `from None` hides torch's message, which recommends to load without `weights_only`.
+        # `from None` hides torch's message, which recommends loading without `weights_only`.
         raise UserError(
             f"{path} is damaged, or is not the saved state of a training; delete it and run again."
         ) from None
@@ -128,19 +147,14 @@ def _read(path: Path) -> dict:
 
 
 def _write(state: Mapping, path: Path) -> None:
-    """Write a state with torch.
-
-    Raises:
-        OSError: the file can't be written; unlike torch's own error, it says why and names the
-            path.
-    """
+    """Unlike torch's error, the OSError says why and names the path."""
     try:
         with open(path, "wb") as file:
             torch.save(state, file)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     except RuntimeError as error:
-        # torch raises its own error while it handles that of the file.
+        # torch raises its own error while it handles the file's error.
         cause = error.__context__
         if isinstance(cause, OSError):
             raise OSError(cause.errno, cause.strerror, str(path)) from error

@@ -2,10 +2,9 @@
 
 A layout module defines
 
-    items(dataset: rib.data.images.DatasetSource, *, <its own settings>)
+    items(dataset: rib.data.images.DatasetSource, *, <settings>)
 
 which yields `rib.data.images.Item` in an order that depends only on the archives and the label
-space. Its settings are the keys of an entry's `settings`; those with a default are optional. They
-are checked against their annotations when a dataset is prepared
-(rib.base.plugins.checked_settings).
+space. Keyword arguments are the keys of an entry's `settings`, optional if they have a default, and
+checked against their annotations (rib.base.plugins.checked_settings).
 """

@@ -1,4 +1,4 @@
-"""Photos in one folder per class."""
+"""Images in one folder per class."""
 
 import csv
 import difflib
@@ -14,18 +14,18 @@ from rib.data.archives import archive_members
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-SUBFOLDERS = "subfolders"  # value of `objects`: a class folder has a folder for each object
+SUBFOLDERS = "subfolders"  # value of `objects`: class folders contain a folder for each object
 
 
 class Unread:
-    """Counts the files of an archive that are not read, by their ending."""
+    """Counts files of an archive that are not read, by their ending."""
 
     def __init__(self, dataset: DatasetSource):
         self.dataset = dataset
         self.endings: Counter[str] = Counter()
 
     def is_photo(self, path: PurePosixPath) -> bool:
-        """Whether a file is a photo by its ending, in any case; counts it otherwise."""
+        """Whether a file is an image by its ending, in any case; other files are counted."""
         ending = path.suffix.lower()
         if ending in ENDINGS:
             return True
@@ -33,8 +33,8 @@ class Unread:
         return False
 
     def log(self) -> None:
-        """Log what was not read, if anything, such as `7 .txt, 2 without an ending`."""
-        # The most frequent ending comes first; of equally frequent ones, the first by name.
+        """Log the counts, such as `7 .txt, 2 without an ending`; nothing if all files were read."""
+        # most frequent first; of equally frequent endings, the first by name
         in_order_of_names = Counter(dict(sorted(self.endings.items())))
         descriptions = []
         for ending, number_of_files in in_order_of_names.most_common():
@@ -50,21 +50,21 @@ def photos_in_folders(
     partial: bool = False,
     objects: str | None = None,
 ) -> Iterator[Item]:
-    """Yield the photos in class folders, at any depth, in archive order.
+    """Yield the images in class folders, at any depth, in archive order.
 
     Args:
         dataset: zip or tar; `exclude` has image ids (`<folder>/<name>`).
-        labels: class by the name of its folder.
-        strict: whether photos in other folders are an error; otherwise they are left out with a
+        labels: class by folder name, such as `{"n01440764": 0}`.
+        strict: whether images in other folders are an error; otherwise they are left out with a
             warning.
         partial: whether classes may lack images.
-        objects: which photos show one object: `subfolders` (<class>/<object>/<name>), or the name
-            of a CSV file in the archive with the columns image (<class>/<name>) and object; by
-            default each photo shows its own.
+        objects: which images show one object: `subfolders` (<class>/<object>/<name>), or the name
+            of a CSV file in the archive with columns image (<class>/<name>) and object. By default
+            each image shows a different object.
 
     Raises:
-        UserError: a class has no image (unless partial) or, if strict, there are photos in another
-            folder; an image has no object in the CSV file, or there is no such file.
+        UserError: a class has no image (unless partial); if strict, another folder has images; or
+            the CSV file is missing or lacks an image.
     """
     object_of_image = None
     if objects is not None and objects != SUBFOLDERS:
@@ -108,7 +108,7 @@ def photos_in_folders(
 
 
 def _read_objects(dataset: DatasetSource, file_name: str) -> dict[str, str]:
-    """Object of each image, by image id, from a CSV file in the archives."""
+    """Such as {"fox/1.png": "rex"}, from a CSV file in the archives."""
     for archive in dataset.archives:
         for name, read in archive_members(archive):
             if PurePosixPath(name).name != file_name:
@@ -131,17 +131,7 @@ def _object_of(
     objects: str,
     dataset: DatasetSource,
 ) -> str:
-    """The name of the object that an image shows.
-
-    Args:
-        image_id: `<class>/<name>` or, with subfolders, `<class>/<object>/<name>`.
-        object_of_image: table of objects by image id; None with subfolders, of which the object's
-            folder is the object.
-        objects: `subfolders`, or name of the file with the table, for the message.
-
-    Raises:
-        UserError: the table has no object of the image.
-    """
+    """With subfolders (no table), an object is its folder."""
     if object_of_image is None:
         return str(PurePosixPath(image_id).parent)
     object_name = object_of_image.get(image_id)
@@ -158,15 +148,7 @@ def _about_strange_folders(
     folders_without_images: Collection[str],
     dataset: DatasetSource,
 ) -> str:
-    """Message about photos in folders that are no class.
-
-    It suggests the class with a similar name, preferably one without images.
-
-    Args:
-        photos_of_folder: number of photos in each such folder.
-        labels: names of the folders of all classes.
-        folders_without_images: those of them that lack images.
-    """
+    """Suggests the class with a similar name, preferably one without images."""
     folder = min(photos_of_folder)
     name = PurePosixPath(folder).name
     subject = f"the folder {dataset}/{folder}" if name else f"{dataset}, outside any folder,"
@@ -185,7 +167,7 @@ def _about_strange_folders(
 def refuse_missing(
     folders_without_images: Collection[str], number_of_folders: int, dataset: DatasetSource
 ) -> None:
-    """Refuse a dataset of which class folders are missing."""
+    """Raise a UserError if class folders are missing."""
     if folders_without_images:
         raise UserError(
             f"{dataset}: there is no image in a folder '{min(folders_without_images)}' "

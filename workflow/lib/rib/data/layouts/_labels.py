@@ -1,4 +1,4 @@
-"""Classes and slices of images, from what a file states of each of them as text or number."""
+"""Classes and slices of images, from texts or numbers that a file states for each of them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,22 +12,22 @@ from rib.config.messages import nearest, show
 from rib.data.images import DatasetSource
 
 LONGEST_TEXT = 1000  # characters of a label, an id or a slice
-LARGEST_NUMBER = (1 << 63) - 1  # of the index's columns of whole numbers
+LARGEST_NUMBER = (1 << 63) - 1  # limit of the index's integer columns
 
 
 class Classes:
-    """The class of each image by its label, which is text or the number of a name.
+    """The class of each image by its label: text, or the number of a name.
 
-    A label is the key of a class or, if only one class has it, a class's name.
+    A text is the key of a class or, if only one class has it, a class's name.
 
     Args:
         dataset: its label space has the classes.
-        names: what the labels 0, 1, ... stand for; None if the files say it, or have texts.
+        names: of the labels 0, 1, ...; None if the files state them, or have texts.
         in_class_order: whether the labels 0, 1, ... are the classes in the entry's order.
         partial: whether classes may lack images.
 
     Raises:
-        UserError: there are two lists of names, or a name stands in one twice.
+        UserError: there are two lists of names, or a name occurs twice.
     """
 
     def __init__(
@@ -57,16 +57,15 @@ class Classes:
     def class_of(
         self, label: object, image: str, names_in_file: Sequence[str] | None = None
     ) -> int | None:
-        """The class index of an image by its label; None if that is none of the classes.
+        """The class index of an image by its label; None if the label is no class.
 
         Args:
-            label: text or a whole number.
-            image: what the image is called in messages.
-            names_in_file: what the labels 0, 1, ... stand for, by the file itself. The settings
-                come first.
+            label: text or an integer.
+            image: the image in messages.
+            names_in_file: of the labels 0, 1, ...; names in the settings come first.
 
         Raises:
-            UserError: The label is neither text nor number, or a number without a name.
+            UserError: the label is neither text nor number, or a number without a name.
         """
         if is_whole(label):
             text = self._name_of_number(label, image, names_in_file)
@@ -85,7 +84,6 @@ class Classes:
         return class_index
 
     def _name_of_number(self, number: int, image: str, names_in_file: Sequence[str] | None) -> str:
-        """The name that a label stands for."""
         names = names_in_file if self._names is None else self._names
         if names is None:
             raise UserError(
@@ -106,14 +104,14 @@ class Classes:
         self._classes_without_images.discard(class_index)
 
     def refuse_mismatch(self) -> None:
-        """Refuse or log what does not fit, once all images were read.
+        """Refuse or log what does not fit, after all images were read.
 
         Published files may show more classes than the dataset scores, and a dataset may have only
-        some of the classes that the network tells apart: images of others are then left out. If
-        neither is so, a label that is no class is a mistake.
+        some of the classes that the network distinguishes: other images are then left out.
+        Otherwise a label that is no class is a mistake.
 
         Raises:
-            UserError: A label is a mistake, or a class has no image (unless partial).
+            UserError: a label is a mistake, or a class has no image (unless partial).
         """
         space = self._dataset.space
         if self._images_of_no_class:
@@ -141,28 +139,27 @@ class Classes:
 
 
 def _class_of_each_text(dataset: DatasetSource) -> dict[str, int]:
-    """Index of each class by its key in the label space, and by its name if no other has it."""
     space = dataset.space
     classes_of_name = Counter(space.names)
     class_of_text = {}
     for class_index, name in enumerate(space.names):
         if classes_of_name[name] == 1:
             class_of_text[name] = class_index
-    for class_index, key in enumerate(space.keys):  # a key comes first
+    for class_index, key in enumerate(space.keys):  # keys take precedence over names
         class_of_text[key] = class_index
     return class_of_text
 
 
 def slice_level(stated: object, name: str, image: str, dataset: DatasetSource) -> str | int:
-    """A slice of an image as a file states it: text or a whole number.
+    """A slice's level as a file states it: text or an integer.
 
     Args:
         stated: what the file states.
-        name: that of the column or field.
-        image: what the image is called in messages.
+        name: of the column or field.
+        image: the image in messages.
 
     Raises:
-        UserError: It is neither, too long or too large.
+        UserError: the level has another type, or is too long or too large.
     """
     if is_whole(stated) and abs(stated) <= LARGEST_NUMBER:
         return stated

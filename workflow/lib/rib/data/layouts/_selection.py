@@ -1,4 +1,4 @@
-"""Which images of a file are a dataset's, by what the file states of each as text or number."""
+"""Select images of a file by texts or numbers that the file states for each of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,18 +8,19 @@ from rib.config.fields import is_whole
 from rib.config.messages import show
 from rib.data.images import DatasetSource
 
-SHOWN_LEVELS = 10  # of a column by which images are selected, in a message
+SHOWN_LEVELS = 10  # values of a column in a message
 
 
 class Selection:
-    """The images that are read: in each of some columns they have one of some values.
+    """The images that have one of the given values in every given column.
 
     Args:
-        where: by column, or field of a JSON file, a value or a list of values.
+        where: by column, or field of a JSON file, a value or list: `{"domain": ["sketch",
+            "photo"]}`.
         dataset: for messages.
 
     Raises:
-        UserError: `where` has something else in place of a text or whole number.
+        UserError: a value in `where` is neither text nor an integer.
     """
 
     def __init__(self, where: Mapping[str, Any], dataset: DatasetSource):
@@ -40,11 +41,11 @@ class Selection:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of which an image's values are looked at."""
+        """The columns that decide."""
         return list(self._levels_of_column)
 
     def includes(self, facts: Mapping[str, str | int | None]) -> bool:
-        """Whether an image is selected, by its values in `columns`; None stands for no value."""
+        """Whether an image with these values, such as `{"domain": "sketch"}`, is selected."""
         is_selected = True
         for column, levels in self._levels_of_column.items():
             level = facts[column]
@@ -55,13 +56,13 @@ class Selection:
         return is_selected
 
     def _note_level(self, column: str, level: str | int | None) -> None:
-        """Keep the first values of a column, for the message that no image has the right one."""
+        """The message that no image is selected shows the first values."""
         first_levels = self._first_levels[column]
         if level is not None and len(first_levels) <= SHOWN_LEVELS and level not in first_levels:
             first_levels.append(level)
 
     def refuse_nothing(self) -> None:
-        """Raise a UserError that names the values that exist, if no image was selected."""
+        """Raise a UserError with the existing values if no image was selected."""
         if self._has_selected or not self._levels_of_column:
             return
         descriptions = []

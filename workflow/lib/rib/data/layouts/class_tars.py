@@ -1,7 +1,4 @@
-"""A tar of tars, one per ImageNet class: <wnid>.tar with <name>.JPEG.
-
-This is the layout of ILSVRC2012's training images.
-"""
+"""A tar of tars, one per ImageNet class (<wnid>.tar), as for ILSVRC2012's training images."""
 
 import io
 from collections.abc import Iterator

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from rib.data.archives import archive_members
 from rib.data.images import DatasetSource, Item, decode, fit_on_white, refuse_margin
 
-VARIATION_SELECTOR = "fe0f"  # requests the colour form of a character; doesn't change the drawing
+VARIATION_SELECTOR = "fe0f"  # requests a character's colour form; the drawing is the same
 FOLDER = "package/assets/"
 
 
@@ -44,9 +44,6 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
 
 
 def _codepoint_of(name: str) -> str:
-    """The codepoints that name a file, without variation selectors.
-
-    For example `2600` for assets/2600-fe0f.webp, and `1f468-200d-1f373` for that of a cook.
-    """
+    """assets/2600-fe0f.webp gives `2600`; a cook's file gives `1f468-200d-1f373`."""
     characters = PurePosixPath(name).stem.lower().split("-")
     return "-".join(character for character in characters if character != VARIATION_SELECTOR)

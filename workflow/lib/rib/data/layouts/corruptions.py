@@ -1,4 +1,4 @@
-"""Archives of corrupted photos, as one dataset (ImageNet-C).
+"""Archives of corrupted images as one dataset (ImageNet-C).
 
 Files are .../<corruption>/<severity>/<wnid>/<name>.<ext>.
 """
@@ -21,8 +21,8 @@ def items(
     Args:
         dataset: zip or tar; label space keys are wnids; `exclude` has image ids
             (`<corruption>/<severity>/<wnid>/<name>`).
-        corruptions: folder names.
-        severities: numbers, 1 to 5.
+        corruptions: folder names, such as `fog`.
+        severities: 1 to 5.
 
     Raises:
         UserError: a corruption has no image at a severity.

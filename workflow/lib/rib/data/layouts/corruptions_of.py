@@ -1,4 +1,4 @@
-"""Corruptions of the photos or drawings of any other layout, made here."""
+"""Corruptions of the images of any other layout, computed here."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,26 +22,26 @@ def items(
     severities: list[int],
     once: bool = False,
 ) -> Iterator[Item]:
-    """Yield the photos of another layout, corrupted; accuracies can be split by corruption.
+    """Yield the images of another layout, corrupted; slices are corruption and severity.
 
-    They are corrupted after they are resized, as those of ImageNet-C are. What is random depends on
-    the photo's source and the corruption alone.
+    Images are corrupted after resizing, as in ImageNet-C. Random values depend only on the image's
+    source and the corruption.
 
     Args:
-        photos: `layout`, the name of the other layout, and its `settings`.
+        photos: the other layout: `{"layout": "idx", "settings": {"part": "t10k"}}`.
         corruptions: keys of `rib.data.corruptions.CORRUPTIONS`.
-        severities: numbers, 1 to 5.
-        once: whether each photo is shown once, in the next corruption and severity in turn, so
-            that each is equally frequent in every class; otherwise each photo is shown with every
-            corruption at every severity.
+        severities: 1 to 5.
+        once: whether each image is shown once, with all corruptions and severities in turn and
+            equally frequent in every class; otherwise each image is shown with every corruption at
+            every severity.
 
     Raises:
-        UserError: a corruption or severity does not exist or is stated twice, a photo can't be
-            decoded, or see the other layout.
+        UserError: a corruption or severity does not exist or occurs twice, an image can't be
+            decoded, or the other layout fails.
     """
     _refuse_unknown("corruption", corruptions, list(CORRUPTIONS), dataset)
     _refuse_unknown("severity", severities, list(SEVERITIES), dataset)
-    assert dataset.photos_layout is not None  # the catalogue has the file of `photos`
+    assert dataset.photos_layout is not None  # the catalogue gives the file of `photos`
     items_of_layout = load_function(dataset.photos_layout, "items")
     settings = checked_settings(
         items_of_layout,
@@ -50,7 +50,7 @@ def items(
         f"datasets.yaml, {dataset}, photos",
     )
     all_pairs = list(product(corruptions, severities))
-    photos_of_class: Counter[int] = Counter()  # so far
+    photos_of_class: Counter[int] = Counter()  # images so far
     for item in items_of_layout(dataset, **settings):
         picture = _picture_at_geometry(item, dataset)
         pairs_of_photo = all_pairs
@@ -69,7 +69,7 @@ def items(
 
 
 def _picture_at_geometry(item: Item, dataset: DatasetSource) -> np.ndarray:
-    """The picture of an item, (size, size, 3) uint8; a photo is decoded and resized."""
+    """Photos are decoded and resized; drawings have this size already."""
     if not isinstance(item.picture, Photo):  # the layout has drawn it at this size
         return item.picture
     photo = item.picture
@@ -80,13 +80,7 @@ def _picture_at_geometry(item: Item, dataset: DatasetSource) -> np.ndarray:
 def _refuse_unknown(
     setting: str, chosen: list[Any], choices: list[Any], dataset: DatasetSource
 ) -> None:
-    """Refuse a corruption or severity that does not exist, or is chosen twice.
-
-    Args:
-        setting: `corruption` or `severity`, for messages.
-        chosen: what the dataset's settings list.
-        choices: what exists.
-    """
+    """Also refuses a choice that occurs twice."""
     for choice in chosen:
         if choice not in choices:
             raise UserError(

@@ -1,7 +1,7 @@
-"""ILSVRC2012's validation images: a flat archive of photos, with labels in the development kit.
+"""ILSVRC2012's validation images: a flat archive, with labels in the development kit.
 
-The kit has its own class numbers: meta.mat gives the wnid of each number, a text file the number of
-each image.
+The kit numbers the classes differently: meta.mat gives the wnid of each number, a text file the
+number of each image.
 """
 
 import io
@@ -24,8 +24,8 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
     """Yield every image of the label space, in archive order.
 
     Args:
-        dataset: the images and the development kit, in this order; label space keys are wnids;
-            `exclude` has image ids (file names).
+        dataset: the images, then the development kit; label space keys are wnids; `exclude` has
+            image ids (file names).
 
     Raises:
         UserError: the kit lacks a file or a label.
@@ -51,11 +51,7 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
 
 
 def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
-    """Wnids of the validation images, in the order of their numbers.
-
-    Source: torchvision/datasets/imagenet.py, parse_devkit_archive: only synsets without children
-    count.
-    """
+    """In the order of image numbers; as torchvision/datasets/imagenet.py, parse_devkit_archive."""
     files = {}
     for name, read in archive_members(kit, _is_table, largest=TABLE):
         files[PurePosixPath(name).name] = read()
@@ -71,6 +67,7 @@ def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
         for number, wnid, children in zip(
             synsets["ILSVRC2012_ID"], synsets["WNID"], synsets["num_children"], strict=True
         ):
+            # Inner synsets of WordNet are no classes.
             if int(children) == 0:
                 wnid_of_number[int(number)] = str(wnid)
         return [wnid_of_number[int(number)] for number in files[LABELS].split()]
@@ -82,5 +79,4 @@ def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
 
 
 def _is_table(name: str) -> bool:
-    """Whether a file of the kit is one of the two that give the labels."""
     return name.endswith((META, LABELS))

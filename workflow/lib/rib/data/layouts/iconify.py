@@ -1,7 +1,6 @@
 """Iconify icon sets: SVG bodies in icons.json, icon names by codepoint in chars.json.
 
-Source: the icon set format of Iconify (IconifyJSON: icons, aliases, default width, height, left and
-top).
+Source: Iconify's format IconifyJSON (icons, aliases, default width, height, left and top).
 """
 
 import json
@@ -20,7 +19,7 @@ from rib.data.svg import Draw, renderer
 ICONS = "package/icons.json"
 CHARS = "package/chars.json"
 LONGEST_ALIAS_CHAIN = 10
-BOX_DEFAULTS = {"width": 16, "height": 16, "left": 0, "top": 0}  # of Iconify's format
+BOX_DEFAULTS = {"width": 16, "height": 16, "left": 0, "top": 0}  # as in Iconify's format
 PROPERTY_TYPES = {
     "body": str,
     "parent": str,
@@ -40,8 +39,8 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
 
     Args:
         dataset: the npm package; label space keys are codepoints as in chars.json (lower-case hex,
-            joined by `-`); `exclude` has codepoints; `icons` maps codepoints to icon names, for a
-            set without a chars.json.
+            joined by `-`); `exclude` has codepoints; `icons` maps codepoints to icon names
+            (`{"1f98a": "fox"}`) for a set without chars.json.
         margin: white on each side, as a fraction of the square's side.
 
     Raises:
@@ -71,11 +70,7 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
 
 
 def _read_package(archive: Path, dataset: DatasetSource) -> dict[str, dict[str, Any]]:
-    """The JSON files of a package, by name; icons.json is required.
-
-    Raises:
-        UserError: icons.json is missing, or a file is not JSON or not in Iconify's format.
-    """
+    """By file name; icons.json is required."""
     files = {}
     for name, read in archive_members(archive, {ICONS, CHARS}, largest=JSON):
         try:
@@ -100,7 +95,7 @@ def _read_package(archive: Path, dataset: DatasetSource) -> dict[str, dict[str, 
 
 
 def _is_icon_set(content: object) -> bool:
-    """Whether a JSON value has the form of an icon set; its icons and aliases are not checked."""
+    """Checks no icons or aliases, of which few are used."""
     if not _has_valid_properties(content):
         return False
     has_icons = isinstance(content.get("icons", {}), dict)
@@ -109,14 +104,14 @@ def _is_icon_set(content: object) -> bool:
 
 
 def _is_table_of_names(content: object) -> bool:
-    """Whether a JSON value has the form of chars.json: printable names."""
+    """Such as {"1f98a": "fox"}."""
     if not isinstance(content, dict):
         return False
     return all(isinstance(name, str) and name.isprintable() for name in content.values())
 
 
 def _has_valid_properties(content: object) -> TypeGuard[dict[str, Any]]:
-    """Whether a set, icon or alias has properties of the types and ranges of Iconify's format."""
+    """Types and ranges as in Iconify's format, for a set, an icon or an alias."""
     if not isinstance(content, dict):
         return False
     for key, property_type in PROPERTY_TYPES.items():
@@ -131,15 +126,15 @@ def _has_valid_properties(content: object) -> TypeGuard[dict[str, Any]]:
 def render(
     draw: Draw, icon_set: Mapping[str, Any], name: str, size: int, margin: float, set_name: str
 ) -> np.ndarray:
-    """Draw an icon centred on a white square, (size, size, 3) uint8; its current colour is black.
+    """Draw an icon centred on a white square, (size, size, 3) uint8; `currentColor` is black.
 
     Args:
-        draw: renders an SVG, see `rib.data.svg.renderer`.
+        draw: renders an SVG, from `rib.data.svg.renderer`.
         icon_set: content of icons.json.
         name: of the icon.
         size: side of the square in pixels.
         margin: white on each side, as a fraction of the square's side.
-        set_name: name of the set, for messages.
+        set_name: for messages.
 
     Raises:
         UserError: the set has no such icon, the icon can't be rendered, or nothing is visible.
@@ -172,23 +167,16 @@ def render(
 
 @dataclass(frozen=True)
 class ResolvedIcon:
-    """An icon, after all aliases on the way to it."""
+    """An icon after following its aliases."""
 
-    properties: Mapping[str, Any]  # as in Iconify's format; `body` is always there
+    properties: Mapping[str, Any]  # as in Iconify's format, always with `body`
     is_flipped_horizontally: bool
     is_flipped_vertically: bool
     quarter_turns: int  # clockwise
 
 
 def _resolve(icon_set: Mapping[str, Any], name: str, set_name: str) -> ResolvedIcon:
-    """Follow the aliases from a name to an icon.
-
-    The box of an alias counts more than that of its parent; flips and turns add up.
-
-    Raises:
-        UserError: there is no such icon, the chain of aliases is too long, or an icon or alias is
-            not in Iconify's format.
-    """
+    """An alias's box takes precedence over its parent's; flips and turns add up."""
     box_of_aliases: dict[str, Any] = {}
     is_flipped_horizontally = False
     is_flipped_vertically = False

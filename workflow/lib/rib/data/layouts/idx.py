@@ -1,7 +1,7 @@
-"""Photos and labels in idx files, the format of MNIST, plain or in a rendition.
+"""Images and labels in idx files, the format of MNIST, plain or in a rendition.
 
-A collection has files <part>-images-idx3-ubyte and <part>-labels-idx1-ubyte; parts of MNIST are
-`train` and `t10k`. The format: http://yann.lecun.com/exdb/mnist (all numbers big-endian).
+A collection has files <part>-images-idx3-ubyte and <part>-labels-idx1-ubyte; MNIST's parts are
+`train` and `t10k`. Format: http://yann.lecun.com/exdb/mnist (all numbers big-endian).
 """
 
 import math
@@ -18,11 +18,11 @@ from rib.data.renditions import RENDITIONS
 
 IMAGES = "images-idx3-ubyte"
 LABELS = "labels-idx1-ubyte"
-# Two zero bytes, the type of the numbers (8: bytes), the number of dimensions.
+# Two zero bytes, type of the numbers (8: bytes), number of dimensions.
 MAGIC_NUMBER_OF_IMAGES = 0x00000803
 MAGIC_NUMBER_OF_LABELS = 0x00000801
-LONGEST_SIDE = 1024  # pixels of a photo
-DIGITS_OF_NUMBER = 5  # of a photo's number in its id
+LONGEST_SIDE = 1024  # pixels of an image
+DIGITS_OF_NUMBER = 5  # of an image's number in its id
 
 
 def items(
@@ -35,25 +35,24 @@ def items(
     rendition: str = "plain",
     border: int = 0,
 ) -> Iterator[Item]:
-    """Yield some photos of each class in the order of the file, in a rendition.
+    """Yield some images of each class in the order of the file, in a rendition.
 
-    The photos of each class are counted from 0 in the order of the file. A dataset has those from
-    `first` to before `last`, so datasets of one part with disjoint ranges share no photo.
+    Images of each class are counted from 0. A dataset takes the range from `first` to before
+    `last`, so datasets of one part with disjoint ranges share no image.
 
     Args:
         dataset: the idx files; label space keys are the labels as numbers; `exclude` has image ids
             (`<part>/<number in the file>`).
-        collection: name of the collection, with which source ids begin, so that they are the same
-            in all datasets of its files.
-        part: first part of the names of the files.
-        first: count of the first photo of each class.
-        last: count after that of the last photo of each class.
-        rendition: one of `rib.data.renditions.RENDITIONS`.
-        border: black pixels that are added on each side.
+        collection: prefix of source ids, which are the same in all datasets of these files.
+        part: first part of the file names, such as `train`.
+        first: number of the first image of each class.
+        last: number after the last image of each class.
+        rendition: a key of `rib.data.renditions.RENDITIONS`.
+        border: black pixels added on each side.
 
     Raises:
-        UserError: a file is missing, truncated or no idx file of photos or labels, a label is not
-            a class, a class has too few photos, or a setting is out of range.
+        UserError: a file is missing, truncated or no idx file, a label is no class, a class has too
+            few images, or a setting is out of range.
     """
     if rendition not in RENDITIONS:
         raise UserError(
@@ -96,10 +95,10 @@ def items(
 
 
 def read_photos(path: Path) -> np.ndarray:
-    """The photos of an idx file, (n, height, width) uint8, which are read when they are used.
+    """The images of an idx file, (n, height, width) uint8, memory-mapped.
 
     Raises:
-        UserError: the file is truncated, too long or no idx file of photos.
+        UserError: the file is truncated, too long or no idx file of images.
     """
     number, height, width = _read_header(path, MAGIC_NUMBER_OF_IMAGES, 3)
     if not (1 <= height <= LONGEST_SIDE and 1 <= width <= LONGEST_SIDE):
@@ -121,15 +120,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def _read_header(path: Path, magic_number: int, dimensions: int) -> tuple[int, ...]:
-    """The lengths of the dimensions that an idx file states, such as (60000, 28, 28).
-
-    Args:
-        magic_number: with which the file must begin.
-        dimensions: how many there are.
-
-    Raises:
-        UserError: the file is shorter, or begins with another number.
-    """
+    """Lengths of the dimensions, such as (60000, 28, 28)."""
     header = struct.Struct(f">{1 + dimensions}I")  # big-endian integers of four bytes
     with open(path, "rb") as file:
         first_bytes = file.read(header.size)
@@ -145,11 +136,7 @@ def _read_header(path: Path, magic_number: int, dimensions: int) -> tuple[int, .
 
 
 def _read_bytes(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """What follows the header of an idx file: an array of a shape, uint8, mapped from the file.
-
-    Raises:
-        UserError: the file is longer or shorter, or holds nothing.
-    """
+    """Everything after the header, uint8, mapped from the file."""
     header_size = 4 * (1 + len(shape))
     number_of_bytes = math.prod(shape)
     size_by_header = header_size + number_of_bytes
@@ -165,9 +152,9 @@ def _read_bytes(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def rank_in_class(labels: np.ndarray) -> np.ndarray:
-    """How many photos of the same label precede each photo: (n,) int64.
+    """Number of earlier images with the same label: (n,) int64.
 
-    The labels 3, 7, 3, 3 give 0, 0, 1, 2.
+    Labels 3, 7, 3, 3 give 0, 0, 1, 2.
     """
     rank = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
@@ -177,7 +164,6 @@ def rank_in_class(labels: np.ndarray) -> np.ndarray:
 
 
 def _archive(dataset: DatasetSource, name: str) -> Path:
-    """The archive of a dataset with a file name; a UserError if there is none."""
     for archive in dataset.archives:
         if archive.name == name:
             return archive
@@ -189,7 +175,7 @@ def _archive(dataset: DatasetSource, name: str) -> Path:
 
 
 def _class_of_each_label(dataset: DatasetSource) -> dict[int, int]:
-    """Class index of each label; a UserError if a class key is not a label."""
+    """Keys must be numbers: {3: 0, 7: 1}."""
     class_of_label = {}
     for class_index, key in enumerate(dataset.space.keys):
         if not (key.isascii() and key.isdigit()):
@@ -202,13 +188,6 @@ def _class_of_each_label(dataset: DatasetSource) -> dict[int, int]:
 
 
 def _refuse_unknown_labels(labels: np.ndarray, class_of_label: dict[int, int], path: Path) -> None:
-    """Refuse labels that are no class; the message names the first photo with one.
-
-    Args:
-        labels: (n,) label of each photo.
-        class_of_label: its keys are the labels of the dataset's classes.
-        path: file of the labels, for messages.
-    """
     is_unknown = ~np.isin(labels, list(class_of_label))
     if is_unknown.any():
         number = int(np.argmax(is_unknown))
@@ -226,13 +205,6 @@ def _refuse_range(
     class_of_label: dict[int, int],
     dataset: DatasetSource,
 ) -> None:
-    """Refuse a range of photos that is empty, or that a class does not have.
-
-    Args:
-        first, last: numbers of the first photo of each class, from 0, and of that after the last.
-        labels: (n,) label of each photo.
-        class_of_label: its keys are the labels of the dataset's classes.
-    """
     for label in class_of_label:
         number_of_photos = int(np.count_nonzero(labels == label))
         if not 0 <= first < last <= number_of_photos:

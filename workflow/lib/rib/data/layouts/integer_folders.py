@@ -1,7 +1,6 @@
-"""Archives of photos in one folder per ImageNet class: .../<0 to 999>/<name>.<ext>.
+"""Archives of images in one folder per ImageNet class, .../<0 to 999>/<name>.<ext>, as ImageNet-V2.
 
-This is the layout of ImageNet-V2. The label is the number, which is the class index, not the
-folder's position in a listing, where 10 precedes 2.
+The folder's number is the class index, not its position in a listing, where 10 precedes 2.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """ObjectNet: .../images/<object>/<name>.png in an encrypted zip.
 
-The password is on its download page, next to the terms. The label space maps each object to one or
+Its download page shows the password beside the terms. The label space maps each object to one or
 several ImageNet classes; other objects are left out.
 """
 
@@ -22,7 +22,8 @@ def items(dataset: DatasetSource, *, border: int, also: dict[str, str]) -> Itera
         dataset: the zip; label space keys are the objects' folder names; `exclude` has image ids
             (`<object>/<name>`).
         border: pixels cropped on each side.
-        also: further folders, each with the folder whose class its images have.
+        also: further folders whose images have the class of another folder, such as {"trash_bin":
+            "watch"}.
 
     Raises:
         UserError: the password is missing or wrong, an object has no image, or a setting is out of
@@ -35,7 +36,6 @@ def items(dataset: DatasetSource, *, border: int, also: dict[str, str]) -> Itera
     label_of_folder = _label_of_each_folder(dataset, also)
 
     def is_wanted(name: str) -> bool:
-        """Whether a file in the zip is an image of one of the classes, by its path."""
         path = PurePosixPath(name)
         is_image = path.suffix == ".png" and path.parent.parent.name == "images"
         return is_image and path.parent.name in label_of_folder
@@ -55,15 +55,7 @@ def items(dataset: DatasetSource, *, border: int, also: dict[str, str]) -> Itera
 
 
 def _label_of_each_folder(dataset: DatasetSource, also: Mapping[str, str]) -> dict[str, int]:
-    """The class of the images in each folder.
-
-    Args:
-        dataset: its class keys are names of folders.
-        also: further folders, each with the class key whose class its images have.
-
-    Raises:
-        UserError: a further folder is said to be of a class that the dataset lacks.
-    """
+    """`also` maps further folders to folders of the label space."""
     label_of_folder = {key: label for label, key in enumerate(dataset.space.keys)}
     for folder, key in also.items():
         if key not in dataset.space.keys:

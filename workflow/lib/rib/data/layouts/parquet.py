@@ -1,7 +1,6 @@
-"""Parquet files with one photo per row, as datasets of the Hugging Face hub have them.
+"""Parquet files with one image per row, as in datasets of the Hugging Face hub.
 
-They have an encoded photo in one column and its class in another, in any order of columns. A few
-rows are in memory at a time.
+One column has the encoded image, another the class. A few rows are in memory at a time.
 """
 
 import contextlib
@@ -25,21 +24,21 @@ from rib.data.layouts._labels import Classes, slice_level
 from rib.data.layouts._selection import Selection
 from rib.data.variables import PHOTO_MEGABYTES, photo_limit
 
-BYTES = "bytes"  # field of a structure with an encoded photo; beside it is `path`
-HUGGING_FACE = b"huggingface"  # key of the hub's facts, as JSON, in the schema's metadata
+BYTES = "bytes"  # field with the image in a structure of `bytes` and `path`
+HUGGING_FACE = b"huggingface"  # key of the hub's JSON facts in the schema's metadata
 ROWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that are read."""
+    """Columns that are read."""
 
     image: str
     label: str
     slices: Sequence[str]
     source: str | None
     objects: str | None
-    where: Sequence[str]  # by which rows are selected
+    where: Sequence[str]  # columns that select rows
 
 
 def items(
@@ -55,29 +54,28 @@ def items(
     objects: str | None = None,
     partial: bool = False,
 ) -> Iterator[Item]:
-    """Yield the photo of every row, in the order of the files and of their rows.
+    """Yield the image of every row, in the order of the files and their rows.
+
+    If the file names the integers of a column in `slices`, `where`, `source` or `objects`, the
+    names are used.
 
     Args:
         dataset: Parquet files; `exclude` has image ids (`<file>/<number of the row>`, from 0).
             Label space keys, or names, are labels.
-        image: column of the encoded photo: bytes, or a structure with a field `bytes`.
-        label: column of the class: text, or whole numbers with names.
-        names: what the labels 0, 1, ... stand for; by default, what the files say of the column.
+        image: column of the encoded image: bytes, or a structure with a field `bytes`.
+        label: column of the class: text, or integers with names.
+        names: of the labels 0, 1, ...; by default as the file states them.
         in_class_order: whether the labels 0, 1, ... are the entry's classes in their order.
-        slices: columns of text or whole numbers by which accuracies can be split.
-        where: by column a value, or a list of values, of the rows that are read.
-        source: column that tells which photos were made from the same original one.
-        objects: column that tells which photos show one object.
+        slices: columns of text or integers by which accuracies are split.
+        where: values of the rows that are read, such as `{"domain": ["sketch", "photo"]}`.
+        source: column shared by images made from the same original.
+        objects: column shared by images that show one object.
         partial: whether classes may lack images.
 
-    Whole numbers in `slices`, `where`, `source` and `objects` are replaced by their names, if the
-    file has any.
-
     Raises:
-        UserError: a file is damaged, its photos have too many bytes for a file of its size, a
-            column is missing or of another type, a label is a number without a name or, in a
-            dataset with all classes of its family, none of the classes, no row is selected, or a
-            class has no image (unless partial).
+        UserError: a file is damaged or unpacks to too many bytes; a column is missing or has
+            another type; a label is a number without a name or, in a dataset with all classes of
+            its family, no class; no row is selected, or a class has no image (unless partial).
     """
     classes = Classes(dataset, names=names, in_class_order=in_class_order, partial=partial)
     selection = Selection(where or {}, dataset)
@@ -102,9 +100,8 @@ def items(
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file; a UserError explains any error of reading it."""
     try:
-        # Without this buffer all of a column in a group of rows would be read at once.
+        # Without this buffer, a column is read at once for a whole group of rows.
         with pq.ParquetFile(path, buffer_size=CHUNK, pre_buffer=False) as parquet:
             yield parquet
     except (UserError, MemoryError):
@@ -123,15 +120,15 @@ class Row:
 
     image_id: str
     photo: Photo
-    label: str | int | None  # None: an empty cell
-    label_names: Sequence[str] | None  # what the labels 0, 1, ... stand for, by the file
-    facts: Mapping[str, str | int | None]  # by column; a number that has a name is replaced by it
+    label: str | int | None  # None for an empty cell
+    label_names: Sequence[str] | None  # names of 0, 1, ... in the file
+    facts: Mapping[str, str | int | None]  # such as {"domain": "sketch"}; names in place of numbers
 
 
 def _item_of_row(
     row: Row, columns: Columns, classes: Classes, dataset: DatasetSource
 ) -> Item | None:
-    """The item of a row; None if it is excluded, or its label is none of the classes."""
+    """None if the row is excluded, or its label is no class."""
     if row.image_id in dataset.exclude:
         return None
     class_index = classes.class_of(row.label, row.image_id, row.label_names)
@@ -153,16 +150,16 @@ def _item_of_row(
 
 
 class PhotoFile:
-    """A Parquet file of photos, whose columns are checked.
+    """A Parquet file of images, whose columns are checked.
 
     Args:
         parquet: the open file.
-        path: where it lies.
-        columns: those that are read.
+        path: of this file.
+        columns: to read.
         dataset: for messages.
 
     Raises:
-        UserError: A column is missing or of another type.
+        UserError: a column is missing or has another type.
     """
 
     def __init__(
@@ -187,8 +184,8 @@ class PhotoFile:
         """The selected rows, in order.
 
         Raises:
-            UserError: A row has no photo, or the photos of all rows have too many bytes: one that
-                is stored once may be that of any number of rows.
+            UserError: a row has no image, or all images together have too many bytes: any number of
+                rows may refer to one stored image.
         """
         unpacked = Unpacked(self._path, self._path.stat().st_size)
         number_of_row = -1
@@ -216,7 +213,7 @@ class PhotoFile:
                 )
 
     def _cells_of_group(self, group: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """The rows of a group, by column: {"image": {"bytes": b"..."}, "label": 3}."""
+        """Such as {"image": {"bytes": b"..."}, "label": 3}."""
         batches = self._parquet.iter_batches(
             ROWS_AT_ONCE, row_groups=[group], columns=columns, use_threads=False
         )
@@ -224,10 +221,7 @@ class PhotoFile:
             yield from batch.to_pylist()
 
     def _has_selected_row(self, group: int, selection: Selection) -> bool:
-        """Whether a group has a selected row, by columns without photos.
-
-        Files of several domains are often sorted, and the photos of other groups are then not read.
-        """
+        """Files of several domains are often sorted; images of other groups need not be read."""
         if not selection.columns:
             return True
         for cells in self._cells_of_group(group, selection.columns):
@@ -238,7 +232,7 @@ class PhotoFile:
     def _facts_of(
         self, cells: Mapping[str, Any], columns: Sequence[str]
     ) -> dict[str, str | int | None]:
-        """What a row has in some columns; a number that has a name is replaced by it."""
+        """Such as {"domain": "sketch"}; numbers with a name are replaced by it."""
         facts: dict[str, str | int | None] = {}
         for column in columns:
             fact = cells[column]
@@ -251,7 +245,6 @@ class PhotoFile:
         return facts
 
     def _encoded_photo(self, cell: bytes | Mapping[str, bytes] | None, image_id: str) -> bytes:
-        """The encoded photo of a row; a UserError if there is none."""
         encoded = cell.get(BYTES) if isinstance(cell, Mapping) else cell
         if encoded is None:
             raise UserError(
@@ -263,7 +256,6 @@ class PhotoFile:
 
 
 def _refuse_large_photo(encoded: bytes, image_id: str, path: Path) -> bytes:
-    """The encoded photo; a TooLargeError if it has more bytes than photos may have."""
     largest = photo_limit(PHOTO_MEGABYTES)
     if len(encoded) > largest:
         raise TooLargeError(path, image_id, largest)
@@ -271,16 +263,12 @@ def _refuse_large_photo(encoded: bytes, image_id: str, path: Path) -> bytes:
 
 
 def _refuse_missing_or_nested(parquet: pq.ParquetFile, column: str, path: Path) -> None:
-    """Raise a UserError unless one stored column has a name, and is no list or structure.
-
-    Args:
-        column: a name, or that of a structure and of one of its fields, joined by a point.
-    """
+    """`column` may be `image.bytes`, a structure's field."""
     schema = parquet.metadata.schema
     stored_paths = [schema.column(number).path for number in range(len(schema))]
     numbers = []
     for number, stored_path in enumerate(stored_paths):
-        # pyarrow reads all columns with this beginning if it is asked for one.
+        # pyarrow reads all columns with this prefix if asked for one.
         if stored_path == column or stored_path.startswith(f"{column}."):
             numbers.append(number)
     if not numbers:
@@ -299,10 +287,10 @@ def _refuse_missing_or_nested(parquet: pq.ParquetFile, column: str, path: Path) 
 
 
 def _stored_image_column(parquet: pq.ParquetFile, image: str, path: Path) -> str:
-    """Name of the stored column of the encoded photos; a UserError if a column has no photos."""
+    """`image`, or `image.bytes` for a structure."""
     schema = parquet.schema_arrow
     if image not in schema.names:
-        return image  # refused like other columns that are not there
+        return image  # refused later, like other missing columns
     column_type = schema.field(schema.names.index(image)).type
     stored_name = image
     if pa.types.is_struct(column_type) and column_type.get_field_index(BYTES) >= 0:
@@ -317,7 +305,6 @@ def _stored_image_column(parquet: pq.ParquetFile, image: str, path: Path) -> str
 
 
 def _refuse_other_type(parquet: pq.ParquetFile, column: str, path: Path) -> None:
-    """Raise a UserError if a column has neither texts nor whole numbers."""
     schema = parquet.schema_arrow
     column_type = schema.field(schema.names.index(column)).type
     if pa.types.is_dictionary(column_type):
@@ -333,13 +320,7 @@ def _refuse_other_type(parquet: pq.ParquetFile, column: str, path: Path) -> None
 def _names_of_each_column(
     parquet: pq.ParquetFile, columns: Collection[str]
 ) -> dict[str, Sequence[str]]:
-    """What the numbers 0, 1, ... stand for, by column, where the file says it.
-
-    The library `datasets` writes names of a column of type ClassLabel into the metadata.
-
-    Raises:
-        ValueError: The metadata is not what `datasets` writes.
-    """
+    """{"label": ["cat", "dog"]}; the library `datasets` writes them into the metadata."""
     metadata = parquet.schema_arrow.metadata or {}
     if HUGGING_FACE not in metadata:
         return {}

@@ -1,7 +1,7 @@
 """Tars of samples, as the library webdataset writes them: <key>.jpg beside <key>.cls or <key>.json.
 
-A key is the path of a file up to the first point of its name. The files of a sample follow each
-other, in any order. One sample is in memory at a time.
+A key is a file's path up to the first point of its name. Files of a sample follow each other, in
+any order. One sample is in memory at a time.
 """
 
 import json
@@ -32,13 +32,13 @@ NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 @dataclass(frozen=True)
 class Fields:
-    """Names of the fields of the JSON files that are read."""
+    """Fields of the JSON files that are read."""
 
-    label: str | None  # None: labels are in files of their own
+    label: str | None  # None: labels are in .cls files
     slices: Sequence[str]
     source: str | None
     objects: str | None
-    where: Sequence[str]  # by which samples are selected
+    where: Sequence[str]  # fields that select samples
 
     @property
     def are_needed(self) -> bool:
@@ -52,11 +52,11 @@ class Sample:
     """The files of a key that were read so far."""
 
     key: str
-    encoded: bytes | TooLargeError | None = None  # the photo, or that it has too many bytes
+    encoded: bytes | TooLargeError | None = None  # the image, or the error that it is too large
     photo_name: str = ""
-    label: str | int | None = None  # of a file of its own
-    facts: Mapping[str, Any] | None = None  # of a JSON file
-    kinds: set[str] = field(default_factory=set)  # of these files: photo, cls, json
+    label: str | int | None = None  # from a .cls file
+    facts: Mapping[str, Any] | None = None  # from a JSON file
+    kinds: set[str] = field(default_factory=set)  # kinds of files read: photo, cls, json
 
 
 def items(
@@ -71,27 +71,27 @@ def items(
     objects: str | None = None,
     partial: bool = False,
 ) -> Iterator[Item]:
-    """Yield the photo of every sample, in the order of the tars and of their files.
+    """Yield the image of every sample, in the order of the tars and their files.
 
     Files with other endings are not read; the log counts them.
 
     Args:
         dataset: tars; `exclude` has image ids (`<tar>/<key>`). Label space keys, or names, are
             labels.
-        label: field of the class in <key>.json; by default it stands in <key>.cls. It is text, or
-            a whole number with a name.
-        names: what the labels 0, 1, ... stand for.
+        label: field of the class in <key>.json, text or an integer with a name; by default the
+            class is in <key>.cls.
+        names: of the labels 0, 1, ...
         in_class_order: whether the labels 0, 1, ... are the entry's classes in their order.
-        slices: fields of text or whole numbers by which accuracies can be split.
-        where: by field a value, or a list of values, of the samples that are read.
-        source: field that tells which photos were made from the same original one.
-        objects: field that tells which photos show one object.
+        slices: fields of text or integers by which accuracies are split.
+        where: values of the samples that are read, such as `{"domain": ["sketch", "photo"]}`.
+        source: field shared by images made from the same original.
+        objects: field shared by images that show one object.
         partial: whether classes may lack images.
 
     Raises:
-        UserError: a sample has no photo, no label or two of either, or lacks a field; a label is a
-            number without a name or, in a dataset with all classes of its family, none of the
-            classes; no sample is selected, or a class has no image (unless partial).
+        UserError: a sample lacks its image, label or a field, or has two images or labels; a label
+            is a number without a name or, in a dataset with all classes of its family, no class; no
+            sample is selected, or a class has no image (unless partial).
     """
     classes = Classes(dataset, names=names, in_class_order=in_class_order, partial=partial)
     selection = Selection(where or {}, dataset)
@@ -121,7 +121,6 @@ def items(
 def _samples(
     archive: Path, fields: Fields, unread: Unread, dataset: DatasetSource
 ) -> Iterator[Sample]:
-    """The samples of a tar, with the contents of their files."""
     sample: Sample | None = None
     for name, read in archive_members(archive):
         key, ending = _split(name)
@@ -139,7 +138,7 @@ def _samples(
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The key and the ending of a file, in lower case; an empty key if its name has none."""
+    """Such as ("a/1", "jpg"); the key is empty if the name has none."""
     path = PurePosixPath(name)
     stem, _, ending = path.name.partition(".")
     if not stem:
@@ -148,7 +147,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _kind_of(ending: str, fields: Fields) -> str | None:
-    """What a file is by its ending: photo, cls, json; None if it is not read."""
+    """None if the file is not read."""
     if ending in PHOTO_ENDINGS:
         return "photo"
     if ending == CLASS_ENDING and fields.label is None:
@@ -166,11 +165,7 @@ def _add_file(
     archive: Path,
     dataset: DatasetSource,
 ) -> None:
-    """Read a file of a sample.
-
-    Raises:
-        UserError: The sample has one of this kind, or it is not what its ending says.
-    """
+    """A UserError if the sample has two files of a kind, or the content does not fit the ending."""
     if kind in sample.kinds:
         raise UserError(
             f"{dataset}: in {archive}, {_shown(sample.key)} has two files of the kind {kind}, the "
@@ -182,7 +177,7 @@ def _add_file(
         try:
             sample.encoded = read()
         except TooLargeError as error:
-            sample.encoded = error  # counted as one of the photos that may be left out
+            sample.encoded = error  # counts among the images that may be left out
         return
     largest = LARGEST_JSON if kind == JSON_ENDING else LARGEST_CLASS
     content = read()
@@ -204,7 +199,6 @@ def _add_file(
 
 
 def _facts_in(content: bytes) -> Mapping[str, Any]:
-    """The fields of a JSON file; a ValueError if it is none, or has no fields."""
     facts = json.loads(content)
     if not isinstance(facts, dict):
         raise ValueError("it is not a JSON object")
@@ -212,7 +206,6 @@ def _facts_in(content: bytes) -> Mapping[str, Any]:
 
 
 def _label_in(content: bytes) -> str | int:
-    """The label in a file of its own; a ValueError if that is empty or no text."""
     text = content.decode("utf-8-sig").strip()
     if not text:
         raise ValueError("it is empty")
@@ -224,11 +217,7 @@ def _label_in(content: bytes) -> str | int:
 def _selecting_facts(
     sample: Sample, image_id: str, fields: Fields, dataset: DatasetSource
 ) -> dict[str, str | int | None]:
-    """What a sample has in the fields by which samples are selected; None where it has null.
-
-    Raises:
-        UserError: It lacks a field, or has something else than text or a whole number.
-    """
+    """Fields that select samples, such as {"domain": "sketch"}; null becomes None."""
     facts: dict[str, str | int | None] = {}
     for name in fields.where:
         fact = _field_of(sample, name, image_id, dataset)
@@ -239,11 +228,7 @@ def _selecting_facts(
 def _item_of_sample(
     sample: Sample, image_id: str, fields: Fields, classes: Classes, dataset: DatasetSource
 ) -> Item | None:
-    """The item of a sample; None if its label is none of the classes.
-
-    Raises:
-        UserError: The sample lacks its photo, its label or a field.
-    """
+    """None if the label is no class."""
     hint = "the files of a sample must follow each other: repair the tar, or exclude the sample"
     if sample.encoded is None:
         raise UserError(f"{dataset}: {_shown(image_id)} has no photo; {hint}.")
@@ -274,7 +259,6 @@ def _item_of_sample(
 
 
 def _field_of(sample: Sample, name: str, image_id: str, dataset: DatasetSource) -> object:
-    """A field of a sample's JSON file; a UserError if there is none."""
     if sample.facts is None or name not in sample.facts:
         raise UserError(
             f"{dataset}: {_shown(image_id)} has no field {show(name)} in a JSON file; correct the "
@@ -284,12 +268,12 @@ def _field_of(sample: Sample, name: str, image_id: str, dataset: DatasetSource) 
 
 
 def _photo_bytes(encoded: bytes | TooLargeError) -> bytes:
-    """An encoded photo that was read; raises the error if it could not be."""
+    """The error is raised here to let the preparation count the image as left out."""
     if isinstance(encoded, TooLargeError):
         raise encoded
     return encoded
 
 
 def _shown(name: str) -> str:
-    """A name of a file or sample in a message, which is cut if it is long."""
+    """Names of hostile archives may be very long."""
     return f"'{name[:LONGEST_TEXT]}'"

@@ -1,0 +1,149 @@
+"""Images per second that networks pass: measured in jobs, on a GPU by `make gpu`, or published.
+
+No torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rib.base.errors import UserError
+from rib.base.files import read_json
+from rib.config.fields import is_number, number
+from rib.config.grid import Grid
+from rib.config.label_space import read_csv_rows
+from rib.records import provenance
+
+# What `make gpu` measured (tests/benchmarks/gpu.py). Each row is an architecture on a card:
+GPU_RATES = Path("reports/gpu_rates.csv")
+GPU_RATE_COLUMNS = (
+    "card",  # its name, such as NVIDIA H100 80GB HBM3
+    "architecture",  # of timm or open_clip
+    "side",  # of images, in pixels
+    "precision",  # bf16 or fp32
+    "evaluate",  # images/s in a forward pass
+    "train",  # images/s in training
+    "torch",  # its version
+    "date",  # when it was measured: 2026-12-02
+)
+PUBLISHED = "throughput.csv"  # timm's benchmark, in catalogue folders
+PUBLISHED_CARD = "RTX 3090"
+PUBLISHED_SIDE = 224  # pixels
+PASSES_OF_TRAINING = 3.5  # evaluations of an image in the time of training on it: throughput.csv
+# Kinds of passes, which are columns of both files.
+TRAIN = "train"
+EVALUATE = "evaluate"
+# Folders of the jobs in which throughput is measured.
+MEASURED = {TRAIN: "finetune", EVALUATE: "evaluate"}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Images per second of one device, and a phrase about their origin."""
+
+    images: float
+    origin: str
+
+
+Rates = Mapping[str, Mapping[str, Rate]]  # by model and kind of pass, without unknown ones
+
+
+def card_of_rates() -> str | None:
+    """The card that `make gpu` has measured last here; None if it has measured none.
+
+    Raises:
+        UserError: the file of rates is damaged.
+    """
+    rows = _rows_of_gpu_rates()
+    return rows[-1]["card"] if rows else None
+
+
+def throughput(grid: Grid, results: Path) -> Rates:
+    """Images per second of each model: measured in jobs, else those of a card, else guessed.
+
+    For example {"net": {"train": Rate(100, "stated"), "evaluate": Rate(420, "measured here")}}.
+
+    Args:
+        results: folder of the family, such as results/emoji.
+    """
+    rates = {}
+    for name, rates_of_card in throughput_of_card(grid).items():
+        known = dict(rates_of_card)
+        for kind, stage in MEASURED.items():
+            measured_rate = _measured(results, stage, name)
+            if measured_rate:
+                known[kind] = Rate(measured_rate, "measured here")
+        if known.keys() == {EVALUATE}:
+            guess = known[EVALUATE].images / PASSES_OF_TRAINING
+            known[TRAIN] = Rate(guess, "a guess from evaluation")
+        elif known.keys() == {TRAIN}:
+            guess = known[TRAIN].images * PASSES_OF_TRAINING
+            known[EVALUATE] = Rate(guess, "a guess from training")
+        rates[name] = known
+    return rates
+
+
+def throughput_of_card(grid: Grid) -> Rates:
+    """Images per second of each model on the card that `make gpu` measured, else as published.
+
+    A model whose architecture was not measured has the published rates; both may be unknown.
+
+    Raises:
+        UserError: a file of rates is damaged.
+    """
+    kinds = (EVALUATE, TRAIN)
+    published = grid.catalog.table(PUBLISHED, ("architecture", *kinds), kinds)
+    side_and_row = {row["architecture"]: (PUBLISHED_SIDE, row) for row in published}
+    origins = dict.fromkeys(side_and_row, "stated")
+    card = card_of_rates()
+    for row in _rows_of_gpu_rates():
+        if row["card"] == card:
+            side_and_row[row["architecture"]] = (int(row["side"]), row)
+            origins[row["architecture"]] = f"measured on {card}"
+    rates: dict[str, dict[str, Rate]] = {}
+    for name, model in grid.models.items():
+        rates[name] = {}
+        if model.architecture in side_and_row:
+            side, row = side_and_row[model.architecture]
+            scale = (side / grid.geometry(name).size) ** 2
+            for kind in MEASURED:
+                images_per_second = float(row[kind]) * scale
+                rates[name][kind] = Rate(images_per_second, origins[model.architecture])
+    return rates
+
+
+def _rows_of_gpu_rates() -> list[dict[str, str]]:
+    """Rows of GPU_RATES, in their order; none without the file."""
+    if not GPU_RATES.is_file():
+        return []
+    rows = []
+    for where, row in read_csv_rows(GPU_RATES, GPU_RATE_COLUMNS):
+        for column in ("side", EVALUATE, TRAIN):
+            value = number(row[column])
+            if not is_number(value) or value <= 0:
+                raise UserError(
+                    f"{where}: {column} is '{row[column]}'; correct it, or delete the file."
+                )
+        rows.append(row)
+    return rows
+
+
+def _measured(results: Path, stage: str, model: str) -> float | None:
+    """Images/s of a model's finished jobs of a stage, including start-up; None without any."""
+    images = 0
+    seconds = 0.0
+    for path in results.glob(f"*/{stage}/{model}/**/*provenance.json"):
+        manifest = path.with_name(path.name.replace("provenance.json", "manifest.json"))
+        record = provenance.read(path) if manifest.is_file() else None
+        if record is None:
+            continue
+        facts = read_json(manifest)
+        if stage == MEASURED[TRAIN]:
+            images_of_job = facts["images"]
+        else:
+            scored_images = sum(dataset["n"] for dataset in facts["datasets"].values())
+            images_of_job = len(facts.get("networks", ())) * scored_images
+        if images_of_job:  # none of imported weights, and of rows that earlier versions wrote
+            images += images_of_job
+            seconds += record["seconds"]
+    return images / seconds if seconds else None

@@ -1,0 +1,37 @@
+"""Messages for lack of GPU memory, which name the setting that helps."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from rib.base.errors import PermanentError
+from rib.config.run import Run
+from rib.jobs.messages import OTHER_REMEDIES
+from rib.methods.base import FineTuning
+
+
+@contextmanager
+def explained_lack_of_memory(phase: str, run: Run, setting: str | None) -> Iterator[None]:
+    """Turn torch's error for lack of GPU memory into a message with a remedy.
+
+    Args:
+        phase: what the body does, such as `training`.
+        setting: setting that lowers this phase's memory, such as `training.micro_batch_size in
+            config.yaml`; None if there is none.
+
+    Raises:
+        PermanentError: the GPU has too little memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        remedy = f"lower {setting}, {OTHER_REMEDIES}" if setting else OTHER_REMEDIES
+        raise PermanentError(f"out of GPU memory while {phase} {run}; {remedy}.") from error
+
+
+def setting_of_training_memory(method: FineTuning) -> str:
+    """The setting that lowers the memory of a method's training steps, for messages."""
+    if method.whole_batches:
+        return "training.batch_size in config.yaml"
+    return "training.micro_batch_size in config.yaml"
