@@ -102,7 +102,9 @@ def most_at_once(times):
 @pytest.mark.parametrize("per_gpu", [1, 2])
 def test_no_more_jobs_than_allowed_share_a_device_and_all_devices_are_used(tmp_path, per_gpu):
     devices = ["GPU-aa-11", "MIG-GPU-bb/1/0", "2"]
-    found = spans([start(tmp_path, ",".join(devices), per_gpu=per_gpu) for _ in range(4 * per_gpu)])
+    found = spans(
+        [start(tmp_path, ",".join(devices), hold=2, per_gpu=per_gpu) for _ in range(4 * per_gpu)]
+    )
     assert set(found) == set(devices) and sum(map(len, found.values())) == 4 * per_gpu
     assert all(most_at_once(times) <= per_gpu for times in found.values())
 

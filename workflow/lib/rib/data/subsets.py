@@ -100,7 +100,8 @@ def balanced_order(
         order_of_rows = balanced_order(dataset.take(rows), seed)
         first_rows: np.ndarray = rows[order_of_rows[:first]]
         return first_rows
-    source_hashes = _source_hashes(dataset, purpose)
+    source_of_image, sources = dataset.sources
+    source_hashes = hashed(purpose, sources)[source_of_image]
     all_turns_equal = np.zeros(len(dataset.labels), np.int64)
     rank_in_source = _rank_in_source(dataset, purpose, all_turns_equal)
     # The last key is the primary one: rank in the source, then the source's hash.
@@ -155,20 +156,21 @@ def balanced_over_slices(
         Rows in the dataset, (first,) int64.
     """
     purpose = "order"
-    source_hashes = _source_hashes(dataset, purpose)
+    if first is None:
+        first = len(slices)
+    source_of_image, sources = dataset.sources
+    hash_of_source = hashed(purpose, sources)
     number_of_slices = int(slices.max()) + 1
     stride = _stride(number_of_slices)
-    place_of_class, place_in_class = _places(dataset, source_hashes)
-    first_slices = place_in_class + stride * place_of_class
+    first_slices = _first_slices(dataset, hash_of_source, stride)
     # A source's slice in turn t is t strides after its first slice, modulo their number.
     turn_of_next_slice = pow(stride, -1, number_of_slices)
     turns = (slices - first_slices) * turn_of_next_slice % number_of_slices
     rank_in_source = _rank_in_source(dataset, purpose, turns)
-    rows = np.arange(len(slices))
-    if first is not None:
-        rows = _rows_of_first_ranks(dataset.labels, rank_in_source, first)
-    labels, slices, source_hashes = dataset.labels[rows], slices[rows], source_hashes[rows]
-    rank_in_source = rank_in_source[rows]
+    # Only these are sorted, since there may be millions of images.
+    rows = _rows_of_first_ranks(dataset.labels, rank_in_source, first)
+    labels, slices, rank_in_source = dataset.labels[rows], slices[rows], rank_in_source[rows]
+    source_hashes = hash_of_source[source_of_image[rows]]
     # Images of a slice and class with the same rank in their sources.
     slice_of_class = labels * number_of_slices + slices
     groups = rank_in_source * (int(slice_of_class.max()) + 1) + slice_of_class
@@ -195,12 +197,6 @@ def _rows_of_first_ranks(labels: np.ndarray, ranks: np.ndarray, first: int) -> n
     return np.flatnonzero(ranks <= last_rank_of_class[labels])
 
 
-def _source_hashes(dataset: PreparedDataset, purpose: str) -> np.ndarray:
-    source_of_image, sources = dataset.sources
-    hash_of_image: np.ndarray = hashed(purpose, sources)[source_of_image]
-    return hash_of_image
-
-
 def _rank_in_source(dataset: PreparedDataset, purpose: str, turns: np.ndarray) -> np.ndarray:
     """Rank of each image within its source, from 0, by turn, then by hash of the image id."""
     source_of_image, _ = dataset.sources
@@ -216,23 +212,24 @@ def _rank_in_source(dataset: PreparedDataset, purpose: str, turns: np.ndarray) -
     return rank_within(source_of_image, image_hashes, numbers)
 
 
-def _places(dataset: PreparedDataset, source_hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Place of each image's class among classes, and of its source in the class: (n,) int each."""
-    source_of_image, sources = dataset.sources
-    source_of_class = dataset.labels * len(sources) + source_of_image
+def _first_slices(dataset: PreparedDataset, hash_of_source: np.ndarray, stride: int) -> np.ndarray:
+    """Slice with which each image's source begins in its class, before the modulo: (n,) int."""
+    source_of_image, _ = dataset.sources
+    source_of_class = dataset.labels * len(hash_of_source) + source_of_image
     _, image_of_pair, pair_of_image = np.unique(
         source_of_class, return_index=True, return_inverse=True
     )
     # unique pairs of class and source, sorted by class
     labels = dataset.labels[image_of_pair]
-    hashes = source_hashes[image_of_pair]
+    hashes = hash_of_source[source_of_image[image_of_pair]]
     place_in_class = rank_within(labels, hashes)
     _, start_of_class, class_number = np.unique(labels, return_index=True, return_inverse=True)
     least_hash_of_class = np.minimum.reduceat(hashes, start_of_class)
     # Classes come in the order of their first sources.
     place_among_classes = np.argsort(np.argsort(least_hash_of_class))
-    place_of_class = place_among_classes[class_number]
-    return place_of_class[pair_of_image], place_in_class[pair_of_image]
+    first_slice_of_pair = place_in_class + stride * place_among_classes[class_number]
+    first_slice_of_image: np.ndarray = first_slice_of_pair[pair_of_image]
+    return first_slice_of_image
 
 
 def _stride(number_of_slices: int) -> int:
