@@ -24,7 +24,6 @@ import rib
 from rib.base.files import read_json
 from rib.models.checkpoint import xor_decompress
 from rib.report import readme
-from tiny.data.photos import INDICES, WNIDS, run_prepare, zipped
 from tiny.projects import forked
 from tiny.projects.plugins import needs
 from tiny.projects.project import ROOT, TABLE_LINE, Project, copy_project, rows_of
@@ -483,7 +482,6 @@ def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):
     # and the files that it shows, with the digest that the command gives
     assert write(to_change, files_of(text)) == {
         "own/layouts/labelled_files.py",
-        "own/layouts/sheets.py",
         "own/datasets.yaml",
     }
     (command,) = commands_of("sha256sum", text)
@@ -501,37 +499,6 @@ def test_a_dataset_with_a_layout_of_its_own_is_added(to_change):
     assert shop["image_id"].tolist() == ["images/001.jpg", "images/002.jpg"]
     labels = [CLASSES.index("hammer"), CLASSES.index("saw")]
     assert shop["label"].tolist() == labels
-
-
-def test_a_layout_that_cuts_makes_an_image_of_each_view(tmp_path):
-    # given the layout of the page, and a sheet that is black to the left and white to the right
-    text = section("adding", "A dataset with a new archive layout")
-    shown_files = {example.path: example.content for example in files_of(text)}
-    (tmp_path / "sheets.py").write_text(shown_files["own/layouts/sheets.py"])
-    sheet = np.zeros((40, 80, 3), np.uint8)
-    sheet[:, 40:] = 255
-    encoded = io.BytesIO()
-    Image.fromarray(sheet).save(encoded, "PNG")
-    # and an archive with the sheet in a folder for each of two classes
-    first_class, second_class = (WNIDS[index] for index in INDICES[:2])
-    sheets = {f"{wnid}/1.png": encoded.getvalue() for wnid in (first_class, second_class)}
-    archive = zipped(tmp_path / "sheets.zip", sheets)
-    # when
-    prepared = tmp_path / "out"
-    prepared.mkdir()
-    index, images, _ = run_prepare(
-        prepared, str(tmp_path / "sheets"), archive, classes_per_dataset=True
-    )
-    # then
-    assert index["image_id"].tolist() == [
-        f"{first_class}/1.png/left",
-        f"{first_class}/1.png/right",
-        f"{second_class}/1.png/left",
-        f"{second_class}/1.png/right",
-    ]
-    assert index["label"].tolist() == [0, 0, 1, 1]
-    assert index["object_id"].nunique() == 2
-    assert images.mean(axis=(1, 2, 3)).tolist() == [0, 255, 0, 255]
 
 
 def changes_on_other_datasets(accuracy, run):

@@ -146,7 +146,6 @@ def test_each_job_gets_what_its_rule_asks_for(finished_on_slurm):
             ("8500M", "gpu", "04:00:00", "4", "gpu:1"),
             ("17000M", "gpu", "04:00:00", "4", "gpu:1"),
         },
-        "check_labels": {("5500M", "gpu", "01:00:00", "4", "gpu:1")},
         "evaluate": {("5500M", "gpu", "02:00:00", "4", "gpu:1")},
     }
 

@@ -416,21 +416,13 @@ def test_a_bad_argument_of_a_transform_is_refused_with_its_key(
         _ = with_entries(augmentations={"mine": entry}).augmentations
 
 
-def test_the_pages_pretraining_with_augmentation_is_taken(tmp_path):
-    """The entries of docs/adding.md, of which one is a copy of another with some keys changed."""
+def test_the_pages_pretrained_network_is_taken(tmp_path):
+    """The entry of docs/adding.md."""
     page = (ROOT / "docs/adding.md").read_text()
-    blocks = re.findall(r"^```yaml\n(.*?)^```$", page, re.S | re.M)
-    (augmentation,) = (block for block in blocks if block.startswith("light:"))
-    networks = [block for block in blocks if block.startswith("my_cnn_1k")]
-    (tmp_path / "augmentations.yaml").write_text(augmentation)
-    (tmp_path / "models.yaml").write_text("".join(networks))
+    (network,) = re.findall(r"^```yaml\n(my_cnn_1k:.*?)^```$", page, re.S | re.M)
+    (tmp_path / "models.yaml").write_text(network)
     catalog = Catalog([CATALOG, tmp_path])
-    models = catalog.models
-    light = yaml.safe_load(augmentation)["light"]
-    augmentation_of_network = catalog.pretraining(models["my_cnn_1k_light"])["augmentation"]
-    assert augmentation_of_network["most"] == light["most"]
-    assert augmentation_of_network["transforms"].keys() == light["transforms"].keys()
-    assert "augmentation" not in catalog.pretraining(models["my_cnn_1k"])
+    assert catalog.pretraining(catalog.models["my_cnn_1k"])["steps"] == 2000
 
 
 def in_parts(with_entries, **changes):
