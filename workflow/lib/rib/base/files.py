@@ -27,7 +27,7 @@ def from_home(path: str, source: str) -> Path:
     """Expand `~` at the start of a path.
 
     Args:
-        source: where the user wrote the path, for the message.
+        source: where the user wrote the path, for the message, such as `config, archives`.
 
     Raises:
         UserError: the home folder is unknown.
@@ -81,7 +81,7 @@ def verify_digest(
     name: str,
     remedy: str = "Delete it if it is in data/raw and run again",
 ) -> None:
-    """Refuse a file that differs from its pinned digest.
+    """Refuse a file with another digest than the pinned one, which the catalogue states.
 
     Args:
         pinned: `sha512-<base64>` (as in npm), `sha256:<hex>` or `git:<hex>` (see `git_blob_id`).
@@ -145,6 +145,7 @@ def table_text(table: "DataFrame", float_format: str = "%.6f") -> str:
 
 
 def _printable_cells(cells: list[Any]) -> list[Any]:
+    """Texts as `printable_cell` gives them: ["=1+2", 3, None] becomes ["'=1+2", 3, None]."""
     printable_cells = []
     for cell in cells:
         if isinstance(cell, str):

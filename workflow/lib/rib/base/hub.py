@@ -56,7 +56,10 @@ def fetch_from_hub(source: Mapping[str, Any]) -> Path:
 
 
 def hub_problem(error: Exception) -> str:
-    """Meaning of an error of the hub's client and a remedy, followed by its own message."""
+    """Explanation of an error of the hub's client, a remedy and the client's own message.
+
+    For example: the hub has no such commit; correct it, or ... (RevisionNotFoundError: 404 ...).
+    """
     types = [error_type.__name__ for error_type in type(error).__mro__]
     meaning = "it can't be used; correct it or choose another one"
     for type_name, meaning_of_type in HUB_ERRORS.items():

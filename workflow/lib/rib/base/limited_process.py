@@ -68,6 +68,7 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
 
 
 def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen[bytes]:
+    """Start the module with the connection's file descriptor and the limits as its arguments."""
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     folders = [str(Path(folder).absolute()) for folder in sys.path if folder]
     environment["PYTHONPATH"] = os.pathsep.join(folders)
@@ -83,6 +84,7 @@ def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen[byt
 def _ask(
     process: subprocess.Popen[bytes], connection: Connection, request: bytes, limits: Limits
 ) -> bytes:
+    """The answer to a request; a TooSlowError or ProcessFailedError if there is none."""
     try:
         connection.send_bytes(request)
         has_answer = connection.poll(limits.patience)
@@ -98,6 +100,7 @@ def _ask(
 
 
 def _describe_exit(exit_code: int) -> str:
+    """`SIGSEGV` for -11, `exit status 1` for 1."""
     if exit_code < 0:
         return signal.Signals(-exit_code).name
     return f"exit status {exit_code}"

@@ -109,7 +109,7 @@ def refused_settings(file: str | Path, entry: str, names: Collection[str]) -> It
 
 
 def _mistake(error: ValidationError, names: Collection[str]) -> str:
-    """Covers only the first error that pydantic found."""
+    """The first error, up to the entry's name: `the setting 'rank' is missing; add it in`."""
     first = error.errors(include_url=False)[0]
     setting = first["loc"][0] if first["loc"] else ""
     expectation = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")

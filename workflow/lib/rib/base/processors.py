@@ -10,7 +10,7 @@ SLURM_PROCESSORS = "SLURM_CPUS_ON_NODE"
 
 
 def processors() -> int:
-    """Number of processors in this process's affinity, at most as many as SLURM gave it."""
+    """Number of processors that this process may use: its affinity, or SLURM's number if lower."""
     of_affinity = len(os.sched_getaffinity(0))
     return min(of_affinity, int(os.environ.get(SLURM_PROCESSORS, of_affinity)))
 

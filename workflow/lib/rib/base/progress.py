@@ -12,7 +12,7 @@ from rib.base.text import printable
 
 
 def _as_one_line(record: logging.LogRecord) -> bool:
-    """Escape control characters in names that a message quotes; returning True keeps the record."""
+    """Escape control characters in a record, whose message may quote any name; True keeps it."""
     record.msg = printable(record.getMessage())
     record.args = None  # the message includes them now
     return True

@@ -46,11 +46,11 @@ def whole_percent(number: float) -> str:
 
 
 def fit_percent(fit: float) -> str:
-    """A fit in percent with one decimal, such as `98.7`; empty if unknown.
+    """A fit (accuracy on the training images, 0 to 100) with one decimal: `98.7`; empty if unknown.
 
     Only a fit of 100 is shown as `100.0`, which tells readers that all images are right; 99.97
-    becomes `99.9`. Just below the family's threshold, the rounded fit may equal the threshold: an
-    underfitted run has a separate mark.
+    becomes `99.9`. A fit just below the threshold of underfitting may be shown as the threshold,
+    so underfitted runs have a separate mark.
     """
     if math.isnan(fit):
         return ""

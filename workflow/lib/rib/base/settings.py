@@ -31,7 +31,11 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def to_params(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON values, for `params` of a rule."""
+    """The settings as JSON values, for `params` of a rule.
+
+    `DatasetPart(column="corruption", levels=("fog",))` gives `{"column": "corruption", "levels":
+    ["fog"]}`.
+    """
     return settings.model_dump(mode="json")
 
 

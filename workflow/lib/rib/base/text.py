@@ -20,7 +20,10 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]inf", r
 
 
 def presentable(text: str) -> bool:
-    """Whether a text may be shown; if not, `WHY` says why."""
+    """Whether a text has a visible character, and no markup, invisible character or password.
+
+    Other texts are not shown; `WHY` is the reason for messages.
+    """
     has_visible_character = any(character.isprintable() and character != " " for character in text)
     return has_visible_character and not UNFIT.search(text)
 
@@ -34,6 +37,7 @@ def printable(text: str) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
+    """`\\n` for a line break."""
     return match[0].encode("unicode_escape").decode()
 
 

@@ -34,7 +34,11 @@ def find_file(file_name: str) -> Path | None:
 def find_packed_file(
     mirrors: Sequence[Mapping[str, Any]],
 ) -> tuple[Path, Mapping[str, Any]] | None:
-    """A file in the user's archive folders that contains a mirror's content packed, or None.
+    """The first file of the user's archive folders in which a mirror packs the content, or None.
+
+    Args:
+        mirrors: places of one content, such as `[{"kind": "apt", "package": "photos", "member":
+            "usr/share/photos.tar.gz", "compression": "gzip"}]`.
 
     Returns:
         The file, such as photos_1.0_all.deb, and its mirror.
@@ -50,6 +54,7 @@ def find_packed_file(
 
 
 def _packed_files(folder: Path, mirror: Mapping[str, Any]) -> list[Path]:
+    """Existing files of a mirror; a Debian package may be there in several versions."""
     if mirror["kind"] == "apt":
         paths = sorted(folder.glob(f"{mirror['package']}_*.deb"))
     else:
@@ -58,7 +63,7 @@ def _packed_files(folder: Path, mirror: Mapping[str, Any]) -> list[Path]:
 
 
 def name_of_packed_file(mirror: Mapping[str, Any]) -> str:
-    """Name of a mirror's file; `*` stands for the version of a Debian package."""
+    """Name of a mirror's file: `photos.tar.gz`, or `photos_*.deb` for any version of a package."""
     if mirror["kind"] == "apt":
         return f"{mirror['package']}_*.deb"
     if mirror["kind"] == "hub":
@@ -88,7 +93,7 @@ def advice(file_name: str, mirrors: Sequence[Mapping[str, Any]] = ()) -> str:
 
     Args:
         file_name: the file itself.
-        mirrors: their packed files are enough, too.
+        mirrors: places of its content; their packed files (.gz, .deb) are enough, too.
     """
     names = [file_name]
     for mirror in mirrors:

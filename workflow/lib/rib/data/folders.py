@@ -38,12 +38,15 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Also if a folder on the way is hidden."""
+    """Whether a file or a folder on its way begins with a point, such as `.git/config`."""
     return any(name.startswith(".") for name in path.parts)
 
 
 def listing(folder: Path) -> str:
-    """Digest of a folder's file names and sizes; edits that keep a file's size go unnoticed."""
+    """Digest of a folder's file names and sizes, 16 hex digits.
+
+    Bytes are not read, so edits that keep a file's size go unnoticed.
+    """
     digest = hashlib.sha256()
     for path in files_in(folder):
         name = path.relative_to(folder).as_posix()

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 
 def view_at(grid: Grid, geometry: Geometry, datasets: Collection[str]) -> DatasetView:
-    """How a job reads datasets at a geometry.
+    """The size in pixels, and the choice of images, with which a job reads datasets.
+
+    The choice depends on the budget (most images per dataset), and on the pretraining proxy: images
+    that stand in for a model's pretraining images.
 
     Args:
+        geometry: size, crop and interpolation.
         datasets: all datasets that the job reads; the view does not depend on others.
     """
     images_per_class = None
@@ -31,7 +35,7 @@ def view_at(grid: Grid, geometry: Geometry, datasets: Collection[str]) -> Datase
 
 
 def view_of(grid: Grid, model: str, datasets: Collection[str]) -> DatasetView:
-    """How a model's job reads datasets, at the geometry of the model's input.
+    """The view of `view_at` for a model, at its input's size, and with the right proxy.
 
     Args:
         datasets: all datasets that the job reads; the view does not depend on others.

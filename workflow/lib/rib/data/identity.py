@@ -84,12 +84,16 @@ def joined_ids(ids: pa.Array | pa.ChunkedArray, identities: pa.Array) -> dict[st
 
 
 class _Groups:
-    """Union-find; the root of a tree is its first id in text order."""
+    """Union-find: sets of ids that belong together.
+
+    Each id has a parent in its group; the first id in text order, the root, is its own parent.
+    """
 
     def __init__(self) -> None:
         self._parents: dict[str, str] = {}
 
     def join(self, one_id: str, other_id: str) -> None:
+        """Unite the groups of two ids, which may be new."""
         one_root = self._root_of(one_id)
         other_root = self._root_of(other_id)
         first_root = min(one_root, other_root)
@@ -97,7 +101,7 @@ class _Groups:
         self._parents[last_root] = first_root
 
     def _root_of(self, name: str) -> str:
-        """Adds the id if it is new; the root is its own parent."""
+        """The first id of an id's group; a new id is a group."""
         parents = self._parents
         if name not in parents:
             parents[name] = name
@@ -166,7 +170,7 @@ def identical_to(identities: pa.Array, others: pa.Array) -> np.ndarray:
 
 
 def _number_photos(identities: pa.Array) -> np.ndarray:
-    """(n,) int64, the same number for identical images, `UNKNOWN` for null."""
+    """(n,) int64, one number per photo: "x", "y", "x", null give 0, 1, 0, -1."""
     numbers = identities.dictionary_encode().indices.fill_null(UNKNOWN)
     photos: np.ndarray = numbers.to_numpy().astype(np.int64)
     return photos

@@ -38,14 +38,15 @@ MOST_RESIZED_PIXELS = 10**8
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """Input of a layout (rib.data.layouts)."""
+    """A dataset's archives and choices, from which a layout (reader of a format) yields images."""
 
     name: str
     archives: Sequence[Path]
-    space: LabelSpace
+    space: LabelSpace  # classes whose images are read
     # Geometry at which images are drawn; None if images are stored as published.
     geometry: Geometry | None
-    # Name shared by datasets made from the same source images; None for no other dataset.
+    # Name shared by datasets made from the same source images, such as `imagenet_val`; None if this
+    # is the only one.
     source_group: str | None = None
     # Icon names, such as {"1f98a": "fox"}, if the archive has no table of them.
     icons: Mapping[str, str] = field(default_factory=dict)
@@ -73,7 +74,9 @@ class DatasetSource:
         return self.geometry
 
     def archives_for(self, *descriptions: str) -> Sequence[Path]:
-        """The archives, one for each description (`"the images"`, `"the development kit"`).
+        """The archives, which must be as many as the descriptions of what the layout needs.
+
+        For example `archives_for("the images", "the development kit")`.
 
         Raises:
             UserError: there are more or fewer.
@@ -107,8 +110,9 @@ class Item:
 
     image_id: str  # unique within the dataset
     label: int  # class index in the label space
-    source_id: str  # same for images made from the same original (a photo or a vendor's drawing)
-    object_id: str  # unit that bootstraps draw: the photo or, for emoji, the object
+    # Same for images made from the same original (a photo or a vendor's drawing): `fluent/1f98a`.
+    source_id: str
+    object_id: str  # unit that bootstraps draw: the photo or, for emoji, the object (`1f98a`)
     # An encoded photo, or a drawing: (size, size, 3) uint8 RGB.
     picture: Photo | np.ndarray
     # Levels by which accuracies are split, such as {"severity": 3}; same names for every image.
@@ -182,6 +186,7 @@ def decode(data: bytes, name: str, border: int = 0) -> Image.Image:
 
 
 def _refuse_unsuitable_size(image: Image.Image) -> None:
+    """A ValueError for too many pixels, or an extreme aspect ratio."""
     if image.width * image.height > photo_limit(PHOTO_MEGAPIXELS):
         raise ValueError(
             f"{image.width} x {image.height} is above limits.photo_megapixels in config.yaml"
@@ -191,7 +196,7 @@ def _refuse_unsuitable_size(image: Image.Image) -> None:
 
 
 def _refuse_unknown_range(image: Image.Image) -> None:
-    """PNGs say which values are black and white, as do 8-bit and most 16-bit TIFFs."""
+    """A ValueError if nothing says which values are black and white, as in a TIFF of floats."""
     hint = "save it with 8 bits per channel"
     if image.mode == "F":
         raise ValueError(f"its pixels are floating-point numbers, whose range is unknown; {hint}")
@@ -208,6 +213,7 @@ def _refuse_unknown_range(image: Image.Image) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Upper 8 bits of 16-bit greys; white behind transparent pixels."""
     if image.mode.startswith("I"):  # Pillow would clip 16 bits to white
         upper_8_bits = np.asarray(image) >> 8
         image = Image.fromarray(upper_8_bits.astype(np.uint8))
@@ -223,8 +229,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def resize_and_crop(image: Image.Image, geometry: Geometry) -> np.ndarray:
     """Resize the shorter side (or both) to floor(size / crop_pct), then crop the centre.
 
-    This is the usual ImageNet evaluation transform, as in timm/data/transforms_factory.py,
-    transforms_imagenet_eval.
+    For example to 224 / 0.875 = 256 pixels, then to 224. This is the usual ImageNet evaluation
+    transform, as in timm/data/transforms_factory.py, transforms_imagenet_eval.
 
     Returns:
         (size, size, 3) uint8.
@@ -286,7 +292,7 @@ def resize_window(
 
 
 def _source_span(start: int, end: int, source: int, resized: int) -> tuple[int, int]:
-    """Pixels [first, last) of a side that affect the resized pixels [start, end)."""
+    """Pixels [first, last) of a side of length `source` that affect resized ones [start, end)."""
     scale = source / resized
     # A filter reaches further when several pixels become one. One more pixel allows for rounding.
     reach = math.ceil(FILTER_RADIUS * max(scale, 1)) + 1

@@ -76,7 +76,7 @@ def blur(picture: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _box_filter(numbers: np.ndarray, radius: int, axis: int) -> np.ndarray:
-    """A radius of 1.5 pixels (384/256) gives weights 1/2, 1, 1, 1, 1/2."""
+    """Weighted means along an axis; a radius of 1.5 pixels (384/256) weights 1/2, 1, 1, 1, 1/2."""
     whole_radius, fraction = divmod(radius, UNIT)
     length = numbers.shape[axis]
     # Repeat the border for equally many neighbours: pixel i of `numbers` is pixel i + whole_radius
@@ -163,7 +163,7 @@ def sample(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int
 
 
 def _pixels_at(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int) -> np.ndarray:
-    """`rows` and `columns` may be outside the picture, where `fill` is."""
+    """Pixels in whole rows and columns, int64; `fill` outside the picture."""
     height, width = picture.shape[:2]
     is_row_inside = (rows >= 0) & (rows < height)
     is_column_inside = (columns >= 0) & (columns < width)
@@ -223,5 +223,5 @@ def turn_and_scale(
 
 
 def _undo_scale(positions: np.ndarray, scale: int) -> np.ndarray:
-    """`positions` are 65536 times too large, from a sine or cosine in 1/65536."""
+    """Positions before scaling; sines and cosines have made these 65536 times too large."""
     return divide(positions * UNIT, TURN_UNIT * scale)

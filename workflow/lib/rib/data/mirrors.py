@@ -40,7 +40,8 @@ def fetch_content(source: Mapping[str, Any], target: Path, partial: Path, what: 
     later are tried again after a pause, up to five times.
 
     Args:
-        source: a source of the catalogue with mirrors or URLs.
+        source: of the catalogue, such as `{"kind": "mirrors", "file": "photos.tar", "size": 1000,
+            "digest": "sha256:...", "mirrors": [{"kind": "http", "url": "https://..."}]}`.
         target: output file; missing after an error.
         partial: folder of partial downloads, which the next call continues, and of Debian packages,
             which may contain further files.
@@ -110,8 +111,8 @@ def unpack(
 
 
 def _write(stream: IO[bytes] | gzip.GzipFile, target: Path, size: int) -> None:
-    """Reads at most one byte more than the content has."""
-    bytes_left = size + 1
+    """Write a stream's bytes to a file; a UserError if there are more than `size`."""
+    bytes_left = size + 1  # one more byte shows that the content is too long
     with open(target, "wb") as file:
         try:
             while chunk := stream.read(min(CHUNK, bytes_left)):
@@ -139,7 +140,7 @@ def refuse_other_content(path: Path, source: Mapping[str, Any]) -> None:
 def _fetch_by_http(
     mirror: Mapping[str, Any], source: Mapping[str, Any], staged: Path, partial: Path, what: str
 ) -> None:
-    """A partial file may be another mirror's; if its digest is wrong, all is fetched again."""
+    """Write the content to `staged`, from a partial file if there is one."""
     file = partial / f"{what}-{source['file']}"
     size = largest = source.get("size")
     if is_packed(mirror):
@@ -163,13 +164,13 @@ def _fetch_by_http(
             file.unlink()
             if bytes_before == 0:  # all bytes are from this mirror, so it has another file
                 raise
-            # The beginning may be another mirror's, so fetch the whole file.
+            # The partial file may have been another mirror's, so fetch the whole file.
 
 
 def _fetch_by_apt(
     mirror: Mapping[str, Any], source: Mapping[str, Any], staged: Path, partial: Path, what: str
 ) -> None:
-    """The package is kept for other contents; their jobs wait until it is fetched."""
+    """Write the content to `staged`; the package is kept, as other jobs may need files in it."""
     partial.mkdir(parents=True, exist_ok=True)
     package = partial / f"{mirror['package']}.deb"
     with locked(package.with_suffix(".lock")):
@@ -185,6 +186,7 @@ def _fetch_by_apt(
 def _fetch_by_hub(
     mirror: Mapping[str, Any], source: Mapping[str, Any], staged: Path, partial: Path, what: str
 ) -> None:
+    """Write the content to `staged`, from the hub client's cache."""
     cached = fetch_from_hub(mirror)
     if is_packed(mirror):
         unpack(cached, mirror, source, staged)
@@ -198,7 +200,7 @@ FETCHERS = {"http": _fetch_by_http, "apt": _fetch_by_apt, "hub": _fetch_by_hub}
 
 
 def _label_of(mirror: Mapping[str, Any]) -> str:
-    """URLs without signatures, `Debian's package x` or `the hub's repo, path`."""
+    """For messages: `Debian's package x`, `the hub's repo, path`, or the URL without secrets."""
     if mirror["kind"] == "apt":
         return f"Debian's package {mirror['package']}"
     if mirror["kind"] == "hub":

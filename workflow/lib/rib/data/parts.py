@@ -16,10 +16,13 @@ from rib.data.prepared import INDEX_COLUMNS, PreparedDataset
 def check_part(index: Path, part: DatasetPart, other_levels: Levels, where: str) -> None:
     """Check that a part has images at each of its levels, and that every image is in some part.
 
+    Parts divide a dataset by the values (levels) in a column of its index: the part "noise" of
+    ImageNet-C has the levels `gaussian_noise`, `shot_noise` and `impulse_noise` of `corruption`.
+
     Args:
         index: of the prepared dataset.
         other_levels: levels of all other parts, such as `("fog", "snow")`.
-        where: file, entry and key, for messages.
+        where: file, entry and key, for messages: `datasets.yaml, imagenet_c, parts`.
 
     Raises:
         UserError: the index lacks the slice's column, no image has one of the part's levels, or an
@@ -45,7 +48,7 @@ def check_part(index: Path, part: DatasetPart, other_levels: Levels, where: str)
 
 
 def images_of_part(index: Path, part: DatasetPart) -> np.ndarray:
-    """Mask of the images in a part: (images of the index,) bool."""
+    """Mask of the images in a part: (n,) bool, for all n images of the prepared dataset."""
     levels_of_images = _levels_of_images(index, part)
     levels = pa.array(part.levels, levels_of_images.type)
     is_in_part: np.ndarray = pc.is_in(levels_of_images, value_set=levels).to_numpy()
@@ -62,7 +65,8 @@ def batches_with_part(
 
     Args:
         dataset: the images to evaluate, in order.
-        is_in_part: (images of the index,) bool, from `images_of_part`.
+        is_in_part: bool for all images of the prepared dataset, from `images_of_part`; `dataset`
+            may have fewer images.
     """
     batch_of_image = np.arange(len(dataset.labels)) // batch_size
     batches = np.unique(batch_of_image[is_in_part[dataset.index["row"]]])
@@ -81,5 +85,5 @@ def _levels_of_images(index: Path, part: DatasetPart) -> pa.ChunkedArray:
 
 
 def _listed(levels: Sequence[str | int]) -> str:
-    """`'fog', 'snow'`"""
+    """Sorted levels as text: `'fog', 'snow'`."""
     return ", ".join(map(repr, sorted(levels)))

@@ -142,6 +142,7 @@ def prepare(
 
 
 def _labels_with_images(written: "Written", dataset: DatasetSource) -> list[int]:
+    """Sorted labels, such as [3, 5]; a UserError if there is only one."""
     labels = sorted(written.labels)
     if len(labels) < FEWEST_CLASSES:
         raise UserError(
@@ -154,6 +155,7 @@ def _labels_with_images(written: "Written", dataset: DatasetSource) -> list[int]
 def _only(
     items: Iterable[Item], image_ids: Collection[str], dataset: DatasetSource
 ) -> Iterator[Item]:
+    """Yields the items with these ids; a UserError after the last item if one is missing."""
     missing = set(image_ids)
     for item in items:
         if item.image_id in missing:
@@ -169,7 +171,7 @@ def _only(
 def _refuse_full_disk(
     images: Path, number_of_images: int, dataset: DatasetSource, geometry: Geometry | None
 ) -> None:
-    """Bytes that a killed job has written already are not needed again."""
+    """A UserError if the images won't fit; images that a killed job has written are not counted."""
     if geometry is None:
         # Encoded images have no geometry, and take about as much space as the archives.
         size = sum(archive.stat().st_size for archive in dataset.archives)
@@ -181,7 +183,7 @@ def _refuse_full_disk(
 
 
 def _count_identical_images(index: Path, dataset: DatasetSource) -> dict[str, int]:
-    """Identical images of different classes mean that a label is arbitrary, so they are logged."""
+    """For the manifest: `{"identical": 4, "identical_of_other_classes": 2}`; both are logged."""
     identities = read_identities(index)
     labels = pq.read_table(index, columns=["label"])["label"].to_numpy().astype(np.int64)
     identical = int(identical_images(identities).sum())
@@ -298,8 +300,8 @@ class Written:
             self.save()
 
     def _check_slices(self, item: Item) -> None:
-        """Slices, such as {"corruption": "fog", "severity": 3}, become columns of the index."""
-        for name in item.slices:
+        """Refuse slices ({"corruption": "fog", "severity": 3}) unlike the first image's."""
+        for name in item.slices:  # slices become columns of the index
             if name in INDEX_COLUMNS:
                 raise UserError(
                     f"{item.image_id} has a slice '{name}', which is the name of a column of every "
@@ -355,6 +357,7 @@ class Written:
         self.journal.unlink()
 
     def _write_index(self, index: Path, labels: Sequence[int]) -> None:
+        """Write all saved rows; of `labels` [3, 5], class 3 becomes 0 and class 5 becomes 1."""
         schema = self._schema()
         label_in_index = {label: position for position, label in enumerate(labels)}
         with pq.ParquetWriter(index, schema, compression="zstd") as writer:
@@ -369,6 +372,7 @@ class Written:
                 writer.write_table(pa.Table.from_pylist(row_group, schema))
 
     def _schema(self) -> pa.Schema:
+        """Columns of the index with their types."""
         columns = dict(COLUMNS)
         if self.geometry is None:  # images are stored encoded
             columns.update(ENCODED_COLUMNS)
@@ -379,11 +383,13 @@ class Written:
         return pa.schema(columns)
 
     def _saved_rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of the journal, such as {"image_id": "fox", "label": 3, "source_id": ...}."""
         self._journal_file.seek(0)
         for line in self._journal_file:
             yield from json.loads(line)["rows"]
 
     def _write_header(self, length: int) -> None:
+        """Write the header of a .npy file for `length` images, or for bytes of encoded images."""
         shape: tuple[int, ...] = (length,)
         if self.geometry:
             shape = (length, self.geometry.size, self.geometry.size, 3)
@@ -394,12 +400,13 @@ class Written:
 
 
 def _slices_of(row: Mapping[str, str | int]) -> dict[str, str | int]:
-    """Slices are the columns that other datasets' indexes lack."""
+    """The columns that other indexes lack, such as {"corruption": "fog", "severity": 3}."""
     return {name: level for name, level in row.items() if name not in INDEX_COLUMNS}
 
 
 def _refuse_repeated_ids(index: Path, keys: Sequence[str], dataset: DatasetSource) -> None:
-    """Ids are compared as text only if two hashes are equal, which saves memory."""
+    """A UserError if two images have the same id."""
+    # Hashes need less memory than texts, which are compared only if two hashes are equal.
     hashes_of_batches = []
     for batch in pq.ParquetFile(index).iter_batches(ROW_GROUP, columns=["image_id"]):
         image_ids = batch["image_id"].to_pylist()
@@ -434,7 +441,7 @@ def _write_images(
     decode_workers: int,
     folders: Sequence[str],
 ) -> None:
-    """Resumes after the images that a killed job has written; checks the number of all images."""
+    """Write the images that an earlier, killed job has not written; check the number of all."""
     done = written.count + len(written.corrupt)
     if done:
         log.info("%s: resuming after %d images", dataset, done)
@@ -459,6 +466,7 @@ def _write_images(
 
 
 def _too_many_corrupt(error: UserError, corrupt_allowed: int, folders: Sequence[str]) -> UserError:
+    """The error of the last corrupt image, with advice."""
     message = str(error).removesuffix(".")
     if folders:
         message += f", replace it in {' or '.join(folders)}"
@@ -487,7 +495,7 @@ def _check_number_of_images(written: Written, dataset: DatasetSource, expected: 
 def _convert_in_threads(
     items: Iterable[Item], geometry: Geometry | None, dataset: str, decode_workers: int
 ) -> Iterator[tuple[Item, Future[Converted]]]:
-    """Yields results in order; only a few images are in memory."""
+    """Yields each item with a future of its stored form, in order; few images are in memory."""
     waiting: deque[tuple[Item, Future[Converted]]] = deque()
     pool = ThreadPoolExecutor(min(decode_workers, processors()))
     try:
@@ -517,8 +525,8 @@ def _start_conversion(
 
 
 def _convert_photo(encoded: bytes, name: str, border: int, geometry: Geometry | None) -> Converted:
-    """Encoded images are decoded too: their identity is a hash of pixels."""
-    image = decode(encoded, name, border)
+    """The photo's stored form: pixels at the geometry or, if that is None, its encoded bytes."""
+    image = decode(encoded, name, border)  # in both cases, as its identity is a hash of pixels
     photo = identity_of(image)
     if geometry is None:
         return Converted(encoded, photo)
@@ -532,7 +540,7 @@ def _convert_drawing(
     dataset: str,
     geometry: Geometry | None,
 ) -> Converted:
-    """`pixels` have the geometry's size; `original` is the drawing before resizing, or None."""
+    """A drawing's stored form; `original` is the drawing before resizing, None for `pixels`."""
     if geometry is None:
         raise UserError(f"{dataset} is a drawing, not a photo; set the dataset's storage to array.")
     drawing = pixels if original is None else original

@@ -107,7 +107,7 @@ class EncodedImages:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A dataset at one geometry."""
+    """Images of a dataset at one geometry (size and crop), with their labels and ids."""
 
     name: str
     # (n, size, size, 3) uint8, memory-mapped or decoded on access; None if pixels aren't opened.
@@ -216,12 +216,14 @@ class PreparedDataset:
 
 
 def _refuse_missing(path: Path) -> None:
+    """A UserError if an output of the prepare job does not exist."""
     if not path.is_file():
         manifest = path.with_name("manifest.json")
         raise UserError(f"{path} is missing; delete {manifest} and run again to recreate it.")
 
 
 def _read_index(path: Path) -> pa.Table:
+    """The index without slices and digests: row, image_id, label, source_id, object_id, ..."""
     columns = []
     for column in pq.read_schema(path).names:
         # Slices are not needed here, and each digest would be a quarter of a large index's memory.
@@ -234,8 +236,8 @@ def read_slices(path: Path) -> np.ndarray:
     """Number of each image's slice, from 0: (n,) int64.
 
     A slice is a combination of levels, such as corruption fog at severity 3, in the columns that
-    the layout added to the index. Slices are numbered in the order of their levels; without such
-    columns all images have slice 0.
+    the layout added to the index. Slices are numbered in the order of their levels: fog 3, fog 5,
+    snow 3, fog 3 give 0, 1, 2, 0. Without such columns all images have slice 0.
 
     Args:
         path: the index of a prepared dataset.
@@ -257,7 +259,7 @@ def read_slices(path: Path) -> np.ndarray:
 
 @cache  # few jobs need them, and a large dataset takes seconds
 def _joined_ids_of(index_file: Path | None, column: str) -> dict[str, str]:
-    """Empty without an index file or the column (`source_id` or `object_id`)."""
+    """{"b": "a"} if images of a and b are identical; {} without an index file or the column."""
     if index_file is None or column not in pq.read_schema(index_file).names:
         return {}
     ids = pq.read_table(index_file, columns=[column])[column]
@@ -265,7 +267,7 @@ def _joined_ids_of(index_file: Path | None, column: str) -> dict[str, str]:
 
 
 def _replace_ids(index: pa.Table, column: str, replacements: Mapping[str, str]) -> pa.Table:
-    """`replacements` maps old to new ids; other ids stay."""
+    """The index with other ids in a column, by old id; ids that are not in the mapping stay."""
     if not replacements:
         return index
     ids = [replacements.get(old_id, old_id) for old_id in index[column].to_pylist()]

@@ -106,12 +106,13 @@ def _stretch(photo: np.ndarray) -> np.ndarray:
 
 
 def _is_object(photo: np.ndarray) -> np.ndarray:
+    """Mask of the object, which is brighter than the black around it."""
     is_object: np.ndarray = photo >= OBJECT
     return is_object
 
 
 def _most_frequent(tone: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
-    """Of equally frequent tones in 3 x 3 pixels the darkest; only `is_counted` pixels count."""
+    """Most frequent tone among 3 x 3 pixels, or the darkest of several: (height, width)."""
     counts = []  # count of each tone around each pixel
     for number in range(len(TONES)):
         has_tone = (tone == number) & is_counted
@@ -129,7 +130,7 @@ def _sum_of_neighbourhood(mask: np.ndarray) -> np.ndarray:
 
 
 def _grow(mask: np.ndarray) -> np.ndarray:
-    """Adds the four direct neighbours of each pixel."""
+    """The mask with the four direct neighbours of each of its pixels."""
     height, width = mask.shape
     padded = np.pad(mask, 1)
     grown = mask.copy()
@@ -213,7 +214,7 @@ def recoloured(photo: np.ndarray, seed: str) -> np.ndarray:
 
 
 def _palette(seed: str) -> np.ndarray:
-    """(3, 3), one colour per row; brightness rises or falls."""
+    """Three random colours, (3, 3), one per row; brightness rises or falls."""
     colours = hashed_bytes(f"{seed}/colours", (3, 3)) * 2 // 5  # dark random colours, 0 to 102
     brightness = np.array([0, 100, 153])  # added to each colour
     is_falling = hashed_number(f"{seed}/order", 0, 1) == 1

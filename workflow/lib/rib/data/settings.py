@@ -33,6 +33,7 @@ class DatasetView(Settings):
         return geometry_of(dataset, self.geometry, self.uncropped)
 
     def limit_of(self, dataset: str) -> Limit:
+        """Most images of a dataset: a number, a share such as 0.1, or `all`."""
         if isinstance(self.budget, dict):
             return self.budget.get(dataset, ALL)
         return self.budget
@@ -78,6 +79,6 @@ class SplitSettings(Settings):
     # rest, above 0, is `test`.
     fractions: dict[str, float]
     view: DatasetView  # the part of the dataset that is split
-    # One for each dataset split before: whether it has the same source group.
+    # For each dataset split before: whether both are made from the same source images.
     same_sources: tuple[bool, ...]
     code: str  # digest of the source code

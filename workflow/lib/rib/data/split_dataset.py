@@ -22,7 +22,8 @@ class EarlierSplit:
 
     table: Path  # Parquet file with its splits
     index: Path  # of the prepared dataset
-    same_sources: bool  # same source group, in which equal ids are one source image
+    # Whether both are made from the same source images: equal source ids then mean one image.
+    same_sources: bool
 
 
 def split_dataset(
@@ -33,7 +34,7 @@ def split_dataset(
     earlier: Sequence[EarlierSplit],
     table: Path,
 ) -> None:
-    """Split a dataset's source images and write the split of each.
+    """Write the split (train, select or test) of each source image of a dataset.
 
     Identical photos are one source image, even in different datasets. A source image is left out if
     it links images with different splits in earlier datasets: training or testing on it would leak.
@@ -43,7 +44,7 @@ def split_dataset(
         fractions: of source images, such as `{"train": 0.6, "select": 0.2}`; the rest is `test`.
         earlier: in order; the first dataset that has a source image decides its split.
         table: output, Parquet, one row per source id, sorted by id: source_id, part (its split),
-            images (number in the dataset).
+            images (number in the dataset), such as imagenet_val/n01440764/1, train, 50.
 
     Raises:
         UserError: an index does not say which photos are identical, no image is left, or none
@@ -80,7 +81,7 @@ def split_dataset(
 def _earlier_splits(
     dataset: PreparedDataset, identities: pa.Array, earlier: Iterable[EarlierSplit]
 ) -> dict[str, list[str]]:
-    """Splits of each source image, such as {"photos/7": ["train", "train", "test"]}."""
+    """Splits of this dataset's source images in earlier ones: {"photos/7": ["train", "test"]}."""
     splits_of_source: dict[str, list[str]] = {}
     for earlier_dataset in earlier:
         split_of_id = {}
@@ -107,6 +108,7 @@ def _add_splits_by_id(
     dataset: PreparedDataset,
     split_of_id: Mapping[str, str],
 ) -> None:
+    """Add the split of each source id that the earlier dataset has, too, to `splits_of_source`."""
     _, declared_ids = dataset.declared_sources
     for declared_id in declared_ids:
         if declared_id in split_of_id:
@@ -121,7 +123,7 @@ def _add_splits_by_photo(
     identities: pa.Array,
     split_of_photo: Mapping[str, str],
 ) -> int:
-    """Returns the number of images that the earlier dataset has, too."""
+    """Add the splits of identical photos to `splits_of_source`; return the number of images."""
     source_of_image, sources = dataset.sources
     photos = pa.array(list(split_of_photo), pa.string())
     rows = np.flatnonzero(identical_to(identities, photos))
@@ -135,20 +137,20 @@ def _add_splits_by_photo(
 def _split_of_each_photo(
     index: Path, split_of_id: Mapping[str, str], photos: pa.Array
 ) -> dict[str, str]:
-    """By identity; images that a budget leaves out of the earlier dataset may have no split."""
+    """Split by identity (hash of pixels), {"9f86...": "train"}, for photos of both datasets."""
     identities = read_identities(index, required=True)
     rows = pa.array(np.flatnonzero(identical_to(identities, photos)))
     source_ids = pq.read_table(index, columns=["source_id"])["source_id"].take(rows).to_pylist()
     photos_in_index = identities.take(rows).to_pylist()
     split_of_photo = {}
     for photo, source_id in zip(photos_in_index, source_ids, strict=True):
-        if source_id in split_of_id:
+        if source_id in split_of_id:  # a budget may have left the image out
             split_of_photo[photo] = split_of_id[source_id]
     return split_of_photo
 
 
 def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
-    """The lowest label, if a source has images of several classes."""
+    """Label by source id, {"photos/7": 3}; the lowest if a source has images of several classes."""
     source_of_image, sources = dataset.sources
     lowest_label = np.full(len(sources), np.iinfo(np.int64).max)
     np.minimum.at(lowest_label, source_of_image, dataset.labels)
@@ -156,6 +158,7 @@ def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
 
 
 def _write(dataset: PreparedDataset, split_of_source: Mapping[str, str], table: Path) -> None:
+    """Write a row for each source id; ids of identical photos have the same split."""
     counts = dataset.index.group_by("source_id").aggregate([("label", "count")])
     counts = counts.sort_by("source_id")
     source_ids = counts["source_id"].to_pylist()

@@ -81,7 +81,7 @@ def assign_splits(
 
 
 def _shuffled_sources_of_classes(labels: Mapping[str, int]) -> list[list[str]]:
-    """Pseudo-random within a class; the same order as in rib.data.subsets."""
+    """Source ids by class, such as [["a/2", "a/1"], ["a/3"]], shuffled as in rib.data.subsets."""
     sources_of_label: dict[int, list[str]] = {}
     for source, label in labels.items():
         sources_of_label.setdefault(label, []).append(source)
@@ -94,7 +94,7 @@ def _shuffled_sources_of_classes(labels: Mapping[str, int]) -> list[list[str]]:
 
 
 def _count_inherited(sources: Sequence[str], inherited: Mapping[str, str]) -> list[int]:
-    """One number for each of `SPLITS`."""
+    """Number of sources with an inherited split, for each of `SPLITS`: [3, 1, 0]."""
     inherited_splits = [inherited[source] for source in sources if source in inherited]
     return [inherited_splits.count(split) for split in SPLITS]
 
@@ -123,7 +123,8 @@ def apportion(sizes: np.ndarray, fractions: Mapping[str, float], fixed: np.ndarr
         fixed: (classes, 3) number of sources with an inherited split, columns as in `SPLITS`.
 
     Returns:
-        (classes, 3) int64, at least `fixed`, with row sums `sizes`.
+        (classes, 3) int64, at least `fixed`, with row sums `sizes`. With the fractions above and
+            nothing fixed, sizes 10 and 5 give [[6, 2, 2], [3, 1, 1]].
     """
     train = Fraction(fractions[TRAIN]).limit_denominator(FINEST)
     select = Fraction(fractions[SELECT]).limit_denominator(FINEST)
@@ -145,7 +146,7 @@ def apportion(sizes: np.ndarray, fractions: Mapping[str, float], fixed: np.ndarr
 def _fill_classes(
     sizes: np.ndarray, quotas: np.ndarray, fixed: np.ndarray, units: int
 ) -> np.ndarray:
-    """The split that lacks most of its quota gets a class's next source, one by one."""
+    """(classes, 3) counts: the split that lacks most of its quota gets a class's next source."""
     counts = fixed.astype(np.int64)
     while True:
         incomplete_classes = np.flatnonzero(counts.sum(axis=1) < sizes)
@@ -166,7 +167,7 @@ class Move(NamedTuple):
 
 def _find_exchange(excess: np.ndarray, may_give: np.ndarray, units: int) -> list[Move]:
     """One or two moves that bring the splits' totals closer to their quotas, if possible."""
-    # `excess` is positive where a split has more of a class than its quota, in units.
+    # `excess`, (classes, 3), is positive where a split has more than its quota, in units.
     total = excess.sum(axis=0)  # of each split, in units
     if (np.abs(total) < units).all():
         return []

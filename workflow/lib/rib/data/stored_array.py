@@ -63,6 +63,7 @@ class ArrayReader:
         return read_bytes
 
     def _read(self, buffer: memoryview, position: int) -> None:
+        """Fill a buffer from a position in the file; one call may read only some bytes."""
         filled = 0
         while filled < len(buffer):
             number = os.preadv(self._file, [buffer[filled:]], position + filled)

@@ -11,7 +11,7 @@ from rib.data.prepared import PreparedDataset
 
 
 def read_features(path: Path, layer: str) -> tuple[np.ndarray, PreparedDataset]:
-    """One layer's features of a dataset.
+    """Features (outputs of one layer) of the images of a dataset.
 
     Args:
         path: <dataset>.safetensors, beside <dataset>.index.parquet.

@@ -61,7 +61,7 @@ def check(svg: str) -> None:
 
 
 def _check_element(element: ElementTree.Element) -> None:
-    """References may be in CSS or in an attribute `href`."""
+    """A ValueError for references to files or addresses, in CSS or `href`, and for many octaves."""
     if element.tag.endswith("style"):
         _refuse_outside_css("".join(element.itertext()))
     for attribute, text in element.items():  # attribute names may begin with a namespace
@@ -73,6 +73,7 @@ def _check_element(element: ElementTree.Element) -> None:
 
 
 def _refuse_outside_css(text: str) -> None:
+    """A ValueError for `@import` and `url(...)`, except ids (`#a`) and inline pictures."""
     reference = OUTSIDE_CSS.search(text)
     if reference:
         raise ValueError(f"it refers to {text[reference.start() :][:SHOWN]!r}")
@@ -97,6 +98,7 @@ def renderer() -> Iterator[Draw]:
 
 
 def _draw(ask: Ask, body: str, view: str, size: int) -> bytes:
+    """A PNG of an SVG's body from the renderer's process; a ValueError if it is refused."""
     svg = f'<svg {NAMESPACES} viewBox="{view}" width="{size}" height="{size}">{body}</svg>'
     check(svg)  # a DOCTYPE inside the root element is malformed
     try:
@@ -112,7 +114,8 @@ def _draw(ask: Ask, body: str, view: str, size: int) -> bytes:
 
 
 def _render(request: bytes) -> bytes:
-    """Runs in the renderer's process; a request is the side in pixels, a line break and the SVG."""
+    """Runs in the renderer's process; gives `D` and a PNG, or `R` and the reason of a refusal."""
+    # A request is the side in pixels, a line break and the SVG.
     first_line, _, svg = request.decode().partition("\n")
     side = int(first_line)
     try:

@@ -39,7 +39,7 @@ def decrypted_members(
 
 
 def _decrypt(variable: str, path: Path, member: zipfile.ZipInfo, largest: int) -> bytes:
-    """The zip's directory states the number of bytes and the checksum."""
+    """The bytes of a file, which must have the size and checksum that the zip states."""
     password = os.environ.get(variable)
     if not password:
         raise UserError(
@@ -70,6 +70,7 @@ def _decrypt(variable: str, path: Path, member: zipfile.ZipInfo, largest: int) -
 
 
 def _started_unzip(path: Path, name: str, password: str) -> subprocess.Popen[bytes]:
+    """A process that writes the decrypted file `name` to its standard output."""
     # Unlike an argument, an environment variable doesn't show in the process list.
     quoted_password = re.sub(r'(["\\])', r"\\\1", password)
     environment = {

@@ -73,7 +73,7 @@ def evaluated_datasets(
 
 
 def load_dataset(files: DatasetFiles, view: DatasetView, split: str) -> PreparedDataset:
-    """One split of a dataset; the whole dataset under protocol `paper`.
+    """One split of a dataset, or the whole dataset if it is not split (protocol `paper`).
 
     Args:
         split: `train`, `select` or `test`.
@@ -104,7 +104,7 @@ def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
 
 
 def _within_budget(dataset: PreparedDataset, index: Path, limit: Limit) -> PreparedDataset:
-    """A share, such as 0.1, is of the images that are left without the proxy."""
+    """At most `limit` images: 5000, a share such as 0.1 of the given ones, or `all`."""
     number_of_images = images_within(limit, len(dataset.labels))
     if number_of_images == len(dataset.labels):
         return dataset
@@ -116,7 +116,7 @@ def _within_budget(dataset: PreparedDataset, index: Path, limit: Limit) -> Prepa
 
 
 def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
-    """The images of the pretraining proxy.
+    """The images of the pretraining proxy, which stand in for a model's pretraining images.
 
     Under protocol held_out, a proxy that is a separate dataset is reduced to its train split,
     because other datasets may share its source images.
@@ -133,7 +133,7 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
 
 
 def _load_whole_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
-    """If a model was pretrained here on a subset, the proxy must be the same subset."""
+    """A proxy that is a separate dataset: all of it, or the subset of the model's pretraining."""
     whole_dataset = load_whole(files, view)
     dataset = subset(whole_dataset, view.pretraining_size, view.pretraining_seed, "pretrain.size")
     if files.split is None:
@@ -142,6 +142,7 @@ def _load_whole_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset
 
 
 def _has_source(dataset: PreparedDataset, source_ids: frozenset[str]) -> np.ndarray:
+    """Mask of the images with one of these source ids: (n,) bool."""
     source_of_image, sources = dataset.declared_sources
     source_is_given = np.array([source in source_ids for source in sources], bool)
     image_has_given_source: np.ndarray = source_is_given[source_of_image]
@@ -149,7 +150,7 @@ def _has_source(dataset: PreparedDataset, source_ids: frozenset[str]) -> np.ndar
 
 
 def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
-    """The source images with the lowest hashes in their class; a UserError if no class has more."""
+    """Source ids of the proxy: in each class the ids with the lowest hashes."""
     images = pq.read_table(index, columns=["label", "source_id"])
     sources = images.group_by(["label", "source_id"]).aggregate([])  # unique pairs
     source_ids = sources["source_id"].to_pylist()
@@ -170,7 +171,7 @@ def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
 def _without_proxy(
     dataset: PreparedDataset, folder: Path, proxy: Path, images_per_class: int
 ) -> PreparedDataset:
-    """Leaves out images made from the proxy's source images, and identical images."""
+    """The dataset without images made from the proxy's source images, and identical images."""
     proxy_index = proxy / "index.parquet"
     proxy_sources = _proxy_sources(proxy_index, images_per_class)
     is_made_from_proxy = _has_source(dataset, proxy_sources)
@@ -195,12 +196,14 @@ def _without_proxy(
 
 
 def _photos_of_sources(index: Path, sources: frozenset[str]) -> pa.Array:
+    """Identities (hashes of pixels) of all images with these source ids, text."""
     source_ids = pq.read_table(index, columns=["source_id"])["source_id"].combine_chunks()
     has_source = pc.is_in(source_ids, value_set=pa.array(sorted(sources), pa.string()))
     return read_identities(index).filter(has_source)
 
 
 def _images_of_split(dataset: PreparedDataset, split: str, table: Path) -> PreparedDataset:
+    """Images with a split in `table`; a UserError if there are none, or train lacks a class."""
     split_of_source = read_split(table)
     source_of_image, sources = dataset.declared_sources
     is_source_in_split = np.array([split_of_source[source] == split for source in sources], bool)
@@ -215,6 +218,7 @@ def _images_of_split(dataset: PreparedDataset, split: str, table: Path) -> Prepa
 
 
 def _too_few_images(dataset: PreparedDataset, split: str, who_has: str) -> UserError:
+    """`who_has` begins the sentence: `it has`, or `class 'fox' has`."""
     return UserError(
         f"protocol held_out: {dataset.name}: {who_has} no image in the {split} split, since there "
         "are too few images per class; use protocol paper for this family, or change split or "

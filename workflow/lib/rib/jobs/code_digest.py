@@ -41,7 +41,7 @@ class _ParsedFile:
 
 @cache
 def _parsed(path: Path) -> _ParsedFile:
-    """A user's file may be no Python, which is a UserError."""
+    """The file's source and syntax tree; a UserError if a user's file is no Python."""
     try:
         source = path.read_text(encoding="utf-8")
         module = ast.parse(source)
@@ -54,10 +54,11 @@ def _parsed(path: Path) -> _ParsedFile:
 
 
 def _statements_below(module: ast.Module) -> Iterator[ast.stmt]:
-    """Expressions contain no statements; skipping them saves nine tenths of the tree."""
+    """Yields all statements, at any depth."""
     blocks: list[ast.AST] = [module]
     while blocks:
         block = blocks.pop()
+        # Expressions contain no statements; skipping them saves nine tenths of the tree.
         for field in ("body", "orelse", "finalbody", "handlers", "cases"):
             for child in getattr(block, field, []):
                 # `if TYPE_CHECKING:` is not run.
@@ -69,6 +70,7 @@ def _statements_below(module: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _is_for_type_checkers(block: ast.AST) -> bool:
+    """Whether this is `if TYPE_CHECKING:`, which is not run."""
     return (
         isinstance(block, ast.If)
         and isinstance(block.test, ast.Name)
@@ -78,7 +80,10 @@ def _is_for_type_checkers(block: ast.AST) -> bool:
 
 @cache
 def essence(path: Path) -> str:
-    """The part of a Python file that affects results; other files are returned whole."""
+    """A Python file without comments, docstrings and other text for people; other files whole.
+
+    Two files with the same essence give the same results.
+    """
     if path.suffix != ".py":
         return path.read_text(encoding="utf-8")
     file = _parsed(path)
@@ -96,7 +101,8 @@ def essence(path: Path) -> str:
 
 
 def _comments_and_ends_of_lines(source: str, rows: list[bytes]) -> tuple[list[Span], set[int]]:
-    """Rows end a line if their break is in no literal and after no backslash."""
+    """Places of comments, and rows (from 1) that end a line of code: ([(1, 6, 1, 12)], {1, 2})."""
+    # A break in a literal or after a backslash ends no line.
     comments = []
     ends_of_lines = set()
     # Splitting source into tokens takes most of a digest's time.
@@ -111,7 +117,7 @@ def _comments_and_ends_of_lines(source: str, rows: list[bytes]) -> tuple[list[Sp
 
 
 def _without_spans(rows: list[bytes], spans: Iterable[Span]) -> bytes:
-    """`abcdef` without columns 2 to 4 of row 1 is `abef`; spans may overlap."""
+    """The source without some places: `abcdef` without columns 2 to 4 of row 1 is `abef`."""
     source = b"".join(rows)
     start_of_row = [0]  # bytes from the beginning of the source
     for row in rows:
@@ -124,14 +130,14 @@ def _without_spans(rows: list[bytes], spans: Iterable[Span]) -> bytes:
     remaining_source = b""
     end_of_cut = 0
     for start, end in sorted(stretches):
-        # This adds nothing if the span lies inside the one before.
+        # Spans may overlap: this adds nothing if one lies inside the one before.
         remaining_source += source[end_of_cut:start]
         end_of_cut = max(end_of_cut, end)
     return remaining_source + source[end_of_cut:]
 
 
 def _spans_for_people(file: _ParsedFile) -> Iterator[Span]:
-    """For `raise UserError(f"{path} is missing")`, the argument with its brackets."""
+    """Places of docstrings, log calls, and arguments of raised errors, such as `("no file")`."""
     for node in (file.module, *file.statements):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             has_docstring = ast.get_docstring(node, clean=False) is not None
@@ -147,6 +153,7 @@ def _spans_for_people(file: _ParsedFile) -> Iterator[Span]:
 
 
 def _is_log_call(node: ast.expr) -> bool:
+    """Whether this calls a method of `log`, such as `log.info(...)`."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
         return False
     logger = node.func.value
@@ -154,7 +161,7 @@ def _is_log_call(node: ast.expr) -> bool:
 
 
 def _span_of(node: ast.stmt | ast.expr) -> Span:
-    """Decorators are included."""
+    """Place of a statement, with its decorators, or of an expression."""
     first_row = node.lineno
     first_column = node.col_offset
     for decorator in getattr(node, "decorator_list", []):
@@ -182,7 +189,7 @@ def imports(path: Path) -> frozenset[Path]:
 
 
 def _is_beside(script: Path, module: str | None) -> bool:
-    """Scripts in one folder may share modules such as `_inputs`."""
+    """Whether a script imports a module of its folder; only names such as `_inputs` may be one."""
     if module is None or not module.startswith("_"):
         return False
     return script.with_name(f"{module}.py").is_file()

@@ -94,8 +94,8 @@ def lock_gpu() -> str | None:
     SLURM.
 
     Raises:
-        UserError: Others could open the locks, the file system has none, or torch sees several GPUs
-            after one was locked.
+        UserError: there is no private folder for locks, the file system has no locks, or torch sees
+            several GPUs after one was locked.
     """
     import torch
 
@@ -164,7 +164,7 @@ def _is_open_to_others(folder: Path) -> bool:
 
 
 def _lock_free_device(devices: Sequence[str], folder: Path) -> str | None:
-    """Lock a place on the GPU with the fewest jobs; None if all places are taken.
+    """Lock a place on the GPU with the fewest jobs; its name, or None if all places are taken.
 
     Each GPU has as many places, that is lock files, as jobs may share it.
     """

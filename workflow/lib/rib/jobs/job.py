@@ -135,6 +135,7 @@ def job(
 
 
 def _check_survives_json(cfg: Mapping[str, Any], rule: str) -> None:
+    """A ValueError if JSON would change the settings: a tuple would become a list."""
     # The record stores the settings as JSON, and Snakemake compares them as text.
     if repr(json.loads(json.dumps(cfg))) != repr(cfg):
         raise ValueError(
@@ -149,14 +150,14 @@ def _folder_name(
     hashes: Mapping[str, str],
     outputs: Mapping[str, str],
 ) -> str:
-    """Differs between jobs, and between runs of a job with other settings or inputs."""
+    """16 hex digits, which depend on the job and on its settings and inputs."""
     identity = (rule, name, sorted(outputs.items()), cfg, hashes)
     return new_sha256(repr(identity).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def _stopped_by(signal_number: int) -> Iterator[None]:
-    """SystemExit lets the process remove its private files; the default handlers would not."""
+    """In the block, the signal raises SystemExit, so that private files are removed."""
 
     def stop(*_: object) -> None:
         # A second signal must not interrupt the cleaning.
@@ -214,15 +215,16 @@ def private(
 
 
 def _mark(folder: Path, log_file: str, outputs: Mapping[str, str]) -> None:
-    """Nothing would ever remove a folder without this file."""
+    """Write the file that names the folder's job; without it, nothing would remove the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / MARK, "\n".join([log_file, *outputs.values()]))
 
 
 def _staged_outputs(folder: Path, outputs: Mapping[str, str]) -> dict[str, Path]:
-    """results/a/x.png and results/b/x.png become <folder>/a/x.png and <folder>/b/x.png."""
+    """Paths of outputs in the private folder, by name; subfolders keep equal file names apart."""
     if not outputs:
         return {}
+    # results/a/x.png and results/b/x.png become <folder>/a/x.png and <folder>/b/x.png.
     common_folder = os.path.commonpath([Path(path).parent for path in outputs.values()])
     staged = {}
     for name, path in outputs.items():
@@ -235,7 +237,7 @@ def _staged_outputs(folder: Path, outputs: Mapping[str, str]) -> dict[str, Path]
 
 
 def _lock_folder(folder: Path) -> FileLock:
-    """Waits for a process of an earlier run, which may still work in the folder."""
+    """Lock the private folder, in which a process of an earlier run may still work."""
     try:
         return acquire(_lock(folder), timeout=0)
     except Timeout:
@@ -244,6 +246,7 @@ def _lock_folder(folder: Path) -> FileLock:
 
 
 def _can_resume(folder: Path, resumes: str | None) -> bool:
+    """Whether the private folder has a checkpoint file that is not empty."""
     if not resumes:
         return False
     state = folder / resumes
@@ -251,8 +254,8 @@ def _can_resume(folder: Path, resumes: str | None) -> bool:
 
 
 def _processor_seconds() -> float:
-    """User and system time, including child processes that ended; os.times has ticks of 10 ms."""
-    seconds = 0.0
+    """User and system time of this process and of child processes that ended."""
+    seconds = 0.0  # not from os.times, which has ticks of 10 ms
     for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
         usage = resource.getrusage(processes)
         seconds += usage.ru_utime + usage.ru_stime
@@ -260,7 +263,7 @@ def _processor_seconds() -> float:
 
 
 def _peak_memory() -> int:
-    """In bytes."""
+    """Largest memory of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -278,6 +281,7 @@ def remove_stale_folders() -> None:
 
 
 def _stale_folders() -> set[Path]:
+    """Private folders that no job needs; `remove_stale_folders` says which."""
     logs = {}
     running_folders = set()
     logs_of_running = set()
@@ -301,7 +305,7 @@ def _stale_folders() -> set[Path]:
 
 
 def _is_running(folder: Path) -> bool:
-    """Whoever can acquire the lock knows that it was left by a killed process."""
+    """Whether a process works in the folder: a killed one leaves a lock file that is not locked."""
     if not _lock(folder).exists():
         return False
     try:
@@ -312,6 +316,7 @@ def _is_running(folder: Path) -> bool:
 
 
 def _lock(folder: Path) -> Path:
+    """Lock file of a private folder: `work/3f2a....lock`."""
     return folder.with_suffix(".lock")
 
 
@@ -332,7 +337,8 @@ def reason(log_file: Path) -> str | None:
 def _publish(
     staged: Mapping[str, Path], declared: Mapping[str, str], record: dict[str, Any]
 ) -> None:
-    """Record and manifest state hashes of the other outputs, so they are written and moved last."""
+    """Complete manifest and record, and move all outputs to their declared paths."""
+    # Record and manifest state hashes of the other outputs, so they are written and moved last.
     names = [name for name in staged if name not in (PROVENANCE, MANIFEST)]
     names_of_last = [name for name in (PROVENANCE, MANIFEST) if name in staged]
     hashes = {}  # SHA-256 by declared path
@@ -376,7 +382,7 @@ def _complete_manifest(manifest: Path, hashes: Mapping[str, str]) -> None:
 
 
 def _rename(targets: Mapping[Path, Path]) -> None:
-    """Files get their names whole or not at all; an OSError names the target."""
+    """Move files to their targets, each whole or not at all; an OSError names the target."""
     remaining = dict(targets)
     for source, target in targets.items():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -415,7 +421,7 @@ def _copy(source: Path, copy: Path) -> None:
 
 
 def _paths(inputs: Mapping[str, str | Sequence[str]]) -> list[Path]:
-    """Sorted as text, each path once."""
+    """All input files, sorted as text, each once."""
     paths = set()
     for path_or_paths in inputs.values():
         if isinstance(path_or_paths, str):
@@ -429,10 +435,11 @@ def _paths(inputs: Mapping[str, str | Sequence[str]]) -> list[Path]:
 def _refusing_exchanged_inputs(
     files: Mapping[Path, integrity.CheckedFile], saved_state: Path | None
 ) -> Iterator[None]:
-    """The body may have read new bytes, but the job's record would state a hash of the old."""
+    """A `with` block that ends in a UserError if an input was changed meanwhile."""
     try:
         yield
     finally:
+        # The body may have read new bytes, but the job's record would state a hash of the old ones.
         # Check also after a failure or stop: new bytes may be the reason, or may be in the saved
         # state.
         try:
@@ -446,7 +453,7 @@ def _refusing_exchanged_inputs(
 
 @contextlib.contextmanager
 def _logging(path: Path, prefix: str, quiet: bool) -> Iterator[None]:
-    """Only warnings reach standard error if `quiet`, otherwise all lines from INFO on."""
+    """Log to a file and to standard error, there only warnings if `quiet`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         to_file = logging.FileHandler(path, mode="w", encoding="utf-8")

@@ -82,7 +82,7 @@ def message_of_os_error(error: BaseException) -> str | None:
 
 
 def _path_of(error: BaseException) -> str:
-    """For a move or a link, both ends."""
+    """The path in an error, or the working folder; `a or b` for a move or link from a to b."""
     path = getattr(error, "filename", None) or Path.cwd()
     destination = getattr(error, "filename2", None)
     if destination:
@@ -91,7 +91,7 @@ def _path_of(error: BaseException) -> str:
 
 
 def _error_number(error: BaseException) -> int | None:
-    """None if the exception is no error of the operating system."""
+    """The system's error number, such as errno.ENOSPC; None for errors of other kinds."""
     if isinstance(error, OSError):
         return error.errno
     # The class belongs to a Rust library that is not imported here.

@@ -42,6 +42,7 @@ def show_user_errors_as_sentences() -> None:
 def _print_error(
     error_type: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
+    """A hook for sys.excepthook."""
     if isinstance(error, UserError):
         print_lines(redacted(str(error)), file=sys.stderr)
     else:

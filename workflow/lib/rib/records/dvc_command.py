@@ -43,7 +43,7 @@ def run_dvc(*words: str) -> str:
 
 
 def _message(printed: str) -> str:
-    """Drops DVC's advice and the secrets in URLs."""
+    """DVC's error in one line, without its advice and the secrets in URLs."""
     _, _, error = printed.rpartition("ERROR: ")
     message = " ".join(error.split())
     for text, replacement in REPLACEMENTS.items():

@@ -117,7 +117,7 @@ def outside_git(folders: Iterable[str | Path]) -> list[str]:
 
 
 def _tracked_files(folder: Path) -> set[Path]:
-    """Empty if the folder is in no repository."""
+    """Files in a folder that git tracks; empty if the folder is in no repository."""
     command = ["git", "--no-optional-locks", "-C", str(folder), "ls-files", "-z"]
     try:
         process = subprocess.run(command, capture_output=True, text=True, check=True)

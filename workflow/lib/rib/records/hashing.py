@@ -114,6 +114,7 @@ def remember_hash(path: Path, digest: str, signature_when_hashed: Mapping[str, i
             return
     last_change = max(signature_before["changed"], signature_before["modified"]) / 1e9
     age = time.time() - last_change
+    # The age is negative if a file server's clock is ahead; do not wait longer for that.
     time.sleep(min(max(0.0, SETTLED - age), SETTLED))
     if signature(path) == signature_before:
         facts = {"path": str(path), "signature": signature_before, "sha256": digest}
@@ -122,11 +123,13 @@ def remember_hash(path: Path, digest: str, signature_when_hashed: Mapping[str, i
 
 
 def _note_of(path: Path) -> Path:
+    """The cache's file for a path: work/checked/<16 hex digits>.json."""
     name_of_note = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     return MEMORY / f"{name_of_note}.json"
 
 
 def _write_note(note: Path, facts: Mapping[str, object]) -> None:
+    """Write `{"path": "a.npy", "signature": {"size": 20000000, ...}, "sha256": "9f86..."}`."""
     note.parent.mkdir(parents=True, exist_ok=True)
     # The process id is in the name because concurrent jobs may write the same note.
     temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")

@@ -51,10 +51,11 @@ def files_of_manifest(manifest: Path) -> dict[Path, str]:
 
 
 def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
-    """Hashes that records and manifests state for a job's inputs and the files listed in them.
+    """Hashes that a job's inputs should have, by the records and manifests beside them.
 
-    Files without a stated hash are missing. If all sources agree, a file has one hash:
-    `{Path("data/red/images.npy"): {"9f86..."}}`.
+    Files that the manifests list are included; files without a stated hash are missing. A file has
+    several hashes only if records and manifests disagree: `{Path("data/red/images.npy"):
+    {"9f86..."}}`.
     """
     claims_of_files: dict[Path, set[str]] = {path: set() for path in inputs}
     for path in inputs:
@@ -70,10 +71,11 @@ def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
 
 
 def _recorded_outputs(folders: Iterable[Path]) -> dict[str, str]:
-    """The newest record wins, because rules of earlier versions may have made the same file."""
+    """SHA-256 by output of the records in some folders: {"data/red/images.npy": "9f86..."}."""
     recorded: dict[str, str] = {}
     for folder in folders:
         records = [provenance.read(path) for path in folder.glob(f"*{provenance.ENDING}")]
+        # Rules of earlier versions may have made the same file, so the newest record wins.
         valid_records = [record for record in records if record is not None]
         for record in sorted(valid_records, key=itemgetter("ended")):
             recorded |= record["outputs"]
@@ -112,13 +114,16 @@ def refuse_changed(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
 
 
 def _first_and_count(paths: list[str]) -> str:
+    """`a.npy and 2 more`."""
     if len(paths) == 1:
         return paths[0]
     return f"{paths[0]} and {len(paths) - 1} more"
 
 
 def checked(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
-    """All files that a job reads: its inputs and the files listed in their manifests.
+    """Check all files that a job reads, and return their signatures and hashes.
+
+    These are the job's inputs and the files that manifests among the inputs list.
 
     Raises:
         UserError: a file differs from its record or manifest.

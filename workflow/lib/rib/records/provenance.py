@@ -1,8 +1,10 @@
 """Provenance records of jobs: gathered into one file for git, and matched with pulled files.
 
-Each job writes a record beside its outputs. `provenance.jsonl`, shared through git, has one line
-per job, sorted by the record's path. Files shared through DVC are accepted if their hashes match
-the record. `rib track` adds to a line what only Snakemake knows (ADDED).
+Each job writes its own record, such as `{"rule": "finetune", "cfg": {...}, "inputs": {"a.npy":
+"9f86..."}, "outputs": {"b.pt": "3f2a..."}, "started": ..., "versions": {...}, "machine": {...}}`,
+beside its outputs. Gathered records are lines of `provenance.jsonl`, shared through git: an own
+record with its path, and with what only Snakemake knows (ADDED). Files shared through DVC are
+accepted if their hashes match the record.
 """
 
 import json
@@ -54,7 +56,11 @@ REMEDY = (
 
 
 def remedy(files: Collection[str], advice: str = REMEDY) -> str:
-    """Advice for files that differ from their records, with file names quoted for a shell."""
+    """Advice for files that differ from their records, with file names quoted for a shell.
+
+    Args:
+        advice: text in which `{it}` becomes "it" or "them", and `{files}` the file names.
+    """
     pronoun = "it" if len(files) == 1 else "them"
     return advice.format(files=shlex.join(files), it=pronoun)
 
@@ -98,9 +104,13 @@ def save(records: Mapping[str, Iterable[dict[str, Any]]]) -> None:
 
 
 def of_jobs(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """One record per job, by path of the job's own record.
+    """The record of each job: its own or, if that is missing, its first gathered one.
 
-    The first gathered record stands in for a missing own record; jobs without either are left out.
+    Args:
+        paths: paths of the jobs' own records.
+
+    Returns:
+        Record by path; jobs without any record are left out.
     """
     gathered = load()
     records = {}
@@ -134,7 +144,8 @@ def explain_unreadable(path: Path) -> str:
 
 
 def _is_valid(record: dict[str, Any]) -> bool:
-    """Records come from others: nothing in them may be hostile. May raise an error of INVALID."""
+    """Whether a record has all keys with proper values; it may also raise an error of INVALID."""
+    # Records come from others: nothing in them may be hostile.
     for key, entry_type in TYPES.items():
         if key in record and not isinstance(record[key], entry_type):
             return False
@@ -150,7 +161,7 @@ def _is_valid(record: dict[str, Any]) -> bool:
 
 
 def _has_valid_texts(record: Mapping[str, Any]) -> bool:
-    """Control characters in shown texts could command a terminal."""
+    """Whether no text that is shown has control characters, which could command a terminal."""
     machine = record["machine"]
     texts = [
         record["rule"],
@@ -165,7 +176,7 @@ def _has_valid_texts(record: Mapping[str, Any]) -> bool:
 
 
 def _has_valid_files(record: Mapping[str, Any]) -> bool:
-    """Inputs are plain paths, outputs are where jobs write, and all have a SHA-256."""
+    """Whether inputs are plain paths, outputs are where jobs write, and all have a SHA-256."""
     for path in [*record["inputs"], *record.get("listed_inputs", ())]:
         if not path.isprintable() or str(Path(path)) != path:
             return False
@@ -185,7 +196,7 @@ def _has_valid_numbers(record: Mapping[str, Any]) -> bool:
 
 
 def _has_valid_times(record: Mapping[str, Any]) -> bool:
-    """Dates need a time zone, and may not be before 1970."""
+    """Whether dates have a time zone, and are not before 1970."""
     times = [record["started"], record["ended"]]
     if "accepted" in record:
         times.append(record["accepted"]["date"])
@@ -194,7 +205,7 @@ def _has_valid_times(record: Mapping[str, Any]) -> bool:
 
 
 def _is_made(path: str) -> bool:
-    """Whether jobs write there; `..` and control characters are refused."""
+    """Whether a path is where jobs write, without `..` and control characters."""
     return path.startswith(MADE) and path.isprintable() and os.path.normpath(path) == path
 
 
@@ -212,13 +223,14 @@ def match(
     is_known: Callable[[str], bool],
     is_unfinished: Callable[[str], bool],
 ) -> dict[str, dict[str, Any]]:
-    """Own records, by path, of jobs whose outputs are new here and match these records.
+    """Own records, by path, of jobs with new outputs here; refuses outputs that differ from them.
 
-    A job counts if all its files exist and at least one is not known yet. Gathered records only say
-    where to look: a job's own record may be newer, or older after a checkout of an older commit.
+    A job is new if all its files exist and at least one is not known yet, for example after a pull.
+    Gathered records only say where to look: a job's own record may be newer, or older after a
+    checkout of an older commit.
 
     Args:
-        records: gathered records by path of the job's own record.
+        records: gathered records by path of the job's own record, from `load`.
         is_known: whether a file, given by its path, needs no check.
         is_unfinished: whether a file may differ because its job was killed; such jobs are skipped.
 
@@ -279,6 +291,7 @@ def _mismatches(
 
 
 def _raise_mismatch(wrong_files: list[str], path: str, is_unreadable: bool) -> None:
+    """Always a UserError: the first wrong file, the number of others and a remedy."""
     file = wrong_files[0]
     count_of_others = f" and {len(wrong_files) - 1} more" if len(wrong_files) > 1 else ""
     if is_unreadable:  # in this case the file is the record
@@ -291,7 +304,7 @@ def _raise_mismatch(wrong_files: list[str], path: str, is_unreadable: bool) -> N
 
 
 def made_from_others(records: Iterable[str]) -> set[str]:
-    """Records of jobs with an input that differs from the version here.
+    """Paths of records whose job read another version of an input than the one here.
 
     The input was made again later, or by someone else, although the job's outputs match the record.
 
@@ -402,7 +415,8 @@ def _complete_records(units: Collection[Path]) -> dict[str, dict[str, Any]]:
 
 
 def _refuse_changed_outputs(records: Mapping[str, dict[str, Any]]) -> None:
-    """A job writes its record last, so only newer files need hashing."""
+    """A UserError if an output no longer has the hash in its record."""
+    # A job writes its record last, so only files that are newer than the record need hashing.
     time_of_record = {}
     for path, record in records.items():
         for file in [*record["outputs"], path]:

@@ -75,6 +75,7 @@ def pull(wanted: Sequence[str]) -> int:
 
 
 def _dvc_files() -> list[Path]:
+    """All .dvc files in the folders where jobs write, sorted."""
     files: list[Path] = []
     for folder in map(Path, provenance.MADE):
         files.extend(folder.rglob("*.dvc"))
@@ -119,7 +120,7 @@ def md5_in(dvc_file: Path) -> str:
 
 
 def _tracked_files(cache: Path, md5_of_tracked: Mapping[Path, str]) -> dict[Path, dict[Path, str]]:
-    """MD5 of each file, per .dvc file: `{results/red: {results/red/a.png: "9e10..."}}`."""
+    """Files of each tracked path with MD5: `{results/red: {results/red/a.png: "9e10..."}}`."""
     listings = {
         tracked: _object(cache, md5)
         for tracked, md5 in md5_of_tracked.items()
@@ -154,7 +155,7 @@ def _tracked_files(cache: Path, md5_of_tracked: Mapping[Path, str]) -> dict[Path
 
 
 def _default_storage() -> str:
-    """Such as `remote://shared`."""
+    """DVC's name for the storage, such as `remote://shared`."""
     name = run_dvc("config", "core.remote").strip()
     if not name:
         raise UserError(
@@ -164,20 +165,21 @@ def _default_storage() -> str:
 
 
 def _object(folder: Path, md5: str) -> Path:
-    """DVC's layout, in its cache and in the storage."""
+    """Where DVC has the bytes with an MD5, in its cache or the storage: `<folder>/9e/107d...`."""
     return folder / md5[:2] / md5[2:]
 
 
 def _has_md5(path: Path, md5: str) -> bool:
+    """Whether a file's bytes have this MD5, which may have the suffix `.dir`."""
     return file_hash(path, "md5").hex() == md5.removesuffix(FOLDER)
 
 
 def _fetch_listing(storage: str, listing: Path, md5: str) -> None:
-    """DVC would use a listing from the storage without comparing its MD5 with the one in git."""
+    """Fetch a listing from the storage into the cache, if it has the MD5 that git states."""
     fetched = TEMPORARY / md5
     try:
         run_dvc("get-url", "--force", f"{storage}/{_object(Path('files/md5'), md5)}", str(fetched))
-        if not _has_md5(fetched, md5):
+        if not _has_md5(fetched, md5):  # DVC would use it unchecked
             raise ValueError(f"its MD5 is {file_hash(fetched, 'md5').hex()}")
         listing.parent.mkdir(parents=True, exist_ok=True)
         os.replace(fetched, listing)
@@ -217,7 +219,7 @@ def files_in_listing(listing: Path, folder: Path) -> dict[Path, str]:
 
 
 def _stays_inside(path: str) -> bool:
-    """Neither names in the path nor links may leave the project or reach files of git and DVC."""
+    """Whether neither the path nor links in it leave the project or reach files of git and DVC."""
     try:
         real_path = os.path.relpath(Path(path).parent.resolve() / "file", Path.cwd())
     except (OSError, RuntimeError):  # links in a circle
@@ -228,7 +230,7 @@ def _stays_inside(path: str) -> bool:
 
 
 def _fetch(cache: Path, files: Mapping[Path, str], targets: Sequence[str]) -> None:
-    """Fetched files with another MD5 are removed from the cache."""
+    """Fetch missing files into the cache; a UserError if some stay missing or are damaged."""
     missing_before = None
     reason = "no answer"
     missing = [file for file, md5 in files.items() if not _object(cache, md5).is_file()]
@@ -250,7 +252,7 @@ def _fetch(cache: Path, files: Mapping[Path, str], targets: Sequence[str]) -> No
 
 
 def _has_arrived(cache: Path, md5: str) -> bool:
-    """Removes a file whose bytes have another MD5."""
+    """Whether a file is in the cache; a file whose bytes have another MD5 is removed."""
     path = _object(cache, md5)
     if not path.is_file():
         return False
@@ -280,13 +282,14 @@ def restore_metadata() -> int:
                 accepted_of_output.update(dict.fromkeys(line["outputs"], line["accepted"]))
 
     def is_known(path: str) -> bool:
-        """Stored settings must be the accepted ones, unless this user touched the file later."""
+        """Whether Snakemake has the output's metadata, with the accepted settings if any."""
         stored = metadata.read(path)
         if stored is None or not metadata.is_of_this_version(path, stored):
             return False
         accepted = accepted_of_output.get(path)
         if accepted is None:
             return True
+        # This user may have accepted other settings since.
         was_touched_later = stored.ended > provenance.accepted_at(accepted)
         return stored.settings == repr(accepted["cfg"]) or was_touched_later
 

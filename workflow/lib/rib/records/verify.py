@@ -74,8 +74,9 @@ def related(
         gathered: gathered records by path of the job's own record.
 
     Returns:
-        By path, a list with the job's own record, or else its gathered records, possibly none; and,
-            by output file, the path of its job's record.
+        By path of each job's record, a list with its own record, or else its gathered records,
+            possibly none; and the path of the record for each output file:
+            `({"a/provenance.json": [{...}]}, {"a/b.npy": "a/provenance.json"})`.
     """
     record_of_output: dict[str, str] = {}
     for path, gathered_records in gathered.items():
@@ -137,6 +138,7 @@ def examine(records: Iterable[str]) -> Examination:
 def _hashes_of_recorded_files(
     records_of_jobs: Iterable[list[dict[str, Any]]],
 ) -> dict[str, str | None]:
+    """SHA-256 of all inputs and outputs in records; None for a missing file."""
     recorded_files: set[str] = set()
     for records_of_job in records_of_jobs:
         for record in records_of_job:
@@ -202,7 +204,7 @@ def _finding_on_record(path: str, gathered: list[dict[str, Any]] | None) -> Find
 
 
 def _files_beside(record: Path) -> list[str]:
-    """Several jobs may write to one folder: the job of emoji.provenance.json writes emoji.*."""
+    """Outputs of a job by their names: emoji.provenance.json is of the job that writes emoji.*."""
     prefix = record.name.removesuffix(provenance.ENDING)
     prefixes_of_others = []
     for path in record.parent.glob(f"?*.{provenance.ENDING}"):
@@ -220,7 +222,7 @@ def _files_beside(record: Path) -> list[str]:
 def _best_match(
     records: list[dict[str, Any]], current_hashes: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    """Merged branches may leave several records; the first with most matching outputs wins."""
+    """The record with most matching outputs; merged branches may leave several."""
 
     def count_matching_outputs(record: dict[str, Any]) -> int:
         outputs = record["outputs"].items()
@@ -232,6 +234,7 @@ def _best_match(
 def _findings_on_outputs(
     path: str, record: Mapping[str, Any], current_hashes: Mapping[str, str | None]
 ) -> Iterator[Finding]:
+    """Yields a finding for each output that is missing or has another hash."""
     for file, digest in record["outputs"].items():
         if current_hashes[file] is None:
             yield Finding(MISSING, file, path)
@@ -246,7 +249,7 @@ def _findings_on_inputs(
     record_of_output: Mapping[str, str],
     wrong_files: set[str],
 ) -> Iterator[Finding]:
-    """Skips files in `wrong_files`, which have a finding already, and adds new ones to it."""
+    """Yields findings on inputs without one in `wrong_files`, and adds their files to it."""
     outputs = list(record["outputs"])
     first_output = outputs[0] if outputs else path
     for file, recorded_hash in record["inputs"].items():
@@ -270,7 +273,7 @@ def _findings_on_inputs(
 def _findings_on_manifests(
     path: str, record: Mapping[str, Any], wrong_files: set[str]
 ) -> Iterator[Finding]:
-    """A manifest may match its record, but state another hash of a file than the record does."""
+    """Yields a finding for each manifest that contradicts its record on a file's hash."""
     recorded = record["inputs"] | record["outputs"]
     for manifest in record["outputs"]:
         if not manifest.endswith("manifest.json") or manifest in wrong_files:
@@ -320,13 +323,14 @@ def verify(patterns: Sequence[str], log_file: str) -> None:
 
 
 def _is_in(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a path matches a pattern, or lies in a folder that does."""
     return any(
         fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*") for pattern in patterns
     )
 
 
 def report_lines(findings: Iterable[Finding]) -> list[str]:
-    """Number of findings of each kind, their first files, and advice."""
+    """Lines such as `missing: 2`, below each its first files and advice."""
     findings = list(findings)
     lines = []
     for kind in ADVICE:

@@ -131,7 +131,7 @@ def _object_of(
     objects: str,
     dataset: DatasetSource,
 ) -> str:
-    """With subfolders (no table), an object is its folder."""
+    """The object that an image shows, `rex`: from the table or, if that is None, its folder."""
     if object_of_image is None:
         return str(PurePosixPath(image_id).parent)
     object_name = object_of_image.get(image_id)
@@ -148,7 +148,7 @@ def _about_strange_folders(
     folders_without_images: Collection[str],
     dataset: DatasetSource,
 ) -> str:
-    """Suggests the class with a similar name, preferably one without images."""
+    """Message about the first folder that is no class, with the most similar class."""
     folder = min(photos_of_folder)
     name = PurePosixPath(folder).name
     subject = f"the folder {dataset}/{folder}" if name else f"{dataset}, outside any folder,"

@@ -16,9 +16,10 @@ LARGEST_NUMBER = (1 << 63) - 1  # limit of the index's integer columns
 
 
 class Classes:
-    """The class of each image by its label: text, or the number of a name.
+    """Finds the class of each image by its label, and notes labels and classes that don't fit.
 
-    A text is the key of a class or, if only one class has it, a class's name.
+    A label is the key of a class (`n01440764`); the name of a single class (`tench`); or an
+    integer, the position of a key or name in a list.
 
     Args:
         dataset: its label space has the classes.
@@ -84,6 +85,7 @@ class Classes:
         return class_index
 
     def _name_of_number(self, number: int, image: str, names_in_file: Sequence[str] | None) -> str:
+        """`tench` for 0, by the names in the settings or else in the file."""
         names = names_in_file if self._names is None else self._names
         if names is None:
             raise UserError(
@@ -139,6 +141,7 @@ class Classes:
 
 
 def _class_of_each_text(dataset: DatasetSource) -> dict[str, int]:
+    """Class index by key and unique name: {"n01440764": 0, "tench": 0}."""
     space = dataset.space
     classes_of_name = Counter(space.names)
     class_of_text = {}
@@ -151,15 +154,15 @@ def _class_of_each_text(dataset: DatasetSource) -> dict[str, int]:
 
 
 def slice_level(stated: object, name: str, image: str, dataset: DatasetSource) -> str | int:
-    """A slice's level as a file states it: text or an integer.
+    """A value by which accuracies are split, such as `fog` or 3, as a file states it.
 
     Args:
-        stated: what the file states.
+        stated: text or an integer, if the file is right.
         name: of the column or field.
         image: the image in messages.
 
     Raises:
-        UserError: the level has another type, or is too long or too large.
+        UserError: the value has another type, or is too long or too large.
     """
     if is_whole(stated) and abs(stated) <= LARGEST_NUMBER:
         return stated

@@ -56,7 +56,7 @@ class Selection:
         return is_selected
 
     def _note_level(self, column: str, level: str | int | None) -> None:
-        """The message that no image is selected shows the first values."""
+        """Keep the first values of a column for the message that no image is selected."""
         first_levels = self._first_levels[column]
         if level is not None and len(first_levels) <= SHOWN_LEVELS and level not in first_levels:
             first_levels.append(level)

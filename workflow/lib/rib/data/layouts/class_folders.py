@@ -16,8 +16,8 @@ def items(
 ) -> Iterator[Item]:
     """Yield every image in the folder of a class, in archive order.
 
-    Images in folders that are no class are left out with a warning, or an error if the dataset has
-    all classes of a family that defines classes itself.
+    Images in folders that are no class are left out with a warning. They are an error if the
+    network's classes are not ImageNet's, and the dataset has all of them.
 
     Args:
         dataset: zip or tar; label space keys are folder names; `exclude` has image ids

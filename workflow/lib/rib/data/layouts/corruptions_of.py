@@ -69,7 +69,7 @@ def items(
 
 
 def _picture_at_geometry(item: Item, dataset: DatasetSource) -> np.ndarray:
-    """Photos are decoded and resized; drawings have this size already."""
+    """(size, size, 3) uint8; only photos are resized, as drawings have this size already."""
     if not isinstance(item.picture, Photo):  # the layout has drawn it at this size
         return item.picture
     photo = item.picture
@@ -80,7 +80,7 @@ def _picture_at_geometry(item: Item, dataset: DatasetSource) -> np.ndarray:
 def _refuse_unknown(
     setting: str, chosen: list[Any], choices: list[Any], dataset: DatasetSource
 ) -> None:
-    """Also refuses a choice that occurs twice."""
+    """A UserError if a choice does not exist or occurs twice."""
     for choice in chosen:
         if choice not in choices:
             raise UserError(

@@ -51,7 +51,8 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
 
 
 def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
-    """In the order of image numbers; as torchvision/datasets/imagenet.py, parse_devkit_archive."""
+    """["n01751748", ...] in the order of image numbers, which begin with 1."""
+    # Source: torchvision/datasets/imagenet.py, parse_devkit_archive.
     files = {}
     for name, read in archive_members(kit, _is_table, largest=TABLE):
         files[PurePosixPath(name).name] = read()

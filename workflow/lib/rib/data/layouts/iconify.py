@@ -70,7 +70,7 @@ def items(dataset: DatasetSource, *, margin: float) -> Iterator[Item]:
 
 
 def _read_package(archive: Path, dataset: DatasetSource) -> dict[str, dict[str, Any]]:
-    """By file name; icons.json is required."""
+    """Content by file: {"package/icons.json": {...}, "package/chars.json": {"1f98a": "fox"}}."""
     files = {}
     for name, read in archive_members(archive, {ICONS, CHARS}, largest=JSON):
         try:
@@ -95,7 +95,7 @@ def _read_package(archive: Path, dataset: DatasetSource) -> dict[str, dict[str, 
 
 
 def _is_icon_set(content: object) -> bool:
-    """Checks no icons or aliases, of which few are used."""
+    """Whether a content is as in icons.json; an icon is checked when it is drawn."""
     if not _has_valid_properties(content):
         return False
     has_icons = isinstance(content.get("icons", {}), dict)
@@ -130,7 +130,7 @@ def render(
 
     Args:
         draw: renders an SVG, from `rib.data.svg.renderer`.
-        icon_set: content of icons.json.
+        icon_set: content of icons.json: `{"icons": {"fox": {"body": "<path .../>"}}}`.
         name: of the icon.
         size: side of the square in pixels.
         margin: white on each side, as a fraction of the square's side.
@@ -176,7 +176,7 @@ class ResolvedIcon:
 
 
 def _resolve(icon_set: Mapping[str, Any], name: str, set_name: str) -> ResolvedIcon:
-    """An alias's box takes precedence over its parent's; flips and turns add up."""
+    """The icon with this name, or the icon to which an alias with this name leads."""
     box_of_aliases: dict[str, Any] = {}
     is_flipped_horizontally = False
     is_flipped_vertically = False
@@ -200,9 +200,10 @@ def _resolve(icon_set: Mapping[str, Any], name: str, set_name: str) -> ResolvedI
             )
         if not alias or "parent" not in alias:
             break
-        for key in BOX_DEFAULTS:
+        for key in BOX_DEFAULTS:  # an alias's box takes precedence over its parent's
             if key in alias:
                 box_of_aliases.setdefault(key, alias[key])
+        # Flips and turns of all aliases add up.
         if alias.get("hFlip"):
             is_flipped_horizontally = not is_flipped_horizontally
         if alias.get("vFlip"):

@@ -43,7 +43,8 @@ def items(
     Args:
         dataset: the idx files; label space keys are the labels as numbers; `exclude` has image ids
             (`<part>/<number in the file>`).
-        collection: prefix of source ids, which are the same in all datasets of these files.
+        collection: prefix of source ids, such as `fashion`; the same in all datasets of these
+            files.
         part: first part of the file names, such as `train`.
         first: number of the first image of each class.
         last: number after the last image of each class.
@@ -136,7 +137,7 @@ def _read_header(path: Path, magic_number: int, dimensions: int) -> tuple[int, .
 
 
 def _read_bytes(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Everything after the header, uint8, mapped from the file."""
+    """All bytes after the header as an array of this shape, uint8, mapped from the file."""
     header_size = 4 * (1 + len(shape))
     number_of_bytes = math.prod(shape)
     size_by_header = header_size + number_of_bytes
@@ -164,6 +165,7 @@ def rank_in_class(labels: np.ndarray) -> np.ndarray:
 
 
 def _archive(dataset: DatasetSource, name: str) -> Path:
+    """The dataset's archive with this name; a UserError if there is none."""
     for archive in dataset.archives:
         if archive.name == name:
             return archive
@@ -175,7 +177,7 @@ def _archive(dataset: DatasetSource, name: str) -> Path:
 
 
 def _class_of_each_label(dataset: DatasetSource) -> dict[int, int]:
-    """Keys must be numbers: {3: 0, 7: 1}."""
+    """Class index by label: keys "3" and "7" give {3: 0, 7: 1}."""
     class_of_label = {}
     for class_index, key in enumerate(dataset.space.keys):
         if not (key.isascii() and key.isdigit()):

@@ -22,8 +22,8 @@ def items(dataset: DatasetSource, *, border: int, also: dict[str, str]) -> Itera
         dataset: the zip; label space keys are the objects' folder names; `exclude` has image ids
             (`<object>/<name>`).
         border: pixels cropped on each side.
-        also: further folders whose images have the class of another folder, such as {"trash_bin":
-            "watch"}.
+        also: further folders whose images have the class of another folder, such as
+            {"weight_scale": "still_camera"}.
 
     Raises:
         UserError: the password is missing or wrong, an object has no image, or a setting is out of
@@ -55,7 +55,7 @@ def items(dataset: DatasetSource, *, border: int, also: dict[str, str]) -> Itera
 
 
 def _label_of_each_folder(dataset: DatasetSource, also: Mapping[str, str]) -> dict[str, int]:
-    """`also` maps further folders to folders of the label space."""
+    """Class index by folder, of the label space and of `also`: {"still_camera": 0, ...}."""
     label_of_folder = {key: label for label, key in enumerate(dataset.space.keys)}
     for folder, key in also.items():
         if key not in dataset.space.keys:

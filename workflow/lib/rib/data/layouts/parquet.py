@@ -100,6 +100,7 @@ def items(
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file for a `with` block, in which any error of Arrow becomes a UserError."""
     try:
         # Without this buffer, a column is read at once for a whole group of rows.
         with pq.ParquetFile(path, buffer_size=CHUNK, pre_buffer=False) as parquet:
@@ -213,7 +214,7 @@ class PhotoFile:
                 )
 
     def _cells_of_group(self, group: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Such as {"image": {"bytes": b"..."}, "label": 3}."""
+        """Cells of each row, such as {"image": {"bytes": b"..."}, "label": 3}."""
         batches = self._parquet.iter_batches(
             ROWS_AT_ONCE, row_groups=[group], columns=columns, use_threads=False
         )
@@ -221,7 +222,7 @@ class PhotoFile:
             yield from batch.to_pylist()
 
     def _has_selected_row(self, group: int, selection: Selection) -> bool:
-        """Files of several domains are often sorted; images of other groups need not be read."""
+        """Whether a group of rows has a selected one; if not, its images need not be read."""
         if not selection.columns:
             return True
         for cells in self._cells_of_group(group, selection.columns):
@@ -245,6 +246,7 @@ class PhotoFile:
         return facts
 
     def _encoded_photo(self, cell: bytes | Mapping[str, bytes] | None, image_id: str) -> bytes:
+        """The image's bytes from its cell: bytes, or a structure with a field `bytes`."""
         encoded = cell.get(BYTES) if isinstance(cell, Mapping) else cell
         if encoded is None:
             raise UserError(
@@ -256,6 +258,7 @@ class PhotoFile:
 
 
 def _refuse_large_photo(encoded: bytes, image_id: str, path: Path) -> bytes:
+    """The same bytes, or a TooLargeError."""
     largest = photo_limit(PHOTO_MEGABYTES)
     if len(encoded) > largest:
         raise TooLargeError(path, image_id, largest)
@@ -263,7 +266,7 @@ def _refuse_large_photo(encoded: bytes, image_id: str, path: Path) -> bytes:
 
 
 def _refuse_missing_or_nested(parquet: pq.ParquetFile, column: str, path: Path) -> None:
-    """`column` may be `image.bytes`, a structure's field."""
+    """A UserError unless a column is there and plain; `image.bytes` is a structure's field."""
     schema = parquet.metadata.schema
     stored_paths = [schema.column(number).path for number in range(len(schema))]
     numbers = []
@@ -287,7 +290,7 @@ def _refuse_missing_or_nested(parquet: pq.ParquetFile, column: str, path: Path) 
 
 
 def _stored_image_column(parquet: pq.ParquetFile, image: str, path: Path) -> str:
-    """`image`, or `image.bytes` for a structure."""
+    """Name of the column with the bytes: `image`, or `image.bytes` for a structure."""
     schema = parquet.schema_arrow
     if image not in schema.names:
         return image  # refused later, like other missing columns
@@ -305,6 +308,7 @@ def _stored_image_column(parquet: pq.ParquetFile, image: str, path: Path) -> str
 
 
 def _refuse_other_type(parquet: pq.ParquetFile, column: str, path: Path) -> None:
+    """A UserError unless a column has texts or integers."""
     schema = parquet.schema_arrow
     column_type = schema.field(schema.names.index(column)).type
     if pa.types.is_dictionary(column_type):
@@ -320,7 +324,7 @@ def _refuse_other_type(parquet: pq.ParquetFile, column: str, path: Path) -> None
 def _names_of_each_column(
     parquet: pq.ParquetFile, columns: Collection[str]
 ) -> dict[str, Sequence[str]]:
-    """{"label": ["cat", "dog"]}; the library `datasets` writes them into the metadata."""
+    """Names of 0, 1, ... as the library `datasets` stores them: {"label": ["cat", "dog"]}."""
     metadata = parquet.schema_arrow.metadata or {}
     if HUGGING_FACE not in metadata:
         return {}

@@ -121,6 +121,7 @@ def items(
 def _samples(
     archive: Path, fields: Fields, unread: Unread, dataset: DatasetSource
 ) -> Iterator[Sample]:
+    """Yields each sample when all of its files are read."""
     sample: Sample | None = None
     for name, read in archive_members(archive):
         key, ending = _split(name)
@@ -147,7 +148,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _kind_of(ending: str, fields: Fields) -> str | None:
-    """None if the file is not read."""
+    """`photo`, `cls` or `json`; None if the file is not read."""
     if ending in PHOTO_ENDINGS:
         return "photo"
     if ending == CLASS_ENDING and fields.label is None:
@@ -165,7 +166,7 @@ def _add_file(
     archive: Path,
     dataset: DatasetSource,
 ) -> None:
-    """A UserError if the sample has two files of a kind, or the content does not fit the ending."""
+    """Read a file into the sample; a UserError if it is the second of its kind or malformed."""
     if kind in sample.kinds:
         raise UserError(
             f"{dataset}: in {archive}, {_shown(sample.key)} has two files of the kind {kind}, the "
@@ -199,6 +200,7 @@ def _add_file(
 
 
 def _facts_in(content: bytes) -> Mapping[str, Any]:
+    """Such as {"domain": "sketch"}; a ValueError if it is no JSON object."""
     facts = json.loads(content)
     if not isinstance(facts, dict):
         raise ValueError("it is not a JSON object")
@@ -206,6 +208,7 @@ def _facts_in(content: bytes) -> Mapping[str, Any]:
 
 
 def _label_in(content: bytes) -> str | int:
+    """`fox`, or 3 for the text 3."""
     text = content.decode("utf-8-sig").strip()
     if not text:
         raise ValueError("it is empty")
@@ -259,6 +262,7 @@ def _item_of_sample(
 
 
 def _field_of(sample: Sample, name: str, image_id: str, dataset: DatasetSource) -> object:
+    """A field's value in the sample's JSON file."""
     if sample.facts is None or name not in sample.facts:
         raise UserError(
             f"{dataset}: {_shown(image_id)} has no field {show(name)} in a JSON file; correct the "
@@ -268,7 +272,7 @@ def _field_of(sample: Sample, name: str, image_id: str, dataset: DatasetSource) 
 
 
 def _photo_bytes(encoded: bytes | TooLargeError) -> bytes:
-    """The error is raised here to let the preparation count the image as left out."""
+    """The image's bytes; a stored error is raised here, where the image may be left out."""
     if isinstance(encoded, TooLargeError):
         raise encoded
     return encoded
