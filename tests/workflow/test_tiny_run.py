@@ -293,7 +293,7 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
     With the packages that start jobs and write records.
     """
     for file, old, new in [
-        ("methods/lwf.py", "the teacher sees", "as said, the teacher sees"),
+        ("methods/lwf.py", "with distillation of", "with, as said, distillation of"),
         ("training/divergence.py", "# resuming would diverge again", "# it would diverge again"),
         ("training/fit.py", "training images are correct", "training images are right"),
         ("evaluation/evaluate.py", "a logit is not finite", "a logit is infinite"),
