@@ -66,7 +66,7 @@ class External(FineTuning):
     def _load_image_tower(
         self, state: dict[str, Tensor], head_state: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Copy an open_clip model's image tower and head; `state` may have more or no head."""
+        """Copy an open_clip model's image tower and head; `state` may lack the head."""
         classifier = cast(OpenClipClassifier, self.model)
         if head_state is None:
             head_state = {}
