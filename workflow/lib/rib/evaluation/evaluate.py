@@ -55,19 +55,21 @@ def evaluate(
         run: all networks have its model, target, size and seed; its method is the entry's name.
         checkpoint_manifests: manifest of each checkpoint, in the same order; none for snapshots.
         datasets: only one with `settings.part`; the part has the same rows as in the whole dataset.
-        rows: Parquet file to write, with the columns model, target, method, size, seed, alpha (of a
-            curve's point; of a snapshot the share of training; else null), dataset, row (position
-            in the prepared dataset's index, which has ids and labels), and the results of `score`:
-            prediction and rank as int16, the others as float16, clipped to finite values.
-        manifest: JSON file to write: the device, the number of images and the label space digest of
-            each dataset, the fit of each checkpoint, the device of its training, and the mixture of
-            each network.
+        rows: Parquet file to write, with the columns model, target, method, size, seed, alpha (in
+            WiSE-FT's curve the fine-tuned model's share; of a snapshot the share of training; null
+            for other networks), dataset, row (position in the prepared dataset's index, which has
+            ids and labels), and the results of `score`: prediction and rank as int16, the others as
+            float16, clipped to finite values.
+        manifest: JSON file to write: the device; {"datasets": {"noto": {"n": 500, "label_space":
+            "9e362fcf05878fda"}}}; {"fit": {"ft": 0.98}}, the accuracy on training images;
+            {"trained_on": {"results/.../manifest.json": "cpu in fp32"}}; and `networks` as
+            `states_as_json` gives them.
 
     Raises:
         UserError: a logit is not finite, or the part doesn't fit the dataset.
     """
     batch_size = settings.evaluation_batch_size
-    if settings.part is not None:
+    if settings.part is not None:  # such as one corruption of ImageNet-C
         (files,) = datasets
         index = files.folder / "index.parquet"
         where = f"datasets.yaml, {files.name}, parts"
@@ -164,6 +166,7 @@ def rows_of_networks(
 def _rows(
     dataset: PreparedDataset, scores: Mapping[str, Tensor], run: Run, alpha: float | None
 ) -> pa.Table:
+    """A row per image, in the columns that `evaluate` writes; `scores` are tensors (n,)."""
     number_of_images = len(dataset.labels)
     columns = {}
     for key in ("model", "target", "method", "size"):

@@ -1,7 +1,7 @@
 """Fisher information of a network, for merges and for methods that train with it.
 
-Merges need it of each parent on its training images; trainings need it of the pretrained model on
-the pretraining proxy.
+Merges need it of each parent (fine-tuned model) on its training images; trainings need it of the
+pretrained model on the pretraining proxy (images that stand in for the pretraining data).
 """
 
 from pathlib import Path
@@ -38,8 +38,8 @@ def compute_fisher(
         dataset: the run's target; for the pretrained model the dataset with the pretraining proxy.
         settings: `fisher_images` of the run's training images, or of the proxy, are used, evenly
             spaced.
-        fisher: .safetensors file to write: a tensor for each parameter in its shape, float32, at
-            least 0.
+        fisher: .safetensors file to write: {"fc.bias": tensor, ...} in the shapes of the
+            parameters, float32, at least 0.
         manifest: JSON file to write: the device, and n, the number of training images or of the
             proxy's images.
 

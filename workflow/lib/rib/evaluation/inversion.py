@@ -133,7 +133,8 @@ def starts(like: Tensor, start: str, mean: Sequence[float], seed: int) -> Tensor
 def _represent(
     networks: RunNetworks, mixture: Mixture, layer: str, device: torch.device
 ) -> Representation:
-    """In full precision and without fused BatchNorm, since gradients pass through the network."""
+    """Function from images (N, 3, H, W) with values 0..1 to the network's features (N, d)."""
+    # In full precision and without fused BatchNorm, since gradients pass through the network.
     pretrained, facts = load(networks.model_folder, device)
     network = apply(pretrained, mixture, networks.checkpoints).eval().requires_grad_(False)
     return representation_of(network, facts["preprocessing"], layer, device)

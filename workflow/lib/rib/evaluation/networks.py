@@ -18,11 +18,11 @@ LARGEST_ROUNDING_ERROR = 1e-9  # of the sum of coefficients
 
 
 class NetworkState(NamedTuple):
-    """One network as a mixture of checkpoints."""
+    """One network as a mixture of checkpoints: an average, or a merge computed on loading."""
 
     method: str  # method of its run, such as `wise_ft-alpha0.5`
-    # For a point of a curve its alpha, for a snapshot the share of training. Else None: a method's
-    # only alpha is in its name.
+    # A curve has a network for each alpha, such as the share (0 to 1) of the fine-tuned model. A
+    # snapshot has the share of training. Else None: a method's only alpha is in its name.
     alpha: float | None
     mixture: Mixture  # such as {"pretrained": 0.5, "ft": 0.5}
 
@@ -48,8 +48,9 @@ def network_states(
 ) -> list[NetworkState]:
     """The networks of a job as mixtures of checkpoints.
 
-    A training has one network with the mixture {"ft": 1.0}; an average has one for each variant or
-    alpha; a selection has the chosen one; a training with snapshots has one for each snapshot.
+    A training has one: [NetworkState("ft", None, {"ft": 1.0})]. A merge has one for each variant
+    (the method with other settings, such as `wise_ft-alpha0.25`) or alpha of a curve. A selection
+    has the chosen average, and a training with snapshots a network for each.
 
     Args:
         run: its method names a network that is not merged here.
@@ -88,7 +89,7 @@ def mixture_of_run(run: Run, states: Sequence[NetworkState]) -> Mixture:
 def merged_states(
     run: Run, parents: Sequence[str], merge: MergeSettings, fisher: Sequence[Path] = ()
 ) -> list[NetworkState]:
-    """Merged networks: one for each variant, or for each alpha of a curve.
+    """Merged networks: one for each method in `merge.settings`, and for each alpha of a curve.
 
     WiSE-FT with alpha 0.5 gives [NetworkState("wise_ft-alpha0.5", None, {"pretrained": 0.5, "ft":
     0.5})]. An algorithm that needs tensors gives a `Merge`, which is computed on loading.
@@ -109,6 +110,7 @@ def merged_states(
             function, unchecked_settings, merge.algorithm, stated_in(method)
         )
         run_of_method = str(replace(run, method=method))
+        # Only for the forms in LOADED it is kept; for others its function is called here.
         algorithm = Merge(merge.form, merge.algorithm, settings, list(parents), run_of_method)
         if merge.form in LOADED:
             if fisher:
@@ -126,7 +128,7 @@ def merged_states(
 
 
 def _sorted(coefficients: Mapping[str, float]) -> dict[str, float]:
-    """In the order of the manifest: sums are then equal to the last bit."""
+    """By name, as in the manifest: sums in the same order are equal to the last bit."""
     return dict(sorted(coefficients.items()))
 
 

@@ -66,6 +66,7 @@ def _right_answers(space: LabelSpace, device: torch.device) -> Tensor:
 
 
 def _joined(scores_of_batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors (n,) on the CPU, such as {"rank": tensor}, from the tensors (N,) of batches."""
     joined_scores = {}
     for name in scores_of_batches[0]:
         tensors = [scores[name] for scores in scores_of_batches]
@@ -88,7 +89,7 @@ def correct(
 
 
 def _summary(scores: Tensor, answers: Tensor) -> dict[str, Tensor]:
-    """Class logits (N, C) and right answers (N, K), the label first, give tensors (N,)."""
+    """Scores {"rank": (N,), ...} from class logits (N, C) and right answers (N, K), label first."""
     labels = answers[:, :1]  # (N, 1)
     best_scores = scores.gather(1, answers).amax(dim=1)
     best_of_others = scores.masked_fill(_is_one_of(answers, scores), float("-inf")).amax(dim=1)
@@ -108,7 +109,7 @@ def _summary(scores: Tensor, answers: Tensor) -> dict[str, Tensor]:
 
 
 def _rank(scores: Tensor, answers: Tensor) -> Tensor:
-    """Scores (N, C) and right answers (N, K) give (N,); with NaN in a right answer it is C."""
+    """Number of classes that beat the best right answer, (N,); with NaN in an answer it is C."""
     _, number_of_classes = scores.shape
     scores_of_answers = scores.gather(1, answers)
     best_score = scores_of_answers.amax(dim=1, keepdim=True)
@@ -124,7 +125,7 @@ def _rank(scores: Tensor, answers: Tensor) -> Tensor:
 
 
 def _brier_scores(log_probs: Tensor, labels: Tensor) -> Tensor:
-    """From (N, C) and (N, 1) to (N,)."""
+    """From log-probabilities (N, C) and labels (N, 1) to (N,)."""
     errors = log_probs.exp() - _is_one_of(labels, log_probs).to(log_probs.dtype)
     return errors.square().sum(dim=1)
 

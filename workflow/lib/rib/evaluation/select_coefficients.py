@@ -30,15 +30,14 @@ def select_coefficients(
     settings: NetworkSettings,
     selection: Path,
 ) -> None:
-    """Choose a merge by its accuracy on the select split of the target.
+    """Choose an average of models by its accuracy on the select split, held-out target images.
 
     Args:
         method: name of the selecting method, such as `greedy_soup`.
         checkpoints: files of the parents, such as {"ft": Path("checkpoint.safetensors")}.
         settings: `settings.merge` is the algorithm that selects.
-        selection: JSON file to write: `coefficients`, such as {"pretrained": 0.5, "ft": 0.5}, and
-            `candidates`, the coefficients, accuracy (0 to 1) and number of images of each average
-            that was tried.
+        selection: JSON file to write: {"coefficients": {"ft": 1.0}, "candidates": [{"coefficients":
+            {"ft": 1.0}, "accuracy": 0.75, "images": 500}, ...]}, all averages that were tried.
 
     Raises:
         UserError: a setting doesn't fit, or the coefficients don't add up to 1 or name other models
@@ -97,6 +96,7 @@ class Candidates:
         return list(self._scores.values())
 
     def _score(self, coefficients: Mapping[str, float]) -> dict:
+        """An entry of `scored`."""
         pretrained, facts = load(self.model_folder, self.device)
         network = apply(pretrained, coefficients, self.checkpoints).eval()
         inputs = Images(self.dataset, facts["preprocessing"], self.device)

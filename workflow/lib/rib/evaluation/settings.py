@@ -11,7 +11,8 @@ from rib.models.settings import ComputeSettings
 class MergeSettings(Settings):
     """How an algorithm merges checkpoints into the networks of a job."""
 
-    # `merge` and `ensemble` need tensors, `select` needs held-out images
+    # `coefficients` gives one average, `curve` one for each alpha, `select` the best on held-out
+    # images; `merge` computes with tensors, `ensemble` calls several networks
     form: Literal["coefficients", "curve", "select", "merge", "ensemble"]
     algorithm: str  # file of the module
     # the algorithm's settings for each method: {"wise_ft-alpha0.25": {"alpha": 0.25}, ...}
@@ -21,7 +22,7 @@ class MergeSettings(Settings):
 class NetworkSettings(Settings):
     """Settings for loading networks and images; subclasses add the settings of a stage."""
 
-    parents: Texts = ()  # keys of the checkpoints that are loaded
+    parents: Texts = ()  # keys of the checkpoints that are loaded, such as `ft`
     # None for unmerged checkpoints and for selected merges
     merge: MergeSettings | None = None
     # whether the parents are a training's snapshots, from first to last, each a separate network
@@ -36,7 +37,8 @@ class EvaluationSettings(NetworkSettings):
     """Settings of an evaluation; its other inputs are files."""
 
     datasets: Texts  # scored datasets, in the order of their manifests
-    excludes_proxy: Texts  # datasets from which images of the pretraining proxy are left out
+    # datasets without their images of the pretraining proxy, which stands in for pretraining data
+    excludes_proxy: Texts
     split: Literal["train", "select", "test"] = "test"  # scored split, if a dataset is split
     # the scored part of the only dataset, and the levels of all its other parts
     part: DatasetPart | None = None

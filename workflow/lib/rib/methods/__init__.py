@@ -1,8 +1,8 @@
 """Fine-tuning methods, one algorithm per module. No torch here: averages don't need it.
 
-The entry in methods.yaml lists an algorithm's settings with their defaults, and its `form`. A
-module of the form `finetune` has one subclass of `rib.methods.base.FineTuning`, whose fields are
-the settings:
+The entry in methods.yaml lists an algorithm's settings with their defaults, and its `form`: whether
+it trains (`finetune`), or how it merges fine-tuned models. A module of the form `finetune` has one
+subclass of `rib.methods.base.FineTuning`, whose fields are the settings:
 
     from pydantic.dataclasses import dataclass
 
@@ -12,15 +12,16 @@ the settings:
         distil: Literal["all", "class"]
 
 The other forms are merges: the module has a function with the form's name, whose keyword-only
-arguments are the settings. Three forms give coefficients, which add up to 1:
+arguments are the settings. Three forms give coefficients of averages, which add up to 1; a curve
+has one average for each alpha, such as the share (0 to 1) of the fine-tuned model:
 
     coefficients(parents, *, <settings>) -> {parent: coefficient}
     curve(parents, *, <settings>) -> {alpha: {parent: coefficient}}
     select(parents, score, *, <settings>) -> {parent: coefficient}
 
 A parent is a fine-tuned model, named `ft` after its method, or `ft, seed 1` if seeds or targets
-are merged. `score` gives the accuracy of an average on the target's select split, so `select` needs
-protocol `held_out`. Two forms need more than coefficients:
+are merged. `score` gives the accuracy of an average on the target's select split, held-out images
+that only protocol `held_out` has. Two forms need more than coefficients:
 
     merge(states, *, <settings>) -> iterator of (name, tensor)
     ensemble(networks, *, <settings>) -> network
@@ -34,8 +35,9 @@ the parents, by name. In the entry, `fewest_parents` is the smallest number of p
 `most_images` the largest number of images of an evaluated dataset.
 
 An algorithm that trains with the Fisher information of its start has the settings `fisher`
-(`sampled` or `empirical`) and `fisher_images`. If the family has a pretraining proxy and training
-starts from the pretrained model, the workflow computes it once and passes it in `Task.fisher`.
+(`sampled` or `empirical`) and `fisher_images`. If the family has a pretraining proxy, images that
+stand in for the pretraining data, and training starts from the pretrained model, the workflow
+computes it once and passes it in `Task.fisher`.
 
 Settings have no defaults here. When a method's first job starts, pydantic checks them against the
 annotations, such as the ranges below.
@@ -54,9 +56,9 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def stated_in(method: str) -> str:
-    """Place of a method's settings, for messages.
+    """Where a user corrects a method's settings, for error messages.
 
-    For "lora-rank4" it is "methods.yaml, lora, or in method_settings".
+    "lora-rank4" gives "methods.yaml, lora, or in method_settings".
     """
-    entry, _, _ = method.partition("-")  # a variant's name ends with its settings
+    entry, _, _ = method.partition("-")  # `lora-rank4` is the entry `lora` with another rank
     return f"methods.yaml, {entry}, or in method_settings"

@@ -1,6 +1,7 @@
 """Base class of methods whose steps depend on each tensor's distance from its start.
 
-The papers speak of layers; here, as in their code, a layer is one trained tensor. There are L.
+The papers speak of layers; here, as in their code, a layer is one trained tensor. There are L
+trained tensors. The start is their values before fine-tuning.
 """
 
 import torch
@@ -17,7 +18,8 @@ EPSILON = 1e-8
 class ConstrainedFineTuning(FineTuning):
     """Fine-tuning that knows each tensor's deviation from its start.
 
-    It can learn one number per trained tensor with Adam, such as a radius.
+    It can learn one number per trained tensor with Adam, such as a radius: a subclass calls
+    `remember_numbers` once in `setup`, and `adam` in each step.
     """
 
     def setup(self, task: Task) -> None:
@@ -39,14 +41,16 @@ class ConstrainedFineTuning(FineTuning):
         return gradients
 
     def deviations(self) -> list[Tensor]:
-        """theta - start of each trained tensor."""
+        """theta - start of each trained tensor: L tensors."""
         return subtract(self.parameters, self.starts)
 
     def remember_tensors(self, key: str) -> list[Tensor]:
-        """Create a tensor of zeros for each trained tensor, which is saved with the training.
+        """Zeros in the shape of each trained tensor, to keep values from one step to the next.
+
+        They are put into `memory` too, so a killed training resumes with their values.
 
         Args:
-            key: prefix of the names in `memory`, such as `direction`.
+            key: `direction` gives `memory` the entries {"direction.fc.weight": tensor, ...}.
         """
         tensors = [torch.zeros_like(parameter) for parameter in self.parameters]
         for name, tensor in zip(self.names, tensors, strict=True):
@@ -54,11 +58,12 @@ class ConstrainedFineTuning(FineTuning):
         return tensors
 
     def remember_numbers(self, key: str, start: float) -> None:
-        """Create one number per trained tensor in `memory`, with Adam's moments, for `adam`.
+        """Put one number per trained tensor into `memory`, with Adam's moments, for `adam`.
 
         Args:
-            key: name of the numbers, such as `radius`.
-            start: first value of all of them.
+            key: `radius` gives `memory` the numbers `radius` (L,), and their moments `radius_mean`
+                and `radius_square` (L,), which start at 0.
+            start: first value of all numbers.
         """
         numbers = torch.full((len(self.starts),), start, device=self.starts[0].device)
         self.memory[key] = numbers
@@ -69,6 +74,7 @@ class ConstrainedFineTuning(FineTuning):
         """Take a step of Adam on the numbers that `remember_numbers` created under `key`.
 
         Args:
+            key: such as `radius`.
             gradient: of the loss with respect to the numbers, (L,).
             rate: learning rate.
 

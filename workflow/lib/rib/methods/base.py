@@ -20,7 +20,7 @@ from rib.models.images import Images
 from rib.models.network import Classifier
 from rib.models.text import Text
 
-BATCH_NORM = nn.modules.batchnorm._NormBase
+BATCH_NORM = nn.modules.batchnorm._NormBase  # base class of torch's BatchNorm layers
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class Task:
 
     model: Classifier  # in evaluation mode
     target: Images  # training images
-    reference: Images | None  # the pretraining proxy
+    # The pretraining proxy: images that stand in for the pretraining data. None unless the method
+    # uses them.
+    reference: Images | None
     seed: int
     text: Text | None = None  # text tower, only if the method's entry has `text: required`
-    # Diagonal Fisher information on the proxy: a tensor for each parameter, in its shape. None if
-    # no earlier job has computed it.
+    # Diagonal Fisher information on the proxy, a tensor in the shape of each parameter, such as
+    # {"fc.bias": tensor}. None if no earlier job has computed it.
     fisher: Mapping[str, Tensor] | None = None
 
 
@@ -66,19 +68,23 @@ class FineTuning:
             )
         self.step = 0  # completed steps, counted by the training loop
         self.steps = 0  # steps of the whole training, set by the training loop
-        self.facts: dict[str, Any] = {}  # further entries of the manifest
-        # Tensors besides the trained parameters that change from step to step. `setup` creates
-        # them; when a killed training resumes, their saved values are copied into them.
+        # Further entries of the manifest, the JSON file beside the checkpoint.
+        self.facts: dict[str, Any] = {}
+        # Tensors besides the trained parameters that change from step to step, by name. `setup`
+        # creates them; when a killed training resumes, their saved values are copied into them.
         self.memory: dict[str, Tensor] = {}
 
     def setup(self, task: Task) -> None:
-        """Prepare for training; called once."""
+        """Prepare for training on a task; called once, before the first step.
+
+        A subclass raises a ValueError if it can't train this network or lacks an input.
+        """
         self.task = task
         self.model = task.model
         self.images = task.target
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """Trained parameters, by name."""
+        """Trained parameters as pairs such as ("fc.weight", parameter): here all of the network."""
         return self.model.named_parameters()
 
     def train_mode(self) -> None:
@@ -89,11 +95,14 @@ class FineTuning:
                 module.eval()
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        """Logits (N, 1000) of the target's images in `rows` (N,)."""
+        """Logits (N, outputs) of the target's images at the positions `rows` (N,)."""
         return self.model(self.images[rows])
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
-        """Scalar to minimise; `logits` was called with the same `rows` (N,) before.
+        """The loss to minimise, a scalar: here the cross-entropy itself.
+
+        The method `logits` was called for the same `rows` (N,) just before, so a subclass can use
+        what it kept there.
 
         Args:
             cross_entropy: of the class logits, mean over the batch.
@@ -101,7 +110,7 @@ class FineTuning:
         return cross_entropy
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor | float:
-        """Scalar to add to the error.
+        """Scalar to add to the error: here none.
 
         Args:
             logits: output of the method `logits` for `rows`, (N, outputs), in float32.
@@ -109,11 +118,14 @@ class FineTuning:
         return 0.0
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take a step; the batch's gradients are already clipped if the recipe says so."""
+        """Change the parameters by one step; if the recipe clips gradients, they are clipped."""
         optimizer.step()
 
     def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors to store in the checkpoint: those that differ from the pretrained state dict."""
+        """Tensors to store in the checkpoint, such as {"fc.weight": tensor}.
+
+        They are the network's tensors that differ from the pretrained state dict.
+        """
         return differing_tensors(pretrained, self.model.state_dict())
 
 
@@ -144,5 +156,6 @@ def load_algorithm(path: str | Path, settings: Mapping[str, Any], method: str) -
         )
     (algorithm_class,) = classes
     settings_of_class = [field.name for field in dataclasses.fields(algorithm_class)]
+    # A refused setting becomes a UserError, which says where to correct it.
     with refused_settings(path, stated_in(method), settings_of_class):
         return algorithm_class(**settings)

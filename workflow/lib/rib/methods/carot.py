@@ -66,6 +66,7 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
         teacher_parameters = dict(self.teacher.named_parameters())
         for name, parameter in teacher_tower.named_parameters():
             teacher_parameters[TOWER + name] = parameter
+        # Not copies: a value restored into `memory` is restored into the teacher.
         self.memory = {name: teacher_parameters[name] for name, _ in self.trainable()}
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
@@ -83,6 +84,7 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
 
     @torch.no_grad()
     def _teacher_similarities(self, rows: np.ndarray, captions: Tensor) -> Tensor:
+        """(N, N): images in `rows` (N,) are rows, their captions (N, L) are columns."""
         with autocast(self.images.device):
             features = self.teacher.forward_features(self.images[rows])
         return self.teacher_text.similarities(features, captions)
@@ -96,6 +98,7 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
 
     @torch.no_grad()
     def _update_teacher(self) -> None:
+        """Move the teacher towards the student, to alpha psi + (1 - alpha) theta."""
         share_of_warm_up = min(1.0, self.step / (WARM_UP * self.steps))
         alpha = FIRST_MOMENTUM + (self.momentum - FIRST_MOMENTUM) * share_of_warm_up
         for name, parameter in self.trainable():

@@ -22,10 +22,17 @@ from torch.func import functional_call
 
 
 class DaWin(nn.Module):
-    """A network with the parameters and buffers sum_k w_k(x) theta_k for an image x."""
+    """A network whose tensors are averaged anew for each image x: sum_k w_k(x) theta_k.
+
+    theta_k are the parameters and buffers of network k; w_k(x) add up to 1.
+    """
 
     def __init__(self, networks: Mapping[str, nn.Module]):
-        """Raise a ValueError if the networks don't have the same tensors."""
+        """Combine networks such as {"pretrained": network, "ft": network}.
+
+        Raises:
+            ValueError: the networks don't have the same tensors.
+        """
         super().__init__()
         self.networks = nn.ModuleList(networks.values())
         first_state, *other_states = self._states()
@@ -57,6 +64,7 @@ class DaWin(nn.Module):
     def _average(
         self, states: Sequence[Mapping[str, Tensor]], coefficients_of_image: Tensor
     ) -> dict[str, Tensor]:
+        """Tensors for one image, such as {"fc.weight": tensor}, with its coefficients (K,)."""
         # theta_0 + sum_k w_k (theta_k - theta_0), which for equal networks is exactly theta_0.
         first_state, *other_states = states
         _, *other_coefficients = coefficients_of_image
@@ -82,7 +90,10 @@ class DaWin(nn.Module):
 
 
 def ensemble(networks: Mapping[str, nn.Module]) -> nn.Module:
-    """DaWin of the pretrained network and the parents.
+    """One network of the pretrained network and the parents.
+
+    Args:
+        networks: such as {"pretrained": network, "ft": network}.
 
     Raises:
         ValueError: a network has a padding prompt.

@@ -26,8 +26,8 @@ class DirectionalGradientProjection(ConstrainedFineTuning):
     omega, one number from 0 to 1 per tensor, starts at 0, which is full fine-tuning; with 1 a step
     is orthogonal to d. A step of gradient descent with g - omega p moves theta by lr * p per unit
     of omega. So Adam learns omega from cos(g', p), which has the sign of dCE/domega; g' is the
-    gradient after this step. p is zero in the first step; later p count even if no conflict led to
-    a projection.
+    gradient after this step. In the first step p is zero. Adam learns from each later p, even where
+    no conflict led to a projection.
     """
 
     rate: NonNegative  # Adam's learning rate of omega, mu in the paper

@@ -1,13 +1,13 @@
 """Elastic weight consolidation: weights that are important to the pretrained model stay near it.
 
 Importance is the diagonal of the pretrained model's Fisher information, on the family's pretraining
-proxy or, without one, on the target. The workflow computes the proxy's once per model and seed, for
-the trainings on all targets.
+proxy (images that stand in for the pretraining data) or, without one, on the target. On the proxy
+the workflow computes it once per model and seed, for the trainings on all targets.
 
 Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), equation 3. Labels are sampled from the model's
-softmax over its 1000 logits. The variant ewc_empirical uses the images' labels and class logits:
+softmax over its 1000 logits. The method ewc_empirical uses the images' labels and class logits:
 the empirical Fisher, a different quantity (Kunstner et al. 2019, arXiv 1905.12558). The released
-code of ImageNet-RIB uses no Fisher information: the variant ewc_released.
+code of ImageNet-RIB uses no Fisher information: the method ewc_released.
 """
 
 from typing import Literal
@@ -37,7 +37,7 @@ class ElasticWeightConsolidation(L2StartingPoint):
     def setup(self, task: Task) -> None:
         """Prepare for training: compute F unless the task has it."""
         super().setup(task)
-        # F: a tensor for each parameter, in its shape.
+        # F: a tensor in the shape of each parameter, in the order of `trainable`.
         if task.fisher is None:
             images = task.target
             if task.reference is not None:

@@ -17,11 +17,12 @@ class External(FineTuning):
     """Takes a run's weights from files; nothing is trained.
 
     Args:
-        run: the run, for messages.
+        run: the run as text, for messages.
         files: size in bytes and time of modification in ns of each file when the job was planned,
             such as {"weights.pt": [1024, 1764526800000000000]}. The first file has the weights; a
             second one has the weights of an open_clip model's head.
-        model: `library`, `architecture` and `arguments` of the network.
+        model: facts of the network, {"library": "timm", "architecture": "resnet18", "arguments":
+            {}}.
     """
 
     def __init__(self, run: str, files: Mapping[str, Sequence[int]], model: Mapping):
@@ -57,14 +58,15 @@ class External(FineTuning):
                 raise ValueError(f"{file} has changed since the job was planned; run again")
 
     def _load_network(self, state: Mapping[str, Tensor]) -> None:
-        """Outputs must be as many as the pretrained network's."""
+        """Copy the weights of a whole timm network into the pretrained one."""
+        # A head with another number of outputs is refused.
         arguments = {**self.facts_of_model["arguments"], "num_classes": self.model.num_classes}
         self.model.load_state_dict(self._loaded(state, arguments).state_dict())
 
     def _load_image_tower(
         self, state: dict[str, Tensor], head_state: Mapping[str, Tensor] | None = None
     ) -> None:
-        """`state` is a whole open_clip model or its image tower, with or without a head."""
+        """Copy an open_clip model's image tower and head; `state` may lack the head."""
         classifier = cast(OpenClipClassifier, self.model)
         if head_state is None:
             head_state = {}
@@ -83,6 +85,7 @@ class External(FineTuning):
             log.warning("%s: the weights have no head, so the pretrained one is kept", self.run)
 
     def _load_head(self, head: nn.Linear, state: Mapping[str, Tensor]) -> None:
+        """`state` is {"weight": (C, d), "bias": (C,)}."""
         expected_shapes = {key: tensor.shape for key, tensor in head.state_dict().items()}
         shapes = {key: tensor.shape for key, tensor in state.items()}
         are_finite = all(tensor.isfinite().all() for tensor in state.values())
@@ -91,6 +94,7 @@ class External(FineTuning):
         head.load_state_dict(state)
 
     def _loaded(self, state: Mapping[str, Tensor], arguments: Mapping) -> nn.Module:
+        """A new network with these weights, after the library's conversion of their names."""
         return with_weights(
             state,
             self.facts_of_model["library"],

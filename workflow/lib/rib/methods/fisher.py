@@ -32,6 +32,7 @@ def merge(
         # (parents, ...)
         information = torch.stack([diagonal[name].double() for diagonal in fisher.values()])
         is_known = information.sum(dim=0) > 0
+        # The same weight for all parents gives their plain mean.
         weights = information.where(is_known, 1.0)
         weighted_sum = torch.zeros_like(weights[0])
         for weight, parameter in zip(weights, states.values(name), strict=True):

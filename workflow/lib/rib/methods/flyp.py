@@ -28,9 +28,10 @@ CAPTION_STREAM = 2  # stream of random numbers, another than that of epochs or r
 class FinetuneLikeYouPretrain(FrozenHead):
     """Minimise the contrastive loss of S_ij = s <f(x_i), g(t_j)> + b over both towers, s and b.
 
-    t_i is a caption of image i: the prompt of one output of its class, with a template that is
-    drawn anew in each step. The checkpoint has the image tower, and a head that the trained text
-    tower makes from the prompts of all classes.
+    f and g are the unit-norm features of an image and a text. t_i is a caption of image i: the
+    prompt of one output of its class, with a template that is drawn anew in each step. The
+    checkpoint has the image tower, and a head that the trained text tower makes from the prompts of
+    all classes.
 
     In the history, `loss` is the contrastive loss, without label smoothing. `cross_entropy`, with
     the recipe's label smoothing, and `accuracy` use the pretrained head, since making a head of all
@@ -45,13 +46,17 @@ class FinetuneLikeYouPretrain(FrozenHead):
         return cast(OpenClipClassifier, self.model)
 
     def setup(self, task: Task) -> None:
-        """Raise a ValueError if the model has no text tower."""
+        """Prepare for training: list the outputs of each class, for captions.
+
+        Raises:
+            ValueError: the model has no text tower.
+        """
         super().setup(task)
         if task.text is None:
             raise ValueError("it needs the model's text tower, but there is none")
         self.text = task.text
         self.labels = task.target.labels.tolist()
-        # Outputs of each class, without the repetitions that fill up the rows of `members`.
+        # Outputs of each class, such as [[3], [5, 8]]; `members` repeats some: [[3, 3], [5, 8]].
         self.outputs = [sorted(set(outputs)) for outputs in task.target.members.tolist()]
 
     def trainable(self) -> Iterable[tuple[str, nn.Parameter]]:
@@ -62,7 +67,7 @@ class FinetuneLikeYouPretrain(FrozenHead):
         return trained_parameters
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        """Logits (N, 1000) by the pretrained head; keeps the features for `error`."""
+        """Logits (N, outputs) by the pretrained head; keeps the features for `error`."""
         self.features = self.model.forward_features(self.images[rows])
         return self.model.forward_head(self.features)
 

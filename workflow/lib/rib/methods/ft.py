@@ -7,7 +7,8 @@ from rib.methods.base import FineTuning
 
 
 class FullFineTuning(FineTuning):
-    """Minimise CE(c(f(x; theta)), y) over all theta.
+    """Minimise CE(c(f(x; theta)), y), the cross-entropy, over all weights theta.
 
-    c are the class logits of the target's label space.
+    f are the network's outputs for image x, c the logits that they give the target's classes, y is
+    the label.
     """

@@ -60,7 +60,7 @@ class FastTrainableProjection(ConstrainedFineTuning):
             parameter.copy_(torch.where(lengths[i] > radius, projected, parameter))
 
     def _learn_radii(self) -> Tensor:
-        """Radii (L,), not a copy, after a step of Adam."""
+        """Radii (L,) after a step of Adam: the tensor in `memory` itself."""
         gradient = dots(self.gradients(), self.directions)  # dCE/dradius of each tensor, (L,)
         # A positive gradient makes a radius smaller; `annealing` slows this down.
         annealed_gradient = torch.where(gradient > 0, self.annealing * gradient, gradient)
@@ -70,7 +70,7 @@ class FastTrainableProjection(ConstrainedFineTuning):
 def mars_norm(tensor: Tensor) -> Tensor:
     """Sum of the absolute values of each row, (rows, 1, ...) with the tensor's dimensions.
 
-    A vector or a number is one row.
+    A vector or a number is one row. The shape (64, 3, 7, 7) gives (64, 1, 1, 1).
     """
     dimensions_of_row: tuple[int, ...] | None = None  # all
     if tensor.ndim > 1:

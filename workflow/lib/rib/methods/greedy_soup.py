@@ -15,7 +15,7 @@ def select(
     *,
     pretrained: bool,
 ) -> dict[str, float]:
-    """Coefficients of the soup, such as {"ft": 0.5, "lwf": 0.5}.
+    """Equal coefficients of the models in the soup, such as {"ft": 0.5, "lwf": 0.5}.
 
     Args:
         parents: names of the fine-tuned models.
@@ -37,4 +37,5 @@ def select(
 
 
 def _uniform(states: Sequence[str]) -> dict[str, float]:
+    """["ft", "lwf"] gives {"ft": 0.5, "lwf": 0.5}."""
     return dict.fromkeys(states, 1 / len(states))

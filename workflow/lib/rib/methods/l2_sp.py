@@ -3,7 +3,7 @@
 Source: Li, Grandvalet and Davoine 2018 (arXiv 1802.01483), section 3, the L2-SP penalty. The
 paper's second term, plain L2 on a new head, doesn't apply, since the head is pretrained too. The
 released code of ImageNet-RIB calls this EWC (lib/regularization.py: weight 1 without the factor
-1/2), which is the variant ewc_released, with weight 2.
+1/2), which is the method ewc_released, with weight 2.
 """
 
 from collections.abc import Sequence

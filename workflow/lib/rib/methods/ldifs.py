@@ -47,13 +47,14 @@ class FeatureDistance(FineTuning):
         super().setup(task)
         with torch.no_grad():
             features_of_one_image = _features(task.model, task.target[slice(1)])
+        # As many as fit into LARGEST_STORED bytes.
         max_images = LARGEST_STORED // features_of_one_image.nbytes
         self.pretrained_features = pretrained_outputs(
             _features, task, max_images, "pretrained features"
         )
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        """Logits (N, 1000); keeps the features of the same pass for `penalty`."""
+        """Logits (N, outputs); keeps the features of the same pass for `penalty`."""
         self.features, output = scaled_features(self.model, self.images[rows])
         return self.model.forward_head(output)
 
@@ -64,6 +65,7 @@ class FeatureDistance(FineTuning):
 
 
 def _features(network: Classifier, images: Tensor) -> Tensor:
+    """phi, (N, values)."""
     features, _ = scaled_features(network, images)
     return features
 

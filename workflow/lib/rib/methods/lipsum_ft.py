@@ -36,7 +36,11 @@ class LipsumFineTuning(FineTuning):
     length: Count  # words of a text, less than the context length
 
     def setup(self, task: Task) -> None:
-        """Raise a ValueError if there is no text tower or the random texts are too long for it."""
+        """Prepare for training: store the pretrained features of the images.
+
+        Raises:
+            ValueError: there is no text tower, or the random texts are too long for it.
+        """
         super().setup(task)
         if task.text is None:
             raise ValueError("it needs the model's text tower, but there is none")
@@ -48,7 +52,7 @@ class LipsumFineTuning(FineTuning):
         )
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        """Logits (N, 1000); keeps the features for `penalty`."""
+        """Logits (N, outputs); keeps the features for `penalty`."""
         self.features = self.model.forward_features(self.images[rows])
         return self.model.forward_head(self.features)
 
@@ -70,4 +74,5 @@ class LipsumFineTuning(FineTuning):
 
 
 def _image_features(network: Classifier, images: Tensor) -> Tensor:
+    """Of unit norm, (N, d)."""
     return network.forward_features(images)

@@ -9,7 +9,7 @@ convolutions adapted, which are nn.Linear in ConvNeXt. The head is frozen.
 
 Source: Hu et al. 2021 (arXiv 2106.09685), equation 3 and section 4.2 (q and v). The released code
 of ImageNet-RIB (utils/lora.py, main.py:76-82) also trains the class token, the position embedding
-and the norms outside the blocks, as does the variant lora_released.
+and the norms outside the blocks, as does the method lora_released.
 """
 
 from collections.abc import Iterable, Mapping
@@ -70,7 +70,7 @@ class LowRankAdaptation(FineTuning):
         self._refuse_bypassed_layers()
 
     def _with_adapters(self, names: list[str], updates_per_layer: int) -> dict[str, LoraLayer]:
-        """Adapters by layer name; a layer has one or two updates of rank `self.rank`."""
+        """Put adapters into the network; they come out as {"blocks.0.attn.qkv": layer, ...}."""
         # peft scales an update by lora_alpha / r, which is alpha / rank for any number of updates.
         scaled_alpha = updates_per_layer * self.alpha
         settings = LoraConfig(
@@ -266,6 +266,7 @@ def _factors(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
 
 
 def _train_only_q_and_v(b: nn.Parameter, rank: int) -> None:
+    """Set B's gradient to 0 except where it updates q or v, in each backward pass from now on."""
     # B (3 d, 2 r) has d rows each for q, k and v. The first r columns are the update of q, the
     # others the update of v. The rest of B starts at zero and gets no gradient.
     width = len(b) // 3

@@ -6,7 +6,7 @@ Source: Li and Hoiem 2017 (arXiv 1606.09282), equation 2, in the form of Hinton 
 (arXiv 1503.02531), section 2: the Kullback-Leibler divergence at temperature T, times T^2, which
 makes the scale of its gradient independent of T. All 1000 logits are distilled. The released code
 of ImageNet-RIB (lib/regularization.py) distils only the logits of the target's classes, without the
-factor T^2, as does the variant lwf_released.
+factor T^2, as does the method lwf_released.
 """
 
 import copy
@@ -60,6 +60,7 @@ class LearningWithoutForgetting(FineTuning):
 
 
 def _logits(network: Classifier, images: Tensor) -> Tensor:
+    """(N, outputs)."""
     logits: Tensor = network(images)
     return logits
 
@@ -75,6 +76,7 @@ def pretrained_outputs(
     Args:
         function: gives the outputs of a network for images, such as `_logits`.
         max_stored: largest number of images whose outputs are stored.
+        title: of the progress bar.
     """
     images = task.target
     if len(images) <= max_stored and not images.augmentation:
@@ -87,6 +89,7 @@ def pretrained_outputs(
 
 @torch.no_grad()
 def _teacher_outputs(function: NetworkFunction, teacher: Classifier, images: Tensor) -> Tensor:
+    """Outputs (N, d) in float32, without gradients."""
     # The precision of training, in which the student computes too.
     with autocast(images.device):
         return function(teacher, images).float()

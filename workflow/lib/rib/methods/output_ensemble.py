@@ -29,5 +29,5 @@ class OutputEnsemble(nn.Module):
 
 
 def ensemble(networks: Mapping[str, nn.Module]) -> nn.Module:
-    """Ensemble of the pretrained network and the parents."""
+    """Ensemble of networks such as {"pretrained": network, "ft": network}."""
     return OutputEnsemble(networks)

@@ -1,5 +1,7 @@
 """Replay: each step also rehearses a batch of the pretraining proxy.
 
+The proxy is a set of images that stands in for the pretraining data.
+
 Source: rehearsal as in Robins 1995 (Connection Science 7, 2) and experience replay in Rolnick et
 al. 2019 (arXiv 1811.11682), section 3, with the pretraining proxy as the memory.
 """

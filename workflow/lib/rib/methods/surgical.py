@@ -33,7 +33,11 @@ class SurgicalFineTuning(FineTuning):
     blocks: Annotated[list[Block], Field(min_length=1)]
 
     def setup(self, task: Task) -> None:
-        """Raise a ValueError if the network lacks a chosen block, having fewer than four."""
+        """Prepare for training: find the block of each parameter.
+
+        Raises:
+            ValueError: the network has fewer than four blocks and lacks a chosen one.
+        """
         super().setup(task)
         self.block_of = parameter_blocks(self.model)
         blocks_of_network = sorted(set(self.block_of.values()))
@@ -71,7 +75,8 @@ def parameter_blocks(model: Classifier) -> dict[str, str]:
 
 
 def _names_in_forward_order(model: nn.Module) -> list[str]:
-    """Networks register parameters in the order of the forward pass, but for CLIP_PROJECTION."""
+    """Names of all parameters."""
+    # Networks register them in the order of the forward pass, but for CLIP_PROJECTION.
     names = [name for name, _ in model.named_parameters()]
     if CLIP_PROJECTION in names:
         names.remove(CLIP_PROJECTION)
@@ -80,7 +85,7 @@ def _names_in_forward_order(model: nn.Module) -> list[str]:
 
 
 def _last_parameter_of(module: str, names: Sequence[str]) -> int:
-    """Position in `names`; -1 if the module has no parameters."""
+    """Position in `names` of the module's last parameter; -1 if it has none."""
     last_position = -1
     for i, name in enumerate(names):
         if name.startswith(f"{module}."):

@@ -13,6 +13,9 @@ from rib.methods import UpToOne
 def coefficients(parents: Sequence[str], *, alpha: UpToOne) -> dict[str, float]:
     """Coefficients of the average; for alpha 0.3 {"pretrained": 0.7, "ft": 0.3}.
 
+    Args:
+        alpha: share of the fine-tuned model.
+
     Raises:
         ValueError: there is not exactly one parent.
     """

@@ -10,6 +10,9 @@ from rib.methods.wise_ft import coefficients
 
 
 def curve(parents: Sequence[str], *, steps: Count) -> dict[float, dict[str, float]]:
-    """Coefficients for alpha = 0, 1/steps, ..., 1: {0.5: {"pretrained": 0.5, "ft": 0.5}, ...}."""
+    """Coefficients of an average for each alpha: {0.5: {"pretrained": 0.5, "ft": 0.5}, ...}.
+
+    Alpha, the share of the fine-tuned model, is 0, 1/steps, ..., 1.
+    """
     alphas = [step / steps for step in range(steps + 1)]
     return {alpha: coefficients(parents, alpha=alpha) for alpha in alphas}

@@ -14,6 +14,12 @@ from rib.methods.wise_ft_curve import curve
 def select(
     parents: Sequence[str], score: Callable[[Mapping[str, float]], float], *, steps: Count
 ) -> dict[str, float]:
-    """Coefficients of the best alpha among 0, 1/steps, ..., 1."""
+    """Coefficients of the best average, such as {"pretrained": 0.3, "ft": 0.7}.
+
+    Args:
+        parents: name of the one fine-tuned model.
+        score: gives the accuracy on the select split of the average with these coefficients.
+        steps: alpha, the share of the fine-tuned model, is one of 0, 1/steps, ..., 1.
+    """
     coefficients_by_alpha = curve(parents, steps=steps)
     return max(coefficients_by_alpha.values(), key=score)  # the first of ties

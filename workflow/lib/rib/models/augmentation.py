@@ -25,7 +25,7 @@ class Shifts:
 
     Args:
         limit: largest shift in each direction, in pixels.
-        number_of_images: number of training images.
+        number_of_images: number of the dataset's stored images; training may use only some.
     """
 
     def __init__(self, limit: int, number_of_images: int, seed: int):
@@ -36,7 +36,7 @@ class Shifts:
         self.corners = np.zeros((number_of_images, 2), np.int64)
 
     def __call__(self, images: np.ndarray, epoch: int, rows: np.ndarray) -> np.ndarray:
-        """Images (N, H, W, 3) as shown in an epoch; `rows` (N,) are their training images."""
+        """Images (N, H, W, 3), shifted; `rows` (N,) are their positions in the stored dataset."""
         number, height, width, _ = images.shape
         border = (self.limit, self.limit)
         padded = np.pad(images, ((0, 0), border, border, (0, 0)), mode="edge")
@@ -49,7 +49,7 @@ class Shifts:
         return padded[image_numbers[:, None, None], lines[:, :, None], columns[:, None, :]]
 
     def _corners_in(self, epoch: int) -> np.ndarray:
-        """Upper left corners (line, column) of all training images, (n, 2), drawn once an epoch."""
+        """Upper left corners (line, column) of all stored images, (n, 2), drawn once an epoch."""
         if epoch != self.epoch:
             random_numbers = np.random.default_rng([SHIFTS, self.seed, epoch])
             positions = 2 * self.limit + 1
@@ -62,7 +62,7 @@ class Augmentation:
     """Random transforms of images, with separate random numbers for each image.
 
     Args:
-        transform: from an image (3, H, W) uint8 to one of the same shape, with torch's generator.
+        transform: gives an image (3, H, W) uint8 for another; it draws from torch's generator.
     """
 
     def __init__(self, transform: Callable[[Tensor], Tensor], seed: int):
@@ -70,7 +70,7 @@ class Augmentation:
         self.seed = seed
 
     def __call__(self, image: Tensor, epoch: int, row: int) -> Tensor:
-        """An image (3, H, W) uint8 as shown in an epoch; `row` is its training image."""
+        """An image (3, H, W) uint8, transformed; `row` is its position in the stored dataset."""
         sequence = np.random.SeedSequence([self.seed, epoch, row])
         (seed,) = sequence.generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):

@@ -36,7 +36,10 @@ COUNTER = "num_batches_tracked"  # of BatchNorm, unused in evaluation
 def differing_tensors(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Tensors of a state dict that differ from an earlier one, contiguous and on the CPU."""
+    """Tensors of a state dict that differ from an earlier one, such as {"fc.bias": tensor}.
+
+    They are contiguous and on the CPU.
+    """
     changed = {}
     for name, tensor in after.items():
         # Compared on its device: only changed tensors are copied to the CPU.
@@ -46,12 +49,16 @@ def differing_tensors(
 
 
 def xor_compress(changes: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Compress changed tensors, contiguous and on the CPU, without loss.
+    """Changed tensors as a checkpoint stores them: compressed without loss, if that saves bytes.
 
     Fine-tuning changes weights little: sign, exponent and leading digits mostly stay, and XOR with
     the pretrained bits gives zeros there. Grouped by position, the bytes compress to at most half
-    (0.39 to 0.50 for EfficientNet-Lite0 on five emoji sets). A tensor that becomes no smaller is
-    stored as it is. {"fc.bias": tensor} gives {"fc.bias.xor": bytes}.
+    (0.39 to 0.50 for EfficientNet-Lite0 on five emoji sets). {"fc.bias": tensor} gives
+    {"fc.bias.xor": bytes}.
+
+    Args:
+        changes: changed tensors, contiguous and on the CPU.
+        start: the pretrained state dict.
     """
     stored = {}
     for name, tensor in changes.items():
@@ -64,7 +71,7 @@ def xor_compress(changes: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> 
 
 
 def _compressed_difference(tensor: Tensor, before: Tensor | None) -> Tensor | None:
-    """None unless both are float32 of one shape and compression saves bytes."""
+    """Bytes (n,) uint8; None unless both are float32 of one shape and compression saves bytes."""
     if before is None or tensor.dtype != torch.float32 or tensor.shape != before.shape:
         return None
     difference = _bits(tensor) ^ _bits(before.cpu().contiguous())
@@ -82,6 +89,7 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def _as_bytes(content: bytes) -> Tensor:
+    # Copied, since torch warns of memory that can't be written.
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
@@ -144,6 +152,7 @@ def xor_decompress(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) ->
 
 
 def _decompressed(name: str, stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
+    """The tensor that `_compressed_difference` compressed."""
     before = start[name]
     compressed = stored[name + XOR].numpy().data
     content = pa.decompress(compressed, 4 * before.numel(), codec="zstd", asbytes=True)
@@ -181,6 +190,7 @@ def add_low_rank_updates(start: Mapping[str, Tensor], stored: Mapping[str, Tenso
 
 
 def _changed_tensor(name: str, start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Tensor:
+    """The stored tensor, else the pretrained one; plus B A if the checkpoint has these factors."""
     tensor = stored[name] if name in stored else start[name]
     if name + LORA_A not in stored:
         return tensor
@@ -191,7 +201,7 @@ def _changed_tensor(name: str, start: Mapping[str, Tensor], stored: Mapping[str,
 def average(
     start: Mapping[str, Tensor], weighted_changes: Sequence[tuple[float, Mapping[str, Tensor]]]
 ) -> dict[str, Tensor]:
-    """Average of fine-tuned models: tensors, by name, that differ from the pretrained ones.
+    """Average of models: its tensors that differ from the pretrained ones, {"fc.bias": tensor}.
 
     The sum is computed in double precision: a coefficient of 1 gives that model exactly, and equal
     models give their tensors exactly.
@@ -231,10 +241,11 @@ def average(
 def _average_of_tensor(
     name: str, weighted_tensors: Sequence[tuple[float, Tensor]], dtype: torch.dtype
 ) -> Tensor:
-    """Coefficients are not 0 and add up to 1; a merge that extrapolates has negative ones."""
+    """Average of one tensor, from pairs (coefficient, tensor); coefficients add up to 1."""
     if name.endswith(COUNTER):
         # Evaluation doesn't use it, and the mean of integers may not be an integer.
         return max(tensor for _, tensor in weighted_tensors)
+    # Task arithmetic can give the pretrained model a negative coefficient.
     is_extrapolated = any(coefficient < 0 for coefficient, _ in weighted_tensors)
     if name.endswith(STATISTICS) and is_extrapolated:
         # Extrapolated means and variances would describe no images, and a variance could be
@@ -264,14 +275,14 @@ def _weighted_sum(weighted_tensors: Sequence[tuple[float, Tensor]]) -> Tensor:
 
 @dataclass(frozen=True)
 class StatesToMerge:
-    """The pretrained network and the parents, as an algorithm of form `merge` gets them."""
+    """The pretrained network and the fine-tuned models (parents) that an algorithm merges."""
 
     start: Mapping[str, Tensor]  # pretrained tensors, on the CPU
     # Changed tensors of each parent, read in each access, such as {"ft": {"fc.bias": tensor}}.
     changes: Mapping[str, Mapping[str, Tensor]]
     names: Sequence[str]  # parameters that any parent changed, in the network's order
     size: int  # number of values of all parameters, changed or not
-    run: str  # the merged run, for seeds
+    run: str  # the merged run, such as `tiny_cnn/green/dare/all/0`, for seeds
 
     def values(self, name: str) -> Iterator[Tensor]:
         """The tensor of each parent, in double precision, in the order of `changes`."""
@@ -291,7 +302,9 @@ def combine(
     changes: Mapping[str, Mapping[str, Tensor]],
     merge: Merge,
 ) -> dict[str, Tensor]:
-    """Changed tensors of a merge, by name: parameters by its algorithm, averaged buffers.
+    """Tensors of a merged network that may differ from the pretrained ones, {"fc.bias": tensor}.
+
+    The algorithm merges parameters. Buffers, such as BatchNorm statistics, are averaged.
 
     Args:
         model: says which tensors are parameters.
@@ -310,7 +323,7 @@ def combine(
         run=merge.run,
     )
     averaged_buffers = _averaged_buffers(start, changes, sizes.keys())
-    if merge.fisher:
+    if merge.fisher:  # files; only some algorithms take Fisher information
         fisher = {parent: read_tensors(path) for parent, path in merge.fisher.items()}
         merged_parameters = merge.call("merge", states, fisher)
     else:
@@ -323,6 +336,7 @@ def _averaged_buffers(
     changes: Mapping[str, Mapping[str, Tensor]],
     parameter_names: Collection[str],
 ) -> dict[str, Tensor]:
+    """Plain mean over the parents of each tensor that a parent changed and is no parameter."""
     coefficient = 1 / len(changes)
     weighted_buffers = []
     for changes_of_parent in changes.values():
@@ -354,7 +368,7 @@ def apply(model: nn.Module, mixture: Mixture, checkpoints: Mapping[str, Path]) -
         if mixture.form == ENSEMBLE:
             return _ensemble(model, mixture, checkpoints)
         keys = list(mixture)
-        can_have_prompt = False
+        can_have_prompt = False  # a prompt is not part of the network, so it can't be merged
     else:
         keys = [key for key, coefficient in mixture.items() if coefficient != 0]
         can_have_prompt = len(keys) == 1
@@ -380,6 +394,7 @@ def apply(model: nn.Module, mixture: Mixture, checkpoints: Mapping[str, Path]) -
 
 
 def _ensemble(model: nn.Module, ensemble: Merge, checkpoints: Mapping[str, Path]) -> nn.Module:
+    """One network that calls the pretrained network and all parents."""
     networks = {}
     for method in (PRETRAINED, *ensemble):
         networks[method] = apply(copy.deepcopy(model), {method: 1.0}, checkpoints)
@@ -394,6 +409,7 @@ def _stored_tensors(checkpoint: Path | None) -> Lazy:
 
 
 def _with_prompt(model: nn.Module, prompt_strips: Mapping[str, Tensor]) -> nn.Sequential:
+    """A sequence of the parts `prompt` and `network`; strips are {"top": tensor, ...}."""
     device = next(model.parameters()).device
     prompt = PaddingPrompt(**prompt_strips).to(device)
     return nn.Sequential(OrderedDict(prompt=prompt, network=model))

@@ -28,7 +28,7 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
 
 
 def class_logits(logits: Tensor, members: Tensor) -> Tensor:
-    """Logits (N, C) of classes from logits (N, 1000): the maximum over the outputs of each class.
+    """Logits (N, C) of classes from logits (N, outputs): the maximum over each class's outputs.
 
     With one output per class this is the usual masking of logits (ImageNet-A, -R). With several,
     the largest gets the gradient; among ties it is the first.

@@ -33,9 +33,11 @@ def convert(
 
     Args:
         archives: file with the state dict, then the files of the tokenizer.
-        reference: the pretraining proxy, if a head is fitted on it.
+        reference: the pretraining proxy (images that stand in for the pretraining data), if a head
+            is fitted on it.
         weights: .safetensors file to write, with the library's names of tensors.
-        description: JSON file to write, with the facts of the model and its head.
+        description: JSON file to write, {"library": "timm", "architecture": "resnet18",
+            "num_classes": 1000, "head": {"from": "published"}, "preprocessing": {...}, ...}.
 
     Raises:
         UserError: the archive is not the pinned file, lacks the state dict, or doesn't fit the
@@ -48,6 +50,7 @@ def convert(
         published = _published(archives, entry, None)
         width = embedding_width(entry["architecture"], arguments)
         image_tower = published.get_submodule("visual")
+        # Its head is random; it is set below.
         model: Classifier = OpenClipClassifier(image_tower, width, settings.num_classes).eval()
     elif settings.head == FITTED:
         published = _published(archives, entry, None)
@@ -79,12 +82,14 @@ def convert(
 
 
 def _with_new_head(published: nn.Module, num_classes: int) -> Classifier:
+    """The same network; its new head is random until it is fitted."""
     reset_classifier: Any = published.reset_classifier
     reset_classifier(num_classes)
     return cast(Classifier, published)
 
 
 def _described_source(source: Mapping) -> dict:
+    """For model.json, such as {"file": "resnet18.safetensors", "digest": "sha256:..."}."""
     described = dict(source)
     if "repo" not in described:
         described.pop("path", None)  # of a local file: others have it elsewhere

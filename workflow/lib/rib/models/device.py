@@ -118,7 +118,7 @@ def _refuse_gpu_that_cannot_compute() -> None:
 
 
 def why_cuda_fails() -> str:
-    """Why torch has no CUDA device: `torch finds no CUDA device`, with its own reason if any."""
+    """Why torch has no CUDA device, for a message: `torch 2.7.0 is built without CUDA`."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     try:
@@ -139,6 +139,7 @@ def _has_driver_library() -> bool:
 
 
 def _first_sentence(error: Exception) -> str:
+    """Of an error's first line, without the final point."""
     first_line = str(error).partition("\n")[0]
     sentence, _, _ = first_line.partition(". ")
     return sentence.rstrip(".")

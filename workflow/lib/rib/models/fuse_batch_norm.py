@@ -60,7 +60,7 @@ def fuse_batch_norm(model: Network, example: Tensor) -> Network:
 
 
 def _without_norm(norm: nn.Module) -> nn.Sequential:
-    """timm's BatchNorm layers also have dropout and an activation, which must stay."""
+    """What stays of a fused BatchNorm: in timm the layer has dropout and an activation too."""
     remaining_layers = []
     for name in ("drop", "act"):
         layer = getattr(norm, name, None)

@@ -34,7 +34,9 @@ CHUNK = 1 << 16  # images with logits in memory at once
 def load_tokenizer(
     architecture: str, arguments: Mapping, files: Sequence[Path], sources: Sequence[Mapping]
 ) -> Callable:
-    """Tokenizer of an open_clip model, from open_clip or from files; never from the hub.
+    """Tokenizer of an open_clip model: a function from N texts to tokens (N, L).
+
+    It comes from open_clip or from files, never from the hub.
 
     Args:
         arguments: arguments of open_clip's create_model, such as {"model_cfg": {...}}.
@@ -76,7 +78,8 @@ def load_tokenizer(
 def _refuse_unsafe_tokenizer(
     architecture: str, text_config: Mapping, files: Sequence[Path]
 ) -> None:
-    """`auto_map` in a file names code that transformers would run."""
+    """Raise a UserError if a tokenizer has unknown options or would run code."""
+    # `auto_map` in a file names code that transformers would run.
     has_other_options = not TOKENIZER_OPTIONS.issuperset(text_config.get("tokenizer_kwargs", {}))
     if has_other_options or any(b"auto_map" in file.read_bytes() for file in files):
         raise UserError(
@@ -119,7 +122,7 @@ def fit_head(
     accuracy depends on confidence. The head is then fitted on the whole proxy.
 
     Args:
-        reference: the pretraining proxy.
+        reference: the pretraining proxy: images that stand in for the pretraining data.
 
     Returns:
         Facts such as {"penalty": 0.01, "select_cross_entropy": {"0.1": 0.9, "0.01": 0.8},
@@ -165,7 +168,8 @@ def fit_head(
 
 
 def _standardise(features: Tensor) -> Standardisation:
-    """One scale for all of a network's features makes penalties comparable between networks."""
+    """Standardise features (n, d) in place."""
+    # One scale for all of a network's features makes penalties comparable between networks.
     mean = features.mean(dim=0)
     scale = features.std(dim=0).mean()
     features.sub_(mean).div_(scale)
@@ -176,6 +180,7 @@ def _standardise(features: Tensor) -> Standardisation:
 def _copy_into_head(
     fitted: LinearHead, standardisation: Standardisation, head: nn.Linear | nn.Conv2d
 ) -> None:
+    # The head was fitted on standardised features, but the network gives it others:
     # W (x - mean) / scale + b = (W / scale) x + b - (W / scale) mean
     weight = fitted.weight / standardisation.scale
     head.weight.copy_(weight.view_as(head.weight))
@@ -184,7 +189,7 @@ def _copy_into_head(
 
 
 def _labels_of_outputs(reference: PreparedDataset, outputs: int, device: torch.device) -> Tensor:
-    """Output (n,) of each image; a family with a fitted head has one output per class."""
+    """The network output (n,) of each image's class; a fitted head has one output per class."""
     output_of_class = [class_outputs[0] for class_outputs in reference.space.indices]
     labels = torch.tensor([output_of_class[label] for label in reference.labels], device=device)
     missing_outputs = set(range(outputs)) - set(labels.tolist())

@@ -31,11 +31,10 @@ class LookAhead:
     """
 
     def __init__(self, read: Callable[[np.ndarray], Tensor]):
-        """Arguments are those of the class."""
         self._read = read
         self._pool = ThreadPoolExecutor(READERS, "look-ahead")
         self._batches: Sequence[np.ndarray] = ()
-        self._positions: dict[bytes, int] = {}  # in the sequence of batches, by their rows
+        self._positions: dict[bytes, int] = {}  # in `_batches`, by the bytes of a batch's rows
         self._being_read: dict[int, Future[Tensor]] = {}  # by position
 
     def expect(self, batches: Sequence[np.ndarray]) -> None:
@@ -48,9 +47,10 @@ class LookAhead:
         self._positions = {rows.tobytes(): i for i, rows in enumerate(batches)}
 
     def pixels(self, rows: np.ndarray) -> Tensor:
-        """Pixels of a batch; the next ones are read from now on if it was expected.
+        """Pixels (N, H, W, 3) uint8 of a batch, from the rows (N,) of its images.
 
-        A batch can be asked for several times until a later one is.
+        If the batch was expected, the next ones are read from now on. A batch can be asked for
+        several times until a later one is.
         """
         position = self._positions.get(rows.tobytes())
         if position is None:
@@ -74,6 +74,8 @@ class Images:
     `images[rows]` are the inputs of a network, (N, 3, H, W), for the given rows.
 
     Attributes:
+        pixels: all stored images of the dataset, like an array (all, H, W, 3) uint8.
+        rows: (n,) positions in `pixels` of the images that are used.
         labels: (n,) int64, class indices.
         members: (C, K) int64, the network outputs of each class (see rib.models.class_logits).
         augmentation: transforms images in training; None for none.
@@ -86,9 +88,8 @@ class Images:
     """
 
     def __init__(self, dataset: PreparedDataset, preprocessing: Mapping, device: torch.device):
-        """Arguments are those of the class."""
         assert dataset.images is not None  # of a dataset whose pixels are read
-        self.pixels = dataset.images  # also those that are not in `rows`
+        self.pixels = dataset.images
         self.rows = np.arange(len(self.pixels)) if dataset.rows is None else dataset.rows
         self.labels = torch.from_numpy(dataset.labels).to(device)
         self.members = class_members(dataset.space, device)
@@ -98,7 +99,7 @@ class Images:
         self.augmentation: Augmentation | None = None
         self.shifts: Shifts | None = None
         self.epoch: int | None = None
-        # Without this object, so that threads and files are closed when it is no longer used.
+        # It has no reference to this object: threads and files are closed when this is not used.
         self._look_ahead = LookAhead(_reader_of_pixels(self.pixels, device))
 
     @property
@@ -110,7 +111,7 @@ class Images:
         return len(self.rows)
 
     def __getitem__(self, rows: np.ndarray | slice) -> Tensor:
-        """Batch of the given rows: (N, 3, H, W) float32, channels last in memory."""
+        """Batch (N, 3, H, W) float32, channels last in memory; `rows` are from 0 to n - 1."""
         rows_of_images = self.rows[rows]
         pixels = self._look_ahead.pixels(rows_of_images)
         # In this thread, since random transforms set torch's one generator for a moment.
@@ -136,10 +137,10 @@ class Images:
 def _reader_of_pixels(
     images: np.ndarray | EncodedImages, device: torch.device
 ) -> Callable[[np.ndarray], Tensor]:
-    """A function that gives the stored pixels (N, H, W, 3) uint8 in the given rows of all images.
+    """A function from positions (N,) of stored images to their pixels (N, H, W, 3) on the CPU.
 
     Args:
-        device: to which they go.
+        device: where the pixels go next; for a GPU their memory is pinned.
     """
     stored = ArrayReader(images) if is_whole_file(images) else images
     _, *shape_of_image = images.shape

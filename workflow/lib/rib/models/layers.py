@@ -90,7 +90,10 @@ def quarters(model: nn.Module) -> list[tuple[int, str]]:
 
 
 def first_block(model: nn.Module) -> nn.Module:
-    """The first block; in a hierarchical network the first block of its first quarter."""
+    """The first block, whose inputs are the features before all blocks.
+
+    In a hierarchical network it is the first block of the first quarter.
+    """
     outputs = _block_outputs(model)
     first_index = 0
     if _differ_in_stride(outputs):
@@ -108,6 +111,7 @@ def is_hierarchical(model: nn.Module) -> bool:
 
 
 def _block_outputs(model: nn.Module) -> list[BlockOutput]:
+    """In the order of the forward pass: [BlockOutput("blocks.0", 16), ...] for a ViT."""
     if not isinstance(model, OpenClipClassifier):
         return _outputs_of_body(model)
     # `trunk` is a network of timm as open_clip's image tower.
@@ -120,6 +124,7 @@ def _block_outputs(model: nn.Module) -> list[BlockOutput]:
 
 
 def _outputs_of_body(body: nn.Module) -> list[BlockOutput]:
+    """Like `_block_outputs`, with names of modules inside `body`."""
     if hasattr(body, "feature_info"):  # timm
         feature_info: Any = body.feature_info
         return [BlockOutput(entry["module"], entry["reduction"]) for entry in feature_info]
@@ -154,7 +159,7 @@ def _quarter_indices(outputs: Sequence[BlockOutput]) -> list[int]:
 def _intermediates(
     model: nn.Module, images: Tensor, indices: Sequence[int], class_tokens: bool
 ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-    """Like `quarter_outputs`, at the library's indices of outputs."""
+    """Positions and class tokens at each index, then `forward_features`, as `quarter_outputs`."""
     if isinstance(model, OpenClipClassifier):
         return _open_clip_intermediates(model.visual, images, indices, class_tokens)
     options = {}
@@ -179,7 +184,7 @@ def _forward_intermediates(network: nn.Module) -> Callable:
 def _open_clip_intermediates(
     tower: nn.Module, images: Tensor, indices: Sequence[int], class_tokens: bool
 ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-    """Like `_intermediates`, with features of unit norm."""
+    """Like `_intermediates`, for an image tower; the last output has unit norm."""
     options = {}
     if class_tokens and _gives_class_tokens(tower):
         options["output_extra_tokens"] = True

@@ -11,16 +11,17 @@ from rib.base.plugins import load_function
 
 @dataclass(frozen=True)
 class Merge:
-    """A merge or an ensemble of a run.
+    """How to compute a run's network from the tensors of its parents, when it is loaded.
 
-    Iterating gives the names of the parents, as iterating over coefficients gives their keys.
+    A merge gives tensors of one network, an ensemble a network that calls several. Iterating gives
+    the names of the parents, as iterating over coefficients gives their keys.
     """
 
     form: str  # `merge` or `ensemble`
     algorithm: str | Path  # file of the module
     settings: Mapping  # checked against the function's annotations
-    parents: Sequence[str]
-    run: str
+    parents: Sequence[str]  # fine-tuned models, such as ["ft", "lwf"]
+    run: str  # such as `tiny_cnn/green/dare/all/0`
     # File of each parent's Fisher information, if the algorithm takes it.
     fisher: Mapping[str, Path] = field(default_factory=dict)
 

@@ -142,6 +142,8 @@ def _subsample_first(model: nn.Module) -> None:
 def _subsampling_hook(
     vertical_stride: int, horizontal_stride: int
 ) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
+    """With strides of 2 the hook gives a layer each second row and column of its input."""
+
     def subsample(layer: nn.Module, layer_inputs: tuple[Tensor]) -> tuple[Tensor]:
         # torch calls the layer with the returned inputs in place of its arguments.
         (images,) = layer_inputs
@@ -268,7 +270,8 @@ def load(
 ) -> tuple[Classifier, dict]:
     """A converted network with its pretrained weights, and the facts in its model.json.
 
-    The network is on the device, channels last in memory, in evaluation mode.
+    The network is on the device, channels last in memory, in evaluation mode. Facts are such as
+    {"library": "timm", "architecture": "resnet18", "num_classes": 1000, "preprocessing": {...}}.
 
     Args:
         folder: output of the conversion, with model.json and weights.safetensors.

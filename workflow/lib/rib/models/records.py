@@ -72,6 +72,7 @@ def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
 
 @contextlib.contextmanager
 def _errors_name_model(name: Name) -> Iterator[None]:
+    """Turn any error into a UserError that begins with the model's name."""
     try:
         yield
     except UserError as error:
@@ -81,7 +82,7 @@ def _errors_name_model(name: Name) -> Iterator[None]:
 
 
 def _facts(name: Name, ask_hub: bool) -> dict:
-    """Unknown facts are None."""
+    """Facts of one model, as `describe` gives them; unknown facts are None."""
     if name.kind == "local-dir":
         return _folder_facts(name)
     if name.kind == "hf-hub":
@@ -98,7 +99,7 @@ def _facts(name: Name, ask_hub: bool) -> dict:
 
 
 def _timm_model_facts(name: Name) -> dict:
-    """For `resnet18.a1_in1k`, or `resnet18` with timm's default weights."""
+    """Facts of `resnet18.a1_in1k`, or of `resnet18` with timm's default weights."""
     import timm
 
     if not timm.models.is_model_pretrained(name.rest):
@@ -113,7 +114,7 @@ def _timm_model_facts(name: Name) -> dict:
 
 
 def _open_clip_model_facts(name: Name) -> dict:
-    """For `ViT-B-32/openai`, which is ARCHITECTURE/TAG."""
+    """Facts of a model such as `ViT-B-32/openai`, which is ARCHITECTURE/TAG."""
     import open_clip
 
     architecture, _, tag = name.rest.rpartition("/")
@@ -177,7 +178,8 @@ def _has_imagenet_head(record: Mapping) -> bool:
 
 
 def _timm_preprocessing(record: Mapping, arguments: Mapping) -> dict:
-    """Size: the argument `img_size`, else the record's test size if it is 224, else training's."""
+    """As `_preprocessing`, from timm's record of the weights."""
+    # Size: the argument `img_size`, else the record's test size if it is 224, else training's.
     from timm.data import resolve_data_config
 
     built_for = arguments.get("img_size")
@@ -194,7 +196,7 @@ def _timm_preprocessing(record: Mapping, arguments: Mapping) -> dict:
 def _open_clip_facts(
     model: str, architecture: str, config: Mapping, record: Mapping | None = None
 ) -> dict:
-    """`config` has `vision_cfg` and `text_cfg`; `record` is unusual preprocessing, if any."""
+    """Facts; `config` has `vision_cfg` and `text_cfg`, `record` unusual preprocessing."""
     import open_clip
     import torch
 
@@ -225,7 +227,8 @@ def _open_clip_facts(
 def _preprocessing(
     config: Mapping, input_size: Sequence[int], crop_pct: float, crop_mode: str
 ) -> dict:
-    """`input_size` is (3, 224, 224); `crop_pct` is the used fraction of a resized image's side."""
+    """From (3, 224, 224): {"input_size": 224, "crop_pct": 0.95, "crop_mode": "center", ...}."""
+    # `crop_pct` is the used fraction of a resized image's side.
     side = input_size[-1] if len(input_size) == 3 else None
     if list(input_size) != [3, side, side] or crop_mode not in ("center", "squash"):
         raise UserError(
@@ -262,7 +265,7 @@ def _is_self_attention(layer: nn.Module) -> bool:
 
 
 def _configured_facts(name: Name, configurations: Mapping[str, Path]) -> dict:
-    """`configurations` are paths such as {"config.json": Path("networks/mine/config.json")}."""
+    """Facts from configurations such as {"config.json": Path("networks/mine/config.json")}."""
     import timm
 
     if TIMM_CONFIG in configurations:
@@ -287,6 +290,7 @@ def _configured_facts(name: Name, configurations: Mapping[str, Path]) -> dict:
 
 
 def _folder_facts(name: Name) -> dict:
+    """Facts of a model in a local folder, with size and digest of its files."""
     folder = from_home(name.rest, name.text)
     if not folder.is_dir():
         raise UserError(
@@ -303,7 +307,7 @@ def _folder_facts(name: Name) -> dict:
 
 
 def _pinned_file(path: Path, file: str) -> dict:
-    """`file` is the name of the workflow's copy."""
+    """A source as in a catalogue entry; `file` is the name of the workflow's copy."""
     return {
         "kind": "file",
         "path": str(path),
@@ -314,7 +318,7 @@ def _pinned_file(path: Path, file: str) -> dict:
 
 
 def _repository_facts(name: Name) -> dict:
-    """For `OWNER/NAME@REVISION`, or `OWNER/NAME` at its newest commit."""
+    """Facts of `OWNER/NAME@REVISION` on the hub, or of `OWNER/NAME` at its newest commit."""
     repo, _, revision = name.rest.partition("@")
     info = _model_info(repo, revision or None)
     configurations = {}
@@ -335,7 +339,7 @@ def _first_of(paths: Iterable[str], files: Iterable[str], place: str) -> str:
 
 
 def _tokenizer_repository(facts: Mapping) -> str | None:
-    """None for timm, and for models with open_clip's tokenizer."""
+    """Such as `timm/ViT-B-16-SigLIP`; None for timm, and for open_clip's own tokenizer."""
     if facts["library"] != "open_clip":
         return None
     import open_clip
@@ -357,13 +361,14 @@ def _model_info(repo: str, revision: str | None = None) -> ModelInfo:
 
 
 def _files(info: ModelInfo) -> dict[str, Any]:
+    """The hub's facts of each file, such as {"model.safetensors": RepoSibling(...)}."""
     return {file.rfilename: file for file in info.siblings or []}
 
 
 def _hub_facts(
     name: Name, facts: Mapping, info: ModelInfo, paths_of_weights: Sequence[str]
 ) -> dict:
-    """Commit, size and digest of the files, licence and terms."""
+    """`source` and `tokenizer` with commit, size and digest of files; `licence` and `gated`."""
     place = f"{info.id} on the hub"
     path = _first_of(dict.fromkeys(paths_of_weights), _files(info), place)
     licence = facts["licence"]
@@ -387,12 +392,12 @@ def _hub_facts(
 
 
 def _hub_source(name: Name, repo: str, path: str) -> dict:
-    """The workflow's copy has the model's name and the suffix of the file on the hub."""
+    """Source; its `file`, the workflow's copy, has the model's name and the hub file's suffix."""
     return {"kind": "hub", "repo": repo, "path": path, "file": name.short + Path(path).suffix}
 
 
 def _pinned_hub_source(name: Name, info: ModelInfo, path: str) -> dict:
-    """With commit, size and digest, as far as the hub states them."""
+    """Source with commit, size and digest, as far as the hub states them."""
     file = _files(info)[path]
     source = {**_hub_source(name, info.id, path), "revision": info.sha}
     if file.size:

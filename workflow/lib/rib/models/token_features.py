@@ -43,7 +43,7 @@ def token_features(model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tens
 
 
 def _stem_tokens(model: nn.Module, stem_output: Tensor) -> Tensor:
-    """A stem gives tokens (N, T, d) or a feature map."""
+    """Tokens (N, T, d); `stem_output` is such tokens or a feature map."""
     if stem_output.ndim != 4:
         return stem_output
     if _channels_are_last(model):

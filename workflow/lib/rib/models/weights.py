@@ -70,6 +70,7 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
 
 
 def _archived_weights(archive: Path, member: str, name: str) -> bytes:
+    """Content of one file in an archive; `name` is the model's, for the message."""
     for _, read_member in archive_members(archive, {member}, largest=WEIGHTS):
         return read_member()
     raise UserError(
@@ -91,7 +92,7 @@ def _load_bytes(content: bytes, suffix: str) -> object:
 
 
 def _unpickle(file: BinaryIO) -> object:
-    """Runs no code; a ValueError if the file is compressed."""
+    """What a pickle contains, read without running code; a ValueError if it is compressed."""
     if zipfile.is_zipfile(file):
         _refuse_compressed(zipfile.ZipFile(file))
     file.seek(0)
@@ -109,7 +110,8 @@ def _refuse_compressed(archive: zipfile.ZipFile) -> None:
 
 
 def _why_unreadable(error: Exception) -> str:
-    """torch's messages are not shown: they recommend less safe ways to load."""
+    """End of a sentence about a file, such as `is truncated, damaged or in another format`."""
+    # torch's messages are not shown: they recommend less safe ways to load.
     if isinstance(error, pickle.UnpicklingError):
         return "contains other pickled objects than tensors, which are never loaded"
     if "TorchScript" in str(error):
@@ -145,7 +147,7 @@ def _is_ordinary_tensor(entry: object) -> bool:
 
 
 def _refuse_expanded(tensors: Mapping[str, Tensor], size: int, model_and_file: str) -> None:
-    """`size` is the file's, in bytes."""
+    """Raise a UserError if tensors are larger than what a file of `size` bytes stores."""
     # A pickle states a tensor's shape and strides beside its storage. With strides of 0 or that
     # overlap, a few bytes are a tensor of any size, which takes memory only when it is copied.
     total = 0
@@ -220,6 +222,7 @@ def with_weights(
 
 
 def _text_tower_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors of an open_clip model outside its image tower."""
     return {key: tensor for key, tensor in state.items() if not key.startswith(IMAGE_TOWER)}
 
 
@@ -230,7 +233,7 @@ def _refuse_infinite(model: nn.Module, name: str) -> None:
 
 
 def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
-    """1000 if `fc.weight` of a `resnet18` is (1000, 512); 0 if the weights have no head."""
+    """Outputs of the head: 1000 if `fc.weight` of a `resnet18` is (1000, 512); 0 without head."""
     record = get_pretrained_cfg(architecture)
     if record is None or not record.classifier:
         return 0
@@ -258,7 +261,7 @@ def _refuse_integers(
 
 
 def _load_timm(state: Mapping[str, Tensor], architecture: str, arguments: Mapping) -> nn.Module:
-    """Loaded as timm loads published weights; a RuntimeError if tensors are missing."""
+    """A network with weights as timm loads published ones; a RuntimeError if some are missing."""
     generator_state = torch.get_rng_state()
     model = _create_with_state(state, architecture, arguments)
     if model.state_dict().keys() <= state.keys():
@@ -284,7 +287,7 @@ def _load_timm(state: Mapping[str, Tensor], architecture: str, arguments: Mappin
 def _create_with_state(
     state: Mapping[str, Tensor], architecture: str, arguments: Mapping
 ) -> nn.Module:
-    # The overlay makes timm take the state dict for its published weights.
+    # The overlay makes timm take the state dict for its published weights, whose names it converts.
     overlay = {
         "state_dict": dict(state),
         "num_classes": arguments["num_classes"],

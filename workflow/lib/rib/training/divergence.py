@@ -18,7 +18,7 @@ class DivergenceError(Exception):
 
     Attributes:
         finite_epochs: number of completed epochs with finite values only.
-        finite_changes: tensors that training had changed after these epochs, by name.
+        finite_changes: tensors that training had changed after these epochs, {"fc.bias": tensor}.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ def refuse_infinite_state(
     Checking once per epoch avoids a GPU synchronisation at every step.
 
     Args:
-        good_state: the state after the epoch before.
+        pretrained: the state dict that changes are compared with.
+        good_state: the state after the epoch before; its methods check the current values.
         sums: loss, cross-entropy and accuracy of each step, summed over its images, (steps, 3).
         epoch: the epoch that has ended, counted from 0.
     """

@@ -64,15 +64,17 @@ def finetune(
         model_folder: the pretrained model.
         start: checkpoint that training starts from, such as {"linear_probe": Path(
             "results/.../checkpoint.safetensors")}; empty for the pretrained model.
-        reference: the pretraining proxy, if the method uses it.
+        reference: the pretraining proxy (images that stand in for the pretraining data), if the
+            method uses it.
         text_folder: the model's text tower, if the method uses it.
         shared_fisher: .safetensors file with the pretrained model's Fisher information on the
             proxy, if an earlier job has computed it.
         checkpoint: .safetensors file to write, in the format of rib.models.checkpoint.
         history: CSV file to write, a row per epoch; None if nothing is trained here.
         snapshots: checkpoints to write at equal distances; the last, at the end, is `checkpoint`.
-        manifest: JSON file to write: device, label space digest, numbers of training images, steps
-            and images seen, and the fit.
+        manifest: JSON file to write: {"device": "cpu", "label_space": "9e362fcf05878fda",
+            "train_images": 20, "steps": 6, "images": 40, "fit": 0.05, ...}. `images` are those that
+            training has seen, with repetitions; the fit is the accuracy on training images.
         saved: training state, written periodically, from which a killed training resumes.
         rescue: checkpoint after the last finite epoch, written if training diverges.
         watch: called at the start of training and after every epoch.
@@ -89,6 +91,7 @@ def finetune(
     proxy = load_proxy(reference, settings.view) if reference else None
     number_of_images = len(dataset.labels)
     training = settings.training
+    # After reading, since from here on the job keeps a GPU from others.
     device = devices.start(settings.compute)
     torch.manual_seed(run.seed)
     model, pretrained, preprocessing = load_start(model_folder, method, start, run, device)
@@ -158,6 +161,8 @@ def load_start(
 ) -> tuple[Classifier, dict[str, Tensor], dict]:
     """The network that training starts from, the pretrained state dict, and the preprocessing.
 
+    The preprocessing is such as {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], ...}.
+
     Args:
         method: its rates of dropout are built into the network.
         start: checkpoint to start from, such as {"linear_probe": Path("checkpoint.safetensors")};
@@ -169,8 +174,9 @@ def load_start(
     model, facts = load(model_folder, device, method.dropout, method.drop_path)
     pretrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if start:
+        # The average of this one checkpoint, with the coefficient 1, is the checkpoint.
         started = apply(model, dict.fromkeys(start, 1.0), start)
-        if started is not model:
+        if started is not model:  # a padding prompt makes another network
             (method_of_start,) = start
             raise UserError(
                 f"method {run.method} can't start from '{method_of_start}', which trains a prompt."

@@ -61,6 +61,7 @@ def accuracy_of(
 
 
 def _accuracy(scores: Mapping[str, Tensor]) -> float:
+    """0 to 1; `scores` are as `scores_of` gives them."""
     return (scores["rank"] == 0).float().mean().item()
 
 
@@ -75,11 +76,12 @@ def scores_of(
     """Scores of a stored checkpoint on the n images of a dataset, in evaluation mode.
 
     Returns:
-        Tensors (n,) by the names of rib.evaluation.score.score, such as `rank` and `energy`.
+        Tensors (n,) by the names of rib.evaluation.score.score: {"rank": tensor, "energy": tensor,
+        ...}. The rank is 0 if the network is right; the energy is NaN if a logit is not finite.
     """
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     images = Images(dataset, preprocessing, device)
-    weights = {"checkpoint": 1.0}
+    weights = {"checkpoint": 1.0}  # coefficients of an average, which is the checkpoint alone
     network = network_in_state(model_folder, weights, {"checkpoint": checkpoint}, images)
     progress = Progress(desc=label, total=len(images), unit="image")
     (scores,) = score([network], images, dataset, evaluation_batch_size, progress)

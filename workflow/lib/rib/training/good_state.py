@@ -12,7 +12,7 @@ class GoodState:
     It stays on the device, since copying it to the CPU would take much of a short epoch's time.
 
     Attributes:
-        kept: the copies, by name.
+        kept: the copies, such as {"fc.bias": tensor}.
 
     Args:
         model: the trained network, whose buffers may change, such as BatchNorm statistics.

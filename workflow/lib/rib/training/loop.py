@@ -65,7 +65,8 @@ def train(
             subset of a dataset may be trained on for as many steps as the whole.
 
     Returns:
-        One history row per epoch, and the changed tensors.
+        The history, [{"epoch": 1, "lr": 0.01, "loss": 0.9, ...}, ...], and the changed tensors,
+        {"fc.bias": tensor}.
 
     Raises:
         SystemExit: in a job that SIGINT or SIGTERM has told to end; the state was saved after the
@@ -124,6 +125,7 @@ def train(
                 _end_if_asked(ending, state, position)
                 state.save_if_due(position)
             sums_of_steps = torch.stack(sums)
+            # Without the last column, the norm of the gradient.
             refuse_infinite_state(method, pretrained, good_state, sums_of_steps[:, :-1], epoch, run)
             good_state.keep()
             images_of_epoch = sum(len(batch) for batch in batches)
@@ -167,10 +169,8 @@ def _refuse_partial_batches(
 
 
 def _steps_of_snapshots(steps: int, snapshots: Sequence[Path]) -> dict[Path, int]:
-    """The step after which each snapshot is kept, counted from 1.
-
-    They are at equal distances, rounded up: of 10 steps and 4 snapshots, steps 3, 5, 8 and 10.
-    """
+    """The step after which each snapshot is kept: {Path("snapshot1.safetensors"): 3, ...}."""
+    # At equal distances, rounded up: of 10 steps and 4 snapshots, steps 3, 5, 8 and 10.
     number_of_snapshots = len(snapshots)
     steps_of_snapshots = {}
     for number, path in enumerate(snapshots, start=1):

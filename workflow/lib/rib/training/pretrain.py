@@ -105,7 +105,8 @@ def pretrain(
 def _transform_at_random(
     images: Images, training: TrainingSettings, pretraining: Mapping[str, Any]
 ) -> None:
-    """`pretraining` has `seed`, perhaps `shift` (pixels) and `augmentation` (catalogue entry)."""
+    """Give images their transforms; `pretraining` is {"seed": 0, "shift": 2, ...}."""
+    # An entry of augmentations.yaml takes the place of the recipe's augmentation.
     seed = pretraining["seed"]
     if training.augmentation:
         transform = recipe_transform(training.augmentation, images.side)
@@ -117,6 +118,7 @@ def _transform_at_random(
 
 
 def _refuse_shared_sources(dataset: PreparedDataset, test: PreparedDataset) -> None:
+    """Images made from the same original would make the test accuracy too high."""
     _, sources = dataset.declared_sources
     _, sources_of_test = test.declared_sources
     shared_sources = set(sources) & set(sources_of_test)

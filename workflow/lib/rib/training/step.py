@@ -21,8 +21,8 @@ def take_step(
     """Take one step on a batch, given as rows of the target.
 
     Returns:
-        Loss, cross-entropy (with label smoothing) and accuracy of the batch before the step, and
-        the norm of its gradient before clipping, (4,).
+        One tensor (4,): loss, cross-entropy (with label smoothing) and accuracy (0 to 1) of the
+        batch before the step, and the norm of its gradient before clipping.
     """
     optimizer.zero_grad()
     # Gradients of micro-batches add up to the gradient of the batch, since losses and penalties are

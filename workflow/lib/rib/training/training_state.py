@@ -133,7 +133,7 @@ class TrainingState:
 
 
 def _read(path: Path) -> dict:
-    """`weights_only`: torch runs no code from the file."""
+    """A state that `save` wrote; torch runs no code from the file (`weights_only`)."""
     try:
         state: dict = torch.load(path, map_location="cpu", weights_only=True)
     except (MemoryError, OSError):
@@ -147,7 +147,7 @@ def _read(path: Path) -> dict:
 
 
 def _write(state: Mapping, path: Path) -> None:
-    """Unlike torch's error, the OSError says why and names the path."""
+    """Write a state; unlike torch's error, the OSError says why and names the path."""
     try:
         with open(path, "wb") as file:
             torch.save(state, file)
