@@ -88,6 +88,7 @@ def write_figures(
 
 
 def _keep(drawn: Sequence[Mapping[str, Path]], folder: Path) -> None:
+    """Moves the files of the drawn figures to a new folder."""
     folder.mkdir(parents=True)
     for files in drawn:
         for path in files.values():
@@ -146,7 +147,7 @@ def write_figure(
 def _read_input(
     paths: str | Sequence[str], settings: FigureSettings, size: str | None
 ) -> Input | list[Input]:
-    """`size` limits a single table; a list of paths is read whole."""
+    """Content of an input; only a single table is limited to a training subset (`size`)."""
     if not isinstance(paths, str):
         return [_read_file(Path(path), settings) for path in paths]
     content = _read_file(Path(paths), settings)
@@ -167,7 +168,7 @@ def _read_file(path: Path, settings: FigureSettings) -> Input:
 
 
 def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of fit.csv that a figure shows, by its settings in `CHOICES`."""
+    """Rows of fit.csv for the runs that a figure shows, which its settings in `CHOICES` limit."""
     if fit is None:
         return pd.DataFrame(columns=["model", "method", "underfitted"])
     runs = _of_size(read_table(fit), size)
@@ -185,7 +186,8 @@ def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any])
 
 
 def _mark_methods(settings: Mapping[str, Any], methods: Collection[str]) -> dict[str, Any]:
-    """Method labels are under methods, or method_label, or the example's method_label."""
+    """{"methods": {"lora": "LoRA"}} becomes {"methods": {"lora": "LoRA †"}}."""
+    # Labels are in methods, in method_label, or in method_label of the example.
     marked = dict(settings)
     if "methods" in settings:
         marked["methods"] = {
@@ -226,14 +228,14 @@ def _has_sizes(table: object) -> bool:
 
 
 def _of_size(table: pd.DataFrame, size: str | None) -> pd.DataFrame:
-    """Pretrained models have no size, so their rows stay."""
+    """Rows of one training subset; pretrained models have none, so their rows stay."""
     if size is None or not _has_sizes(table):
         return table
     return table[(table["size"] == size) | (table["method"] == PRETRAINED)]
 
 
 def _with_size(shown_rows: pd.DataFrame, size: str) -> pd.DataFrame:
-    """Pretrained models get the size `all`."""
+    """Adds the column size, if it is missing; pretrained models get `all`."""
     if "size" in shown_rows:
         return shown_rows
     if "method" not in shown_rows:
@@ -243,7 +245,7 @@ def _with_size(shown_rows: pd.DataFrame, size: str) -> pd.DataFrame:
 
 
 def _size_note(shown_size: str, sizes: Sequence[str]) -> str:
-    """Such as: train_subset 0.5; also run: all."""
+    """Which subset is shown: `train_subset 0.5; also run: all`."""
     note = f"train_subset {shown_size}"
     other_sizes = [size for size in sizes if size != shown_size]
     if other_sizes:
@@ -254,7 +256,7 @@ def _size_note(shown_size: str, sizes: Sequence[str]) -> str:
 def _underfitted_note(
     runs: pd.DataFrame, labels: Mapping[str, Labels], without_underfitted: bool
 ) -> str:
-    """Such as: † underfitted: Lite0, full fine-tuning on Noto."""
+    """Which runs are marked: `† underfitted: Lite0, full fine-tuning on Noto`."""
     lead = f"{UNDERFITTED} underfitted"
     if without_underfitted:
         lead = "not ranked, since underfitted"

@@ -35,7 +35,8 @@ def draw_lines(
     Args:
         cka: columns model, method, target, dataset, cka, ci_low, ci_high, and `along`; CKA and its
             confidence limits are averaged over targets and seeds.
-        along: columns that identify the points of a line; the last one is the horizontal axis.
+        along: columns that identify the points of a line, such as ["layer", "depth"]; the last one
+            is the horizontal axis.
 
     Returns:
         The figure; its panels, models by datasets (the target, the mean over the others); and the
@@ -67,6 +68,7 @@ def draw_lines(
 
 
 def _draw_methods(axes: Axes, rows: pd.DataFrame, along: str, methods: Styles) -> None:
+    """One line with a band and error bars for each method; `along` is the horizontal axis."""
     for i, (method, style) in enumerate(methods.items()):
         points = rows[rows["method"] == method].sort_values(along)
         x = points[along] + SIDESTEP * (i - (len(methods) - 1) / 2)

@@ -41,7 +41,7 @@ RUN = ["method", "size"]
 KEYS = ["model", *RUN, "distance", "level", "statistic"]
 COLUMNS = [*KEYS, "value", "ci_low", "ci_high", "p", "permutations", "exact", "n"]
 
-# Permutations (b, k) to the distances (b, n) after each of them.
+# A function from b permutations of k datasets, (b, k), to the n distances after each, (b, n).
 PermutedPredictors = Callable[[np.ndarray], np.ndarray]
 
 
@@ -65,6 +65,7 @@ def permutations(*sizes: int, seed: int) -> tuple[np.ndarray, bool]:
 
 
 def _all_permutations(groups: Sequence[np.ndarray]) -> np.ndarray:
+    """Groups [0, 1] and [2] give [[0, 1, 2], [1, 0, 2]]."""
     orders_of_groups = [np.array(list(itertools.permutations(group)), np.int64) for group in groups]
     counts = [len(orders) for orders in orders_of_groups]
     # (groups, count): which order of each group a combination takes.
@@ -96,11 +97,13 @@ def permuted_p(
     exact: bool,
     ranks: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Correlations of predictors with responses, and their two-sided permutation p-values.
+    """Correlations of predictors (distances) with responses (effects), and two-sided p-values.
+
+    p is the share of permutations whose correlation is at least as far from 0.
 
     Args:
-        permuted_predictors: (b, k) permutations to (b, n) predictors.
-        responses: (runs, n).
+        permuted_predictors: maps (b, k) permutations to (b, n) predictors.
+        responses: (runs, n), such as RI of n targets for each run.
         orders: (count, k) permutations.
         exact: whether `orders` are all permutations. If not, the observed order is added to them,
             which keeps p valid.
@@ -217,7 +220,7 @@ class PermutationTest:
     def correlate(
         self, responses: np.ndarray, confidence: float, seed: int
     ) -> list[dict[str, Any]]:
-        """Correlations of the distances with the responses (runs, n).
+        """Correlations of the distances with the effects of fine-tuning (`responses`, (runs, n)).
 
         Returns:
             One row per statistic and run: run (its index), statistic, value, ci_low, ci_high, p,
@@ -268,12 +271,12 @@ def association_table(
     confidence: float,
     seed: int,
 ) -> pd.DataFrame:
-    """Correlations of distances with changes of accuracy, at each level.
+    """Correlations of distances with changes of accuracy, at each level (such as `pairs`).
 
     Args:
         distances: model, first, second, distance, value.
         accuracy: model, method, target, size, seed, dataset, accuracy (percent).
-        ri: model, method, target, size, seed, ri.
+        ri: model, method, target, size, seed, ri (mean change of accuracy, percentage points).
         in_distribution: dataset to which distances of targets are measured, if any.
         pairs: whether to compare pairs of datasets; not if RI excludes images that the pairs'
             accuracies include.
@@ -361,7 +364,7 @@ def _responses(
 
 
 def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -> PermutationTest:
-    """Mantel test for pairs; for the other levels, a test that permutes targets."""
+    """Test of a level: Mantel test for pairs; for other levels, a test that permutes targets."""
     if level == "pairs":
         return PermutationTest(
             predictors=_distances_of_pairs(distances, datasets),
@@ -383,7 +386,7 @@ def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -
 
 
 def _distances_of_pairs(distances: pd.DataFrame, datasets: Datasets) -> PermutedPredictors:
-    """Distances (b, pairs); one permutation for rows and columns of the matrix (Mantel 1967)."""
+    """Maps permutations of datasets (b, datasets) to distances of targets and others (b, pairs)."""
     names = [*datasets.targets, *datasets.only_evaluated]
     matrix = matrix_of(distances).loc[names, names].to_numpy()
     target_numbers = [names.index(target) for target, _ in datasets.pairs]
@@ -391,6 +394,7 @@ def _distances_of_pairs(distances: pd.DataFrame, datasets: Datasets) -> Permuted
 
     def permuted_distances(orders: np.ndarray) -> np.ndarray:
         """Distances (b, pairs) after permutations (b, datasets)."""
+        # One permutation for rows and columns of the matrix (Mantel 1967).
         return matrix[orders[:, target_numbers], orders[:, dataset_numbers]]
 
     return permuted_distances

@@ -1,5 +1,7 @@
 """Bootstrap over objects and, from three training seeds on, inference over seeds.
 
+An object is what images show, such as one emoji; all its images are drawn together.
+
 Targets and datasets are fixed. With fewer seeds the trained networks are fixed, too.
 
 With three or more seeds, objects and seeds are both random: the value of a run is a mean over
@@ -102,9 +104,9 @@ def p_over_runs(values: np.ndarray) -> float:
 class Variance:
     """Parts O, B and C of the variance of a mean over runs, in squared units."""
 
-    of_objects: float  # O
-    of_seeds: float  # B; 0 with fewer than three seeds: trained networks are fixed
-    shared: float  # C
+    of_objects: float  # O, over draws of objects
+    of_seeds: float  # B, over seeds; 0 with fewer than three: trained networks are fixed
+    shared: float  # C, the part of B that O contains already
     freedom: float  # degrees of freedom of B, from 1
 
     @property
@@ -140,9 +142,10 @@ def variance_of_mean(values: np.ndarray) -> Variance:
     if seeds < FEWEST_SEEDS:
         return Variance(of_objects, of_seeds=0.0, shared=0.0, freedom=1.0)
 
-    # (targets,) B and C: the part of the variance of the mean over targets.
+    # (targets,) what each target adds to B and C.
     scale = 1 / seeds / targets**2
     of_seeds = scale * observed.var(axis=1, ddof=1)
+    # A draw of objects that changes all seeds alike doesn't add to B, so their mean is removed.
     from_mean_over_seeds = replicates - replicates.mean(axis=1, keepdims=True)
     shared = scale * from_mean_over_seeds.var(axis=2).sum(axis=1) / (seeds - 1)
     sum_of_seeds = of_seeds.sum()

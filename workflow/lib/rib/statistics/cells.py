@@ -1,4 +1,4 @@
-"""Explains each RI by the classes that lose most and by images whose prediction changes. No torch.
+"""Explains RI (mean change of accuracy) by lost classes and changed predictions. No torch.
 
 A cell is a model, method and target; its run is the one with the lowest seed. Images come from
 datasets whose licence allows showing them. All cells choose from the same few candidates, so the
@@ -78,11 +78,13 @@ def explained_cells(
     geometry: Geometry,
     uncropped: Collection[str],
 ) -> str:
-    """JSON text that explains each cell of RI.
+    """JSON text with lost classes and example images of each cell (model, method and target).
 
     Args:
         files: rows of all runs except curves, and indexes in the folders of the prepared datasets.
         classes: label space files .../<dataset>/<geometry>/classes.json.
+        size: training subset of the runs, such as `all`.
+        publishable: datasets whose licence allows showing images.
         geometry: for datasets that are stored as encoded images.
         uncropped: datasets shown without the geometry's crop.
 
@@ -140,9 +142,8 @@ class _Explainer:
         rows_after: Mapping[str, pd.DataFrame],
         runs: tuple[Run, Run],
     ) -> dict[str, Sequence[object]]:
-        """Lost classes and shown flips of a run; a UserError if the two runs were scored on other
-        images.
-        """
+        """{"classes": [["red panda", 50, 40, 12]], "flips": [(0, "lost", "otter")]} of a run."""
+        # `runs` are the pretrained and the fine-tuned one, for the error about different images.
         _, tuned_run = runs
         answers = []
         lost: list[Flip] = []
@@ -167,7 +168,7 @@ class _Explainer:
         return {"classes": lost_classes(answers), "flips": shown}
 
     def _flips(self, dataset: str, wrong_rows: pd.DataFrame, is_flip: np.ndarray) -> list[Flip]:
-        """Flips among the candidates, which are every `step`-th row of the index."""
+        """Flips among the candidates: every `step`-th row, to let cells share images."""
         # All datasets have equally many candidates, together about CANDIDATES.
         images_of_all = len(self.labels[dataset]) * len(self.shown_datasets)
         step = math.ceil(images_of_all / CANDIDATES)
@@ -179,7 +180,7 @@ class _Explainer:
         ]
 
     def _shown_flips(self, kind: str, flips: Iterable[Flip]) -> list[tuple[int, str, str]]:
-        """(3, "lost", "otter"): image number, kind and wrong prediction; numbers new images."""
+        """[(3, "lost", "otter")]: image number, kind and wrong prediction; numbers new images."""
         shown = []
         for flip in sorted(flips)[: IMAGES_OF_CELL[kind]]:
             image = (flip.dataset, flip.row)
@@ -219,6 +220,7 @@ def _shown_datasets(
     geometry: Geometry,
     uncropped: Collection[str],
 ) -> dict[str, PreparedDataset]:
+    """Publishable datasets with opened images, by name."""
     shown_datasets = {}
     for path in indexes:
         dataset = path.parts[-3]
@@ -261,7 +263,7 @@ def lost_classes(answers: Collection[Answers]) -> list[list[str | int]]:
 
 
 def _picture(dataset: PreparedDataset, row: int) -> str:
-    """WebP in base64."""
+    """A small WebP of one image, in base64."""
     assert dataset.images is not None  # pixels are opened
     image = Image.fromarray(dataset.images[np.array([row])][0])
     small_image = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)

@@ -30,7 +30,7 @@ CLASS_SCORES = [
 
 @dataclass(frozen=True)
 class ImageCategories:
-    """Object, class and group of each scored image of a dataset, in the order of the rows."""
+    """Object shown, class and group of each scored image of a dataset, in the order of the rows."""
 
     object_of_image: np.ndarray  # (images,)
     objects: int
@@ -88,6 +88,7 @@ class ImageTallies:
 
         Args:
             weights: (replicates, chosen objects), how often each object counts.
+            objects: which of the dataset's objects are chosen.
 
         Returns:
             (replicates,) by score, such as {"accuracy": [81.5, 80.9], "macro_f1": [79.2, 78.8]};
@@ -133,9 +134,10 @@ def _mean_of_known(scores: np.ndarray) -> np.ndarray:
 
 
 def compared_class_scores(before: ImageTallies, after: ImageTallies) -> dict[str, float]:
-    """Values of `CLASS_SCORES` of a dataset, such as {"macro_f1_before": 79.2, ...}, in percent.
+    """Macro F1 and accuracy on the worst group before and after fine-tuning, and their changes.
 
-    A dataset without groups has no scores of the worst group.
+    An example is {"macro_f1_before": 79.2, "macro_f1_after": 75.0, "macro_f1_change": -4.2}, in
+    percent, for a dataset without groups.
     """
     scores_before = before.scores_of_all()
     scores_after = after.scores_of_all()
@@ -150,7 +152,9 @@ def compared_class_scores(before: ImageTallies, after: ImageTallies) -> dict[str
 
 @dataclass
 class SummedClassScores:
-    """Sums over runs of scores on their other datasets, for means over runs.
+    """Means over runs of macro F1 and other scores, each over the datasets other than the target.
+
+    Runs are added one at a time; only sums are kept.
 
     Args:
         replicates: number of bootstrap replicates beside the observed scores; 0 without intervals.
@@ -172,7 +176,8 @@ class SummedClassScores:
         """Add a run that was fine-tuned on a target.
 
         Args:
-            before, after: tallies by dataset, of the pretrained and of the fine-tuned model.
+            before, after: tallies (numbers of images by object and class) by dataset, of the
+                pretrained and of the fine-tuned model.
         """
         self.runs += 1
         objects_of_dataset = self.resampling.counted_objects(target, self.statistics)
@@ -190,7 +195,7 @@ class SummedClassScores:
     def _scores(
         self, dataset: str, objects: Indices, tallies: ImageTallies
     ) -> dict[str, np.ndarray]:
-        """(1 + replicates,) by score, the observed score first."""
+        """{"macro_f1": [79.2, 78.8, ...]}: (1 + replicates,), the observed score first."""
         object_indices = self.resampling.object_indices[dataset][objects]
         blocks: dict[str, list[np.ndarray]] = {}
         for start in range(0, self.replicates + 1, REPLICATES_OF_BLOCK):

@@ -22,10 +22,12 @@ def class_table(
     """Accuracy by class, for each model, method, size and dataset, with the columns `COLUMNS`.
 
     Accuracies (percent) are over the images of the class in all runs whose target is another
-    dataset. Classes without images and runs that are curves of several networks are left out.
+    dataset. Classes without images and curves (runs with a network for each alpha) are left out.
 
     Args:
-        source_groups: source group by dataset, for leak-free results; None counts all images.
+        spaces: label space (classes and their network outputs) by dataset.
+        source_groups: group of datasets made from the same images, by dataset, for leak-free
+            results; None counts all images.
     """
     pretrained_of_model, states_of_group = _states_of_groups(counts.states)
     targets_of_groups = [
@@ -66,7 +68,7 @@ def class_table(
 def _states_of_groups(
     states: Sequence[ScoredState],
 ) -> tuple[dict[str, int], dict[tuple[str, str, str], list[int]]]:
-    """({"net": 0}, {("net", "ft", "all"): [3, 4]}): states before and after fine-tuning."""
+    """({"net": 0}, {("net", "ft", "all"): [3, 4]}): indices of states before and after tuning."""
     pretrained_of_model: dict[str, int] = {}
     states_of_group: dict[tuple[str, str, str], list[int]] = {}
     for i, state in enumerate(states):
@@ -85,7 +87,7 @@ def _runs_counted_on(
     states: Sequence[int],
     counted_objects: Mapping[str, CountedObjects],
 ) -> list[tuple[int, Indices]]:
-    """Indices of the states whose RI includes the dataset, each with the objects that count."""
+    """[(3, ALL_INDICES)]: states whose RI includes the dataset, with the objects that count."""
     runs = []
     for i in states:
         objects_of_dataset = counted_objects[counts.states[i].run.target]
@@ -103,7 +105,7 @@ def _columns_of_classes(
     runs: Sequence[tuple[int, Indices]],
     pretrained: int,
 ) -> dict[str, np.ndarray]:
-    """Columns class to change, without classes that have no images."""
+    """{"class": ["n02123045"], "name": ["tabby"], ..., "change": [-2.5]}: classes with images."""
     # `runs` are states, each with the objects that count; `pretrained` is the state before.
     images = counts.images[dataset]  # (objects,)
     correct = counts.correct[dataset]  # (states, objects)

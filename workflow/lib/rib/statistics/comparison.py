@@ -77,9 +77,9 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of comparisons: RI of one target, or the mean over several."""
+    """A compared number: RI (mean change of accuracy) of one target, or the mean over several."""
 
-    family: Hashable  # Holm's correction is over all tests of a family
+    family: Hashable  # such as "ri" or "mri": Holm's correction is over all tests of a family
     targets: slice  # which targets of `Effects.values` are averaged
 
 
@@ -92,10 +92,11 @@ class Effects:
     """
 
     names: list[Hashable]
-    columns: dict[Hashable, Column]  # by target, or None for mRI
+    columns: dict[Hashable, Column]  # by target, or None for mRI: {"noto": ..., None: ...}
     # (names, targets, seeds, 1 + replicates) percentage points, the observed value first
     values: np.ndarray
-    # (names, columns, objects) contribution to the mean over seeds, percentage points
+    # (names, columns, objects) what each object adds to the column's value, mean over seeds,
+    # percentage points
     contributions: np.ndarray
     # Names and columns without a test, such as ("ft", "noto"), since a run is underfitted.
     untested: Set[tuple[Hashable, Hashable]] = frozenset()
@@ -156,6 +157,7 @@ def effects_of(
     """Effects of the methods of one model, from its runs with the same training subset.
 
     Args:
+        ood: accuracies before and after fine-tuning, by run.
         contributions: (objects,) of each object to the RI of a run, percentage points.
         underfitted: methods that are not tested.
     """
@@ -199,7 +201,7 @@ def effects_of(
 
 
 def _single_seeds(states: Sequence[ScoredState]) -> dict[str, int]:
-    """{"soup": 0}: methods with one run for all seeds, as merges over seeds have."""
+    """{"soup": 0}: methods with one run where others have several, as merges over seeds have."""
     seeds_of_method: dict[str, set[int]] = {}
     for state in states:
         seeds_of_method.setdefault(state.run.method, set()).add(state.run.seed)
@@ -321,7 +323,7 @@ def _differs_in_a_pair(contributions: np.ndarray, pairs: Sequence[tuple[int, int
 
 
 def _random_bits(draws: int, objects: int, rng: np.random.Generator) -> np.ndarray:
-    """Random 0 or 1, (draws, objects) uint8."""
+    """Random 0 or 1, (draws, objects) uint8, eight from each random byte."""
     words_of_draw = objects // 64 + 1  # of 64 bits
     random_bytes = np.frombuffer(rng.bytes(8 * words_of_draw * draws), np.uint8)
     return np.unpackbits(random_bytes.reshape(draws, -1), axis=1, count=objects)
@@ -528,7 +530,8 @@ def tables_of(
     """The tables of one model and size, by name, without the columns model and size.
 
     Returns:
-        seeds_ri, comparisons, comparisons_ri and ranking; some may be empty.
+        seeds_ri (RI of each method and target), comparisons (pairs by mRI), comparisons_ri (pairs
+        by RI of each target) and ranking; some may be empty.
     """
     comparisons = compare(effects, confidence, draws, seed)
     # RI is the difference from the pretrained model, tested or not.
@@ -605,6 +608,7 @@ def comparison_tables(
 def _tables_of_model(
     counts: Counts, underfitted: pd.DataFrame, ri: RIStatistics, compare_to: str, draws: int
 ) -> list[dict[str, pd.DataFrame]]:
+    """[{"ranking": ..., "comparisons": ...}]: tables by name, one mapping per training subset."""
     ood_datasets = ri.ood_datasets
     source_groups = ri.source_groups
     weights = object_weights(counts.objects, ri.replicates, ri.seed)
@@ -634,7 +638,7 @@ def _with_objects(
     ood_datasets: Collection[str],
     source_groups: SourceGroups,
 ) -> dict[str, pd.DataFrame]:
-    """Adds the column objects: how many have an image in the RI of the target, or any for mRI."""
+    """Adds the column objects: how many have an image in the RI of the target (for mRI: any)."""
     targets = [column for column in effects.columns if isinstance(column, str)]  # None is mRI
     objects_of_target = ri_objects(counts, targets, ood_datasets, source_groups)
     objects_of_any = objects_of_target[None]

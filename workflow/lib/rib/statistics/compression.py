@@ -36,7 +36,9 @@ def normalised_distance(first: int, second: int, concatenated: int) -> float:
 
 
 def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """NCD of all pairs of datasets: first, second, distance (ncd), value, n, note.
+    """Compression distance (NCD) of all pairs of datasets.
+
+    Columns: first, second, distance (always ncd), value (about 0 to 1), n (images of each), note.
 
     Args:
         images: (n, side, side, 3) uint8 by dataset, all of the same shape.
@@ -60,14 +62,15 @@ def compression_of(
 ) -> pd.DataFrame:
     """NCD of all pairs of datasets, from equally many images of each.
 
-    There are as many images as the smallest dataset has and the budget allows, from the test split
+    There are as many images as the smallest dataset has and `megabytes` allow, from the test split
     if there is one. Columns: first, second, distance (ncd), value, n, note.
 
     Args:
-        megabytes: budget of pixels per dataset.
+        view: which images are used, at what size.
+        megabytes: most pixels per dataset.
 
     Raises:
-        UserError: not a single image fits the budget.
+        UserError: not a single image fits into the megabytes.
     """
     loaded = [load_dataset(files, view, TEST) for files in datasets]
     assert view.geometry is not None  # None only without pixels

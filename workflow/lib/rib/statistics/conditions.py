@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def conditions_of(grid: Grid) -> list[str]:
-    """Conditions of all results that no table column states, such as ["protocol held_out"]."""
+    """Conditions of all results that no table column states.
+
+    An example is ["protocol paper", "leak-free", "without IN-C"].
+    """
     phrases = [f"protocol {grid.config['protocol']}"]
     if leak_free_groups(grid) is not None:
         phrases.append("leak-free")
@@ -53,7 +56,8 @@ def conditions_of(grid: Grid) -> list[str]:
 
 
 def _phrases_on_subsets(grid: Grid) -> list[str]:
-    """Such as: size 1000 of IN-C is trained for the steps of IN-Sketch (796 per epoch)."""
+    """["size 1000 of IN-C is trained for the steps of IN-Sketch (796 per epoch)"]."""
+    # Only sizes whose training is shortened by the family's ceiling, a dataset.
     phrases = []
     for size, target in itertools.product(grid.sizes, grid.targets):
         trainings = grid.shortened_trainings(target, size)

@@ -31,7 +31,7 @@ COST = ["model", "method", "size", "device", "jobs", *STAGES, "seconds", "images
 
 
 def jobs_of(records: Sequence[str]) -> pd.DataFrame:
-    """One row per job: its run, seconds, images, megabytes and device.
+    """One row per job: what it did, seconds, images, megabytes and device.
 
     Args:
         records: paths `.../<stage>/<model>/<target>/<method>/<size>/<seed>/...provenance.json`. If
@@ -105,7 +105,7 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
 def _jobs_of_method(
     jobs: pd.DataFrame, method: str, parents: Mapping[str, Sequence[str]]
 ) -> pd.DataFrame:
-    """A method's own jobs, and trainings of the methods that it needs."""
+    """Rows of a method's own jobs, and of trainings of the methods that it needs."""
     is_training = jobs["stage"] == "finetune"
     is_needed_training = jobs["method"].isin(_with_needed(method, parents)) & is_training
     is_own_other_job = (jobs["method"] == method) & ~is_training
@@ -116,9 +116,10 @@ def _jobs_of_method(
 def _cost_of_jobs(
     jobs: pd.DataFrame, of_pretrained: pd.DataFrame, seeds: int
 ) -> dict[str, str | float]:
-    """Columns device to megabytes, per seed; `of_pretrained` is evaluated once for all seeds."""
+    """{"device": "cuda", "jobs": 24.0, "finetune": 3600.0, ..., "megabytes": 90.0}, per seed."""
     seconds_of_stages = jobs.groupby("stage")["seconds"].sum()
     seconds = seconds_of_stages.reindex(STAGES, fill_value=0.0) / seeds
+    # The pretrained model is evaluated once for all seeds.
     seconds["evaluate"] += of_pretrained["seconds"].sum()
     trainings = jobs[jobs["stage"] == "finetune"]
     trainings_and_merges = jobs[jobs["stage"] != "evaluate"]
@@ -134,7 +135,7 @@ def _cost_of_jobs(
 
 
 def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
-    """The method and, recursively, its parents."""
+    """The method and, recursively, its parents: wise_ft gives {"wise_ft", "ft"}."""
     methods = {method}
     for parent in parents.get(method, ()):
         methods |= _with_needed(parent, parents)
@@ -148,18 +149,21 @@ def cost_of(
     shared_fisher: Mapping[str, Sequence[str]],
     parents: Mapping[str, Sequence[str]],
 ) -> pd.DataFrame:
-    """Cost of one mRI of each model, method and size, with the columns `COST`.
+    """Cost of one mRI (mean RI over targets) of each model, method and size: columns `COST`.
 
     Jobs that compute Fisher information count as merges of the methods that need it or, if
     trainings on all targets share it, as trainings, once for each size. Methods that are evaluated
     together share the seconds.
 
     Args:
-        evaluated: methods that each evaluation scores: {"ft": ["ft"], "wise_ft-alpha": [...]}.
+        records: paths of the jobs' records, as for `jobs_of`.
+        evaluated: methods that each evaluation scores, by the method in its path, such as
+            {"ft": ["ft"]}.
         fisher: by method, records of the Fisher information that its merge needs.
         shared_fisher: by method, records of the Fisher information that its trainings on all
             targets share.
-        parents: methods to list, each with the methods whose checkpoints it needs.
+        parents: methods to list, each with the methods whose checkpoints it needs, such as
+            {"ft": [], "wise_ft": ["ft"]}.
     """
     jobs = jobs_of(records)
     is_evaluation = jobs["stage"] == "evaluate"
@@ -174,7 +178,7 @@ def cost_of(
 
 
 def _by_method(evaluations: pd.DataFrame, evaluated: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """One row per evaluated method, with an equal share of the seconds."""
+    """One row per evaluated method, with an equal share of the evaluation's seconds."""
     methods = evaluations["method"].map(evaluated)
     seconds = evaluations["seconds"] / methods.map(len)
     return evaluations.assign(method=methods, seconds=seconds).explode("method")

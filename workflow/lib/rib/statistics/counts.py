@@ -30,12 +30,13 @@ SOURCE = "source"  # column for leak-free results: number of each image's source
 
 Indices = slice | Sequence[int] | np.ndarray
 ALL_INDICES = slice(None)
-SharedObjects = Mapping[tuple[str, str], np.ndarray]  # by target and dataset
+# By target and dataset, as in `Counts.shared`: {("fluent_flat", "fluent_3d"): [True, False]}.
+SharedObjects = Mapping[tuple[str, str], np.ndarray]
 
 
 @dataclass(frozen=True)
 class RowFiles:
-    """Files with the evaluation rows of runs, and the indexes of their datasets."""
+    """Files with evaluation rows (one per network and image), and indexes (images of datasets)."""
 
     # .../{model}/{target}/{entry}/{size}/{seed}/{evaluation group}.parquet; a file has the rows of
     # all methods that are evaluated together
@@ -61,8 +62,9 @@ class RowFiles:
 class Counts:
     """Right answers per object, for every state and dataset of a grid.
 
-    A state is a scored network. An object with images of several classes occurs once for each class
-    and, in leak-free results, once for each source image.
+    A state is a scored network. An object is what images show, such as one emoji. If its images are
+    of several classes, it occurs once for each class and, in leak-free results, once for each
+    source image.
     """
 
     states: list[ScoredState]  # sorted
@@ -107,7 +109,7 @@ class Counts:
         return replace(self, states=states, correct=correct)
 
     def without_curves(self) -> "Counts":
-        """Counts without runs that are curves, which have several networks each."""
+        """Counts without curves: runs with a network for each alpha, 0 to 1."""
         return self.select_states(
             [i for i, state in enumerate(self.states) if not state.is_on_curve]
         )
@@ -133,7 +135,7 @@ NO_ROWS = Rows(
 
 
 def read_rows_of(files: RowFiles) -> Iterator[tuple[Run, Rows]]:
-    """Runs and their rows, in the order of the files.
+    """Yield each run with its evaluation rows as arrays, in the order of the files.
 
     Files for parts of one dataset, which come one after the other, count as one file.
     """
@@ -155,7 +157,7 @@ class FileRows(NamedTuple):
 
 
 def _read_files(paths: Iterable[Path]) -> Iterator[FileRows]:
-    """Skips files without rows; at most `FILES_AHEAD` files are in memory."""
+    """Yields the content of each file that has rows; at most `FILES_AHEAD` files are in memory."""
     remaining_paths = iter(paths)
     with ThreadPoolExecutor(2) as pool:
         next_paths = list(islice(remaining_paths, FILES_AHEAD))
@@ -167,7 +169,7 @@ def _read_files(paths: Iterable[Path]) -> Iterator[FileRows]:
 
 
 def _entry_and_datasets(file: FileRows) -> tuple[Run, list[str]]:
-    """Equal for files with parts of the same dataset."""
+    """Key of groupby: equal for files with parts of the same dataset."""
     return file.run, file.rows.dataset_names
 
 
@@ -212,7 +214,7 @@ def _read_rows(path: Path) -> FileRows:
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
-    """Runs and their rows, from a table of evaluation rows."""
+    """Yield each run with its rows as arrays, from a table of evaluation rows."""
     for _, rows_of_run in table.groupby(RUN_COLUMNS, observed=True, sort=False):
         first_row = rows_of_run.iloc[0]
         run = run_of_row(first_row.to_dict())
@@ -283,6 +285,7 @@ def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.Dat
 
 
 def _scored_images(first_run: Run, index_rows: np.ndarray, index: pd.DataFrame) -> ScoredImages:
+    """Images of the first run on a dataset; `index_rows` (images,) are their rows of the index."""
     rows = np.sort(index_rows)
     object_of_row, objects = objects_of(index, rows)
     images_of_objects = _narrow(np.bincount(object_of_row[rows]))
@@ -290,7 +293,7 @@ def _scored_images(first_run: Run, index_rows: np.ndarray, index: pd.DataFrame) 
 
 
 def _narrow(numbers: np.ndarray) -> np.ndarray:
-    """uint16 if all numbers fit, since a grid has millions of them, or else uint32."""
+    """The numbers as uint16 if they fit, since a grid has millions of them, else as uint32."""
     fit = numbers.max() <= np.iinfo(np.uint16).max
     return numbers.astype(np.uint16 if fit else np.uint32)
 
@@ -300,6 +303,7 @@ def _refuse_missing_datasets(
     correct: Mapping[ScoredState, Mapping[str, np.ndarray]],
     scored: Mapping[str, ScoredImages],
 ) -> None:
+    """Raises a UserError if a state was not scored on a dataset that others were scored on."""
     for state in states:
         for dataset, images in scored.items():
             if dataset not in correct[state]:
@@ -312,6 +316,7 @@ def _counts_of(
     scored: Mapping[str, ScoredImages],
     indexes: Mapping[str, pd.DataFrame],
 ) -> Counts:
+    """Joins the counts of datasets: equal object ids get one index over all datasets."""
     ids_of_dataset = {
         dataset: images.objects.get_level_values("object_id") for dataset, images in scored.items()
     }
@@ -352,7 +357,9 @@ class ScoredRows:
 def shared_objects(
     scored: Mapping[str, ScoredRows], targets: Iterable[str]
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Objects with a source image that the target has too, from indexes with the column `SOURCE`.
+    """Objects made from a source image that the target has too, which leak-free results leave out.
+
+    Without the column `SOURCE` in the indexes there are none.
 
     Args:
         targets: names of datasets; some may not be scored.
@@ -452,7 +459,7 @@ def _with_sources(
     source_groups: Mapping[str, str],
     identities: pa.Array,
 ) -> list[pd.DataFrame]:
-    """Replaces the text source_id by a number, equal for images of the same source image."""
+    """Replaces the column source_id by `SOURCE`: equal numbers for images of one source image."""
     # Source images are the same if datasets of one group have the same source_id, or if the images
     # themselves are identical. A dataset without a group is a group itself.
     source_ids = []
@@ -474,7 +481,7 @@ def _with_sources(
 
 
 def _join_identical(ids: Sequence[pd.Series], identities: pa.Array) -> list[pd.Series]:
-    """If image `a` of one dataset and image `b` of another are identical, both get the id `a`."""
+    """Ids of each dataset, where `b` becomes `a` if an image of `b` is identical to one of `a`."""
     all_ids = pa.array(pd.concat(ids), pa.string())
     first_id = joined_ids(all_ids, identities)  # {"b": "a"}
     if not first_id:
@@ -485,10 +492,11 @@ def _join_identical(ids: Sequence[pd.Series], identities: pa.Array) -> list[pd.S
 def write_counts(counts: Counts, path: Path) -> None:
     """Write counts as .npz; the same counts give the same bytes.
 
-    The file has `facts` (JSON: states, datasets, objects), `places/<dataset>` (indices of objects),
-    `labels/<dataset>`, `images/<dataset>` and `correct/<model>/<dataset>` (right answers, as bits
-    if each object is one image), each of which can be read alone, and `shared/<target>/<dataset>`
-    for pairs that share source images, in leak-free results.
+    The file has `facts` (JSON: {"states": [["net", "ft", "noto", "all", 0, null]], "datasets":
+    ["twemoji"], "objects": 120}), `places/<dataset>` (indices of objects), `labels/<dataset>`,
+    `images/<dataset>` and `correct/<model>/<dataset>` (right answers, as bits if each object is one
+    image), each of which can be read alone, and `shared/<target>/<dataset>` for pairs that share
+    source images, in leak-free results.
     """
     facts = {
         "states": [state.column_values() for state in counts.states],
@@ -526,6 +534,7 @@ def read_states(path: Path) -> list[ScoredState]:
 
 
 def _stored_states(facts: Mapping[str, Any]) -> list[ScoredState]:
+    """["net", "ft", "noto", "all", 0, None] gives ScoredState(Run(...), None)."""
     return [
         ScoredState(Run(model, target, method, size, seed), alpha)
         for model, method, target, size, seed, alpha in facts["states"]
@@ -567,13 +576,14 @@ def read_counts(path: Path) -> Iterable[Counts]:
 
 
 def _packed(correct: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Bits if each object is one image; they take a fifth of the time to compress."""
+    """Right answers as bits if each object is one image, which compress in a fifth of the time."""
     if images.max() > 1:
         return correct
     return np.packbits(correct.astype(bool), axis=1)
 
 
 def _unpacked(packed: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Right answers, (states, objects), from what `_packed` gave."""
     if images.max() > 1:
         return packed
     return np.unpackbits(packed, axis=1, count=len(images)).astype(np.uint16)

@@ -31,7 +31,7 @@ def label_spaces(datasets: Iterable[DatasetFiles]) -> dict[str, LabelSpace]:
 
 
 def training_set_of(run: Run, checkpoints: Iterable[str]) -> TrainingSet:
-    """The images that a run was trained on.
+    """The images that a run was trained on, such as TrainingSet("noto", "500", (1,)).
 
     Args:
         checkpoints: keys of the checkpoints that make up its weights, such as ["ft"] or, for a
@@ -96,7 +96,7 @@ def _outputs_of(labels: Iterable[int], space: LabelSpace) -> set[int]:
 
 
 def _labels_in(training_set: TrainingSet, images_of_target: PreparedDataset) -> set[int]:
-    """A merge over seeds was trained on the subsets of all of its seeds."""
+    """Labels of the training images, such as {0, 3}; a merge over seeds has all seeds' subsets."""
     if training_set.size == ALL:
         return set(images_of_target.labels)
     labels: set[int] = set()

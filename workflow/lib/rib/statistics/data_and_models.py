@@ -38,8 +38,9 @@ def data_table(
     """Role, licence and numbers of images, objects and classes of each dataset.
 
     Args:
-        datasets: texts by name: label; role in the run; excluded, why images are not evaluated, or
-            "" if all are; licence; origin.
+        datasets: texts by name, such as {"noto": {"label": "Noto", "role": "counts in RI;
+            fine-tuned on", "excluded": "the budget", "licence": ..., "origin": ...}}; excluded is
+            why images are not evaluated.
         manifests, indexes, classes: files of the prepared datasets, in the same order.
         accuracy: columns dataset and n, the number of evaluated images.
         splits: files with the columns part and images, by dataset; they add the columns train,
@@ -76,7 +77,7 @@ def data_table(
 
 
 def _images_of_splits(splits: Mapping[str, Path]) -> pd.DataFrame:
-    """dataset, train, select, test."""
+    """One row per dataset: dataset, and the numbers of images in train, select and test."""
     rows = []
     for dataset, path in splits.items():
         split = pd.read_parquet(path, columns=["part", "images"])
@@ -108,7 +109,7 @@ def model_table(
 
 
 def label_table(labels: Mapping[str, str], verdicts: Sequence[Path]) -> pd.DataFrame:
-    """Verdicts on the labels of targets, and the other mapping that agrees best with a network.
+    """Verdicts on the labels of targets, and the other labelling that agrees best with a network.
 
     Args:
         labels: label by name of dataset.
@@ -116,8 +117,9 @@ def label_table(labels: Mapping[str, str], verdicts: Sequence[Path]) -> pd.DataF
 
     Returns:
         One row per file: model, dataset, label (of the dataset), verdict, images, accuracy and
-        median_accuracy (percent), and for the best other mapping its name, accuracy (percent) and
-        Holm-adjusted p, empty if there is no other mapping.
+        median_accuracy (percent), and for the best other mapping (rule that gives other labels,
+        such as one_too_low) its name, accuracy (percent) and Holm-adjusted p, empty if there is
+        none.
     """
     rows = []
     for path in verdicts:
@@ -150,7 +152,7 @@ def left_out(images: int, evaluated: int, undecodable: int, excluded: str) -> st
 
 
 def head_of(facts: Mapping[str, object]) -> str:
-    """Source of a model's head, in words.
+    """Source of a model's head (its last layer), in words.
 
     Args:
         facts: such as {"from": "fitted", "images": 5000}.
@@ -215,7 +217,7 @@ def identical_table(
 def _shared_images(
     dataset: str, photos: Mapping[str, pa.Array], labels: Mapping[str, str]
 ) -> tuple[np.ndarray, str]:
-    """(n,) bool, and a text such as "Noto 3, Twemoji 5"."""
+    """Images identical to one of another dataset, (n,) bool, and text: "Noto 3, Twemoji 5"."""
     is_shared = np.zeros(len(photos[dataset]), bool)
     shared_with = []
     for other_dataset, other_photos in photos.items():
@@ -229,7 +231,7 @@ def _shared_images(
 
 
 def _outputs_of_images(index: Path, classes: Path) -> np.ndarray:
-    """(n,) texts; classes of different datasets are the same if their outputs are."""
+    """Outputs of each image's class, (n,) texts such as "281 282"; equal texts are one class."""
     space = LabelSpace.from_json(read_json(classes))
     outputs_of_classes = [" ".join(map(str, outputs)) for outputs in space.indices]
     labels = pq.read_table(index, columns=["label"])["label"].to_numpy()
@@ -239,7 +241,7 @@ def _outputs_of_images(index: Path, classes: Path) -> np.ndarray:
 def _of_other_classes(
     photos: Mapping[str, pa.Array], outputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """(n,) bool by dataset."""
+    """Images identical to an image of another class, in any dataset: (n,) bool by dataset."""
     all_outputs = np.concatenate(list(outputs.values()))
     _, class_numbers = np.unique(all_outputs, return_inverse=True)
     all_photos = pa.concat_arrays(photos.values())

@@ -99,7 +99,7 @@ def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]
 def _traces_of_roots(
     first_roots: Sequence[np.ndarray], second_roots: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Sum of the singular values of RS' for each R and S, matrices of d columns."""
+    """(first, second): sum of the singular values of RS' for each R and S, matrices (rows, d)."""
     # Zero rows don't change the singular values, and allow one batched call for each R.
     most_rows = max(len(root) for root in second_roots)
     padded_roots = []
@@ -215,7 +215,9 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def distance_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
-    """Distances of all pairs of datasets: first, second, distance, value, n (images of each), note.
+    """OTDD, MMD and Frechet distance of all pairs of datasets.
+
+    Columns: first, second, distance (otdd, mmd2 or frechet), value, n (images of each), note.
 
     Args:
         samples: by dataset, of equal size n, at least 6; the first images must be representative.
@@ -287,6 +289,10 @@ def equal_samples(features: Mapping[str, Path]) -> dict[str, Sample]:
 
 
 def distances_of(datasets: Sequence[str], features: Sequence[Path]) -> pd.DataFrame:
-    """`distance_table` of one model, from features of each dataset before fine-tuning."""
+    """Distances of all pairs of datasets for a pretrained model, columns as in `distance_table`.
+
+    Args:
+        features: file of the model's features of each dataset.
+    """
     features_of_datasets = dict(zip(datasets, features, strict=True))
     return distance_table(equal_samples(features_of_datasets))

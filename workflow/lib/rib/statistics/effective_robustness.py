@@ -82,7 +82,7 @@ class Line:
 
 
 def lines_of(baselines: pd.DataFrame) -> dict[str, Line]:
-    """Line by dataset.
+    """Line of each out-of-distribution dataset, such as {"imagenet_v2": Line(...)}.
 
     Args:
         baselines: columns dataset, id and ood (percent), one row per model and dataset.
@@ -135,7 +135,7 @@ def robustness_table(
 
 
 def _accuracies_before_and_after(accuracy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Percent; a row per fine-tuned run in both tables, a column per dataset."""
+    """Accuracies in percent: in both tables, a row per fine-tuned run and a column per dataset."""
     # Half an image at least counts as right and as wrong, so logits are finite.
     half_image = 50 / accuracy["n"]
     clipped = accuracy.assign(accuracy=accuracy["accuracy"].clip(half_image, 100 - half_image))
@@ -171,7 +171,7 @@ def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
 def robustness_tables(
     accuracy: pd.DataFrame, baselines: Sequence[Mapping[str, Any]], confidence: float
 ) -> dict[str, pd.DataFrame]:
-    """Tables `effective_robustness` and `baseline_lines`.
+    """Tables `effective_robustness` (of runs) and `baseline_lines` (fitted to other models).
 
     Args:
         accuracy: columns model, method, target, size, seed, dataset, n, accuracy (percent).

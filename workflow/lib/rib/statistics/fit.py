@@ -63,7 +63,7 @@ def fit_table(
 
 
 def _is_below_threshold(fit_of_checkpoint: Mapping[str, float], rule: FitRule) -> bool:
-    """Only checkpoints of methods that can fit their training images must reach the threshold."""
+    """Whether a checkpoint is below the threshold, of a method that can fit its training images."""
     if rule.threshold is None:
         return False
     return any(
@@ -74,7 +74,7 @@ def _is_below_threshold(fit_of_checkpoint: Mapping[str, float], rule: FitRule) -
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV table of runs, whose size stays text: 10 images, 0.25 of them, or all."""
+    """A CSV table of runs; the column size (500, 0.25 or all) is read as text, not as numbers."""
     return pd.read_csv(path, dtype={"size": str})
 
 
@@ -90,6 +90,7 @@ def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         runs: run columns of the same types as in the table, fit, underfitted and perhaps other_rate
             (yes or no).
     """
+    # `counted` are the columns whose yes are counted, such as ["underfitted"].
     counted = mark_columns(runs)
     runs = runs.assign(**{column: runs[column] == "yes" for column in counted})
     run_columns = list(RUN_COLUMNS)
@@ -114,9 +115,9 @@ def mark_columns(table: pd.DataFrame) -> list[str]:
 
 
 def name_other_rates(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Models and methods whose learning rate was not chosen for the model.
+    """Labels of models and methods whose learning rate was not chosen for the model.
 
-    An example is ["CNN on 1,000, replay"].
+    An example is ["CNN on 1,000, replay"], model and method.
 
     Args:
         runs: columns model, method and perhaps other_rate.

@@ -1,5 +1,7 @@
 """Choice of learning rates from a sweep, on the select splits of the targets. No torch.
 
+A select split is the part of a dataset that is kept for choices.
+
 This is the rule of protocol held_out, one for all methods. For each model, method and recipe:
 
     accuracy  of a rate: the mean over targets of its accuracy on the target's select split, which
@@ -121,7 +123,7 @@ def choose_on_select_splits(
 
 
 def _refuse_small_select_splits(counts: Counts, targets: Iterable[str]) -> None:
-    """One object has no sample variance."""
+    """Raises a UserError; a single object has no sample variance."""
     for target in targets:
         objects = 0
         if target in counts.datasets:
@@ -134,7 +136,7 @@ def _refuse_small_select_splits(counts: Counts, targets: Iterable[str]) -> None:
 
 
 def _sweeps(runs: Iterable[Run], swept_methods: Mapping[str, SweptMethod]) -> list[Sweep]:
-    """Sorted by model, method and recipe."""
+    """One sweep for each model, method and recipe of the runs, sorted by these."""
     variants_of_sweeps: dict[tuple[str, str, str], dict[float, str]] = {}
     for run in runs:
         swept = swept_methods[run.method]
@@ -150,12 +152,14 @@ def _sweeps(runs: Iterable[Run], swept_methods: Mapping[str, SweptMethod]) -> li
 
 
 def _lowest_fit(fit_of_runs: Mapping[Run, float], model: str, variant: str) -> float:
+    """Lowest fit over the variant's runs on a model, 0 to 1."""
     return min(
         fit for run, fit in fit_of_runs.items() if (run.model, run.method) == (model, variant)
     )
 
 
 def _select_split(counts: Counts, target: str, sweep: Sweep) -> SelectSplit:
+    """Right answers at each rate of a sweep on the select split of a target."""
     correct_of_rates = []
     for variant in sweep.variant_of_rate.values():
         states = []  # indices of the variant's runs, which differ in size and seed
@@ -242,7 +246,7 @@ def _table_of_sweep(
     fit_of_runs: Mapping[Run, float],
     threshold: float | None,
 ) -> pd.DataFrame:
-    """Rates are eligible if all runs reach the threshold; None if the method need not fit."""
+    """One row per rate, columns `TABLE`; without a threshold every rate is eligible."""
     rates = list(sweep.variant_of_rate)
     lowest_fits = [
         _lowest_fit(fit_of_runs, sweep.model, variant) for variant in sweep.variant_of_rate.values()
@@ -296,6 +300,7 @@ def warnings_on(table: pd.DataFrame, threshold: float | None) -> list[str]:
 
 
 def _why_none_is_chosen(sweep: pd.DataFrame, threshold: float) -> str:
+    """Rest of a sentence: `no learning rate is chosen, since at none of those tried ...`."""
     tried = ", ".join(
         f"{row['lr']:g} (lowest fit {row['lowest_fit']:.1f} %)" for row in sweep.to_dict("records")
     )
@@ -307,7 +312,7 @@ def _why_none_is_chosen(sweep: pd.DataFrame, threshold: float) -> str:
 
 
 def _advice_at_edge(rate: float, adjective: str, rates: Sequence[float]) -> str:
-    """Rates 0.001 and 0.003 suggest 0.009 beyond the largest; `adjective` is chosen or best."""
+    """Rest of a sentence that suggests 0.009 if 0.003 was the largest rate, after 0.001."""
     if len(rates) == 1:
         return f"only the learning rate {rate:g} was tried; list several in method_settings."
     if rate == rates[-1]:
@@ -332,6 +337,8 @@ def family_recipes(
     seeds: Iterable[int],
 ) -> str:
     """The chosen rates as YAML with comments, to paste into the file of a family.
+
+    An example, without comments, is `recipes: {paper: {lora: {lr: {net: 0.001}}}}`.
 
     Variants of an entry that differ in something else than the rate, such as lora-rank4 and
     lora-rank8, are only named in a comment: a family has one rate for all of them.

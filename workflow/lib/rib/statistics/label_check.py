@@ -54,7 +54,7 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class LabelMapping:
-    """Another class for each stated label."""
+    """Another class for each stated label: [1, 2, NO_CLASS] if labels are one too low."""
 
     description: str  # continues "if"
     classes: np.ndarray  # (classes,) int: class by stated label, or NO_CLASS
@@ -89,7 +89,7 @@ class Decision:
 
 
 def mappings_of(space: LabelSpace) -> dict[str, LabelMapping]:
-    """Other mappings that a mistake may lead to, by name, such as "one_too_low"; all differ.
+    """Other labellings that a mistake may lead to, by name, such as "one_too_low"; all differ.
 
     Labels may be one too high or too low. Or the files number the classes in another order than the
     space (sorted by name, by key, by WordNet id, or folders 0, 1, 10, 100, 11 sorted as text), or
@@ -173,9 +173,9 @@ def compare_mappings(
 
 
 def _right_answers(space: LabelSpace) -> np.ndarray:
-    """(classes, predictions) bool; `also` lists further right answers."""
+    """(classes, predictions) bool: which predictions are right for a class."""
     is_answer = np.eye(len(space.keys), dtype=bool)
-    for label, answers in enumerate(space.also):
+    for label, answers in enumerate(space.also):  # further right answers
         is_answer[label, list(answers)] = True
     return is_answer
 
@@ -183,7 +183,7 @@ def _right_answers(space: LabelSpace) -> np.ndarray:
 def _beyond_chance(
     accuracy: float, classes: np.ndarray, predictions: np.ndarray, is_answer: np.ndarray
 ) -> float:
-    """Cohen's kappa; (images,) classes may be NO_CLASS."""
+    """Agreement beyond chance (Cohen's kappa), at most 1; (images,) classes may be NO_CLASS."""
     # A network that always predicts the most frequent class agrees often, but by chance. Kappa is
     # (accuracy - chance) / (1 - chance) (Cohen 1960, Educational and Psychological Measurement 20,
     # 37-46).
@@ -197,7 +197,7 @@ def _beyond_chance(
 
 
 def _exact_p(is_right: np.ndarray, is_right_in_mapping: np.ndarray) -> float:
-    """Two-sided; only images that are right under one labelling alone carry information."""
+    """Two-sided p; only images that are right under one labelling alone carry information."""
     only_stated = int((is_right & ~is_right_in_mapping).sum())
     only_mapping = int((is_right_in_mapping & ~is_right).sum())
     if only_stated + only_mapping == 0:
@@ -276,6 +276,7 @@ def check_labels(
 
 
 def _first_of_each_object(predictions: pd.DataFrame, index_file: Path) -> pd.DataFrame:
+    """label, object_id and prediction of the first image of each object."""
     index = pd.read_parquet(index_file, columns=["label", "object_id"])
     index["object_id"] = _joined_objects(index["object_id"], read_identities(index_file))
     images = index.iloc[predictions["row"].to_numpy()]
@@ -296,7 +297,7 @@ def _finding(
     better_mapping: str,
     space: LabelSpace,
 ) -> str:
-    """The beginning of a sentence."""
+    """Beginning of a sentence: `noto: its labels seem to be wrong: net is right on ...`."""
     description = mappings_of(space)[better_mapping].description
     of_mapping = comparison.of_mappings[better_mapping]
     return (
@@ -309,7 +310,7 @@ def _finding(
 def _record(
     model: str, dataset: str, comparison: LabelComparison, decision: Decision
 ) -> dict[str, object]:
-    """Accuracies in percent."""
+    """Content of the verdict file, with accuracies in percent."""
     mappings = {}
     for name, of_mapping in comparison.of_mappings.items():
         mappings[name] = {

@@ -20,20 +20,20 @@ GROUP = ["model", "method", "recipe"]
 
 @dataclass(frozen=True)
 class SweptMethod:
-    """A variant of a method, with one learning rate."""
+    """A variant of a method that differs from others in its learning rate, such as ft-lr0.001."""
 
     method: str  # method with other swept settings, such as lora-rank4
     entry: str  # in the catalogue, such as lora
     recipe: str
     can_fit: bool  # whether it can fit its training images
-    lr: Mapping[str, float]  # learning rate by model
+    lr: Mapping[str, float]  # learning rate by model: {"net": 0.001}
 
 
 def choose(runs: pd.DataFrame, threshold: float | None) -> pd.DataFrame:
-    """Runs with the column chosen, sorted by model, method, recipe, rate and run.
+    """The runs, with a column that says whether their learning rate is chosen.
 
-    It is yes for the runs of one rate per model, method and recipe, else no. If no rate reaches the
-    threshold, all are no.
+    chosen is yes for the runs of one rate per model, method and recipe, else no. If no rate reaches
+    the threshold, all are no. Rows are sorted by model, method, recipe, rate and run.
 
     Args:
         runs: model, method, recipe, can_fit, lr, target, size, seed, fit (percent), loss (of the
@@ -64,7 +64,7 @@ def choice_table(
 
     Args:
         manifests, histories: of the fine-tuning runs, in the same order.
-        swept_methods: by name of the method in runs.
+        swept_methods: by name of the method in runs, such as {"ft-lr0.001": SweptMethod(...)}.
         threshold: fit (0 to 1) that every run must reach; None chooses all methods by their loss.
 
     Returns:

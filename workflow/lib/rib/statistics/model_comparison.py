@@ -77,14 +77,16 @@ def effects_of(
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
 ) -> Effects:
-    """Effects of models; a column is a method, size and measure, averaged over targets.
+    """Values of each model that are compared: mRI, and accuracy before and after fine-tuning.
+
+    A column is a method, size and measure, averaged over targets.
 
     Args:
         models: counts of each model, whose runs of `methods` have the same targets and seeds
             (merges over seeds: one seed).
-        methods: methods with a size, such as ("ft", "all").
+        methods: methods with a training subset, such as [("ft", "all")].
         weights: (1 + replicates, objects), how often a bootstrap replicate counts each object.
-        underfitted: model, method and size of underfitted runs.
+        underfitted: model, method and size of underfitted runs, such as [("net", "ft", "all")].
     """
     effects_of_models = []
     for counts in models:
@@ -122,6 +124,7 @@ def _effects_of_model(
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
 ) -> ModelEffects:
+    """Measures of one model; columns are its methods, sorted, each with all `MEASURES`."""
     counts = _with_methods(counts, methods)
     ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
     contributions_of_states = ood_parts(counts, ood_datasets, source_groups)
@@ -163,7 +166,7 @@ def _effects_of_model(
 
 
 def _with_methods(counts: Counts, methods: Collection[tuple[str, str]]) -> Counts:
-    """Keeps the pretrained model, too."""
+    """Counts of the runs of these methods and sizes, and of the pretrained model."""
     chosen = []
     for i, state in enumerate(counts.states):
         if state.is_pretrained or (state.run.method, state.run.size) in methods:
@@ -317,6 +320,7 @@ def model_tables(
 
 
 def _underfitted(fit: Path) -> list[tuple[str, str, str]]:
+    """Model, method and size of underfitted runs: [("net", "ft", "all")]."""
     runs = read_table(fit)
     underfitted = runs[runs["underfitted"] == "yes"]
     return list(underfitted[["model", *KEY]].itertuples(index=False, name=None))
@@ -325,7 +329,7 @@ def _underfitted(fit: Path) -> list[tuple[str, str, str]]:
 def _shared_methods(
     states: Iterable[ScoredState], methods: Collection[str]
 ) -> set[tuple[str, str]]:
-    """A UserError if the models have none in common."""
+    """{("ft", "all")}: methods and sizes that all models have; a UserError if there are none."""
     methods_of_models: dict[str, set[tuple[str, str]]] = {}
     for state in states:
         run = state.run

@@ -88,7 +88,7 @@ class MeasureOfMethod(NamedTuple):
 
 @dataclass(frozen=True)
 class MeasuredNetwork:
-    """A measure of one network with one method, the mean over targets and training seeds."""
+    """A measure (such as mRI) of one network with one method, mean over targets and seeds."""
 
     group: str
     model: str
@@ -235,6 +235,7 @@ def _values_of_runs(
 
 
 def _underfitted_methods(fit: Path) -> set[tuple[str, str, str]]:
+    """{("net", "ft", "all")}: model, method and size of underfitted runs."""
     runs = read_table(fit)
     underfitted = runs[runs["underfitted"] == "yes"]
     return set(underfitted[["model", "method", "size"]].itertuples(index=False, name=None))
@@ -243,7 +244,7 @@ def _underfitted_methods(fit: Path) -> set[tuple[str, str, str]]:
 def _images_of_groups(
     groups: Mapping[str, str], images_of_models: Mapping[str, int]
 ) -> dict[str, float]:
-    """The smallest number of pretraining images in each group, infinite if unknown."""
+    """{"1000 images": 1000.0}: fewest pretraining images of a group's models, inf if unknown."""
     images_of_groups: dict[str, float] = {}
     for model, group in groups.items():
         images = images_of_models.get(model, np.inf)
@@ -254,7 +255,7 @@ def _images_of_groups(
 def _values_by_measure(
     networks: Iterable[MeasuredNetwork], ordered_groups: Sequence[str]
 ) -> dict[MeasureOfMethod, ValuesOfGroups]:
-    """Values of the networks that count, sorted."""
+    """{measure: {"1000 images": array}}: (networks, 1 + replicates) of networks that count."""
     rows: dict[MeasureOfMethod, dict[str, list[np.ndarray]]] = {}
     for network in networks:
         if network.is_fitted:
@@ -272,10 +273,12 @@ def _values_by_measure(
 
 
 def _in_display_order(measure: MeasureOfMethod) -> tuple[str, str, int]:
+    """Key of sorting, such as ("ft", "all", 0), 0 for the first measure."""
     return measure.method, measure.size, list(IS_ACCURACY).index(measure.measure)
 
 
 def _networks_table(networks: Iterable[MeasuredNetwork], confidence: float) -> pd.DataFrame:
+    """One row per network and measure, with the columns `NETWORK_COLUMNS`."""
     rows = []
     for network in networks:
         counted = "yes" if network.is_fitted else "no"
@@ -287,7 +290,7 @@ def _networks_table(networks: Iterable[MeasuredNetwork], confidence: float) -> p
 def _rows_of_group(
     measure: MeasureOfMethod, group: str, images: float, values: np.ndarray, confidence: float
 ) -> list[tuple[object, ...]]:
-    """One row for each interval; `values` (networks, 1 + replicates) percent."""
+    """Two rows, for the two intervals; `values` (networks, 1 + replicates) are in percent."""
     networks, deviation, low, high = spread(values[:, 0], confidence)
     if IS_ACCURACY[measure.measure]:
         low, high = np.clip((low, high), *LIMITS)
@@ -355,7 +358,7 @@ def welch_interval(
 
 
 def _holm_of_known(p: np.ndarray) -> np.ndarray:
-    """Pairs without a test (NaN) are no tests of the family."""
+    """Holm-adjusted p (pairs,); pairs without a test stay NaN and don't count as tests."""
     adjusted = np.full(len(p), np.nan)
     is_known = ~np.isnan(p)
     adjusted[is_known] = holm(p[is_known])

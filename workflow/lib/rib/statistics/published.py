@@ -24,8 +24,11 @@ def compare(
     """Measured beside published accuracies, one row per published accuracy; prints the verdicts.
 
     Args:
+        rows: files of evaluation rows (one per image) of the pretrained models.
         published: one mapping per published accuracy: model, dataset, accuracy (percent), source,
-            and obstacle, why the measured accuracy is not comparable, or None.
+            and obstacle, why the measured accuracy is not comparable, or None, such as {"model":
+            "resnet50.tv_in1k", "dataset": "imagenet_v2", "accuracy": 63.19, "source": ...,
+            "obstacle": None}.
         expected_images: number of images of each whole dataset, such as {"imagenet": 50000}, if its
             entry states it; subsets are not comparable.
 
@@ -70,7 +73,7 @@ def _measured(rows: Iterable[Path]) -> pd.DataFrame:
 def _verdict(
     difference: float, images: int, expected_images: int | None, obstacle: str | None
 ) -> str:
-    """Subsets of a dataset are not comparable with its published accuracy."""
+    """`within` or `outside` the tolerance, or such as `not comparable: 500 of 50000 images`."""
     if obstacle:
         return f"not comparable: {obstacle}"
     if expected_images and images != expected_images:

@@ -1,4 +1,7 @@
-"""Bootstrap means of numbers of images, over images, datasets and runs as in mRI. No torch."""
+"""Bootstrap means of numbers that images have, over images, datasets and runs. No torch.
+
+Such as the share of images on which two models agree, averaged as RI averages accuracy.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +26,7 @@ class DatasetObjects:
 
 
 class ResampledObjects:
-    """Objects of a grid's datasets and their bootstrap draws, which RI shares.
+    """Objects (things shown) of a grid's datasets, and their bootstrap draws, which RI shares.
 
     Args:
         shared: for leak-free means, (n,) bool by target and dataset: objects whose source image the
@@ -109,7 +112,8 @@ class SummedRuns:
         """Add a run that was fine-tuned on a target.
 
         Args:
-            sums: (k, objects) by dataset, over each object's images.
+            sums: by dataset, (k, objects): for each of k numbers (such as agreement), sums over
+                each object's images.
         """
         self.runs += 1
         objects_of_dataset = self.resampling.counted_objects(target, self.statistics)

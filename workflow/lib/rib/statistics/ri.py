@@ -25,14 +25,16 @@ from rib.config.run import Run
 from rib.statistics.counts import ALL_INDICES, Counts, Indices, SharedObjects
 from rib.statistics.scored_state import ScoredState
 
-SourceGroups = Mapping[str, str] | None  # by dataset, for leak-free results
+# For leak-free results, group of datasets made from the same images: {"fluent_flat": "fluent",
+# "fluent_3d": "fluent"}.
+SourceGroups = Mapping[str, str] | None
 # Datasets in the RI of a target, and which of their objects count: `ALL_INDICES` or (n,) bool.
 CountedObjects = dict[str, Indices]
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The images that a run was trained on."""
+    """The images that a run was trained on, such as TrainingSet("noto", "500", (1,))."""
 
     target: str
     size: str
@@ -81,7 +83,7 @@ def ood_accuracies(
     source_groups: SourceGroups = None,
     among: ObjectsByTraining | None = None,
 ) -> dict[ScoredState, Ood]:
-    """Accuracies before and after fine-tuning, on the target and on other datasets, by state.
+    """Accuracies before and after fine-tuning, on the target and on other datasets.
 
     Args:
         weights: (replicates, objects), how often a bootstrap replicate counts each object.
@@ -94,7 +96,7 @@ def ood_accuracies(
             are left out.
 
     Returns:
-        Accuracies of each fine-tuned state, in the order of the counts.
+        Accuracies of each fine-tuned state (scored network), in the order of the counts.
 
     Raises:
         UserError: no objects remain in any dataset.
@@ -160,7 +162,7 @@ def ood_parts(
     ood_datasets: Collection[str] | None = None,
     source_groups: SourceGroups = None,
 ) -> dict[ScoredState, np.ndarray]:
-    """Contribution of each object to the mean accuracy on the other datasets, by state.
+    """Contribution of each object to the mean accuracy on the other datasets, by scored network.
 
     Args:
         ood_datasets: None for all.
@@ -225,7 +227,7 @@ def ri_objects(
 def _states_by_training_set(
     counts: Counts, among: ObjectsByTraining | None
 ) -> dict[TrainingSet, list[ScoredState]]:
-    """Without `among`, runs of all seeds share a key, although seeds draw different subsets."""
+    """Fine-tuned states by training images; without `among`, seeds of a subset share a key."""
     states: dict[TrainingSet, list[ScoredState]] = {}
     for state in counts.states:
         if state.is_pretrained:
@@ -254,7 +256,7 @@ def _counted_objects_of_targets(
 def _objects_that_are_among(
     objects_of_dataset: Mapping[str, Indices], among: Mapping[str, np.ndarray]
 ) -> CountedObjects:
-    """Intersection by dataset; datasets without any object are dropped."""
+    """Objects that are in both, by dataset; a dataset without any is dropped."""
     remaining: CountedObjects = {}
     for dataset, objects in objects_of_dataset.items():
         counted = among[dataset]

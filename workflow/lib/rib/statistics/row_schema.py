@@ -51,7 +51,7 @@ COLUMNS = {
 
 
 def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Evaluation rows of fine-tuned and pretrained networks, with whole numbers as int64.
+    """The evaluation rows, checked: only the columns in `COLUMNS`, whole numbers as int64.
 
     Raises:
         UserError: a column is missing; a value is missing, of another type or out of its range; an
@@ -109,20 +109,21 @@ def check_upper_limits(
 
 
 def _wrong_value(name: str, position: int, why: str) -> UserError:
-    """`why` completes "the value is"."""
+    """An error whose `why` completes "the value is", such as "missing, not a number"."""
     return UserError(
         f"the column '{name}' of the rows, in row {position} (from 0), is {why}; {AGAIN}."
     )
 
 
 def _first_true(flags: pd.Series | np.ndarray) -> int | None:
+    """Position of the first True, or None."""
     positions = np.flatnonzero(np.asarray(flags, dtype=bool))
     return int(positions[0]) if len(positions) else None
 
 
 def _check_values(values: pd.Series, name: str, column: Column) -> None:
-    """Raises a UserError; the index of `values` are positions in the table."""
-    is_missing = values.isna()
+    """Raises a UserError for the first value that is missing, of another type or out of range."""
+    is_missing = values.isna()  # its index is positions in the table
     if not column.may_be_missing:
         position = _first_true(is_missing)
         if position is not None:
@@ -192,6 +193,7 @@ def _is_of_kind(values: pd.Series, kind: str) -> np.ndarray:
 
 
 def _refuse_duplicates(rows: pd.DataFrame) -> None:
+    """A network must not have scored an image twice."""
     is_duplicate = rows.duplicated(subset=[*STATE_COLUMNS, "dataset", "row"])
     position = _first_true(is_duplicate)
     if position is not None:
@@ -202,6 +204,7 @@ def _refuse_duplicates(rows: pd.DataFrame) -> None:
 
 
 def _check_targets(rows: pd.DataFrame) -> None:
+    """Pretrained rows have no target, size `all`, seed 0 and no alpha; others need a target."""
     is_pretrained = rows["method"] == PRETRAINED
     values_of_pretrained = {"target": NO_TARGET, "size": ALL, "seed": 0}
     for name, value_of_pretrained in values_of_pretrained.items():

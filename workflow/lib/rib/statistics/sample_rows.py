@@ -18,7 +18,7 @@ SHARES = ("agreement", "right_to_wrong", "wrong_to_right")
 def read_rows(
     method: str, paths: Iterable[Path], columns: Sequence[str]
 ) -> dict[str, pd.DataFrame]:
-    """A run's rows by dataset, in the order of the dataset's index.
+    """A run's evaluation rows (one per image) by dataset, in the order of the dataset's index.
 
     Args:
         method: of the run; files may have rows of other methods.

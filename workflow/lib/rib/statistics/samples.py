@@ -78,7 +78,7 @@ def sample_tables(
     groups: Mapping[str, str],
     scores: Collection[str],
 ) -> dict[str, pd.DataFrame]:
-    """The tables samples, scores, flips and mean_scores from the evaluation rows of a grid.
+    """How predictions change with fine-tuning: tables of flips, calibration and scores of a grid.
 
     Args:
         files: rows of all runs except curves.
@@ -100,8 +100,9 @@ def sample_tables(
         intervals, for `CLASS_SCORES` only if `scores` asks for them. Top-5 is empty if one of the
         datasets has fewer than six classes; means of the worst group are over the datasets with
         groups.
-        ri_scores, if `scores` has any: RI of accuracy and of these scores by model, method, target
-        and size, a mean over seeds; target `mean` is over all targets. RI of other scores is empty.
+        ri_scores, if `scores` has any: RI (mean change) of accuracy and of these scores by model,
+        method, target and size, a mean over seeds; target `mean` is over all targets. RI of other
+        scores is empty.
 
     Raises:
         UserError: the ReaL labels don't have an image of a dataset in `real_labels`, two runs were
@@ -153,7 +154,7 @@ def sample_tables(
 
 @dataclass
 class _GroupSums:
-    """Sums over the runs of one model, method and size."""
+    """Adds up the runs of one model, method and size, to give rows of means over them."""
 
     resampling: ResampledObjects
     ri: RIStatistics
@@ -176,6 +177,7 @@ class _GroupSums:
         self._class_scores[target].add(target, before.tallies, after.tallies)
 
     def line_of_means(self, group: Sequence[str]) -> dict[str, Any]:
+        """{"model": "net", ..., "agreement": 90.1, "agreement_low": 88.2, ...}, over runs."""
         confidence = self.ri.confidence
         return {
             **dict(zip(GROUP, group, strict=True)),
@@ -184,6 +186,7 @@ class _GroupSums:
         }
 
     def lines_of_ri(self, group: Sequence[str]) -> list[dict[str, Any]]:
+        """[{"model": "net", ..., "target": "noto", "ri": -1.2, ...}], the last over all targets."""
         means_of_targets = {target: sums.means() for target, sums in self._class_scores.items()}
         means_of_targets[MEAN] = self._mean_class_scores()
         lines = []
@@ -201,7 +204,7 @@ class _GroupSums:
 def _mean_over_targets(
     means_of_targets: Iterable[Mapping[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """Targets without a score, such as the worst group, have no part in its mean."""
+    """(3, 1 + replicates) by score; targets without a score don't count in its mean."""
     of_score: dict[str, list[np.ndarray]] = {}
     for means in means_of_targets:
         for score, before_after_and_change in means.items():
@@ -210,6 +213,7 @@ def _mean_over_targets(
 
 
 def _class_score_estimates(means: Mapping[str, np.ndarray], confidence: float) -> dict[str, float]:
+    """{"macro_f1_before": 79.2, "macro_f1_before_low": 78.0, ...}."""
     columns: dict[str, float] = {}
     for score in (MACRO_F1, WORST_GROUP):
         if score in means:
@@ -244,6 +248,7 @@ def _model_of(run: Run) -> str:
 
 
 def _group_of(run: Run) -> tuple[str, ...]:
+    """("net", "ft", "all")."""
     return run.values(GROUP)
 
 
@@ -341,7 +346,7 @@ def _resampled_objects(
     targets: Iterable[str],
     ri: RIStatistics,
 ) -> ResampledObjects:
-    """The rows of any one run name the scored images."""
+    """Objects and bootstrap draws of the images that `rows`, of any one run, name."""
     index_of_dataset = read_objects(indexes, ri.source_groups, ["object_id"])
     objects = {}
     scored = {}
@@ -363,7 +368,7 @@ def _image_categories(
     resampling: ResampledObjects,
     groups: Mapping[str, str],
 ) -> dict[str, ImageCategories]:
-    """A UserError if a dataset lacks the column with its groups."""
+    """Object, class and group of each image that `rows` name, by dataset."""
     categories = {}
     for path in indexes:
         dataset = path.parts[-3]
@@ -386,6 +391,7 @@ def _image_categories(
 
 
 def _read_groups(index: Path, column: str) -> pd.Series:
+    """Group of each image of an index; a UserError if it lacks the column."""
     slices = [name for name in pq.read_schema(index).names if name not in INDEX_COLUMNS]
     dataset = index.parts[-3]
     if column not in slices:
@@ -397,7 +403,7 @@ def _read_groups(index: Path, column: str) -> pd.Series:
 
 
 def _objects_of(index: pd.DataFrame) -> DatasetObjects:
-    """With the column `SOURCE`, an object occurs once for each of its source images."""
+    """Object of each image; with `SOURCE`, an object occurs once for each of its source images."""
     columns = ["object_id"]
     if SOURCE in index:
         columns.append(SOURCE)
@@ -412,7 +418,7 @@ def _read_real_answers(
     rows: RowsByDataset,
     spaces: Mapping[str, LabelSpace],
 ) -> dict[str, np.ndarray]:
-    """(n, classes) bool by dataset with ReaL labels."""
+    """Which classes are right for an image, (n, classes) bool by dataset with ReaL labels."""
     paths = [path for path in indexes if path.parts[-3] in real_labels]
     answers = {}
     for dataset, index in read_indexes(paths, ["image_id"]).items():

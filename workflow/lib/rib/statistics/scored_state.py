@@ -1,4 +1,7 @@
-"""A scored state: the network of a run, or one of the networks of a curve. No torch."""
+"""A scored state: the network of a run, or one of the networks of a curve. No torch.
+
+A curve has a network for each alpha from 0 to 1, such as averages of two networks' weights.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

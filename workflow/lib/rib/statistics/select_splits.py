@@ -23,5 +23,6 @@ def count_on_select_splits(files: RowFiles) -> Counts:
 
 
 def _as_one_target(files: RowFiles) -> Iterator[tuple[Run, Rows]]:
+    """Replaces each target by `NO_TARGET`, to count the runs of a method as one."""
     for run, rows_of_run in read_rows_of(files):
         yield replace(run, target=NO_TARGET), rows_of_run

@@ -81,7 +81,7 @@ class Choice(NamedTuple):
 def gains_of(
     counts: Counts, weights: np.ndarray, ood_datasets: Collection[str], source_groups: SourceGroups
 ) -> Gains:
-    """Accuracy after fine-tuning minus before, in percentage points.
+    """Accuracy after fine-tuning minus before on each dataset, in percentage points.
 
     Args:
         weights: (replicates, objects), how often a bootstrap replicate counts each object.
@@ -181,7 +181,7 @@ def choices_of(
 
 
 def _select_scores(select_of_candidates: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """(variants, 1, replicates) percent, mean over seeds; all datasets choose the same."""
+    """Accuracy on select splits, (variants, 1, replicates), mean over seeds; datasets share it."""
     scores = np.array([np.mean(of_seeds, axis=0) for of_seeds in select_of_candidates])
     return scores[:, None]
 
@@ -220,6 +220,7 @@ def _choice(
     scores: np.ndarray,
     variants: Sequence[str],
 ) -> Choice:
+    """The variants with the best scores, (variants, datasets or 1, replicates), and their RI."""
     gains = _array_of(gains_of_candidates)  # (variants, datasets, seeds, replicates)
     # `scores` are (variants, datasets, replicates), or have one row in place of the datasets.
     best = np.round(scores, DECIMALS).argmax(axis=0)  # (datasets or 1, replicates)
@@ -263,6 +264,7 @@ def selection_table(
 
 
 def _choice_columns(choice: Choice, rule: str) -> dict[str, Any]:
+    """{"chosen": "lora-rank4", "tied_with": "", ..., "variants": 2}."""
     best_without_resampling = choice.best[:, 0]  # (datasets or 1,)
     best_of_replicates = choice.best[:, 1:]
     chosen = int(np.bincount(best_without_resampling).argmax())
@@ -287,7 +289,7 @@ def tied_with(scores: np.ndarray, variants: Sequence[str], chosen: int) -> str:
 
 
 def _ri_columns(ri: np.ndarray, rule: str, confidence: float) -> dict[str, float]:
-    """The oracle has no interval."""
+    """{"ri": -1.2, "ci_low": -2.0, "ci_high": -0.4}; the oracle has no interval."""
     mean, low, high = over_runs(ri, confidence)
     if rule == ORACLE:
         return {"ri": mean, "ci_low": np.nan, "ci_high": np.nan}

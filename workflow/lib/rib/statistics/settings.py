@@ -49,7 +49,8 @@ class GridTableSettings(Settings):
     # Datasets of the table in_distribution, which don't count in RI; none: no table.
     in_distribution: list[str]
     view: DatasetView  # for the training images of targets, whose classes are seen
-    excludes_proxy: list[str]  # datasets without the images of the pretraining proxy
+    # Datasets without the images of the pretraining proxy (stand-in for pretraining data).
+    excludes_proxy: list[str]
     split: list[str]  # datasets that are split; empty under protocol paper
     # If images that share their source with an image of the target count in RI: targets with such
     # images, and the source group of each dataset, for the table leak_free.
@@ -73,7 +74,7 @@ def in_distribution_datasets(grid: Grid) -> list[str]:
 
 
 def fit_rule(grid: Grid) -> FitRule:
-    """When runs of a grid are marked."""
+    """When runs of a grid are marked as underfitted, or because of their learning rate."""
     return FitRule(
         can_fit=[name for name, method in grid.methods.items() if method.can_fit],
         threshold=grid.family.fit_threshold,
@@ -93,7 +94,7 @@ def _other_rates(grid: Grid) -> dict[str, list[str]]:
 
 
 def _has_other_rate(grid: Grid, method: str, model: str) -> bool:
-    """A merge has the rates of its parents."""
+    """Whether the rate was not chosen for the model; a merge has the rates of its parents."""
     if grid.key_of_rate(method, model) == OTHER:
         return True
     parents = grid.methods[method].parents

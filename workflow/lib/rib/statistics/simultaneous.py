@@ -74,7 +74,7 @@ def simultaneous_intervals(
 
 
 def smallest_clear_difference(differences: np.ndarray, tests: int, confidence: float) -> float:
-    """True difference that the test at the corrected level finds with a nominal power of 80 %.
+    """Smallest true difference that a test of two methods finds with a nominal power of 80 %.
 
     The level is the first step of Holm's correction, (1 - confidence) / tests. Distributions lie
     between normal and, from three seeds on, Student's t, as in `rib.statistics.bootstrap`. With 200
@@ -83,6 +83,7 @@ def smallest_clear_difference(differences: np.ndarray, tests: int, confidence: f
 
     Args:
         differences: (targets, seeds, 1 + replicates) percentage points between two methods.
+        tests: number of tests that are corrected for.
 
     Returns:
         Percentage points; 0 if the methods are right on the same images in all runs.

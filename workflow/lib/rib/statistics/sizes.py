@@ -44,7 +44,7 @@ def size_table(
     manifests: Iterable[Path],
     pretraining_images: Mapping[str, int],
 ) -> pd.DataFrame:
-    """RI and mRI by number of fine-tuning images.
+    """RI (mean change of accuracy) of each run and their means, mRI, by number of training images.
 
     Args:
         ri, mri: tables of the grid.
@@ -68,7 +68,7 @@ def size_table(
 
 
 def _train_images(manifests: Iterable[Path]) -> pd.DataFrame:
-    """model, target, size, train_images."""
+    """Images that each fine-tuning trained on: model, target, size, train_images."""
     lines = []
     for path in manifests:
         run = run_of(path)

@@ -112,7 +112,7 @@ def slice_tables(
 
 
 def _splittings(indexes: Sequence[Path], columns: Sequence[str]) -> list[Splitting]:
-    """One per dataset and column; a UserError if no index has a column that is asked for."""
+    """How datasets are split, one per dataset and column; also by corruption with severity."""
     columns_of_index = {}
     for path in indexes:
         names = pq.read_schema(path).names
@@ -135,6 +135,7 @@ def _splittings(indexes: Sequence[Path], columns: Sequence[str]) -> list[Splitti
 def _refuse_missing_columns(
     columns: Sequence[str], all_columns: Sequence[str], indexes: Iterable[Path]
 ) -> None:
+    """Raises a UserError if a column is in no index; `all_columns` are in at least one."""
     missing = [name for name in columns if name not in all_columns]
     if not missing:
         return
@@ -190,6 +191,7 @@ def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.D
 
 
 def _comparable(mce: pd.DataFrame, comparable: Mapping[str, Sequence[str]]) -> list[str]:
+    """["yes", "no"]: one answer per row of `mce`."""
     answers = []
     for model, dataset in zip(mce["model"], mce["dataset"], strict=True):
         is_comparable = model in comparable.get(dataset, ())
@@ -198,7 +200,7 @@ def _comparable(mce: pd.DataFrame, comparable: Mapping[str, Sequence[str]]) -> l
 
 
 def _missing_corruptions(table: pd.DataFrame, alexnet: Mapping[str, float]) -> list[str]:
-    """Such as ["frost", "fog (severity 4, 5)"]."""
+    """Corruptions without rows, such as ["frost", "fog (severity 4, 5)"]."""
     severities_of = table.groupby("corruption")["severity"].agg(set).to_dict()
     missing = []
     for corruption in alexnet:
@@ -240,7 +242,7 @@ def _refuse_different_slices(
     accuracies: Sequence[tuple[Slice, float]],
     runs: tuple[Run, Run],
 ) -> None:
-    """Slices of two runs differ if the runs were scored on different images."""
+    """Raises a UserError: slices of two runs differ if these were scored on different images."""
     slices_before = [image_slice for image_slice, _ in accuracies_before]
     slices_after = [image_slice for image_slice, _ in accuracies]
     for before, after in zip_longest(slices_before, slices_after):

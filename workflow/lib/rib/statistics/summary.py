@@ -175,7 +175,7 @@ def _table_of_model(
     head_columns: Sequence[str],
     other_rates: Collection[tuple[str, str]],
 ) -> pd.DataFrame:
-    """Heads, a cell for each target and mRI, the difference from the reference, and the fit."""
+    """The table to show: heads, cells of targets and mRI, difference from the reference, fit."""
     model = rows[0].model
     differences_of_model = differences[differences.index.get_level_values("model") == model]
     difference_of_row = differences_of_model.to_dict("index")
@@ -197,7 +197,7 @@ def _table_of_model(
 
 
 def _in_one_table(per_target: pd.DataFrame, mean: pd.DataFrame) -> pd.DataFrame:
-    """Column `column` says where a value belongs in the summary: a target, or `mri`."""
+    """Both tables in one; `column` says where a value goes in the summary: a target or `mri`."""
     table_of_targets = per_target.rename(columns={"target": "column"})
     return pd.concat([table_of_targets, mean.assign(column=MRI)])
 
@@ -211,7 +211,7 @@ def _other_rates(values: pd.DataFrame) -> set[tuple[str, str]]:
 
 
 def _rows_in_display_order(cells: Cells, labels: Labels) -> list[RowKey]:
-    """Order of labels, and of cells for sizes; without an mRI a row is not shown."""
+    """Rows in the order of labels, sizes in the order of cells; without an mRI, no row."""
     sizes_of_model: dict[str, list[str]] = {}
     for model, size, _, _ in cells:
         sizes = sizes_of_model.setdefault(model, [])
@@ -227,13 +227,13 @@ def _rows_in_display_order(cells: Cells, labels: Labels) -> list[RowKey]:
 
 
 def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
-    """Seeds differ between values if some methods merge seeds."""
+    """What the numbers and marks of the tables mean, in sentences."""
     seeds = int(values["seeds"].max()) if len(values) else 0
     mean_of_seeds = f" (mean of {seeds} seeds)" if seeds > 1 else ""
     over = "objects, for these trained networks"
     if seeds >= FEWEST_SEEDS:
         over = "objects and seeds"
-    about_merges = ""
+    about_merges = ""  # needed if a method that merges seeds has fewer runs than others
     if values["seeds"].nunique() > 1:
         about_merges = (
             " A merge over seeds is one network per target, without a rank beside means over seeds."
@@ -258,7 +258,7 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
 def _csv_table(
     cells: Cells, rows: Sequence[RowKey], columns: Sequence[str], differences: pd.DataFrame
 ) -> pd.DataFrame:
-    """noto gives noto, noto_low, noto_high, noto_fit, noto_underfitted and noto_best."""
+    """One line per row; column noto gives noto, noto_low, noto_high, noto_fit and so on."""
     lines = []
     for row in rows:
         line = [row.model, row.method, row.size]
@@ -271,7 +271,7 @@ def _csv_table(
 
 
 def _difference_cell(row_of_ranking: Mapping[Hashable, Any] | None, method: str) -> Cell | str:
-    """A dash for a method without a rank; the reference itself has no number."""
+    """Difference from the reference, "reference" for itself, a dash without a rank."""
     if row_of_ranking is None:
         return NO_RANK
     if row_of_ranking["reference"] == method:
@@ -287,7 +287,7 @@ def _difference_cell(row_of_ranking: Mapping[Hashable, Any] | None, method: str)
 
 
 def _difference_header(differences: pd.DataFrame, methods: Mapping[str, str]) -> str:
-    """Sizes may have different references."""
+    """Such as "mRI minus Full fine-tuning"; sizes may have different references."""
     references = dict.fromkeys(differences["reference"])
     if not references:
         return "Difference"
@@ -296,7 +296,7 @@ def _difference_header(differences: pd.DataFrame, methods: Mapping[str, str]) ->
 
 
 def _markdown(table: pd.DataFrame, heads: int) -> str:
-    """`heads`: number of first columns that are row headings."""
+    """A table in Markdown; its first columns, `heads` of them, are row headings."""
     sides = ["left"] * heads + ["right"] * (table.shape[1] - heads)
     shown = _shown(table, _in_markdown, markdown)
     return shown.to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
@@ -314,7 +314,7 @@ def _in_markdown(cell: Cell) -> str:
 
 
 def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
-    """`heads`: number of first columns that are row headings."""
+    """A table in LaTeX; its first columns, `heads` of them, are row headings."""
 
     def escape(text: str) -> str:
         return text.translate(LATEX)
@@ -336,6 +336,8 @@ def _in_latex(cell: Cell) -> str:
 def _shown(
     table: pd.DataFrame, show_cell: Callable[[Cell], str], escape: Callable[[str], str]
 ) -> pd.DataFrame:
+    """A table with texts in place of cells, and escaped texts."""
+
     def show(content: Cell | str) -> str:
         if isinstance(content, Cell):
             return show_cell(content)

@@ -40,7 +40,7 @@ GROUP = ["model", "method", "size"]  # each combination has one mRI
 
 
 def accuracy_table(counts: Counts) -> pd.DataFrame:
-    """Accuracy of each run on each dataset, without curves, which have several networks per run.
+    """Accuracy of each run on each dataset, without curves (runs with a network for each alpha).
 
     Columns: model, method, target, size, seed, dataset, n (images), correct, accuracy (percent).
     """
@@ -124,7 +124,7 @@ def with_roles(
 
 
 def ri_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
-    """RI of each run, without curves, which have several networks per run.
+    """RI (mean change of accuracy on other datasets) of each run, without curves.
 
     Returns:
         model, method, target, size, seed, n (images of the datasets in the RI), ri, ci_low, ci_high
@@ -210,7 +210,7 @@ def leak_free_table(
     sharing_targets: Collection[str],
     confidence: float,
 ) -> pd.DataFrame:
-    """RI of targets that share source images with other datasets, and mRI, with and without these.
+    """RI on targets that share source images with other datasets, with and without these images.
 
     Args:
         ood: accuracies before and after fine-tuning, of states on all targets.
@@ -384,7 +384,7 @@ def values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
 
 
 def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple[float, float, float, float]:
-    """Mean after, ends of its interval, and mean before, over targets that are evaluated."""
+    """Accuracy on the targets: mean after, ends of its interval, and mean before (percent)."""
     before = values_of_runs(accuracies, "on_target_before")  # (targets, seeds, 1 + replicates)
     after = values_of_runs(accuracies, "on_target_after")
     is_evaluated = ~np.isnan(before[:, 0, 0])
@@ -402,9 +402,10 @@ def _on_target(accuracies: list[list[Ood]], confidence: float) -> tuple[float, f
 def read_fits(
     manifests: Iterable[Path], methods: Collection[str] | None = None
 ) -> dict[Run, dict[str, float]]:
-    """Fit of the checkpoints of each run, 0 to 1, from the manifests of its evaluations.
+    """Fit (accuracy on the training images, 0 to 1) of the checkpoints that make up each run.
 
     Args:
+        manifests: JSON files of the evaluations.
         methods: whose runs are read; None for all.
 
     Returns:
@@ -431,7 +432,7 @@ def read_fits(
 
 
 def _refuse_several_devices(jobs: str, devices: Mapping[str, str]) -> None:
-    """`jobs` is a word for the message; `devices` maps manifests to kind and precision."""
+    """Raises a UserError; `devices` is such as {"ft/manifest.json": "cpu in fp32"}."""
     manifest_of_device: dict[str, str] = {}
     for manifest, device in devices.items():
         manifest_of_device.setdefault(device, manifest)
@@ -525,7 +526,7 @@ def grid_tables(
 def _in_distribution_table(
     counts: Counts, weights: np.ndarray, datasets: Collection[str], confidence: float
 ) -> pd.DataFrame:
-    """Like mri, over the datasets in distribution; there, mri means change of accuracy."""
+    """Columns of mri, with change, before and after, over the datasets in distribution."""
     accuracies = ood_accuracies(counts, weights, datasets)
     means, _ = mri_tables(accuracies, confidence)
     new_names = {"mri": "change", "ood_before": "before", "ood_after": "after"}

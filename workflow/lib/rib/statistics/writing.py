@@ -72,7 +72,7 @@ def read_fit(path: Path) -> pd.DataFrame:
 
 
 def with_fit(table: pd.DataFrame, fit: pd.DataFrame, numbers: str = NUMBERS) -> pd.DataFrame:
-    """Add the columns fit and underfitted to a table that has the columns model and method.
+    """The table with the columns fit and underfitted, if it has the columns model and method.
 
     They are the mean fit (percent, empty if unknown) of the runs that a row covers, and the number
     of underfitted ones. If `fit` has a column other_rate, the number of runs with yes is added,
