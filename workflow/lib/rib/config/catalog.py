@@ -492,7 +492,7 @@ class Catalog:
         return {name: entry for name, entry in entries.items() if entry.raw == name}
 
     def _method(self, entry: Method) -> Method:
-        """The entry with checked settings, and `starts_from` as its only parent."""
+        """The entry with checked settings, and `starts_from`, if stated, as its only parent."""
         where = f"methods.yaml, {entry.name}"
         known_name(entry.algorithm, self._algorithms, "algorithm", where)
         _check_keys_of_form(entry, where)
