@@ -101,9 +101,9 @@ def over_targets_table(
     confidence: float,
     seed: int,
 ) -> pd.DataFrame:
-    """Accuracy of merges over targets and of pretrained models on datasets that neither saw.
+    """Accuracy of merges over targets, and before, on datasets that no parent was trained on.
 
-    A merge over targets averages networks that were fine-tuned on different targets.
+    A merge over targets combines networks that were fine-tuned on different targets.
 
     Args:
         files: a row per scored image of merges and pretrained models; rows of other datasets are

@@ -114,7 +114,7 @@ def draw_stir(
     """Draw how many invariances fine-tuned and pretrained networks share, a panel per model.
 
     Dots are STIR in both directions, and CKA (similarity of features), with confidence intervals; a
-    bar is the fidelity of inversions.
+    dash is the fidelity of inversions, the reference's own CKA.
 
     Args:
         stir: columns model, method, target, seed, reference, stir, ci_low, ci_high, cka, cka_low,
