@@ -68,6 +68,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """Parser of the command line; a command's function is the result's attribute `run`."""
     rib = argparse.ArgumentParser(prog="rib", description=__doc__)
     commands = rib.add_subparsers(title="commands", required=True, metavar="COMMAND")
     config = argparse.ArgumentParser(add_help=False)
@@ -177,7 +178,7 @@ def patterns_of_results(grid: Grid) -> list[str]:
 
 @contextmanager
 def folder_at_rest() -> Iterator[None]:
-    """A block during which no other `rib track` or `rib pull` changes the folder.
+    """A block in which nothing else changes the folder: no Snakemake, `rib track` or `rib pull`.
 
     Raises:
         UserError: Snakemake or one of these commands is working in the folder.

@@ -181,7 +181,11 @@ def _accuracies(
     family: str,
     settings: Mapping[str, Any],
 ) -> tuple[dict[ScoredState, Ood], float]:
-    """Resampled accuracies on other datasets, and the confidence of the intervals."""
+    """Resampled accuracies before and after, by fine-tuned network, and the intervals' level.
+
+    For example ({state: Ood}, 0.95); each array of an Ood is (1 + replicates,), in percent, with
+    the accuracy without resampling first.
+    """
     rows = row_schema.checked_rows(pd.concat([before, after], ignore_index=True))
     datasets = sorted(rows["dataset"].unique())
     grid = _grid(Path(project), family, datasets, settings)
@@ -205,6 +209,7 @@ def _accuracies(
 
 
 def _grid(project: Path, family: str, datasets: Sequence[str], settings: Mapping[str, Any]) -> Grid:
+    """The grid of these datasets, with config's defaults except for `settings`."""
     choices = {**settings, "family": family, "datasets": list(datasets)}
     config = config_of(choices, "settings")
     catalog = _catalog(project, config["catalog"])
@@ -215,6 +220,7 @@ def _grid(project: Path, family: str, datasets: Sequence[str], settings: Mapping
 
 
 def _catalog(project: Path, folders: str | Path | Sequence[str | Path]) -> Catalog:
+    """The project's catalogue with the user's folders."""
     own_folders = [folders] if isinstance(folders, str | Path) else folders
     # Relative folders are the project's, as in its config.yaml.
     in_project = [project / Path(folder).expanduser() for folder in own_folders]
@@ -222,6 +228,7 @@ def _catalog(project: Path, folders: str | Path | Sequence[str | Path]) -> Catal
 
 
 def _prepared_folder(project: Path, family: str, dataset: str) -> Path:
+    """Folder such as results/emoji/prepare/noto/224px-bicubic-crop0.875, at any geometry."""
     # Labels and objects are the same at all geometries.
     folders = sorted(project.glob(f"results/{family}/prepare/{dataset}/*/index.parquet"))
     if not folders:
@@ -245,7 +252,10 @@ def _stages_and_run(project: str | Path, run: str) -> tuple[Path, Run]:
 
 
 def _files_of_rows(stages: Path, run: Run) -> list[Path]:
-    """One per evaluation group; rows of wise_ft-alpha0.5 are in the folder wise_ft-alpha."""
+    """Files with the run's rows, one per evaluation group, such as emoji.parquet.
+
+    Rows of wise_ft-alpha0.5 are in the folder wise_ft-alpha.
+    """
     files: list[Path] = []
     # Merges over targets have a separate folder.
     for stage in ("evaluate", "evaluate_over_targets"):
@@ -258,7 +268,10 @@ def _files_of_rows(stages: Path, run: Run) -> list[Path]:
 
 
 def _states_of(rows: Path, method: str) -> list[NetworkState]:
-    """Composition of a method's networks, from the manifest beside the rows."""
+    """A method's networks as mixtures of checkpoints, from the manifest beside the rows.
+
+    For example [NetworkState("wise_ft-alpha0.5", None, {"pretrained": 0.5, "ft": 0.5})].
+    """
     manifest = rows.with_suffix(".manifest.json")
     if not manifest.is_file():
         return []
@@ -268,6 +281,7 @@ def _states_of(rows: Path, method: str) -> list[NetworkState]:
 
 
 def _group_without_part(rows: Path) -> str:
+    """`imagenet_c` for .../imagenet_c-noise.parquet."""
     return rows.stem.partition(BEFORE_PART)[0]
 
 
@@ -280,7 +294,10 @@ def _run_of_parent(run: Run, key: str) -> Run:
 def _with_files(
     merge: Merge, parents: Mapping[str, Run], fisher_folder: Path, catalog: Catalog
 ) -> Mixture:
-    """The manifest names only the algorithm, since its file differs between machines."""
+    """The merge with its algorithm's file and its parents' files of Fisher information.
+
+    The manifest names only the algorithm, since its file differs between machines.
+    """
     algorithm = catalog.algorithm_file(str(merge.algorithm))
     fisher = {}
     if FISHER_IMAGES in merge.settings:

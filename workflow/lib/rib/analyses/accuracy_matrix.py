@@ -34,7 +34,7 @@ datasets that share the target's source images.
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """A figure of all models, methods and targets."""
+    """Declare the figure accuracy_matrix: all models, methods, targets and datasets."""
     return Analysis(
         figures={
             "accuracy_matrix": Figure(
@@ -64,16 +64,18 @@ def draw_accuracy_matrix(
     accuracy_on_target: str,
     underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
-    """Top-1 accuracy in percent, mean over seeds, as colour and number.
+    """Draw the accuracy of each run on each dataset, in percent: targets by datasets.
 
-    The first row is the pretrained model; a target without runs is empty.
+    Each model and method has a panel with means over seeds. The first row is the pretrained model;
+    a target without runs is empty.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
-        source_groups: source group by dataset; cells whose target and dataset share a group are
-            marked.
+        source_groups: by dataset; datasets of one group are made from the same source images, such
+            as {"flat": "fluent", "3d": "fluent"}, and their cells are marked.
         accuracy_on_target: in words, such as `fit of the training images`.
-        underfitted: models and methods with an underfitted run; their panels are marked.
+        underfitted: models and methods with a run of low accuracy on its training images; their
+            panels are marked.
     """
     from rib.figures import label_of_run
     from rib.figures._panels import run_panels
@@ -132,6 +134,7 @@ def _draw_matrix(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels) -
 
 
 def _share_group(target: str, dataset: str, source_groups: Labels) -> bool:
+    """Whether target and dataset are made from the same source images."""
     return target in source_groups and source_groups[target] == source_groups.get(dataset)
 
 

@@ -57,7 +57,7 @@ PAPER_LABEL = "paper (read off its figure)"
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """A figure of all models and the example method."""
+    """Declare the figure before_after, of all models and one method; None without runs to show."""
     if not labels.has_figures:
         return None
     bars = paper_bars(grid, labels.example_method)
@@ -110,9 +110,10 @@ def draw_before_after(
     confidence: float,
     paper: Mapping[str, Mapping[str, float]],
 ) -> Drawn:
-    """Bars of mean OOD accuracy (percent) before and after fine-tuning, a pair for each model.
+    """Draw mean accuracy on other datasets before and after fine-tuning, bars of each model.
 
-    The mean is over targets and, for each target, over the other OOD datasets.
+    The mean, in percent, is over targets and, for each target, over the other out-of-distribution
+    (OOD) datasets.
 
     Args:
         ood: columns model, method, when (`before` or `after` fine-tuning), accuracy, ci_low,
@@ -121,8 +122,8 @@ def draw_before_after(
         number_of_datasets: out-of-distribution datasets of the family.
         number_of_targets: targets per model.
         confidence: coverage of the intervals, such as 0.95.
-        paper: the paper's accuracies (percent) by model and `before` or `after`; models may be
-            missing.
+        paper: the paper's accuracies in percent: {"net": {"before": 70.1, "after": 68.2}}; models
+            may be missing.
 
     Returns:
         The figure and its rows; if `paper` isn't empty, with the paper's accuracies in a column
@@ -159,7 +160,7 @@ def draw_before_after(
 
 
 def _paper_accuracies(rows: pd.DataFrame, paper: Mapping[str, Mapping[str, float]]) -> list[float]:
-    """NaN where the paper has no number."""
+    """The paper's accuracy for each row, such as [70.1, 68.2]; NaN where it has none."""
     accuracies = []
     for row in rows.to_dict("records"):
         accuracies_of_model = paper.get(row["model"], {})
@@ -168,7 +169,7 @@ def _paper_accuracies(rows: pd.DataFrame, paper: Mapping[str, Mapping[str, float
 
 
 def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Style) -> None:
-    """`side` is -1 for left or 1 for right of the model's place."""
+    """Draw a bar with whiskers for each model; `side` is -1 for left of its place, 1 for right."""
     import numpy as np
 
     x = np.arange(len(rows)) + side * WIDTH / 2
@@ -187,7 +188,10 @@ def _draw_bars(axes: Axes, rows: pd.DataFrame, side: int, style: Style) -> None:
 
 
 def _draw_paper(axes: Axes, accuracies: pd.Series, side: int) -> None:
-    """Diamonds beside the bars leave whiskers and numbers visible."""
+    """Draw the paper's accuracies as diamonds.
+
+    They stand beside the bars so that whiskers and numbers remain visible.
+    """
     import numpy as np
 
     x = np.arange(len(accuracies)) + side * WIDTH / 2

@@ -62,7 +62,7 @@ FLOOR = (
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """A figure with a panel for each model and method, and a dumbbell for each dataset."""
+    """Declare the figure calibration: a panel per model and method, a line per dataset."""
     return Analysis(
         figures={
             "calibration": Figure(
@@ -88,9 +88,10 @@ def draw_calibration(
     datasets: Labels,
     underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
-    """Expected calibration error and its floor, in percent.
+    """Draw how far confidence is from accuracy before and after fine-tuning, in percent.
 
-    Means over seeds and over the targets other than the dataset.
+    It is the expected calibration error, mean over seeds and over the targets other than the
+    dataset. The floor is the error that a perfectly calibrated model has by chance.
 
     Args:
         samples: columns model, method, target, seed, dataset, ece_before, ece_after,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Explanations for the matrix of RI.
+    """Declare cells.json: why each RI (change of accuracy) of the page's matrix is as it is.
 
     Images are read at the first model's geometry, and shown only if their licence allows it.
     """
@@ -43,7 +43,10 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, str]:
-    """cells.json as a text, from rib.statistics.cells.explained_cells."""
+    """The text of cells.json by its name.
+
+    It is {"cells": {"net/ft/noto": {"classes": [...], "flips": [...]}}, "images": [...]}.
+    """
     from rib.statistics.cells import explained_cells
 
     params = inputs.params

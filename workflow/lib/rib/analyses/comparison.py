@@ -113,7 +113,7 @@ MAX_LETTERS = 26  # the eye can't follow more, so more are not drawn
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """All methods of each model and size, compared by mRI and by RI on each target."""
+    """Declare tables and figure that compare all methods of each model and size, by mRI and RI."""
     return Analysis(
         inputs={"counts": paths.counts, "fit": paths.table("fit")},
         params={"ri": to_params(ri_statistics(grid)), "compare_to": grid.compare_to},
@@ -133,7 +133,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables comparisons (by mRI), comparisons_ri (by target), ranking, and seeds_ri."""
+    """Tables comparisons (pairs by mRI), comparisons_ri (by target), ranking, seeds_ri."""
     from rib.statistics.comparison import comparison_tables
 
     return comparison_tables(
@@ -147,10 +147,11 @@ def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
 def draw_ranking(
     ranking: pd.DataFrame, *, models: Labels, methods: Styles, confidence: float
 ) -> Drawn:
-    """Difference of mRI from the reference (percentage points), with simultaneous intervals.
+    """Draw each method's mRI minus the reference method's, best on top, in percentage points.
 
-    Right of the panel are mRI with its interval, and letters: methods that share a letter don't
-    differ clearly.
+    mRI is the mean change of accuracy on other datasets. The intervals are simultaneous. Right of
+    the panel are mRI with its interval, and letters: methods that share a letter don't differ
+    clearly.
 
     Args:
         ranking: columns model, method, size, mri, ci_low, ci_high, seeds, fit, letters,
@@ -181,7 +182,7 @@ def draw_ranking(
 
 
 def _panels(rows_of_panels: Sequence[pd.DataFrame]) -> tuple[PlottedFigure, np.ndarray]:
-    """Panels stand one below the other, with room for rows and letters."""
+    """A figure and its panels (models,), one below the other, with room for rows and letters."""
     import matplotlib.pyplot as plt
 
     most_letters = max(len(_letters_to_draw(rows)) for rows in rows_of_panels)
@@ -198,6 +199,7 @@ def _panels(rows_of_panels: Sequence[pd.DataFrame]) -> tuple[PlottedFigure, np.n
 
 
 def _notes(ranking: pd.DataFrame, confidence: float) -> list[str]:
+    """Lines below the figure: what bars and markers mean; warnings about few seeds or objects."""
     from rib.statistics.bootstrap import FEWEST_SEEDS
     from rib.statistics.comparison import few_objects
 
@@ -219,7 +221,7 @@ def _notes(ranking: pd.DataFrame, confidence: float) -> list[str]:
 
 
 def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
-    """One line, or none if the model has no pair of methods."""
+    """A line on the difference of methods that is found in 3 of 4 cases; none without pairs."""
     smallest = rows["smallest_difference"].iloc[0]
     if math.isnan(smallest):
         return []
@@ -228,6 +230,7 @@ def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Styles) -> None:
+    """Draw a model's methods, lines at 0 and at the pretrained model, numbers and letters."""
     from rib.figures._panels import name_rows
 
     reference = rows["reference"].iloc[0]
@@ -262,7 +265,7 @@ def _row_label(row: Mapping[Hashable, Any], methods: Styles) -> str:
 
 
 def _draw_method(axes: Axes, y: int, row: Mapping[Hashable, Any], style: Style) -> None:
-    """A marker is filled if the interval excludes 0."""
+    """Draw a method's difference and interval; the marker is filled if the interval excludes 0."""
     low = row["diff_low"]
     high = row["diff_high"]
     colour = style["colour"]
@@ -303,17 +306,17 @@ def _write_numbers(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _signed(change: float) -> str:
-    """The minus sign is the typographic one."""
+    """`+1.2` for 1.2; a minus sign is the typographic one."""
     return points(change).replace("-", MINUS)
 
 
 def _split_letters(text: str) -> list[str]:
-    """`aba1` is `a`, `b` and `a1`."""
+    """["a", "b", "a1"] for the text `aba1`."""
     return re.findall(r"\D\d*", text)
 
 
 def _letters_to_draw(rows: pd.DataFrame) -> list[str]:
-    """First a to z, then a1 and so on; empty if there are too many."""
+    """["a", ..., "z", "a1", ...], all letters of the methods; empty if there are too many."""
     distinct_letters = set()
     for text in rows["letters"]:
         distinct_letters.update(_split_letters(text))
@@ -346,6 +349,7 @@ def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _draw_column(axes: Axes, letter: str, rows: Sequence[int], coordinates: Transform) -> None:
+    """Write a letter beside its methods, joined by a line."""
     if len(rows) > 1:
         axes.plot(
             [1, 1],

@@ -54,17 +54,19 @@ SECONDS_OF_UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Costs of all methods that are trained here.
+    """Declare table and figure of the time and storage that each method takes.
 
-    Records are parameters, not inputs, so that the table can be made if only rows and reports were
-    pulled. The table is made again whenever the table of mRI changes.
+    Only methods that are trained here are shown. Records are parameters, not inputs, so that the
+    table can be made if only rows and reports were pulled. The table is made again whenever the
+    table of mRI changes.
     """
     records = paths.records()
-    needed = {}
+    needed = {}  # methods that a method merges, such as {"ft": [], "half": ["ft"]}
     for name in labels.methods:
         parents = list(grid.methods[name].parents)
         if all(grid.methods[key].trains for key in parents or [name]):
             needed[name] = parents
+    # Methods that one job evaluates: {"wise_ft-alpha": ["wise_ft-alpha0.25", ...], ...}.
     evaluated = {PRETRAINED: [PRETRAINED]}
     for method in grid.methods.values():
         evaluated[method.evaluation] = list(method.evaluated)
@@ -119,7 +121,7 @@ def draw_cost(
     confidence: float,
     underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
-    """Job time for one mRI, cheapest method on top, beside mRI with its confidence interval.
+    """Draw the time of all jobs behind one mRI, cheapest method on top, beside that mRI.
 
     Args:
         cost: columns model, method, size, device, seconds.
@@ -161,7 +163,7 @@ def draw_cost(
 
 
 def _unit(seconds: pd.Series) -> str:
-    """The largest unit in which the longest time is at least 2."""
+    """The largest of hours, minutes and seconds in which the longest time is at least 2."""
     for unit, seconds_of_unit in SECONDS_OF_UNITS.items():
         if seconds.max() >= 2 * seconds_of_unit:
             return unit

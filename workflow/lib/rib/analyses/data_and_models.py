@@ -91,7 +91,10 @@ LABELS = Table(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """All datasets that jobs read, and all models; labels of targets if there are verdicts."""
+    """Declare the tables data (datasets that jobs read), models and perhaps labels.
+
+    The last is declared if pretrained models checked the targets' labels.
+    """
     read = grid.datasets_read()
 
     def of_datasets(file: str) -> list[str]:
@@ -131,7 +134,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def _role(name: str, grid: Grid) -> str:
-    """`counts in RI; fine-tuned on`."""
+    """How the run uses a dataset, such as `counts in RI; fine-tuned on`."""
     if name not in grid.datasets:
         return "pretraining or its proxy"
     if name in grid.ood:
@@ -158,6 +161,7 @@ def _exclusions(name: str, grid: Grid) -> str:
 
 
 def _facts_of_models(grid: Grid) -> dict[str, dict[str, Any]]:
+    """{"net": {"architecture": "resnet18", "pretraining": "ImageNet-1K", "pixels": 112, ...}}."""
     return {
         name: {
             "architecture": model.architecture,
@@ -171,7 +175,7 @@ def _facts_of_models(grid: Grid) -> dict[str, dict[str, Any]]:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables data (a row per dataset), models and, with verdicts, labels."""
+    """Tables data (a row per dataset), models and, if labels were checked, labels."""
     from rib.statistics.data_and_models import data_table, label_table, model_table
 
     datasets = inputs.params["datasets"]

@@ -105,7 +105,7 @@ COLUMNS = ["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Distances between all datasets that the run reads."""
+    """Declare tables and figures of distances between datasets, and how they relate to RI."""
     datasets = {dataset.name: dataset for dataset in grid.datasets_read()}
     # An evaluated dataset in distribution, else the pretraining proxy's dataset.
     in_distribution = next(
@@ -205,16 +205,17 @@ def draw_distance_drop(
     in_distribution_label: str | None,
     confidence: float,
 ) -> Drawn:
-    """RI of every target against its distance, one panel per model and kind of distance.
+    """Draw RI (mean change of accuracy) of each target against the target's distance.
 
-    Whiskers are confidence intervals of RI. Correlations with their p are above each panel.
+    There is a panel per model and kind of distance. Whiskers are confidence intervals of RI.
+    Correlations with their p are above each panel.
 
     Args:
         distances: columns model, first, second, distance, value.
         association: columns model, method, distance, level, statistic, value, p.
         ri: columns model, method, target, seed, ri, ci_low, ci_high; seeds are averaged.
-        example: method and method_label.
-        kinds: label of each kind of distance, which has a column of panels.
+        example: the drawn method: {"method": "ft", "method_label": "FT"}.
+        kinds: label of each kind of distance, which has a column of panels: {"ncd": "NCD"}.
         ood_datasets: the out-of-distribution datasets that count in RI.
         in_distribution: dataset to which distances are measured; None for the mean distance to the
             other datasets.
@@ -265,7 +266,7 @@ def draw_distance_drop(
 
 
 def _points(distance_of_target: Mapping[str, float], ri: pd.DataFrame) -> pd.DataFrame:
-    """One row per target: target, value (its distance), ri, ci_low, ci_high."""
+    """One row per target, mean over seeds: target, value (its distance), ri, ci_low, ci_high."""
     mean_ri = ri.groupby("target")[["ri", "ci_low", "ci_high"]].mean()
     points = mean_ri.loc[list(distance_of_target)].rename_axis("target").reset_index()
     return points.assign(value=points["target"].map(distance_of_target))
@@ -312,7 +313,7 @@ def _correlations(association: pd.DataFrame, model: str, method: str, kind: str)
 def draw_distance_matrix(
     distances: pd.DataFrame, *, models: Labels, datasets: Labels, kinds: Labels
 ) -> Drawn:
-    """Heat maps of the distances between datasets, one panel per model and kind of distance.
+    """Draw the distances between datasets, one matrix per model and kind of distance.
 
     Each panel has its own colour range.
 
@@ -374,7 +375,7 @@ def _draw_distances(axes: Axes, grid: np.ndarray) -> None:
 
 
 def _decimals(grid: np.ndarray) -> int:
-    """Up to three decimals, enough to distinguish the values."""
+    """Number of decimals, 0 to 3, enough to distinguish the values."""
     import numpy as np
 
     spread = np.nanmax(grid) - np.nanmin(grid)
@@ -384,7 +385,10 @@ def _decimals(grid: np.ndarray) -> int:
 
 
 def _name_datasets(axes: Axes, labels: list[str]) -> None:
-    """The first row and the last column of a lower triangle are empty."""
+    """Write the datasets' names beside the matrix.
+
+    The first row and the last column of a lower triangle are empty.
+    """
     axes.set_xticks(range(len(labels) - 1), labels[:-1], rotation=40, ha="right", fontsize=7)
     axes.set_yticks(range(1, len(labels)), labels[1:], fontsize=7)
     axes.set(xlim=(-0.5, len(labels) - 1.5), ylim=(len(labels) - 0.5, 0.5))

@@ -82,7 +82,7 @@ NUMBERS = ["id_before", "ood_before", "id_after", "ood_after", "rho_before", "rh
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Lines of baseline models, and runs beside them; None without baselines."""
+    """Declare tables and figure of accuracy beyond the baselines' line; None without baselines."""
     baselines = baseline_accuracies(grid)
     if not baselines:
         return None
@@ -124,13 +124,17 @@ def draw_effective_robustness(
     datasets: Labels,
     confidence: float,
 ) -> Drawn:
-    """Arrows from before to after, one panel per method and dataset, on logit axes.
+    """Draw accuracy out of distribution against accuracy in distribution, before and after.
+
+    Each run is an arrow from before to after fine-tuning, beside the line of baseline models; there
+    is a panel per method and dataset.
 
     Args:
         robustness: columns model, method, target, dataset, in_distribution, and id_before,
-            ood_before, id_after, ood_after (percent), rho_before, rho_after; seeds are averaged.
-            Rows of the target itself are left out.
-        baselines: model, dataset, in_distribution, id, ood of each baseline model (percent).
+            ood_before, id_after, ood_after (percent), rho_before, rho_after (height above the line,
+            in points); seeds are averaged. Rows of the target itself are left out.
+        baselines: [{"model": "net", "dataset": "imagenet_v2", "in_distribution": "imagenet", "id":
+            70.1, "ood": 58.3}], accuracies in percent.
         datasets: label of each dataset; datasets with baselines have a column of panels.
     """
     import pandas as pd
@@ -197,7 +201,7 @@ def _set_logit_axes(
 
 
 def _logit_of_percent(percent: np.ndarray) -> np.ndarray:
-    """Clipped, so that 0 and 100 have finite logits."""
+    """Logits of accuracies, clipped so that 0 and 100 have finite ones."""
     import numpy as np
     from scipy.special import logit
 
@@ -258,6 +262,7 @@ def _draw_arrow(axes: Axes, run: Mapping[Hashable, Any], style: Style) -> None:
 
 
 def _legend(models: Styles, confidence: float) -> list[Line2D]:
+    """Handles of the legend: models, before and after, baselines."""
     from matplotlib.lines import Line2D
 
     handles = []

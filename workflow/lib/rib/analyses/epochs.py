@@ -81,7 +81,10 @@ table of mRI have intervals of the finished runs.
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Snapshots of the trainings among the runs that config's `representations` chooses."""
+    """Declare tables and figures of runs in the course of training, from ten stored networks.
+
+    Config's `representations` chooses the runs.
+    """
     pretrained = paths.pretrained_runs.values()
     runs = [run for run in compared_runs(grid) if grid.methods[run.method].trains]
     of_runs = labels.of_compared_runs
@@ -131,7 +134,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables cka_epochs and tradeoff_epochs."""
+    """Tables cka_epochs (similarity of features) and tradeoff_epochs (accuracy, mRI), by time."""
     params = inputs.params
     similarity = epoch_table(
         before=inputs.paths("before"),
@@ -154,7 +157,9 @@ def epoch_table(
     ood_datasets: Collection[str],
     confidence: float,
 ) -> pd.DataFrame:
-    """CKA of the head's input with the pretrained model's, at several times in training.
+    """Similarity of features to the pretrained model's, at several times in training.
+
+    The features are the head's input, their similarity is CKA (1: the same up to rotation).
 
     Args:
         before: features of the pretrained models, .../<seed>/<dataset>.safetensors.
@@ -183,13 +188,14 @@ def epoch_table(
 def tradeoff_table(
     files: RowFiles, ood_datasets: Collection[str], source_groups: SourceGroups
 ) -> pd.DataFrame:
-    """Accuracy on the target and mRI in the course of training.
+    """Accuracy on the target and mRI (change of accuracy elsewhere) in the course of training.
 
     Args:
         files: rows of pretrained models and of snapshots (checkpoints from within a training); a
             snapshot's alpha is the finished share of training.
         ood_datasets: datasets that count in RI.
-        source_groups: source group by dataset if RI is leak-free, else None.
+        source_groups: by dataset, such as {"flat": "fluent"}; images that share a source with the
+            target's don't count in RI. None if all count.
 
     Returns:
         model, method, size, trained (percent of all steps; at 0 the pretrained model), and means
@@ -233,9 +239,10 @@ def tradeoff_table(
 def draw_cka_epochs(
     cka_epochs: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float
 ) -> Drawn:
-    """CKA with confidence intervals against the share of steps, one row of panels per model.
+    """Draw similarity (CKA) to the pretrained model's features against the share of steps.
 
-    One column of panels is on the target, the other is the mean over other datasets.
+    There is a row of panels per model. One column is on the target, the other is the mean over
+    other datasets.
 
     Args:
         cka_epochs: columns model, method, target, seed, dataset, trained, cka, ci_low, ci_high,
@@ -262,9 +269,9 @@ def draw_tradeoff_epochs(
     targets: Labels,
     accuracy: str,
 ) -> Drawn:
-    """mRI against accuracy on the target, from the pretrained model to the end of training.
+    """Draw mRI against accuracy on the target in the course of training.
 
-    There is a line per method and a panel per model.
+    There is a line per method, which begins at the pretrained model, and a panel per model.
 
     Args:
         tradeoff_epochs: columns of `tradeoff_table`.

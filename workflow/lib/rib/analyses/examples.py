@@ -29,7 +29,7 @@ WRONG = {"colour": "#b2182b", "mark": "✗", "linewidth": 0.9, "linestyle": (0, 
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """A figure of images whose licence allows that; None if there are none."""
+    """Declare the figure examples, of images whose licence allows it; None if there are none."""
     datasets = {
         name: label for name, label in labels.datasets.items() if grid.datasets[name].publishable
     }
@@ -62,12 +62,14 @@ def draw_examples(
     model_label: str,
     objects: int,
 ) -> Drawn:
-    """One image of a few classes in every dataset: a row per class, a column per dataset.
+    """Draw one image of a few classes in every dataset, with the pretrained model's prediction.
+
+    There is a row per class and a column per dataset.
 
     Args:
         rows: the pretrained model's evaluation rows, one table per evaluation group: dataset, row,
-            prediction, rank.
-        images: the datasets, in the order of `datasets`.
+            prediction, rank (0 if the prediction is right).
+        images: the prepared datasets with pixels, in the order of `datasets`.
         objects: number of classes to show, evenly spaced among classes in most datasets.
     """
     import matplotlib.pyplot as plt
@@ -130,7 +132,9 @@ def first_of_each_class(
 
 
 def choose_classes(shown_rows: pd.DataFrame, objects: int) -> list[int]:
-    """Evenly spaced classes among the classes in most datasets.
+    """Network outputs of the classes to show, such as [3, 120, 251].
+
+    They are evenly spaced among the classes that the largest number of datasets has.
 
     Args:
         shown_rows: object (the class) and dataset of images.
@@ -159,12 +163,16 @@ def _class_name(row: pd.Series, prepared: Mapping[str, PreparedDataset]) -> str:
 
 
 def _show_none(axes: Axes) -> None:
+    """Write that the dataset has no image of the class."""
     axes.spines[:].set_visible(False)
     axes.text(0.5, 0.5, "has none", ha="center", va="center", fontsize=6, transform=axes.transAxes)
 
 
 def _show(axes: Axes, dataset: PreparedDataset, row: pd.Series) -> None:
-    """The frame's colour and style say whether the prediction is right (rank 0)."""
+    """Show an image with its prediction.
+
+    The frame's colour and style say whether the prediction is right (rank 0).
+    """
     import numpy as np
 
     look = RIGHT if row["rank"] == 0 else WRONG

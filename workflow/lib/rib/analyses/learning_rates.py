@@ -71,7 +71,7 @@ RECIPES = "learning_rates.yaml"  # chosen rates, in the format of the family's f
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Rates of all trainings that have a rate."""
+    """Declare the table of learning rates, on demand; None if no training has a rate."""
     runs = [run for run in paths.trained_runs if "lr" in grid.methods[run.method].settings]
     if not runs:
         return None
@@ -113,7 +113,10 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def _swept_method(grid: Grid, name: str) -> dict[str, Any]:
-    """Fields of SweptMethod; `lora-lr0.001-rank4` belongs to the sweep `lora-rank4`."""
+    """Fields of SweptMethod: {"method": "lora-rank4", "entry": "lora", "lr": {"net": 0.001}, ...}.
+
+    The method `lora-lr0.001-rank4` belongs to the sweep `lora-rank4`.
+    """
     method = grid.methods[name]
     return {
         "method": method.without_rate,
@@ -149,6 +152,7 @@ def tables(inputs: Inputs) -> dict[str, pd.DataFrame | str]:
 def _on_select_splits(
     inputs: Inputs, swept_methods: dict[str, SweptMethod]
 ) -> dict[str, pd.DataFrame | str]:
+    """The table of rates, and the chosen rates as YAML text, which is also printed."""
     from rib.statistics.held_out_rates import choose_on_select_splits, family_recipes, warnings_on
 
     params = inputs.params

@@ -75,7 +75,7 @@ NO_RANK = "\N{EN DASH}"
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Pairs and ranks of models by each method that all models have; None with one model."""
+    """Declare tables and figure that compare pretrained models; None with one model."""
     if len(grid.models) == 1 or not labels.has_figures:
         return None
     return Analysis(
@@ -113,7 +113,9 @@ def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
 def draw_models(
     ranks: pd.DataFrame, *, method: str, method_label: str, models: Styles, confidence: float
 ) -> Drawn:
-    """Mean OOD accuracy (percent) after against before, and ranks, with a marker per model.
+    """Draw whether models that start best end best: accuracy after against before, and ranks.
+
+    Accuracy is the mean on other out-of-distribution (OOD) datasets, in percent.
 
     Args:
         ranks: columns method, model, ood_before, before_low, before_high, ood_after, after_low,
@@ -141,6 +143,7 @@ def draw_models(
 
 
 def _tau_text(tau: float, p: float) -> str:
+    """`+0.60 (p = 0.02 if the orders were unrelated)`."""
     if math.isnan(tau):
         return "needs five ranked models"
     signed = f"{tau:+.2f}".replace("-", "\N{MINUS SIGN}")
@@ -148,7 +151,7 @@ def _tau_text(tau: float, p: float) -> str:
 
 
 def _draw_accuracies(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
-    """Whiskers in both directions, and the diagonal of no change."""
+    """Draw accuracy after against before, whiskers in both directions, and the diagonal."""
     for row in shown_rows.to_dict("records"):
         style = models[row["model"]]
         colour = style["colour"]
@@ -169,7 +172,10 @@ def _draw_accuracies(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> No
 
 
 def _draw_ranks(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
-    """Equal ranks stand one below the other, models without rank below all others."""
+    """Draw lines from ranks before to ranks after.
+
+    Equal ranks stand one below the other, models without rank below all others.
+    """
     rank_before = shown_rows["rank_before"]
     rank_after = shown_rows["rank_after"]
     place_before = _places(rank_before, rank_after)
@@ -206,4 +212,5 @@ def _places(ranks: pd.Series, other_ranks: pd.Series) -> pd.Series:
 
 
 def _rank_texts(ranks: pd.Series) -> list[str]:
+    """["1", "2.5"], with a dash for a model without rank."""
     return [NO_RANK if math.isnan(rank) else f"{rank:g}" for rank in ranks]

@@ -106,9 +106,10 @@ MEAN_COLUMNS = [
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Groups of networks that differ only in what chance decides in pretraining.
+    """Declare tables and figure of groups of networks that differ only by chance.
 
-    None if no group (`group` of a model) has several networks.
+    They were pretrained alike, for example with different seeds. None if no group (`group` of a
+    model) has several networks.
     """
     group_of_model = {name: model.group for name, model in grid.models.items() if model.group}
     largest_group = max(Counter(group_of_model.values()).values(), default=0)
@@ -163,11 +164,12 @@ def draw_networks(
     methods: Styles,
     confidence: float,
 ) -> Drawn:
-    """Mean OOD accuracy (percent) and mRI (percentage points), with groups side by side.
+    """Draw mean accuracy on other datasets (percent) and mRI (points), groups side by side.
 
-    The upper panel has accuracy before fine-tuning and after each method, the lower panel each
-    method's mRI. Groups are in the order of their pretraining images. A network with an underfitted
-    run of a method is left out for that method.
+    A group has networks that were pretrained alike but with different seeds. The upper panel has
+    accuracy before fine-tuning and after each method, the lower panel each method's mRI. Groups are
+    in the order of their pretraining images. A network with an underfitted run of a method is left
+    out for that method.
 
     Args:
         networks: columns group, model, method, size, measure, value, counted.
@@ -224,7 +226,7 @@ def _drawn_rows(
     models: Collection[str],
     methods: Collection[str],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Points of networks and means of groups, both with their number in the column `value`."""
+    """Rows of single networks, and means of groups; the number is in the column `value`."""
     is_counted = networks["model"].isin(models) & (networks["counted"] == "yes")
     is_shown = is_counted & networks["method"].isin(methods) & networks["measure"].isin(MEASURES)
     points = networks.loc[is_shown, POINT_COLUMNS]
@@ -235,7 +237,7 @@ def _drawn_rows(
 
 
 def _groups_in_order(means: pd.DataFrame) -> list[str]:
-    """By pretraining images; groups with an unknown number come last."""
+    """Names of groups by number of pretraining images; unknown numbers come last."""
     in_order = means.sort_values("pretraining_images", kind="stable")
     return list(dict.fromkeys(in_order["group"]))
 
@@ -243,7 +245,10 @@ def _groups_in_order(means: pd.DataFrame) -> list[str]:
 def _before_fine_tuning(
     points: pd.DataFrame, means: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables repeat these accuracies for each method; the one with most networks is taken."""
+    """Rows of networks and means of groups before fine-tuning, once.
+
+    The tables repeat these accuracies for each method; the one with most networks is taken.
+    """
     all_means = means[means["measure"] == "ood_before"]
     most_networks_first = all_means.sort_values("networks", ascending=False, kind="stable")
     chosen_means = most_networks_first.drop_duplicates("group")
@@ -253,6 +258,7 @@ def _before_fine_tuning(
 
 
 def _of(table: pd.DataFrame, method: str, measure: str) -> pd.DataFrame:
+    """Rows of a method and measure."""
     return table[(table["method"] == method) & (table["measure"] == measure)]
 
 
@@ -271,7 +277,7 @@ def _draw_series(
     x_of_groups: Mapping[str, float],
     style: Mapping[str, str],
 ) -> None:
-    """Dots for networks, markers with intervals for means; NaN intervals are not drawn."""
+    """Draw dots for networks, and markers with intervals for means."""
     colour = style["colour"]
     # Without rows, map() would give texts.
     x_of_points = points["group"].map(x_of_groups).astype(float)
@@ -303,6 +309,7 @@ def _draw_series(
 def _label_groups(
     axes: Axes, x_of_groups: Mapping[str, float], means: pd.DataFrame, width: float
 ) -> None:
+    """Name each group below the axis, with its number of networks, and separate groups by lines."""
     labels = []
     for group in x_of_groups:
         name = textwrap.fill(group, int(LABEL_CHARACTERS * width))
@@ -318,7 +325,7 @@ def _label_groups(
 
 
 def _number_of_networks(numbers: pd.Series) -> str:
-    """The number may differ between methods."""
+    """`3 networks`, or `2 to 3 networks`: the number may differ between methods."""
     from rib.figures import counted
 
     fewest = int(min(numbers))

@@ -51,7 +51,10 @@ NUMBERS = ["datasets", "images", "before", "after", "difference", "ci_low", "ci_
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Rows of merges and pretrained models, on datasets that are no targets."""
+    """Declare the table of networks merged from runs on all targets; None without such merges.
+
+    They are scored on datasets that are no targets.
+    """
     if not grid.over_targets:
         return None
     before = paths.rows(paths.pretrained_runs.values(), groups=list(paths.groups_not_trained_on))
@@ -74,7 +77,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table merges_over_targets."""
+    """Table merges_over_targets: accuracy of these merges before and after."""
     params = inputs.params
     merges = over_targets_table(
         inputs.rows(params["methods"]),
@@ -98,10 +101,13 @@ def over_targets_table(
     confidence: float,
     seed: int,
 ) -> pd.DataFrame:
-    """The table of merges over targets, from their rows and the pretrained models' rows.
+    """Accuracy of merges over targets, and before, on datasets that no parent was trained on.
+
+    A merge over targets combines networks that were fine-tuned on different targets.
 
     Args:
-        files: the rows; rows of other datasets are ignored.
+        files: a row per scored image of merges and pretrained models; rows of other datasets are
+            ignored.
         manifests: of the evaluations that made the rows.
         datasets: names of datasets that no parent of a merge was trained on.
         fit: rule for marking underfitted runs.
@@ -110,8 +116,8 @@ def over_targets_table(
 
     Returns:
         One row per run: model, method, size, seed, numbers of datasets and images, mean accuracy
-            over datasets before and after (percent), difference (percentage points) with its
-            confidence interval over objects, underfitted (1 if a parent is, else 0).
+        over datasets before and after (percent), difference (percentage points) with its confidence
+        interval over objects, underfitted (1 if a parent is, else 0).
 
     Raises:
         UserError: The runs were trained or evaluated on different kinds of devices or in different

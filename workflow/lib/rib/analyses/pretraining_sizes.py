@@ -54,7 +54,7 @@ BESIDE_AXES = 1.4  # width outside the axes, in inches
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Models whose number of pretraining images is known.
+    """Declare table and figure of mRI by number of pretraining images.
 
     None if no model is pretrained here and published models don't state different numbers.
     """
@@ -96,7 +96,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def _series(architecture: str, pretraining: Pretraining) -> str:
-    """`cnn on fashion, augmented`; models of a series differ only in size."""
+    """`cnn on fashion, augmented`: models with the same text differ only in number of images."""
     augmented = "" if pretraining.augmentation is None else ", augmented"
     return f"{architecture} on {pretraining.dataset}{augmented}"
 
@@ -120,7 +120,7 @@ def draw_pretraining_sizes(
     methods: Styles,
     confidence: float,
 ) -> Drawn:
-    """Mean OOD accuracy (percent) and mRI by number of pretraining images.
+    """Draw mean accuracy on other datasets (percent) and mRI by number of pretraining images.
 
     Lines join models of a series. If all models are of one series, the axis is logarithmic;
     otherwise models stand side by side in the order of their numbers.
@@ -128,7 +128,8 @@ def draw_pretraining_sizes(
     Args:
         pretraining_sizes: columns model, method, pretraining_images, before, before_low,
             before_high, after, after_low, after_high, mri, ci_low, ci_high.
-        series: by model; models of a series differ only in the number of pretraining images.
+        series: by model, such as {"cnn_1k": "cnn on fashion"}; models of a series differ only in
+            the number of pretraining images.
     """
     import matplotlib.pyplot as plt
     import pandas as pd
@@ -175,7 +176,10 @@ def draw_pretraining_sizes(
 
 
 def _draw_numbers(accuracy_axes: Axes, mri_axes: Axes, images: pd.Series) -> None:
-    """`images` is ascending by model; models stand at 2 ** 0, 2 ** 1, ..."""
+    """Write the number of images above models that share it, with lines between the numbers.
+
+    `images` is ascending by model; models stand at 2 ** 0, 2 ** 1, ...
+    """
     import numpy as np
     import pandas as pd
     from matplotlib.ticker import NullLocator
@@ -203,6 +207,7 @@ def _number_of_images(number: int) -> str:
 def _draw_series(
     accuracy_axes: Axes, mri_axes: Axes, rows: pd.DataFrame, methods: Styles, labelled: bool
 ) -> None:
+    """Draw a line before fine-tuning and one for each method, in both panels."""
     from rib.figures._panels import line_with_intervals
 
     styles = [BEFORE, *methods.values()]

@@ -44,7 +44,7 @@ TABLE_HEIGHT = 38
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """A figure of the first model with the example method and target."""
+    """Declare the figure protocol, of the first model; None without runs to show."""
     if not labels.has_figures:
         return None
     inputs = {name: paths.table(name) for name in ("accuracy", "ri", "mri")}
@@ -73,7 +73,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def _not_in_ri(grid: Grid, target: str | None) -> dict[str, str]:
-    """Reasons why datasets don't count in RI of a target: {"noto_blur": "variant"}."""
+    """Why datasets don't count in a target's RI (change of accuracy): {"noto_blur": "variant"}."""
     source_groups = leak_free_groups(grid) or {}
     reasons = {}
     for name, dataset in grid.datasets.items():
@@ -97,7 +97,9 @@ def draw_protocol(
     targets: Labels,
     datasets: Labels,
 ) -> Drawn:
-    """Boxes from pretraining to mRI, with a table of accuracies in percent, mean over seeds.
+    """Draw how mRI comes about, with one run's numbers: boxes from pretraining to mRI.
+
+    In the middle are accuracies before and after, in percent, mean over seeds.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, n, accuracy.
@@ -105,7 +107,7 @@ def draw_protocol(
         mri: columns model, method, mri, ci_low, ci_high.
         data: columns dataset, train (images); None if the whole target is used for training.
         example: model, model_label, method, method_label, target, and size of the training subset.
-        left_out: reason by dataset, for datasets other than the target that don't count in RI.
+        left_out: why datasets other than the target don't count: {"noto_blur": "variant"}.
     """
     import matplotlib.pyplot as plt
 
@@ -169,7 +171,7 @@ def _changes(accuracy: pd.DataFrame, method: str, target: str, datasets: Labels)
 def _draw_box(
     axes: Axes, corner: tuple[float, float], size: tuple[float, float], text: str
 ) -> None:
-    """`corner` is the lower left one."""
+    """Draw a box with text; `corner` is the lower left one."""
     from matplotlib.patches import FancyBboxPatch
 
     x, y = corner
@@ -189,7 +191,7 @@ def _draw_box(
 def _draw_arrow(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], text: str = ""
 ) -> None:
-    """Text is right of a vertical arrow, above any other."""
+    """Draw an arrow; its text is right of a vertical arrow, above any other."""
     from matplotlib.patches import FancyArrowPatch
 
     arrow = FancyArrowPatch(
@@ -208,7 +210,7 @@ def _draw_arrow(
 def _draw_table(
     axes: Axes, shown_rows: pd.DataFrame, left_out: Mapping[str, str], datasets: Labels
 ) -> None:
-    """Datasets that don't count are grey, with the reason."""
+    """Draw accuracies of each dataset; datasets that don't count are grey, with the reason."""
     row_height = TABLE_HEIGHT / (len(shown_rows) + 1)
     heading: dict[str, Any] = {"fontsize": 8, "fontweight": "bold", "va": "center"}
     axes.text(LABEL_X, TABLE_TOP, "evaluated on", **heading)
@@ -231,6 +233,7 @@ def _draw_table(
 def _draw_row(
     axes: Axes, y: float, row: Mapping[Hashable, Any], label: str, reason: str | None
 ) -> None:
+    """Draw a dataset's accuracies before and after, and the change in its colour."""
     colour = INK
     change_colour = _change_colour(row["change"])
     if reason:

@@ -23,7 +23,7 @@ COLUMNS = ("model", "dataset", "accuracy", "source")
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Accuracies of the grid's models on its datasets. The page doesn't show them."""
+    """Declare published.csv, measured beside published accuracies. The page doesn't show it."""
     stated = [
         row
         for row in grid.catalog.table("published.csv", COLUMNS, ["accuracy"])

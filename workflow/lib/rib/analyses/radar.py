@@ -36,7 +36,7 @@ LEGEND_CHARACTERS = 60  # per line of the legend
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """A figure of the first two models with the example method and target."""
+    """Declare the figure radar, of the first two models and one target; None without runs."""
     if not labels.has_figures:
         return None
     models = dict(list(labels.model_styles.items())[:2])
@@ -68,7 +68,9 @@ def draw_radar(
     datasets: Labels,
     underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
-    """Top-1 accuracy (percent) by dataset, mean over seeds.
+    """Draw accuracy (percent) by dataset before and after fine-tuning, as rings of each model.
+
+    Numbers are means over seeds.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
@@ -118,7 +120,7 @@ def draw_radar(
 
 
 def _accuracies(shown_rows: pd.DataFrame, model: str, method: str, datasets: Labels) -> np.ndarray:
-    """(datasets,) in display order."""
+    """Accuracy of a model and method on each dataset, in percent: (datasets,), as displayed."""
     rows = shown_rows[(shown_rows["model"] == model) & (shown_rows["method"] == method)]
     return rows.set_index("dataset")["accuracy"].loc[list(datasets)].to_numpy()
 
@@ -131,7 +133,7 @@ def _draw_ring(
     label: str,
     is_dashed: bool,
 ) -> None:
-    """A closed line; a dashed one has open markers."""
+    """Draw accuracies as a closed line; a dashed one has open markers."""
     axes.plot(
         [*angles, angles[0]],
         [*accuracies, accuracies[0]],
@@ -146,7 +148,7 @@ def _draw_ring(
 
 
 def _name_datasets(axes: PolarAxes, angles: np.ndarray, datasets: Labels, target: str) -> None:
-    """The target is in bold."""
+    """Name the datasets around the circle, the target in bold."""
     names = [textwrap.fill(label, LABEL_CHARACTERS) for label in datasets.values()]
     axes.set_xticks(angles, names)
     for angle, name, text in zip(angles, datasets, axes.get_xticklabels(), strict=True):

@@ -61,7 +61,10 @@ TICKS = {
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Features of the runs that config's `representations` chooses."""
+    """Declare table and figure of similarity of features to the pretrained model's, on demand.
+
+    Config's `representations` chooses the runs.
+    """
     runs = [*paths.pretrained_runs.values(), *compared_runs(grid)]
     return Analysis(
         inputs={"features": paths.features(runs), "fit": paths.table("fit")},
@@ -82,14 +85,17 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table cka."""
+    """Table cka: similarity of features before and after, by run, dataset and layer."""
     return {"cka": cka_table(inputs.paths("features"), **inputs.params)}
 
 
 def cka_table(
     features: Iterable[Path], ood_datasets: Collection[str], confidence: float
 ) -> pd.DataFrame:
-    """CKA of every fine-tuned run with its pretrained model, per dataset and layer.
+    """Similarity of each fine-tuned run's features to its pretrained model's, by layer.
+
+    It is debiased linear CKA on the same images: 1 means the same up to rotation and scale, 0
+    unrelated.
 
     Args:
         features: outputs of the features jobs of fine-tuned runs and pretrained models, on the same
@@ -113,9 +119,10 @@ def cka_table(
 def draw_cka_layers(
     cka: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float
 ) -> Drawn:
-    """CKA with confidence intervals against depth, one row of panels per model.
+    """Draw similarity (CKA) of features before and after against depth in the network.
 
-    One column of panels is on the target, the other is the mean over other datasets.
+    There is a row of panels per model. One column is on the target, the other is the mean over
+    other datasets.
 
     Args:
         cka: columns model, method, target, seed, dataset, layer, depth, cka, ci_low, ci_high, which

@@ -36,7 +36,7 @@ Cells = dict[tuple[str, str, str], Mapping[Hashable, Any]]
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """A figure of all models, methods and targets."""
+    """Declare the figure ri_matrix: RI of all models, methods and targets."""
     return Analysis(
         figures={
             "ri_matrix": Figure(
@@ -65,16 +65,17 @@ def draw_ri_matrix(
     confidence: float,
     underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
-    """RI of every method and target in percentage points, as colour and number.
+    """Draw RI (mean change of accuracy, in points) by method and target, a panel per model.
 
-    Confidence interval and fit are below RI. Cells without runs are empty.
+    Confidence interval and fit (accuracy on training images) are below RI. Cells without runs are
+    empty.
 
     Args:
         ri: columns model, method, target, seed, ri, ci_low, ci_high, fit, underfitted; seeds are
             averaged.
         mri: columns model, method, mri, ci_low, ci_high, fit, underfitted.
         shared: targets that share source images with other datasets, for marks.
-        underfitted: models and methods with an underfitted run; their rows are marked.
+        underfitted: models and methods with a run of low fit; their rows are marked.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -128,7 +129,7 @@ def draw_ri_matrix(
 
 
 def _grid(cells: Cells, model: str, methods: Sequence[str], columns: Sequence[str]) -> np.ndarray:
-    """RI of a model: (methods, columns), NaN where there is none."""
+    """RI of a model, and mRI in the last column: (methods, columns), NaN where there is none."""
     import numpy as np
 
     grid = np.full((len(methods), len(columns)), np.nan)
@@ -140,7 +141,7 @@ def _grid(cells: Cells, model: str, methods: Sequence[str], columns: Sequence[st
 
 
 def _name_columns(axes: Axes, target_labels: Sequence[str]) -> None:
-    """The last column is mRI, in bold."""
+    """Name the targets above the matrix; the last column is mRI, in bold."""
     names = [textwrap.fill(label, 12, break_long_words=False) for label in target_labels]
     names.append(MRI_LABEL)
     axes.set_xticks(range(len(names)), names)
@@ -155,7 +156,7 @@ def _write_cell(
     cell: Mapping[Hashable, Any],
     is_shared: bool,
 ) -> None:
-    """RI with its marks, and below it the confidence interval and the fit."""
+    """Write RI with its marks, and below it the confidence interval and the fit."""
     from rib.figures import text_colour
     from rib.statistics.fit import UNDERFITTED
 

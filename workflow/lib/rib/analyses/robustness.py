@@ -168,7 +168,7 @@ WORST_CLASSES = Table(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Tables of the rule compute_metrics; other analyses draw figures of them."""
+    """Declare the tables of the rule compute_metrics; other analyses draw figures of them."""
     tables = {"mri": MRI, "ri": RI, "accuracy": ACCURACY}
     if in_distribution_datasets(grid):
         tables["in_distribution"] = IN_DISTRIBUTION

@@ -161,9 +161,10 @@ DOT: dict[str, Any] = {
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """All runs except curves, compared with the pretrained model's predictions.
+    """Declare tables and figure that compare predictions before and after, image by image.
 
-    One job reads all rows: with a job per run, start-up would take longer than reading.
+    Curves (several networks per run) are left out. One job reads all rows: with a job per run,
+    start-up would take longer than reading.
     """
     runs = [run for run in grid.runs() if run.method not in labels.curves]
     shown_tables = {"flips": FLIPS, "mean_scores": MEAN_SCORES}
@@ -226,9 +227,9 @@ def draw_flips(
     confidence: float,
     underfitted: Collection[ModelAndMethod] = (),
 ) -> Drawn:
-    """Diverging bars of flips and dots of agreement with confidence intervals.
+    """Draw how many images fine-tuning made wrong (left) and right (right), and how many agree.
 
-    All are percent of the other datasets' images.
+    All are percent of the other datasets' images, with confidence intervals.
 
     Args:
         flips: columns model, method, and agreement, right_to_wrong, wrong_to_right, each with _low
@@ -277,12 +278,12 @@ def draw_flips(
 
 
 def _without_sign(x: float, _position: int) -> str:
-    """Bars to the left have negative numbers."""
+    """`12` for -12.0: bars to the left have negative numbers."""
     return f"{abs(x):g}"
 
 
 def _set_flip_limits(axes: Axes, shown_rows: pd.DataFrame) -> None:
-    """Leaves room for the numbers beside the whiskers."""
+    """Set the limits of the axis, with room for the numbers beside the whiskers."""
     to_left = max(1, shown_rows["right_to_wrong_high"].max())
     to_right = max(1, shown_rows["wrong_to_right_high"].max())
     room = ROOM * (to_left + to_right)
@@ -290,7 +291,7 @@ def _set_flip_limits(axes: Axes, shown_rows: pd.DataFrame) -> None:
 
 
 def _draw_flips(axes: Axes, rows: pd.DataFrame, flip: str, style: Style, side: int) -> None:
-    """`side` is -1 for left or 1 for right of 0."""
+    """Draw bars with numbers; `side` is -1 for left or 1 for right of 0."""
     import numpy as np
 
     rows_y = np.arange(len(rows))

@@ -44,7 +44,10 @@ SELECTION = Table(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """One choice for each sweep if config has a rule; rule `target` needs rows of select splits."""
+    """Declare the table of the chosen value of each swept setting; None without a rule.
+
+    The rule is config's `select`; rule `target` needs rows of the targets' select splits.
+    """
     if grid.selection is None:
         return None
     runs = paths.runs_to_choose_from()
@@ -68,7 +71,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table selection: the chosen variant and its RI by model, method, size and target."""
+    """Table selection: the chosen variant, such as `ft-lr0.1`, and its RI, by target."""
     from rib.statistics.selection import select_variants
 
     params = inputs.params

@@ -66,7 +66,10 @@ SIDESTEP = 0.22
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Inversions for the runs that config's `representations` chooses, each on its target."""
+    """Declare table and figure of invariances that networks share, on demand.
+
+    Config's `representations` chooses the runs; each is inverted on its target.
+    """
     runs = compared_runs(grid)
     return Analysis(
         inputs={
@@ -96,7 +99,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table stir: a row per run and reference."""
+    """Table stir: a row per run and reference, the network that was inverted."""
     from rib.statistics.stir import stir_table
 
     stir = stir_table(
@@ -108,9 +111,10 @@ def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
 def draw_stir(
     stir: pd.DataFrame, *, models: Labels, methods: Styles, targets: Labels, confidence: float
 ) -> Drawn:
-    """STIR of each method in both directions and CKA of the same networks, one panel per model.
+    """Draw how many invariances fine-tuned and pretrained networks share, a panel per model.
 
-    Dots have confidence intervals; a bar is the fidelity of inversions.
+    Dots are STIR in both directions, and CKA (similarity of features), with confidence intervals; a
+    dash is the fidelity of inversions, the reference's own CKA.
 
     Args:
         stir: columns model, method, target, seed, reference, stir, ci_low, ci_high, cka, cka_low,
@@ -156,7 +160,10 @@ def draw_stir(
 
 
 def _draw_dots(axes: Axes, rows: pd.DataFrame, shift: float, style: Style) -> None:
-    """The columns of `rows` are the value, and its lower and upper limits."""
+    """Draw a dot with whiskers for each method.
+
+    The columns of `rows` are the value, and its lower and upper limits.
+    """
     import numpy as np
 
     value_column, low_column, high_column = rows.columns
@@ -175,6 +182,7 @@ def _draw_dots(axes: Axes, rows: pd.DataFrame, shift: float, style: Style) -> No
 
 
 def _draw_fidelity(axes: Axes, fidelity: pd.Series, shift: float, label: str | None) -> None:
+    """Draw a dash for each method, the reference's CKA of images and inversions."""
     import numpy as np
 
     x = np.arange(len(fidelity)) + shift
@@ -182,6 +190,7 @@ def _draw_fidelity(axes: Axes, fidelity: pd.Series, shift: float, label: str | N
 
 
 def _note(stir: pd.DataFrame, residuals: pd.Series, targets: Labels, confidence: float) -> str:
+    """Text below the figure: targets, images, whiskers, and how well inversions succeeded."""
     fine_tuned_on = f"{len(targets)} targets (mean)"
     if len(targets) == 1:
         (fine_tuned_on,) = targets.values()

@@ -18,7 +18,7 @@ SUMMARIZED = ["mri", "seeds_ri", "comparisons", "comparisons_ri", "ranking"]  # 
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """A table for each model, with a row for each method and size."""
+    """Declare files with RI and mRI for papers: a table per model, a row per method and size."""
     return Analysis(
         inputs={name: paths.table(name) for name in [*SUMMARIZED, "fit"]},
         params={
@@ -32,7 +32,10 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, str]:
-    """Texts of the three files; in the CSV each number's fit has a separate column."""
+    """Texts of the files: {"summary.md": "| ...", "summary.tex": ..., "summary.csv": ...}.
+
+    In the CSV each number's fit (accuracy on training images) has a separate column.
+    """
     from rib.statistics.summary import summary_files
     from rib.statistics.writing import read_fit
 

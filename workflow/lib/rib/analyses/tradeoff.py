@@ -70,9 +70,10 @@ IN_DISTRIBUTION = Change(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """A figure of all models and methods, including curves.
+    """Declare the figure tradeoff, of all models and methods.
 
-    A line joins averages of weights only where no curve is drawn through them.
+    A curve is a method with averages of pretrained and fine-tuned weights at several alphas (shares
+    of the fine-tuned ones). A line joins single averages only if there is no curve.
     """
     inputs = {name: paths.table(name) for name in ("mri", "curves")}
     if in_distribution_datasets(grid):
@@ -118,12 +119,16 @@ def draw_tradeoff(
     accuracy: str,
     confidence: float,
 ) -> Drawn:
-    """A point per method with both confidence intervals, and lines through averages of weights.
+    """Draw accuracy on the target against mRI (change of accuracy on other datasets).
+
+    There is a point per method with both confidence intervals, and a line through averages of
+    pretrained and fine-tuned weights.
 
     Args:
         mri: columns model, method, seeds, on_target, on_target_before, mri, and the confidence
             limits of on_target and mri.
-        curves: columns model, method, alpha, downstream, ri; means are drawn.
+        curves: columns model, method, alpha (share of the fine-tuned weights, 0 to 1), downstream
+            (accuracy on the target), ri; means are drawn.
         in_distribution: columns model, method, change, ci_low, ci_high of accuracy in distribution;
             None without such datasets.
         averages: parent and alpha of methods that average the pretrained weights with a parent's:
@@ -154,7 +159,7 @@ def draw_tradeoff(
 
 
 def _pretrained_points(mri: pd.DataFrame) -> pd.DataFrame:
-    """A point per model: its mRI is 0."""
+    """A row per model with its accuracy on the target before, and mRI 0."""
     import pandas as pd
 
     of_models = mri.drop_duplicates("model")
@@ -171,7 +176,7 @@ def _pretrained_points(mri: pd.DataFrame) -> pd.DataFrame:
 def _with_change_in_distribution(
     points: pd.DataFrame, in_distribution: pd.DataFrame
 ) -> pd.DataFrame:
-    """The change is 0 for the pretrained model."""
+    """The points with the change in distribution; it is 0 for the pretrained model."""
     new_names = {
         "change": IN_DISTRIBUTION.column,
         "ci_low": IN_DISTRIBUTION.low,
@@ -187,7 +192,7 @@ def _with_change_in_distribution(
 def _lines_of_averages(
     points: pd.DataFrame, averages: Mapping[str, tuple[str, float]]
 ) -> list[pd.DataFrame]:
-    """A line for each parent: pretrained model, averages by alpha, parent."""
+    """A table for each line: rows of pretrained model, averages by alpha, and their parent."""
     averages_of_parents: dict[str, dict[str, float]] = {}
     for method, (parent, alpha) in averages.items():
         averages_of_parents.setdefault(parent, {})[method] = alpha
@@ -210,9 +215,10 @@ def draw_panels(
     below: str,
     changes: Sequence[Change] = (MRI,),
 ) -> MatplotlibFigure:
-    """Panels with points and lines: for each model that has points, one for each change.
+    """Draw panels with points and lines: for each model that has points, one for each change.
 
-    A model's panels stand one below the other.
+    A change is a quantity on the vertical axis, such as mRI. A model's panels stand one below the
+    other.
 
     Args:
         points: columns COLUMNS and the changes' columns.
@@ -254,7 +260,10 @@ def draw_panels(
 
 
 def _label_changes(panels: np.ndarray, changes: Sequence[Change]) -> None:
-    """Rows of panels show the changes in turn; panels of one change share their vertical axis."""
+    """Label the vertical axes.
+
+    Rows of panels show the changes in turn; panels of one change share their vertical axis.
+    """
     for i, change in enumerate(changes):
         panels_of_change = panels[i :: len(changes)]
         for axes in panels_of_change.flat[1:]:
@@ -269,7 +278,7 @@ def _label_changes(panels: np.ndarray, changes: Sequence[Change]) -> None:
 def _draw_model(
     axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, methods: Styles, change: Change
 ) -> None:
-    """Fill distinguishes methods with the same marker and colour."""
+    """Draw a model's lines and points; fill distinguishes methods with equal marker and colour."""
     for method, line in lines.groupby("method", sort=False):
         colour = methods[str(method)]["colour"]
         _draw_line(axes, line.dropna(subset=change.column), colour, change)
@@ -287,7 +296,7 @@ def _draw_model(
 
 
 def _draw_line(axes: Axes, line: pd.DataFrame, colour: str, change: Change) -> None:
-    """A few alphas are written beside the line."""
+    """Draw a line through averages of weights, with a few alphas beside it."""
     heights = line[change.column]
     axes.plot(
         line["on_target"],
@@ -320,7 +329,10 @@ def _draw_line(axes: Axes, line: pd.DataFrame, colour: str, change: Change) -> N
 def _draw_points(
     axes: Axes, points: pd.DataFrame, style: Style, fill: str, size: float, change: Change
 ) -> None:
-    """Whiskers are half transparent so that others remain visible."""
+    """Draw a method's points with whiskers.
+
+    Whiskers are half transparent so that others remain visible.
+    """
     colour = style["colour"]
     x = points["on_target"]
     y = points[change.column]

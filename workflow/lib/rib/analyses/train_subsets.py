@@ -48,7 +48,7 @@ COLUMNS = 3  # maximum number of panel columns
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """RI and mRI of each training subset; None with only one."""
+    """Declare table and figure of RI by number of fine-tuning images; None with one number."""
     # One training per model, target and size suffices: its manifest has the number of images.
     counted = {(run.model, run.target, run.size): run for run in paths.checkpoint_runs}
     if not counted or len(grid.sizes) == 1:
@@ -96,7 +96,7 @@ def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
 def draw_train_subsets(
     sizes: pd.DataFrame, *, models: Labels, methods: Styles, confidence: float
 ) -> Drawn:
-    """mRI (percentage points) with confidence intervals by number of training images.
+    """Draw mRI (change of accuracy elsewhere, in points) by number of training images.
 
     The axis is logarithmic, with one panel per model.
 
@@ -139,7 +139,7 @@ def draw_train_subsets(
 
 
 def _panels(models: int) -> tuple[PlottedFigure, np.ndarray]:
-    """There may be more panels than models."""
+    """A figure and its panels (rows, columns), at least one per model."""
     import matplotlib.pyplot as plt
 
     columns = min(COLUMNS, models)

@@ -34,7 +34,7 @@ QUANTITIES = {"cross_entropy": "cross-entropy", "accuracy": "accuracy (%)"}
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Histories of all trainings, and a figure of the first model."""
+    """Declare the table of all trainings by epoch, and a figure of the first model."""
     return Analysis(
         inputs={
             "histories": [paths.checkpoint("history.csv", run) for run in paths.trained_runs],
@@ -62,7 +62,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table training."""
+    """Table training: a row per run and epoch."""
     return {"training": training_table(inputs.paths("histories"))}
 
 
@@ -88,7 +88,7 @@ def training_table(histories: Iterable[Path]) -> pd.DataFrame:
 def draw_training(
     training: pd.DataFrame, *, model: str, model_label: str, methods: Styles, targets: Labels
 ) -> Drawn:
-    """Training means of each epoch, one line per method and one column of panels per target.
+    """Draw loss and accuracy of each epoch, a line per method, a column of panels per target.
 
     Several seeds also get thin lines.
 
@@ -140,7 +140,7 @@ def draw_training(
 
 
 def _panels(targets: int) -> tuple[MatplotlibFigure, np.ndarray]:
-    """Axes (blocks, targets of a block, quantities)."""
+    """A figure and its panels (blocks, targets of a block, quantities)."""
     import matplotlib.pyplot as plt
 
     # A block is a row of targets with a panel for each quantity. Seven targets give two blocks of
@@ -159,7 +159,7 @@ def _panels(targets: int) -> tuple[MatplotlibFigure, np.ndarray]:
 def _draw_quantity(
     axes: Axes, runs: pd.DataFrame, quantity: str, methods: Styles, several_seeds: bool
 ) -> None:
-    """Mean over seeds and, if there are several, each seed."""
+    """Draw a line per method, mean over seeds, and a thin line per seed if there are several."""
     from matplotlib.ticker import MaxNLocator
 
     for method, style in methods.items():

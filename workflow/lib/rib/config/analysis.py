@@ -16,7 +16,7 @@ QUESTIONS = {
 Question = Literal["survived", "method", "model", "why", "cost", "trust"]
 # How numbers of a column are written: a key of rib.report.page.FORMS.
 Form = Literal["signed", "number", "fit", "decimals", "count", "p", "text"]
-# A path or several paths for each argument.
+# A path or several for each argument: {"mri": "reports/x/tables/mri.csv", "rows": ["a.parquet"]}.
 Files = Mapping[str, str | Sequence[str]]
 
 
@@ -93,7 +93,7 @@ class Figure:
 
     @property
     def of_runs(self) -> bool:
-        """Whether it shows fine-tuned runs, which are marked according to the table of fits.
+        """Whether it shows fine-tuned runs, so that underfitted ones are marked or left out.
 
         Such a figure has a parameter that names methods.
         """
@@ -106,8 +106,8 @@ class Analysis:
 
     Args:
         inputs: files of the job that makes the tables, by argument. If a file has a manifest, the
-            job runs again when the manifest changes. An input `fit`, the table of fits, adds
-            columns of the runs' fit to the tables.
+            job runs again when the manifest changes. An input `fit` (table of each run's accuracy
+            on its training images) adds columns of this fit to the tables.
         params: other values on which the tables depend, as JSON values.
         makes: files that the job writes: `ranking.csv`, `summary.tex`.
         without_fit: tables without columns of the fit, despite the input `fit`.
@@ -147,7 +147,7 @@ class Analysis:
 
 
 def flat(files: Files) -> list[str]:
-    """All paths, each once."""
+    """All paths, each once: {"a": "x.csv", "b": ["y.csv", "x.csv"]} gives ["x.csv", "y.csv"]."""
     paths: list[str] = []
     for path_or_paths in files.values():
         paths.extend([path_or_paths] if isinstance(path_or_paths, str) else path_or_paths)

@@ -71,11 +71,12 @@ class ColourJitter(Described):
 
     @model_validator(mode="after")
     def _changes_something(self) -> "ColourJitter":
+        """Refuse an entry without any argument."""
         return at_least_one(self, *ColourJitter.model_fields)
 
 
 class Invert(Described):
-    """{}: RandomInvert has no argument."""
+    """RandomInvert, which has no argument: `invert: {}`."""
 
 
 class Posterise(Described):
@@ -154,6 +155,7 @@ class Transforms(Described):
 
     @model_validator(mode="after")
     def _has_one(self) -> "Transforms":
+        """Refuse an entry without any transform."""
         return at_least_one(self, *Transforms.model_fields)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def in_distribution(grid: Grid, dataset: str) -> str | None:
-    """The in-distribution dataset with the same label space as a dataset, or None.
+    """The in-distribution dataset with the same classes as a dataset, or None.
 
     Accuracies over 200 and 1000 classes are not comparable: a model fine-tuned on 200 classes may
     lose the others. If each dataset has its own part of the family's classes, no two datasets are
@@ -61,7 +61,7 @@ def baseline_accuracies(grid: Grid) -> list[dict[str, Any]]:
 
 
 def _published_accuracies(grid: Grid) -> dict[tuple[str, str], float]:
-    """{("mobilenetv3_small_050.lamb_in1k", "imagenet_v2"): 44.85}, in percent."""
+    """Percent by model and dataset: {("mobilenetv3_small_050.lamb_in1k", "imagenet_v2"): 44.85}."""
     columns = ("model", "dataset", "accuracy", "source")
     rows = list(grid.catalog.table("baselines.csv", columns, ["accuracy"]))
     for row in grid.catalog.table("published.csv", columns, ["accuracy"]):

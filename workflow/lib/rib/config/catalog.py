@@ -140,7 +140,7 @@ class Catalog:
         return {name: self._dataset(entry, entries[entry.raw]) for name, entry in entries.items()}
 
     def datasets_of(self, family: Family, *roles: str) -> dict[str, Dataset]:
-        """Datasets of a family with one of the roles."""
+        """Datasets of a family by name, if they have one of the roles, such as `ood`."""
         return {
             name: dataset
             for name, dataset in self.datasets.items()
@@ -152,7 +152,7 @@ class Catalog:
         return self.datasets_of(family, *EVALUATED)
 
     def _dataset(self, entry: Dataset, owner: Dataset) -> Dataset:
-        """Add the archives, which may be another dataset's (`owner`); check layout and parts."""
+        """The entry with its archives, which may be another dataset's (`owner`); it is checked."""
         where = f"datasets.yaml, {entry.name}"
         archives = () if owner.name in self._hub_sources else owner.archives
         _refuse_equal_files(archives, where)
@@ -163,7 +163,10 @@ class Catalog:
 
     @property
     def hub_sources(self) -> dict[str, list[dict[str, Any]]]:
-        """Sources, as written, of datasets that name repositories of the hub, by dataset."""
+        """Sources, as written, of datasets that name repositories of the hub.
+
+        For example {"pets": [{"kind": "hf-datasets", "repo": "OWNER/NAME"}]}.
+        """
         _ = self.datasets  # reading them fills _hub_sources
         return self._hub_sources
 
@@ -182,8 +185,9 @@ class Catalog:
     def with_hub_files(self, names: Iterable[str]) -> "Catalog":
         """This catalogue with the files of hub repositories filled in for the named datasets.
 
-        The hub is asked only about repositories that no lock file has. Datasets that a run doesn't
-        read thus need neither network nor lock.
+        Each file becomes a source among the dataset's `archives`. The hub is asked only about
+        repositories that no lock file has. Datasets that a run doesn't read thus need neither
+        network nor lock.
 
         Raises:
             UserError: A repository can't be resolved, or lacks files that an entry chooses.
@@ -218,6 +222,7 @@ class Catalog:
     def _dataset_with_hub_files(
         self, dataset: Dataset, repositories: Mapping[str, HubRepository]
     ) -> Dataset:
+        """The dataset with a source for each file of its repositories, and their licences."""
         where = f"datasets.yaml, {dataset.raw}"
         sources: list[dict[str, Any]] = []
         gated_repositories = []
@@ -317,9 +322,9 @@ class Catalog:
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
-        """Facts of models by name, from lock files of the folders and the project.
+        """Facts of models by name, from lock files: {"timm/resnet18": {"library": "timm", ...}}.
 
-        A later file overrides an earlier one; the project's lock file is last.
+        A lock file of a later folder overrides an earlier one; the project's lock file is last.
         """
         facts_by_name: dict[str, dict[str, Any]] = {}
         for folder in self.folders:
@@ -361,7 +366,7 @@ class Catalog:
         return self._with_entries(models=models, records=records)
 
     def _with_entries(self, **entries: Mapping[str, Any]) -> "Catalog":
-        """A copy with other entries, for example `models`, in place of the ones that were read."""
+        """A copy with other entries in place of the ones that were read: `models={"net": ...}`."""
         catalog = copy(self)
         # The copy may have cached it from the old datasets and models.
         vars(catalog).pop("sources", None)
@@ -369,7 +374,7 @@ class Catalog:
         return catalog
 
     def _with_records(self, entries: object) -> object:
-        """`record: timm/resnet18` adds the record's facts to an entry, which may override them."""
+        """`record: timm/resnet18` adds that model's facts to an entry, whose own keys win."""
         if not isinstance(entries, dict):
             return entries
         record_of_entry = {}
@@ -410,7 +415,12 @@ class Catalog:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """Methods by name."""
+        """Methods by name, from methods.yaml and the user's tables of trained weights.
+
+        Raises:
+            UserError: An entry is invalid, or a parent is unknown, a merge itself or, for a method
+                that trains, started from a third method.
+        """
         entries = self._entries(
             "methods.yaml", _reader(Method), [(Path(TABLES), self._external_methods())]
         )
@@ -435,8 +445,9 @@ class Catalog:
     def external(self) -> dict[str, dict[str, Any]]:
         """Rows of the user's tables of weights trained elsewhere, by run.
 
-        A run is written such as `resnet18/sketch/ft/all/0`. Besides its cells by column, each row
-        has `path` (the weights' file) and `where` (its own file and line).
+        For example {"resnet18/sketch/ft/all/0": {"model": "resnet18", ..., "path": Path("ft.pth"),
+        "where": "weights.csv line 2"}}: the cells by column, the weights' file, and the row's own
+        place.
 
         Raises:
             UserError: A column is unknown or missing, a seed is not a whole number or has leading
@@ -481,6 +492,7 @@ class Catalog:
         return {name: entry for name, entry in entries.items() if entry.raw == name}
 
     def _method(self, entry: Method) -> Method:
+        """The entry with checked settings, and `starts_from`, if stated, as its only parent."""
         where = f"methods.yaml, {entry.name}"
         known_name(entry.algorithm, self._algorithms, "algorithm", where)
         _check_keys_of_form(entry, where)
@@ -515,7 +527,10 @@ class Catalog:
         read: Callable[[Any, Path], Mapping[str, EntryT]],
         others: Iterable[tuple[Path, Mapping[str, EntryT]]] = (),
     ) -> dict[str, EntryT]:
-        """`others` are further entries, each with the file or key that they come from."""
+        """Entries of a file in all catalogue folders, by name.
+
+        `others` are further entries, each with the file or key that they come from.
+        """
 
         def entries_with_files() -> Iterator[tuple[EntryT, Path]]:
             for folder in self.folders:
@@ -530,6 +545,7 @@ class Catalog:
         return _by_name(entries_with_files())
 
     def _datasets_of_file(self, content: Any, path: Path) -> dict[str, Dataset]:
+        """Datasets of one datasets.yaml by name, with `archives` and `publishable` filled in."""
         datasets = {}
         for name, entry in checked_entries(Dataset, content, str(path)).items():
             publishable = entry.publishable
@@ -542,6 +558,7 @@ class Catalog:
         return datasets
 
     def _models_of_file(self, content: Any, path: Path) -> dict[str, Model]:
+        """Models of one models.yaml by name, with `archives` filled in."""
         models = {}
         for name, model in checked_entries(Model, self._with_records(content), str(path)).items():
             check_arguments(model.library, model.arguments, f"{path}, {name}")
@@ -551,7 +568,10 @@ class Catalog:
         return models
 
     def _with_archives(self, model: Model, path: Path, keys_with_paths: Collection[str]) -> Model:
-        """`keys_with_paths` (`source`, `tokenizer`) have paths relative to the entry's file."""
+        """The model with its downloads as jobs get them.
+
+        `keys_with_paths` (`source`, `tokenizer`) have paths relative to the entry's file.
+        """
         if model.source is None:
             return model
         sources = {"source": [model.source], "tokenizer": model.tokenizer}
@@ -564,7 +584,10 @@ class Catalog:
     def _archives(
         self, name: str, sources: Iterable[Described], relative_to: Path | None
     ) -> tuple[dict[str, Any], ...]:
-        """Sources as jobs get them; secrets in addresses are kept apart, for `with_addresses`."""
+        """Sources as jobs get them, such as ({"kind": "http", "file": "noto.tar", "urls": [...]},).
+
+        Secrets in addresses are kept apart, for `with_addresses`.
+        """
         archives = []
         for source in sources:
             archive = stated(source)
@@ -590,7 +613,7 @@ class Catalog:
         return {**source, **self._addresses.get((name, source["file"]), {})}
 
     def _external_methods(self) -> dict[str, Method]:
-        """Methods that the user's tables name, labelled as in the first row with a label."""
+        """A method for each name in the user's tables, with its first label there."""
         names = []
         label_of_method: dict[str, str] = {}
         for row in self.external.values():
@@ -628,14 +651,14 @@ class Catalog:
         return self.layout_file(dataset.settings[PHOTOS]["layout"])
 
     def family_label_space(self, family: str) -> LabelSpace:
-        """Label space of a family, by the family's name."""
+        """Classes of a family and their network outputs, by the family's name."""
         where = f"families/{family}.yaml"
         return self._space(**dict(self.families[family].classes), where=where)
 
     def label_space(self, dataset: Dataset) -> LabelSpace:
-        """Label space of a dataset: its own, or its family's.
+        """Classes of a dataset and their network outputs: the dataset's own, or its family's.
 
-        If classes are per dataset, preparation restricts it to the classes that have images.
+        If classes are per dataset, preparation restricts them to classes that have images.
 
         Raises:
             UserError: Only one of dataset and family has format own, or the space has only one
@@ -674,7 +697,7 @@ class Catalog:
     def table(
         self, name: str, columns: Iterable[str], numbers: Iterable[str]
     ) -> list[dict[str, str]]:
-        """Rows of a CSV file that each catalogue folder may contain, by column.
+        """Rows of a CSV file, from all catalogue folders that have it: [{"model": "net", ...}].
 
         Args:
             name: name of the file.
@@ -732,6 +755,7 @@ class Catalog:
 
 
 def _refuse_equal_files(sources: Iterable[Mapping[str, Any]], where: str) -> None:
+    """Raise a UserError if two sources would get the same file name in data/raw."""
     files = [source["file"] for source in sources]
     for file in files:
         if files.count(file) > 1:
@@ -742,7 +766,11 @@ def _refuse_equal_files(sources: Iterable[Mapping[str, Any]], where: str) -> Non
 
 
 def _check_parts(entry: Dataset, where: str) -> None:
-    """A level belongs to one part, and parts have all levels that a setting of the layout lists."""
+    """Raise a UserError if a dataset's parts don't have each level of its slice once.
+
+    For example, each corruption of imagenet_c must be in one part (noise, blur, weather or
+    digital).
+    """
     if entry.parts is None:
         return
     where = f"{where}, parts"
@@ -772,6 +800,7 @@ def _refuse_other_levels(
     listed_in: str,
     where: str,
 ) -> None:
+    """`part_of_level`, such as {"fog": "weather"}, must have exactly the listed levels as keys."""
     for level, part in part_of_level.items():
         if level not in listed_levels:
             raise UserError(
@@ -783,6 +812,7 @@ def _refuse_other_levels(
 
 
 def _check_keys_of_form(entry: Method, where: str) -> None:
+    """Raise a UserError for keys that a method of this form can't have: a merge has no recipes."""
     if entry.starts_from is not None and not entry.trains:
         raise UserError(
             f"{where}: starts_from is only for methods that train; list the merged methods in "
@@ -808,10 +838,12 @@ def _check_keys_of_form(entry: Method, where: str) -> None:
 
 
 def _reader(kind: type[EntryT]) -> Callable[[Any, Path], Mapping[str, EntryT]]:
+    """A function that makes entries of a class, by name, from the content of a YAML file."""
     return lambda content, path: checked_entries(kind, content, str(path))
 
 
 def _by_name(entries_with_files: Iterable[tuple[EntryT, Path]]) -> dict[str, EntryT]:
+    """Entries by their names; a UserError if two files define the same name."""
     entries: dict[str, EntryT] = {}
     file_of: dict[str, Path] = {}
     for entry, path in entries_with_files:

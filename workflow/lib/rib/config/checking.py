@@ -32,7 +32,7 @@ def checked(
         content: as YAML gives it.
         where: the file, for messages.
         name: name of an entry, which becomes its field `name`.
-        outer_keys: keys of the file that lead to the content.
+        outer_keys: keys of the file that lead to the content, such as ["resnet18"], for messages.
 
     Raises:
         UserError: A key is unknown or missing, or a value has the wrong type or is out of bounds.
@@ -102,6 +102,7 @@ def _sentence(
 
 
 def _unknown_key(context: dict[str, Any] | None, inside: str) -> str:
+    """Such as: unknown key lable in 'net' (did you mean 'label'?); allowed are label, licence."""
     assert context is not None
     return (
         f"unknown key {context['key']}{inside}{context['nearest']}; "
@@ -110,6 +111,7 @@ def _unknown_key(context: dict[str, Any] | None, inside: str) -> str:
 
 
 def _inside(keys: Sequence[object]) -> str:
+    """` in 'net.pretrain'` for ["net", "pretrain"]; empty without keys."""
     return f" in '{'.'.join(map(str, keys))}'" if keys else ""
 
 
@@ -138,12 +140,14 @@ def _keys_of(mistake: ErrorDetails, content: object) -> list[Any]:
 
 
 def _holds(value: object, key: int | str) -> bool:
+    """Whether value[key] exists, of a list or mapping."""
     if isinstance(value, list):
         return isinstance(key, int) and key < len(value)
     return isinstance(value, dict) and key in value
 
 
 def _value_at(keys: Sequence[Any], content: Any) -> Any:
+    """content["a"][0] for the keys ["a", 0]."""
     for key in keys:
         content = content[key]
     return content
@@ -180,6 +184,7 @@ def _description(kind: type[BaseModel], keys: Sequence[Any], content: Any) -> st
 
 
 def _is_of_kind(cls: type[BaseModel], kind: object) -> bool:
+    """Whether a class is for sources of a kind, such as http; one without key `kind` is for all."""
     field = cls.model_fields.get("kind")
     return field is None or kind in get_args(field.annotation)
 

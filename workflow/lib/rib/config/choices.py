@@ -41,7 +41,8 @@ def choose(
     Args:
         key: key of config, such as `models`.
         entries: all that can be chosen, by name.
-        synonyms: names in `entries` by other names that users may write.
+        synonyms: names in `entries` by other names that users may write: {"timm/resnet18":
+            "resnet18"}.
 
     Raises:
         UserError: A name is unknown, or no name is given (allowed for methods).
@@ -179,6 +180,7 @@ def library_models(config: Mapping[str, Any], family: Family) -> list[str]:
 
 
 def _written_models(config: Mapping[str, Any], family: Family) -> list[str]:
+    """Models as config or the family's defaults write them: ["timm/resnet18"], or ["all"]."""
     choice = config["models"]
     if choice == "default":
         choice = family.defaults.models
@@ -222,6 +224,7 @@ def choose_models(
 def _selected_models(
     config: Mapping[str, Any], family: Family, catalog: Catalog
 ) -> dict[str, Model]:
+    """Models that config selects, by their names in the catalogue."""
     written_names = _written_models(config, family)
     name_in_catalog = {model.record: name for name, model in catalog.models.items() if model.record}
     models = catalog.models
@@ -268,6 +271,10 @@ def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
 
 
 def _check_pretraining(model: Model, family: Family, catalog: Catalog, budget: Budget) -> None:
+    """Raise a UserError if a model can't be pretrained here.
+
+    Its datasets must be the family's, and have as many images as it is pretrained on.
+    """
     if not model.pretrain:
         return
     for key, role in (("dataset", "reference"), ("test", "in_distribution")):
@@ -332,7 +339,10 @@ def check_subset_ceiling(family: Family, catalog: Catalog) -> None:
 
 
 def _images_in_budget(dataset: Dataset, budget: Budget) -> int | None:
-    """None if the entry states no number of images and the budget none or a share."""
+    """Number of a dataset's images that the budget leaves.
+
+    None if the entry states no number of images and the budget none or a share.
+    """
     if dataset.images is not None:
         return budget.images(dataset.name, dataset.images)
     limit = budget.limit(dataset.name)
@@ -360,7 +370,7 @@ def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
 def choose_targets(
     config: Mapping[str, Any], family: Family, catalog: Catalog, datasets: Mapping[str, Dataset]
 ) -> tuple[list[str], list[str]]:
-    """Datasets to fine-tune on, and notices about datasets that were left out.
+    """Datasets to fine-tune on, and notices (sentences) about datasets that were left out.
 
     Some datasets can't be fine-tuned on, or only if their terms are accepted. `all` and `default`
     leave these out; choosing one by name is an error.
@@ -398,6 +408,7 @@ def choose_targets(
 
 
 def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
+    """Raise a UserError for a word of accept_terms that no dataset asks for."""
     known_words = set()
     for dataset in catalog.datasets.values():
         if dataset.tuning:
@@ -409,7 +420,10 @@ def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
 def _reason_against_target(
     dataset: Dataset, ood: list[str], config: Mapping[str, Any]
 ) -> str | None:
-    """Why a dataset cannot be a target; None if it can. `ood` are datasets that count in RI."""
+    """Why a dataset cannot be a target, such as "it is in distribution"; None if it can.
+
+    `ood` are the datasets that count in RI (mean change of accuracy).
+    """
     if dataset.role != "ood":
         return "it is in distribution"
     if dataset.optional and config["targets"] == "all":
@@ -425,7 +439,9 @@ def _reason_against_target(
 
 
 def choose_split_fractions(config: Mapping[str, Any], family: Family) -> dict[str, float] | None:
-    """Fractions of the train and select splits; None under protocol `paper`.
+    """Shares of images for training and for choosing variants: {"train": 0.6, "select": 0.2}.
+
+    The rest is for testing. None under protocol `paper`, which trains and tests on all images.
 
     Raises:
         UserError: The family cannot be split, or nothing is left to test.
@@ -447,7 +463,11 @@ def choose_split_fractions(config: Mapping[str, Any], family: Family) -> dict[st
 
 
 def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) -> list[str]:
-    """Datasets that count in RI, except targets, their variants, and datasets that share images."""
+    """Names of datasets that count in RI and share no source images with a target.
+
+    Targets and their variants, such as blurred copies, are left out. Merges over targets are scored
+    on the remaining datasets.
+    """
     source_groups_of_targets = {datasets[name].source_group for name in targets} - {None}
     names = []
     for name in ood_datasets(datasets):
@@ -475,7 +495,7 @@ def choose_methods(
     Methods in the user's tables of trained weights are always run.
 
     Args:
-        is_swept: whether a method, by name, has several variants.
+        is_swept: whether a method, by name, is run with several values of a setting.
 
     Raises:
         UserError: A method is unknown, or was chosen by name and cannot be run.
@@ -517,7 +537,10 @@ def choose_methods(
 
 
 def _with_parents(names: list[str], catalog: Catalog) -> tuple[list[str], list[str]]:
-    """Add the methods that others start from or merge, with a notice that says why."""
+    """Names, each after the methods that it starts from or merges, and a notice for each addition.
+
+    ["wise_ft"] becomes ["ft", "wise_ft"].
+    """
     complete = names.copy()
     notices = []
     to_check = deque(names)
@@ -546,7 +569,7 @@ def _obstacle_for_models(
     reference: Reference | None,
     models: Mapping[str, Model],
 ) -> str | None:
-    """Why protocol, proxy or models don't allow a method; None if they do."""
+    """Why protocol, pretraining proxy or models don't allow a method; None if they do."""
     if method.form == SELECT and config["protocol"] == "paper":
         return "it selects on held-out images; set protocol to held_out"
     if method.reference == "required" and reference is None:
@@ -612,7 +635,7 @@ def _too_many_images(method: Method, datasets: Mapping[str, Dataset], budget: Bu
 def choose_sizes(
     config: Mapping[str, Any], family: Family, targets: Collection[Dataset]
 ) -> list[str]:
-    """Sizes of the training subset, as written in paths, such as `all`, `1000` and `0.5`.
+    """Sizes of the training subset, as written in paths: ["all", "1000", "0.5"].
 
     Without a choice in config they are the family's, except sizes that the image budget makes
     impossible.
@@ -653,11 +676,16 @@ def _fewest_images_in_budget(budget: Budget, targets: Collection[Dataset]) -> fl
 
 @dataclass(frozen=True)
 class VariantSelection:
-    """How one variant of each swept method is chosen (rib.statistics.selection)."""
+    """How one variant of each swept method is chosen (rib.statistics.selection).
 
-    rule: str  # target, leave_one_out or oracle
+    A variant is the method with one value of each setting, such as `ft-lr0.1`.
+    """
+
+    # target (by its held-out images), leave_one_out (by other datasets) or oracle (by the result)
+    rule: str
     variants: dict[str, list[str]]  # {"ft": ["ft-lr0.1", "ft-lr0.01"]}
-    # Source group of each dataset in RI; a dataset that shares no source images is its own group.
+    # Datasets of one group are made from the same source images: {"flat": "fluent", "3d":
+    # "fluent", "noto": "noto"}. All datasets in RI have one.
     groups: dict[str, str]
 
 
@@ -697,7 +725,10 @@ def choose_selection(
 
 
 def _variants_of_swept_methods(methods: Mapping[str, Method]) -> dict[str, list[str]]:
-    """{"ft": ["ft-lr1", "ft-lr2"]}, without methods that have no or several mRI."""
+    """Names of variants by method: {"ft": ["ft-lr1", "ft-lr2"]}.
+
+    Left out are methods with only one variant, and methods that have no or several mRI.
+    """
     variants_of_method: dict[str, list[str]] = {}
     for name, variant in methods.items():
         if _has_mri(variant):
@@ -707,7 +738,10 @@ def _variants_of_swept_methods(methods: Mapping[str, Method]) -> dict[str, list[
 
 
 def _has_mri(method: Method) -> bool:
-    """A curve has several means of RI over targets, a merge over targets has none."""
+    """Whether a method has exactly one mRI (mean of RI over targets).
+
+    A curve has one for each of its networks. A merge over targets has no target and none.
+    """
     return method.form != CURVE and method.over != TARGETS
 
 
@@ -752,7 +786,7 @@ def check_external(
     Args:
         rows_by_run: rows of all tables by run, such as `model/target/method/size/seed`; `where` of
             a row is its file and line.
-        known_names: names that a row may have, by column.
+        known_names: names that a row may have, by column: {"model": ["net"], "target": ["sketch"]}.
         runs: all runs of the grid whose weights were trained elsewhere.
 
     Raises:

@@ -38,6 +38,7 @@ def compared_runs(grid: Grid) -> list[Run]:
 
 
 def _compared_targets(choice: str | Sequence[str], grid: Grid) -> Sequence[str]:
+    """Names of the targets that config's `representations` chooses."""
     example = example_target(grid)
     if choice == "default" and example:
         return [example]
@@ -49,6 +50,7 @@ def _compared_targets(choice: str | Sequence[str], grid: Grid) -> Sequence[str]:
 
 
 def _compared_methods(choice: str | Sequence[str], grid: Grid) -> Sequence[str]:
+    """Names of the methods that config's `representations` chooses."""
     methods_with_one_network = [
         name
         for name, method in grid.methods.items()
@@ -63,8 +65,9 @@ def _compared_methods(choice: str | Sequence[str], grid: Grid) -> Sequence[str]:
 
 
 def megabytes_of_kernels(images: int) -> int:
-    """Memory of a job that computes CKA on so many images of a dataset.
+    """Memory of a job that compares features of so many images of a dataset.
 
-    It keeps the kernels of all layers and one more, and their sums over objects.
+    CKA, the similarity of features, needs kernels (images x images) of all layers and one more, and
+    their sums over objects.
     """
     return 2000 + images**2 * 8 * 20 // 2**20

@@ -49,6 +49,7 @@ def _all_images() -> list[Literal["all"] | int]:
 
 
 def _none(threshold: object) -> object:
+    """None for the text "none", anything else unchanged."""
     return None if threshold == "none" else threshold
 
 
@@ -355,6 +356,7 @@ class Dataset(Described):
     @model_validator(mode="before")
     @classmethod
     def _group_alone(cls, keys: Any) -> Any:
+        """A dataset without `evaluation_group` gets its own name as group."""
         if isinstance(keys, dict) and "name" in keys:
             return {"evaluation_group": keys["name"], **keys}
         return keys
@@ -615,9 +617,10 @@ class Recipe(Described):
 
     @property
     def training(self) -> dict[str, Any]:
-        """Fields of rib.training.settings.TrainingSettings.
+        """Settings of training: {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0, ...}.
 
-        Without learning rate and epochs, which also depend on method and family.
+        They are fields of rib.training.settings.TrainingSettings, without learning rate and epochs,
+        which also depend on method and family.
         """
         return self.model_dump(exclude={"name", "label", "source"})
 

@@ -42,9 +42,11 @@ def groups_of(grid: Grid, dataset: str) -> list[str]:
 
 
 def part_of_group(grid: Grid, group: str) -> dict[str, Any] | None:
-    """Fields of rib.data.dataset_part.DatasetPart for a group that is a part of a dataset.
+    """The part of a dataset that a group evaluates; None for a group of whole datasets.
 
-    None for a group of whole datasets.
+    For example {"column": "corruption", "levels": ("snow", "frost", "fog", "brightness")}: images
+    with these values in the column of the dataset's index. They are fields of
+    rib.data.dataset_part.DatasetPart.
 
     Args:
         group: a key of `evaluation_groups`, such as imagenet_c-noise.
@@ -56,7 +58,11 @@ def part_of_group(grid: Grid, group: str) -> dict[str, Any] | None:
 
 
 def levels_of_other_parts(grid: Grid, group: str) -> list[str | int]:
-    """Levels of the slice in the dataset's other parts, in the order of the dataset's entry."""
+    """Values of images in the dataset's other parts, in the order of the dataset's entry.
+
+    For imagenet_c-weather they are the corruptions of noise, blur and digital: ["gaussian_noise",
+    "shot_noise", ...].
+    """
     other_levels: list[str | int] = []
     for name, levels in _parts_of_dataset(grid, group).levels.items():
         if name != _name_of_part(group):
@@ -65,6 +71,7 @@ def levels_of_other_parts(grid: Grid, group: str) -> list[str | int]:
 
 
 def _parts_of_dataset(grid: Grid, group: str) -> Parts:
+    """All parts of the dataset of a group, for example of imagenet_c for imagenet_c-noise."""
     (dataset,) = evaluation_groups(grid)[group]
     parts = grid.datasets[dataset].parts
     assert parts is not None  # else the group would have another name
@@ -78,7 +85,11 @@ def _name_of_part(group: str) -> str:
 
 
 def _group_of(grid: Grid, dataset: str) -> str:
-    """The group's name, with a digest unless exactly its default datasets are evaluated."""
+    """Name of a dataset's group, such as `emoji`, or `emoji_1a2b3c4d` with a digest.
+
+    Rows of the group are reused by other runs, so the name has a digest unless exactly its default
+    datasets are evaluated.
+    """
     group = grid.datasets[dataset].evaluation_group
     in_group = []
     not_optional = []
@@ -95,5 +106,6 @@ def _group_of(grid: Grid, dataset: str) -> str:
 
 
 def _short_digest(content: object) -> str:
+    """Eight hexadecimal digits."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -39,6 +39,7 @@ class Described(Settings):
     @model_validator(mode="before")
     @classmethod
     def _refuse_wrong_keys(cls, keys: Any, info: ValidationInfo) -> Any:
+        """The keys unchanged; raises an error for an unknown key or one without a value."""
         if isinstance(keys, dict):
             for key, value in keys.items():
                 if key not in cls.model_fields:
@@ -88,11 +89,13 @@ def number(text: object) -> object:
 
 
 def _boolean(text: object) -> object:
+    """True for the text "true", False for "false"; anything else unchanged."""
     booleans = {"true": True, "false": False}
     return booleans.get(text.lower(), text) if isinstance(text, str) else text
 
 
 def _finite(value: float) -> float:
+    """The number unchanged; a ValueError for infinity and NaN."""
     try:
         if math.isfinite(value):
             return value
@@ -102,17 +105,20 @@ def _finite(value: float) -> float:
 
 
 def _label(text: str) -> str:
+    """The text unchanged; a ValueError if it can't be shown in one line."""
     if not presentable(text):
         raise ValueError(WHY)
     return text
 
 
 def _prose(text: str) -> str:
+    """The text unchanged; a ValueError if it can't be shown."""
     _label(" ".join(text.split()))
     return text
 
 
 def _without_repetition(values: list[T]) -> list[T]:
+    """The list unchanged; a ValueError if it has a value twice."""
     for value in values:
         if values.count(value) > 1:
             raise ValueError(f"it has {show(value)} {values.count(value)} times")
@@ -120,13 +126,14 @@ def _without_repetition(values: list[T]) -> list[T]:
 
 
 def _increasing(numbers: tuple[float, float]) -> tuple[float, float]:
+    """Both numbers unchanged; a ValueError if the first is larger."""
     if numbers[0] > numbers[1]:
         raise ValueError("its first number is larger than its second")
     return numbers
 
 
 def matching(pattern: str, longest: int | None = None) -> AfterValidator:
-    """A validator: the whole text matches the pattern and has at most `longest` characters."""
+    """A validator that refuses texts unlike the pattern, or longer than `longest` characters."""
 
     def matched(text: str) -> str:
         if longest is not None and len(text) > longest:
@@ -185,5 +192,5 @@ def at_least_one(entry: DescribedT, *keys: str) -> DescribedT:
 
 
 def stated(entry: Described) -> dict[str, Any]:
-    """Keys of an entry as JSON values, without keys that it lacks."""
+    """Keys of an entry as JSON values, without keys that it lacks: {"epochs": 10, "lr": 0.1}."""
     return entry.model_dump(mode="json", exclude_none=True)

@@ -41,7 +41,12 @@ class FiguresSettings(Settings):
 def figure_settings(
     analysis: str, figure: Figure, grid: Grid, grid_labels: GridLabels
 ) -> FigureSettings:
-    """Settings of a figure of an analysis for a grid."""
+    """Everything from which a job draws a figure, except the contents of files.
+
+    Args:
+        analysis: name of the figure's analysis, such as `cost`.
+        figure: as the analysis declares it.
+    """
     labels = None
     if figure.of_runs:
         methods = {name: method.label for name, method in grid.methods.items()}

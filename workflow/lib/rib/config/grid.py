@@ -28,7 +28,7 @@ NO_LIMIT_OF_STEPS = 10**9
 
 
 def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
-    """Resolve a validated config.
+    """The grid of a config: models, methods, targets and runs, with notices for the user.
 
     The grid's catalogue also has models and files of datasets that config names by their place on
     the hub.
@@ -125,10 +125,11 @@ class Grid:
     chosen_runs: frozenset[Run] | None = None
 
     def runs(self) -> list[Run]:
-        """All runs with RI, which excludes merges over targets.
+        """All runs that have an RI (mean change of accuracy), so no merges over targets.
 
         For each model: the pretrained model, then targets x methods x sizes x seeds. A merge over
-        seeds has only the first seed. A part of a grid (`of_runs`) has its chosen runs only.
+        seeds has only the first seed. For example Run("net", "sketch", "ft", "all", 0). A part of a
+        grid (`of_runs`) has its chosen runs only.
         """
         runs = []
         for model in self.models:
@@ -146,8 +147,8 @@ class Grid:
         """The part of this grid with only the given runs.
 
         Models, methods, targets and sizes are restricted to these runs, in the order of this grid.
-        Merges over targets are left out. A sweep remains in the selection of variants if at least
-        two of its variants have runs.
+        Merges over targets are left out. One value of a swept setting can still be selected if at
+        least two of the values have runs.
         """
         models = {run.model for run in runs}
         fine_tuned = [run for run in runs if run.method != PRETRAINED]
@@ -212,8 +213,9 @@ class Grid:
     def parents_of(self, method: str) -> list[str]:
         """Keys of the runs that a method's run starts from or merges.
 
-        A key is the parent's name, such as `ft`, followed by its seed or target if parents differ
-        in that: `ft, seed 1`. rib.config.run.parent_of reads it.
+        A key is the parent's name, followed by its seed or target if parents differ in that:
+        ["ft"], or ["ft, seed 0", "ft, seed 1"] for a merge over seeds. rib.config.run.parent_of
+        reads it.
         """
         method_entry = self.methods[method]
         if method_entry.over == SEEDS:
@@ -234,7 +236,7 @@ class Grid:
         return self.methods[method].evaluation
 
     def settings_on(self, method: str, model: str) -> dict[str, Any]:
-        """Settings of a method's algorithm on a model, with the model's learning rate.
+        """Settings of a method on a model, with the model's learning rate: {"lr": 0.1, ...}.
 
         A rate for the model overrides one for its group, which overrides `other`.
 
@@ -269,9 +271,10 @@ class Grid:
         return None
 
     def training(self, method: str) -> dict[str, Any]:
-        """How a method is trained: fields of rib.training.settings.TrainingSettings.
+        """How a method is trained: {"optimizer": "sgd", "epochs": 10, "steps": None, ...}.
 
-        The learning rate is missing, since it depends on the model (`settings_on`).
+        They are fields of rib.training.settings.TrainingSettings. The learning rate is missing,
+        since it depends on the model (`settings_on`).
         """
         method_entry = self.methods[method]
         assert method_entry.recipe is not None  # a method that trains has one
@@ -282,11 +285,12 @@ class Grid:
         return training
 
     def training_of(self, method: str, target: str, size: str) -> dict[str, Any]:
-        """How a run is trained: `training`, perhaps shortened by the family's ceiling.
+        """How a run is trained: `training`, perhaps shortened.
 
-        If the target is larger than the ceiling, a part of the target is trained for as many steps
-        as the whole ceiling dataset. A part that itself exceeds the ceiling is trained for as many
-        epochs as the whole target.
+        A subset is usually trained for as many steps as the whole target. A family may name a
+        dataset as ceiling (`subset_ceiling`): a subset of a larger target is trained for as many
+        steps as that whole dataset. A subset that is itself larger is trained for as many epochs as
+        the whole target.
         """
         training = self.training(method)
         is_as_long_as_target = training["steps"] is None and training["subset_length"] == "steps"
@@ -300,7 +304,7 @@ class Grid:
         return {**training, "epochs": None, "steps": training["epochs"] * steps_per_epoch}
 
     def shortened_trainings(self, target: str, size: str) -> list[dict[str, Any]]:
-        """Trainings on a size of a target that the family's ceiling makes shorter."""
+        """Settings of trainings on a subset of a target that the family's ceiling shortens."""
         return [
             self.training_of(name, target, size)
             for name, method in self.methods.items()
@@ -308,7 +312,7 @@ class Grid:
         ]
 
     def has_ceiling(self, target: str, size: str) -> bool:
-        """Whether a size is a part of a target with more images than the family's ceiling.
+        """Whether a size is a subset of a target that is larger than the family's ceiling dataset.
 
         Numbers of images come from the entries, within the budget. A target whose entry states no
         number has no ceiling.
@@ -319,9 +323,9 @@ class Grid:
 
     @cached_property
     def images_of_ceiling(self) -> int | None:
-        """Training images in the whole of the family's ceiling dataset, whatever the budget.
+        """Training images of the dataset that limits the length of subsets' trainings.
 
-        None if the family has no ceiling.
+        The budget doesn't matter. None if the family has no such dataset (`subset_ceiling`).
         """
         if self.family.subset_ceiling is None:
             return None
@@ -331,7 +335,7 @@ class Grid:
         return self._images_of_train_split(images)
 
     def _stated_images_of_run(self, target: str, size: str) -> int:
-        """0 if the target's entry states no number of images."""
+        """Training images according to the target's entry; 0 if it states no number."""
         dataset = self.catalog.datasets[target]
         stated_images = dataset.images or dataset.about_images or 0
         images_in_budget = self.budget.images(target, stated_images)
@@ -344,7 +348,10 @@ class Grid:
         return math.ceil(images * self.split_fractions["train"])
 
     def pretraining(self, model: str) -> dict[str, Any]:
-        """How a model is pretrained here: fields of rib.training.settings.TrainingSettings."""
+        """How a model is pretrained here: {"momentum": 0.9, "epochs": 10, "batch_size": 128, ...}.
+
+        They are fields of rib.training.settings.TrainingSettings.
+        """
         pretrain = self.catalog.pretraining(self.models[model])
         assert pretrain is not None  # only called for models pretrained here
         if "recipe" in pretrain:
@@ -361,7 +368,10 @@ class Grid:
         }
 
     def shared_training(self) -> dict[str, Any]:
-        """Settings of training that all methods have in common, in config's order."""
+        """Settings of training that all methods have in common, in config's order.
+
+        For example {"batch_size": 64, "micro_batch_size": "all", "subset_length": "steps"}.
+        """
         return {key: self.choice(key) for key in self.config["training"] if key not in LENGTH}
 
     def choice(self, key: str) -> Any:
@@ -376,7 +386,11 @@ class Grid:
         return choice
 
     def datasets_of_training(self, run: Run) -> list[str]:
-        """Datasets that a run's training reads: the target, and the pretraining proxy if needed."""
+        """Names of the datasets that a run's training reads.
+
+        They are the target and, if the method needs it, the pretraining proxy (images in place of
+        the pretraining data).
+        """
         names = [run.target]
         if self.reference is not None and self.methods[run.method].reference != "no":
             names.append(self.reference.dataset.name)
@@ -418,7 +432,7 @@ class Grid:
         return [self.catalog.datasets[name] for name in dict.fromkeys(names)]
 
     def _uses_proxy(self) -> bool:
-        """Whether a method or a head needs the proxy, or a dataset excludes its images."""
+        """Whether a method or a head needs the pretraining proxy, or a dataset excludes it."""
         if self.reference is None:
             return False
         needed_by_method = any(method.reference != "no" for method in self.methods.values())
@@ -427,9 +441,10 @@ class Grid:
         return needed_by_method or needed_by_head or needed_by_dataset
 
     def excludes_proxy(self, dataset: str) -> bool:
-        """Whether the pretraining proxy's images are excluded from a dataset.
+        """Whether the pretraining proxy's images are left out of a dataset.
 
-        They are if they are a part of this dataset, or of one with the same source images.
+        The proxy stands in for the pretraining data. Its images are left out if they are a part of
+        this dataset, or of one with the same source images.
         """
         if self.reference is None or self.reference.images_per_class is None:
             return False
@@ -441,12 +456,12 @@ class Grid:
 
     @cached_property
     def ood(self) -> list[str]:
-        """Datasets that count in RI."""
+        """Names of the datasets that count in RI (mean change of accuracy by fine-tuning)."""
         return choices.ood_datasets(self.datasets)
 
     @cached_property
     def not_trained_on(self) -> list[str]:
-        """Datasets on which merges over targets are scored."""
+        """Names of datasets that share no source images with targets; for merges over targets."""
         return choices.not_trained_on(self.datasets, self.targets)
 
     def head(self, model: str) -> str:
@@ -485,7 +500,10 @@ class Grid:
 def _selection_among(
     methods: Collection[str], selection: choices.VariantSelection | None
 ) -> choices.VariantSelection | None:
-    """Keep only sweeps with at least two variants among the methods; None if none is left."""
+    """The selection with only methods that have at least two variants among `methods`.
+
+    None if no such method is left, since there is nothing to select.
+    """
     if selection is None:
         return None
     variants_of_sweeps = {}
@@ -499,6 +517,7 @@ def _selection_among(
 
 
 def _check_external_weights(grid: Grid) -> None:
+    """Raise a UserError if a run whose weights were trained elsewhere has no row in a table."""
     catalog = grid.catalog
     external_methods = [name for name, method in grid.methods.items() if method.form == EXTERNAL]
     # A table may name all models that could be chosen, not only those of this grid.
@@ -511,13 +530,17 @@ def _check_external_weights(grid: Grid) -> None:
 
 
 def _check_learning_rates(grid: Grid) -> None:
+    """Raise a UserError if a method has no learning rate for a model."""
     for model in grid.models:
         for method in grid.methods_of(model):
             grid.settings_on(method, model)  # raises if there is no rate
 
 
 def _with_hub_files(grid: Grid) -> Grid:
-    """The hub is asked only now, when it is known which datasets the run reads."""
+    """The grid with the files of datasets on the hub.
+
+    The hub is asked only now, when it is known which datasets the run reads.
+    """
     catalog = grid.catalog.with_hub_files([dataset.name for dataset in grid.datasets_read()])
     datasets = {name: catalog.datasets[name] for name in grid.datasets}
     reference = grid.reference

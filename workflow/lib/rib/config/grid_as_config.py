@@ -22,10 +22,10 @@ OF_CALL = ("archives", "monitor")
 
 
 def as_config(grid: Grid) -> dict[str, Any]:
-    """A config.yaml that gives this grid: every `default` and `all` is resolved.
+    """Keys of a config.yaml that gives this grid: {"models": ["net"], "targets": ["noto"], ...}.
 
-    Not resolved are recipes and lengths of trainings, which depend on the method, and settings that
-    a method's entry and the family state.
+    Every `default` and `all` is resolved. Not resolved are recipes and lengths of trainings, which
+    depend on the method, and settings that a method's entry and the family state.
     """
     choices_of_grid = dict(grid.config)
     choices_of_grid["uncropped"] = grid.uncropped
@@ -44,6 +44,7 @@ def as_config(grid: Grid) -> dict[str, Any]:
 
 
 def _reference_choice(grid: Grid) -> str:
+    """Config's `reference` with which this pretraining proxy is chosen again."""
     if grid.reference is None:
         return "none"
     is_part_of_dataset = grid.reference.images_per_class is not None
@@ -61,9 +62,11 @@ def _size_in_config(size: str) -> str | int | float:
 
 
 def resolved(grid: Grid) -> dict[str, Any]:
-    """The config with every `default` and `all` resolved, without settings of the machine.
+    """The choices on which results depend, with every `default` and `all` resolved.
 
-    Unlike in `as_config`, methods are variants with all of their settings.
+    Settings of the machine are left out. Unlike in `as_config`, methods are variants with all of
+    their settings: {"methods": ["ft-lr0.1"], "method_settings": {"ft-lr0.1": {"lr": 0.1, ...}},
+    ...}.
     """
     recorded = {key: choice for key, choice in grid.config.items() if key not in UNRECORDED}
     compute = grid.config["compute"]
@@ -104,7 +107,10 @@ def resolved(grid: Grid) -> dict[str, Any]:
 
 
 def _settings_in_config(method: Method) -> dict[str, Any]:
-    """A method that trains also gets recipe and length, as `method_settings` states them."""
+    """Settings as `method_settings` states them: {"lr": 0.1, "recipe": "paper", "epochs": 10}.
+
+    Only a method that trains has recipe and length.
+    """
     if not method.trains:
         return dict(method.settings)
     return {**method.settings, RECIPE: method.recipe, **method.length}

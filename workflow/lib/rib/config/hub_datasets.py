@@ -152,6 +152,7 @@ def sources_of(
 def _matching_files(
     patterns: Sequence[str], repository: HubRepository, where: str
 ) -> list[HubFile]:
+    """Files that a pattern matches; a UserError for a pattern such as `data/*.zip` without any."""
     for pattern in patterns:
         if not any(fnmatchcase(file.path, pattern) for file in repository.files):
             raise UserError(
@@ -168,7 +169,10 @@ def _matching_files(
 def _files_of_split(
     config: str | None, split: str | None, repository: HubRepository, where: str
 ) -> list[HubFile]:
-    """`<config>/<split>/*.parquet` of a conversion; what isn't stated must be unambiguous."""
+    """Files `<config>/<split>/*.parquet` of a conversion.
+
+    None for config or split chooses the only one there is; a UserError if there are several.
+    """
     files_of_splits: dict[tuple[str, str], list[HubFile]] = {}
     for file in repository.files:
         folders = file.path.split("/")[:-1]
@@ -203,11 +207,12 @@ def _files_of_split(
 
 
 def _listed_paths(repository: HubRepository) -> str:
-    """Digits become `*`: data/train-*-of-*.parquet stands for many files."""
+    """`data/train-*-of-*.parquet`, with `*` for digits, stands for many files in a message."""
     return _listed(re.sub(r"\d+", "*", file.path) for file in repository.files)
 
 
 def _listed(texts: Iterable[str]) -> str:
+    """`a, b`, or the first ten with `and 3 more`."""
     unique_texts = list(dict.fromkeys(texts))
     more = f" and {len(unique_texts) - LISTED} more" if len(unique_texts) > LISTED else ""
     return f"{', '.join(unique_texts[:LISTED]) or 'none'}{more}"
@@ -294,6 +299,7 @@ def ask_hub(requests: Iterable[HubRequest]) -> dict[str, HubRepository]:
 
 
 def _ask_for_repository(request: HubRequest) -> HubRepository:
+    """The hub's answer: commit, licence, whether terms must be accepted, files of images."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionNotFoundError
 
@@ -327,12 +333,14 @@ def _ask_for_repository(request: HubRequest) -> HubRepository:
 
 
 def _licence(info: "DatasetInfo") -> str | None:
+    """Licence in the head of a repository's README, such as `mit`; None if it states none."""
     card = info.card_data
     licence = (card.get("license_name") or card.get("license")) if card else None
     return str(licence) if licence else None
 
 
 def _files_of_images(info: "DatasetInfo", where: str) -> tuple[HubFile, ...]:
+    """Files with one of ENDINGS, sorted by path, with size and digest."""
     files = []
     for file in sorted(info.siblings or [], key=lambda sibling: sibling.rfilename):
         if not file.rfilename.endswith(ENDINGS):

@@ -27,7 +27,8 @@ INDEX = re.compile(r"[0-9]{1,3}")  # of ImageNet-1K
 class LabelSpace:
     """Classes of a dataset as sets of network outputs.
 
-    The outputs are ImageNet-1K's, or a family's with own classes.
+    The outputs are ImageNet-1K's, or a family's with own classes. The class `bear` may have the
+    outputs 294 to 297; a prediction of any is right.
     """
 
     keys: tuple[str, ...]  # unique key of each class, with which a layout finds the class's images
@@ -51,7 +52,10 @@ class LabelSpace:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """Attributes and digest, with lists instead of tuples, and without an empty `also`."""
+        """Attributes and digest: {"keys": ["bear"], "indices": [[294, 295]], ..., "digest": "1a"}.
+
+        Tuples become lists, and an empty `also` is left out.
+        """
         attributes = json.loads(json.dumps(asdict(self)))
         if not self.also:
             del attributes["also"]
@@ -87,7 +91,7 @@ class LabelSpace:
 
 
 def _also_unless_empty(also: list[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """() if no class has further right answers."""
+    """The tuples of right answers, or () if no class has further ones."""
     if not any(also):
         return ()
     return tuple(also)
@@ -100,6 +104,7 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 
 def _imagenet_index_by_wnid() -> dict[str, int]:
+    """{"n01440764": 0, "n01443537": 1, ...}: output of each WordNet id."""
     return {wnid: index for index, wnid in enumerate(imagenet_wnids())}
 
 
@@ -211,7 +216,7 @@ def read_class_map(path: Path) -> LabelSpace:
 
 
 def _check_class_map(rows: list[tuple[str, dict[str, str]]], index_by_wnid: dict[str, int]) -> None:
-    """A wnid belongs to one emoji, and each row must give a reason for the match."""
+    """Raise a UserError if a wnid is unknown or of two emoji, or a row gives no reason."""
     emoji_by_key: dict[str, str] = {}  # by wnid or codepoint
     for where, row in rows:
         emoji = row["emoji"]
@@ -232,7 +237,7 @@ def _check_class_map(rows: list[tuple[str, dict[str, str]]], index_by_wnid: dict
 
 
 def _labels_in_also(row: dict[str, str], names: tuple[str, ...], where: str) -> tuple[int, ...]:
-    """Emoji in `also` name other rows; the position of a row is its label."""
+    """Labels of the rows whose emoji `also` lists: (3, 7). A row's position is its label."""
     labels = set()
     for name in row.get("also", "").split():
         if name == row["emoji"] or names.count(name) != 1:
@@ -321,7 +326,11 @@ def _claim(class_of_key: dict[str, str], key: str, class_name: str, where: str) 
 def _read_classes(
     path: Path, key_column: str, columns: Iterable[str]
 ) -> list[tuple[str, dict[str, str]]]:
-    """Rows as `read_csv_rows` gives them; a file without rows or with too many is refused."""
+    """Place and cells of each class, as `read_csv_rows` gives them.
+
+    Raises:
+        UserError: The file has no rows or too many, or a class has no key.
+    """
     rows = list(read_csv_rows(path, columns))
     if not rows:
         raise UserError(f"{path} lists no classes; add one line for each.")
@@ -337,7 +346,7 @@ def _read_classes(
 
 
 def read_csv_rows(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dict[str, str]]]:
-    """Yield the place of each row of a CSV file, for messages, and its cells by column.
+    """Yield each row of a CSV file: its place, for messages, and its cells by column.
 
     For example `classes.csv line 2` and {"key": "cat", "name": "Cat"}.
 

@@ -14,8 +14,8 @@ VARIANT_MARKERS = ("s", "^", "v", "P", "X", "o", "D", "*")
 class GridLabels:
     """Labels and styles of a grid's models, methods, targets and datasets, by name.
 
-    Methods exclude curves, which have several networks per run, and merges over targets, which have
-    no target.
+    Methods exclude curves, which have several networks per run (averages of weights from the
+    pretrained to the fine-tuned ones), and merges over targets, which have no target.
     """
 
     def __init__(self, grid: Grid):
@@ -31,12 +31,12 @@ class GridLabels:
 
     @cached_property
     def curves(self) -> list[str]:
-        """Methods with several networks per run."""
+        """Names of methods with several networks per run: averages of two networks' weights."""
         return [name for name, method in self._grid.methods.items() if method.form == "curve"]
 
     @cached_property
     def methods(self) -> dict[str, str]:
-        """Labels of methods by name."""
+        """Labels of methods by name: {"ft": "FT"}."""
         return {
             name: method.label
             for name, method in self._grid.methods.items()
@@ -45,7 +45,7 @@ class GridLabels:
 
     @cached_property
     def method_styles(self) -> dict[str, dict[str, Any]]:
-        """Label, colour and marker of methods; variants of one method differ in shade and marker.
+        """Label, colour and marker of methods; values of a setting differ in shade and marker.
 
         For example {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
         """
@@ -86,29 +86,32 @@ class GridLabels:
 
     @property
     def one_model(self) -> dict[str, str]:
-        """Arguments of figures of a single model: the first."""
+        """For figures of a single model, the first: {"model": "net", "model_label": "Net"}."""
         name = next(iter(self.models))
         return {"model": name, "model_label": self.models[name]}
 
     @property
     def one_method(self) -> dict[str, str]:
-        """Arguments of figures of a single method; call it only if `has_figures`."""
+        """For figures of a single method: {"method": "ft", "method_label": "FT"}.
+
+        Call it only if `has_figures`.
+        """
         assert self.example_method is not None
         return {"method": self.example_method, "method_label": self.methods[self.example_method]}
 
     @property
     def means(self) -> dict[str, Any]:
-        """Arguments of figures of means with intervals."""
+        """For figures of means: {"models": {"net": "Net"}, "methods": {...}, "confidence": 0.9}."""
         return {"models": self.models, "methods": self.methods, "confidence": self.confidence}
 
     @property
     def styled_means(self) -> dict[str, Any]:
-        """`means` with styles of methods in place of labels."""
+        """`means`, but methods have label, colour and marker instead of only a label."""
         return {**self.means, "methods": self.method_styles}
 
     @property
     def by_target(self) -> dict[str, dict[str, str]]:
-        """Labels of models, methods and targets, which together name a run."""
+        """{"models": {"net": "Net"}, "methods": {"ft": "FT"}, "targets": {"noto": "Noto"}}."""
         return {"models": self.models, "methods": self.methods, "targets": self.targets}
 
     @property
@@ -122,7 +125,7 @@ class GridLabels:
 
     @property
     def averages(self) -> dict[str, tuple[str, float]]:
-        """Parent and alpha of methods that average the pretrained weights with one parent's.
+        """Parent and its share of methods that average its weights with the pretrained ones.
 
         For example {"wise_ft": ("ft", 0.5)}.
         """
@@ -135,7 +138,7 @@ class GridLabels:
 
     @property
     def of_compared_runs(self) -> dict[str, Any]:
-        """Arguments of figures of the runs whose representations are compared."""
+        """Labels, styles and confidence, for figures of runs whose representations are compared."""
         runs = compared_runs(self._grid)
         methods = {run.method for run in runs}
         targets = {run.target for run in runs}

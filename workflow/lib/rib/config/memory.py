@@ -1,4 +1,4 @@
-"""Memory that jobs with networks need, estimated from the sizes of these. No torch.
+"""Memory that jobs with networks need, estimated from their sizes. No torch.
 
 Factors of the memory of the host are measured by tests/benchmarks/memory.py; its README has the
 numbers. What CUDA takes, and the memory of a GPU, are counted, and no GPU has confirmed them.
@@ -73,7 +73,7 @@ UNKNOWN = "unknown"  # gigabytes of the GPUs, if the config doesn't state them
 
 @dataclass(frozen=True)
 class Activations:
-    """What a forward pass of one image keeps for the backward pass, in bytes."""
+    """Bytes that a forward pass of one image keeps for the backward pass."""
 
     usual: float
     checkpointed: float | None  # with gradient checkpointing; None if the network has none
@@ -86,7 +86,7 @@ class Activations:
 
 
 class NetworkMemory:
-    """Memory of the networks of a grid."""
+    """Estimates of the memory that jobs of a grid need, of the host (CPU) and of a GPU."""
 
     def __init__(self, grid: Grid):
         """Read the catalogue's activations.csv; for errors see rib.config.catalog.Catalog.table."""
@@ -135,7 +135,7 @@ class NetworkMemory:
         return self._on_host(weights, images * self._bytes_of_image(model) + stored)
 
     def _stored_on_host(self, method: str, target: str, size: str) -> int:
-        """Bytes of outputs for the training images that the host keeps."""
+        """Bytes of the start network's outputs for the training images that the host keeps."""
         stored = self._stored(method, target, size)
         if stored > LARGEST_STORED and self.grid.methods[method].algorithm == STORED_ON_HOST:
             return stored
@@ -165,8 +165,9 @@ class NetworkMemory:
     def networks_of(self, method: str) -> int:
         """How many networks are in memory at once when a method is evaluated.
 
-        A curve has one at each of its steps and one at its start, and an ensemble the pretrained
-        one and those of its parents. Variants that are evaluated together have one each. Merges are
+        A curve (averages of weights from the pretrained to the fine-tuned ones) has one at each of
+        its steps and one at its start, and an ensemble the pretrained one and its parents' ones.
+        Variants that are evaluated together, such as wise_ft-alpha0.5, have one each. Merges are
         averaged tensor by tensor.
         """
         entry = self.grid.methods.get(method)  # None for the pretrained model
@@ -278,7 +279,7 @@ class NetworkMemory:
             )
 
     def _remedy(self, model: str, images: int, limit: float) -> str:
-        """What to set so that training a model fits into so many bytes of a GPU."""
+        """`set training.micro_batch_size to 32`, so that training fits into `limit` bytes."""
         remedies = []
         most_images = self._most_images(model, limit, self.checkpointing)
         if most_images:

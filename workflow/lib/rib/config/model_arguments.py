@@ -29,6 +29,7 @@ TOKENIZER_OPTIONS = frozenset({"clean", "strip_sep_token", "language"})
 
 
 def _names(text: str) -> frozenset[str]:
+    """{"clean", "language"} for "clean language"."""
     return frozenset(text.split())
 
 
@@ -141,6 +142,7 @@ def check_arguments(library: str, arguments: object, where: str) -> None:
 
 
 def _check_section(section: object, allowed: frozenset[str], name: str, where: str) -> None:
+    """Raise a UserError for an argument that isn't allowed; sections are mappings of arguments."""
     if not isinstance(section, Mapping):
         raise UserError(f"{where}: '{name}' is {show(section)}; give keys and values.")
     for key, argument in section.items():
@@ -177,7 +179,10 @@ def _unmet_expectation(key: str, argument: object) -> str | None:
 
 
 def _is_plain(argument: object, depth: int = 0) -> bool:
-    """`depth` is the number of lists around the argument."""
+    """Whether an argument is a number, boolean, short name, None or a list of these.
+
+    `depth` is the number of lists around it.
+    """
     if isinstance(argument, list | tuple):
         if depth >= DEEPEST_LIST or len(argument) > LONGEST_LIST:
             return False

@@ -45,7 +45,7 @@ def model_facts(grid: Grid, model: str) -> dict[str, Any]:
 
 
 def model_arguments(grid: Grid, model: str) -> dict[str, Any]:
-    """Arguments of the library's create_model.
+    """Arguments with which timm or open_clip builds the network: {"img_size": 112}.
 
     They include the input size if the network must be built for it.
     """

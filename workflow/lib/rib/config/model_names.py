@@ -131,7 +131,10 @@ def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _facts_from_libraries(names: list[str], names_in_messages: str) -> dict[str, dict[str, Any]]:
-    """Another process imports the libraries, since they import torch."""
+    """Facts by name: {"timm/resnet18": {"library": "timm", ...}}.
+
+    Another process imports the libraries, since they import torch.
+    """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "found.json"
         process = subprocess.run(
@@ -152,9 +155,10 @@ def _facts_from_libraries(names: list[str], names_in_messages: str) -> dict[str,
 
 
 def entry_of(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A catalogue entry of a model that library or hub name, such as `timm/resnet18`.
+    """Keys of a catalogue entry for a model: {"label": "resnet18", "library": "timm", ...}.
 
     Args:
+        name: as the library or the hub have it, such as timm/resnet18.
         facts: of the lock file; they override the defaults here.
     """
     return {

@@ -34,7 +34,7 @@ def obstacle_to_comparison(grid: Grid, model: str, dataset: str) -> str | None:
 
 
 def _budget_leaves_images_out(grid: Grid, dataset: str) -> bool:
-    """With an unknown number of images, any limit may leave some out."""
+    """Whether the budget limits the dataset; unless its images are stated, any limit counts."""
     limit = grid.budget.limit(dataset)
     images = grid.datasets[dataset].images
     if images is None:

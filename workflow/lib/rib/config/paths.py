@@ -40,7 +40,7 @@ class Paths:
 
     @cached_property
     def parents(self) -> dict[str, list[str]]:
-        """Keys of the checkpoints that make a run's weights: {"ft": ["ft"], "half": ["ft"]}.
+        """Keys of the checkpoints that make each method's weights: {"ft": ["ft"], "half": ["ft"]}.
 
         A training has its own key, a merge has its parents' keys, the pretrained model none.
         """
@@ -80,11 +80,11 @@ class Paths:
 
     @cached_property
     def geometries(self) -> dict[str, Geometry]:
-        """Geometries of the models' images by key, such as `224px-bicubic-crop0.875`."""
+        """Sizes and crops of the models' images: {"224px-bicubic-crop0.875": Geometry(...)}."""
         return {geometry.key: geometry for geometry in map(self._grid.geometry, self._grid.models)}
 
     def geometry_of(self, model: str) -> str:
-        """Key of the geometry of a model's images, such as `224px-bicubic-crop0.875`."""
+        """Key of the size and crop of a model's images, such as `224px-bicubic-crop0.875`."""
         return self._grid.geometry(model).key
 
     @property
@@ -111,7 +111,7 @@ class Paths:
         return f"{folder}/{file}"
 
     def indexes(self, datasets: Iterable[str] | None = None) -> list[str]:
-        """Indexes of prepared datasets, with labels and objects of their images.
+        """Files index.parquet of prepared datasets: label and object of each image.
 
         They are the same at all geometries. The default is all evaluated datasets.
         """
@@ -130,9 +130,10 @@ class Paths:
         return [self.prepared(file, name, geometry) for name in datasets for file in files]
 
     def proxy(self, geometry: str, datasets: Iterable[str]) -> str | list[str]:
-        """Manifest of the pretraining proxy's dataset, if one of the datasets excludes the proxy.
+        """Manifest of the pretraining proxy's dataset, if a dataset leaves out the proxy's images.
 
-        Otherwise an empty list, which tells Snakemake that the job lacks this input.
+        The proxy stands in for the pretraining data. Otherwise an empty list, which tells Snakemake
+        that the job lacks this input.
         """
         if not any(self._grid.excludes_proxy(dataset) for dataset in datasets):
             return []
@@ -140,13 +141,13 @@ class Paths:
         return self.prepared("manifest.json", self._grid.reference.dataset.name, geometry)
 
     def split(self, geometry: str, dataset: str) -> str | list[str]:
-        """Split of a dataset under protocol held_out; an empty list otherwise."""
+        """File that splits a dataset into train, select and test; [] without held_out."""
         if not self._grid.split_fractions:
             return []
         return f"{self.stage('split')}/{dataset}/{geometry}.parquet"
 
     def splits(self, geometry: str, datasets: Iterable[str]) -> list[str]:
-        """Splits of datasets under protocol held_out; none otherwise."""
+        """Files that split datasets into train, select and test; [] unless protocol is held_out."""
         if not self._grid.split_fractions:
             return []
         return [f"{self.stage('split')}/{name}/{geometry}.parquet" for name in datasets]
@@ -164,14 +165,14 @@ class Paths:
         return f"{TEXT.format(family=self.family, model=model)}/{file}"
 
     def checkpoint(self, file: str, run: Run) -> str:
-        """A file of a training: checkpoint.safetensors, manifest.json or history.csv."""
+        """A file of a training: .../net/noto/ft/all/0/history.csv."""
         return f"{self.stage('finetune')}/{run}/{file}"
 
     def checkpoints(self, file: str, run: Run, parents: Iterable[str]) -> list[str]:
-        """A file of each parent's training.
+        """A file of each parent's training: [".../net/noto/ft/all/1/manifest.json"].
 
-        The training has the run's model, target, size and seed unless the parent's key says
-        otherwise: `ft, seed 1` has seed 1.
+        Parents are keys such as `ft, seed 1`. The training has the run's model, target, size and
+        seed unless the parent's key says otherwise: here it has seed 1.
         """
         return [self.checkpoint(file, _parent(run, key)) for key in parents]
 
@@ -180,7 +181,7 @@ class Paths:
         return f"{self.stage('merge')}/{run}/selection.json"
 
     def fisher(self, ending: str, run: Run) -> list[str]:
-        """A file of the Fisher information of each parent, for merges that use it.
+        """A file of each parent's Fisher information, for merges that use it; else [].
 
         The name has the number of images: .../fisher/net/edges/ft/all/0/1000.safetensors.
         """
@@ -213,10 +214,10 @@ class Paths:
         stage: str = "evaluate",
         groups: Sequence[str] | None = None,
     ) -> list[str]:
-        """Files with the rows of runs on evaluation groups, each once.
+        """Files with a row per image that runs were scored on, each once.
 
-        For example results/emoji/paper/evaluate/net/noto/ft/all/0/emoji.parquet. The default is all
-        groups.
+        For example results/emoji/paper/evaluate/net/noto/ft/all/0/emoji.parquet. A job scores a run
+        on one group of datasets; the default is all groups.
         """
         if groups is None:
             groups = list(self.evaluation_groups)
@@ -228,9 +229,9 @@ class Paths:
         return list(dict.fromkeys(files))
 
     def rows_on_select_splits(self, runs: Iterable[Run]) -> list[str]:
-        """Files with the rows of runs on their targets' select splits, each once.
+        """Files with a row per image of the targets' held-out images for choosing, each once.
 
-        Variants and learning rates are chosen by these rows.
+        Variants and learning rates are chosen by these rows of the select split.
         """
         files: list[str] = []
         for run in runs:
@@ -238,7 +239,7 @@ class Paths:
         return list(dict.fromkeys(files))
 
     def features(self, runs: Iterable[Run], stage: str = "features") -> list[str]:
-        """Files with features of runs on the out-of-distribution datasets."""
+        """Files with features (outputs of layers) of runs on the out-of-distribution datasets."""
         return [
             f"{self.stage(stage)}/{run}/{dataset}.safetensors"
             for run in runs
@@ -250,7 +251,7 @@ class Paths:
         return [path for key in self.geometries for path in self.splits(key, self._grid.datasets)]
 
     def label_verdicts(self) -> list[str]:
-        """Verdicts on the labels of the targets of this run's trainings, each once.
+        """Files that say whether a pretrained model confirms the targets' labels, each once.
 
         Only a head with published classes, or made from names of classes, can contradict labels; a
         head trained on the family's own labels can't. Empty under protocol held_out, where sweeps
@@ -266,11 +267,15 @@ class Paths:
         return list(dict.fromkeys(verdicts))
 
     def verdict(self, model: str, target: str) -> str:
-        """File with a pretrained model's verdict on a target's labels."""
+        """File that says whether a pretrained model confirms a target's labels."""
         return f"{self.stage('labels')}/{model}/{target}.json"
 
     def records(self) -> dict[str, list[str]]:
-        """Provenance records of the jobs behind the tables, by stage, if it has jobs."""
+        """Provenance records of the jobs behind the tables, by stage, if it has jobs.
+
+        For example {"finetune": ["results/emoji/paper/finetune/net/noto/ft/all/0/provenance.json"],
+        ...}.
+        """
         grid = self._grid
         entries: list[Dataset | Model] = [*grid.datasets_read(), *grid.models.values()]
         archives = []
@@ -318,7 +323,7 @@ class Paths:
         ]
 
     def runs_to_choose_from(self) -> list[Run]:
-        """Variants of sweeps that are scored on select splits so that one can be chosen."""
+        """Runs with different values of a setting, from which `select: target` chooses."""
         if self._grid.config["select"] != "target" or not self._grid.selection:
             return []
         variants = []
@@ -328,12 +333,12 @@ class Paths:
 
     @cached_property
     def evaluation_groups(self) -> dict[str, list[str]]:
-        """Datasets of each evaluation group; one job evaluates a run on one group."""
+        """Datasets that one job evaluates a run on: {"emoji": ["noto", "twemoji"], ...}."""
         return evaluation_groups(self._grid)
 
     @cached_property
     def groups_not_trained_on(self) -> dict[str, list[str]]:
-        """Datasets that score merges over targets, by evaluation group, if it has any."""
+        """`evaluation_groups` with only datasets that merges over targets are scored on."""
         groups = {}
         for group, names in self.evaluation_groups.items():
             left = [name for name in names if name in self._grid.not_trained_on]
@@ -360,12 +365,12 @@ class Paths:
 
     @property
     def counts(self) -> str:
-        """Right answers of each run by dataset and object, for resampling intervals."""
+        """NumPy file with right answers of each run by dataset and object, for intervals."""
         return f"{self.report}/tables/counts.npz"
 
     @property
     def mri_json(self) -> str:
-        """mRI by method, for `dvc metrics`."""
+        """JSON file with mRI by method, for `dvc metrics`."""
         return f"{self.report}/tables/mri.json"
 
 
@@ -389,6 +394,7 @@ def manifest_of(path: str) -> str | None:
 
 
 def _parent(run: Run, key: str) -> Run:
+    """For net/noto/soup/all/0 and the key `ft, seed 1`, the run net/noto/ft/all/1."""
     changes: dict[str, Any] = parent_of(key)
     return replace(run, **changes)
 

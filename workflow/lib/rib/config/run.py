@@ -55,6 +55,7 @@ def largest(sizes: Iterable[str]) -> str:
 
 
 def _rank_of_size(size: str) -> tuple[int, float]:
+    """(2, 0.0) for `all`, (1, 0.5) for `0.5`, (0, 1000.0) for `1000`."""
     if size == ALL:
         return 2, 0.0
     if "." in size:
@@ -64,7 +65,7 @@ def _rank_of_size(size: str) -> tuple[int, float]:
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluated network.
+    """One evaluated network: Run("net", "sketch", "ft", "all", 0).
 
     A pretrained model has method `pretrained`, target `none`, size `all` and seed 0.
     """
@@ -85,7 +86,7 @@ class Run:
         return cls(model, target, method, size, int(seed))
 
     def values(self, columns: Iterable[str]) -> tuple[Any, ...]:
-        """Attributes in the order of table columns; the seed is a number, all others are texts."""
+        """Attributes in the order of table columns: ("ft", 0) for ["method", "seed"]."""
         return tuple(getattr(self, column) for column in columns)
 
 
@@ -112,7 +113,7 @@ def run_of(path: Path) -> Run:
 
 
 def by_run(files: Iterable[Path]) -> dict[Run, dict[str, Path]]:
-    """Files of each run, by name without ending, such as `rows`.
+    """Files of each run, by name without ending: {run: {"noto": Path(".../noto.safetensors")}}.
 
     Args:
         files: .../{model}/{target}/{method}/{size}/{seed}/{file}.

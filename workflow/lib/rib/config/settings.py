@@ -48,7 +48,7 @@ def settings_of_entry(settings: Mapping[str, Any], trains: bool, where: str) -> 
 
 
 def known_settings(of_entry: Mapping[str, Any], trains: bool) -> dict[str, Any]:
-    """Settings that a method may be given, each with an example value of its kind.
+    """Settings that a method may be given, with a value of the kind: {"temperature": 2.0, ...}.
 
     Args:
         of_entry: settings of the method's entry, such as {"temperature": 2.0, "distil": "all"}.
@@ -59,7 +59,7 @@ def known_settings(of_entry: Mapping[str, Any], trains: bool) -> dict[str, Any]:
 def check_settings(
     settings: Mapping[str, Any], known: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """Settings, once their names and the kinds of their values are checked.
+    """Settings with texts as numbers, once names and kinds of values are checked.
 
     Integers and floats are one kind. Texts such as `1e-3`, which YAML 1.1 does not read as a
     number, become numbers where a number is expected. A list where one value is expected is a
@@ -91,7 +91,10 @@ def check_settings(
 
 
 def _checked_rates(rates: Mapping[object, object], subject: str) -> dict[object, object]:
-    """Keys are models or groups; `Variants` checks that these exist."""
+    """Learning rates by model or group, such as {"net": 0.1, "other": 0.3}, as numbers.
+
+    `Variants` checks that models and groups exist.
+    """
     if not rates:
         raise UserError(f"{subject} is an empty mapping; give a number for each model or group.")
     return {
@@ -103,7 +106,7 @@ def _checked_rates(rates: Mapping[object, object], subject: str) -> dict[object,
 def is_sweep(setting: object, of_kind: object) -> bool:
     """Whether a setting is a list of values, each for a variant of the method.
 
-    A setting that is itself a list is swept by a list of lists.
+    [0.1, 0.01] is one for a number. A setting that is itself a list is swept by a list of lists.
 
     Args:
         of_kind: a value of the setting's kind, such as its default.
@@ -151,7 +154,7 @@ def _checked(value: object, of_kind: object, subject: str) -> object:
 
 
 def _kind(value: object) -> str:
-    """Words of a message that asks for such a value."""
+    """Words of a message that asks for such a value: "a number" for 0.1."""
     if isinstance(value, bool):
         return "true or false"
     if is_number(value):
@@ -164,5 +167,6 @@ def _kind(value: object) -> str:
 
 
 def _number_of_text(value: object) -> object:
+    """0.001 for "1e-3"; anything but a number's text unchanged."""
     stated = number(value)
     return stated if is_number(stated) else value

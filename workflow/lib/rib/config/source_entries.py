@@ -60,6 +60,7 @@ OF_VERSION = "exact version of the package"
 
 
 def _as_list(value: object) -> object:
+    """["data/*.parquet"] for one text; anything else unchanged."""
     return [value] if isinstance(value, str) else value
 
 
@@ -153,6 +154,7 @@ class MirrorsSource(PinnedSource):
 
     @model_validator(mode="after")
     def _state_size_of_packed_content(self) -> "MirrorsSource":
+        """Refuse a source without size if a mirror has the content in gzip or a package."""
         is_packed = any(place.compression or place.kind == "apt" for place in self.mirrors)
         if self.size is None and is_packed:
             raise PydanticCustomError(

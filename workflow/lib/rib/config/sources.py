@@ -48,7 +48,10 @@ def is_packed(mirror: Mapping[str, Any]) -> bool:
 
 
 def redacted_addresses(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Addresses of a source without query strings, which may be signatures."""
+    """Addresses of a source without query strings, which may be signatures.
+
+    For example {"urls": ["https://example.org/photos.tar"]}, or {"mirrors": [...]}.
+    """
     redacted_keys: dict[str, Any] = {}
     if "urls" in source:
         redacted_keys["urls"] = [redacted(url) for url in source["urls"]]
@@ -58,6 +61,7 @@ def redacted_addresses(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _redacted_mirror(mirror: Mapping[str, Any]) -> dict[str, Any]:
+    """A mirror with its URL, if it has one, without query string."""
     if "url" not in mirror:
         return dict(mirror)
     return {**mirror, "url": redacted(mirror["url"])}

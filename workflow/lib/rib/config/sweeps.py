@@ -37,16 +37,17 @@ class Variant:
     """A method with one recipe and one value of each setting."""
 
     method: Method
-    # Swept settings of the method and its parents, and the recipe if the name has it.
+    # Swept settings of the method and its parents, and the recipe if the name has it: {"lr": 0.1}
+    # for `ft-lr0.1`.
     settings_in_name: dict[str, object]
 
 
 def resolve_methods(names: Iterable[str], variants: "Variants") -> dict[str, Method]:
-    """Variants of methods by name, with settings from entry, family and config.
+    """Variants of methods by name: {"ft-lr0.1": Method, "ft-lr0.01": Method}.
 
-    A merge, or a method that starts from another one, has a variant for each combination of its
-    parents' variants with the same recipe. A merge over variants has one per recipe. Names omit the
-    family's first recipe.
+    Their settings are from entry, family and config. A merge, or a method that starts from another
+    one, has a variant for each combination of its parents' variants with the same recipe. A merge
+    over variants has one per recipe. Names omit the family's first recipe.
 
     Raises:
         UserError: A name is unknown, a method has no learning rate, or a swept value cannot be part
@@ -66,7 +67,9 @@ def resolve_methods(names: Iterable[str], variants: "Variants") -> dict[str, Met
 
 
 class Variants:
-    """Variants of each method, in the order of recipes and swept values.
+    """Makes the variants of each method, in the order of recipes and swept values.
+
+    `Variants(...).of("ft")` gives a Variant for each of `ft-lr0.1` and `ft-lr0.01`.
 
     Args:
         recipes: names of the recipes that config or family choose for all methods.
@@ -132,7 +135,10 @@ class Variants:
         return checked
 
     def _variants_of(self, name: str) -> list[Variant]:
-        """A method that doesn't train, such as a merge, has no recipe itself."""
+        """All variants of a method; a UserError if its parents have no recipe in common.
+
+        A method that doesn't train, such as a merge, has no recipe itself.
+        """
         method = self.catalog.methods[name]
         recipes = self.recipes_of(method) if method.trains else [None]
         variants: list[Variant] = []
@@ -232,7 +238,10 @@ class Variants:
             known_name(model_or_group, {*names, OTHER}, "model or group", f"{where}, {RATE}")
 
     def _variants_with_recipe(self, method: Method, recipe: str | None) -> Iterator[Variant]:
-        """One variant for each combination of swept values and variants of parents."""
+        """Yield a variant for each combination of swept values and variants of parents.
+
+        Combinations with parents that were trained with another recipe are left out.
+        """
         settings = _with_learning_rate_first(self.settings(method, recipe))
         settings.pop(RECIPE, None)
         swept_settings = _swept_settings(settings, method)
@@ -282,7 +291,11 @@ class Variants:
     def _evaluation_of(
         self, named: Method, unnamed: Method, parents: Sequence[Variant]
     ) -> tuple[str, dict[str, dict[str, Any]]]:
-        """wise_ft-alpha0.25 and wise_ft-alpha0.5 share the job `wise_ft-alpha`."""
+        """Name of the job that evaluates a variant, and settings of all variants in the job.
+
+        wise_ft-alpha0.25 and wise_ft-alpha0.5 share the job `wise_ft-alpha`: ("wise_ft-alpha",
+        {"wise_ft-alpha0.25": {"alpha": 0.25}, ...}). Other methods have a job for each variant.
+        """
         alone = named.name, {named.name: named.settings}
         if unnamed.form != COEFFICIENTS:
             return alone
@@ -302,7 +315,10 @@ class Variants:
         return self._named(unnamed, settings_in_name).name, evaluated
 
     def _combinations_of_parents(self, method: Method) -> Iterator[Sequence[Variant]]:
-        """Parents `ft` with two learning rates and `lwf` with three give six lists of two."""
+        """Yield the parents of each variant of a merge.
+
+        Parents `ft` with two learning rates and `lwf` with three give six lists of two.
+        """
         variants_of_each_parent = [self.of(parent) for parent in method.parents]
         if method.over != VARIANTS:
             yield from itertools.product(*variants_of_each_parent)
@@ -360,7 +376,7 @@ def _states_length(stated: Mapping[str, object], where: str) -> bool:
 
 
 def _with_learning_rate_first(settings: Mapping[str, object]) -> dict[str, object]:
-    """Names of variants begin with the learning rate."""
+    """The settings with `lr` first, since names of variants begin with it."""
     ordered = {}
     if RATE in settings:
         ordered[RATE] = settings[RATE]
@@ -375,6 +391,7 @@ def _swept_settings(settings: Mapping[str, Any], entry: Method) -> dict[str, lis
 
 
 def _recipes_in(variants_of_each_parent: Sequence[Sequence[Variant]]) -> list[str | None]:
+    """["paper", "adamw"], with None for variants that have no recipe."""
     recipes: list[str | None] = []
     for variants in variants_of_each_parent:
         recipes.extend(variant.method.recipe for variant in variants)
@@ -387,6 +404,7 @@ def _variants_trained_with(recipe: str | None, variants: Sequence[Variant]) -> l
 
 
 def _with_only_recipe_in_name(variant: Variant) -> Variant:
+    """The variant with {"recipe": "adamw"} or nothing in its name."""
     settings_in_name = {}
     if RECIPE in variant.settings_in_name:
         settings_in_name[RECIPE] = variant.settings_in_name[RECIPE]
@@ -396,7 +414,10 @@ def _with_only_recipe_in_name(variant: Variant) -> Variant:
 def _settings_in_name(
     in_name_of_method: Mapping[str, object], parents: Sequence[Variant]
 ) -> dict[str, object]:
-    """Parents `ft` and `lwf` with one learning rate each give `ft_lr` and `lwf_lr`."""
+    """Settings in a merge's name, its own and its parents': {"alpha": 0.5, "lr": 0.1}.
+
+    If the parents `ft` and `lwf` both have a swept rate, they are called `ft_lr` and `lwf_lr`.
+    """
     uses = Counter(in_name_of_method.keys())  # how many have each setting
     for parent in parents:
         uses.update(key for key in parent.settings_in_name if key != RECIPE)

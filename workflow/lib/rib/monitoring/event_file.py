@@ -16,7 +16,7 @@ PREFIX = "events.out.tfevents."
 
 
 class EventFile:
-    """A file with the values of each epoch of one training, alone in its folder."""
+    """A file for TensorBoard with values of each epoch of one training, such as its loss."""
 
     def __init__(self, folder: Path, job: str):
         """Name the file.
@@ -69,7 +69,10 @@ class EventFile:
 
 
 def _serialized(events: list) -> bytes:
-    """Each event is preceded by its length and checksums, and gets the current time."""
+    """Bytes of events as TensorBoard reads them.
+
+    Each event is preceded by its length and checksums, and gets the current time.
+    """
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     stream = io.BytesIO()

@@ -26,7 +26,7 @@ BATCH = 50  # monitored images per forward pass
 
 
 def datasets_there(entries: Sequence[Mapping[str, Any]], decode_workers: int) -> list[DatasetFiles]:
-    """Files of the monitored datasets, without datasets that aren't prepared yet.
+    """Files of the datasets to monitor, without datasets that aren't prepared yet.
 
     Args:
         entries: for each dataset its `name`, the `manifest` of the prepared dataset, the manifest
@@ -54,17 +54,19 @@ def datasets_there(entries: Sequence[Mapping[str, Any]], decode_workers: int) ->
 
 @dataclass
 class Watch:
-    """Shows a training; rib.training.loop calls it at the start and after each epoch.
+    """Writes how a training goes: history.csv, TensorBoard's file, accuracy on other datasets.
 
-    Images are chosen in the constructor, before a GPU is locked. If anything fails here, it warns
-    once, and the training continues.
+    rib.training.loop calls it at the start and after each epoch. Images are chosen in the
+    constructor, before a GPU is locked. If anything fails here, it warns once, and the training
+    continues.
     """
 
     model_folder: Path
     view: DatasetView  # of the monitored datasets
     log_file: str  # of the job; trackers write to a folder with this path without ending
     monitored: Sequence[DatasetFiles] = ()  # whose accuracy is shown
-    # In the job's private folder, whose name identifies settings and inputs; the job sets it later.
+    # CSV file in the job's private folder, whose name identifies settings and inputs; the job sets
+    # it later.
     history: Path | None = None
     warned: bool = False
 
@@ -88,7 +90,8 @@ class Watch:
         """Show the start of a training, or its last epoch.
 
         Args:
-            rows: history of the training, a row per epoch.
+            rows: history of the training, a row per epoch: [{"epoch": 1, "lr": 0.1, "loss": 0.7,
+                ...}].
             images: number of training images so far, counting each epoch.
             norm: mean norm of the gradients in the epoch; None at the start.
             read_changes: gives the tensors that the training has changed, by name; called only if
@@ -125,6 +128,7 @@ class Watch:
             tracker.start(resumed=is_resumed)
 
     def _report_epoch(self, rows: list[dict], images: int, norm: float) -> None:
+        """Track the last epoch's history, norm of gradients, and images per second."""
         seconds = max(time.monotonic() - self.clock, 1e-9)
         values = {
             **rows[-1],
@@ -134,7 +138,7 @@ class Watch:
         self._track(rows, "train", values)
 
     def _track(self, rows: list[dict], group: str, values: Mapping[str, float]) -> None:
-        """Each value is tagged with its group on TensorBoard's page, such as `train/loss`."""
+        """Give values of an epoch to the trackers, tagged with a group: {"train/loss": 0.3}."""
         epoch = rows[-1]["epoch"]
         values_by_tag = {}
         for key, value in values.items():
@@ -146,7 +150,10 @@ class Watch:
     def _accuracies(
         self, changed: Mapping[str, torch.Tensor], device: torch.device
     ) -> dict[str, float]:
-        """Accuracy, 0 to 1, by dataset, without datasets that can't be scored."""
+        """Accuracy, 0 to 1, on monitored datasets, such as {"noto": 0.8}; others can't be scored.
+
+        `changed` are the tensors that the training has changed, by name.
+        """
         assert self.history is not None  # the job has set it
         state = self.history.with_name("monitored.safetensors")
         safetensors.torch.save_file(dict(changed), state)

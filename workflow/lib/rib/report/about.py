@@ -81,6 +81,7 @@ def describe_grid(grid: Grid) -> GridDescription:
 
 
 def _read_dataset(dataset: Dataset) -> ReadDatasetDescription:
+    """Label, licence, origin and terms of a dataset that jobs read."""
     return ReadDatasetDescription(
         label=dataset.label,
         licence=dataset.licence,
@@ -91,7 +92,10 @@ def _read_dataset(dataset: Dataset) -> ReadDatasetDescription:
 
 
 def _sweeps(grid: Grid) -> dict[str, SweepDescription]:
-    """Only sweeps from which a variant is chosen."""
+    """Methods that were run with several values of a setting, of which one is chosen.
+
+    For example {"ft": SweepDescription("FT", ["ft-lr0.1", "ft-lr0.01"])}.
+    """
     if not grid.selection:
         return {}
     return {
@@ -108,7 +112,7 @@ def page_settings(
     code: str,
     partial: PreviewDescription | None = None,
 ) -> PageSettings:
-    """Settings of a grid's page.
+    """Everything that a grid's page shows, with paths of the files that it reads.
 
     Args:
         analyses: of the page, by name, in its order.

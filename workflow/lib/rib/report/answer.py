@@ -68,9 +68,11 @@ class Answer:
 
 
 def answer(tables: AnswerTables, names: AnswerNames) -> Answer:
-    """Change of accuracy by the main method on the other datasets, with related numbers.
+    """The page's first numbers: how much accuracy the main method changes on other datasets.
 
-    Underfitted runs are left out, unless all runs are underfitted.
+    For each network these are accuracies before and after, their difference, and the same for an
+    average with the pretrained weights. Underfitted runs (low accuracy on training images) are left
+    out, unless all runs are underfitted.
     """
     mri = tables.mri
     if mri.empty:
@@ -137,7 +139,10 @@ def main_method(tables: AnswerTables) -> str:
 
 
 def fitted_rows(mri: DataFrame) -> DataFrame:
-    """Rows of mRI without underfitted runs."""
+    """Rows of the table `mri` without underfitted runs (low accuracy on training images).
+
+    Its column `underfitted` has the number of such runs behind a mean.
+    """
     if "underfitted" not in mri:
         return mri
     has_underfitted_run = mri["underfitted"] > 0
@@ -145,7 +150,7 @@ def fitted_rows(mri: DataFrame) -> DataFrame:
 
 
 def _average_half_way(rows: DataFrame, names: AnswerNames, method: str) -> str | None:
-    """The average of method and pretrained model whose coefficient is closest to one half."""
+    """Name of the method's average with the pretrained weights whose share is closest to 0.5."""
     methods = dict.fromkeys(rows["method"])
     averages = [name for name in methods if names.averages.get(name) == method]
     if not averages:
@@ -154,7 +159,10 @@ def _average_half_way(rows: DataFrame, names: AnswerNames, method: str) -> str |
 
 
 def _leak_free_means(leak_free: DataFrame | None, method: str) -> DataFrame:
-    """Means over targets for one method; empty if no target shares source images."""
+    """RI without shared source images, mean over targets, for one method: a row per model.
+
+    Empty if no target shares source images with other datasets.
+    """
     if leak_free is None:
         return pd.DataFrame(columns=["model", "targets", "sharing_targets", "leak_free"])
     is_shown = (leak_free["target"] == MEAN) & (leak_free["method"] == method)
@@ -162,20 +170,22 @@ def _leak_free_means(leak_free: DataFrame | None, method: str) -> DataFrame:
 
 
 def _extremes(rows: DataFrame) -> DataFrame:
-    """All rows by mRI, or only the lowest and the highest if there are many."""
+    """Rows sorted by mRI; of more than three only the lowest and the highest."""
     rows = rows.sort_values("mri", kind="stable")
     return rows if len(rows) <= MOST_SHOWN else rows.iloc[[0, -1]]
 
 
 def _value(rows: DataFrame, model: str, column: str) -> float | None:
+    """A model's number in a column; None if it has none."""
     values = rows.loc[rows["model"] == model, column].dropna()
     return None if values.empty else float(values.iloc[0])
 
 
 def _text(change: float | None) -> str | None:
+    """`+1.2`, or None."""
     return None if change is None else _signed(change)
 
 
 def _signed(change: float) -> str:
-    """The minus sign is the typographic one."""
+    """`+1.2` for 1.2; a minus sign is the typographic one."""
     return points(change).replace("-", MINUS)

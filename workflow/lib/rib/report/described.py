@@ -62,6 +62,10 @@ def described_analyses(
 def _described(
     file: ModuleType, name: str, grid: Grid, paths: Paths, labels: GridLabels
 ) -> Analysis | None:
+    """What the analysis's file declares, or None if it has nothing to show.
+
+    A mistake in the declaration becomes a UserError that names the file.
+    """
     try:
         analysis: Analysis | None = file.describe(grid, paths, labels)
     except TypeError as error:  # for example a Figure without caption
@@ -70,7 +74,10 @@ def _described(
 
 
 def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
-    """Fail now rather than after the trainings, when the job of the analysis runs."""
+    """Raise a UserError if a table, caption or function of an analysis is missing.
+
+    It fails now rather than after the trainings, when the job of the analysis runs.
+    """
     where = f"rib/analyses/{name}.py"
     if analysis.makes and not hasattr(file, "tables"):
         raise UserError(f"{where} makes files, but has no function tables; add it.")
@@ -110,6 +117,7 @@ def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
 
 
 def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Analysis]) -> None:
+    """Raise a UserError if an analysis reads a table that nothing makes."""
     of_analyses = [path for analysis in analyses.values() for path in analysis.made_files.values()]
     for name, analysis in analyses.items():
         own = Paths(grid, report=analysis.folder)
@@ -127,11 +135,15 @@ def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Anal
 
 
 def _is_chosen(name: str, analysis: Analysis, choice: str | Sequence[str]) -> bool:
-    """An analysis without tables on the page, such as `published`, is made only as a target."""
+    """Whether config's `analyses` (`choice`) makes an analysis part of the run.
+
+    An analysis without tables on the page, such as `published`, is made only as a target.
+    """
     return bool(analysis.tables) and (choice == "all" or name in choice)
 
 
 def _refuse_unknown(analyses: Mapping[str, Analysis], choice: str | Sequence[str]) -> None:
+    """Raise a UserError if `choice` names an analysis that isn't on demand."""
     if choice == "all":
         return
     on_demand = [
@@ -144,6 +156,7 @@ def _refuse_unknown(analyses: Mapping[str, Analysis], choice: str | Sequence[str
 
 
 def _refuse_equal_names(analyses: Mapping[str, Analysis]) -> None:
+    """Raise a UserError if two analyses make a file of the same name."""
     maker: dict[str, str] = {}
     for name, analysis in analyses.items():
         for made in (*analysis.makes, *(f"{figure}.png" for figure in analysis.figures)):

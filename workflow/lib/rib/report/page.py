@@ -175,6 +175,7 @@ def write_page(
 
 
 def _template() -> jinja2.Template:
+    """The page's Jinja template, with the filter `texts` and compact JSON."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -188,6 +189,7 @@ def _template() -> jinja2.Template:
 
 
 def _texts_of_rows(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
+    """[["ResNet", "+1.2"]]: the texts of cells, without sort keys."""
     texts = []
     for row in rows:
         texts.append([cell.text for cell in row])
@@ -195,7 +197,10 @@ def _texts_of_rows(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
 
 
 def _views(tables: Mapping[str, Path], settings: PageSettings) -> dict[str, dict[str, Any]]:
-    """Interactive views, each under the name of the figure that it replaces."""
+    """Interactive views as Vega-Lite specifications, by the figure that each replaces.
+
+    For example {"tradeoff": {...}, "ri_matrix": {...}, "accuracy_matrix": {...}}.
+    """
     in_distribution = None
     if "in_distribution" in tables:
         in_distribution = read_table(tables["in_distribution"])
@@ -213,7 +218,11 @@ def _views(tables: Mapping[str, Path], settings: PageSettings) -> dict[str, dict
 
 
 def _explained_cells(path: Path, about: GridDescription) -> dict[str, Any]:
-    """Names of the images' datasets become labels."""
+    """Content of cells.json, with labels in place of the names of images' datasets.
+
+    It is {"cells": {"net/ft/noto": {"classes": [...], "flips": [...]}}, "images": [["Noto", "cat",
+    "<WebP as base64>"]]}.
+    """
     explained = read_json(path)
     labels = about.labels("datasets")
     images = []
@@ -223,6 +232,7 @@ def _explained_cells(path: Path, about: GridDescription) -> dict[str, Any]:
 
 
 def _labels_of_runs(about: GridDescription) -> dict[str, dict[str, str]]:
+    """{"models": {"net": "Net"}, "methods": {"ft": "FT"}, "targets": {"noto": "Noto"}}."""
     return {
         "models": about.labels("models"),
         "methods": about.labels("methods"),
@@ -231,13 +241,16 @@ def _labels_of_runs(about: GridDescription) -> dict[str, dict[str, str]]:
 
 
 def _number_of_fitted(fits: pd.DataFrame, about: GridDescription) -> int:
-    """Counts the runs of methods that can fit their training images."""
+    """Number of runs whose method can fit its training images, whether they do or not."""
     methods = [name for name, method in about.methods.items() if method.can_fit]
     return int(fits["method"].isin(methods).sum())
 
 
 def _corrupt_images(manifests: Mapping[str, Path]) -> dict[str, list[str]]:
-    """Only manifests that exist list images that can't be decoded."""
+    """Images that can't be decoded, by dataset: {"Noto": ["a.png"], "Fluent": []}.
+
+    Only manifests that exist list them.
+    """
     return {
         label: read_json(manifest)["corrupt"]
         for label, manifest in manifests.items()
@@ -246,7 +259,7 @@ def _corrupt_images(manifests: Mapping[str, Path]) -> dict[str, list[str]]:
 
 
 def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescription) -> pd.DataFrame:
-    """mRI with one row per sweep, for the chosen variant, in place of rows of all variants.
+    """mRI with a row for the chosen value of a swept setting, in place of rows for all values.
 
     The best of all variants would profit from chance. For example, the chosen means replace the
     rows `wise_ft-alpha0.3` and `wise_ft-alpha0.5` under the name `wise_ft`. `select: oracle`
@@ -271,6 +284,7 @@ def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescripti
 
 
 def _answer(tables: Mapping[str, Path], settings: PageSettings) -> Answer:
+    """The page's first numbers, for the shown training subset and the chosen values of settings."""
     about = settings.about
     means = with_choices(read_table(tables["mri"]), tables.get("selection"), about)
     more_tables = {}
@@ -288,11 +302,13 @@ def _answer(tables: Mapping[str, Path], settings: PageSettings) -> Answer:
 
 
 def _of_shown_size(path: Path, about: GridDescription) -> pd.DataFrame:
+    """Rows of a CSV table for the training subset that the page shows."""
     table = read_table(path)
     return table[table["size"] == about.shown_size]
 
 
 def _figures(shown: Mapping[str, ShownFigure]) -> list[PageFigure]:
+    """Figures with their images as texts and captions as HTML, in the order of the page."""
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(_webp, [figure.path for figure in shown.values()]))
     figures = []
@@ -315,7 +331,10 @@ def _figures(shown: Mapping[str, ShownFigure]) -> list[PageFigure]:
 
 
 def _webp(path: Path) -> tuple[int, str]:
-    """Lossless WebP is half as large as PNG."""
+    """Width in pixels of the page, and the image as lossless WebP in base64.
+
+    Lossless WebP is half as large as PNG.
+    """
     file = io.BytesIO()
     with Image.open(path) as image:
         image.save(file, "WEBP", lossless=True)
@@ -360,11 +379,13 @@ def page_tables(shown: Mapping[str, ShownTable], about: GridDescription) -> list
 
 
 def _with_column_per_dataset(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """A row per run, with its accuracy on each dataset in a column: noto, twemoji, ..."""
     runs = [*RUN_COLUMNS, "fit", *mark_columns(accuracy)]
     return accuracy.pivot(index=runs, columns="dataset", values="accuracy").reset_index()
 
 
 def _dataset_columns(accuracy: pd.DataFrame, about: GridDescription) -> list[Column]:
+    """A column of the page for each dataset among the columns of the table."""
     return [
         Column(dataset.label, value=name, form="number")
         for name, dataset in about.datasets.items()
@@ -375,7 +396,11 @@ def _dataset_columns(accuracy: pd.DataFrame, about: GridDescription) -> list[Col
 def _informative(
     columns: Iterable[Column], table: pd.DataFrame, about: GridDescription
 ) -> list[Column]:
-    """Drop columns without entries, with repeated values, or with facts that the page states."""
+    """The columns without those that say nothing.
+
+    These are columns without entries, with repeated values, or with facts that the page states
+    elsewhere, such as the only seed.
+    """
     # A table without rows keeps its columns.
     if table.empty:
         return list(columns)
@@ -397,11 +422,13 @@ def _informative(
 
 
 def _has_no_entry(table: pd.DataFrame, columns: Sequence[str]) -> bool:
+    """Whether all cells of these columns are empty."""
     is_empty = table[list(columns)].isna()
     return bool(is_empty.to_numpy().all())
 
 
 def _header(columns: Iterable[Column], confidence: float) -> list[str]:
+    """["Model", "mRI", "95 % confidence interval"]."""
     header = []
     for column in columns:
         header.append(column.header)
@@ -411,7 +438,7 @@ def _header(columns: Iterable[Column], confidence: float) -> list[str]:
 
 
 def _note(note: str, table: pd.DataFrame) -> str:
-    """A table of too few objects gets a warning."""
+    """The note, with a warning if intervals come from too few objects."""
     warning = few_objects(table)
     if not warning:
         return note
@@ -419,6 +446,7 @@ def _note(note: str, table: pd.DataFrame) -> str:
 
 
 def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
+    """A row of cells for each row of the table; a column with an interval gets two cells."""
     rows = []
     for line in table.to_dict("records"):
         row = []
@@ -429,7 +457,7 @@ def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
 
 
 def _cells(line: Mapping[Hashable, Any], column: Column) -> list[Cell]:
-    """`+1.2`, and `+0.3 to +2.1` if the column has an interval."""
+    """Cells of one row and column: [`+1.2`], or [`+1.2`, `+0.3 to +2.1`] with an interval."""
     value = line[column.value]
     if pd.isna(value):
         return [MISSING, MISSING] if column.interval else [MISSING]
@@ -468,7 +496,7 @@ def _setting_in_words(key: str, setting: object) -> str:
 
 
 def method_rows(about: GridDescription) -> list[list[Cell]]:
-    """Rows of the table of methods."""
+    """Rows of the table of methods: label, settings such as `rank 4, lr 0.001`, source."""
     rows = []
     for name, method in about.methods.items():
         settings = ", ".join(
@@ -484,7 +512,10 @@ def method_rows(about: GridDescription) -> list[list[Cell]]:
 
 
 def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
-    """Labels replace names, and methods get the marks of their runs in `fit_table`."""
+    """The table with labels in place of names.
+
+    Methods also get the marks of their runs: † underfitted, § at a rate not chosen for the network.
+    """
     for column, entries in ENTRIES_OF_COLUMN.items():
         if column not in table:
             continue
@@ -500,17 +531,17 @@ def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
 
 
 def _signed(difference: float) -> str:
-    """The minus sign is the typographic one."""
+    """`+1.2` for 1.2; a minus sign is the typographic one."""
     return points(difference).replace("-", MINUS)
 
 
 def _decimals(number: float) -> str:
-    """For numbers around 1, for which one decimal is too coarse."""
+    """`0.123`, for numbers around 1, for which one decimal is too coarse."""
     return f"{number:.3f}".replace("-", MINUS)
 
 
 def _count(number: float) -> str:
-    """pandas reads whole numbers as floats if some are missing."""
+    """`1,200` for 1200.0: pandas reads whole numbers as floats if some are missing."""
     return f"{number:,.0f}"
 
 
@@ -564,11 +595,12 @@ def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
 
 
 def _span(record: Mapping[str, Any]) -> tuple[datetime, timedelta]:
+    """Start and length of a job."""
     return datetime.fromisoformat(record["started"]), timedelta(seconds=record["seconds"])
 
 
 def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[Cell]:
-    """Stage, jobs, total and longest time, processor time, peak memory of a job, bytes written."""
+    """Cells: stage, jobs, total and longest time, processor time, most memory, bytes written."""
     seconds = [record["seconds"] for record in records]
     processor_seconds = sum(record["cpu_seconds"] for record in records)
     peak_memory = max(record["peak_memory"] for record in records)
@@ -582,7 +614,11 @@ def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[Cell]:
 
 
 def _mixed(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """["torch 2.6 (finetune, evaluate), 2.7 (evaluate)"], with stages in the order of the run."""
+    """Libraries and machines that differ between jobs.
+
+    For example ["torch 2.6 (finetune, evaluate), 2.7 (evaluate)"], with stages in the order of the
+    run.
+    """
     # Stages by library or part of the machine, and by version.
     stages_of: dict[str, dict[str, list[str]]] = {}
     for record in records:

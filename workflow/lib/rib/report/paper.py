@@ -32,6 +32,7 @@ def paper_list(settings: PaperSettings) -> str:
 
 
 def _line(row: PaperRow, files: Sequence[str]) -> str:
+    """`| figure 1 | mean accuracy | [cost.png](figures/cost.png) | the same means |`."""
     links = ", ".join(f"[{Path(link).name}]({link})" for link in files) or "not made by this run"
     of_paper = markdown(row.of_paper)
     return f"| {of_paper} | {markdown(row.shows)} | {links} | {markdown(row.state)} |"

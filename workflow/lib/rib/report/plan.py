@@ -49,7 +49,7 @@ LEFT_OUT = (
 
 @dataclass(frozen=True)
 class Passes:
-    """Images that pass through networks of a model.
+    """A number of images that pass through networks of a model, for estimating hours.
 
     Attributes:
         model: name of the model.
@@ -63,7 +63,7 @@ class Passes:
 
 
 def print_plan(grid: Grid) -> None:
-    """Print the plan of a grid."""
+    """Print what a run of the grid costs: jobs, images, hours, bytes."""
     print_lines(*lines(grid, Path("results", grid.family.name)))
 
 
@@ -129,7 +129,10 @@ def jobs_by_stage(grid: Grid) -> dict[str, int]:
 
 
 def _shared_fisher(grid: Grid) -> set[tuple[str, int, int, str]]:
-    """Fisher information that trainings share: model, seed, most images and kind of each job."""
+    """Jobs that compute Fisher information for several trainings.
+
+    {("net", 0, 1000, "sampled")} are model, seed, most images and kind.
+    """
     jobs = set()
     for run in Paths(grid).trained_runs:
         shared = grid.shared_fisher(run.method)
@@ -142,7 +145,7 @@ def _shared_fisher(grid: Grid) -> set[tuple[str, int, int, str]]:
 
 
 def images_of_datasets(grid: Grid, results: Path) -> dict[str, int]:
-    """Number of images of each dataset that is read, without unknown ones: {"noto": 1200}."""
+    """Number of images of each dataset that jobs read: {"noto": 1200}; unknown ones are missing."""
     counts = {}
     for dataset in grid.datasets_read():
         # In every geometry it has the same images.
@@ -161,9 +164,11 @@ def images_of_datasets(grid: Grid, results: Path) -> dict[str, int]:
 
 
 def used_images(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
-    """Images of each dataset that runs use: without the pretraining proxy, within the budget.
+    """Number of images that runs use of each dataset: {"noto": 1080}.
 
-    If the proxy is a tenth of the reference dataset, each dataset that excludes it loses a tenth.
+    Not used are images beyond config's budget, and images of the pretraining proxy, which stands in
+    for the pretraining data. If the proxy is a tenth of the reference dataset, each dataset that
+    excludes it loses a tenth.
     """
     used = {}
     for dataset in grid.datasets_read():
@@ -178,7 +183,10 @@ def used_images(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _images_of_proxy(grid: Grid, counts: Mapping[str, int]) -> int:
-    """At most so many: a class of the reference dataset may have fewer than the proxy takes."""
+    """Number of images of the pretraining proxy, at most.
+
+    A class of the reference dataset may have fewer images than the proxy takes.
+    """
     assert grid.reference is not None
     images = counts.get(grid.reference.dataset.name, 0)
     if grid.reference.images_per_class is None:
@@ -191,7 +199,10 @@ def _images_of_proxy(grid: Grid, counts: Mapping[str, int]) -> int:
 
 
 def training_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
-    """Images of all epochs of pretraining and fine-tuning, and of shared Fisher information."""
+    """Images in all trainings, each counted in every epoch: [Passes("net", 9000, 0.5), ...].
+
+    Trainings are pretraining and fine-tuning; shared Fisher information is included.
+    """
     passes = []
     for name, model in grid.models.items():
         if model.is_trained_here:
@@ -207,10 +218,10 @@ def training_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
 
 
 def passes_of_training(grid: Grid, used: Mapping[str, int], run: Run) -> Passes:
-    """Images of all epochs of a run's training.
+    """Images of a run's training, each counted in every epoch: Passes("net", 9000, 0.5).
 
     Args:
-        used: number of images of each dataset that runs use, see `used_images`.
+        used: number of images of each dataset that runs use, such as {"noto": 1080}.
     """
     training = grid.training_of(run.method, run.target, run.size)
     images = _training_images(grid, used, run.target)
@@ -225,7 +236,10 @@ def _training_images(grid: Grid, used: Mapping[str, int], target: str) -> int:
 
 
 def teacher_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
-    """Images that the teachers of trainings see: each once, or in each epoch if they are many."""
+    """Images that pass through teachers, networks whose outputs a training imitates.
+
+    A teacher sees each image once, or in each epoch if they are too many to store its outputs.
+    """
     used = used_images(grid, counts)
     return [
         passes_of_teacher(grid, used, run)
@@ -235,7 +249,11 @@ def teacher_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
 
 
 def passes_of_teacher(grid: Grid, used: Mapping[str, int], run: Run) -> Passes:
-    """Images that the teacher of a run sees; arguments are those of `passes_of_training`."""
+    """Images that the teacher of a run sees, as for `teacher_passes`.
+
+    Args:
+        used: number of images of each dataset that runs use, such as {"noto": 1080}.
+    """
     training = grid.training_of(run.method, run.target, run.size)
     whole = _training_images(grid, used, run.target)
     images = images_of(run.size, whole)
@@ -245,7 +263,14 @@ def passes_of_teacher(grid: Grid, used: Mapping[str, int], run: Run) -> Passes:
 
 
 def _images_of_training(training: Mapping[str, Any], size: str, images: int) -> int:
-    """3 epochs on a subset of 1000 images are 3000 images."""
+    """Number of images in a training, each counted in every epoch.
+
+    3 epochs on a subset of 1000 images are 3000 images.
+
+    Args:
+        training: epochs or steps, batch_size, subset_length.
+        images: number of images of the whole target.
+    """
     if training["steps"]:
         steps: int = training["steps"]
         batch_size: int = training["batch_size"]
@@ -257,7 +282,7 @@ def _images_of_training(training: Mapping[str, Any], size: str, images: int) -> 
 
 
 def evaluation_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
-    """Images of test splits, once for each network of an evaluation."""
+    """Images that are scored, once for each network: [Passes("net", 9000), ...]."""
     used = used_images(grid, counts)
     memory = NetworkMemory(grid)
     method_of_entry = {}  # runs of one entry, such as alphas of wise_ft, are evaluated together
@@ -272,10 +297,10 @@ def evaluation_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
 
 
 def images_of_test_splits(grid: Grid, used: Mapping[str, int], datasets: Iterable[str]) -> int:
-    """Number of images of datasets that an evaluation scores.
+    """Number of images that an evaluation on these datasets scores.
 
     Args:
-        used: see `passes_of_training`.
+        used: number of images of each dataset that runs use, such as {"noto": 1080}.
     """
     test_share = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1.0
     return round(test_share * sum(used[name] for name in datasets))
@@ -294,7 +319,10 @@ def hours_of_starts(grid: Grid, counts: Mapping[str, int]) -> float:
 
 
 def hours(passes: Iterable[Passes], kind: str, rates: Rates) -> float:
-    """Hours of one device for passes of a kind, without models of unknown throughput."""
+    """Hours of one device for passes of a kind (`train` or `evaluate`).
+
+    Models whose images per second are unknown are left out.
+    """
     seconds = 0.0
     for part in passes:
         if kind in rates[part.model]:
@@ -354,7 +382,10 @@ def disk_space(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _archives_of_datasets(grid: Grid) -> dict[Path, Mapping[str, Any]]:
-    """Sources by path, such as data/raw/noto/images.zip; datasets may share archives."""
+    """Sources by path: {Path("data/raw/noto/images.zip"): {"kind": "http", ...}}.
+
+    Datasets may share archives.
+    """
     archives: dict[Path, Mapping[str, Any]] = {}
     for dataset in grid.datasets_read():
         files = map(Path, Paths(grid).archives(dataset))
@@ -381,7 +412,7 @@ def _size_of_weights(model: Model) -> int:
 
 
 def _images_and_hours(passes: Collection[Passes], kind: str, rates: Rates) -> str:
-    """Such as `9,000 images, 2.5 hours of one device, without net`, a model of unknown rate."""
+    """`9,000 images, 2.5 hours of one device, without net`, whose images per second are unknown."""
     images = sum(part.images for part in passes)
     models_without_rate = [name for name in rates if kind not in rates[name]]
     if images and len(models_without_rate) == len(rates):
@@ -393,7 +424,7 @@ def _images_and_hours(passes: Collection[Passes], kind: str, rates: Rates) -> st
 
 
 def _origin_of_rates() -> str:
-    """For which card hours are estimated, and where its rates are from."""
+    """A clause that says for which card hours are estimated, and who measured it."""
     card = card_of_rates()
     if card is not None:
         return f"of one {card}, as make gpu measured them ({GPU_RATES}; stated: {PUBLISHED_CARD})"
@@ -404,7 +435,10 @@ def _origin_of_rates() -> str:
 
 
 def _chosen_analyses(grid: Grid) -> list[str]:
-    """Most of them compute nothing from images, but some train and invert networks."""
+    """["the optional analysis stir"], which the plan names as not counted.
+
+    Most compute nothing from images, but some train and invert networks.
+    """
     analyses = grid.config["analyses"]
     if analyses == "all":
         return ["all optional analyses"]
@@ -412,7 +446,7 @@ def _chosen_analyses(grid: Grid) -> list[str]:
 
 
 def _line_of_dataset(dataset: Dataset, has_been_fetched: bool) -> str:
-    """Size, terms and state of its archives, which may be another dataset's."""
+    """`  noto: 55 MB, OFL-1.1, gated`: size, licence and state of a dataset's archives."""
     facts = []
     sizes = [source.get("size") for source in dataset.archives]
     stated_sizes = [size for size in sizes if size is not None]
@@ -430,7 +464,7 @@ def _line_of_dataset(dataset: Dataset, has_been_fetched: bool) -> str:
 
 
 def _line_of_model(model: Model) -> str:
-    """Size and terms of its published weights."""
+    """`  net: 45 MB, Apache-2.0, gated`: size and licence of a model's weights."""
     facts = ["trained here"]
     if model.source:
         facts = [in_bytes(model.archives[0].get("size", _size_of_weights(model)))]
@@ -452,7 +486,7 @@ def _line_of_rates(model: str, rates: Mapping[str, Rate]) -> str:
 
 
 def _lines_of_gpu_memory(grid: Grid) -> list[str]:
-    """How much memory of a GPU each model needs, if runs may compute on one."""
+    """Lines on the GPU memory that each model needs; empty on a CPU."""
     memory = NetworkMemory(grid)
     if memory.on_cpu:
         return []
@@ -476,7 +510,7 @@ def _lines_of_gpu_memory(grid: Grid) -> list[str]:
 
 
 def _unknown(grid: Grid, counts: Mapping[str, int]) -> list[str]:
-    """Sentences about numbers that are missing in the sums."""
+    """Sentences about numbers that the sums lack, such as unstated sizes of files."""
     sentences = [
         f"{dataset.label} has an unknown number of images until it is prepared"
         for dataset in grid.datasets_read()

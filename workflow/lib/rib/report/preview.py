@@ -42,7 +42,7 @@ NO_FINISHED_RUN = (
 
 
 class Variant(NamedTuple):
-    """Runs that are averaged over targets and seeds."""
+    """A model fine-tuned with one method and size; its mRI is a mean over targets and seeds."""
 
     model: str
     method: str
@@ -50,7 +50,7 @@ class Variant(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A variant on one target; its runs differ only in their seeds."""
+    """A variant (model, method and size) on one target; its runs differ only in their seeds."""
 
     variant: Variant
     target: str
@@ -102,6 +102,7 @@ def write_preview(grid: Grid, citation: Path) -> Path:
 
 
 def _write_metrics(grid: Grid, paths: Paths) -> None:
+    """Write the tables of accuracy, RI and mRI, from which other tables are made."""
     geometry = paths.first_geometry
     rows = paths.rows(grid.runs())
     proxy = paths.proxy(geometry, grid.datasets)
@@ -120,7 +121,7 @@ def _write_metrics(grid: Grid, paths: Paths) -> None:
 
 
 def _in_order(analyses: Mapping[str, Analysis], paths: Paths) -> list[tuple[str, Analysis]]:
-    """Each analysis comes after the ones whose tables it reads."""
+    """Pairs of name and analysis; each comes after the ones whose tables it reads."""
     tables_of = {
         paths.table(Path(file).stem): name
         for name, analysis in analyses.items()
@@ -134,6 +135,7 @@ def _in_order(analyses: Mapping[str, Analysis], paths: Paths) -> list[tuple[str,
 
 
 def _make_tables(name: str, analysis: Analysis, grid: Grid, paths: Paths) -> None:
+    """Write the tables of an analysis into the preview's folder."""
     folder = Path(paths.report, "tables")
     if analysis.makes:
         make_tables(
@@ -148,7 +150,10 @@ def _make_tables(name: str, analysis: Analysis, grid: Grid, paths: Paths) -> Non
 def _with_drawn_figures(
     name: str, analysis: Analysis, grid: Grid, paths: Paths, left_out: dict[str, str]
 ) -> Analysis:
-    """Reasons for figures that can't be drawn go into `left_out`."""
+    """The analysis with only figures that could be drawn.
+
+    Reasons for the others go into `left_out`, such as {"cost": "cost.csv is not made"}.
+    """
     labels = GridLabels(grid)
     figures: dict[str, Figure] = {}
     for figure_name, figure in analysis.figures.items():
@@ -179,10 +184,9 @@ def _noting(name: str, left_out: dict[str, str]) -> Iterator[None]:
 
 
 def finished_runs(grid: Grid) -> list[Run]:
-    """Runs of a grid that can be compared, because the rows of all their seeds exist.
+    """Runs that a preview shows: all seeds are evaluated, and all methods on the same targets.
 
-    Variants (model, method and size) must be finished on the same targets, which are chosen by
-    `common_targets`. Their pretrained models are included.
+    `common_targets` chooses the targets. Their pretrained models are included.
 
     Raises:
         UserError: There are none.
@@ -210,16 +214,17 @@ def finished_runs(grid: Grid) -> list[Run]:
 
 
 def _rows_and_manifests(paths: Paths, run: Run) -> list[Path]:
+    """Files that a run's evaluations write."""
     rows = paths.rows([run])
     return [*map(Path, rows), *(Path(beside("manifest", path)) for path in rows)]
 
 
 def common_targets(cells: Collection[Cell]) -> list[Cell]:
-    """Cells of all variants that are finished on each of some common targets.
+    """Choose targets, and return the cells of all variants that are finished on each of these.
 
-    From the most frequent targets on, as many are taken as give most cells. If targets have 5 and 3
-    variants, 3 of them on both, both are taken: 2 targets times 3 variants are more cells than 1
-    target times 5.
+    A cell is a variant (model, method and size) on a target. From the most frequent targets on, as
+    many are taken as give most cells. If targets have 5 and 3 variants, 3 of them on both, both are
+    taken: 2 targets times 3 variants are more cells than 1 target times 5.
     """
     targets_of_variant: dict[Variant, set[str]] = defaultdict(set)
     for cell in cells:
@@ -244,6 +249,7 @@ def common_targets(cells: Collection[Cell]) -> list[Cell]:
 def _description(
     grid: Grid, finished: Collection[Run], left_out: Mapping[str, str]
 ) -> PreviewDescription:
+    """How much of the grid is finished, by model, method and target, and what is left out."""
     labels = GridLabels(grid)
     methods = {name: method.label for name, method in grid.methods.items()}
     shares = []

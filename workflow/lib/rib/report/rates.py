@@ -113,7 +113,11 @@ def throughput_of_card(grid: Grid) -> Rates:
 
 
 def _rows_of_gpu_rates() -> list[dict[str, str]]:
-    """No file gives no rows."""
+    """Rows of reports/gpu_rates.csv, with GPU_RATE_COLUMNS; none if there is no file.
+
+    Raises:
+        UserError: A rate or size is not a number above 0.
+    """
     if not GPU_RATES.is_file():
         return []
     rows = []

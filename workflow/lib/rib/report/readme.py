@@ -78,7 +78,7 @@ def config_table() -> str:
 
 
 def _config_keys() -> dict[str, FieldInfo]:
-    """Keys in a section are called `section.key`."""
+    """Fields of config.yaml by key; a key in a section is called `section.key`."""
     keys = {}
     for name, field in Config.model_fields.items():
         section = field.annotation
@@ -100,6 +100,7 @@ def _type_in_words(schema: Mapping[str, Any]) -> str:
 
 
 def _types(schema: Mapping[str, Any]) -> Iterator[str]:
+    """Yield "`all`" and "integer" for {"anyOf": [{"const": "all"}, {"type": "integer"}]}."""
     for alternative in schema.get("anyOf", ()):
         yield from _types(alternative)
     if "const" in schema:
@@ -120,7 +121,7 @@ def figure_list(catalog: Catalog) -> str:
 
 
 def described_figures(catalog: Catalog) -> dict[str, tuple[str, Figure]]:
-    """Analysis and declaration of each figure, by the figure's name."""
+    """Name of the analysis and declaration of each figure: {"cost": ("cost", Figure(...))}."""
     figures: dict[str, tuple[str, Figure]] = {}
     for choices in GRIDS_WITH_ALL_FIGURES:
         grid = resolve_grid(config_of(choices, "config"), catalog)
@@ -146,7 +147,7 @@ def method_table(catalog: Catalog) -> str:
 
 
 def _needs(method: Method) -> list[str]:
-    """Requirements besides a pretrained model and a target."""
+    """Requirements besides a pretrained model and a target: ["`ft`", "several seeds"]."""
     needs = [f"`{parent}`" for parent in method.parents]
     if method.over in OVER:
         needs.append(OVER[method.over])
@@ -162,14 +163,17 @@ def _needs(method: Method) -> list[str]:
 
 
 def _costs(method: Method) -> list[str]:
-    """In the order of `COSTS`; empty where nothing was measured."""
+    """["1.1", "0.01"], in the order of `COSTS`; an empty text where nothing was measured."""
     not_measured = "0" if method.form in MERGES else ""
     costs = stated(method.cost)
     return [str(costs.get(cost, not_measured)) for cost in COSTS]
 
 
 def comparison() -> str:
-    """Table of the kept comparison of methods, best first: mRI, fit and letters."""
+    """Table of methods in reports/methods, best first: mRI, fit (accuracy on training images).
+
+    Methods that share a letter in the last column don't differ clearly.
+    """
     letters = read_table(COMPARED / "ranking.csv").set_index("method")["letters"]
     rows = []
     for line in _best_first(COMPARED):
@@ -185,6 +189,7 @@ def comparison() -> str:
 
 
 def _best_first(comparison_folder: Path) -> list[dict[Hashable, Any]]:
+    """Rows of the folder's mri.csv, the highest mRI first."""
     mri = read_table(comparison_folder / "mri.csv")
     return mri.sort_values("mri", ascending=False, kind="stable").to_dict("records")
 
@@ -231,14 +236,16 @@ def paper_table(catalog: Catalog) -> str:
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
     rule = ("---",) * len(header)
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
 def fashion_kinds() -> str:
-    """Table of the changes by each method in the kept grid of seeds, by kind of network.
+    """Table of accuracy before and after each method, and mRI, by kind of network.
 
-    Means over networks, with t intervals over networks; differences between methods are paired.
+    From reports/fashion_seeds. Means over networks, with t intervals over networks; differences
+    between methods are paired.
     """
     networks = read_table(FASHION_SEEDS / "networks.csv").query("measure == 'mri'")
     mri = networks.pivot(index=["group", "model"], columns="method", values="value")
@@ -306,6 +313,7 @@ def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
 
 
 def _means_over_networks() -> pd.DataFrame:
+    """Rows of network_groups.csv whose interval is over networks, not over objects."""
     groups = read_table(FASHION_SEEDS / "network_groups.csv")
     return groups[groups["over"] == "networks"]
 
@@ -317,6 +325,7 @@ def _mean_over_networks(values: pd.Series) -> str:
 
 
 def _mean_with_interval(line: Mapping[Hashable, Any]) -> str:
+    """`+1.2 [+0.3, +2.1]` from a row with mean, ci_low and ci_high."""
     return _with_interval(line["mean"], line["ci_low"], line["ci_high"])
 
 

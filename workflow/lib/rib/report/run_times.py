@@ -46,7 +46,7 @@ class RunTimes:
         return _minutes(seconds)
 
     def of_evaluation(self, model: str, method: str, group: str) -> int | None:
-        """Minutes for the job that evaluates a method's entry on an evaluation group."""
+        """Minutes for the job that evaluates a method on one group of datasets."""
         datasets = self._groups[group]
         images = images_of_test_splits(self.grid, self._used_images, datasets)
         # Assumes that the parts of a dataset have about as many images each.
@@ -56,7 +56,7 @@ class RunTimes:
         return _minutes(self._seconds(passes, EVALUATE))
 
     def _seconds(self, passes: Passes, kind: str) -> float | None:
-        """None on a CPU, or if the card's rate or the images are unknown."""
+        """Seconds of passes; None on a CPU, or if the card's rate or the images are unknown."""
         rates = self._rates[passes.model]
         if self.on_cpu or kind not in rates or passes.images == 0:
             return None
@@ -64,7 +64,7 @@ class RunTimes:
 
     @cached_property
     def _groups(self) -> dict[str, list[str]]:
-        """Datasets of each evaluation group."""
+        """Datasets of each job of an evaluation: {"emoji": ["noto", "twemoji"], ...}."""
         return evaluation_groups(self.grid)
 
     @cached_property
@@ -83,6 +83,7 @@ class RunTimes:
 
 
 def _minutes(seconds: float | None) -> int | None:
+    """Three times the seconds, in minutes between FEWEST_MINUTES and MOST_MINUTES; or None."""
     if seconds is None:
         return None
     return min(MOST_MINUTES, max(FEWEST_MINUTES, math.ceil(MARGIN * seconds / 60)))

@@ -107,7 +107,10 @@ def page_views(
 
 
 def _changes(ri: DataFrame, means: DataFrame) -> DataFrame:
-    """RI by model, method and target, averaged over seeds, then mRI with target `MEAN`."""
+    """RI by model, method and target, mean over seeds, then rows of mRI with target `MEAN`.
+
+    Columns: model, method, target, ri, ci_low, ci_high, fit, underfitted.
+    """
     # A mean of several seeds gets no interval: averaged ends would not be one.
     is_one_of_several = ri.duplicated(RUN, keep=False)
     ri = ri.assign(
@@ -120,6 +123,7 @@ def _changes(ri: DataFrame, means: DataFrame) -> DataFrame:
 
 
 def _means(table: DataFrame, numbers: Sequence[str], by: Sequence[str]) -> DataFrame:
+    """Means of the columns `numbers`, a row for each combination of `by`."""
     return table.groupby(list(by), sort=False)[list(numbers)].mean().reset_index()
 
 
@@ -146,7 +150,10 @@ def with_intervals(accuracy: DataFrame, confidence: float) -> DataFrame:
 
 
 def _labelled(table: DataFrame, about: GridDescription) -> DataFrame:
-    """Labels replace names; a new column `run` keeps them, such as `net/wise_ft/noto`."""
+    """The table with labels in place of names, sorted as the page sorts them.
+
+    A new column `run` keeps the names, such as `net/wise_ft/noto`.
+    """
     table = table.assign(run=["/".join(names) for names in table[RUN].itertuples(index=False)])
     for column, entries in ENTRIES_OF_COLUMN.items():
         if column not in table:
@@ -173,7 +180,7 @@ class Choice:
 
 
 def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list[alt.Parameter]]:
-    """A chart of the rows that pass all menus, and the menus' parameters."""
+    """A chart of the rows that pass all menus, and the menus as Vega parameters."""
     parameters = []
     conditions = []
     for choice in choices:
@@ -202,6 +209,7 @@ def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list
 def _specification(
     chart: alt.TopLevelMixin, parameters: Sequence[alt.Parameter], description: str
 ) -> dict[str, Any]:
+    """The chart as a Vega-Lite specification, with its menus and a text for screen readers."""
     text = {"labelLimit": LONGEST_LABEL, "labelFontSize": FONT_SIZE, "titleFontSize": FONT_SIZE}
     configured = chart.properties(description=description).configure(
         view={"stroke": None}, background="transparent", axis=text, legend=text
@@ -256,7 +264,10 @@ IN_DISTRIBUTION_PANEL = Panel(
 def _tradeoff(
     table: DataFrame, about: GridDescription, looks: Mapping[str, Look]
 ) -> dict[str, Any]:
-    """A panel of mRI or RI and, if `table` has it, a panel of the change in distribution."""
+    """Vega-Lite specification: accuracy on the target against mRI or RI (change of accuracy).
+
+    If `table` has it, a second panel shows the change in distribution.
+    """
     labelled = _labelled(table, about)
     first_model = labelled["model"].iloc[0] if labelled["model"].nunique() > 1 else None
     choices = [Choice("model", first_model), Choice("method"), Choice("target", first=MEAN)]
@@ -286,7 +297,10 @@ def _tradeoff(
 def _channels_of_points(
     table: DataFrame, about: GridDescription, looks: Mapping[str, Look]
 ) -> dict[str, Any]:
-    """Colour and shape by method, hollow if underfitted; a hover shows the numbers."""
+    """Arguments of `encode` for points: {"color": ..., "shape": ..., "tooltip": ...}.
+
+    Colour and shape are by method, hollow if underfitted; a hover shows the numbers.
+    """
     colour_scale: alt.Scale | UndefinedType = alt.Undefined
     shape_scale: alt.Scale | UndefinedType = alt.Undefined
     if looks:
@@ -330,7 +344,11 @@ def _tradeoff_panel(
 
 
 def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -> DataFrame:
-    """`changes` and pretrained models, with accuracy on the target and texts for a hover."""
+    """The points of the trade-off: RI, mRI and pretrained models, with accuracy on the target.
+
+    Columns of `changes`, on_target with on_target_low and on_target_high, and the texts `on` and
+    `change` for a hover.
+    """
     on_target = ["on_target", "on_target_low", "on_target_high"]
     accuracy_on_target = accuracy[accuracy["dataset"] == accuracy["target"]].rename(
         columns={
@@ -352,7 +370,10 @@ def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -
 
 
 def _with_changes_in_distribution(table: DataFrame, in_distribution: DataFrame) -> DataFrame:
-    """Only means over targets have this change; it is 0 for pretrained models."""
+    """The points with the change in distribution: inside, inside_low, inside_high.
+
+    Only means over targets have this change; it is 0 for pretrained models.
+    """
     columns = ["inside", "inside_low", "inside_high"]
     changes = in_distribution[["model", "method", "change", "ci_low", "ci_high"]]
     changes = changes.set_axis(["model", "method", *columns], axis=1).assign(target=MEAN)
@@ -376,7 +397,10 @@ class Matrix:
 
 
 def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict[str, Any]:
-    """RI by method and target, and mRI; cells also have interval and fit, as in the figure."""
+    """Vega-Lite specification of RI by method (rows) and target (columns), with mRI.
+
+    Cells also have interval and fit (accuracy on training images), as in the figure.
+    """
     limit = max(1.0, changes["ri"].abs().max())
     texts = []
     for cell in changes.to_dict("records"):
@@ -421,7 +445,10 @@ def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict[str, Any]:
 
 
 def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, Any]:
-    """The target's cell is outlined, and cells with shared source images are marked."""
+    """Vega-Lite specification of accuracy by run (rows) and dataset (columns).
+
+    The target's cell is outlined, and cells with shared source images are marked.
+    """
     texts = []
     has_shared = False
     for cell in accuracy.to_dict("records"):
@@ -472,14 +499,17 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, A
 
 
 def _model_lines(table: DataFrame) -> pd.Series:
-    """Second line of a row's name; empty with only one model."""
+    """Second line of each row's name, the model after a line break; empty with only one model."""
     if table["model"].nunique() == 1:
         return pd.Series("", index=table.index)
     return "\n" + table["model"]
 
 
 def _first(table: DataFrame, column: str) -> str | None:
-    """None (all) unless the matrix would have too many rows."""
+    """Name that a menu shows first, or None for all.
+
+    All are shown unless the matrix would have too many rows.
+    """
     if table["row"].nunique() <= MOST_ROWS:
         return None
     first_name: str = table[column].iloc[0]
@@ -487,7 +517,10 @@ def _first(table: DataFrame, column: str) -> str | None:
 
 
 def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) -> dict[str, Any]:
-    """`table` has a line per cell: row, column, text, dark (0 or 1) and perhaps own (outlined)."""
+    """Vega-Lite specification of a matrix with menus.
+
+    `table` has a line per cell: row, column, text, dark (0 or 1) and perhaps own (outlined).
+    """
     base, parameters = _chart(table, choices)
     order_of_columns = list(dict.fromkeys(table[matrix.column]))
     order_of_rows = list(dict.fromkeys(table["row"]))
