@@ -191,6 +191,10 @@ def number_of_attempt(wildcards, attempt):
     return attempt
 
 
+# Resources of each job that computes with a network.
+GPU_JOB = {"gpu": GPU, "cpus_per_task": processors_of_gpu_job, "attempt": number_of_attempt}
+
+
 def memory_of(datasets, usual):
     """Megabytes of a job: `usual`, or more if a very large dataset adds its index and rows."""
     if LARGE_DATASETS.intersection(datasets):

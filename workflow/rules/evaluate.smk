@@ -99,9 +99,7 @@ rule evaluate:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for(EVALUATION_GROUPS[wildcards.group])
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         mem_mb=memory_of_entry,
         runtime=minutes_of_evaluation,
     params:
@@ -170,9 +168,7 @@ use rule evaluate as evaluate_snapshots with:
     wildcard_constraints:
         entry=of_form("finetune"),
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         mem_mb=lambda wildcards, attempt: attempt
         * memory_of(
             EVALUATION_GROUPS[wildcards.group],
@@ -256,9 +252,7 @@ rule select_coefficients:
         "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.target], attempt
         ),
@@ -322,9 +316,7 @@ rule check_labels:
         "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for(compared_datasets(wildcards.target))
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             PATHS.pretrained_runs[wildcards.model], compared_datasets(wildcards.target), attempt
         ),

@@ -42,9 +42,7 @@ rule compute_features:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
         ),
@@ -96,9 +94,7 @@ rule compute_epoch_features:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
         ),
@@ -135,9 +131,7 @@ rule invert_representation:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         mem_mb=lambda wildcards, attempt: attempt
         * memory_of(
             [wildcards.dataset], MEMORY.gradients_on_host(wildcards.model, EVALUATION_BATCH_SIZE)
@@ -179,9 +173,7 @@ rule cross_inversions:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
         ),
@@ -235,9 +227,7 @@ rule compute_fisher:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for([fisher_dataset(wildcards)])
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         # images are passed one by one
         mem_mb=lambda wildcards, attempt: attempt
         * memory_of(

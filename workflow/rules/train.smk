@@ -64,9 +64,7 @@ rule pretrain_model:
         "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for([pretraining_dataset(wildcards)])
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         mem_mb=lambda wildcards, attempt: memory_of_training(
             wildcards, [pretraining_dataset(wildcards)], attempt
         ),
@@ -221,9 +219,7 @@ rule finetune:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         mem_mb=lambda wildcards, attempt: memory_of_training(wildcards, [wildcards.target], attempt),
         runtime=minutes_of_training,
     params:
@@ -332,9 +328,7 @@ rule import_checkpoint:
         str(WORKFLOW.parent / "envs/torch.yaml")
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
-        gpu=GPU,
-        cpus_per_task=processors_of_gpu_job,
-        attempt=number_of_attempt,
+        **GPU_JOB,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.target], attempt
         ),
