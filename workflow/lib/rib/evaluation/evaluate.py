@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,20 +70,22 @@ def evaluate(
         UserError: a logit is not finite, or the part doesn't fit the dataset.
     """
     batch_size = settings.evaluation_batch_size
+    prepared_datasets = [load_dataset(files, settings.view, settings.split) for files in datasets]
     if settings.part is not None:  # such as one corruption of ImageNet-C
         (files,) = datasets
+        (dataset,) = prepared_datasets
         index = files.folder / "index.parquet"
         where = f"datasets.yaml, {files.name}, parts"
         check_part(index, settings.part, settings.other_levels, where)
-    prepared_datasets = [load_dataset(files, settings.view, settings.split) for files in datasets]
-    if settings.part is not None:
         # The last digits of an image's scores may depend on the other images of its batch, so the
         # dataset's whole batches are scored.
-        (dataset,) = prepared_datasets
         is_in_part = images_of_part(index, settings.part)
         dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
-    fit_of_checkpoints = _fit_of_checkpoints(networks.checkpoints, checkpoint_manifests)
-    trained_on = {str(path): describe_device(read_json(path)) for path in checkpoint_manifests}
+    facts_of_trainings = [read_json(path) for path in checkpoint_manifests]
+    trained_on = {
+        str(path): describe_device(facts)
+        for path, facts in zip(checkpoint_manifests, facts_of_trainings, strict=True)
+    }
     preprocessing = networks.preprocessing
     device = devices.start(settings.compute)
     inputs_of_datasets = [Images(dataset, preprocessing, device) for dataset in prepared_datasets]
@@ -112,7 +115,7 @@ def evaluate(
     facts = {
         **devices.facts_of(device),
         "datasets": facts_of_datasets,
-        "fit": fit_of_checkpoints,
+        "fit": _fit_of_checkpoints(networks.checkpoints, facts_of_trainings),
         "trained_on": trained_on,
         "networks": states_as_json(networks.states),
     }
@@ -120,15 +123,12 @@ def evaluate(
 
 
 def _fit_of_checkpoints(
-    checkpoints: Mapping[str, Path], manifests: Sequence[Path]
+    checkpoints: Mapping[str, Path], facts_of_trainings: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Fits from manifests, such as {"ft, seed 1": 0.98}; snapshots have no manifests."""
-    if not manifests:
+    """Fits of the checkpoints, such as {"ft, seed 1": 0.98}; none of snapshots."""
+    if not facts_of_trainings:
         return {}
-    return {
-        name: read_json(manifest)["fit"]
-        for name, manifest in zip(checkpoints, manifests, strict=True)
-    }
+    return {name: facts["fit"] for name, facts in zip(checkpoints, facts_of_trainings, strict=True)}
 
 
 def rows_of_networks(
