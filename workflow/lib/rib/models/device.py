@@ -18,7 +18,7 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 
 # Environment variables with the GPUs that SLURM has assigned to a step or job.
-SLURM_GPUS = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
+ASSIGNED_BY_SLURM = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 REMEDY = "repair that, or set compute.device to cpu in config.yaml."
 _policy = {"precision": AUTO, "compile": False}  # per process; each job has its own
 
@@ -99,7 +99,7 @@ def _chosen_device(compute: ComputeSettings) -> torch.device:
 
 def _assignment() -> str | None:
     """What assigns a GPU to this job, such as `SLURM_JOB_GPUS=0`; None if nothing does."""
-    for variable in (*SLURM_GPUS, VISIBLE):
+    for variable in (*ASSIGNED_BY_SLURM, VISIBLE):
         if os.environ.get(variable, "") not in NONE:
             return f"{variable}={os.environ[variable]}"
     gpus = os.environ.get(GPUS, "0")

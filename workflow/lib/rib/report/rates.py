@@ -54,8 +54,7 @@ def card_of_rates() -> str | None:
     Raises:
         UserError: The file of rates is damaged.
     """
-    rows = _rows_of_gpu_rates()
-    return rows[-1]["card"] if rows else None
+    return _last_card(_rows_of_gpu_rates())
 
 
 def throughput(grid: Grid, results: Path) -> Rates:
@@ -95,11 +94,11 @@ def throughput_of_card(grid: Grid) -> Rates:
     published = grid.catalog.table(PUBLISHED, ("architecture", *kinds), kinds)
     side_and_row = {row["architecture"]: (PUBLISHED_SIDE, row) for row in published}
     origins = dict.fromkeys(side_and_row, "stated")
-    card = card_of_rates()
-    for row in _rows_of_gpu_rates():
-        if row["card"] == card:
+    rows_of_cards = _rows_of_gpu_rates()
+    for row in rows_of_cards:
+        if row["card"] == _last_card(rows_of_cards):
             side_and_row[row["architecture"]] = (int(row["side"]), row)
-            origins[row["architecture"]] = f"measured on {card}"
+            origins[row["architecture"]] = f"measured on {row['card']}"
     rates: dict[str, dict[str, Rate]] = {}
     for name, model in grid.models.items():
         rates[name] = {}
@@ -110,6 +109,10 @@ def throughput_of_card(grid: Grid) -> Rates:
                 images_per_second = float(row[kind]) * scale
                 rates[name][kind] = Rate(images_per_second, origins[model.architecture])
     return rates
+
+
+def _last_card(rows: list[dict[str, str]]) -> str | None:
+    return rows[-1]["card"] if rows else None
 
 
 def _rows_of_gpu_rates() -> list[dict[str, str]]:
