@@ -201,6 +201,17 @@ def driver(folder, listing, status=0):
     program.chmod(0o755)
 
 
+def devices_locked_at_once(folder, number):
+    """Devices of jobs that hold them at the same time, where the environment names none."""
+    jobs = [start(folder, None, hold=60) for _ in range(number)]
+    try:
+        return [job.stdout.readline().split()[0] for job in jobs]
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
+
+
 @pytest.mark.parametrize(
     ("listing", "devices"),
     [
@@ -221,27 +232,14 @@ def test_where_the_environment_names_no_devices_each_job_has_one_of_the_machine(
 ):
     """CUDA is not asked which there are, or all jobs would compute on the first."""
     driver(tmp_path, listing)
-    jobs = [start(tmp_path, None, hold=60) for _ in devices]
-    try:
-        locked_devices = [job.stdout.readline().split()[0] for job in jobs]
-    finally:
-        for job in jobs:
-            job.kill()
-            job.communicate()
-    assert sorted(locked_devices) == sorted(devices)
+    assert sorted(devices_locked_at_once(tmp_path, len(devices))) == sorted(devices)
 
 
 def test_in_a_container_without_the_drivers_programs_its_device_files_count(tmp_path):
     (tmp_path / "dev").mkdir()
     for name in ("nvidia2", "nvidia7", "nvidiactl", "nvidia-uvm"):
         (tmp_path / "dev" / name).touch()
-    jobs = [start(tmp_path, None, hold=60) for _ in range(2)]
-    try:
-        devices = [job.stdout.readline().split()[0] for job in jobs]
-    finally:
-        for job in jobs:
-            job.kill()
-            job.communicate()
+    devices = devices_locked_at_once(tmp_path, 2)
     assert sorted(devices) == ["0", "1"], "CUDA counts those of the container"
 
 
