@@ -92,7 +92,7 @@ def check_two_gpus(device: str) -> Check:
 
 
 def problem_of(jobs: list[dict]) -> str | None:
-    """What is wrong with two jobs that held GPUs; None if nothing is.
+    """The problem of two jobs that held GPUs, such as "both had GPU 0"; None without a problem.
 
     Args:
         jobs: of each job its `gpu`, the number of GPUs `visible` to it, None if nobody asked, and

@@ -1,7 +1,7 @@
 """Rates and logits of the catalogue's architectures on a GPU, for `make gpu`.
 
 Rates are images per second in a forward pass and in training, in the precision of the project.
-They are written to reports/gpu_rates.csv, from which `rib plan` estimates hours. Logits of random
+They are written to reports/gpu_rates.csv; `rib plan` estimates hours with them. Logits of random
 weights are compared with those of the CPU, both in full precision.
 """
 

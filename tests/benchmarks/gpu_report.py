@@ -6,7 +6,7 @@ from dataclasses import dataclass
 PASSED = "passed"
 FELL_SHORT = "fell short"
 NOT_CHECKED = "not checked on this device"
-# What is checked of each method.
+# Checks of each method.
 COLUMNS_OF_METHODS = (
     "no step waits or raises",
     "the same bytes twice",
