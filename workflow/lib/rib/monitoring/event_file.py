@@ -16,10 +16,7 @@ PREFIX = "events.out.tfevents."
 
 
 class EventFile:
-    """A file for TensorBoard with values of each epoch of one training, such as its loss.
-
-    A training that is killed and resumed has several, which TensorBoard shows as one curve.
-    """
+    """A file for TensorBoard with values of each epoch of one training, such as its loss."""
 
     def __init__(self, folder: Path, job: str):
         """Name the file.

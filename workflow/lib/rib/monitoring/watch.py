@@ -117,7 +117,7 @@ class Watch:
         self.images_at_last_call = images
 
     def _warn(self, error: Exception) -> None:
-        """Log only the first failure, which the following ones mostly repeat."""
+        """Log only the first failure."""
         if not self.warned:
             log.warning("training continues, but cannot be watched for now: %s", error)
         self.warned = True
