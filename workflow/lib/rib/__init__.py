@@ -9,6 +9,7 @@ import importlib
 
 
 def __getattr__(name: str):
+    """A function of rib.project, imported when a notebook first uses it."""
     # Imported by name, so that digests of code, which follow imports, don't depend on rib.project.
     if (
         not name.startswith("_")

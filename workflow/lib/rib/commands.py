@@ -75,24 +75,24 @@ def parser() -> argparse.ArgumentParser:
     config.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE")
     config.add_argument("--configfile", nargs="+", default=[], type=Path, metavar="FILE")
 
-    what = "say what a run costs: jobs, images, hours and bytes"
-    command = commands.add_parser("plan", parents=[config], help=what, description=what)
+    purpose = "say what a run costs: jobs, images, hours and bytes"
+    command = commands.add_parser("plan", parents=[config], help=purpose, description=purpose)
     command.set_defaults(run=run_plan)
 
-    what = "make tables, figures and a page of the runs that are finished, also beside a run"
-    command = commands.add_parser("preview", parents=[config], help=what, description=what)
+    purpose = "make tables, figures and a page of the runs that are finished, also beside a run"
+    command = commands.add_parser("preview", parents=[config], help=purpose, description=purpose)
     command.set_defaults(run=run_preview)
 
-    what = "compare every byte of the results, and of what they were made from, with the records"
-    command = commands.add_parser("verify", parents=[config], help=what, description=what)
+    purpose = "compare every byte of the results, and of what they were made from, with the records"
+    command = commands.add_parser("verify", parents=[config], help=purpose, description=purpose)
     command.set_defaults(run=run_verify)
 
-    what = "add the results to DVC, to be shared with `dvc push`"
-    command = commands.add_parser("track", parents=[config], help=what, description=what)
+    purpose = "add the results to DVC, to be shared with `dvc push`"
+    command = commands.add_parser("track", parents=[config], help=purpose, description=purpose)
     command.set_defaults(run=run_track)
 
-    what = "get shared results, check them, and tell Snakemake that they are made"
-    command = commands.add_parser("pull", help=what, description=what)
+    purpose = "get shared results, check them, and tell Snakemake that they are made"
+    command = commands.add_parser("pull", help=purpose, description=purpose)
     command.add_argument("paths", nargs="*", metavar="PATH", help="all that is shared if left out")
     command.set_defaults(run=run_pull)
     return rib
@@ -152,20 +152,23 @@ def read_grid(arguments: argparse.Namespace) -> Grid:
     except ValueError as error:
         raise UserError(str(error)) from None
     config = config_of(config, "config.yaml or --config")
-    own = [config["catalog"]] if isinstance(config["catalog"], str) else config["catalog"]
-    grid = resolve_grid(config, Catalog([PROJECT_CATALOG, *map(Path, own)], config["external"]))
+    choice = config["catalog"]
+    own_folders = [choice] if isinstance(choice, str) else choice
+    catalog = Catalog([PROJECT_CATALOG, *map(Path, own_folders)], config["external"])
+    grid = resolve_grid(config, catalog)
     print_lines(*grid.notices, file=sys.stderr)
     return grid
 
 
 def patterns_of_results(grid: Grid) -> list[str]:
-    """Glob patterns of folders and files with results of a grid's family and protocol.
+    """Glob patterns of the results of a grid's family and protocol, to be verified or shared.
 
     For example ["data/raw/*", "results/emoji/prepare/*", ..., "reports/emoji/tables", ...].
     """
     paths = Paths(grid)
     family = f"results/{paths.family}"
     analyses = described_analyses(grid, paths, grid.config["analyses"])
+    # Analyses outside the run have a folder of their own in the report's.
     on_demand = [name for name, analysis in analyses.items() if analysis.folder != paths.report]
     shown = ("tables", "figures", "index.html", "index.provenance.json", "paper", *on_demand)
     return [

@@ -63,25 +63,26 @@ def load_network(
 
     Example: `rib.load_network(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
     """
-    stages, name = _stages_and_run(project, run)
-    states = _states_of(_files_of_rows(stages, name)[0], name.method)
+    stages, named_run = _stages_and_run(project, run)
+    states = _states_of(_files_of_rows(stages, named_run)[0], named_run.method)
     if len(states) > 1:
         raise UserError(
             f"{run} is a curve of {len(states)} networks; name the run of a method with one."
         )
     mixture = states[0].mixture
-    parents = {key: _run_of_parent(name, key) for key in mixture if key != PRETRAINED}
+    # Runs whose checkpoints are mixed: {"ft, seed 1": Run("net", "noto", "ft", "all", 1)}.
+    parents = {key: _run_of_parent(named_run, key) for key in mixture if key != PRETRAINED}
     checkpoints = {
         key: stages / f"finetune/{parent}/checkpoint.safetensors" for key, parent in parents.items()
     }
-    model_folder = stages.parent / "models" / name.model
+    model_folder = stages.parent / "models" / named_run.model
     _refuse_changed(
         model_folder / "manifest.json",
         *(path.with_name("manifest.json") for path in checkpoints.values()),
     )
     if isinstance(mixture, Merge):
-        algorithms = _catalog(Path(project), catalog)
-        mixture = _with_files(mixture, parents, stages / "fisher", algorithms)
+        whole_catalog = _catalog(Path(project), catalog)
+        mixture = _with_files(mixture, parents, stages / "fisher", whole_catalog)
     pretrained, facts = load(model_folder, CPU)
     network = checkpoint.apply(pretrained, mixture, checkpoints).eval()
     preprocessing: Any = {key: facts["preprocessing"][key] for key in ("mean", "std")}
@@ -102,8 +103,8 @@ def load_rows(project: str | Path, run: str) -> pd.DataFrame:
 
     Example: `rib.load_rows(".", "emoji/paper/efficientnet_lite0/noto/ft/all/0")`.
     """
-    stages, name = _stages_and_run(project, run)
-    files = _files_of_rows(stages, name)
+    stages, named_run = _stages_and_run(project, run)
+    files = _files_of_rows(stages, named_run)
     _refuse_changed(*(path.with_suffix(".manifest.json") for path in files))
     tables_of_groups = []
     # Files are sorted, so the parts of a dataset follow one another.
@@ -111,7 +112,7 @@ def load_rows(project: str | Path, run: str) -> pd.DataFrame:
         tables_of_parts = []
         for path in parts:
             table = pd.read_parquet(path)
-            tables_of_parts.append(table[table["method"] == name.method])
+            tables_of_parts.append(table[table["method"] == named_run.method])
         tables_of_groups.append(parts_together(tables_of_parts))
     # Grids with other evaluation groups or parts may have left the same rows a second time.
     rows = pd.concat(tables_of_groups).drop_duplicates(ignore_index=True)
@@ -129,6 +130,7 @@ def load_tables(project: str | Path, name: str) -> dict[str, pd.DataFrame]:
     """Tables of a report by name, such as "ri" and "mri".
 
     Args:
+        project: folder of the project.
         name: folder in reports/: config's `name`, by default the family, plus `_held_out` under
             that protocol.
 
@@ -145,6 +147,8 @@ def ri(
     before: pd.DataFrame, after: pd.DataFrame, project: str | Path, family: str, **settings: Any
 ) -> pd.DataFrame:
     """RI of each run, with its confidence interval, in percentage points, as in ri.csv.
+
+    RI is the mean change of accuracy over out-of-distribution datasets other than the target.
 
     Args:
         before: rows of the pretrained networks, from `load_rows`.
@@ -165,7 +169,7 @@ def mri(
 ) -> pd.DataFrame:
     """mRI of each model and method, with its confidence interval, as in mri.csv.
 
-    Arguments are the same as for `ri`.
+    mRI is the mean of RI over targets and seeds. Arguments are the same as for `ri`.
 
     Example: `rib.mri(before, after, ".", "emoji")[["method", "mri", "ci_low", "ci_high"]]`.
     """
@@ -183,8 +187,9 @@ def _accuracies(
 ) -> tuple[dict[ScoredState, Ood], float]:
     """Resampled accuracies before and after, by fine-tuned network, and the intervals' level.
 
-    For example ({state: Ood}, 0.95); each array of an Ood is (1 + replicates,), in percent, with
-    the accuracy without resampling first.
+    For example ({state: Ood}, 0.95), from which RI is computed; arguments are the same as for `ri`.
+    Each array of an Ood is (1 + replicates,), in percent, with the accuracy without resampling
+    first.
     """
     rows = row_schema.checked_rows(pd.concat([before, after], ignore_index=True))
     datasets = sorted(rows["dataset"].unique())
@@ -201,15 +206,18 @@ def _accuracies(
     row_schema.check_upper_limits(rows, images_of, classes_of)
     counts_of_runs = counts.count(counts.rows_of(rows), objects_of)
     statistics = grid.config["statistics"]
-    weights = bootstrap.object_weights(
+    object_weights = bootstrap.object_weights(
         counts_of_runs.objects, statistics["replicates"], statistics["seed"]
     )
-    accuracies = ood_accuracies(counts_of_runs, weights, grid.ood, source_groups)
+    accuracies = ood_accuracies(counts_of_runs, object_weights, grid.ood, source_groups)
     return accuracies, statistics["confidence"]
 
 
 def _grid(project: Path, family: str, datasets: Sequence[str], settings: Mapping[str, Any]) -> Grid:
-    """The grid of these datasets, with config's defaults except for `settings`."""
+    """The grid of these datasets, which says how RI is computed from their rows.
+
+    `settings` are keys of config.yaml that differ from the defaults: {"leak_free": True}.
+    """
     choices = {**settings, "family": family, "datasets": list(datasets)}
     config = config_of(choices, "settings")
     catalog = _catalog(project, config["catalog"])
@@ -228,8 +236,10 @@ def _catalog(project: Path, folders: str | Path | Sequence[str | Path]) -> Catal
 
 
 def _prepared_folder(project: Path, family: str, dataset: str) -> Path:
-    """Folder such as results/emoji/prepare/noto/224px-bicubic-crop0.875, at any geometry."""
-    # Labels and objects are the same at all geometries.
+    """Folder such as results/emoji/prepare/noto/224px-bicubic-crop0.875, at any geometry.
+
+    Its labels and objects are the same at all geometries.
+    """
     folders = sorted(project.glob(f"results/{family}/prepare/{dataset}/*/index.parquet"))
     if not folders:
         raise UserError(f"{project} has no prepared images of {dataset}; run the workflow.")
@@ -281,7 +291,7 @@ def _states_of(rows: Path, method: str) -> list[NetworkState]:
 
 
 def _group_without_part(rows: Path) -> str:
-    """`imagenet_c` for .../imagenet_c-noise.parquet."""
+    """`imagenet_c` for .../imagenet_c-noise.parquet; rows of a dataset's parts are joined by it."""
     return rows.stem.partition(BEFORE_PART)[0]
 
 
@@ -296,7 +306,8 @@ def _with_files(
 ) -> Mixture:
     """The merge with its algorithm's file and its parents' files of Fisher information.
 
-    The manifest names only the algorithm, since its file differs between machines.
+    The manifest names only the algorithm, since its file differs between machines. Parents are
+    runs by their keys in the merge, such as "ft, seed 1".
     """
     algorithm = catalog.algorithm_file(str(merge.algorithm))
     fisher = {}

@@ -25,12 +25,14 @@ class Column:
     """A column of a table as the page shows it.
 
     Args:
+        header: text above the column.
         value: name of the column in the CSV file.
         form: how numbers are written: `signed` (+1.2), `number` (1.2), `fit` (99.95), `decimals`
             (0.123), `count`, `p` (0.013) or `text`; None chooses by type.
         interval: columns with the lower and upper end of the confidence interval.
         optional: whether some runs lack this column.
-        repeats_without: a column; if that is empty, this one repeats another and is left out.
+        repeats_without: another column of the CSV file. If it is empty in all rows, this column
+            would repeat a third one and is left out.
     """
 
     header: str
@@ -46,6 +48,7 @@ class Table:
     """How the page shows a table.
 
     Args:
+        title: text above the table.
         question: key of `QUESTIONS`.
         note: what the table shows, and how certain it is.
         columns: shown columns, in order.
@@ -66,16 +69,17 @@ class Figure:
     Args:
         question: key of `QUESTIONS`.
         caption: reStructuredText; its first sentence is the alternative text.
-        inputs: files by argument: CSV tables, rows, or manifests of prepared datasets.
-        params: other arguments, as JSON values. `models`, `methods`, `targets` and `datasets` give
-            labels, or label, colour and marker, in display order; `model`, `method` and `target`
-            select an example, with labels `..._label`, or are together in `example`; `confidence`
-            is the coverage of intervals, 0 to 1.
+        inputs: files by argument: CSV tables, rows, or manifests of prepared datasets, such as
+            {"mri": "reports/x/tables/mri.csv"}.
+        params: other arguments, as JSON values: {"models": {"net": "Net"}, "confidence": 0.95}.
+            `models`, `methods`, `targets` and `datasets` give labels, or label, colour and marker,
+            in display order; `model`, `method` and `target` select an example, with labels
+            `..._label`, or are together in `example`; `confidence` is the coverage of intervals.
         every_size: whether it compares training subsets; other figures show the largest.
         without_underfitted: whether it leaves out methods with an underfitted run instead of
             marking them.
         marks_runs: whether it names the methods of each model itself; it then gets the argument
-            `underfitted`, pairs of model and method.
+            `underfitted`: pairs of model and method that fit the training images badly.
     """
 
     question: Question

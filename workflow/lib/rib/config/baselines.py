@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def in_distribution(grid: Grid, dataset: str) -> str | None:
-    """The in-distribution dataset with the same classes as a dataset, or None.
+    """The in-distribution dataset that a dataset's accuracies are compared with, or None.
 
-    Accuracies over 200 and 1000 classes are not comparable: a model fine-tuned on 200 classes may
-    lose the others. If each dataset has its own part of the family's classes, no two datasets are
-    comparable.
+    It has the same classes. Accuracies over 200 and 1000 classes are not comparable: a model
+    fine-tuned on 200 classes may lose the others. If each dataset has its own part of the family's
+    classes, no two datasets are comparable.
     """
     family = grid.catalog.families[grid.datasets[dataset].family]
     if family.classes_per_dataset:
@@ -31,9 +31,10 @@ def in_distribution(grid: Grid, dataset: str) -> str | None:
 
 
 def baseline_accuracies(grid: Grid) -> list[dict[str, Any]]:
-    """Published accuracies of the baseline models.
+    """Published accuracies of baseline models, which were trained only on in-distribution images.
 
-    They come from baselines.csv, and from published.csv for models whose entry says baseline.
+    Effective robustness is measured from a line fitted to them. They come from baselines.csv, and
+    from published.csv for models whose entry says baseline.
 
     Returns:
         For each model and OOD dataset {"model": ..., "dataset": ..., "in_distribution": the dataset
@@ -44,16 +45,16 @@ def baseline_accuracies(grid: Grid) -> list[dict[str, Any]]:
     published = _published_accuracies(grid)
     pairs = []
     for dataset in grid.ood:
-        inside = in_distribution(grid, dataset)
-        if inside is None or grid.datasets[dataset].adversarially_filtered:
+        comparable = in_distribution(grid, dataset)
+        if comparable is None or grid.datasets[dataset].adversarially_filtered:
             continue
         for (model, published_dataset), accuracy in published.items():
-            if published_dataset == dataset and (model, inside) in published:
+            if published_dataset == dataset and (model, comparable) in published:
                 pair = {
                     "model": model,
                     "dataset": dataset,
-                    "in_distribution": inside,
-                    "id": published[model, inside],
+                    "in_distribution": comparable,
+                    "id": published[model, comparable],
                     "ood": accuracy,
                 }
                 pairs.append(pair)

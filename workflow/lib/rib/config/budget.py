@@ -81,7 +81,7 @@ class Budget:
 
 
 def images_within(limit: Limit, available: int) -> int:
-    """Number of images that a limit leaves of `available` images; a share leaves at least one."""
+    """Number of images that a limit leaves: 10 of 100 `available` ones for 0.1, at least one."""
     if limit == ALL:
         return available
     if isinstance(limit, float):

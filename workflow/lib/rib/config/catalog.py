@@ -137,6 +137,7 @@ class Catalog:
         for name, entry in entries.items():
             if any(source["kind"] == HF_DATASETS for source in entry.archives):
                 self._hub_sources[name] = list(entry.archives)
+        # `raw` names the dataset whose entry states the archives, usually the dataset itself.
         return {name: self._dataset(entry, entries[entry.raw]) for name, entry in entries.items()}
 
     def datasets_of(self, family: Family, *roles: str) -> dict[str, Dataset]:
@@ -152,8 +153,9 @@ class Catalog:
         return self.datasets_of(family, *EVALUATED)
 
     def _dataset(self, entry: Dataset, owner: Dataset) -> Dataset:
-        """The entry with its archives, which may be another dataset's (`owner`); it is checked."""
+        """The checked entry with its archives, which may be another dataset's (`owner`)."""
         where = f"datasets.yaml, {entry.name}"
+        # `with_hub_files` adds files of the hub for datasets that a run reads.
         archives = () if owner.name in self._hub_sources else owner.archives
         _refuse_equal_files(archives, where)
         known_name(entry.layout, self._layouts, "layout", where)
@@ -163,11 +165,12 @@ class Catalog:
 
     @property
     def hub_sources(self) -> dict[str, list[dict[str, Any]]]:
-        """Sources, as written, of datasets that name repositories of the hub.
+        """Sources as their entries state them, of datasets that name repositories of the hub.
 
-        For example {"pets": [{"kind": "hf-datasets", "repo": "OWNER/NAME"}]}.
+        For example {"pets": [{"kind": "hf-datasets", "repo": "OWNER/NAME"}]}, which
+        `with_hub_files` replaces by a source for each file of the repository.
         """
-        _ = self.datasets  # reading them fills _hub_sources
+        _ = self.datasets  # reading datasets.yaml fills _hub_sources
         return self._hub_sources
 
     @cached_property
@@ -209,7 +212,7 @@ class Catalog:
         return self._with_entries(datasets=datasets, hub_repositories=repositories)
 
     def hub_requests(self, name: str) -> list[HubRequest]:
-        """Repositories of the hub that a dataset's own sources name."""
+        """Repositories that a dataset's own sources name, for a look-up in a lock or on the hub."""
         where = f"datasets.yaml, {name}"
         if not self.datasets[name].fetched:
             where += " (not yet fetched by us)"
@@ -222,7 +225,10 @@ class Catalog:
     def _dataset_with_hub_files(
         self, dataset: Dataset, repositories: Mapping[str, HubRepository]
     ) -> Dataset:
-        """The dataset with a source for each file of its repositories, and their licences."""
+        """The dataset with a source for each file of its repositories, and their licences.
+
+        `repositories` are by name: {"hf-datasets:OWNER/NAME": HubRepository}.
+        """
         where = f"datasets.yaml, {dataset.raw}"
         sources: list[dict[str, Any]] = []
         gated_repositories = []
@@ -368,27 +374,28 @@ class Catalog:
     def _with_entries(self, **entries: Mapping[str, Any]) -> "Catalog":
         """A copy with other entries in place of the ones that were read: `models={"net": ...}`."""
         catalog = copy(self)
-        # The copy may have cached it from the old datasets and models.
+        # `sources` is made from datasets and models, so the copy must make it again.
         vars(catalog).pop("sources", None)
         vars(catalog).update(entries)
         return catalog
 
-    def _with_records(self, entries: object) -> object:
-        """`record: timm/resnet18` adds that model's facts to an entry, whose own keys win."""
-        if not isinstance(entries, dict):
-            return entries
-        record_of_entry = {}
-        for name, entry in entries.items():
+    def _with_recorded_facts(self, content: object) -> object:
+        """A models.yaml's content, with the recorded facts of models that its entries name.
+
+        {"net": {"record": "timm/resnet18", "label": "Net"}} becomes {"net": {"library": "timm",
+        ..., "record": "timm/resnet18", "label": "Net"}}; an entry's own keys win.
+        """
+        if not isinstance(content, dict):
+            return content  # the check of the entries refuses it
+        recorded_model_of_entry = {}
+        for name, entry in content.items():
             if isinstance(entry, dict) and "record" in entry:
-                record_of_entry[name] = str(entry["record"])
-        missing_records = [
-            record for record in record_of_entry.values() if record not in self.records
-        ]
-        # Looked up and added to the project's records.
-        self.records.update(resolve(missing_records))
-        completed = dict(entries)
-        for name, record in record_of_entry.items():
-            completed[name] = self.records[record] | entries[name]
+                recorded_model_of_entry[name] = str(entry["record"])
+        missing = [model for model in recorded_model_of_entry.values() if model not in self.records]
+        self.records.update(resolve(missing))  # `resolve` also adds them to the lock file
+        completed = dict(content)
+        for name, model in recorded_model_of_entry.items():
+            completed[name] = self.records[model] | content[name]
         return completed
 
     @cached_property
@@ -475,7 +482,7 @@ class Catalog:
 
     @cached_property
     def sources(self) -> dict[str, Dataset | Model]:
-        """Datasets and models that have downloads, by name; both use the folder data/raw.
+        """Datasets and models by name, for the jobs that download them into data/raw/<name>.
 
         A dataset that uses another one's archives is left out.
 
@@ -509,11 +516,14 @@ class Catalog:
     def _settings_by_recipe(
         self,
         settings_by_recipe: Mapping[str, dict[str, Any]],
-        settings_of_entry: Mapping[str, Any],
+        settings_for_all: Mapping[str, Any],
         where: str,
     ) -> dict[str, dict[str, Any]]:
-        """Checked settings for single recipes, such as {"adamw": {"lr": 1e-5}}."""
-        known = known_settings(settings_of_entry, trains=True)
+        """Checked settings of a method for single recipes, such as {"adamw": {"lr": 1e-5}}.
+
+        They must have names and kinds as in `settings_for_all` recipes.
+        """
+        known = known_settings(settings_for_all, trains=True)
         del known[RECIPE]  # settings for a recipe can't name another recipe
         checked = {}
         for recipe, settings in settings_by_recipe.items():
@@ -527,7 +537,7 @@ class Catalog:
         read: Callable[[Any, Path], Mapping[str, EntryT]],
         others: Iterable[tuple[Path, Mapping[str, EntryT]]] = (),
     ) -> dict[str, EntryT]:
-        """Entries of a file in all catalogue folders, by name.
+        """Entries of a file in all catalogue folders, by name; `read` makes them from its content.
 
         `others` are further entries, each with the file or key that they come from.
         """
@@ -560,7 +570,8 @@ class Catalog:
     def _models_of_file(self, content: Any, path: Path) -> dict[str, Model]:
         """Models of one models.yaml by name, with `archives` filled in."""
         models = {}
-        for name, model in checked_entries(Model, self._with_records(content), str(path)).items():
+        complete_entries = self._with_recorded_facts(content)
+        for name, model in checked_entries(Model, complete_entries, str(path)).items():
             check_arguments(model.library, model.arguments, f"{path}, {name}")
             # Paths in records are relative to the project, paths in entries to the entry's file.
             keys_with_paths = [key for key in ("source", "tokenizer") if key in content[name]]
@@ -595,6 +606,7 @@ class Catalog:
                 path = from_home(archive["path"], f"{relative_to}, {name}")
                 archive["path"] = str(relative_to.parent / path)
             if archive["kind"] != HF_DATASETS:
+                # Only a folder, which is packed here, may lack a file name.
                 archive = {"file": f"{name}.tar", **archive}
             addresses = {key: archive[key] for key in ADDRESSES if key in archive}
             if addresses:
@@ -604,7 +616,7 @@ class Catalog:
         return tuple(archives)
 
     def with_addresses(self, name: str, source: Mapping[str, Any]) -> dict[str, Any]:
-        """A source with its whole addresses, which may contain secrets.
+        """A source with its whole addresses, which may contain secrets, for its download.
 
         Args:
             name: the dataset or model with the source.
@@ -720,7 +732,10 @@ class Catalog:
         return [row for _, row in rows_with_place]
 
     def icons(self, dataset: Dataset) -> dict[str, str]:
-        """Icon name by codepoint; empty unless the dataset names a file with them."""
+        """Icon name by codepoint, with which a layout finds an emoji's drawing: {"1f98a": "fox"}.
+
+        Empty if the entry names no file with them.
+        """
         if dataset.icons_file is None:
             return {}
         icons_file = self._class_file(dataset.icons_file, f"datasets.yaml, {dataset.name}")
@@ -744,7 +759,7 @@ class Catalog:
         return tuple(image_ids)
 
     def _class_file(self, name: str, where: str) -> Path:
-        """The file in the first catalogue folder that has one of this name."""
+        """A class file, such as objectnet.csv, in the first catalogue folder that has it."""
         for folder in self.folders:
             path = folder / "classes" / name
             if path.is_file():

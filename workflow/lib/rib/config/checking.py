@@ -68,7 +68,7 @@ def _sentence(
     content: object,
     outer_keys: Sequence[str],
 ) -> str:
-    """For example: 'lr' is 0, which is not valid (it should be greater than 0)."""
+    """The first mistake, such as: 'lr' is 0, which is not valid (it should be greater than 0)."""
     # A value that may have several types has a mistake for each, such as ("reference", "str") and
     # ("reference", "ProxyPart", "images_per_class"). The deepest is nearest to what the user meant.
     keys_of_mistakes = [_keys_of(mistake, content) for mistake in mistakes]
@@ -164,7 +164,10 @@ def _reason(mistake: ErrorDetails) -> str:
 
 
 def _description(kind: type[BaseModel], keys: Sequence[Any], content: Any) -> str | None:
-    """Description of the innermost field on the way to the value; None if no field has one."""
+    """Description of the innermost field on the way to the value; None if no field has one.
+
+    For the keys ["training", "epochs"] of config.yaml it is `Training.epochs`'s.
+    """
     description = None
     classes = [kind]
     annotation: Any = None  # of the last field

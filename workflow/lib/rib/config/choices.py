@@ -162,7 +162,8 @@ def choose_reference(
 def head_of(model: Model, family: Family) -> str:
     """Origin of a model's head: `published`, `zero_shot`, `fitted` or `pretrained`.
 
-    `pretrained` heads are trained here together with the rest of the model.
+    A text tower makes `zero_shot` heads from names of classes. `fitted` heads are trained here on
+    the reference dataset, and `pretrained` ones together with the rest of the model.
     """
     if model.pretrain:
         return "pretrained"
@@ -175,7 +176,10 @@ def head_of(model: Model, family: Family) -> str:
 
 
 def library_models(config: Mapping[str, Any], family: Family) -> list[str]:
-    """Models that config names as libraries and the hub do, such as `timm/resnet18`."""
+    """Models that config names as libraries and the hub do, such as `timm/resnet18`.
+
+    They may have no entry in the catalogue yet; `Catalog.with_models` adds one.
+    """
     return [name for name in _written_models(config, family) if "/" in name or ":" in name]
 
 
@@ -243,7 +247,7 @@ def _selected_models(
 
 
 def _refuse_unknown_pair(name: str, models: Mapping[str, Model]) -> None:
-    """For `ViT-B-32.opanai`, list the pretrainings of ViT-B-32 in place of all models."""
+    """Raise a UserError for `ViT-B-32.opanai` that lists the pretrainings of ViT-B-32."""
     if name in models or "." not in name:
         return
     architecture, pretraining = name.split(".", 1)
@@ -408,7 +412,7 @@ def choose_targets(
 
 
 def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
-    """Raise a UserError for a word of accept_terms that no dataset asks for."""
+    """Raise a UserError for a word such as objectnet_tuning that no dataset's terms ask for."""
     known_words = set()
     for dataset in catalog.datasets.values():
         if dataset.tuning:
@@ -569,7 +573,7 @@ def _obstacle_for_models(
     reference: Reference | None,
     models: Mapping[str, Model],
 ) -> str | None:
-    """Why protocol, pretraining proxy or models don't allow a method; None if they do."""
+    """Why protocol, reference dataset or models don't allow a method; None if they do."""
     if method.form == SELECT and config["protocol"] == "paper":
         return "it selects on held-out images; set protocol to held_out"
     if method.reference == "required" and reference is None:
@@ -635,7 +639,7 @@ def _too_many_images(method: Method, datasets: Mapping[str, Dataset], budget: Bu
 def choose_sizes(
     config: Mapping[str, Any], family: Family, targets: Collection[Dataset]
 ) -> list[str]:
-    """Sizes of the training subset, as written in paths: ["all", "1000", "0.5"].
+    """Sizes of the subset of a target that is trained on, as in paths: ["all", "1000", "0.5"].
 
     Without a choice in config they are the family's, except sizes that the image budget makes
     impossible.
@@ -746,7 +750,10 @@ def _has_mri(method: Method) -> bool:
 
 
 def _check_leave_one_out(groups: Mapping[str, str], targets: list[str]) -> None:
-    """Each pair of target and left-out dataset must leave another source group to choose by."""
+    """Each pair of target and left-out dataset must leave another source group to choose by.
+
+    `groups` are source groups by dataset: {"flat": "fluent", "3d": "fluent", "noto": "noto"}.
+    """
     all_groups = set(groups.values())
     for target, left_out in itertools.product(targets, groups):
         groups_to_choose_by = all_groups - {groups[target], groups[left_out]}

@@ -50,7 +50,7 @@ def _compared_targets(choice: str | Sequence[str], grid: Grid) -> Sequence[str]:
 
 
 def _compared_methods(choice: str | Sequence[str], grid: Grid) -> Sequence[str]:
-    """Names of the methods that config's `representations` chooses."""
+    """Names of the methods that config's `representations` chooses, with one network per run."""
     methods_with_one_network = [
         name
         for name, method in grid.methods.items()
@@ -70,4 +70,5 @@ def megabytes_of_kernels(images: int) -> int:
     CKA, the similarity of features, needs kernels (images x images) of all layers and one more, and
     their sums over objects.
     """
+    # 2000 MB for libraries, and 20 matrices of numbers of 8 bytes.
     return 2000 + images**2 * 8 * 20 // 2**20

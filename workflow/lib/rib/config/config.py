@@ -208,7 +208,7 @@ class Distances(Described):
 
 
 class Stir(Described):
-    """Shared invariances by representation inversion."""
+    """STIR: invariances that networks share, found by inverting representations."""
 
     images: Annotated[Whole, Field(ge=5, le=10000)] = Field(
         64,

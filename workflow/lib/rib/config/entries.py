@@ -45,6 +45,7 @@ Levels = Annotated[tuple[str | Whole, ...], Strict(False), Field(min_length=1)]
 
 
 def _all_images() -> list[Literal["all"] | int]:
+    """The default sizes of training subsets."""
     return ["all"]
 
 
@@ -367,7 +368,7 @@ class Dataset(Described):
 
     @property
     def raw(self) -> str:
-        """Folder of data/raw with the archives, named after the dataset whose entry states them."""
+        """Name of the dataset whose entry states the archives, and of their folder in data/raw."""
         return self.name if self.archives_of is None else self.archives_of
 
     @property
@@ -377,7 +378,7 @@ class Dataset(Described):
 
     @property
     def folders(self) -> list[str]:
-        """The user's folders of images that the archives are packed from."""
+        """The user's folders of images that the archives are packed from, for messages."""
         return [source["path"] for source in self.archives if source["kind"] == "folder"]
 
 
@@ -537,7 +538,7 @@ class Model(Described):
         None,
         description="settings for training it from random weights on the family's classes; with a"
         " source as well, that is a network which was trained so and published, and "
-        "it is trained again only on demand (snakemake pretrain)",
+        "it is trained again only on demand (snakemake pretrain_again)",
     )
     weights: PublishedWeights = Field(
         default_factory=PublishedWeights,
@@ -560,9 +561,9 @@ class Model(Described):
 
     @property
     def stated_pretraining_images(self) -> int | None:
-        """Number of pretraining images that the entry or its recipe states.
+        """Number of pretraining images that the entry or its `pretrain` states.
 
-        None if unknown: a recipe may take a fraction of a dataset, or all of it.
+        None if unknown: `pretrain` may take a fraction of a dataset, or all of it.
         """
         if self.pretraining_images is None and self.pretrain:
             size = self.pretrain.size
@@ -571,7 +572,7 @@ class Model(Described):
 
     @property
     def raw(self) -> str:
-        """Folder of data/raw with the weights."""
+        """Name of the folder of data/raw with the weights."""
         return self.name
 
 

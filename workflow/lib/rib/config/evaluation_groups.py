@@ -60,8 +60,8 @@ def part_of_group(grid: Grid, group: str) -> dict[str, Any] | None:
 def levels_of_other_parts(grid: Grid, group: str) -> list[str | int]:
     """Values of images in the dataset's other parts, in the order of the dataset's entry.
 
-    For imagenet_c-weather they are the corruptions of noise, blur and digital: ["gaussian_noise",
-    "shot_noise", ...].
+    A job that evaluates one part checks with them that each image is in a part. For
+    imagenet_c-weather they are the corruptions of noise, blur and digital: ["gaussian_noise", ...].
     """
     other_levels: list[str | int] = []
     for name, levels in _parts_of_dataset(grid, group).levels.items():
@@ -106,6 +106,6 @@ def _group_of(grid: Grid, dataset: str) -> str:
 
 
 def _short_digest(content: object) -> str:
-    """Eight hexadecimal digits."""
+    """Eight hexadecimal digits that identify a JSON value."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -32,6 +32,8 @@ class FigureSettings(Settings):
 
 
 class FiguresSettings(Settings):
+    """Settings of a job that draws several figures; mappings are by figure."""
+
     figures: dict[str, FigureSettings]
     inputs: dict[str, dict[str, str | list[str]]]  # path or paths for each positional argument
     fit: str | None  # table of fits, for marks of runs in figures with `labels`

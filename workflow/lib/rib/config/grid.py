@@ -100,7 +100,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
 
 @dataclass(frozen=True)
 class Grid:
-    """Models, methods, targets, sizes and seeds of a run."""
+    """The runs that a config asks for, with names in place of its `default` and `all`."""
 
     config: Mapping[str, Any]
     catalog: Catalog
@@ -304,7 +304,11 @@ class Grid:
         return {**training, "epochs": None, "steps": training["epochs"] * steps_per_epoch}
 
     def shortened_trainings(self, target: str, size: str) -> list[dict[str, Any]]:
-        """Settings of trainings on a subset of a target that the family's ceiling shortens."""
+        """Settings of trainings on a subset of a target that the family's ceiling shortens.
+
+        For example [{"optimizer": "sgd", "epochs": None, "steps": 7960, ...}], one per method.
+        The page mentions them, since the whole target is trained for more steps.
+        """
         return [
             self.training_of(name, target, size)
             for name, method in self.methods.items()
@@ -399,9 +403,10 @@ class Grid:
     def shared_fisher(self, method: str) -> tuple[int, str] | None:
         """Largest number of images and kind of the Fisher information that all targets share.
 
-        The pretrained model's Fisher information on the pretraining proxy doesn't depend on the
-        target, so it is computed once. None if the method takes no Fisher information, starts from
-        another method, or has no proxy and therefore takes the target's.
+        Fisher information says how much outputs depend on each weight. The pretrained model's, on
+        the pretraining proxy, doesn't depend on the target, so it is computed once. None if the
+        method takes no Fisher information, starts from another method, or has no proxy and
+        therefore takes the target's.
 
         Returns:
             The method's settings, such as (1000, "sampled").
@@ -500,9 +505,9 @@ class Grid:
 def _selection_among(
     methods: Collection[str], selection: choices.VariantSelection | None
 ) -> choices.VariantSelection | None:
-    """The selection with only methods that have at least two variants among `methods`.
+    """The selection without sweeps that have fewer than two variants among `methods`.
 
-    None if no such method is left, since there is nothing to select.
+    None if no sweep is left, since there is nothing to select.
     """
     if selection is None:
         return None

@@ -24,8 +24,9 @@ OF_CALL = ("archives", "monitor")
 def as_config(grid: Grid) -> dict[str, Any]:
     """Keys of a config.yaml that gives this grid: {"models": ["net"], "targets": ["noto"], ...}.
 
-    Every `default` and `all` is resolved. Not resolved are recipes and lengths of trainings, which
-    depend on the method, and settings that a method's entry and the family state.
+    The page shows it, so that others can repeat the run. Every `default` and `all` is resolved. Not
+    resolved are recipes and lengths of trainings, which depend on the method, and settings that a
+    method's entry and the family state.
     """
     choices_of_grid = dict(grid.config)
     choices_of_grid["uncropped"] = grid.uncropped
@@ -64,9 +65,9 @@ def _size_in_config(size: str) -> str | int | float:
 def resolved(grid: Grid) -> dict[str, Any]:
     """The choices on which results depend, with every `default` and `all` resolved.
 
-    Settings of the machine are left out. Unlike in `as_config`, methods are variants with all of
-    their settings: {"methods": ["ft-lr0.1"], "method_settings": {"ft-lr0.1": {"lr": 0.1, ...}},
-    ...}.
+    Pages and model cards state them. Settings of the machine are left out. Unlike in `as_config`,
+    methods are variants with all of their settings: {"methods": ["ft-lr0.1"], "method_settings":
+    {"ft-lr0.1": {"lr": 0.1, ...}}, ...}.
     """
     recorded = {key: choice for key, choice in grid.config.items() if key not in UNRECORDED}
     compute = grid.config["compute"]

@@ -63,7 +63,7 @@ class HubFile(Settings):
 
 
 class HubRepository(Settings):
-    """An entry of the lock file."""
+    """A repository at one commit, as the lock file records it."""
 
     commit: Commit
     licence: str  # as its uploader states it
@@ -79,7 +79,7 @@ class DatasetLock(Settings):
 
 
 class HubRequest(Settings):
-    """A repository that no lock file has."""
+    """A repository that an entry names, for a look-up in a lock file or on the hub."""
 
     where: str  # file and entry, for messages
     repo: str  # OWNER/NAME
@@ -169,7 +169,7 @@ def _matching_files(
 def _files_of_split(
     config: str | None, split: str | None, repository: HubRepository, where: str
 ) -> list[HubFile]:
-    """Files `<config>/<split>/*.parquet` of a conversion.
+    """Files `<config>/<split>/*.parquet` of a conversion, the hub's Parquet copy of a repository.
 
     None for config or split chooses the only one there is; a UserError if there are several.
     """
@@ -184,7 +184,7 @@ def _files_of_split(
             f"conversions have, but {_listed_paths(repository)}: name those that are read as "
             "files, or remove the revision, so that the conversion is read."
         )
-    # A split of which the hub converted only the beginning must be named.
+    # Where the hub converted only a split's beginning, the user must name the split.
     chosen = [
         names
         for names in files_of_splits
@@ -207,7 +207,7 @@ def _files_of_split(
 
 
 def _listed_paths(repository: HubRepository) -> str:
-    """`data/train-*-of-*.parquet`, with `*` for digits, stands for many files in a message."""
+    """Paths for a message, with `*` for digits, such as `data/train-*-of-*.parquet`."""
     return _listed(re.sub(r"\d+", "*", file.path) for file in repository.files)
 
 
@@ -263,9 +263,6 @@ def write_dataset_lock(path: Path, repositories: Mapping[str, HubRepository]) ->
 
 def resolve_requests(requests: Sequence[HubRequest]) -> dict[str, HubRepository]:
     """Ask the hub for repositories, and add them to the project's lock file.
-
-    Args:
-        requests: at least one.
 
     Returns:
         The repositories by name, such as "hf-datasets:OWNER/NAME".

@@ -91,7 +91,7 @@ class LabelSpace:
 
 
 def _also_unless_empty(also: list[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """The tuples of right answers, or () if no class has further ones."""
+    """The field `also`: the tuples of further right answers, or () if no class has any."""
     if not any(also):
         return ()
     return tuple(also)
@@ -122,7 +122,9 @@ def _timm_file(name: str) -> str:
 
 
 def read_real_labels() -> list[list[int]]:
-    """ReaL labels of ILSVRC2012's 50,000 validation images: 0 to 9 class indices each.
+    """ReaL labels of ILSVRC2012's 50,000 validation images, in their order: [[], [970, 795], ...].
+
+    People assigned each image the indices of all classes that it shows, 0 to 9.
 
     Source: Beyer et al. 2020, arXiv 2006.07159.
     """
@@ -314,7 +316,7 @@ READERS = {
 
 
 def _claim(class_of_key: dict[str, str], key: str, class_name: str, where: str) -> None:
-    """Raise a UserError if another class has this key (a wnid, index or codepoint) already."""
+    """Note a key (a wnid, index or codepoint) of a class; a UserError if another class has it."""
     if key in class_of_key:
         raise UserError(
             f"{where}: {key} belongs to both {class_of_key[key]} and {class_name}; remove it from "
@@ -326,7 +328,7 @@ def _claim(class_of_key: dict[str, str], key: str, class_name: str, where: str) 
 def _read_classes(
     path: Path, key_column: str, columns: Iterable[str]
 ) -> list[tuple[str, dict[str, str]]]:
-    """Place and cells of each class, as `read_csv_rows` gives them.
+    """Place and cells of each class: [("classes.csv line 2", {"key": "cat", "name": "Cat"})].
 
     Raises:
         UserError: The file has no rows or too many, or a class has no key.

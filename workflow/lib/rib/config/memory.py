@@ -61,7 +61,7 @@ STORED_PER_IMAGE = {
     "linear_probe": 2048 * FLOAT,
     "ldifs": LARGEST_STORED,
 }
-STORED_ON_HOST = "linear_probe"
+KEEPS_LARGE_OUTPUTS_ON_HOST = "linear_probe"
 
 ACTIVATIONS = "activations.csv"
 PRECISIONS = ("fp32", "bf16")
@@ -79,7 +79,7 @@ class Activations:
     checkpointed: float | None  # with gradient checkpointing; None if the network has none
 
     def of(self, checkpointing: bool) -> float:
-        """With or without gradient checkpointing, which a network may lack."""
+        """Bytes with or without gradient checkpointing; the usual ones if the network has none."""
         if checkpointing and self.checkpointed is not None:
             return self.checkpointed
         return self.usual
@@ -118,7 +118,7 @@ class NetworkMemory:
     def training_on_host(
         self, model: str, method: str | None = None, target: str | None = None, size: str = ALL
     ) -> int:
-        """Megabytes of memory of a job that trains a model.
+        """Megabytes of the host's memory for a job that trains a model.
 
         Args:
             method: with which it is fine-tuned; None if it is trained from random weights.
@@ -130,31 +130,38 @@ class NetworkMemory:
             parameters += self._parameters_of_text_tower([method])
             if target is not None:
                 stored = self._stored_on_host(method, target, size)
-        images = self._images_of_pass(model, method)
+        images = self._micro_batch_size(model, method)
         weights = COPIES_IN_TRAINING * FLOAT * parameters
         return self._on_host(weights, images * self._bytes_of_image(model) + stored)
 
     def _stored_on_host(self, method: str, target: str, size: str) -> int:
-        """Bytes of the start network's outputs for the training images that the host keeps."""
+        """Bytes that the host keeps of the start network's outputs for the training images.
+
+        Jobs on a GPU keep them there, except when they are too large there for linear probing.
+        """
         stored = self._stored(method, target, size)
-        if stored > LARGEST_STORED and self.grid.methods[method].algorithm == STORED_ON_HOST:
+        algorithm = self.grid.methods[method].algorithm
+        if stored > LARGEST_STORED and algorithm == KEEPS_LARGE_OUTPUTS_ON_HOST:
             return stored
         return min(stored, LARGEST_STORED) if self.on_cpu else 0
 
     def _stored(self, method: str, target: str, size: str) -> int:
-        """Bytes of outputs for all training images of a run, 0 where their number isn't known."""
+        """Bytes of the start network's outputs for all training images, if a method keeps them.
+
+        0 where the number of images isn't known.
+        """
         per_image = STORED_PER_IMAGE.get(self.grid.methods[method].algorithm, 0)
         dataset = self.grid.datasets[target]
         images = dataset.images or dataset.about_images or 0
         return per_image * images_of(size, self.grid.budget.images(target, images))
 
     def _parameters_of_text_tower(self, methods: Iterable[str]) -> int:
-        """Parameters of a text tower if one of these methods has one in memory."""
+        """Parameters of a text tower if one of these methods trains with texts, else 0."""
         has_tower = any(self.grid.methods[method].text != "no" for method in methods)
         return PARAMETERS_OF_TEXT_TOWER if has_tower else 0
 
     def gradients_on_host(self, model: str, images: int) -> int:
-        """Megabytes of memory of a job that computes gradients of a network, but does not train it.
+        """Megabytes of the host's memory for a job that computes gradients, but does not train.
 
         Args:
             images: number in a forward pass.
@@ -181,7 +188,7 @@ class NetworkMemory:
         return len(entry.evaluated)
 
     def evaluation_on_host(self, model: str, networks: int = 1) -> int:
-        """Megabytes of memory of a job that passes images through networks of a model.
+        """Megabytes of the host's memory for a job that passes images through a model's networks.
 
         Args:
             networks: how many are in memory at once.
@@ -229,14 +236,14 @@ class NetworkMemory:
     def images_of_pass(self, model: str) -> int:
         """The largest number of images in a forward pass of a training of a model."""
         methods = self._trained_methods(model)
-        return max((self._images_of_pass(model, method) for method in methods), default=0)
+        return max((self._micro_batch_size(model, method) for method in methods), default=0)
 
     def refuse_what_does_not_fit(self) -> None:
         """Raise a UserError if a model doesn't fit into the memory of a GPU that config states.
 
-        It doesn't if it can't be trained, or if its networks can't be evaluated there. Of several
-        that can't be trained, the one is named that needs most, so that what helps it helps all.
-        Models of which the memory is not known are not refused.
+        It doesn't if it can't be trained, or if its networks can't be evaluated there. The message
+        names the model whose training needs most memory, because its remedy helps all others.
+        Models whose memory is not known are not refused.
         """
         gigabytes = self.grid.config["compute"]["gpu_memory_gb"]
         if gigabytes == UNKNOWN or self.on_cpu:
@@ -311,8 +318,8 @@ class NetworkMemory:
         methods = self.grid.methods
         return [name for name in self.grid.methods_of(model) if methods[name].trains]
 
-    def _images_of_pass(self, model: str, method: str | None) -> int:
-        """Images in a forward pass of a training, with a method or from random weights."""
+    def _micro_batch_size(self, model: str, method: str | None) -> int:
+        """Images in a forward pass of a training, with a method or (None) from random weights."""
         if method is None:
             training: Mapping[str, Any] = self.grid.pretraining(model)
         else:
@@ -324,7 +331,7 @@ class NetworkMemory:
         return min(batch_size, micro_batch_size)
 
     def _tensors_of_optimizer(self, model: str) -> int:
-        """Most tensors as large as the weights that an optimiser of a model's methods keeps."""
+        """Tensors as large as the weights that a model's optimisers keep at most: 2 for AdamW."""
         tensors = [0]
         for method in self._trained_methods(model):
             optimizer = self.grid.training(method).get("optimizer", "sgd")
@@ -332,7 +339,7 @@ class NetworkMemory:
         return max(tensors)
 
     def _bytes_of_cast_parameter(self) -> int:
-        """Bytes that autocast adds to each parameter."""
+        """Bytes that autocast adds to each parameter, for a copy in bf16."""
         return HALF_FLOAT if self.precision == "bf16" else 0
 
     def _bytes_of_image(self, model: str) -> float:

@@ -21,9 +21,9 @@ REPOSITORY = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_
 NUM_CLASSES = "num_classes"
 # Repository of a tokenizer. It is resolved once; later runs use its pinned files.
 TOKENIZER_NAME = "hf_tokenizer_name"
-# Argument that must be false. It is allowed because open_clip's configurations and this project's
-# records state it.
-ONLY_FALSE = "timm_model_pretrained"
+# It is allowed, but only as false, because open_clip's configurations and this project's records
+# state it.
+LOADS_WEIGHTS_UNLESS_FALSE = "timm_model_pretrained"
 # Options of open_clip's own tokenizers. Others reach transformers, which may run code.
 TOKENIZER_OPTIONS = frozenset({"clean", "strip_sep_token", "language"})
 
@@ -142,7 +142,10 @@ def check_arguments(library: str, arguments: object, where: str) -> None:
 
 
 def _check_section(section: object, allowed: frozenset[str], name: str, where: str) -> None:
-    """Raise a UserError for an argument that isn't allowed; sections are mappings of arguments."""
+    """Raise a UserError for an argument that isn't allowed.
+
+    In the section {"vision_cfg": {...}, "embed_dim": 512}, `vision_cfg` is a section, too.
+    """
     if not isinstance(section, Mapping):
         raise UserError(f"{where}: '{name}' is {show(section)}; give keys and values.")
     for key, argument in section.items():
@@ -164,7 +167,7 @@ def _check_section(section: object, allowed: frozenset[str], name: str, where: s
 
 def _unmet_expectation(key: str, argument: object) -> str | None:
     """What a user should give instead; None if the argument may be passed on."""
-    if key == ONLY_FALSE and argument not in (False, None):
+    if key == LOADS_WEIGHTS_UNLESS_FALSE and argument not in (False, None):
         return "false, since only the pinned weights are loaded"
     if key == NUM_CLASSES and not (is_whole(argument) and 0 <= argument <= MOST_CLASSES):
         return f"a whole number from 0 to {MOST_CLASSES}"

@@ -103,9 +103,6 @@ def read_lock(path: Path) -> dict[str, dict[str, Any]]:
 def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Look up facts of models that the lock file lacks, and add them to it.
 
-    Args:
-        names: names of these models, possibly none.
-
     Returns:
         Facts by name, such as {"timm/resnet18": {"library": "timm", ...}}.
 
@@ -192,7 +189,7 @@ def checked_model(name: str, entry: object, where: str) -> Model:
 
 
 def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
-    """Models by name; each model without a style gets an unused pair of colour and marker."""
+    """Models by name; one without a style gets an unused colour and marker for figures."""
     styles = _free_styles(models)
     styled_models = {}
     for name, model in models.items():
@@ -204,7 +201,7 @@ def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
 
 
 def _free_styles(models: Mapping[str, Model]) -> Iterator[Style]:
-    """Without end: pairs that no model has come first, then all pairs again and again."""
+    """Yield pairs that no model has, then all pairs again and again, without end."""
     styles_of_models = [model.style for model in models.values() if model.style]
     pairs_of_models = {(style.marker, style.colour) for style in styles_of_models}
     all_pairs = list(itertools.product(MARKERS, MODEL_COLOURS))
@@ -217,9 +214,6 @@ def licence_terms(licence: str) -> list[str]:
     """Terms of a licence: a list of `share-alike`, `non-commercial` and `not stated`.
 
     `CC-BY-NC-SA-4.0` gives the first two.
-
-    Args:
-        licence: its identifier or text.
     """
     # Blanks around each word, such as ` cc by nc sa 4.0 `: a sign like ` nc ` matches whole words.
     words = f" {re.sub('[^a-z0-9.]+', ' ', licence.lower())} "

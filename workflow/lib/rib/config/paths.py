@@ -147,7 +147,7 @@ class Paths:
         return f"{self.stage('split')}/{dataset}/{geometry}.parquet"
 
     def splits(self, geometry: str, datasets: Iterable[str]) -> list[str]:
-        """Files that split datasets into train, select and test; [] unless protocol is held_out."""
+        """Files that split several datasets, as `split` gives them; [] without held_out."""
         if not self._grid.split_fractions:
             return []
         return [f"{self.stage('split')}/{name}/{geometry}.parquet" for name in datasets]
@@ -223,15 +223,16 @@ class Paths:
             groups = list(self.evaluation_groups)
         files: list[str] = []
         for run in runs:
-            entry = self._grid.evaluation_of(run.method)
-            folder = f"{run.model}/{run.target}/{entry}/{run.size}/{run.seed}"
+            # wise_ft-alpha0.5 and other alphas share a file, in the folder wise_ft-alpha.
+            evaluation = self._grid.evaluation_of(run.method)
+            folder = f"{run.model}/{run.target}/{evaluation}/{run.size}/{run.seed}"
             files.extend(f"{self.stage(stage)}/{folder}/{group}.parquet" for group in groups)
         return list(dict.fromkeys(files))
 
     def rows_on_select_splits(self, runs: Iterable[Run]) -> list[str]:
-        """Files with a row per image of the targets' held-out images for choosing, each once.
+        """Files with a row per image of the runs' targets in their select split, each once.
 
-        Variants and learning rates are chosen by these rows of the select split.
+        By these held-out images variants and learning rates are chosen.
         """
         files: list[str] = []
         for run in runs:
@@ -239,7 +240,10 @@ class Paths:
         return list(dict.fromkeys(files))
 
     def features(self, runs: Iterable[Run], stage: str = "features") -> list[str]:
-        """Files with features (outputs of layers) of runs on the out-of-distribution datasets."""
+        """Files with features (outputs of layers) of runs on the out-of-distribution datasets.
+
+        Stage `epochs` has them at several times of a training.
+        """
         return [
             f"{self.stage(stage)}/{run}/{dataset}.safetensors"
             for run in runs

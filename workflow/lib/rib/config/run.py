@@ -26,7 +26,7 @@ RUN_COLUMNS = ["model", "method", "target", "size", "seed"]  # table columns tha
 
 
 def in_path(setting: object) -> str:
-    """A setting as written in paths: numbers without exponent, which may have a minus sign."""
+    """A setting as written in paths: 0.00001 for 1e-05, since an exponent may have a minus sign."""
     if isinstance(setting, float):
         return f"{setting:.12f}".rstrip("0").rstrip(".")
     return str(setting)
@@ -107,7 +107,7 @@ def parent_of(key: str) -> dict[str, str | int]:
 
 
 def run_of(path: Path) -> Run:
-    """The run of a file .../{model}/{target}/{method}/{size}/{seed}/{file}."""
+    """The run of a file: Run("net", "noto", "ft", "all", 0) for .../net/noto/ft/all/0/x.parquet."""
     folders_of_run = path.parts[-6:-1]
     return Run.parse("/".join(folders_of_run))
 

@@ -18,7 +18,7 @@ def source_groups(grid: Grid) -> dict[str, str]:
 
 
 def sharing_targets(grid: Grid) -> list[str]:
-    """Targets whose source images also occur in other evaluated datasets."""
+    """Targets whose source images also occur in other evaluated datasets, which may bias RI."""
     groups = source_groups(grid)
     datasets_by_group = Counter(groups.values())
     return [
@@ -53,7 +53,8 @@ def leaking_groups(grid: Grid) -> dict[str, str] | None:
 def evaluated_before(grid: Grid, dataset: str) -> list[str]:
     """Evaluated datasets that are split into train, select and test before this one.
 
-    They come earlier in the catalogue. A reference dataset is split after all of them.
+    Images that they share with this one keep their split. They come earlier in the catalogue. A
+    reference dataset is split after all of them.
     """
     return _names_before(dataset, list(grid.datasets))
 
@@ -71,7 +72,7 @@ def split_before(grid: Grid, dataset: str) -> list[str]:
 
 
 def _names_before(name: str, names: list[str]) -> list[str]:
-    """All names if `name` is not among them."""
+    """Names that come before `name` in the list; all if it is not in there."""
     if name not in names:
         return names
     return names[: names.index(name)]

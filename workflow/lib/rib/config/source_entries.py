@@ -90,6 +90,8 @@ class AptPlace(Place):
 
 
 class HubPlace(Place):
+    """A mirror's file in a repository of the hub."""
+
     kind: Literal["hub"] = Field(description=KIND_OF_PLACE)
     repo: Repository = Field(description=OF_REPO)
     repo_type: Literal["model", "dataset"] | None = Field(
@@ -164,6 +166,8 @@ class MirrorsSource(PinnedSource):
 
 
 class HubSource(SourceOfArchive):
+    """A file of weights, or of a tokenizer, in a repository of the hub."""
+
     kind: Literal["hub"] = Field(description=KIND)
     repo: Repository = Field(description=OF_REPO)
     revision: Revision | None = Field(None, description=OF_REVISION)
@@ -190,6 +194,8 @@ class FileSource(PinnedSource):
 
 
 class FolderSource(SourceOfArchive):
+    """A user's folder of images, packed into an archive here."""
+
     kind: Literal["folder"] = Field(description=KIND)
     path: LocalPath = Field(description=OF_PATH)
     file: ArchiveName | None = Field(None, description=OF_FILE)

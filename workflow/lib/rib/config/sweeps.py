@@ -123,7 +123,10 @@ class Variants:
         settings_of_methods: Mapping[str, dict[str, Any]],
         allow_recipe: bool = True,
     ) -> dict[str, dict[str, Any]]:
-        """Checked settings such as {"ft": {"lr": 1e-5}}."""
+        """Settings by method: {"ft": {"lr": "1e-5"}} gives {"ft": {"lr": 1e-5}}.
+
+        `where` names the key that states them, for messages.
+        """
         checked = {}
         for name, settings in settings_of_methods.items():
             known_name(name, self.catalog.methods, "method", where)
@@ -225,7 +228,7 @@ class Variants:
         return settings
 
     def _check_models_of_rates(self, rates: Mapping[str, float], where: str) -> None:
-        """Keys of the rates are models, groups of models or `other`."""
+        """Raise a UserError unless the keys of rates are models, groups of models or `other`."""
         models = self.catalog.models
         groups = [model.group for model in models.values() if model.group is not None]
         names = {*models, *groups}
@@ -240,14 +243,15 @@ class Variants:
     def _variants_with_recipe(self, method: Method, recipe: str | None) -> Iterator[Variant]:
         """Yield a variant for each combination of swept values and variants of parents.
 
-        Combinations with parents that were trained with another recipe are left out.
+        Combinations with parents that were trained with another recipe are left out. The recipe is
+        None for a merge, which gets its parents' recipe.
         """
         settings = _with_learning_rate_first(self.settings(method, recipe))
         settings.pop(RECIPE, None)
         swept_settings = _swept_settings(settings, method)
-        recipe_without_name = method.settings.get(RECIPE, self.family.defaults.recipes[0])
-        recipe_in_name = {}
-        if recipe and recipe != recipe_without_name:
+        usual_recipe = method.settings.get(RECIPE, self.family.defaults.recipes[0])
+        recipe_in_name = {}  # `ft` is trained with the usual recipe, `ft-adamw` with another
+        if recipe and recipe != usual_recipe:
             recipe_in_name[RECIPE] = recipe
         combinations_of_values = itertools.product(*swept_settings.values())
         combinations_of_parents = self._combinations_of_parents(method)
@@ -385,13 +389,13 @@ def _with_learning_rate_first(settings: Mapping[str, object]) -> dict[str, objec
 
 
 def _swept_settings(settings: Mapping[str, Any], entry: Method) -> dict[str, list[Any]]:
-    """{"lr": [0.1, 0.01], "alpha": 0.5} gives {"lr": [0.1, 0.01]}."""
+    """{"lr": [0.1, 0.01], "alpha": 0.5} gives {"lr": [0.1, 0.01]}, the values of variants."""
     known = known_settings(entry.settings, entry.trains)
     return {key: setting for key, setting in settings.items() if is_sweep(setting, known[key])}
 
 
 def _recipes_in(variants_of_each_parent: Sequence[Sequence[Variant]]) -> list[str | None]:
-    """["paper", "adamw"], with None for variants that have no recipe."""
+    """Recipes of the variants, such as ["paper", "adamw"]; None for variants that have none."""
     recipes: list[str | None] = []
     for variants in variants_of_each_parent:
         recipes.extend(variant.method.recipe for variant in variants)
@@ -399,12 +403,12 @@ def _recipes_in(variants_of_each_parent: Sequence[Sequence[Variant]]) -> list[st
 
 
 def _variants_trained_with(recipe: str | None, variants: Sequence[Variant]) -> list[Variant]:
-    """Variants without any recipe go with every recipe."""
+    """Variants with a recipe, and variants without any, which go with every recipe."""
     return [variant for variant in variants if variant.method.recipe in (recipe, None)]
 
 
 def _with_only_recipe_in_name(variant: Variant) -> Variant:
-    """The variant with {"recipe": "adamw"} or nothing in its name."""
+    """The variant with only {"recipe": "adamw"}, or nothing, for its merge's name."""
     settings_in_name = {}
     if RECIPE in variant.settings_in_name:
         settings_in_name[RECIPE] = variant.settings_in_name[RECIPE]

@@ -29,7 +29,7 @@ class EventFile:
         self.path = folder / f"{PREFIX}{time.time_ns()}.{job}"
 
     def start(self, resumed: bool) -> None:
-        """Remove event files of other trainings, and also of this one unless it is resumed."""
+        """Remove files of other trainings from the folder, and of this one unless it is resumed."""
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob(f"{PREFIX}*"):
@@ -40,8 +40,7 @@ class EventFile:
     def write(self, epoch: int, values: Mapping[str, float]) -> None:
         """Append an epoch's values by tag, such as {"train/loss": 0.3}: all or none.
 
-        From the first epoch of this file on, TensorBoard drops values in earlier files of the
-        folder, because a resumed training may repeat some epochs.
+        A resumed training may repeat epochs that earlier files have; TensorBoard shows this file's.
 
         Raises:
             OSError: The disk is full.
@@ -57,6 +56,7 @@ class EventFile:
                 events = [values_of_epoch]
             else:
                 version = Event(file_version="brain.Event:2")
+                # At this mark TensorBoard drops earlier files' values from this epoch on.
                 start = Event(step=epoch, session_log=SessionLog(status=SessionLog.START))
                 events = [version, start, values_of_epoch]
             records = _serialized(events)
@@ -69,10 +69,7 @@ class EventFile:
 
 
 def _serialized(events: list) -> bytes:
-    """Bytes of events as TensorBoard reads them.
-
-    Each event is preceded by its length and checksums, and gets the current time.
-    """
+    """Bytes of events as TensorBoard reads them: each with its length, checksums and the time."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     stream = io.BytesIO()

@@ -28,10 +28,12 @@ BATCH = 50  # monitored images per forward pass
 def datasets_there(entries: Sequence[Mapping[str, Any]], decode_workers: int) -> list[DatasetFiles]:
     """Files of the datasets to monitor, without datasets that aren't prepared yet.
 
+    A training doesn't wait for them, because no result depends on them.
+
     Args:
-        entries: for each dataset its `name`, the `manifest` of the prepared dataset, the manifest
-            of the `proxy` whose images are left out, and its `split`; the last two are empty if
-            they don't apply.
+        entries: [{"name": "noto", "manifest": ".../noto/.../manifest.json", "proxy": [], "split":
+            []}]. `proxy` is the manifest of the pretraining proxy (a dataset in place of the
+            pretraining data) if its images are left out; both it and `split` may be empty.
         decode_workers: threads that decode encoded images.
     """
     datasets = []
@@ -54,23 +56,24 @@ def datasets_there(entries: Sequence[Mapping[str, Any]], decode_workers: int) ->
 
 @dataclass
 class Watch:
-    """Writes how a training goes: history.csv, TensorBoard's file, accuracy on other datasets.
+    """Writes how a training goes, for a user who looks on while it runs.
 
-    rib.training.loop calls it at the start and after each epoch. Images are chosen in the
-    constructor, before a GPU is locked. If anything fails here, it warns once, and the training
-    continues.
+    rib.training.loop calls it at the start and after each epoch. It then writes history.csv, and
+    for TensorBoard {"train/loss": 0.3, ..., "monitor/noto": 0.8}: the epoch's row of the history,
+    and the accuracy on each monitored dataset. The datasets are read in the constructor, before a
+    GPU is locked. If anything fails here, it warns once, and the training continues.
     """
 
     model_folder: Path
     view: DatasetView  # of the monitored datasets
     log_file: str  # of the job; trackers write to a folder with this path without ending
     monitored: Sequence[DatasetFiles] = ()  # whose accuracy is shown
-    # CSV file in the job's private folder, whose name identifies settings and inputs; the job sets
-    # it later.
+    # CSV file in the job's private folder, whose name identifies settings and inputs.
     history: Path | None = None
-    warned: bool = False
+    warned: bool = False  # whether a failure was logged
 
     def __post_init__(self) -> None:
+        """Read up to MONITORED_IMAGES images of each monitored dataset."""
         self.images_of_datasets: list[PreparedDataset] = []
         for files in self.monitored:
             try:
@@ -109,17 +112,18 @@ class Watch:
                     self._track(rows, "monitor", self._accuracies(read_changes(), device))
         except Exception as error:  # hours of training must not be lost
             self._warn(error)
-        self.clock = time.monotonic()
-        self.images = images
+        # For the images per second of the next epoch.
+        self.time_of_last_call = time.monotonic()
+        self.images_at_last_call = images
 
     def _warn(self, error: Exception) -> None:
-        """Only the first failure is logged."""
+        """Log only the first failure."""
         if not self.warned:
             log.warning("training continues, but cannot be watched for now: %s", error)
         self.warned = True
 
     def _start_trackers(self, is_resumed: bool) -> None:
-        """Trackers write to a folder beside the job's log."""
+        """Make the trackers, which write to a folder beside the job's log."""
         folder = Path(self.log_file).with_suffix("")
         assert self.history is not None  # the job has set it
         job = self.history.parent.name
@@ -128,12 +132,12 @@ class Watch:
             tracker.start(resumed=is_resumed)
 
     def _report_epoch(self, rows: list[dict], images: int, norm: float) -> None:
-        """Track the last epoch's history, norm of gradients, and images per second."""
-        seconds = max(time.monotonic() - self.clock, 1e-9)
+        """Give trackers the last epoch's row of the history, norm of gradients and speed."""
+        seconds = max(time.monotonic() - self.time_of_last_call, 1e-9)
         values = {
             **rows[-1],
             "gradient_norm": norm,
-            "images_per_second": (images - self.images) / seconds,
+            "images_per_second": (images - self.images_at_last_call) / seconds,
         }
         self._track(rows, "train", values)
 
@@ -150,7 +154,7 @@ class Watch:
     def _accuracies(
         self, changed: Mapping[str, torch.Tensor], device: torch.device
     ) -> dict[str, float]:
-        """Accuracy, 0 to 1, on monitored datasets, such as {"noto": 0.8}; others can't be scored.
+        """Accuracy, 0 to 1, on monitored datasets that can be scored, such as {"noto": 0.8}.
 
         `changed` are the tensors that the training has changed, by name.
         """
