@@ -45,10 +45,11 @@ class ProcessFailedError(ValueError):
 
 @contextlib.contextmanager
 def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
-    """Start a process; yield a function that sends it a request and returns the answer.
+    """Start a process that may crash or hang on hostile input; yield a function that asks it.
 
-    The function raises TooSlowError or ProcessFailedError, and then can't be used again. Some
-    systems can't limit memory; the time limit always works.
+    The function sends a request and returns the answer. It raises TooSlowError or
+    ProcessFailedError, and then can't be used again. Some systems can't limit memory; the time
+    limit always works.
 
     Args:
         module: name of the module that the process runs, such as `rib.data.svg`.
@@ -68,7 +69,7 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
 
 
 def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen[bytes]:
-    """Start the module with the connection's file descriptor and the limits as its arguments."""
+    """Start the module, which gets the connection's file descriptor and limits, but no secrets."""
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     folders = [str(Path(folder).absolute()) for folder in sys.path if folder]
     environment["PYTHONPATH"] = os.pathsep.join(folders)
@@ -112,6 +113,9 @@ def answer_requests(answer: Callable[[bytes], bytes]) -> None:
     This is the main function of a program that `limited_process` starts. It reads three
     command-line arguments: the connection's file descriptor, seconds of processor time per request,
     and bytes of memory for all requests.
+
+    Args:
+        answer: gives the answer to a request, such as a PNG for an SVG.
     """
     descriptor, seconds, memory = [int(argument) for argument in sys.argv[1:]]
     os.chdir("/")  # relative names in a request must not find files of the project
@@ -129,7 +133,7 @@ def answer_requests(answer: Callable[[bytes], bytes]) -> None:
 
 
 def _address_space() -> int | None:
-    """Bytes of address space of this process; None if the system doesn't say."""
+    """Bytes of memory that this process has mapped, before requests; None if unknown."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -14,7 +14,7 @@ from rib.base.errors import UserError
 
 
 class Settings(BaseModel):
-    """Base of the settings of all stages.
+    """Base of the settings of all stages, which can't change and have no unknown fields.
 
     Types are strict: "yes" is no bool and 1.5 no int.
     """
@@ -42,6 +42,9 @@ def to_params(settings: Settings) -> dict[str, Any]:
 def from_params(kind: type[SettingsT], params: Mapping[str, Any]) -> SettingsT:
     """Read settings from the JSON values that `to_params` gave.
 
+    Args:
+        kind: class of the settings, such as `DatasetPart`.
+
     Raises:
         UserError: a key is unknown or missing, or a value has the wrong type.
     """
@@ -52,7 +55,9 @@ def from_params(kind: type[SettingsT], params: Mapping[str, Any]) -> SettingsT:
 
 
 def replaced(settings: SettingsT, /, **changes: Any) -> SettingsT:
-    """A copy of the settings with some fields changed; changes are validated.
+    """A copy with some fields changed, such as `replaced(view, budget=100)`.
+
+    Changes are validated; pydantic's `model_copy` would not do so.
 
     Raises:
         pydantic.ValidationError: a new value has the wrong type, or the field does not exist.
@@ -63,7 +68,7 @@ def replaced(settings: SettingsT, /, **changes: Any) -> SettingsT:
 
 
 def _first_mistake(error: ValidationError) -> str:
-    """For example `view.budget: Input should be a valid integer`."""
+    """Key and problem for a message: `view.budget: Input should be a valid integer`."""
     mistake = error.errors(include_url=False)[0]
     key = ".".join(map(str, mistake["loc"]))
     return f"{key}: {mistake['msg']}"
