@@ -173,7 +173,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def is_private(folder: Path) -> bool:
     """Whether a path is a folder of this user that is closed to everybody else.
 
-    Nobody else can then hold, or replace, the locks in it. A link to such a folder does not count.
+    Nobody else can hold or replace locks in it. A link to such a folder does not count.
     """
     status = folder.lstat()
     is_folder = stat.S_ISDIR(status.st_mode)

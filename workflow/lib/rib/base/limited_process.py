@@ -69,7 +69,7 @@ def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
 
 
 def _start(module: str, descriptor: int, limits: Limits) -> subprocess.Popen[bytes]:
-    """Start the module, which gets the connection's file descriptor and limits, but no secrets."""
+    """Start the module with the connection's file descriptor and the limits as its arguments."""
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     folders = [str(Path(folder).absolute()) for folder in sys.path if folder]
     environment["PYTHONPATH"] = os.pathsep.join(folders)
@@ -108,14 +108,11 @@ def _describe_exit(exit_code: int) -> str:
 
 
 def answer_requests(answer: Callable[[bytes], bytes]) -> None:
-    """Answer requests until the other end closes the connection; an error ends this process.
+    """Answer requests with a function until the other end closes the connection.
 
     This is the main function of a program that `limited_process` starts. It reads three
     command-line arguments: the connection's file descriptor, seconds of processor time per request,
-    and bytes of memory for all requests.
-
-    Args:
-        answer: gives the answer to a request, such as a PNG for an SVG.
+    and bytes of memory for all requests. An error ends this process.
     """
     descriptor, seconds, memory = [int(argument) for argument in sys.argv[1:]]
     os.chdir("/")  # relative names in a request must not find files of the project

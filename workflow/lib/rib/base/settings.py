@@ -14,7 +14,7 @@ from rib.base.errors import UserError
 
 
 class Settings(BaseModel):
-    """Base of the settings of all stages, which can't change and have no unknown fields.
+    """Base of the settings of all stages.
 
     Types are strict: "yes" is no bool and 1.5 no int.
     """
@@ -40,10 +40,7 @@ def to_params(settings: Settings) -> dict[str, Any]:
 
 
 def from_params(kind: type[SettingsT], params: Mapping[str, Any]) -> SettingsT:
-    """Read settings from the JSON values that `to_params` gave.
-
-    Args:
-        kind: class of the settings, such as `DatasetPart`.
+    """Read settings of a class (`kind`) from the JSON values that `to_params` gave.
 
     Raises:
         UserError: a key is unknown or missing, or a value has the wrong type.

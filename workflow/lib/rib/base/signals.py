@@ -40,5 +40,5 @@ class DeferredEnding:
             signal.raise_signal(noted_signal)
 
     def _note(self, signal_number: int, _: object) -> None:
-        """Python calls this in place of ending the process."""
+        """Python calls this at a signal."""
         self._noted_signal = signal_number

@@ -38,7 +38,7 @@ def printable(text: str) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
-    """The two characters `\\n` for a line break, to show invisible characters."""
+    """Two visible characters, `\\n`, for a line break."""
     return match[0].encode("unicode_escape").decode()
 
 

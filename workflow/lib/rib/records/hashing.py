@@ -140,8 +140,7 @@ def _write_note(note: Path, facts: Mapping[str, object]) -> None:
 def signature(path: Path) -> dict[str, int]:
     """Facts that change when a file changes, to notice a change without reading the file.
 
-    Size in bytes, times in ns, inode: `{"size": 2000, "modified": 17..., "changed": 17..., "inode":
-    5}`. Links are followed.
+    Size in bytes, times in ns, inode. Links are followed.
     """
     stat = path.stat()
     return {

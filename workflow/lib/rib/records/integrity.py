@@ -20,7 +20,7 @@ from rib.records.hashing import hashes, signature
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """A file before a job reads it, to find out afterwards whether it was exchanged meanwhile.
+    """A file before a job reads it, to notice later if it was exchanged meanwhile.
 
     Attributes:
         signature: size, times and inode, taken before hashing.
@@ -126,7 +126,7 @@ def checked(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
     """Check all files that a job reads, and return their signatures and hashes.
 
     These are the job's inputs and the files that manifests among the inputs list. The job's record
-    states the hashes; `refuse_exchanged` compares the signatures when the job has ended.
+    states the hashes; `refuse_exchanged` compares them later.
 
     Raises:
         UserError: a file differs from its record or manifest.

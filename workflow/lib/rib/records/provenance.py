@@ -58,9 +58,6 @@ REMEDY = (
 def remedy(files: Collection[str], advice: str = REMEDY) -> str:
     """Advice for files that differ from their records, with file names quoted for a shell.
 
-    For example: If shared, delete it and run `rib pull`; otherwise delete it and run `snakemake
-    a.npy`.
-
     Args:
         advice: text in which `{it}` becomes "it" or "them", and `{files}` the file names.
     """
@@ -347,8 +344,7 @@ def ended_at(record: Mapping[str, Any]) -> float:
 def accepted_at(accepted: Mapping[str, Any]) -> float:
     """When a user accepted outputs with `snakemake --touch`, in seconds since 1970.
 
-    Args:
-        accepted: such as `{"cfg": {...}, "date": "2025-06-01T12:00:00+00:00"}`.
+    `{"cfg": {...}, "date": "1970-01-01T00:01:00+00:00"}` gives 60.
     """
     return datetime.fromisoformat(accepted["date"]).timestamp()
 
@@ -362,7 +358,7 @@ def is_line_of(record: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
 def added_by_track(record: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Facts that `rib track` added to a record's line in provenance.jsonl; {} without such a line.
 
-    For example `{"listed_inputs": ["a.npy", "a.npy"]}`: Snakemake's facts, to restore in a pull.
+    For example `{"listed_inputs": ["a.npy", "a.npy"]}`.
     """
     for line in lines:
         if is_line_of(record, line):

@@ -83,10 +83,9 @@ def _dvc_files() -> list[Path]:
 
 
 def _requested_part(tracked: Path, requested: Iterable[Path]) -> list[Path]:
-    """Requested paths in a tracked folder, or the folder itself if all of it is requested.
+    """The requested paths in a tracked folder, or [the folder] if all of it is requested.
 
-    Of results/emoji, [results] gives [results/emoji]; [results/emoji/models, data] gives
-    [results/emoji/models].
+    For results/emoji: [results/emoji/a, data] gives [results/emoji/a].
     """
     parts = []
     for path in requested:
@@ -126,9 +125,9 @@ def md5_in(dvc_file: Path) -> str:
 def _files_of_tracked(
     cache: Path, md5_of_tracked: Mapping[Path, str]
 ) -> dict[Path, dict[Path, str]]:
-    """Files with their MD5 in each tracked folder; its listing is fetched if it isn't in the cache.
+    """Files of each tracked path with MD5: `{results/red: {results/red/a.png: "9e10..."}}`.
 
-    `{results/red: "1c3d....dir"}` gives `{results/red: {results/red/a.png: "9e10..."}}`.
+    Listings that are not in the cache are fetched.
     """
     listings = {
         tracked: _path_of_object(cache, md5)
@@ -242,9 +241,7 @@ def _stays_inside(path: str) -> bool:
 def _fetch(cache: Path, files: Mapping[Path, str], targets: Sequence[str]) -> None:
     """Fetch missing files into the cache; a UserError if some stay missing or are damaged.
 
-    Args:
-        files: MD5 by path.
-        targets: arguments of `dvc fetch` for these files, such as results/red.dvc.
+    `targets` are the arguments of `dvc fetch`, such as results/red.dvc.
     """
     missing_before = None
     reason = "no answer"

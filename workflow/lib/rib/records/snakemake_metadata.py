@@ -27,7 +27,7 @@ class Stored(NamedTuple):
 
 
 class SnakemakeMetadata:
-    """Snakemake's metadata (settings, inputs, times) of outputs in the current folder."""
+    """Snakemake's metadata of outputs in the current folder."""
 
     def __init__(self) -> None:
         self._persistence = FilePersistence()
@@ -67,11 +67,10 @@ class SnakemakeMetadata:
 
         Args:
             output: path; the file's modification time becomes `ended`.
-            rule: name of the job's rule.
+            rule, log_file: of the job.
             settings: the rule's parameter `cfg`.
             inputs: sorted paths; a file with two roles occurs twice.
             checksums: SHA-256 (hex) of inputs by path.
-            log_file: of the job.
             started, ended: seconds since 1970.
         """
         record = MetadataRecord(

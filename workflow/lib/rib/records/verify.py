@@ -64,7 +64,7 @@ class Examination:
 def related(
     records: Iterable[str], gathered: Mapping[str, list[dict[str, Any]]]
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
-    """Records of jobs, and of all jobs that made their inputs, directly or not, to check them all.
+    """Records of jobs, and of all jobs that made their inputs, directly or not.
 
     The job that made a file is found in the gathered records, or by a record in the file's folder.
 
@@ -159,10 +159,7 @@ def _examine_record(
 
     Files that need no further finding are added to `wrong_files`.
 
-    Args:
-        path: of the job's own record.
-        records_of_job: its own record or, without one, its lines in provenance.jsonl.
-        gathered: its lines in provenance.jsonl, if any.
+    `records_of_job` is the record or, without it, `gathered`: the job's lines in provenance.jsonl.
     """
     files_of_job = _files_beside(Path(path))
     if not Path(path).is_file():
