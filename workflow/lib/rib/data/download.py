@@ -115,7 +115,7 @@ def _fetch_from_pypi(source: Mapping[str, Any], folder: Path, name: str) -> Path
 
 
 def _copy_file(source: Mapping[str, Any], folder: Path, name: str) -> Path:
-    """A copy of the user's own file."""
+    """A copy of the user's file."""
     path = Path(source["path"])
     if not path.is_file():
         raise UserError(

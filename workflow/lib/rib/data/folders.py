@@ -95,7 +95,7 @@ def pack(folder: Path, target: Path, name: str) -> Path:
 
 
 def _log_left_out(folder: Path, files: list[Path], name: str) -> None:
-    """Warn of files and links that are not among the packed `files`."""
+    """Warn of files and links that are not packed (not in `files`)."""
     left_out = {path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
     left_out.difference_update(files)
     if left_out:

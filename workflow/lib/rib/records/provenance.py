@@ -66,7 +66,7 @@ def remedy(files: Collection[str], advice: str = REMEDY) -> str:
 
 
 def load() -> dict[str, list[dict[str, Any]]]:
-    """Read provenance.jsonl, the records that git shares; {} without the file.
+    """Read provenance.jsonl, the shared records; {} without the file.
 
     By path of the job's own record: `{"results/emoji/net/provenance.json": [record]}`. A job has
     several records if merged branches both ran it.

@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass
 class Examination:
-    """Result of `examine`: differences from the records, and the compared records and hashes."""
+    """Findings of `examine`, and the compared records and hashes."""
 
     # Records of the examined jobs, by path.
     records: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -279,5 +279,5 @@ def _photo_bytes(encoded: bytes | TooLargeError) -> bytes:
 
 
 def _shown(name: str) -> str:
-    """A name for messages, cut, as hostile archives may have very long ones."""
+    """A name for messages, cut, as hostile names may be very long."""
     return f"'{name[:LONGEST_TEXT]}'"
