@@ -69,7 +69,7 @@ def new_folder(tmp_path, name):
 @contextlib.contextmanager
 def killed_after(count):
     """Preparing stops with that many images written, as if it were killed."""
-    add = preparation.Written.add
+    add = preparation.PreparedImagesWriter.add
 
     def add_until_killed(self, item, data):
         if self.count == count:
@@ -78,7 +78,7 @@ def killed_after(count):
         add(self, item, data)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(preparation.Written, "add", add_until_killed)
+        patch.setattr(preparation.PreparedImagesWriter, "add", add_until_killed)
         yield
 
 

@@ -24,7 +24,7 @@ CHUNK = 1 << 20  # bytes read at once
 
 
 def from_home(path: str, source: str) -> Path:
-    """Expand `~` at the start of a path.
+    """Expand `~` at the start of a path: `~/photos` gives /home/me/photos.
 
     Args:
         source: where the user wrote the path, for the message, such as `config, archives`.
@@ -47,7 +47,7 @@ def file_hash(
 
     Args:
         algorithm: a name that hashlib knows, such as `sha512`.
-        count: called with the number of bytes of each chunk.
+        count: called with the number of bytes of each chunk, for progress.
     """
     digest = hashlib.new(algorithm)
     with open(path, "rb") as file:
@@ -58,7 +58,7 @@ def file_hash(
 
 
 def sha256(path: Path, count: Callable[[int], object] = lambda size: None) -> str:
-    """SHA-256 of a file in hex; `count` is called with the bytes of each chunk."""
+    """SHA-256 of a file in hex; `count` gets the number of bytes of each chunk, for progress."""
     return file_hash(path, "sha256", count).hex()
 
 
@@ -108,7 +108,7 @@ def verify_digest(
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON with sorted keys and a final newline: equal contents give equal bytes."""
+    """Write JSON with sorted keys: equal contents give equal bytes, and so equal hashes."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
@@ -120,14 +120,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_table(path: Path, table: "DataFrame", float_format: str = "%.6f") -> None:
-    """Write a table as CSV without its index, with equal bytes for equal tables."""
+    """Write a table as CSV without its index; numbers have six decimals unless told otherwise."""
     write_text(path, table_text(table, float_format))
 
 
 def table_text(table: "DataFrame", float_format: str = "%.6f") -> str:
     """A table as CSV without its index; equal tables give equal bytes on every system.
 
-    Control characters are escaped, and no cell is a formula (`=1+2` becomes `'=1+2`).
+    Control characters are escaped, and spreadsheets compute no cell (`=1+2` becomes `'=1+2`).
     """
     printable_table = table.copy(deep=False)
     for position, column_type in enumerate(table.dtypes):
@@ -145,7 +145,7 @@ def table_text(table: "DataFrame", float_format: str = "%.6f") -> str:
 
 
 def _printable_cells(cells: list[Any]) -> list[Any]:
-    """Texts as `printable_cell` gives them: ["=1+2", 3, None] becomes ["'=1+2", 3, None]."""
+    """Cells whose texts are safe to show: ["=1+2", 3, None] becomes ["'=1+2", 3, None]."""
     printable_cells = []
     for cell in cells:
         if isinstance(cell, str):
@@ -171,9 +171,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a path is a folder that belongs to this user and is closed to everybody else.
+    """Whether a path is a folder of this user that is closed to everybody else.
 
-    A link to such a folder does not count.
+    Nobody else can hold or replace locks in it. A link to such a folder does not count.
     """
     status = folder.lstat()
     is_folder = stat.S_ISDIR(status.st_mode)
@@ -183,7 +183,7 @@ def is_private(folder: Path) -> bool:
 
 
 def refuse_unwritable(*folders: str) -> None:
-    """Raise a UserError if one of the folders exists and is not writable."""
+    """Raise a UserError if an existing folder is not writable, before jobs fail because of it."""
     for folder in folders:
         if os.access(folder, os.F_OK) and not os.access(folder, os.W_OK):
             raise UserError(

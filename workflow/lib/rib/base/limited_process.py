@@ -45,10 +45,11 @@ class ProcessFailedError(ValueError):
 
 @contextlib.contextmanager
 def limited_process(module: str, limits: Limits) -> Iterator[Ask]:
-    """Start a process; yield a function that sends it a request and returns the answer.
+    """Start a process that may crash or hang on hostile input; yield a function that asks it.
 
-    The function raises TooSlowError or ProcessFailedError, and then can't be used again. Some
-    systems can't limit memory; the time limit always works.
+    The function sends a request and returns the answer. It raises TooSlowError or
+    ProcessFailedError, and then can't be used again. Some systems can't limit memory; the time
+    limit always works.
 
     Args:
         module: name of the module that the process runs, such as `rib.data.svg`.
@@ -107,11 +108,11 @@ def _describe_exit(exit_code: int) -> str:
 
 
 def answer_requests(answer: Callable[[bytes], bytes]) -> None:
-    """Answer requests until the other end closes the connection; an error ends this process.
+    """Answer requests with a function until the other end closes the connection.
 
     This is the main function of a program that `limited_process` starts. It reads three
     command-line arguments: the connection's file descriptor, seconds of processor time per request,
-    and bytes of memory for all requests.
+    and bytes of memory for all requests. An error ends this process.
     """
     descriptor, seconds, memory = [int(argument) for argument in sys.argv[1:]]
     os.chdir("/")  # relative names in a request must not find files of the project
@@ -129,7 +130,7 @@ def answer_requests(answer: Callable[[bytes], bytes]) -> None:
 
 
 def _address_space() -> int | None:
-    """Bytes of address space of this process; None if the system doesn't say."""
+    """Bytes of memory that this process has mapped, before requests; None if unknown."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:

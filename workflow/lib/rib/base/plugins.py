@@ -51,7 +51,7 @@ def load_module(path: str | Path) -> ModuleType:
 
 
 def load_function(path: str | Path, name: str) -> Callable[..., Any]:
-    """A function of a module, by its name.
+    """A function of an algorithm's or layout's module, such as `items` of a layout.
 
     Raises:
         UserError: the module has no such function.
@@ -100,7 +100,7 @@ def refused_settings(file: str | Path, entry: str, names: Collection[str]) -> It
     Args:
         file: where the checking class or function is.
         entry: where the user corrects the settings.
-        names: all settings that exist.
+        names: all settings that exist, such as `("distil", "alpha")`.
     """
     try:
         yield
@@ -109,7 +109,7 @@ def refused_settings(file: str | Path, entry: str, names: Collection[str]) -> It
 
 
 def _mistake(error: ValidationError, names: Collection[str]) -> str:
-    """The first error, up to the entry's name: `the setting 'rank' is missing; add it in`."""
+    """The first error; the caller appends the entry: `the setting 'x' is missing; add it in`."""
     first = error.errors(include_url=False)[0]
     setting = first["loc"][0] if first["loc"] else ""
     expectation = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")

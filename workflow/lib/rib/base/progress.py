@@ -12,7 +12,7 @@ from rib.base.text import printable
 
 
 def _as_one_line(record: logging.LogRecord) -> bool:
-    """Escape control characters in a record, whose message may quote any name; True keeps it."""
+    """A log filter: escape control characters, as messages quote any name; True keeps a record."""
     record.msg = printable(record.getMessage())
     record.args = None  # the message includes them now
     return True
@@ -24,7 +24,7 @@ log.addFilter(_as_one_line)
 
 
 def log_lines(text: str) -> None:
-    """Log a text at level DEBUG, one record per line."""
+    """Log a text, such as a traceback, at level DEBUG; one record would be a single line."""
     for line in text.splitlines():
         log.debug("%s", line)
 

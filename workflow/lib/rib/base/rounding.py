@@ -49,8 +49,8 @@ def fit_percent(fit: float) -> str:
     """A fit (accuracy on the training images, 0 to 100) with one decimal: `98.7`; empty if unknown.
 
     Only a fit of 100 is shown as `100.0`, which tells readers that all images are right; 99.97
-    becomes `99.9`. A fit just below the threshold of underfitting may be shown as the threshold,
-    so underfitted runs have a separate mark.
+    becomes `99.9`. A fit just below the threshold may be shown as the threshold, so runs below it
+    (underfitted) have a separate mark.
     """
     if math.isnan(fit):
         return ""

@@ -40,7 +40,7 @@ def to_params(settings: Settings) -> dict[str, Any]:
 
 
 def from_params(kind: type[SettingsT], params: Mapping[str, Any]) -> SettingsT:
-    """Read settings from the JSON values that `to_params` gave.
+    """Read settings of a class (`kind`) from the JSON values that `to_params` gave.
 
     Raises:
         UserError: a key is unknown or missing, or a value has the wrong type.
@@ -52,7 +52,9 @@ def from_params(kind: type[SettingsT], params: Mapping[str, Any]) -> SettingsT:
 
 
 def replaced(settings: SettingsT, /, **changes: Any) -> SettingsT:
-    """A copy of the settings with some fields changed; changes are validated.
+    """A copy with some fields changed, such as `replaced(view, budget=100)`.
+
+    Changes are validated; pydantic's `model_copy` would not do so.
 
     Raises:
         pydantic.ValidationError: a new value has the wrong type, or the field does not exist.
@@ -63,7 +65,7 @@ def replaced(settings: SettingsT, /, **changes: Any) -> SettingsT:
 
 
 def _first_mistake(error: ValidationError) -> str:
-    """For example `view.budget: Input should be a valid integer`."""
+    """Key and problem for a message: `view.budget: Input should be a valid integer`."""
     mistake = error.errors(include_url=False)[0]
     key = ".".join(map(str, mistake["loc"]))
     return f"{key}: {mistake['msg']}"

@@ -6,7 +6,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; SLURM at preemption and at t
 
 
 class DeferredEnding:
-    """A `with` block in which signals to end are noted and handled later.
+    """A `with` block in which signals to end are noted: a training saves its state first.
 
     Only the main thread may use it, because Python lets no other thread set handlers.
     """
@@ -40,4 +40,5 @@ class DeferredEnding:
             signal.raise_signal(noted_signal)
 
     def _note(self, signal_number: int, _: object) -> None:
+        """Python calls this at a signal."""
         self._noted_signal = signal_number

@@ -20,9 +20,10 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]inf", r
 
 
 def presentable(text: str) -> bool:
-    """Whether a text has a visible character, and no markup, invisible character or password.
+    """Whether a text may be shown, on the results page for example.
 
-    Other texts are not shown; `WHY` is the reason for messages.
+    It has a visible character, and no markup, invisible character or password. `WHY` says so in
+    messages.
     """
     has_visible_character = any(character.isprintable() and character != " " for character in text)
     return has_visible_character and not UNFIT.search(text)
@@ -37,7 +38,7 @@ def printable(text: str) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
-    """`\\n` for a line break."""
+    """Two visible characters, `\\n`, for a line break."""
     return match[0].encode("unicode_escape").decode()
 
 
@@ -55,7 +56,7 @@ def printable_cell(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Escape a text for one line of Markdown: `a_b *c*` becomes `a\\_b \\*c\\*`."""
+    """A text on one line, with Markdown's characters escaped: `a_b *c*` becomes `a\\_b \\*c\\*`."""
     line = " ".join(text.split())
     special_character = r"[\\`*_\[\]<>&#|~$]"
     return re.sub(special_character, r"\\\g<0>", line)

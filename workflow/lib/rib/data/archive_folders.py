@@ -14,7 +14,7 @@ from rib.data.variables import ARCHIVES
 
 
 def archive_folders() -> list[Path]:
-    """The user's archive folders; some may not exist."""
+    """The user's folders with downloaded archives; some may not exist."""
     folders = []
     for written_path in os.environ.get(ARCHIVES, "").split(os.pathsep):
         if written_path:
@@ -54,7 +54,7 @@ def find_packed_file(
 
 
 def _packed_files(folder: Path, mirror: Mapping[str, Any]) -> list[Path]:
-    """Existing files of a mirror; a Debian package may be there in several versions."""
+    """Files in a folder with a mirror's packed content; a package may have several versions."""
     if mirror["kind"] == "apt":
         paths = sorted(folder.glob(f"{mirror['package']}_*.deb"))
     else:
@@ -63,7 +63,7 @@ def _packed_files(folder: Path, mirror: Mapping[str, Any]) -> list[Path]:
 
 
 def name_of_packed_file(mirror: Mapping[str, Any]) -> str:
-    """Name of a mirror's file: `photos.tar.gz`, or `photos_*.deb` for any version of a package."""
+    """Name of a mirror's file: `photos.tar.gz` from its URL, or `photos_*.deb` for a package."""
     if mirror["kind"] == "apt":
         return f"{mirror['package']}_*.deb"
     if mirror["kind"] == "hub":

@@ -57,8 +57,8 @@ def archive_members(
     limit too: in a compressed tar all bytes count, because skipped files are unpacked as well; in a
     zip, the stated sizes of the wanted files.
 
-    Nothing is extracted to disk, so a member named `../x` or a link can't write outside a folder.
-    Such members are refused anyway: the archive can't be trusted.
+    Nothing is extracted to disk. Members named `../x` and links are refused anyway: such an archive
+    can't be trusted.
 
     Args:
         path: the archive; a tar's compression is detected from its content.
@@ -110,7 +110,7 @@ def _zip_members(
     largest: int,
     unpacked: "Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yields as `archive_members` does."""
+    """Yields the wanted files of a zip, ("a/1.png", read); counts their stated sizes."""
     with zipfile.ZipFile(archive_file) as archive:
         for member in archive.infolist():
             _refuse_hostile(path, member.filename, member.file_size)
@@ -127,7 +127,7 @@ def _tar_members(
     largest: int,
     unpacked: "Unpacked",
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yields as `archive_members` does."""
+    """Yields the wanted files of a tar, ("a/1.png", read); counts all bytes if compressed."""
     # Escape names that are not UTF-8 in the same way on every machine.
     with tarfile.open(
         fileobj=archive_file, encoding="utf-8", errors="backslashreplace", tarinfo=_Header
@@ -156,7 +156,7 @@ def _tar_members(
 
 
 class Unpacked:
-    """Counts unpacked bytes of an archive, and refuses too many.
+    """Counts unpacked bytes of an archive, and refuses too many: kilobytes may become terabytes.
 
     Args:
         path: the archive, for messages.
@@ -171,11 +171,7 @@ class Unpacked:
         self._count = 0
 
     def add(self, count: int) -> None:
-        """Count more bytes.
-
-        Raises:
-            UserError: there are too many.
-        """
+        """Count more bytes; a UserError if there are too many."""
         self._count += count
         if self._count > self._limit:
             raise UserError(
@@ -254,7 +250,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _refuse_sparse_file() -> None:
-    """A few bytes of a sparse file may stand for any number."""
+    """Such a file states runs of zeros by their length, so a few bytes may become any number."""
     raise NotImplementedError("a sparse file")
 
 
@@ -273,7 +269,7 @@ class Readable(Protocol):
 
 
 def read_limited(file: Readable, largest: int, path: Path, name: str) -> bytes:
-    """Read a file in chunks.
+    """Read the file `name` of the archive `path`, whatever size the archive states.
 
     Raises:
         TooLargeError: the file has more than `largest` bytes.

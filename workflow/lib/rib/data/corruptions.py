@@ -59,7 +59,7 @@ def gaussian_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     """Blur by three boxes along each axis.
 
     The strength is a box's width in 1/256 pixel, for a side of 32 pixels; boxes grow with the
-    picture.
+    picture. The seed is unused.
     """
     width_of_box = _scaled(strength, picture)
     # A box is its middle pixel and a radius on either side.
@@ -96,19 +96,22 @@ def fog(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
 
 
 def brightness(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Add the strength to each value."""
+    """Add the strength to each value, perhaps beyond 255; the seed is unused."""
     return picture + strength
 
 
 def contrast(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Reduce differences from the picture's mean to strength/256."""
+    """Reduce differences from the picture's mean to strength/256; the seed is unused."""
     mean = divide(np.sum(picture), picture.size)
     faded: np.ndarray = mean + divide((picture - mean) * strength, UNIT)
     return faded
 
 
 def pixelate(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
-    """Replace blocks of pixels by their mean; the strength is the number of blocks along a side."""
+    """Replace blocks of pixels by their mean; the seed is unused.
+
+    The strength is the number of blocks along a side.
+    """
     height, width = picture.shape[:2]
     # Block of each row: two blocks of five rows give 0, 0, 0, 1, 1.
     block_of_row = np.arange(height) * min(strength, height) // height

@@ -76,7 +76,10 @@ def fetch(url: str, file: Path, largest: int | None, what: str) -> None:
 def _call(
     url: str, file: Path, largest: int | None, what: str, held: IO[bytes]
 ) -> tuple[int, str, str]:
-    """Run curl once; returns its exit code, HTTP status (`000` without one) and a message."""
+    """Run curl once; returns its exit code, HTTP status (`000` without one) and a message.
+
+    `held` is the opened `file`, whose lock curl inherits.
+    """
     # curl's --retry would cut the file back to where the call began.
     command = ["curl", "--silent", "--show-error", "--fail", "--location", "--globoff"]
     command += ["--proto", "=http,https", "--connect-timeout", str(CONNECT_TIMEOUT)]

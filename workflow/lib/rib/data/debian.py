@@ -88,7 +88,7 @@ def _run_apt(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[
 
 
 def _complaints(output: str) -> list[str]:
-    """First error lines without their letter: `E: Unable to locate package x` loses `E: `."""
+    """First error lines for a message: `E: Unable to locate package x` loses its `E: `."""
     complaints = []
     for line in output.splitlines():
         if line.startswith(("E: ", "W: Failed")):

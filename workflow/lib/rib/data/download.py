@@ -115,6 +115,7 @@ def _fetch_from_pypi(source: Mapping[str, Any], folder: Path, name: str) -> Path
 
 
 def _copy_file(source: Mapping[str, Any], folder: Path, name: str) -> Path:
+    """A copy of the user's file."""
     path = Path(source["path"])
     if not path.is_file():
         raise UserError(
@@ -124,10 +125,12 @@ def _copy_file(source: Mapping[str, Any], folder: Path, name: str) -> Path:
 
 
 def _pack_folder(source: Mapping[str, Any], folder: Path, name: str) -> Path:
+    """A new tar with the files of the user's folder."""
     return pack(Path(source["path"]), folder / source["file"], name)
 
 
 def _fetch_from_hub(source: Mapping[str, Any], folder: Path, name: str) -> Path:
+    """A copy of the file in the hub client's cache."""
     try:
         cached = fetch_from_hub(source)
     except UserError as error:

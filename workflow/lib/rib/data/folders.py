@@ -43,7 +43,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def listing(folder: Path) -> str:
-    """Digest of a folder's file names and sizes, 16 hex digits.
+    """Digest of a folder's file names and sizes, 16 hex digits; if it changes, jobs run again.
 
     Bytes are not read, so edits that keep a file's size go unnoticed.
     """
@@ -76,15 +76,12 @@ def listing_of(source: Mapping[str, Any], archive: Path) -> str:
 
 
 def pack(folder: Path, target: Path, name: str) -> Path:
-    """Write a folder's files to a tar that depends only on their names and bytes.
+    """Write a folder's files to a tar that depends only on their names and bytes; return its path.
 
     Left-out files (hidden ones and links to outside) are logged.
 
     Args:
         name: the dataset or model, for messages.
-
-    Returns:
-        The tar's path.
     """
     files = files_in(folder)
     _log_left_out(folder, files, name)
@@ -98,6 +95,7 @@ def pack(folder: Path, target: Path, name: str) -> Path:
 
 
 def _log_left_out(folder: Path, files: list[Path], name: str) -> None:
+    """Warn of files and links that are not packed (not in `files`)."""
     left_out = {path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
     left_out.difference_update(files)
     if left_out:

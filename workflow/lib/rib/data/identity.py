@@ -24,7 +24,7 @@ UNKNOWN = -1  # number of photos with unknown identity
 
 
 def identity_of(picture: Image.Image | np.ndarray) -> str:
-    """SHA-256 (hex) of a picture's size and pixels as RGB.
+    """SHA-256 (hex) of a picture's size and pixels as RGB, to find identical pictures.
 
     Args:
         picture: a decoded photo, or a drawing: (height, width[, 3]) uint8.
@@ -42,7 +42,7 @@ def identity_of(picture: Image.Image | np.ndarray) -> str:
 
 
 def read_identities(index: Path, required: bool = False) -> pa.Array:
-    """Identity of each image, (n,) text; null if unknown.
+    """Identity (hash of pixels) of each image, (n,) text; null if unknown.
 
     Args:
         index: Parquet file, one row per image.
@@ -65,11 +65,11 @@ def joined_ids(ids: pa.Array | pa.ChunkedArray, identities: pa.Array) -> dict[st
     """Map every id except the first of its group to that first id.
 
     Ids are in a group if they share an identical image, directly or through other ids. Linked a, b
-    and c give `{"b": "a", "c": "a"}`; ids are ordered as text.
+    and c give `{"b": "a", "c": "a"}`; ids are ordered as text. A group counts as one original.
 
     Args:
         ids: (n,) text, such as the source id of each image.
-        identities: (n,) text or null.
+        identities: (n,) text (hash of pixels) or null.
     """
     rows = pa.array(np.flatnonzero(identical_images(identities)))
     ids_of_images = ids.take(rows).to_pylist()
@@ -112,7 +112,7 @@ class _Groups:
         return name
 
     def first_of_each_other(self) -> dict[str, str]:
-        """A group of a, b and c gives {"b": "a", "c": "a"}."""
+        """First id of its group for each other id: a group a, b, c gives {"b": "a", "c": "a"}."""
         first_ids = {}
         for name in self._parents:
             root = self._root_of(name)
@@ -139,6 +139,8 @@ def identical_images(identities: pa.Array) -> np.ndarray:
 def of_other_classes(identities: pa.Array, labels: np.ndarray) -> np.ndarray:
     """Mask of images that are identical to an image of another class: (n,) bool.
 
+    Some of their labels are arbitrary.
+
     Args:
         identities: (n,) text or null; null is identical to none.
         labels: (n,) integers.
@@ -162,7 +164,7 @@ def identical_to(identities: pa.Array, others: pa.Array) -> np.ndarray:
 
     Args:
         identities: (n,) text or null; null is identical to none.
-        others: identities to look for.
+        others: identities to look for, such as a pretraining proxy's.
     """
     is_identical = pc.is_in(identities, value_set=others, skip_nulls=True)
     mask: np.ndarray = is_identical.to_numpy(zero_copy_only=False)

@@ -79,7 +79,7 @@ class DatasetSource:
         For example `archives_for("the images", "the development kit")`.
 
         Raises:
-            UserError: there are more or fewer.
+            UserError: they are not.
         """
         if len(self.archives) != len(descriptions):
             raise UserError(
@@ -125,7 +125,7 @@ class Item:
 def photo_item(
     label: int, image_id: str, group: str, source: str, photo: Photo, /, **slices: str | int
 ) -> Item:
-    """Item for a photo whose bootstrap unit is its source image.
+    """Item for a photo; bootstraps draw all photos of its source image together.
 
     Args:
         label: class index in the label space.
@@ -213,7 +213,7 @@ def _refuse_unknown_range(image: Image.Image) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Upper 8 bits of 16-bit greys; white behind transparent pixels."""
+    """The image as RGB, with the upper 8 bits of 16-bit greys, and white behind transparency."""
     if image.mode.startswith("I"):  # Pillow would clip 16 bits to white
         upper_8_bits = np.asarray(image) >> 8
         image = Image.fromarray(upper_8_bits.astype(np.uint8))
@@ -263,8 +263,7 @@ def resize_window(
     """Resize an image and crop a window, without resizing pixels outside the window.
 
     If both sides are enlarged, the result equals `image.resize(size, resample).crop(window)` up to
-    rounding: values differ by at most 1 per side, together 2, since positions are computed in
-    another way.
+    rounding: values differ by at most 2.
 
     Args:
         size: width and height in pixels of the whole resized image.

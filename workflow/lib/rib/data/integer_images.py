@@ -163,7 +163,7 @@ def sample(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int
 
 
 def _pixels_at(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: int) -> np.ndarray:
-    """Pixels in whole rows and columns, int64; `fill` outside the picture."""
+    """Pixels at positions (rows, columns) that are whole numbers; `fill` outside the picture."""
     height, width = picture.shape[:2]
     is_row_inside = (rows >= 0) & (rows < height)
     is_column_inside = (columns >= 0) & (columns < width)

@@ -87,8 +87,8 @@ def unpack(
 
     Args:
         packed_file: gzip file or Debian package.
-        mirror: says how the content is packed.
-        source: states the content's size in bytes and its digest.
+        mirror: says how: `{"kind": "http", "compression": "gzip", ...}`.
+        source: states the content's file name, size in bytes and digest.
         target: output file; missing after an error.
 
     Raises:
@@ -125,7 +125,7 @@ def _write(stream: IO[bytes] | gzip.GzipFile, target: Path, size: int) -> None:
 
 
 def refuse_other_content(path: Path, source: Mapping[str, Any]) -> None:
-    """Raise a UserError if a file differs from the source's pinned digest."""
+    """Raise a UserError if a file differs from the source's digest; it says what was received."""
     try:
         verify_digest(path, source["digest"], source["file"])
     except UserError:
@@ -140,7 +140,7 @@ def refuse_other_content(path: Path, source: Mapping[str, Any]) -> None:
 def _fetch_by_http(
     mirror: Mapping[str, Any], source: Mapping[str, Any], staged: Path, partial: Path, what: str
 ) -> None:
-    """Write the content to `staged`, from a partial file if there is one."""
+    """Write the content to `staged`; a partial file, even of another mirror, is continued."""
     file = partial / f"{what}-{source['file']}"
     size = largest = source.get("size")
     if is_packed(mirror):

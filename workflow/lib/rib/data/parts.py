@@ -25,8 +25,7 @@ def check_part(index: Path, part: DatasetPart, other_levels: Levels, where: str)
         where: file, entry and key, for messages: `datasets.yaml, imagenet_c, parts`.
 
     Raises:
-        UserError: the index lacks the slice's column, no image has one of the part's levels, or an
-            image's level is in no part.
+        UserError: this is not so, or the index lacks the column.
     """
     slices = [name for name in pq.read_schema(index).names if name not in INDEX_COLUMNS]
     if part.column not in slices:
@@ -48,7 +47,7 @@ def check_part(index: Path, part: DatasetPart, other_levels: Levels, where: str)
 
 
 def images_of_part(index: Path, part: DatasetPart) -> np.ndarray:
-    """Mask of the images in a part: (n,) bool, for all n images of the prepared dataset."""
+    """Mask of the images in a part, such as fog and snow: (n,) bool for all n prepared images."""
     levels_of_images = _levels_of_images(index, part)
     levels = pa.array(part.levels, levels_of_images.type)
     is_in_part: np.ndarray = pc.is_in(levels_of_images, value_set=levels).to_numpy()

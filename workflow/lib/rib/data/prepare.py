@@ -74,8 +74,7 @@ def prepare(
 
     Args:
         name: of the dataset.
-        archives: in the order of the dataset's entry; digests are checked again, since files may be
-            old.
+        archives: in the order of the dataset's entry; digests are checked again.
         corrupt_allowed: largest number of images left out because they can't be decoded.
         decode_workers: decoding threads; their number doesn't change the output.
         images: output, .npy: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded images.
@@ -119,31 +118,31 @@ def prepare(
     items = items_of_layout(dataset, **settings_of_layout)
     if settings.only is not None:
         items = _only(items, settings.only, dataset)
-    with Written(images, geometry) as written:
+    with PreparedImagesWriter(images, geometry) as writer:
         _write_images(
-            written, items, dataset, settings.expected, corrupt_allowed, decode_workers, folders
+            writer, items, dataset, settings.expected, corrupt_allowed, decode_workers, folders
         )
         if settings.classes_per_dataset:
-            labels = _labels_with_images(written, dataset)
+            labels = _labels_with_images(writer, dataset)
             space = dataset.space.restricted(labels)
         else:
             labels = list(range(len(dataset.space.keys)))
             space = dataset.space
-        written.finish(index, labels, dataset)
+        writer.finish(index, labels, dataset)
     write_json(classes, space.to_json())
     facts = {
-        "n": written.count,
-        "classes": len(written.labels),
+        "n": writer.count,
+        "classes": len(writer.labels),
         "label_space": space.digest,
-        "corrupt": written.corrupt,
+        "corrupt": writer.corrupt,
         **_count_identical_images(index, dataset),
     }
     write_json(manifest, facts)
 
 
-def _labels_with_images(written: "Written", dataset: DatasetSource) -> list[int]:
-    """Sorted labels, such as [3, 5]; a UserError if there is only one."""
-    labels = sorted(written.labels)
+def _labels_with_images(writer: "PreparedImagesWriter", dataset: DatasetSource) -> list[int]:
+    """Sorted labels of images, such as [3, 5]; a UserError if there is only one."""
+    labels = sorted(writer.labels)
     if len(labels) < FEWEST_CLASSES:
         raise UserError(
             f"{dataset}: '{dataset.space.keys[labels[0]]}' is its only class with images; add "
@@ -155,7 +154,7 @@ def _labels_with_images(written: "Written", dataset: DatasetSource) -> list[int]
 def _only(
     items: Iterable[Item], image_ids: Collection[str], dataset: DatasetSource
 ) -> Iterator[Item]:
-    """Yields the items with these ids; a UserError after the last item if one is missing."""
+    """Yields the items that the entry's `only_file` names; then a UserError if one is missing."""
     missing = set(image_ids)
     for item in items:
         if item.image_id in missing:
@@ -215,8 +214,8 @@ class Converted:
     photo: str  # SHA-256 of the decoded image (`identity_of`)
 
 
-class Written:
-    """A growing .npy file and its index rows, saved every 512 images for a killed job to resume.
+class PreparedImagesWriter:
+    """Writes a .npy file and its index rows; saves every 512 images, so a killed job can resume.
 
     Until the file is complete, rows are in a journal beside it. Each line is one save as JSON:
     `{"rows": [...], "corrupt": ["a.png"], "count": 512, "end": 77070336}`, with index rows since
@@ -238,7 +237,7 @@ class Written:
         self._unsaved_rows: list[dict[str, Any]] = []
         self._first_slices: dict[str, str | int] | None = None  # slices of the first image
 
-    def __enter__(self) -> "Written":
+    def __enter__(self) -> "PreparedImagesWriter":
         """Open the files where the last save left them; bytes after it are cut off."""
         self._journal_file = open(self.journal, "a+b")
         bytes_of_saves = self._read_journal()
@@ -357,19 +356,19 @@ class Written:
         self.journal.unlink()
 
     def _write_index(self, index: Path, labels: Sequence[int]) -> None:
-        """Write all saved rows; of `labels` [3, 5], class 3 becomes 0 and class 5 becomes 1."""
+        """Write all saved rows; the classes in `labels`, [3, 5], become 0 and 1."""
         schema = self._schema()
         label_in_index = {label: position for position, label in enumerate(labels)}
-        with pq.ParquetWriter(index, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(index, schema, compression="zstd") as parquet:
             row_group = []
             for number, saved_row in enumerate(self._saved_rows()):
                 label = label_in_index[saved_row["label"]]
                 row_group.append({**saved_row, "row": number, "label": label})
                 if len(row_group) == ROW_GROUP:
-                    writer.write_table(pa.Table.from_pylist(row_group, schema))
+                    parquet.write_table(pa.Table.from_pylist(row_group, schema))
                     row_group = []
             if row_group:
-                writer.write_table(pa.Table.from_pylist(row_group, schema))
+                parquet.write_table(pa.Table.from_pylist(row_group, schema))
 
     def _schema(self) -> pa.Schema:
         """Columns of the index with their types."""
@@ -400,12 +399,12 @@ class Written:
 
 
 def _slices_of(row: Mapping[str, str | int]) -> dict[str, str | int]:
-    """The columns that other indexes lack, such as {"corruption": "fog", "severity": 3}."""
+    """The columns that the layout added, such as {"corruption": "fog", "severity": 3}."""
     return {name: level for name, level in row.items() if name not in INDEX_COLUMNS}
 
 
 def _refuse_repeated_ids(index: Path, keys: Sequence[str], dataset: DatasetSource) -> None:
-    """A UserError if two images have the same id."""
+    """A UserError if two images have the same id; `keys` are class keys by label."""
     # Hashes need less memory than texts, which are compared only if two hashes are equal.
     hashes_of_batches = []
     for batch in pq.ParquetFile(index).iter_batches(ROW_GROUP, columns=["image_id"]):
@@ -433,7 +432,7 @@ def _refuse_repeated_ids(index: Path, keys: Sequence[str], dataset: DatasetSourc
 
 
 def _write_images(
-    written: Written,
+    writer: PreparedImagesWriter,
     items: Iterable[Item],
     dataset: DatasetSource,
     expected: int | None,
@@ -442,27 +441,27 @@ def _write_images(
     folders: Sequence[str],
 ) -> None:
     """Write the images that an earlier, killed job has not written; check the number of all."""
-    done = written.count + len(written.corrupt)
+    done = writer.count + len(writer.corrupt)
     if done:
         log.info("%s: resuming after %d images", dataset, done)
     progress = Progress(desc=f"preparing {dataset}", total=expected, unit="image")
     progress.update(done)
     remaining_items = islice(items, done, None)
     for item, conversion in _convert_in_threads(
-        remaining_items, written.geometry, dataset.name, decode_workers
+        remaining_items, writer.geometry, dataset.name, decode_workers
     ):
         try:
             converted = conversion.result()
         except (CorruptImageError, TooLargeError) as error:
-            written.corrupt.append(item.image_id)
-            if len(written.corrupt) > corrupt_allowed:
+            writer.corrupt.append(item.image_id)
+            if len(writer.corrupt) > corrupt_allowed:
                 raise _too_many_corrupt(error, corrupt_allowed, folders) from error
             log.warning("%s: left out: %s", dataset, error)
         else:
-            written.add(item, converted)
+            writer.add(item, converted)
         progress.update()
     progress.close()
-    _check_number_of_images(written, dataset, expected)
+    _check_number_of_images(writer, dataset, expected)
 
 
 def _too_many_corrupt(error: UserError, corrupt_allowed: int, folders: Sequence[str]) -> UserError:
@@ -477,14 +476,17 @@ def _too_many_corrupt(error: UserError, corrupt_allowed: int, folders: Sequence[
     return UserError(f"{message}.")
 
 
-def _check_number_of_images(written: Written, dataset: DatasetSource, expected: int | None) -> None:
+def _check_number_of_images(
+    writer: PreparedImagesWriter, dataset: DatasetSource, expected: int | None
+) -> None:
+    """A UserError for no images, or for another number, with corrupt ones, than `expected`."""
     archives = ", ".join(path.name for path in dataset.archives)
-    if not written.count:
+    if not writer.count:
         raise UserError(
             f"{dataset}: {archives} contains no image of its classes; check the entry's layout and "
             "classes."
         )
-    in_archives = written.count + len(written.corrupt)
+    in_archives = writer.count + len(writer.corrupt)
     if expected is not None and in_archives != expected:
         raise UserError(
             f"{dataset}: {archives} gave {in_archives} images instead of {expected}; the archive "
@@ -511,7 +513,7 @@ def _convert_in_threads(
 def _start_conversion(
     pool: ThreadPoolExecutor, item: Item, geometry: Geometry | None, dataset: str
 ) -> Future[Converted]:
-    """Archives must be read in order, so this thread reads and a pool thread decodes."""
+    """A future of the item's stored form; this thread reads, as archives must be read in order."""
     picture = item.picture
     if not isinstance(picture, Photo):
         return pool.submit(_convert_drawing, picture, item.original, dataset, geometry)
@@ -548,6 +550,7 @@ def _convert_drawing(
 
 
 def _bytes_at(pixels: np.ndarray, geometry: Geometry) -> bytes:
+    """Pixels as they are stored; a layout must draw this size."""
     expected_shape = (geometry.size, geometry.size, 3)
     assert pixels.shape == expected_shape, pixels.shape
     assert pixels.dtype == np.uint8, pixels.dtype

@@ -172,12 +172,12 @@ class PreparedDataset:
 
     @property
     def joined_sources(self) -> Mapping[str, str]:
-        """First source id of identical images, by each other id: `{"b": "a", "c": "a"}`."""
+        """`{"b": "a", "c": "a"}` if images of sources a, b and c are identical: they count as a."""
         return _joined_ids_of(self.index_file, "source_id")
 
     @property
     def joined_objects(self) -> Mapping[str, str]:
-        """First object id of identical images, by each other id: `{"b": "a", "c": "a"}`."""
+        """`{"b": "a", "c": "a"}` if images of objects a, b and c are identical, for bootstraps."""
         return _joined_ids_of(self.index_file, "object_id")
 
     @cached_property
@@ -193,7 +193,8 @@ class PreparedDataset:
     def sources(self) -> tuple[np.ndarray, list[str]]:
         """Source images: (n,) position of each image's source, and the unique source ids.
 
-        As `declared_sources`, but identical images have one source, whatever their ids.
+        As `declared_sources`, but identical images have one source, whatever their ids: a, b, c
+        give `([0, 0, 1], ["a", "c"])` if a and b are identical.
         """
         declared_of_image, declared_ids = self.declared_sources
         joined_sources = self.joined_sources
@@ -210,7 +211,7 @@ class PreparedDataset:
 
     @property
     def joined_index(self) -> pa.Table:
-        """The index with one source id and one object id for identical images."""
+        """The index, but identical images have one source id and one object id, for bootstraps."""
         index = _replace_ids(self.index, "source_id", self.joined_sources)
         return _replace_ids(index, "object_id", self.joined_objects)
 
@@ -233,7 +234,7 @@ def _read_index(path: Path) -> pa.Table:
 
 
 def read_slices(path: Path) -> np.ndarray:
-    """Number of each image's slice, from 0: (n,) int64.
+    """Number of each image's slice, from 0: (n,) int64. Budgets take slices equally often.
 
     A slice is a combination of levels, such as corruption fog at severity 3, in the columns that
     the layout added to the index. Slices are numbered in the order of their levels: fog 3, fog 5,
@@ -259,7 +260,7 @@ def read_slices(path: Path) -> np.ndarray:
 
 @cache  # few jobs need them, and a large dataset takes seconds
 def _joined_ids_of(index_file: Path | None, column: str) -> dict[str, str]:
-    """{"b": "a"} if images of a and b are identical; {} without an index file or the column."""
+    """{"b": "a"} if images with ids a and b are identical; {} without index file or column."""
     if index_file is None or column not in pq.read_schema(index_file).names:
         return {}
     ids = pq.read_table(index_file, columns=[column])[column]
@@ -267,7 +268,7 @@ def _joined_ids_of(index_file: Path | None, column: str) -> dict[str, str]:
 
 
 def _replace_ids(index: pa.Table, column: str, replacements: Mapping[str, str]) -> pa.Table:
-    """The index with other ids in a column, by old id; ids that are not in the mapping stay."""
+    """The index with `replacements`, such as {"old": "new"}, in a column; other ids stay."""
     if not replacements:
         return index
     ids = [replacements.get(old_id, old_id) for old_id in index[column].to_pylist()]

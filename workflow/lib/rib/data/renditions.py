@@ -31,7 +31,7 @@ SMALLEST_TURN = 15
 
 
 def plain(photo: np.ndarray, seed: str) -> np.ndarray:
-    """The image as it is."""
+    """The image as it is; the seed is unused."""
     return photo
 
 
@@ -39,7 +39,7 @@ def edges(photo: np.ndarray, seed: str) -> np.ndarray:
     """Black lines on white paper where grey changes fast.
 
     Sobel's gradient with non-maximum suppression (Canny 1986): a pixel is on a line if no neighbour
-    across the line has a larger gradient.
+    across the line has a larger gradient. The seed is unused.
     """
     smooth = blur(photo, UNIT // 4)
     change_down, change_right = _gradient(smooth)
@@ -112,7 +112,10 @@ def _is_object(photo: np.ndarray) -> np.ndarray:
 
 
 def _most_frequent(tone: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
-    """Most frequent tone among 3 x 3 pixels, or the darkest of several: (height, width)."""
+    """Most frequent tone (0, 1 or 2) among the counted ones of 3 x 3 pixels: (height, width).
+
+    Of equally frequent tones, the darkest.
+    """
     counts = []  # count of each tone around each pixel
     for number in range(len(TONES)):
         has_tone = (tone == number) & is_counted
@@ -122,7 +125,7 @@ def _most_frequent(tone: np.ndarray, is_counted: np.ndarray) -> np.ndarray:
 
 
 def _sum_of_neighbourhood(mask: np.ndarray) -> np.ndarray:
-    """Number of 3 x 3 pixels in the mask: (height, width) int64."""
+    """Number of pixels in the mask among the 3 x 3 around each one: (height, width) int64."""
     padded = np.pad(mask.astype(np.int64), 1, mode="edge")
     above_to_below = padded[:-2] + padded[1:-1] + padded[2:]
     sums: np.ndarray = above_to_below[:, :-2] + above_to_below[:, 1:-1] + above_to_below[:, 2:]
@@ -163,7 +166,7 @@ def drawing(photo: np.ndarray, seed: str) -> np.ndarray:
 
 
 def _is_on_slanting_line(grey: np.ndarray) -> np.ndarray:
-    """Diagonals, four pixels apart: rising to the right below MEDIUM, also falling below DARK."""
+    """Mask of diagonals, four pixels apart, that shade: one way below MEDIUM, both below DARK."""
     height, width = grey.shape
     row = np.arange(height)[:, np.newaxis]
     column = np.arange(width)[np.newaxis, :]
@@ -214,7 +217,7 @@ def recoloured(photo: np.ndarray, seed: str) -> np.ndarray:
 
 
 def _palette(seed: str) -> np.ndarray:
-    """Three random colours, (3, 3), one per row; brightness rises or falls."""
+    """Random RGB colours for black, middle grey and white, (3, 3); brightness rises or falls."""
     colours = hashed_bytes(f"{seed}/colours", (3, 3)) * 2 // 5  # dark random colours, 0 to 102
     brightness = np.array([0, 100, 153])  # added to each colour
     is_falling = hashed_number(f"{seed}/order", 0, 1) == 1

@@ -108,7 +108,7 @@ def _add_splits_by_id(
     dataset: PreparedDataset,
     split_of_id: Mapping[str, str],
 ) -> None:
-    """Add the split of each source id that the earlier dataset has, too, to `splits_of_source`."""
+    """Add splits by source id: {"photos/7": "train"} adds "train" to {"photos/7": ["test"]}."""
     _, declared_ids = dataset.declared_sources
     for declared_id in declared_ids:
         if declared_id in split_of_id:
@@ -137,7 +137,10 @@ def _add_splits_by_photo(
 def _split_of_each_photo(
     index: Path, split_of_id: Mapping[str, str], photos: pa.Array
 ) -> dict[str, str]:
-    """Split by identity (hash of pixels), {"9f86...": "train"}, for photos of both datasets."""
+    """Split by identity (hash of pixels), {"9f86...": "train"}, in an earlier dataset's index.
+
+    Only for `photos`, the identities in the dataset that is split now.
+    """
     identities = read_identities(index, required=True)
     rows = pa.array(np.flatnonzero(identical_to(identities, photos)))
     source_ids = pq.read_table(index, columns=["source_id"])["source_id"].take(rows).to_pylist()

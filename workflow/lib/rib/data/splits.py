@@ -51,14 +51,13 @@ def assign_splits(
     - Inherited splits are kept, and the other sources compensate as far as possible. If none is
       left to assign, because the dataset has only m of an earlier dataset's n sources of a class,
       the splits are a random draw: a split of fraction s has m * s sources on average, with
-      standard deviation sqrt(m * s * (1 - s) * (n - m) / (n - 1)); likewise the totals. A budget
-      takes sources in an order in which the splits alternate, and is off by about one.
+      standard deviation sqrt(m * s * (1 - s) * (n - m) / (n - 1)); likewise the totals. With a
+      budget, the splits are off by about one.
     - All images of a source are in one split, so an error of one source is an error of as many
       images as it has.
 
     Args:
-        labels: class of each source, such as `{"digits/0001": 7}`; one class of a source in
-            several. The order doesn't matter.
+        labels: a class of each source, such as `{"digits/0001": 7}`, in any order.
         fractions: such as `{"train": 0.6, "select": 0.2}`; the rest is test.
         inherited: splits of sources shared with earlier datasets, such as `{"digits/0001":
             "train"}`.
@@ -81,7 +80,7 @@ def assign_splits(
 
 
 def _shuffled_sources_of_classes(labels: Mapping[str, int]) -> list[list[str]]:
-    """Source ids by class, such as [["a/2", "a/1"], ["a/3"]], shuffled as in rib.data.subsets."""
+    """Source ids by class, such as [["a/2", "a/1"], ["a/3"]], sorted by hash as for budgets."""
     sources_of_label: dict[int, list[str]] = {}
     for source, label in labels.items():
         sources_of_label.setdefault(label, []).append(source)
@@ -100,7 +99,10 @@ def _count_inherited(sources: Sequence[str], inherited: Mapping[str, str]) -> li
 
 
 def _alternating_splits(counts: np.ndarray) -> list[str]:
-    """Counts of 2 train, 1 test and 0 select give ["train", "test", "train"]."""
+    """Counts of 2 train, 1 test and 0 select give ["train", "test", "train"].
+
+    A budget takes the first sources, which thus have all splits.
+    """
     places_and_splits = []
     for split, count in zip(SPLITS, counts.tolist(), strict=True):
         for i in range(count):
@@ -146,7 +148,10 @@ def apportion(sizes: np.ndarray, fractions: Mapping[str, float], fixed: np.ndarr
 def _fill_classes(
     sizes: np.ndarray, quotas: np.ndarray, fixed: np.ndarray, units: int
 ) -> np.ndarray:
-    """(classes, 3) counts: the split that lacks most of its quota gets a class's next source."""
+    """(classes, 3) counts: the split that lacks most of its quota gets a class's next source.
+
+    Quotas are sources times `units`: 2.5 sources are 25 if `units` is 10.
+    """
     counts = fixed.astype(np.int64)
     while True:
         incomplete_classes = np.flatnonzero(counts.sum(axis=1) < sizes)
@@ -166,7 +171,7 @@ class Move(NamedTuple):
 
 
 def _find_exchange(excess: np.ndarray, may_give: np.ndarray, units: int) -> list[Move]:
-    """One or two moves that bring the splits' totals closer to their quotas, if possible."""
+    """One or two moves that bring the splits' totals closer to their quotas; [] if none does."""
     # `excess`, (classes, 3), is positive where a split has more than its quota, in units.
     total = excess.sum(axis=0)  # of each split, in units
     if (np.abs(total) < units).all():
@@ -194,7 +199,7 @@ def _find_exchange(excess: np.ndarray, may_give: np.ndarray, units: int) -> list
 
 
 def _best_move(excess: np.ndarray, may_give: np.ndarray, giver: int, taker: int) -> Move | None:
-    """The move in the class that it corrects most; None if no class has too many and too few."""
+    """The move from giver to taker in the class where it helps most; None if it helps in none."""
     has_too_many = excess[:, giver] > 0
     has_too_few = excess[:, taker] < 0
     allows = may_give[:, giver] & has_too_many & has_too_few  # (classes,)

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def is_whole_file(array: object) -> TypeGuard[np.memmap]:
-    """Whether an array is an entire mapped file in C order, not a view.
+    """Whether an array is an entire mapped file in C order, as `ArrayReader` needs.
 
     A view doesn't know where its first row is in the file.
     """

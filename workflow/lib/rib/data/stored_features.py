@@ -15,6 +15,7 @@ def read_features(path: Path, layer: str) -> tuple[np.ndarray, PreparedDataset]:
 
     Args:
         path: <dataset>.safetensors, beside <dataset>.index.parquet.
+        layer: such as `pre_logits`.
 
     Returns:
         Features, (n, d) float32, and the dataset in the same order (only labels and index).

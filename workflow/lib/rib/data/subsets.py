@@ -53,13 +53,10 @@ def first_images(
 
 
 def held_back(dataset: PreparedDataset, share: float) -> np.ndarray:
-    """Mask of images held back from training: a share of each class's source images.
+    """Mask of images held back to choose a setting, (n,) bool: a share of each class's sources.
 
     At least one source image per class is held back, except from a class with only one. A source
     image of several classes belongs to the first. The choice is pseudo-random and always the same.
-
-    Returns:
-        (n,) bool.
     """
     source_of_image, sources = dataset.sources
     # lowest label among each source's images
@@ -86,8 +83,7 @@ def balanced_order(
     sources have them in the same order.
 
     Args:
-        first: number of images to return; None for all. A few images of a large dataset need few
-            hashes.
+        first: number of images to return; None for all.
 
     Returns:
         Rows in the dataset, (first,) int64.
@@ -110,7 +106,10 @@ def balanced_order(
 
 
 def _rows_of_first_sources(dataset: PreparedDataset, purpose: str, first: int) -> np.ndarray:
-    """Sorted rows of all images of the sources that the first images may come from."""
+    """Sorted rows of all images of the sources that the first images may come from.
+
+    Only their images need hashes (of `purpose` and id).
+    """
     source_of_image, sources = dataset.sources
     class_of_source = np.empty(len(sources), np.int64)
     class_of_source[source_of_image] = dataset.labels  # one of them, if a source has several
@@ -128,6 +127,7 @@ def _rows_of_first_sources(dataset: PreparedDataset, purpose: str, first: int) -
 
 
 def _most_of_a_class(labels: np.ndarray, first: int) -> int:
+    """Most images that a class gives: of classes with 5 and 2, the first 6 are 4 and 2, so 4."""
     class_sizes = np.bincount(labels)
 
     def number_taken(most_of_a_class: int) -> int:
@@ -182,7 +182,10 @@ def balanced_over_slices(
 
 
 def _rows_of_first_ranks(labels: np.ndarray, ranks: np.ndarray, first: int) -> np.ndarray:
-    """Sorted rows of images that may be among the first; a class gives images in order of rank."""
+    """Sorted rows of images that may be among the first, to sort no others.
+
+    A class gives images in order of `ranks`, which count within each source.
+    """
     most_of_a_class = _most_of_a_class(labels, first)
     ranks = np.minimum(ranks, most_of_a_class)  # keeps ranks few even if one source has all images
     number_of_ranks = int(ranks.max()) + 1
@@ -198,7 +201,10 @@ def _rows_of_first_ranks(labels: np.ndarray, ranks: np.ndarray, first: int) -> n
 
 
 def _rank_in_source(dataset: PreparedDataset, purpose: str, turns: np.ndarray) -> np.ndarray:
-    """Rank of each image within its source, from 0, by turn, then by hash of the image id."""
+    """Rank of each image within its source, from 0, by turn, then by hash of the image id.
+
+    A turn is the place of the image's slice in its source's order of slices.
+    """
     source_of_image, _ = dataset.sources
     turns_of_all_sources = source_of_image.astype(np.int64) * (int(turns.max()) + 1) + turns
     # With indices, np.unique sorts stably, which is fast where images are sorted within each slice.
@@ -213,7 +219,10 @@ def _rank_in_source(dataset: PreparedDataset, purpose: str, turns: np.ndarray) -
 
 
 def _first_slices(dataset: PreparedDataset, hash_of_source: np.ndarray, stride: int) -> np.ndarray:
-    """Slice with which each image's source begins in its class, before the modulo: (n,) int."""
+    """Slice with which each image's source begins in its class: (n,) int, to be taken modulo.
+
+    Sources of a class begin with s, s + 1, s + 2, ...; the next class with s + stride.
+    """
     source_of_image, _ = dataset.sources
     source_of_class = dataset.labels * len(hash_of_source) + source_of_image
     _, image_of_pair, pair_of_image = np.unique(
@@ -233,7 +242,10 @@ def _first_slices(dataset: PreparedDataset, hash_of_source: np.ndarray, stride: 
 
 
 def _stride(number_of_slices: int) -> int:
-    """Near the golden section, any few sources in a row cover all slices almost equally often."""
+    """Distance of a source's successive slices, such as 3 of 5, near the golden section.
+
+    Any few sources in a row then cover all slices almost equally often.
+    """
     stride = round(GOLDEN_SECTION * number_of_slices)
     # Without a common factor every slice has its turn.
     while math.gcd(stride, number_of_slices) > 1:

@@ -18,7 +18,7 @@ DEFAULTS = {PHOTO_MEGABYTES: 256, PHOTO_MEGAPIXELS: 100, ARCHIVE_RATIO: 100}
 
 
 def set_from(config: Mapping[str, Any]) -> None:
-    """Set the variables from config.yaml."""
+    """Set the variables, which jobs inherit, from config.yaml: {"archives": "/data", ...}."""
     folders = config["archives"]  # a path or a list of paths
     if folders:
         os.environ[ARCHIVES] = folders if isinstance(folders, str) else os.pathsep.join(folders)

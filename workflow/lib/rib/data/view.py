@@ -150,7 +150,7 @@ def _has_source(dataset: PreparedDataset, source_ids: frozenset[str]) -> np.ndar
 
 
 def _proxy_sources(index: Path, images_per_class: int) -> frozenset[str]:
-    """Source ids of the proxy: in each class the ids with the lowest hashes."""
+    """Source ids of the proxy: in each class the lowest hashes, for all jobs to choose the same."""
     images = pq.read_table(index, columns=["label", "source_id"])
     sources = images.group_by(["label", "source_id"]).aggregate([])  # unique pairs
     source_ids = sources["source_id"].to_pylist()
@@ -196,7 +196,7 @@ def _without_proxy(
 
 
 def _photos_of_sources(index: Path, sources: frozenset[str]) -> pa.Array:
-    """Identities (hashes of pixels) of all images with these source ids, text."""
+    """Identities (hashes of pixels, text) of all images with these source ids, to find copies."""
     source_ids = pq.read_table(index, columns=["source_id"])["source_id"].combine_chunks()
     has_source = pc.is_in(source_ids, value_set=pa.array(sorted(sources), pa.string()))
     return read_identities(index).filter(has_source)
@@ -218,7 +218,7 @@ def _images_of_split(dataset: PreparedDataset, split: str, table: Path) -> Prepa
 
 
 def _too_few_images(dataset: PreparedDataset, split: str, who_has: str) -> UserError:
-    """`who_has` begins the sentence: `it has`, or `class 'fox' has`."""
+    """An error for the caller to raise; `who_has` is `it has`, or `class 'fox' has`."""
     return UserError(
         f"protocol held_out: {dataset.name}: {who_has} no image in the {split} split, since there "
         "are too few images per class; use protocol paper for this family, or change split or "

@@ -35,7 +35,7 @@ _device: dict[str, str | None] = {}
 
 
 def surroundings() -> dict[str, object]:
-    """Commit, library versions and machine.
+    """Facts for a job's record: commit, library versions and machine.
 
     For example `{"commit": "3f2a...", "versions": {"torch": "2.7.0"}, "machine": {"python":
     "3.12.3"}}`.
@@ -67,10 +67,11 @@ def set_device(facts: Mapping[str, str | None]) -> None:
 
 
 def describe_device(facts: Mapping[str, Any]) -> str:
-    """A device that results depend on: `cpu in fp32`, `cuda (NVIDIA A100-SXM4-40GB) in bf16`.
+    """Text by which devices are compared: `cpu in fp32`, `cuda (NVIDIA A100-SXM4-40GB) in bf16`.
 
     Args:
-        facts: as for `set_device`; manifests of earlier versions have only `device`.
+        facts: such as `{"device": "cpu", "precision": "fp32", "gpu": None}`; manifests of earlier
+            versions have only `device`.
     """
     device = facts["device"]
     if facts.get("gpu"):
@@ -104,7 +105,7 @@ def commit() -> str | None:
 def outside_git(folders: Iterable[str | Path]) -> list[str]:
     """Sorted paths of catalogue files in these folders that git does not track.
 
-    No commit contains these files, although results may depend on them.
+    Results may depend on them, but no commit contains them, so the results page lists them.
     """
     untracked = []
     for folder in map(Path, folders):
@@ -117,7 +118,7 @@ def outside_git(folders: Iterable[str | Path]) -> list[str]:
 
 
 def _tracked_files(folder: Path) -> set[Path]:
-    """Files in a folder that git tracks; empty if the folder is in no repository."""
+    """Files in a folder that git tracks, as clones lack all others; empty without a repository."""
     command = ["git", "--no-optional-locks", "-C", str(folder), "ls-files", "-z"]
     try:
         process = subprocess.run(command, capture_output=True, text=True, check=True)

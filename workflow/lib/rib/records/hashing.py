@@ -54,7 +54,7 @@ def hashes(files: Iterable[Path], label: str, remember: bool = False) -> dict[Pa
         progress.unit_scale = True
 
         def count_bytes(number: int) -> None:
-            """Several threads call this."""
+            """Show progress; several threads call this."""
             with lock:
                 progress.update(number)
 
@@ -72,11 +72,11 @@ def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
     """SHA-256 (hex) of a file, from the cache if the file is large and unchanged.
 
     Args:
-        count_bytes: called with numbers of bytes that are done.
+        count_bytes: called with numbers of bytes that are done, for progress.
     """
     signature_before = signature(path)
     size = signature_before["size"]
-    if size < REMEMBERED:
+    if size < REMEMBERED:  # hashing is faster than the cache
         return sha256(path, count_bytes)
     note = _note_of(path)
     with contextlib.suppress(OSError, ValueError, KeyError):
@@ -87,7 +87,7 @@ def remembered_hash(path: Path, count_bytes: Callable[[int], object]) -> str:
             return digest_in_note
     digest = sha256(path, count_bytes)
     last_change = max(signature_before["changed"], signature_before["modified"]) / 1e9
-    has_settled = time.time() - last_change > SETTLED
+    has_settled = time.time() - last_change > SETTLED  # a further change will show in its times
     if signature(path) == signature_before and has_settled:
         facts = {"path": str(path), "signature": signature_before, "sha256": digest}
         _write_note(note, facts)
@@ -129,7 +129,7 @@ def _note_of(path: Path) -> Path:
 
 
 def _write_note(note: Path, facts: Mapping[str, object]) -> None:
-    """Write `{"path": "a.npy", "signature": {"size": 20000000, ...}, "sha256": "9f86..."}`."""
+    """Cache a hash: `{"path": "a.npy", "signature": {"size": 2000, ...}, "sha256": "9f86..."}`."""
     note.parent.mkdir(parents=True, exist_ok=True)
     # The process id is in the name because concurrent jobs may write the same note.
     temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")
@@ -138,9 +138,9 @@ def _write_note(note: Path, facts: Mapping[str, object]) -> None:
 
 
 def signature(path: Path) -> dict[str, int]:
-    """Facts that change when a file changes: size in bytes, times in ns, inode.
+    """Facts that change when a file changes, to notice a change without reading the file.
 
-    Links are followed.
+    Size in bytes, times in ns, inode. Links are followed.
     """
     stat = path.stat()
     return {

@@ -20,7 +20,7 @@ from rib.records.hashing import hashes, signature
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """A file before a job reads it.
+    """A file before a job reads it, to notice later if it was exchanged meanwhile.
 
     Attributes:
         signature: size, times and inode, taken before hashing.
@@ -32,7 +32,9 @@ class CheckedFile:
 
 
 def files_of_manifest(manifest: Path) -> dict[Path, str]:
-    """Files listed in a manifest: `{Path("data/red/images.npy"): "<SHA-256 in hex>"}`.
+    """Files listed in a manifest, a small file by which Snakemake watches a job's large outputs.
+
+    For example `{Path("data/red/images.npy"): "<SHA-256 in hex>"}`.
 
     Raises:
         UserError: the manifest is damaged.
@@ -51,7 +53,7 @@ def files_of_manifest(manifest: Path) -> dict[Path, str]:
 
 
 def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
-    """Hashes that a job's inputs should have, by the records and manifests beside them.
+    """Hashes that a job's inputs should have, stated by the records and manifests beside them.
 
     Files that the manifests list are included; files without a stated hash are missing. A file has
     several hashes only if records and manifests disagree: `{Path("data/red/images.npy"):
@@ -71,7 +73,7 @@ def claims(inputs: Collection[Path]) -> dict[Path, set[str]]:
 
 
 def _recorded_outputs(folders: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 by output of the records in some folders: {"data/red/images.npy": "9f86..."}."""
+    """SHA-256 of outputs, as records in these folders state: {"data/red/images.npy": "9f86..."}."""
     recorded: dict[str, str] = {}
     for folder in folders:
         records = [provenance.read(path) for path in folder.glob(f"*{provenance.ENDING}")]
@@ -114,7 +116,7 @@ def refuse_changed(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
 
 
 def _first_and_count(paths: list[str]) -> str:
-    """`a.npy and 2 more`."""
+    """Files in a message: `a.npy and 2 more`."""
     if len(paths) == 1:
         return paths[0]
     return f"{paths[0]} and {len(paths) - 1} more"
@@ -123,7 +125,8 @@ def _first_and_count(paths: list[str]) -> str:
 def checked(inputs: Collection[Path]) -> dict[Path, CheckedFile]:
     """Check all files that a job reads, and return their signatures and hashes.
 
-    These are the job's inputs and the files that manifests among the inputs list.
+    These are the job's inputs and the files that manifests among the inputs list. The job's record
+    states the hashes; `refuse_exchanged` compares them later.
 
     Raises:
         UserError: a file differs from its record or manifest.

@@ -66,10 +66,10 @@ def remedy(files: Collection[str], advice: str = REMEDY) -> str:
 
 
 def load() -> dict[str, list[dict[str, Any]]]:
-    """Gathered records by path of the job's own record; {} without a file.
+    """Read provenance.jsonl, the shared records; {} without the file.
 
-    For example `{"results/emoji/net/provenance.json": [record]}`. A job has several records if
-    merged branches both ran it.
+    By path of the job's own record: `{"results/emoji/net/provenance.json": [record]}`. A job has
+    several records if merged branches both ran it.
 
     Raises:
         UserError: a line is damaged or no record, for example after a merge conflict.
@@ -82,7 +82,7 @@ def load() -> dict[str, list[dict[str, Any]]]:
         try:
             record = json.loads(line)
             path = record.pop("path")
-            if not (_is_made(path) and path.endswith(ENDING) and _is_valid(record)):
+            if not (_lies_where_jobs_write(path) and path.endswith(ENDING) and _is_valid(record)):
                 raise ValueError
         except INVALID:
             raise UserError(
@@ -95,7 +95,7 @@ def load() -> dict[str, list[dict[str, Any]]]:
 
 
 def save(records: Mapping[str, Iterable[dict[str, Any]]]) -> None:
-    """Write gathered records as sorted lines: equal records give equal bytes."""
+    """Write provenance.jsonl, from records as `load` gives them; equal records give equal bytes."""
     lines = []
     for path in sorted(records):
         for record in records[path]:
@@ -104,7 +104,7 @@ def save(records: Mapping[str, Iterable[dict[str, Any]]]) -> None:
 
 
 def of_jobs(paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The record of each job: its own or, if that is missing, its first gathered one.
+    """The record of each job: its own or, without one, its first line in provenance.jsonl.
 
     Args:
         paths: paths of the jobs' own records.
@@ -144,7 +144,7 @@ def explain_unreadable(path: Path) -> str:
 
 
 def _is_valid(record: dict[str, Any]) -> bool:
-    """Whether a record has all keys with proper values; it may also raise an error of INVALID."""
+    """Whether a record has all keys with proper values; other errors (INVALID) also mean no."""
     # Records come from others: nothing in them may be hostile.
     for key, entry_type in TYPES.items():
         if key in record and not isinstance(record[key], entry_type):
@@ -181,10 +181,11 @@ def _has_valid_files(record: Mapping[str, Any]) -> bool:
         if not path.isprintable() or str(Path(path)) != path:
             return False
     digests = [*record["inputs"].values(), *record["outputs"].values()]
-    return all(map(_is_made, record["outputs"])) and all(map(HASH.fullmatch, digests))
+    return all(map(_lies_where_jobs_write, record["outputs"])) and all(map(HASH.fullmatch, digests))
 
 
 def _has_valid_numbers(record: Mapping[str, Any]) -> bool:
+    """Whether seconds, memory and file sizes are numbers from 0 to LARGEST."""
     numbers = [
         record["seconds"],
         record["cpu_seconds"],
@@ -204,18 +205,18 @@ def _has_valid_times(record: Mapping[str, Any]) -> bool:
     return all(datetime.fromisoformat(time) >= epoch for time in times)
 
 
-def _is_made(path: str) -> bool:
+def _lies_where_jobs_write(path: str) -> bool:
     """Whether a path is where jobs write, without `..` and control characters."""
     return path.startswith(MADE) and path.isprintable() and os.path.normpath(path) == path
 
 
-def below(folders: Iterable[Path]) -> Iterator[Path]:
-    """Sorted paths of jobs' own records in folders; a path in `folders` may be a record itself."""
-    for folder in sorted(folders):
-        if folder.is_dir():
-            yield from sorted(folder.rglob(f"*{ENDING}"))
-        elif folder.name.endswith(ENDING):
-            yield folder
+def below(folders_and_records: Iterable[Path]) -> Iterator[Path]:
+    """Sorted paths of jobs' own records, given themselves or by a folder around them."""
+    for path in sorted(folders_and_records):
+        if path.is_dir():
+            yield from sorted(path.rglob(f"*{ENDING}"))
+        elif path.name.endswith(ENDING):
+            yield path
 
 
 def match(
@@ -223,7 +224,7 @@ def match(
     is_known: Callable[[str], bool],
     is_unfinished: Callable[[str], bool],
 ) -> dict[str, dict[str, Any]]:
-    """Own records, by path, of jobs with new outputs here; refuses outputs that differ from them.
+    """Check the files of new jobs against the jobs' own records, and return these by path.
 
     A job is new if all its files exist and at least one is not known yet, for example after a pull.
     Gathered records only say where to look: a job's own record may be newer, or older after a
@@ -259,7 +260,7 @@ def match(
 def _files_of_new_jobs(
     records: Mapping[str, list[dict[str, Any]]], is_known: Callable[[str], bool]
 ) -> dict[str, list[str]]:
-    """Outputs and record of each job: `{"a/provenance.json": ["a/x", "a/provenance.json"]}`."""
+    """Outputs and record of each new job: `{"a/provenance.json": ["a/x", "a/provenance.json"]}`."""
     files_of_jobs = {}
     for path, gathered in records.items():
         files = [*gathered[0]["outputs"], path]
@@ -272,7 +273,7 @@ def _files_of_new_jobs(
 def _mismatches(
     own_records: Mapping[str, dict[str, Any] | None], gathered: Mapping[str, list[dict[str, Any]]]
 ) -> dict[str, str]:
-    """Path of the record for each wrong file: `{"a/x.npy": "a/provenance.json"}`."""
+    """Record of each file that is missing or unlike it: `{"a/x.npy": "a/provenance.json"}`."""
     record_of_mismatch = {}
     path_of_record = {}
     expected = {}
@@ -290,16 +291,17 @@ def _mismatches(
     return record_of_mismatch
 
 
-def _raise_mismatch(wrong_files: list[str], path: str, is_unreadable: bool) -> None:
-    """Always a UserError: the first wrong file, the number of others and a remedy."""
+def _raise_mismatch(wrong_files: list[str], record_path: str, is_unreadable: bool) -> None:
+    """Always a UserError: the first wrong file (of this record), how many others and a remedy."""
     file = wrong_files[0]
     count_of_others = f" and {len(wrong_files) - 1} more" if len(wrong_files) > 1 else ""
     if is_unreadable:  # in this case the file is the record
-        raise UserError(f"{file}{count_of_others}: {explain_unreadable(Path(path))}")
+        raise UserError(f"{file}{count_of_others}: {explain_unreadable(Path(record_path))}")
     problem = (
         "does not match its provenance record; it was edited, damaged, or pulled without its record"
     )
-    files_to_delete = dict.fromkeys((file, path))  # a single file if the record itself is wrong
+    # A single file if the record itself is wrong.
+    files_to_delete = dict.fromkeys((file, record_path))
     raise UserError(f"{file}{count_of_others}: {problem}. {remedy(files_to_delete)}")
 
 
@@ -307,6 +309,7 @@ def made_from_others(records: Iterable[str]) -> set[str]:
     """Paths of records whose job read another version of an input than the one here.
 
     The input was made again later, or by someone else, although the job's outputs match the record.
+    `rib pull` lets Snakemake compare the inputs of these jobs.
 
     Args:
         records: paths of records; paths without a record are ignored.
@@ -339,7 +342,10 @@ def ended_at(record: Mapping[str, Any]) -> float:
 
 
 def accepted_at(accepted: Mapping[str, Any]) -> float:
-    """When a user accepted outputs with `snakemake --touch`, in seconds since 1970."""
+    """When a user accepted outputs with `snakemake --touch`, in seconds since 1970.
+
+    `{"cfg": {...}, "date": "1970-01-01T00:01:00+00:00"}` gives 60.
+    """
     return datetime.fromisoformat(accepted["date"]).timestamp()
 
 
@@ -350,7 +356,10 @@ def is_line_of(record: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
 
 
 def added_by_track(record: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Additions of `rib track` (ADDED) in the line of a record; {} without a line."""
+    """Facts that `rib track` added to a record's line in provenance.jsonl; {} without such a line.
+
+    For example `{"listed_inputs": ["a.npy", "a.npy"]}`.
+    """
     for line in lines:
         if is_line_of(record, line):
             return {key: line[key] for key in ADDED if key in line}
@@ -361,7 +370,7 @@ def gather(
     units: Collection[Path],
     additions: Callable[[dict[str, Any], list[dict[str, Any]]], Mapping[str, Any]] = added_by_track,
 ) -> int:
-    """Update the gathered records and return their number; records of other folders stay.
+    """Update provenance.jsonl, and return the number of its jobs; records of other folders stay.
 
     Args:
         units: folders or files that DVC tracks individually.
@@ -438,7 +447,7 @@ def contradicts(record: dict[str, Any], shared: list[dict[str, Any]]) -> bool:
     Such a record is old or was edited.
 
     Args:
-        shared: at least one record.
+        shared: the job's lines in provenance.jsonl, at least one.
     """
     is_shared = any(is_line_of(record, line) for line in shared)
     # Times such as 2025-06-01T12:00:00.000+00:00: later times are greater as text, too.

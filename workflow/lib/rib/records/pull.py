@@ -59,7 +59,7 @@ def pull(wanted: Sequence[str]) -> int:
     if not md5_of_tracked:
         raise nothing_tracked
     cache = Path(run_dvc("cache", "dir").strip()) / "files/md5"
-    files = _tracked_files(cache, md5_of_tracked)
+    files = _files_of_tracked(cache, md5_of_tracked)
     wanted_files = {}
     words = []  # arguments of DVC's commands
     for tracked, targets in targets_of_tracked.items():
@@ -83,7 +83,10 @@ def _dvc_files() -> list[Path]:
 
 
 def _requested_part(tracked: Path, requested: Iterable[Path]) -> list[Path]:
-    """For tracked `results/emoji`: `results` requests all, `results/emoji/models` that folder."""
+    """The requested paths in a tracked folder, or [the folder] if all of it is requested.
+
+    For results/emoji: [results/emoji/a, data] gives [results/emoji/a].
+    """
     parts = []
     for path in requested:
         if tracked.is_relative_to(path):
@@ -119,10 +122,15 @@ def md5_in(dvc_file: Path) -> str:
     return md5
 
 
-def _tracked_files(cache: Path, md5_of_tracked: Mapping[Path, str]) -> dict[Path, dict[Path, str]]:
-    """Files of each tracked path with MD5: `{results/red: {results/red/a.png: "9e10..."}}`."""
+def _files_of_tracked(
+    cache: Path, md5_of_tracked: Mapping[Path, str]
+) -> dict[Path, dict[Path, str]]:
+    """Files of each tracked path with MD5: `{results/red: {results/red/a.png: "9e10..."}}`.
+
+    Listings that are not in the cache are fetched.
+    """
     listings = {
-        tracked: _object(cache, md5)
+        tracked: _path_of_object(cache, md5)
         for tracked, md5 in md5_of_tracked.items()
         if md5.endswith(FOLDER)
     }
@@ -164,7 +172,7 @@ def _default_storage() -> str:
     return f"remote://{name}"
 
 
-def _object(folder: Path, md5: str) -> Path:
+def _path_of_object(folder: Path, md5: str) -> Path:
     """Where DVC has the bytes with an MD5, in its cache or the storage: `<folder>/9e/107d...`."""
     return folder / md5[:2] / md5[2:]
 
@@ -178,7 +186,8 @@ def _fetch_listing(storage: str, listing: Path, md5: str) -> None:
     """Fetch a listing from the storage into the cache, if it has the MD5 that git states."""
     fetched = TEMPORARY / md5
     try:
-        run_dvc("get-url", "--force", f"{storage}/{_object(Path('files/md5'), md5)}", str(fetched))
+        path_in_storage = _path_of_object(Path("files/md5"), md5)
+        run_dvc("get-url", "--force", f"{storage}/{path_in_storage}", str(fetched))
         if not _has_md5(fetched, md5):  # DVC would use it unchecked
             raise ValueError(f"its MD5 is {file_hash(fetched, 'md5').hex()}")
         listing.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +197,7 @@ def _fetch_listing(storage: str, listing: Path, md5: str) -> None:
 
 
 def files_in_listing(listing: Path, folder: Path) -> dict[Path, str]:
-    """MD5 of each file in a tracked folder, from the folder's listing.
+    """MD5 of each file in a tracked folder, from its listing: `{Path("red/a.png"): "9e10..."}`.
 
     Args:
         listing: JSON, such as `[{"md5": "9e10...", "relpath": "a.png"}]`.
@@ -230,10 +239,13 @@ def _stays_inside(path: str) -> bool:
 
 
 def _fetch(cache: Path, files: Mapping[Path, str], targets: Sequence[str]) -> None:
-    """Fetch missing files into the cache; a UserError if some stay missing or are damaged."""
+    """Fetch missing files into the cache; a UserError if some stay missing or are damaged.
+
+    `targets` are the arguments of `dvc fetch`, such as results/red.dvc.
+    """
     missing_before = None
     reason = "no answer"
-    missing = [file for file, md5 in files.items() if not _object(cache, md5).is_file()]
+    missing = [file for file, md5 in files.items() if not _path_of_object(cache, md5).is_file()]
     # One failing file may stop the others, so retry as long as some arrive.
     while missing and missing != missing_before:
         log.info("fetching %d of %d files", len(missing), len(files))
@@ -253,7 +265,7 @@ def _fetch(cache: Path, files: Mapping[Path, str], targets: Sequence[str]) -> No
 
 def _has_arrived(cache: Path, md5: str) -> bool:
     """Whether a file is in the cache; a file whose bytes have another MD5 is removed."""
-    path = _object(cache, md5)
+    path = _path_of_object(cache, md5)
     if not path.is_file():
         return False
     if _has_md5(path, md5):
@@ -263,7 +275,7 @@ def _has_arrived(cache: Path, md5: str) -> bool:
 
 
 def restore_metadata() -> int:
-    """Give Snakemake the metadata of shared outputs that are here but unknown to it.
+    """Give Snakemake the metadata of pulled outputs, so that it does not run their jobs again.
 
     The jobs are found in provenance.jsonl. Each output gets the time at which its job ended.
 

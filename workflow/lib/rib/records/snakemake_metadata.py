@@ -27,7 +27,7 @@ class Stored(NamedTuple):
 
 
 class SnakemakeMetadata:
-    """Snakemake's metadata in the current folder."""
+    """Snakemake's metadata of outputs in the current folder."""
 
     def __init__(self) -> None:
         self._persistence = FilePersistence()
@@ -44,7 +44,7 @@ class SnakemakeMetadata:
         return Stored(record.params[0], record.input or [], checksums, record.endtime)
 
     def is_of_this_version(self, output: str, stored: Stored) -> bool:
-        """Whether the output's modification time is still the stored one."""
+        """Whether the output is still the one stored, by its modification time."""
         return abs(stored.ended - os.lstat(output).st_mtime) < SAME_TIME
 
     def is_unfinished(self, output: str) -> bool:
@@ -67,6 +67,7 @@ class SnakemakeMetadata:
 
         Args:
             output: path; the file's modification time becomes `ended`.
+            rule, log_file: of the job.
             settings: the rule's parameter `cfg`.
             inputs: sorted paths; a file with two roles occurs twice.
             checksums: SHA-256 (hex) of inputs by path.

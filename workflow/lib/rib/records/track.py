@@ -94,7 +94,7 @@ def added_to_line(
         known_until = provenance.accepted_at(accepted)
     if stored.ended > known_until + SAME_TIME:  # `snakemake --touch` came later
         accepted = None
-        if _is_other(record, stored):
+        if _accepts_other_facts(record, stored):
             accepted = {
                 "cfg": ast.literal_eval(stored.settings),
                 "commit": present_commit,
@@ -107,8 +107,8 @@ def added_to_line(
     return added
 
 
-def _is_other(record: Mapping[str, Any], stored: Stored) -> bool:
-    """Whether Snakemake's metadata has other settings or changed inputs than the record."""
+def _accepts_other_facts(record: Mapping[str, Any], stored: Stored) -> bool:
+    """Whether `snakemake --touch` stored other settings or inputs than the record's."""
     return stored.settings != repr(record["cfg"]) or any(
         stored.checksums.get(path, digest) != digest for path, digest in record["inputs"].items()
     )

@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass
 class Examination:
-    """Findings of `examine`, and what it compared."""
+    """Findings of `examine`, and the compared records and hashes."""
 
     # Records of the examined jobs, by path.
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -155,7 +155,12 @@ def _examine_record(
     examination: Examination,
     wrong_files: set[str],
 ) -> None:
-    """Adds to `examination`, and to `wrong_files` if the job's files need no other finding."""
+    """Add a job's record, and a finding if the record is wrong or missing, to `examination`.
+
+    Files that need no further finding are added to `wrong_files`.
+
+    `records_of_job` is the record or, without it, `gathered`: the job's lines in provenance.jsonl.
+    """
     files_of_job = _files_beside(Path(path))
     if not Path(path).is_file():
         _examine_job_without_record(path, records_of_job, files_of_job, examination)
@@ -175,7 +180,7 @@ def _examine_job_without_record(
     files_of_job: list[str],
     examination: Examination,
 ) -> None:
-    """The job is absent if it has no files here either; otherwise this is a finding."""
+    """Note the job as absent (not run, or not pulled) if it has no files; else add a finding."""
     outputs = files_of_job
     has_output = False
     if gathered:
@@ -191,7 +196,7 @@ def _examine_job_without_record(
 
 
 def _finding_on_record(path: str, gathered: list[dict[str, Any]] | None) -> Finding | None:
-    """None if the record is sound; the file exists."""
+    """What is wrong with an existing record: damaged, another job's or old; None if nothing."""
     record = provenance.read(Path(path))
     if record is None:
         return Finding(CHANGED, path, path, f"it {provenance.DAMAGED}")
@@ -204,7 +209,7 @@ def _finding_on_record(path: str, gathered: list[dict[str, Any]] | None) -> Find
 
 
 def _files_beside(record: Path) -> list[str]:
-    """Outputs of a job by their names: emoji.provenance.json is of the job that writes emoji.*."""
+    """Outputs of a job without a record, by name: emoji.* belong to emoji.provenance.json."""
     prefix = record.name.removesuffix(provenance.ENDING)
     prefixes_of_others = []
     for path in record.parent.glob(f"?*.{provenance.ENDING}"):
@@ -222,7 +227,7 @@ def _files_beside(record: Path) -> list[str]:
 def _best_match(
     records: list[dict[str, Any]], current_hashes: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    """The record with most matching outputs; merged branches may leave several."""
+    """The job's record with most matching outputs; merged branches may leave several."""
 
     def count_matching_outputs(record: dict[str, Any]) -> int:
         outputs = record["outputs"].items()
@@ -249,7 +254,10 @@ def _findings_on_inputs(
     record_of_output: Mapping[str, str],
     wrong_files: set[str],
 ) -> Iterator[Finding]:
-    """Yields findings on inputs without one in `wrong_files`, and adds their files to it."""
+    """Yields findings on missing, unrecorded and changed inputs, except `wrong_files`.
+
+    Missing and unrecorded inputs are added to `wrong_files`, which have a finding already.
+    """
     outputs = list(record["outputs"])
     first_output = outputs[0] if outputs else path
     for file, recorded_hash in record["inputs"].items():
@@ -341,6 +349,7 @@ def report_lines(findings: Iterable[Finding]) -> list[str]:
 
 
 def _report_lines_of_kind(kind: str, findings: list[Finding]) -> list[str]:
+    """Heading, first files and advice: ["missing: 1", "  a.npy", "  If shared, run ..."]."""
     description, advice = ADVICE[kind]
     # Count a job as stale once, however many of its inputs differ.
     last_finding_on_file = {finding.file: finding for finding in findings}

@@ -18,7 +18,7 @@ SUBFOLDERS = "subfolders"  # value of `objects`: class folders contain a folder 
 
 
 class Unread:
-    """Counts files of an archive that are not read, by their ending."""
+    """Counts files that a layout does not read, by ending, for the log."""
 
     def __init__(self, dataset: DatasetSource):
         self.dataset = dataset
@@ -33,7 +33,7 @@ class Unread:
         return False
 
     def log(self) -> None:
-        """Log the counts, such as `7 .txt, 2 without an ending`; nothing if all files were read."""
+        """Log the counts, such as `7 .txt, 2 without an ending`, if there are any."""
         # most frequent first; of equally frequent endings, the first by name
         in_order_of_names = Counter(dict(sorted(self.endings.items())))
         descriptions = []
@@ -108,7 +108,7 @@ def photos_in_folders(
 
 
 def _read_objects(dataset: DatasetSource, file_name: str) -> dict[str, str]:
-    """Such as {"fox/1.png": "rex"}, from a CSV file in the archives."""
+    """Object that each image shows, {"fox/1.png": "rex"}, from a CSV file in the archives."""
     for archive in dataset.archives:
         for name, read in archive_members(archive):
             if PurePosixPath(name).name != file_name:
@@ -167,7 +167,7 @@ def _about_strange_folders(
 def refuse_missing(
     folders_without_images: Collection[str], number_of_folders: int, dataset: DatasetSource
 ) -> None:
-    """Raise a UserError if class folders are missing."""
+    """Raise a UserError if class folders, out of this number, have no image."""
     if folders_without_images:
         raise UserError(
             f"{dataset}: there is no image in a folder '{min(folders_without_images)}' "

@@ -106,7 +106,7 @@ class Classes:
         self._classes_without_images.discard(class_index)
 
     def refuse_mismatch(self) -> None:
-        """Refuse or log what does not fit, after all images were read.
+        """Refuse or log labels and classes that don't fit, after all images were read.
 
         Published files may show more classes than the dataset scores, and a dataset may have only
         some of the classes that the network distinguishes: other images are then left out.
@@ -141,7 +141,7 @@ class Classes:
 
 
 def _class_of_each_text(dataset: DatasetSource) -> dict[str, int]:
-    """Class index by key and unique name: {"n01440764": 0, "tench": 0}."""
+    """Class index by text of a label, a key or unique name: {"n01440764": 0, "tench": 0}."""
     space = dataset.space
     classes_of_name = Counter(space.names)
     class_of_text = {}
@@ -154,10 +154,10 @@ def _class_of_each_text(dataset: DatasetSource) -> dict[str, int]:
 
 
 def slice_level(stated: object, name: str, image: str, dataset: DatasetSource) -> str | int:
-    """A value by which accuracies are split, such as `fog` or 3, as a file states it.
+    """Check a value by which accuracies are split, such as `fog` or 3, and make it printable.
 
     Args:
-        stated: text or an integer, if the file is right.
+        stated: by a file; text or an integer, if the file is right.
         name: of the column or field.
         image: the image in messages.
 

@@ -32,8 +32,7 @@ def items(
         corruptions: keys of `rib.data.corruptions.CORRUPTIONS`.
         severities: 1 to 5.
         once: whether each image is shown once, with all corruptions and severities in turn and
-            equally frequent in every class; otherwise each image is shown with every corruption at
-            every severity.
+            equally frequent in every class; otherwise with every corruption at every severity.
 
     Raises:
         UserError: a corruption or severity does not exist or occurs twice, an image can't be

@@ -51,7 +51,7 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
 
 
 def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
-    """["n01751748", ...] in the order of image numbers, which begin with 1."""
+    """Class of each validation image, ["n01751748", ...] for images 1, 2, ..."""
     # Source: torchvision/datasets/imagenet.py, parse_devkit_archive.
     files = {}
     for name, read in archive_members(kit, _is_table, largest=TABLE):
@@ -80,4 +80,5 @@ def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
 
 
 def _is_table(name: str) -> bool:
+    """Whether a file of the kit is read."""
     return name.endswith((META, LABELS))

@@ -104,14 +104,14 @@ def _is_icon_set(content: object) -> bool:
 
 
 def _is_table_of_names(content: object) -> bool:
-    """Such as {"1f98a": "fox"}."""
+    """Whether a content is as in chars.json, such as {"1f98a": "fox"}."""
     if not isinstance(content, dict):
         return False
     return all(isinstance(name, str) and name.isprintable() for name in content.values())
 
 
 def _has_valid_properties(content: object) -> TypeGuard[dict[str, Any]]:
-    """Types and ranges as in Iconify's format, for a set, an icon or an alias."""
+    """Whether a set's, icon's or alias's types and ranges are as in Iconify's format."""
     if not isinstance(content, dict):
         return False
     for key, property_type in PROPERTY_TYPES.items():

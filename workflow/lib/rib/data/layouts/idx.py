@@ -121,7 +121,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def _read_header(path: Path, magic_number: int, dimensions: int) -> tuple[int, ...]:
-    """Lengths of the dimensions, such as (60000, 28, 28)."""
+    """Lengths of the dimensions, such as (60000, 28, 28); the magic number must be as given."""
     header = struct.Struct(f">{1 + dimensions}I")  # big-endian integers of four bytes
     with open(path, "rb") as file:
         first_bytes = file.read(header.size)
@@ -190,6 +190,7 @@ def _class_of_each_label(dataset: DatasetSource) -> dict[int, int]:
 
 
 def _refuse_unknown_labels(labels: np.ndarray, class_of_label: dict[int, int], path: Path) -> None:
+    """A UserError if a label in the file is no class."""
     is_unknown = ~np.isin(labels, list(class_of_label))
     if is_unknown.any():
         number = int(np.argmax(is_unknown))
@@ -207,6 +208,7 @@ def _refuse_range(
     class_of_label: dict[int, int],
     dataset: DatasetSource,
 ) -> None:
+    """A UserError unless each class has images `first` to `last` - 1."""
     for label in class_of_label:
         number_of_photos = int(np.count_nonzero(labels == label))
         if not 0 <= first < last <= number_of_photos:

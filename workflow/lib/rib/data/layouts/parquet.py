@@ -129,7 +129,7 @@ class Row:
 def _item_of_row(
     row: Row, columns: Columns, classes: Classes, dataset: DatasetSource
 ) -> Item | None:
-    """None if the row is excluded, or its label is no class."""
+    """The row's image; None if the row is excluded, or its label is no class."""
     if row.image_id in dataset.exclude:
         return None
     class_index = classes.class_of(row.label, row.image_id, row.label_names)
@@ -233,7 +233,7 @@ class PhotoFile:
     def _facts_of(
         self, cells: Mapping[str, Any], columns: Sequence[str]
     ) -> dict[str, str | int | None]:
-        """Such as {"domain": "sketch"}; numbers with a name are replaced by it."""
+        """Texts and numbers of a row, {"domain": "sketch"}; numbers are replaced by their names."""
         facts: dict[str, str | int | None] = {}
         for column in columns:
             fact = cells[column]
@@ -258,7 +258,7 @@ class PhotoFile:
 
 
 def _refuse_large_photo(encoded: bytes, image_id: str, path: Path) -> bytes:
-    """The same bytes, or a TooLargeError."""
+    """The same bytes; a TooLargeError here counts among the images that may be left out."""
     largest = photo_limit(PHOTO_MEGABYTES)
     if len(encoded) > largest:
         raise TooLargeError(path, image_id, largest)

@@ -139,7 +139,7 @@ def _samples(
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Such as ("a/1", "jpg"); the key is empty if the name has none."""
+    """Key and ending of a file, ("a/1", "jpg"); the key is empty if the name has none."""
     path = PurePosixPath(name)
     stem, _, ending = path.name.partition(".")
     if not stem:
@@ -200,7 +200,7 @@ def _add_file(
 
 
 def _facts_in(content: bytes) -> Mapping[str, Any]:
-    """Such as {"domain": "sketch"}; a ValueError if it is no JSON object."""
+    """Content of a JSON file, {"domain": "sketch"}; a ValueError if it is no object."""
     facts = json.loads(content)
     if not isinstance(facts, dict):
         raise ValueError("it is not a JSON object")
@@ -208,7 +208,7 @@ def _facts_in(content: bytes) -> Mapping[str, Any]:
 
 
 def _label_in(content: bytes) -> str | int:
-    """`fox`, or 3 for the text 3."""
+    """Label in a .cls file: `fox`, or the number 3 for the text 3."""
     text = content.decode("utf-8-sig").strip()
     if not text:
         raise ValueError("it is empty")
@@ -231,7 +231,7 @@ def _selecting_facts(
 def _item_of_sample(
     sample: Sample, image_id: str, fields: Fields, classes: Classes, dataset: DatasetSource
 ) -> Item | None:
-    """None if the label is no class."""
+    """The sample's image; None if its label is no class."""
     hint = "the files of a sample must follow each other: repair the tar, or exclude the sample"
     if sample.encoded is None:
         raise UserError(f"{dataset}: {_shown(image_id)} has no photo; {hint}.")
@@ -279,5 +279,5 @@ def _photo_bytes(encoded: bytes | TooLargeError) -> bytes:
 
 
 def _shown(name: str) -> str:
-    """Names of hostile archives may be very long."""
+    """A name for messages, cut, as hostile names may be very long."""
     return f"'{name[:LONGEST_TEXT]}'"
