@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from rib.config.run import RUN_COLUMNS, Run
-from rib.statistics.counts import Rows, rows_of
+from rib.statistics.counts import RowArrays, rows_of
 
 
 def split(table: pd.DataFrame) -> Iterator[tuple[Run, pd.DataFrame]]:
@@ -16,7 +16,7 @@ def split(table: pd.DataFrame) -> Iterator[tuple[Run, pd.DataFrame]]:
         yield run, rows_of_run
 
 
-def by_runs(*tables: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
+def by_runs(*tables: pd.DataFrame) -> Iterator[tuple[Run, RowArrays]]:
     """The run and the rows of each run in each table.
 
     They are as if they were read from a file of their own.

@@ -37,8 +37,8 @@ FEWEST = 3  # minimum number of points for a correlation
 PEARSON = "pearson"
 SPEARMAN = "spearman"
 STATISTICS = (PEARSON, SPEARMAN)
-RUN = ["method", "size"]
-KEYS = ["model", *RUN, "distance", "level", "statistic"]
+METHOD_AND_SIZE = ["method", "size"]
+KEYS = ["model", *METHOD_AND_SIZE, "distance", "level", "statistic"]
 COLUMNS = [*KEYS, "value", "ci_low", "ci_high", "p", "permutations", "exact", "n"]
 
 # A function from b permutations of k datasets, (b, k), to the n distances after each, (b, n).
@@ -46,12 +46,13 @@ PermutedPredictors = Callable[[np.ndarray], np.ndarray]
 
 
 def permutations(*sizes: int, seed: int) -> tuple[np.ndarray, bool]:
-    """All permutations of n items within groups of the given sizes, or random draws if too many.
+    """Orders for a permutation test: all permutations of n items that keep each in its group.
 
-    Sizes 2 and 1 give [0, 1, 2] and [1, 0, 2].
+    Groups of sizes 2 and 1 give [0, 1, 2] and [1, 0, 2]. If there are too many to try them all,
+    random ones are drawn.
 
     Returns:
-        (count, n) int64, and whether these are all permutations.
+        (count, n) int64, and whether these are all.
     """
     groups = []  # the items of each group
     for size, end in zip(sizes, np.cumsum(sizes), strict=True):
@@ -65,7 +66,7 @@ def permutations(*sizes: int, seed: int) -> tuple[np.ndarray, bool]:
 
 
 def _all_permutations(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """Groups [0, 1] and [2] give [[0, 1, 2], [1, 0, 2]]."""
+    """All orders that keep items in their group: [0, 1] and [2] give [[0, 1, 2], [1, 0, 2]]."""
     orders_of_groups = [np.array(list(itertools.permutations(group)), np.int64) for group in groups]
     counts = [len(orders) for orders in orders_of_groups]
     # (groups, count): which order of each group a combination takes.
@@ -77,7 +78,10 @@ def _all_permutations(groups: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's r between the rows of (a, n) and (b, n): (a, b), NaN for constant rows."""
+    """Pearson's r of each row of x (a, n) with each row of y (b, n): (a, b).
+
+    NaN for constant rows.
+    """
     return _standardised(x) @ _standardised(y).T
 
 
@@ -102,7 +106,8 @@ def permuted_p(
     p is the share of permutations whose correlation is at least as far from 0.
 
     Args:
-        permuted_predictors: maps (b, k) permutations to (b, n) predictors.
+        permuted_predictors: function that maps b permutations of k datasets, (b, k), to the n
+            distances after each, (b, n).
         responses: (runs, n), such as RI of n targets for each run.
         orders: (count, k) permutations.
         exact: whether `orders` are all permutations. If not, the observed order is added to them,
@@ -116,7 +121,7 @@ def permuted_p(
         responses = rankdata(responses, axis=1)
 
     def correlations_after(permutations_of_block: np.ndarray) -> np.ndarray:
-        """Correlations (b, runs) after permutations (b, k)."""
+        """Correlations (b, runs) with the effects of each run, after permutations (b, k)."""
         predictors = permuted_predictors(permutations_of_block)
         if ranks:
             predictors = rankdata(predictors, axis=1)
@@ -195,12 +200,12 @@ class Datasets:
 
     @property
     def only_evaluated(self) -> list[str]:
-        """OOD datasets that are not targets."""
+        """OOD datasets that are not targets, which are permuted among themselves."""
         return [dataset for dataset in self.ood_datasets if dataset not in self.targets]
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Each target with each other OOD dataset."""
+        """Each target with each other OOD dataset: [("noto", "twemoji"), ("twemoji", "noto")]."""
         return [
             (target, dataset)
             for target in self.targets
@@ -211,20 +216,23 @@ class Datasets:
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """Distances that predict the responses of one level, and how they are permuted."""
+    """Distances that may predict effects of fine-tuning, and how a test permutes them."""
 
-    predictors: PermutedPredictors
+    predictors: PermutedPredictors  # the distances after each permutation of the datasets
     group_sizes: tuple[int, ...]  # datasets are permuted within these
     independent: bool  # whether points are independent, as an interval needs
 
     def correlate(
         self, responses: np.ndarray, confidence: float, seed: int
     ) -> list[dict[str, Any]]:
-        """Correlations of the distances with the effects of fine-tuning (`responses`, (runs, n)).
+        """Correlations of the distances with the effects of fine-tuning.
+
+        Args:
+            responses: (runs, n), such as RI of n targets for each method.
 
         Returns:
-            One row per statistic and run: run (its index), statistic, value, ci_low, ci_high, p,
-            permutations, exact, n. Values are NaN with fewer than three points.
+            One row per statistic and run: run (its row in `responses`), statistic, value, ci_low,
+            ci_high, p, permutations, exact, n. Values are NaN with fewer than three points.
         """
         runs, n = responses.shape
         has_enough_points = n >= FEWEST
@@ -298,11 +306,12 @@ def association_table(
         ri_of_model = ri[ri["model"] == model]
         runs = [
             (run["method"], run["size"])
-            for run in ri_of_model[RUN].drop_duplicates().to_dict("records")
+            for run in ri_of_model[METHOD_AND_SIZE].drop_duplicates().to_dict("records")
         ]
         if not runs:
             continue
-        mean_ri = ri_of_model.groupby([*RUN, "target"], sort=False)["ri"].mean()  # over seeds
+        ri_of_targets = ri_of_model.groupby([*METHOD_AND_SIZE, "target"], sort=False)["ri"]
+        mean_ri = ri_of_targets.mean()  # over seeds
         changes = _changes_of_accuracy(accuracy[accuracy["model"] == model])
         responses = {level: _responses(level, runs, changes, mean_ri, datasets) for level in levels}
         for kind, distances_of_kind in distances_of_model.groupby("distance", sort=False):
@@ -314,7 +323,7 @@ def association_table(
                     rows.append({**run_columns, "distance": kind, "level": level, **correlation})
         log.info("%s: distances compared with the effects of %d methods", model, len(runs))
     table = pd.DataFrame(rows, columns=COLUMNS)
-    return table.sort_values(["model", *RUN], kind="stable", key=_order_of_appearance)
+    return table.sort_values(["model", *METHOD_AND_SIZE], kind="stable", key=_order_of_appearance)
 
 
 def _order_of_appearance(column: pd.Series) -> np.ndarray:
@@ -324,10 +333,10 @@ def _order_of_appearance(column: pd.Series) -> np.ndarray:
 
 
 def _changes_of_accuracy(accuracy: pd.DataFrame) -> dict[tuple[str, str, str, str], float]:
-    """{("ft", "all", "noto", "twemoji"): -2.5}: A_i(j) - A_pre(j), i = noto, mean over seeds."""
+    """Means over seeds by method, size, target, dataset: {("ft", "all", "noto", "emoji"): -2.5}."""
     is_pretrained = accuracy["method"] == PRETRAINED
     before = accuracy[is_pretrained].set_index("dataset")["accuracy"]
-    runs = accuracy[~is_pretrained].groupby([*RUN, "target", "dataset"])
+    runs = accuracy[~is_pretrained].groupby([*METHOD_AND_SIZE, "target", "dataset"])
     after = runs["accuracy"].mean().reset_index()
     changes = {}
     for row in after.to_dict("records"):
@@ -344,7 +353,7 @@ def _responses(
     mean_ri: pd.Series,
     datasets: Datasets,
 ) -> np.ndarray:
-    """Effects of fine-tuning at a level, such as RI of each target: (runs, n)."""
+    """Effects of fine-tuning, (runs, n): RI of n targets, or changes of accuracy of n pairs."""
     if level == "targets":
         ri_of_runs = []
         for method, size in runs:
@@ -364,7 +373,7 @@ def _responses(
 
 
 def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -> PermutationTest:
-    """Test of a level: Mantel test for pairs; for other levels, a test that permutes targets."""
+    """Mantel test for level `pairs`, where points share datasets; else targets are permuted."""
     if level == "pairs":
         return PermutationTest(
             predictors=_distances_of_pairs(distances, datasets),
@@ -377,7 +386,7 @@ def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -
     distances_of_targets = np.array(list(distance_of_target.values()))
 
     def permuted_distances(orders: np.ndarray) -> np.ndarray:
-        """Distances of targets after permutations (b, targets)."""
+        """(b, targets) distances, from permutations (b, targets) of the targets."""
         return distances_of_targets[orders]
 
     return PermutationTest(
@@ -386,15 +395,14 @@ def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -
 
 
 def _distances_of_pairs(distances: pd.DataFrame, datasets: Datasets) -> PermutedPredictors:
-    """Maps permutations of datasets (b, datasets) to distances of targets and others (b, pairs)."""
+    """Function from permutations of datasets (b, datasets) to distances of pairs (b, pairs)."""
     names = [*datasets.targets, *datasets.only_evaluated]
     matrix = matrix_of(distances).loc[names, names].to_numpy()
     target_numbers = [names.index(target) for target, _ in datasets.pairs]
     dataset_numbers = [names.index(dataset) for _, dataset in datasets.pairs]
 
     def permuted_distances(orders: np.ndarray) -> np.ndarray:
-        """Distances (b, pairs) after permutations (b, datasets)."""
-        # One permutation for rows and columns of the matrix (Mantel 1967).
+        """One permutation for rows and columns of the matrix (Mantel 1967)."""
         return matrix[orders[:, target_numbers], orders[:, dataset_numbers]]
 
     return permuted_distances

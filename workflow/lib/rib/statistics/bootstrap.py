@@ -38,15 +38,16 @@ def object_weights(objects: int, replicates: int, seed: int | tuple[int, ...]) -
     """How often each object counts in each bootstrap replicate: (replicates + 1, objects) uint8.
 
     Row 0 counts every object once. The others draw as many objects with replacement, such as [2, 0,
-    1] of three objects. All runs and datasets share the draws, so their differences are paired.
+    1] of three objects. All runs and datasets share the draws, so their differences are paired. A
+    pair of numbers as seed gives draws of its own.
     """
     rng = np.random.default_rng(seed)
     uniform = np.full(objects, 1 / objects)
     # No object is drawn 256 times, so 8 bits suffice.
-    weights = np.ones((replicates + 1, objects), np.uint8)
+    times_drawn = np.ones((replicates + 1, objects), np.uint8)
     for replicate in range(1, replicates + 1):
-        weights[replicate] = rng.multinomial(objects, uniform)
-    return weights
+        times_drawn[replicate] = rng.multinomial(objects, uniform)
+    return times_drawn
 
 
 def estimate(values: np.ndarray, confidence: float) -> tuple[float, float, float]:
@@ -74,7 +75,7 @@ def over_runs(
 
     Args:
         values: (targets, seeds, 1 + replicates), the observed value first.
-        limits: the interval is cut off at these.
+        limits: the interval is cut off at these, such as 0 and 100 for accuracies.
     """
     means = values.mean(axis=(0, 1))
     seeds = values.shape[1]
@@ -91,7 +92,8 @@ def p_over_runs(values: np.ndarray) -> float:
     """Two-sided p of the hypothesis that the mean over runs is 0, for three seeds or more.
 
     Args:
-        values: (targets, seeds, 1 + replicates), the observed value first.
+        values: (targets, seeds, 1 + replicates), the observed value first, such as differences of
+            RI between two methods.
     """
     mean = values[..., 0].mean()
     variance = variance_of_mean(values)
@@ -102,7 +104,7 @@ def p_over_runs(values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Variance:
-    """Parts O, B and C of the variance of a mean over runs, in squared units."""
+    """Parts of the variance of a mean over runs (O, B and C in the module), in squared units."""
 
     of_objects: float  # O, over draws of objects
     of_seeds: float  # B, over seeds; 0 with fewer than three: trained networks are fixed
@@ -120,15 +122,15 @@ class Variance:
         return float(np.sqrt(self.of_objects + self.of_trainings))
 
     @property
-    def student_weight(self) -> float:
-        """Weight of Student's tails beside the normal ones: B / (O + B), 0 to 1."""
+    def student_share(self) -> float:
+        """Share of Student's t in the tails; the rest is normal: B / (O + B), 0 to 1."""
         if not self.of_seeds:
             return 0.0
         return self.of_seeds / (self.of_objects + self.of_seeds)
 
 
 def variance_of_mean(values: np.ndarray) -> Variance:
-    """Variance of the mean over targets and seeds.
+    """Variance of the mean over targets and seeds, in parts that intervals and tests need.
 
     Args:
         values: (targets, seeds, 1 + replicates), the observed value first.
@@ -156,7 +158,7 @@ def variance_of_mean(values: np.ndarray) -> Variance:
 
 
 def reach_of(p: float, variance: Variance) -> float:
-    """Half the width of a confidence interval, in standard errors: 1.96 for a normal one of 95 %.
+    """Half the width of a confidence interval, in standard errors: 1.96 for 95 %, if normal.
 
     Args:
         p: probability of both tails together, 0.05 for an interval of 95 %.
@@ -164,22 +166,23 @@ def reach_of(p: float, variance: Variance) -> float:
     # No tails are wider than Student's alone; the factor allows for a rounding error.
     farthest = stdtrit(variance.freedom, 1 - p / 2) * (1 + 1e-9)
 
-    def excess_of_tails(ratio: float) -> float:
-        return _tails(ratio, variance) - p
+    def excess_of_tails(standard_errors: float) -> float:
+        """0 at the half width that is looked for."""
+        return _tails(standard_errors, variance) - p
 
     return brentq(excess_of_tails, 0, farthest)
 
 
-def _tails(ratio: float, variance: Variance) -> float:
-    """Probability of both tails, between the normal and Student's distribution (see the module)."""
-    weight = variance.student_weight
-    normal_tail = ndtr(-ratio)
-    student_tail = stdtr(variance.freedom, -ratio)
-    return float(2 * ((1 - weight) * normal_tail + weight * student_tail))
+def _tails(standard_errors: float, variance: Variance) -> float:
+    """Probability of a mean at least so many standard errors from 0: normal and Student's mixed."""
+    share = variance.student_share
+    normal_tail = ndtr(-standard_errors)
+    student_tail = stdtr(variance.freedom, -standard_errors)
+    return float(2 * ((1 - share) * normal_tail + share * student_tail))
 
 
 def spread(values: np.ndarray, confidence: float) -> tuple[int, float, float, float]:
-    """Spread of a mean over seeds, or over targets.
+    """Spread of values over seeds, or over targets, with all else fixed.
 
     Returns:
         Number of values, their standard deviation (n - 1), and low and high end of Student's t

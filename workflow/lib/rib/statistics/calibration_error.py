@@ -13,14 +13,14 @@ BINS = 15
 
 
 def calibration_error_and_floor(confidence: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """Expected calibration error and its floor, in percent.
+    """Expected calibration error (ECE) and its floor, the ECE by chance alone, in percent.
 
     The floor takes the number of right predictions in a bin as binomial with the bin's mean
     confidence, which makes it at most 4 % of itself too large.
 
     Args:
         confidence: (n,) of the predictions, 0 to 1.
-        right: (n,) bool.
+        right: (n,) bool, whether the prediction is right.
 
     Source: Guo et al. 2017 (arXiv 1706.04599), equation 3: |B|/n * |acc(B) - conf(B)| equals the
     absolute sum of right - confidence over the bin's images, divided by n. Floor: De Moivre's mean

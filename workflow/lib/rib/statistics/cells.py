@@ -35,17 +35,17 @@ ROW_COLUMNS = ("row", "prediction", "rank")
 
 
 class Flip(NamedTuple):
-    """An image whose prediction changes. The order of the fields is the sort order."""
+    """An image that fine-tuning makes wrong or right. The order of the fields is the sort order."""
 
-    order: int  # position among the candidates of its dataset
+    order: int  # position among the images of its dataset that cells may show
     dataset: str
     row: int  # of the dataset's index
-    wrong_label: int  # the wrong one of the two predictions
+    wrong_label: int  # the wrong one of the predictions before and after
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Right answers before and after fine-tuning on a dataset."""
+    """Right answers on a dataset before and after fine-tuning."""
 
     space: LabelSpace
     labels: np.ndarray  # (images,) indices into the label space
@@ -114,7 +114,7 @@ def explained_cells(
 
 
 def _runs_of_cells(runs: Iterable[Run], size: str) -> dict[str, Run]:
-    """{"net/ft/noto": run}, the run of the lowest seed."""
+    """The run that stands for each cell, with the lowest seed: {"net/ft/noto": run}."""
     run_of_cell: dict[str, Run] = {}
     for run in runs:
         if run.size != size or run.method == PRETRAINED:
@@ -127,13 +127,13 @@ def _runs_of_cells(runs: Iterable[Run], size: str) -> dict[str, Run]:
 
 @dataclass
 class _Explainer:
-    """Remembers which images cells show, so that cells share them."""
+    """Explains one cell after the other, and numbers the images that they show and share."""
 
     ood_datasets: Collection[str]
     spaces: Mapping[str, LabelSpace]
     labels: Mapping[str, np.ndarray]  # by dataset, (images,) indices into the label space
     shown_datasets: Mapping[str, PreparedDataset]
-    # Index into the shown images, by dataset and row.
+    # Number of each shown image, by dataset and row: {("noto", 7): 0}.
     number_of_image: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def explain(
@@ -142,8 +142,8 @@ class _Explainer:
         rows_after: Mapping[str, pd.DataFrame],
         runs: tuple[Run, Run],
     ) -> dict[str, Sequence[object]]:
-        """{"classes": [["red panda", 50, 40, 12]], "flips": [(0, "lost", "otter")]} of a run."""
-        # `runs` are the pretrained and the fine-tuned one, for the error about different images.
+        """{"classes": [["red panda", 50, 40, 12]], "flips": [(0, "lost", "otter")]} of a cell."""
+        # Rows by dataset, and runs, of the pretrained model and of the fine-tuned one.
         _, tuned_run = runs
         answers = []
         lost: list[Flip] = []
@@ -168,8 +168,9 @@ class _Explainer:
         return {"classes": lost_classes(answers), "flips": shown}
 
     def _flips(self, dataset: str, wrong_rows: pd.DataFrame, is_flip: np.ndarray) -> list[Flip]:
-        """Flips among the candidates: every `step`-th row, to let cells share images."""
-        # All datasets have equally many candidates, together about CANDIDATES.
+        """Flips among the candidates: the few images, the same for all cells, that may be shown."""
+        # `wrong_rows` are of the run that is wrong on the images that flip (`is_flip`).
+        # Every `step`-th row is a candidate. All datasets have about equally many.
         images_of_all = len(self.labels[dataset]) * len(self.shown_datasets)
         step = math.ceil(images_of_all / CANDIDATES)
         is_candidate = (wrong_rows["row"] % step == 0).to_numpy()
@@ -180,11 +181,11 @@ class _Explainer:
         ]
 
     def _shown_flips(self, kind: str, flips: Iterable[Flip]) -> list[tuple[int, str, str]]:
-        """[(3, "lost", "otter")]: image number, kind and wrong prediction; numbers new images."""
+        """[(3, "lost", "otter")]: number of the image, kind, wrong class; numbers new images."""
         shown = []
         for flip in sorted(flips)[: IMAGES_OF_CELL[kind]]:
             image = (flip.dataset, flip.row)
-            next_number = len(self.number_of_image)
+            next_number = len(self.number_of_image)  # for an image that no cell has shown yet
             number = self.number_of_image.setdefault(image, next_number)
             wrong_class = self.spaces[flip.dataset].names[flip.wrong_label]
             shown.append((number, kind, wrong_class))
@@ -207,6 +208,7 @@ def _explainer(
     ood_datasets: Collection[str],
     shown_datasets: Mapping[str, PreparedDataset],
 ) -> _Explainer:
+    """Reads label spaces (files `classes`) and the label of each image, by dataset."""
     spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
     labels = {}
     for dataset, index in read_indexes(indexes, ["label"]).items():
@@ -220,7 +222,7 @@ def _shown_datasets(
     geometry: Geometry,
     uncropped: Collection[str],
 ) -> dict[str, PreparedDataset]:
-    """Publishable datasets with opened images, by name."""
+    """Datasets whose images may be shown, opened, by name."""
     shown_datasets = {}
     for path in indexes:
         dataset = path.parts[-3]
@@ -263,7 +265,7 @@ def lost_classes(answers: Collection[Answers]) -> list[list[str | int]]:
 
 
 def _picture(dataset: PreparedDataset, row: int) -> str:
-    """A small WebP of one image, in base64."""
+    """A small WebP of one image, as base64 for JSON."""
     assert dataset.images is not None  # pixels are opened
     image = Image.fromarray(dataset.images[np.array([row])][0])
     small_image = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)

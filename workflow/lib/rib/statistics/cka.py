@@ -37,7 +37,7 @@ NUMBER_COLUMNS = ["n", "cka", "ci_low", "ci_high", "biased"]
 
 @dataclass(frozen=True)
 class Kernel:
-    """Linear kernel of features, with the sums needed to leave out groups of images."""
+    """Linear kernel of features, with sums to leave out groups of images (of one object each)."""
 
     values: np.ndarray  # (n, n), with a zero diagonal
     groups: np.ndarray  # (n,) int64, the group of each image, 0 to g - 1
@@ -70,7 +70,7 @@ class Kernel:
 
 
 def _sums_to_groups(matrix: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Columns summed by group, (n, g): groups 0, 1, 0 give column 0 + column 2, and column 1."""
+    """Columns of (n, n) by group, (n, g): groups 0, 1, 0 give column 0 + column 2, and column 1."""
     order = np.argsort(groups, kind="stable")  # puts the images of a group side by side
     sorted_groups = groups[order]
     sorted_columns = matrix.T[order]
@@ -81,7 +81,7 @@ def _sums_to_groups(matrix: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def hsic(first: Kernel, second: Kernel) -> np.ndarray:
-    """Unbiased HSIC of two kernels K and L of the same images: (1 + g,).
+    """Unbiased HSIC, which CKA normalises, of two kernels K and L of the same images: (1 + g,).
 
     The first value is over all n images, the others leave out the images of one group each.
 
@@ -120,8 +120,8 @@ def hsic(first: Kernel, second: Kernel) -> np.ndarray:
 def _within_groups(to_groups: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Sum over the pairs of images of each group, (g,), from a matrix's sums by group (n, g)."""
     images = np.arange(len(groups))
-    number_for_group_of_image = to_groups[images, groups]  # (n,)
-    return np.bincount(groups, weights=number_for_group_of_image)
+    sum_over_own_group = to_groups[images, groups]  # (n,)
+    return np.bincount(groups, weights=sum_over_own_group)
 
 
 def _total_and_without_groups(
@@ -154,6 +154,8 @@ def cka(first: Kernel, second: Kernel, first_hsic: np.ndarray | None = None) -> 
 def plain_cka(first: np.ndarray, second: np.ndarray) -> float:
     """Linear CKA of (n, p) and (n, q) with the biased estimator, 0..1; NaN for constant features.
 
+    For comparison with published numbers.
+
     Source: Kornblith et al. 2019, section 3, table 1.
     """
     first_kernel = _centred_kernel(first)
@@ -165,14 +167,17 @@ def plain_cka(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _centred_kernel(features: np.ndarray) -> np.ndarray:
-    """Kernel (n, n) of features (n, d)."""
+    """Linear kernel (n, n) of centred features (n, d)."""
     in_double_precision = features.astype(np.float64)
     centred = in_double_precision - in_double_precision.mean(axis=0)
     return centred @ centred.T
 
 
 def jackknife_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Low and high end of the confidence interval of CKA, from its (1 + g,) values.
+    """Low and high end of the confidence interval of CKA.
+
+    Args:
+        values: (1 + g,) CKA on all images, then without each of g objects.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 11.2 (standard
     error), on the artanh scale.
@@ -359,7 +364,7 @@ def compare(
 
 
 def _index(features: Path) -> pd.DataFrame:
-    """image_id and object_id of the images whose features a file has, in the file's order."""
+    """image_id and object_id of the images of a file of features, which tell whether two agree."""
     path = features.with_suffix(".index.parquet")
     return pd.read_parquet(path, columns=["image_id", "object_id"])
 
@@ -367,7 +372,7 @@ def _index(features: Path) -> pd.DataFrame:
 def _with_mean(
     of_datasets: Mapping[str, Comparison], target: str, ood_datasets: Collection[str]
 ) -> dict[str, Comparison]:
-    """Adds "others", the mean over OOD datasets except the target, if there are any."""
+    """{"noto": ..., "others": ...}: adds the mean over OOD datasets except the target, if any."""
     on_others = [
         compared
         for dataset, compared in of_datasets.items()

@@ -45,6 +45,7 @@ class ImageCategories:
             rows: evaluation rows of the run, in the order of the images.
         """
         right = is_right(rows)
+        # Another right answer of the class counts as its label.
         prediction = np.where(right, self.label_of_image, rows["prediction"].to_numpy())
         images_of_groups = None
         right_of_groups = None
@@ -63,7 +64,7 @@ class ImageCategories:
     def _count(
         self, category_of_image: np.ndarray, categories: int, chosen: np.ndarray | None = None
     ) -> csr_matrix:
-        """(objects, categories) images; `chosen` (images,) bool limits them."""
+        """Numbers of images, (objects, categories); `chosen` (images,) bool limits them."""
         object_of_image = self.object_of_image
         if chosen is not None:
             object_of_image = object_of_image[chosen]
@@ -75,7 +76,10 @@ class ImageCategories:
 
 @dataclass(frozen=True)
 class ImageTallies:
-    """Numbers of images of a dataset for one run, by object and class or by object and group."""
+    """Numbers of images of a dataset for one run, by object and class or by object and group.
+
+    The bootstrap weights objects, so scores of its replicates need no single images.
+    """
 
     labels: csr_matrix  # (objects, classes) images of each class
     predictions: csr_matrix  # (objects, classes) images predicted as each class
@@ -119,7 +123,7 @@ class ImageTallies:
 
 
 def _totals(tallies: csr_matrix, weights: np.ndarray, objects: Indices) -> np.ndarray:
-    """Weighted sums over the chosen objects: (replicates, categories)."""
+    """Images of each class or group, (replicates, categories); objects count as often as drawn."""
     totals: np.ndarray = weights @ tallies[objects]
     return totals
 

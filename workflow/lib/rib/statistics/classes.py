@@ -68,7 +68,7 @@ def class_table(
 def _states_of_groups(
     states: Sequence[ScoredState],
 ) -> tuple[dict[str, int], dict[tuple[str, str, str], list[int]]]:
-    """({"net": 0}, {("net", "ft", "all"): [3, 4]}): indices of states before and after tuning."""
+    """Indices of pretrained and fine-tuned states: ({"net": 0}, {("net", "ft", "all"): [3, 4]})."""
     pretrained_of_model: dict[str, int] = {}
     states_of_group: dict[tuple[str, str, str], list[int]] = {}
     for i, state in enumerate(states):
@@ -87,7 +87,7 @@ def _runs_counted_on(
     states: Sequence[int],
     counted_objects: Mapping[str, CountedObjects],
 ) -> list[tuple[int, Indices]]:
-    """[(3, ALL_INDICES)]: states whose RI includes the dataset, with the objects that count."""
+    """States (indices) whose RI includes the dataset, and objects that count: [(3, [0, 2])]."""
     runs = []
     for i in states:
         objects_of_dataset = counted_objects[counts.states[i].run.target]
@@ -106,7 +106,8 @@ def _columns_of_classes(
     pretrained: int,
 ) -> dict[str, np.ndarray]:
     """{"class": ["n02123045"], "name": ["tabby"], ..., "change": [-2.5]}: classes with images."""
-    # `runs` are states, each with the objects that count; `pretrained` is the state before.
+    # `runs` are indices of states, each with the objects that count; `pretrained` is the index of
+    # the state before.
     images = counts.images[dataset]  # (objects,)
     correct = counts.correct[dataset]  # (states, objects)
     counted_runs = np.zeros(len(images))  # (objects,) runs in which an object counts

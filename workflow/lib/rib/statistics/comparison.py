@@ -77,26 +77,27 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A compared number: RI (mean change of accuracy) of one target, or the mean over several."""
+    """A number by which methods are compared: RI (mean change of accuracy), or its mean, mRI."""
 
     family: Hashable  # such as "ri" or "mri": Holm's correction is over all tests of a family
-    targets: slice  # which targets of `Effects.values` are averaged
+    targets: slice  # which targets of `Effects.values` are averaged: one for RI, all for mRI
 
 
 @dataclass(frozen=True)
 class Effects:
-    """Values that are compared in pairs: RI of each target, and mRI, their mean.
+    """Effects of methods on accuracy (RI of each target, and their mean, mRI), compared in pairs.
 
-    Each name is a method, or a model if models are compared. With methods, the pretrained model is
-    the last name, with RI 0.
+    If models are compared, their names and numbers (`rib.statistics.model_comparison`) are in place
+    of methods and targets.
     """
 
-    names: list[Hashable]
-    columns: dict[Hashable, Column]  # by target, or None for mRI: {"noto": ..., None: ...}
+    names: list[Hashable]  # of methods and, last, the pretrained model, whose RI is 0
+    # By target, or None for mRI: {"noto": Column(family="ri", targets=slice(0, 1)), None: ...}.
+    columns: dict[Hashable, Column]
     # (names, targets, seeds, 1 + replicates) percentage points, the observed value first
     values: np.ndarray
-    # (names, columns, objects) what each object adds to the column's value, mean over seeds,
-    # percentage points
+    # (names, columns, objects) percentage points that each object adds to the column's value, mean
+    # over seeds: a test for few seeds flips their signs
     contributions: np.ndarray
     # Names and columns without a test, such as ("ft", "noto"), since a run is underfitted.
     untested: Set[tuple[Hashable, Hashable]] = frozenset()
@@ -110,7 +111,7 @@ class Effects:
 
     @property
     def left_out(self) -> Set[tuple[Hashable, Hashable]]:
-        """Names and columns without a test and a rank.
+        """Names and columns without a test and a rank, such as ("ft", "noto").
 
         These are the untested ones and, if other methods have enough seeds, merges over seeds.
         """
@@ -133,7 +134,7 @@ class Effects:
         return values
 
     def differences(self, name: Hashable, other_name: Hashable, column: Hashable) -> np.ndarray:
-        """Values of one name minus values of another: (targets, seeds, 1 + replicates).
+        """Values of one method or model minus another's: (targets, seeds, 1 + replicates).
 
         If only one of the two has a run for each seed, its mean over seeds is compared.
 
@@ -158,7 +159,7 @@ def effects_of(
 
     Args:
         ood: accuracies before and after fine-tuning, by run.
-        contributions: (objects,) of each object to the RI of a run, percentage points.
+        contributions: by run, (objects,) percentage points that each object adds to its RI.
         underfitted: methods that are not tested.
     """
     states = [state for state in ood if state.run.size == size]
@@ -166,7 +167,7 @@ def effects_of(
     targets = sorted({state.run.target for state in states})
     seeds = sorted({state.run.seed for state in states})
     state_of_run = {(state.run.method, state.run.target, state.run.seed): state for state in states}
-    # A merge over seeds has one run, of one seed, which stands for all seeds.
+    # A merge over seeds has one run, of one seed, which stands for all seeds: {"soup": 0}.
     single_seed = _single_seeds(states)
 
     def array_of_runs(arrays: Mapping[ScoredState, np.ndarray]) -> np.ndarray:
@@ -188,8 +189,8 @@ def effects_of(
     mean_contributions = contributions_by_target.mean(axis=1, keepdims=True)
     columns: dict[Hashable, Column] = {}
     for number, target in enumerate(targets):
-        columns[target] = Column("ri", slice(number, number + 1))
-    columns[None] = Column("mri", slice(None))
+        columns[target] = Column(family="ri", targets=slice(number, number + 1))
+    columns[None] = Column(family="mri", targets=slice(None))
     return Effects(
         names=[*names, PRETRAINED],
         columns=columns,
@@ -201,7 +202,7 @@ def effects_of(
 
 
 def _single_seeds(states: Sequence[ScoredState]) -> dict[str, int]:
-    """{"soup": 0}: methods with one run where others have several, as merges over seeds have."""
+    """{"soup": 0}: the seed of methods with fewer seeds than others, such as merges over seeds."""
     seeds_of_method: dict[str, set[int]] = {}
     for state in states:
         seeds_of_method.setdefault(state.run.method, set()).add(state.run.seed)
@@ -216,7 +217,10 @@ def _single_seeds(states: Sequence[ScoredState]) -> dict[str, int]:
 def sign_flip_p(
     contributions: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
 ) -> np.ndarray:
-    """Two-sided p of differences between methods, under random signs of objects' contributions.
+    """Two-sided p of differences between methods: the test for fewer than three seeds.
+
+    If two methods are exchangeable, each object's contribution to their difference has a random
+    sign.
 
     A pair's sum over objects with contributions x counts as normal if at least 1000 objects
     contribute, counted as (sum x^2)^2 / sum x^4. Its variance is sum x^2, with a continuity
@@ -246,7 +250,7 @@ def sign_flip_p(
 
 
 def _has_many_objects(differences: np.ndarray) -> bool:
-    """Whether enough objects contribute for a normal sum, in all columns of (columns, objects)."""
+    """Whether a sum with random signs counts as normal, in all columns of (columns, objects)."""
     squares = (differences**2).sum(axis=1)
     fourth_powers = (differences**4).sum(axis=1)
     # The effective number of objects, squares^2 / fourth_powers, may be 0 / 0; hence the product.
@@ -255,7 +259,7 @@ def _has_many_objects(differences: np.ndarray) -> bool:
 
 
 def _normal_p(differences: np.ndarray) -> np.ndarray:
-    """p of each column's sum by the normal distribution, from (columns, objects)."""
+    """p (columns,) of sums over objects, (columns, objects), whose random signs count as normal."""
     variance = (differences**2).sum(axis=1)
     variance = variance.clip(np.finfo(float).tiny)  # avoids dividing by 0
     largest = np.abs(differences).max(axis=1)
@@ -266,7 +270,7 @@ def _normal_p(differences: np.ndarray) -> np.ndarray:
 def _drawn_p(
     contributions: np.ndarray, pairs: Sequence[tuple[int, int]], draws: int, seed: int
 ) -> np.ndarray:
-    """p (pairs, columns): share of draws at least as extreme as the observed signs."""
+    """p (pairs, columns): share of draws of signs with at least the observed difference."""
     columns = contributions.shape[1]
     # Methods in no pair are left out; (pairs,) new indices of the first and second method.
     used_methods, new_numbers = np.unique(pairs, return_inverse=True)
@@ -297,7 +301,7 @@ def _drawn_p(
 def _sums_with_random_signs(
     by_object: np.ndarray, differs: np.ndarray, draws: int, draws_at_once: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Yields sums over objects by block of draws, (draws of the block, methods x columns)."""
+    """Yields sums over objects with random signs, (draws of the block, methods x columns)."""
     objects = len(differs)
     observed_sums = by_object.sum(axis=0)
     rng = np.random.default_rng(seed)
@@ -315,7 +319,7 @@ def _sums_with_random_signs(
 
 
 def _differs_in_a_pair(contributions: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """(objects,) bool: whether any pair has different contributions of an object."""
+    """(objects,) bool: whether the two methods of any pair differ on an object."""
     differs = np.zeros(contributions.shape[2], bool)
     for first, second in pairs:
         differs |= (contributions[first] != contributions[second]).any(axis=0)
@@ -374,7 +378,7 @@ def letters(alike: np.ndarray) -> list[str]:
 
 
 def _separate(groups: Set[frozenset[int]], first: int, second: int) -> set[frozenset[int]]:
-    """{0, 1, 2} separated by 0 and 1 gives {1, 2} and {0, 2}."""
+    """Groups where two methods are never together: 0 and 1 of {0, 1, 2} give {1, 2} and {0, 2}."""
     split_groups = set()
     for group in groups:
         if first in group and second in group:
@@ -390,7 +394,7 @@ def _separate(groups: Set[frozenset[int]], first: int, second: int) -> set[froze
 
 
 def compare(effects: Effects, confidence: float, draws: int, seed: int) -> pd.DataFrame:
-    """Compare all pairs of names in each column of the effects.
+    """Compare all pairs of methods (or models) by each column: RI of each target, and mRI.
 
     Returns:
         family (of tests), method, other, target (the column), difference (percentage points, method
@@ -508,18 +512,19 @@ def smallest_difference(
         tests: number of tests that Holm's correction is over.
     """
     values = _mri_values(effects)
-    told_of_pairs = [
+    differences_of_pairs = [
         smallest_clear_difference(values[first] - values[second], tests, confidence)
         for first, second in itertools.combinations(methods, 2)
     ]
-    told_of_pairs_that_differ = [difference for difference in told_of_pairs if difference > 0]
-    if not told_of_pairs_that_differ:
+    # 0 is for a pair without variation.
+    known_differences = [difference for difference in differences_of_pairs if difference > 0]
+    if not known_differences:
         return np.nan
-    return float(np.median(told_of_pairs_that_differ))
+    return float(np.median(known_differences))
 
 
 def _mri_values(effects: Effects) -> dict[Hashable, np.ndarray]:
-    """(targets, seeds, 1 + replicates) RI by name, whose mean is mRI."""
+    """RI by name, whose mean is mRI: (targets, seeds, 1 + replicates), the observed value first."""
     targets = effects.columns[None].targets
     return dict(zip(effects.names, effects.values[:, targets], strict=True))
 
@@ -558,7 +563,7 @@ def tables_of(
 
 
 def few_objects(table: pd.DataFrame) -> str:
-    """Note on a table with a row of fewer than `FEWEST_OBJECTS` objects, or an empty text."""
+    """Note that a table's tests are liberal, since a row has few objects; empty if none has."""
     if "objects" not in table or table.empty:
         return ""
     fewest = table["objects"].min()
@@ -613,7 +618,7 @@ def _tables_of_model(
     source_groups = ri.source_groups
     weights = object_weights(counts.objects, ri.replicates, ri.seed)
     ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
-    contributions = {}  # (objects,) of each object to RI
+    contributions = {}  # (objects,) percentage points that each object adds to RI
     for state, before_and_after in ood_parts(counts, ood_datasets, source_groups).items():
         before, after = before_and_after
         contributions[state] = after - before
@@ -638,7 +643,10 @@ def _with_objects(
     ood_datasets: Collection[str],
     source_groups: SourceGroups,
 ) -> dict[str, pd.DataFrame]:
-    """Adds the column objects: how many have an image in the RI of the target (for mRI: any)."""
+    """Adds the column objects: how many have an image in the RI of the target (for mRI: any).
+
+    With few objects, tests are liberal.
+    """
     targets = [column for column in effects.columns if isinstance(column, str)]  # None is mRI
     objects_of_target = ri_objects(counts, targets, ood_datasets, source_groups)
     objects_of_any = objects_of_target[None]

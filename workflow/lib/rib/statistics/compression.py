@@ -19,14 +19,17 @@ SMALLEST_WINDOW = 4096  # bytes, LZMA's minimum
 
 
 def compressed_size(data: bytes) -> int:
-    """LZMA-compressed size in bytes, with a window that covers all the data."""
+    """LZMA-compressed size in bytes.
+
+    The window covers all the data, so the second of two datasets can refer to all of the first.
+    """
     window = max(SMALLEST_WINDOW, len(data))
     lzma2 = {"id": lzma.FILTER_LZMA2, "preset": PRESET, "dict_size": window}
     return len(lzma.compress(data, format=lzma.FORMAT_RAW, filters=[lzma2]))
 
 
 def normalised_distance(first: int, second: int, concatenated: int) -> float:
-    """NCD from the compressed sizes of two datasets and their concatenation.
+    """Compression distance (NCD) from the compressed sizes of two datasets and of both together.
 
     It ranges from about 0 (equal) to about 1 (nothing shared).
 
@@ -60,7 +63,7 @@ def compression_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
 def compression_of(
     datasets: Sequence[DatasetFiles], view: DatasetView, megabytes: float
 ) -> pd.DataFrame:
-    """NCD of all pairs of datasets, from equally many images of each.
+    """Compression distance (NCD) of all pairs of datasets, from equally many images of each.
 
     There are as many images as the smallest dataset has and `megabytes` allow, from the test split
     if there is one. Columns: first, second, distance (ncd), value, n, note.

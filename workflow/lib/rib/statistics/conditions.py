@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def conditions_of(grid: Grid) -> list[str]:
-    """Conditions of all results that no table column states.
+    """Conditions of all results that no table column states, for readers of tables and page.
 
     An example is ["protocol paper", "leak-free", "without IN-C"].
     """
@@ -57,7 +57,8 @@ def conditions_of(grid: Grid) -> list[str]:
 
 def _phrases_on_subsets(grid: Grid) -> list[str]:
     """["size 1000 of IN-C is trained for the steps of IN-Sketch (796 per epoch)"]."""
-    # Only sizes whose training is shortened by the family's ceiling, a dataset.
+    # A subset of a target that is larger than the family's ceiling, a dataset, is trained for the
+    # steps of the ceiling.
     phrases = []
     for size, target in itertools.product(grid.sizes, grid.targets):
         trainings = grid.shortened_trainings(target, size)

@@ -26,8 +26,18 @@ from rib.records import provenance
 
 STAGES = ["finetune", "merge", "evaluate"]
 RUN_FOLDERS = ["stage", "model", "target", "method", "size", "seed"]  # folders of a record's path
-JOB = [*RUN_FOLDERS, "seconds", "images", "megabytes", "device", "record"]
-COST = ["model", "method", "size", "device", "jobs", *STAGES, "seconds", "images", "megabytes"]
+JOB_COLUMNS = [*RUN_FOLDERS, "seconds", "images", "megabytes", "device", "record"]
+COST_COLUMNS = [
+    "model",
+    "method",
+    "size",
+    "device",
+    "jobs",
+    *STAGES,
+    "seconds",
+    "images",
+    "megabytes",
+]
 
 
 def jobs_of(records: Sequence[str]) -> pd.DataFrame:
@@ -66,14 +76,14 @@ def jobs_of(records: Sequence[str]) -> pd.DataFrame:
         row["device"] = device
         row["record"] = path
         rows.append(row)
-    return pd.DataFrame(rows, columns=JOB)
+    return pd.DataFrame(rows, columns=JOB_COLUMNS)
 
 
 def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Seconds for one mRI of each model, method and size, in total and by stage.
 
     Args:
-        jobs: columns `JOB`.
+        jobs: columns `JOB_COLUMNS`.
         parents: methods to list, in order, each with the methods whose checkpoints it needs, such
             as {"ft": [], "wise_ft": ["ft"]}.
 
@@ -99,13 +109,13 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
             seeds = of_size[of_size["method"] == method]["seed"].nunique()
             cost = _cost_of_jobs(needed, of_pretrained, seeds)
             rows.append({"model": model, "method": method, "size": size, **cost})
-    return pd.DataFrame(rows, columns=COST).astype({"jobs": int, "images": int})
+    return pd.DataFrame(rows, columns=COST_COLUMNS).astype({"jobs": int, "images": int})
 
 
 def _jobs_of_method(
     jobs: pd.DataFrame, method: str, parents: Mapping[str, Sequence[str]]
 ) -> pd.DataFrame:
-    """Rows of a method's own jobs, and of trainings of the methods that it needs."""
+    """A method's own jobs, and trainings of the methods whose checkpoints it needs."""
     is_training = jobs["stage"] == "finetune"
     is_needed_training = jobs["method"].isin(_with_needed(method, parents)) & is_training
     is_own_other_job = (jobs["method"] == method) & ~is_training
@@ -117,6 +127,7 @@ def _cost_of_jobs(
     jobs: pd.DataFrame, of_pretrained: pd.DataFrame, seeds: int
 ) -> dict[str, str | float]:
     """{"device": "cuda", "jobs": 24.0, "finetune": 3600.0, ..., "megabytes": 90.0}, per seed."""
+    # `jobs` are of all seeds, `of_pretrained` evaluates the pretrained model.
     seconds_of_stages = jobs.groupby("stage")["seconds"].sum()
     seconds = seconds_of_stages.reindex(STAGES, fill_value=0.0) / seeds
     # The pretrained model is evaluated once for all seeds.
@@ -135,7 +146,7 @@ def _cost_of_jobs(
 
 
 def _with_needed(method: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
-    """The method and, recursively, its parents: wise_ft gives {"wise_ft", "ft"}."""
+    """The method and, recursively, the methods it needs: wise_ft gives {"wise_ft", "ft"}."""
     methods = {method}
     for parent in parents.get(method, ()):
         methods |= _with_needed(parent, parents)
@@ -149,7 +160,7 @@ def cost_of(
     shared_fisher: Mapping[str, Sequence[str]],
     parents: Mapping[str, Sequence[str]],
 ) -> pd.DataFrame:
-    """Cost of one mRI (mean RI over targets) of each model, method and size: columns `COST`.
+    """Cost of one mRI (mean RI over targets) by model, method and size: columns `COST_COLUMNS`.
 
     Jobs that compute Fisher information count as merges of the methods that need it or, if
     trainings on all targets share it, as trainings, once for each size. Methods that are evaluated
@@ -158,7 +169,7 @@ def cost_of(
     Args:
         records: paths of the jobs' records, as for `jobs_of`.
         evaluated: methods that each evaluation scores, by the method in its path, such as
-            {"ft": ["ft"]}.
+            {"wise_ft-alpha": ["wise_ft-alpha0.25", "wise_ft-alpha0.5"]}.
         fisher: by method, records of the Fisher information that its merge needs.
         shared_fisher: by method, records of the Fisher information that its trainings on all
             targets share.
@@ -179,6 +190,7 @@ def cost_of(
 
 def _by_method(evaluations: pd.DataFrame, evaluated: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """One row per evaluated method, with an equal share of the evaluation's seconds."""
+    # Before, `method` is the one in the path of the job, which may evaluate several.
     methods = evaluations["method"].map(evaluated)
     seconds = evaluations["seconds"] / methods.map(len)
     return evaluations.assign(method=methods, seconds=seconds).explode("method")

@@ -26,7 +26,9 @@ from rib.statistics.scored_state import ScoredState, run_of_row
 COLUMNS = ["method", "alpha", "dataset", "row", "rank"]
 FILES_AHEAD = 8  # files in memory at once
 INDEX_COLUMNS = ["object_id", "label"]
-SOURCE = "source"  # column for leak-free results: number of each image's source image
+# Column for leak-free results, which leave out images made from the same source image as an image
+# of the target: number of each image's source image.
+SOURCE = "source"
 
 Indices = slice | Sequence[int] | np.ndarray
 ALL_INDICES = slice(None)
@@ -47,8 +49,8 @@ class RowFiles:
     def of_runs(self) -> dict[Run, list[Path]]:
         """Files with rows of each run, in their order.
 
-        An example is {Run("net", "noto", "ft", "all", 0): [Path(".../ft/all/0/emoji.parquet")]}. A
-        file may have no rows if it is for part of a dataset.
+        An example is {run: [Path("net/noto/ft/all/0/emoji.parquet")]}. A file may have no rows if
+        it is for part of a dataset.
         """
         files: dict[Run, list[Path]] = {}
         for path in self.rows:
@@ -90,13 +92,13 @@ class Counts:
         Args:
             weights: (replicates, objects of all datasets), how often a bootstrap replicate counts
                 each object. A replicate without any of the chosen objects has NaN.
-            objects: chosen objects, as indices into the dataset's arrays.
+            states, objects: the chosen ones, as indices into `states` and the dataset's arrays.
         """
-        object_weights = weights[:, self.object_indices[dataset][objects]].astype(np.float64)
+        weights_of_chosen = weights[:, self.object_indices[dataset][objects]].astype(np.float64)
         correct = self.correct[dataset][states][:, objects].astype(np.float64)
         images = self.images[dataset][objects].astype(np.float64)
-        weighted_correct = object_weights @ correct.T  # (replicates, states)
-        weighted_images = (object_weights @ images)[:, None]  # (replicates, 1)
+        weighted_correct = weights_of_chosen @ correct.T  # (replicates, states)
+        weighted_images = (weights_of_chosen @ images)[:, None]  # (replicates, 1)
         unknown = np.full_like(weighted_correct, np.nan)
         return 100 * np.divide(
             weighted_correct, weighted_images, where=weighted_images > 0, out=unknown
@@ -115,26 +117,26 @@ class Counts:
         )
 
 
-class Rows(NamedTuple):
-    """Evaluation rows of a run as arrays; with pandas, reading many files would be slow."""
+class RowArrays(NamedTuple):
+    """Evaluation rows (one per image) as arrays; with pandas, reading many files would be slow."""
 
     alpha: np.ndarray  # (n,) position on a curve, or NaN
-    dataset: np.ndarray  # (n,) indices into dataset_names
+    dataset_number: np.ndarray  # (n,) indices into dataset_names
     dataset_names: list[str]  # some may have no rows
-    row: np.ndarray  # (n,) row of the dataset's index
+    index_row: np.ndarray  # (n,) row of the dataset's index, which names the image
     rank: np.ndarray  # (n,) 0 if the prediction is right
 
 
-NO_ROWS = Rows(
+NO_ROWS = RowArrays(
     alpha=np.array([], np.float64),
-    dataset=np.array([], np.int32),
+    dataset_number=np.array([], np.int32),
     dataset_names=[],
-    row=np.array([], np.int32),
+    index_row=np.array([], np.int32),
     rank=np.array([], np.int16),
 )
 
 
-def read_rows_of(files: RowFiles) -> Iterator[tuple[Run, Rows]]:
+def read_rows_of(files: RowFiles) -> Iterator[tuple[Run, RowArrays]]:
     """Yield each run with its evaluation rows as arrays, in the order of the files.
 
     Files for parts of one dataset, which come one after the other, count as one file.
@@ -149,11 +151,11 @@ def read_rows_of(files: RowFiles) -> Iterator[tuple[Run, Rows]]:
 
 
 class FileRows(NamedTuple):
-    """Rows of a file, of one or several methods."""
+    """Evaluation rows of a file, of one or several methods."""
 
-    run: Run  # from the names of folders
-    methods: np.ndarray  # (n,) names
-    rows: Rows
+    run: Run  # from the names of folders; its method may be a name for several
+    methods: np.ndarray  # (n,) method of each row
+    rows: RowArrays
 
 
 def _read_files(paths: Iterable[Path]) -> Iterator[FileRows]:
@@ -169,61 +171,64 @@ def _read_files(paths: Iterable[Path]) -> Iterator[FileRows]:
 
 
 def _entry_and_datasets(file: FileRows) -> tuple[Run, list[str]]:
-    """Key of groupby: equal for files with parts of the same dataset."""
+    """Key of groupby: equal for files with parts of the same dataset, which are read as one."""
     return file.run, file.rows.dataset_names
 
 
-def _rows_together(rows_of_parts: Sequence[Rows]) -> Rows:
+def _rows_together(rows_of_parts: Sequence[RowArrays]) -> RowArrays:
+    """Rows of all parts of a dataset."""
     if len(rows_of_parts) == 1:
         return rows_of_parts[0]
-    return Rows(
+    return RowArrays(
         alpha=np.concatenate([rows.alpha for rows in rows_of_parts]),
-        dataset=np.concatenate([rows.dataset for rows in rows_of_parts]),
+        dataset_number=np.concatenate([rows.dataset_number for rows in rows_of_parts]),
         dataset_names=rows_of_parts[0].dataset_names,
-        row=np.concatenate([rows.row for rows in rows_of_parts]),
+        index_row=np.concatenate([rows.index_row for rows in rows_of_parts]),
         rank=np.concatenate([rows.rank for rows in rows_of_parts]),
     )
 
 
-def _rows_at(rows: Rows, is_chosen: np.ndarray) -> Rows:
+def _rows_at(rows: RowArrays, is_chosen: np.ndarray) -> RowArrays:
+    """The chosen rows; `is_chosen` is (n,) bool."""
     if is_chosen.all():
         return rows
-    return Rows(
+    return RowArrays(
         alpha=rows.alpha[is_chosen],
-        dataset=rows.dataset[is_chosen],
+        dataset_number=rows.dataset_number[is_chosen],
         dataset_names=rows.dataset_names,
-        row=rows.row[is_chosen],
+        index_row=rows.index_row[is_chosen],
         rank=rows.rank[is_chosen],
     )
 
 
 def _read_rows(path: Path) -> FileRows:
+    """Rows of a file .../{model}/{target}/{method}/{size}/{seed}/{file}; it may have none."""
     table = ParquetFile(path).read(columns=COLUMNS, use_threads=False)
     methods = table["method"].to_numpy()
     if table.num_rows == 0:
         return FileRows(run_of(path), methods, NO_ROWS)
     datasets = table["dataset"].dictionary_encode().combine_chunks()
-    rows = Rows(
+    rows = RowArrays(
         alpha=table["alpha"].to_numpy(),
-        dataset=datasets.indices.to_numpy(),
+        dataset_number=datasets.indices.to_numpy(),
         dataset_names=datasets.dictionary.to_pylist(),
-        row=table["row"].to_numpy(),
+        index_row=table["row"].to_numpy(),
         rank=table["rank"].to_numpy(),
     )
     return FileRows(run_of(path), methods, rows)
 
 
-def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
-    """Yield each run with its rows as arrays, from a table of evaluation rows."""
+def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, RowArrays]]:
+    """Yield each run with its rows as arrays, from a table of evaluation rows in memory."""
     for _, rows_of_run in table.groupby(RUN_COLUMNS, observed=True, sort=False):
         first_row = rows_of_run.iloc[0]
         run = run_of_row(first_row.to_dict())
-        datasets, dataset_names = pd.factorize(rows_of_run["dataset"], sort=True)
-        rows = Rows(
+        dataset_numbers, dataset_names = pd.factorize(rows_of_run["dataset"], sort=True)
+        rows = RowArrays(
             alpha=rows_of_run["alpha"].to_numpy(float),
-            dataset=datasets,
+            dataset_number=dataset_numbers,
             dataset_names=list(dataset_names),
-            row=rows_of_run["row"].to_numpy(),
+            index_row=rows_of_run["row"].to_numpy(),
             rank=rows_of_run["rank"].to_numpy(),
         )
         yield run, rows
@@ -231,17 +236,20 @@ def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, Rows]]:
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """Images of a dataset on which all runs must be scored, and the objects that they show."""
+    """Images of a dataset that the first run was scored on, as all must be, and their objects."""
 
     first_run: Run  # named in errors about a run with other images
     rows: np.ndarray  # (images,) ascending rows of the dataset's index
-    object_of_row: np.ndarray  # (rows of the index,) index into `objects`, 0 if not scored
+    # (rows of the index,) index into `objects`; also 0 at rows that are not scored
+    object_of_row: np.ndarray
     objects: pd.Index  # sorted, with the levels object_id, label and perhaps `SOURCE`
     images_of_objects: np.ndarray  # (objects,), as in `Counts.images`
 
 
-def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.DataFrame]) -> Counts:
-    """Count right answers per state, dataset and object.
+def count(
+    rows_of_runs: Iterable[tuple[Run, RowArrays]], indexes: Mapping[str, pd.DataFrame]
+) -> Counts:
+    """Count right answers per state (scored network), dataset and object.
 
     Args:
         rows_of_runs: runs and their rows, one state and dataset at a time, so that only these are
@@ -263,11 +271,11 @@ def count(rows_of_runs: Iterable[tuple[Run, Rows]], indexes: Mapping[str, pd.Dat
                 state = ScoredState(run, float(alpha))
                 is_of_state = rows.alpha == alpha
             for dataset_number, dataset in enumerate(rows.dataset_names):
-                is_of_dataset = rows.dataset == dataset_number
+                is_of_dataset = rows.dataset_number == dataset_number
                 chosen = np.flatnonzero(is_of_dataset & is_of_state)
                 if not len(chosen) or dataset not in indexes:
                     continue
-                index_rows = rows.row[chosen]
+                index_rows = rows.index_row[chosen]
                 is_correct = rows.rank[chosen] == 0
                 if dataset not in scored:
                     scored[dataset] = _scored_images(run, index_rows, indexes[dataset])
@@ -347,11 +355,11 @@ def _counts_of(
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Rows of a dataset's index whose images are scored."""
+    """Rows of a dataset's index whose images are scored, to find shared source images."""
 
-    index: pd.DataFrame
+    index: pd.DataFrame  # with the column `SOURCE` for leak-free results
     rows: np.ndarray  # (images,) positions in the index
-    object_of_row: np.ndarray  # (rows of the index,)
+    object_of_row: np.ndarray  # (rows of the index,) number of the object that the image shows
 
 
 def shared_objects(
@@ -394,7 +402,7 @@ def different_images(dataset: str, run: Run, other_run: Run) -> UserError:
 
 
 def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.Index]:
-    """Number the objects in some rows of an index.
+    """Number the objects in some rows of an index, such as its scored images.
 
     With the column `SOURCE`, an object occurs once for each of its source images.
 
@@ -520,7 +528,7 @@ def write_counts(counts: Counts, path: Path) -> None:
 
 
 def _states_of_models(states: Sequence[ScoredState]) -> dict[str, list[int]]:
-    """{"lite0": [0, 1], "resnet18": [2]}: indices of states."""
+    """Indices of the states of each model: {"lite0": [0, 1], "resnet18": [2]}."""
     states_of_models: dict[str, list[int]] = {}
     for i, state in enumerate(states):
         states_of_models.setdefault(state.run.model, []).append(i)
@@ -534,11 +542,12 @@ def read_states(path: Path) -> list[ScoredState]:
 
 
 def _stored_states(facts: Mapping[str, Any]) -> list[ScoredState]:
-    """["net", "ft", "noto", "all", 0, None] gives ScoredState(Run(...), None)."""
-    return [
-        ScoredState(Run(model, target, method, size, seed), alpha)
-        for model, method, target, size, seed, alpha in facts["states"]
-    ]
+    """States from a file's facts, {"states": [["net", "ft", "noto", "all", 0, None]], ...}."""
+    states = []
+    for model, method, target, size, seed, alpha in facts["states"]:
+        run = Run(model=model, target=target, method=method, size=size, seed=seed)
+        states.append(ScoredState(run, alpha))
+    return states
 
 
 def read_counts(path: Path) -> Iterable[Counts]:
@@ -577,13 +586,14 @@ def read_counts(path: Path) -> Iterable[Counts]:
 
 def _packed(correct: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Right answers as bits if each object is one image, which compress in a fifth of the time."""
+    # `correct` is (states, objects), `images` (objects,): their number for each object.
     if images.max() > 1:
         return correct
     return np.packbits(correct.astype(bool), axis=1)
 
 
 def _unpacked(packed: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Right answers, (states, objects), from what `_packed` gave."""
+    """Right answers, (states, objects), as before `_packed`; `images` (objects,) of each object."""
     if images.max() > 1:
         return packed
     return np.unpackbits(packed, axis=1, count=len(images)).astype(np.uint16)

@@ -31,18 +31,19 @@ def label_spaces(datasets: Iterable[DatasetFiles]) -> dict[str, LabelSpace]:
 
 
 def training_set_of(run: Run, checkpoints: Iterable[str]) -> TrainingSet:
-    """The images that a run was trained on, such as TrainingSet("noto", "500", (1,)).
+    """The images that a run was trained on: TrainingSet(target="noto", size="500", seeds=(1,)).
 
     Args:
         checkpoints: keys of the checkpoints that make up its weights, such as ["ft"] or, for a
             merge over seeds, ["ft, seed 1", "ft, seed 2"].
     """
     if run.size == ALL:
-        return TrainingSet(run.target, run.size, ())
+        return TrainingSet(target=run.target, size=run.size, seeds=())
+    # The key "ft" names no seed: the checkpoint has the run's.
     seeds = {int(parent_of(key).get("seed", run.seed)) for key in checkpoints}
     if not seeds:
         seeds = {run.seed}
-    return TrainingSet(run.target, run.size, tuple(sorted(seeds)))
+    return TrainingSet(target=run.target, size=run.size, seeds=tuple(sorted(seeds)))
 
 
 def coverage(
@@ -51,7 +52,7 @@ def coverage(
     view: DatasetView,
     checkpoints: Mapping[Run, Iterable[str]],
 ) -> ObjectsByTraining:
-    """Objects of each dataset whose class the training images of a run show.
+    """Objects of each dataset whose class the training images of a run show: seen classes.
 
     Classes of two datasets are the same if they share a network output, since datasets may number
     their classes differently.
@@ -66,6 +67,7 @@ def coverage(
 
     @cache
     def training_images(target: str) -> PreparedDataset:
+        """Training images of a target, read once for all runs."""
         return load_dataset(files[target], view, TRAIN)
 
     training_sets = {
@@ -88,7 +90,7 @@ def coverage(
 
 
 def _outputs_of(labels: Iterable[int], space: LabelSpace) -> set[int]:
-    """Outputs of the classes with these numbers in the label space."""
+    """Network outputs of these classes, by which classes of all datasets can be compared."""
     outputs: set[int] = set()
     for label in labels:
         outputs.update(space.indices[label])

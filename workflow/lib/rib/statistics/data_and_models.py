@@ -77,7 +77,10 @@ def data_table(
 
 
 def _images_of_splits(splits: Mapping[str, Path]) -> pd.DataFrame:
-    """One row per dataset: dataset, and the numbers of images in train, select and test."""
+    """One row per dataset: dataset, and the numbers of images in train, select and test.
+
+    Select images are left out of training to choose settings.
+    """
     rows = []
     for dataset, path in splits.items():
         split = pd.read_parquet(path, columns=["part", "images"])
@@ -109,7 +112,7 @@ def model_table(
 
 
 def label_table(labels: Mapping[str, str], verdicts: Sequence[Path]) -> pd.DataFrame:
-    """Verdicts on the labels of targets, and the other labelling that agrees best with a network.
+    """Verdicts on the labels of targets: do they, or other labels, agree with a network?
 
     Args:
         labels: label by name of dataset.
@@ -180,21 +183,22 @@ def identical_table(
         with numbers of images), other_class (identical to an image of another class in any
         dataset). Numbers are empty if an index does not say which images are identical.
     """
-    photos = {name: read_identities(index) for name, index in zip(labels, indexes, strict=True)}
+    # (n,) by dataset: a text for each image, which identical images share; null if unknown.
+    identities = {name: read_identities(index) for name, index in zip(labels, indexes, strict=True)}
     outputs = {
         name: _outputs_of_images(index, classes_of_dataset)
         for name, index, classes_of_dataset in zip(labels, indexes, classes, strict=True)
     }
-    is_of_other_class = _of_other_classes(photos, outputs)
+    is_of_other_class = _of_other_classes(identities, outputs)
     rows: list[dict[str, Any]] = []
     for name, label in labels.items():
-        if photos[name].null_count > 0:  # the identity of some images is unknown
+        if identities[name].null_count > 0:  # the identity of some images is unknown
             rows.append({"dataset": name})
             continue
-        is_shared, shared_with = _shared_images(name, photos, labels)
+        is_shared, shared_with = _shared_images(name, identities, labels)
         row: dict[str, Any] = {
             "dataset": name,
-            "identical": int(identical_images(photos[name]).sum()),
+            "identical": int(identical_images(identities[name]).sum()),
             "shared": int(is_shared.sum()),
             "shared_with": shared_with,
             "other_class": int(is_of_other_class[name].sum()),
@@ -215,15 +219,15 @@ def identical_table(
 
 
 def _shared_images(
-    dataset: str, photos: Mapping[str, pa.Array], labels: Mapping[str, str]
+    dataset: str, identities: Mapping[str, pa.Array], labels: Mapping[str, str]
 ) -> tuple[np.ndarray, str]:
     """Images identical to one of another dataset, (n,) bool, and text: "Noto 3, Twemoji 5"."""
-    is_shared = np.zeros(len(photos[dataset]), bool)
+    is_shared = np.zeros(len(identities[dataset]), bool)
     shared_with = []
-    for other_dataset, other_photos in photos.items():
+    for other_dataset, other_identities in identities.items():
         if other_dataset == dataset:
             continue
-        is_shared_with_other = identical_to(photos[dataset], other_photos)
+        is_shared_with_other = identical_to(identities[dataset], other_identities)
         is_shared |= is_shared_with_other
         if is_shared_with_other.any():
             shared_with.append(f"{labels[other_dataset]} {is_shared_with_other.sum()}")
@@ -231,7 +235,7 @@ def _shared_images(
 
 
 def _outputs_of_images(index: Path, classes: Path) -> np.ndarray:
-    """Outputs of each image's class, (n,) texts such as "281 282"; equal texts are one class."""
+    """Network outputs of each image's class, (n,) texts such as "281 282", to compare classes."""
     space = LabelSpace.from_json(read_json(classes))
     outputs_of_classes = [" ".join(map(str, outputs)) for outputs in space.indices]
     labels = pq.read_table(index, columns=["label"])["label"].to_numpy()
@@ -239,14 +243,14 @@ def _outputs_of_images(index: Path, classes: Path) -> np.ndarray:
 
 
 def _of_other_classes(
-    photos: Mapping[str, pa.Array], outputs: Mapping[str, np.ndarray]
+    identities: Mapping[str, pa.Array], outputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Images identical to an image of another class, in any dataset: (n,) bool by dataset."""
     all_outputs = np.concatenate(list(outputs.values()))
     _, class_numbers = np.unique(all_outputs, return_inverse=True)
-    all_photos = pa.concat_arrays(photos.values())
-    is_of_other_class = of_other_classes(all_photos, class_numbers)
-    sizes = [len(photos_of_dataset) for photos_of_dataset in photos.values()]
+    all_identities = pa.concat_arrays(identities.values())
+    is_of_other_class = of_other_classes(all_identities, class_numbers)
+    sizes = [len(of_dataset) for of_dataset in identities.values()]
     ends_of_datasets = np.cumsum(sizes)
     by_dataset = np.split(is_of_other_class, ends_of_datasets[:-1])
-    return dict(zip(photos, by_dataset, strict=True))
+    return dict(zip(identities, by_dataset, strict=True))

@@ -38,7 +38,7 @@ LAYER = "pre_logits"  # the head's input
 
 @dataclass(frozen=True)
 class Sample:
-    """Images of one dataset in a feature space."""
+    """Images of one dataset, as points of a feature space."""
 
     features: np.ndarray  # (n, d) float64
     labels: np.ndarray  # (n,) int64, indices of the dataset's own classes
@@ -58,7 +58,7 @@ def squared_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def covariance_root(features: np.ndarray) -> np.ndarray:
     """Matrix R of at most d rows, where R'R is the unbiased covariance of (n, d).
 
-    R is zero for a single image.
+    Distances need only R, which is small for few images. It is zero for a single image.
     """
     n, dimensions = features.shape
     if n < 2:
@@ -99,7 +99,7 @@ def gaussian_distances(first: Sequence[np.ndarray], second: Sequence[np.ndarray]
 def _traces_of_roots(
     first_roots: Sequence[np.ndarray], second_roots: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """(first, second): sum of the singular values of RS' for each R and S, matrices (rows, d)."""
+    """Sum of the singular values of RS' for each R in first and S in second, matrices (rows, d)."""
     # Zero rows don't change the singular values, and allow one batched call for each R.
     most_rows = max(len(root) for root in second_roots)
     padded_roots = []
@@ -220,7 +220,8 @@ def distance_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
     Columns: first, second, distance (otdd, mmd2 or frechet), value, n (images of each), note.
 
     Args:
-        samples: by dataset, of equal size n, at least 6; the first images must be representative.
+        samples: by dataset, of equal size n, at least 6; the first images must be representative,
+            since only they set the bandwidth of MMD.
     """
     (n,) = {len(sample.labels) for sample in samples.values()}
     most_classes = max(len(np.unique(sample.labels)) for sample in samples.values())
@@ -292,7 +293,7 @@ def distances_of(datasets: Sequence[str], features: Sequence[Path]) -> pd.DataFr
     """Distances of all pairs of datasets for a pretrained model, columns as in `distance_table`.
 
     Args:
-        features: file of the model's features of each dataset.
+        features: file of the model's features of each dataset, in the order of the datasets.
     """
     features_of_datasets = dict(zip(datasets, features, strict=True))
     return distance_table(equal_samples(features_of_datasets))

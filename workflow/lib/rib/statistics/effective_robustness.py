@@ -31,6 +31,8 @@ Accuracies = np.ndarray | pd.Series
 class Line:
     """A line fitted to the logits of models' accuracies in and out of distribution.
 
+    It predicts the accuracy of a network out of distribution from its accuracy in distribution.
+
     Args:
         inside, outside: (models,) percent, between 0 and 100.
 
@@ -71,9 +73,7 @@ class Line:
         return 100 * expit(self.intercept + self.slope * x)
 
     def interval(self, accuracy: Accuracies, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-        """Low and high end of the line's confidence interval at in-distribution accuracies, all
-        percent.
-        """
+        """Ends of the line's confidence interval at in-distribution accuracies, all percent."""
         x = logit(np.asarray(accuracy) / 100)
         error = self.residual * np.sqrt(1 / self.models + (x - self.centre) ** 2 / self.spread)
         half_width = t.ppf((1 + confidence) / 2, self.models - 2) * error

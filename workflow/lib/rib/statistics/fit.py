@@ -28,12 +28,13 @@ def fit_table(
 ) -> pd.DataFrame:
     """Fit of each fine-tuned run (percent), and whether it is underfitted (yes or no).
 
-    The other columns are model, method, target, size, seed and, if the rule names such methods,
-    other_rate: yes for a learning rate that was not chosen for the model, else no.
+    Fit is the accuracy on the images that the run was trained on. The other columns are model,
+    method, target, size, seed and, if the rule names such methods, other_rate: yes for a learning
+    rate that was not chosen for the model, else no.
 
     Args:
-        fits: fit (0 to 1) of each checkpoint that makes up the weights of a run, such as {"ft, seed
-            0": 0.99, "ft, seed 1": 0.98} for a merge of two seeds.
+        fits: by run, fit (0 to 1) of each checkpoint that makes up its weights, such as {run: {"ft,
+            seed 0": 0.99, "ft, seed 1": 0.98}} for a merge of two seeds.
         accuracy: columns of a run, dataset and accuracy (percent). The fit of a merge is its
             accuracy on its target if its parents were trained on all images of the target, and NaN
             otherwise.
@@ -115,7 +116,7 @@ def mark_columns(table: pd.DataFrame) -> list[str]:
 
 
 def name_other_rates(runs: pd.DataFrame, labels: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Labels of models and methods whose learning rate was not chosen for the model.
+    """Models and methods, as shown, whose learning rate was not chosen for the model.
 
     An example is ["CNN on 1,000, replay"], model and method.
 

@@ -67,11 +67,13 @@ class Sweep:
 
 @dataclass(frozen=True)
 class SelectSplit:
-    """Right answers at each learning rate on the select split of one target."""
+    """Right answers at each learning rate on the select split (for choices) of one target."""
 
     correct: np.ndarray  # (rates, objects) right answers, mean over runs
     images: np.ndarray  # (objects,)
-    objects: np.ndarray  # (objects,) index of each object, the same on all targets
+    # (objects,) index of each object, the same on all targets; equal if its images have several
+    # classes
+    objects: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def choose_on_select_splits(
 
 
 def _refuse_small_select_splits(counts: Counts, targets: Iterable[str]) -> None:
-    """Raises a UserError; a single object has no sample variance."""
+    """Raises a UserError if a standard error, which needs two objects, can't be computed."""
     for target in targets:
         objects = 0
         if target in counts.datasets:
@@ -152,14 +154,14 @@ def _sweeps(runs: Iterable[Run], swept_methods: Mapping[str, SweptMethod]) -> li
 
 
 def _lowest_fit(fit_of_runs: Mapping[Run, float], model: str, variant: str) -> float:
-    """Lowest fit over the variant's runs on a model, 0 to 1."""
+    """Lowest fit (accuracy on training images, 0 to 1) over a variant's runs on a model."""
     return min(
         fit for run, fit in fit_of_runs.items() if (run.model, run.method) == (model, variant)
     )
 
 
 def _select_split(counts: Counts, target: str, sweep: Sweep) -> SelectSplit:
-    """Right answers at each rate of a sweep on the select split of a target."""
+    """Right answers at each rate of a sweep on the select split of a target, mean over runs."""
     correct_of_rates = []
     for variant in sweep.variant_of_rate.values():
         states = []  # indices of the variant's runs, which differ in size and seed
@@ -180,7 +182,7 @@ def choose_rate(splits: Sequence[SelectSplit], is_eligible: np.ndarray) -> Choic
 
     Args:
         splits: of each target, with rates in ascending order.
-        is_eligible: (rates,) bool.
+        is_eligible: (rates,) bool, such as whether every run fits its training images.
     """
     accuracies = mean_accuracies(splits)
     if not is_eligible.any():
@@ -213,12 +215,13 @@ def mean_accuracies(splits: Sequence[SelectSplit]) -> np.ndarray:
 
 
 def paired_differences(splits: Sequence[SelectSplit], best: int) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy at each rate minus accuracy at the best one, D, and its standard error, SE.
+    """Accuracy at each rate minus accuracy at the best one, and the difference's standard error.
 
-    Both are (rates,) percentage points, by the formulas of the module; the best rate has zeros.
+    Both (D and SE in the module) are (rates,) percentage points; the best rate has zeros.
 
     Args:
         splits: of each target, with at least two objects.
+        best: index of the best rate.
     """
     targets = len(splits)
     rates = len(splits[0].correct)
@@ -246,7 +249,7 @@ def _table_of_sweep(
     fit_of_runs: Mapping[Run, float],
     threshold: float | None,
 ) -> pd.DataFrame:
-    """One row per rate, columns `TABLE`; without a threshold every rate is eligible."""
+    """One row per rate, columns `TABLE`; every run must reach the threshold, if there is one."""
     rates = list(sweep.variant_of_rate)
     lowest_fits = [
         _lowest_fit(fit_of_runs, sweep.model, variant) for variant in sweep.variant_of_rate.values()

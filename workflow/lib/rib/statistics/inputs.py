@@ -24,19 +24,19 @@ class Inputs:
     params: Mapping[str, Any]
 
     def path(self, name: str) -> Path:
-        """The file of an input that has one."""
+        """The file of an input with a single file, such as "fit"."""
         file = self.files[name]
         assert isinstance(file, str), f"{name} has several files"
         return Path(file)
 
     def paths(self, name: str) -> list[Path]:
-        """The files of an input, in the order of `describe`."""
+        """The files of an input with several, such as "rows", in the order of `describe`."""
         return [Path(file) for file in self.files[name]]
 
     def table(self, name: str) -> pd.DataFrame:
-        """The CSV file of an input."""
+        """The CSV file of an input, read."""
         return read_table(self.path(name))
 
     def rows(self, methods: Sequence[str]) -> RowFiles:
-        """Rows of the methods, from the inputs `rows` and `indexes`."""
+        """Evaluation rows of these methods: the files of the inputs `rows` and `indexes`."""
         return RowFiles(rows=self.paths("rows"), indexes=self.paths("indexes"), methods=methods)

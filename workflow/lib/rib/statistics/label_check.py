@@ -66,7 +66,7 @@ class MappingComparison:
 
     accuracy: float  # 0 to 1
     beyond_chance: float  # Cohen's kappa: at most 1, and 0 by chance
-    p: float  # of the exact paired test, two-sided
+    p: float  # of the exact paired test of both accuracies, two-sided
     p_holm: float  # adjusted for all mappings
 
 
@@ -173,7 +173,7 @@ def compare_mappings(
 
 
 def _right_answers(space: LabelSpace) -> np.ndarray:
-    """(classes, predictions) bool: which predictions are right for a class."""
+    """Which predictions are right for a class: (classes, classes) bool."""
     is_answer = np.eye(len(space.keys), dtype=bool)
     for label, answers in enumerate(space.also):  # further right answers
         is_answer[label, list(answers)] = True
@@ -183,7 +183,8 @@ def _right_answers(space: LabelSpace) -> np.ndarray:
 def _beyond_chance(
     accuracy: float, classes: np.ndarray, predictions: np.ndarray, is_answer: np.ndarray
 ) -> float:
-    """Agreement beyond chance (Cohen's kappa), at most 1; (images,) classes may be NO_CLASS."""
+    """Agreement beyond chance (Cohen's kappa) of predictions with classes, at most 1."""
+    # `classes` and `predictions` are (images,); a class may be NO_CLASS.
     # A network that always predicts the most frequent class agrees often, but by chance. Kappa is
     # (accuracy - chance) / (1 - chance) (Cohen 1960, Educational and Psychological Measurement 20,
     # 37-46).
@@ -197,7 +198,8 @@ def _beyond_chance(
 
 
 def _exact_p(is_right: np.ndarray, is_right_in_mapping: np.ndarray) -> float:
-    """Two-sided p; only images that are right under one labelling alone carry information."""
+    """Two-sided p of equal accuracy by two labellings; (images,) bool each."""
+    # Only images that are right by one of them alone carry information.
     only_stated = int((is_right & ~is_right_in_mapping).sum())
     only_mapping = int((is_right_in_mapping & ~is_right).sum())
     if only_stated + only_mapping == 0:
@@ -276,7 +278,7 @@ def check_labels(
 
 
 def _first_of_each_object(predictions: pd.DataFrame, index_file: Path) -> pd.DataFrame:
-    """label, object_id and prediction of the first image of each object."""
+    """label, object_id and prediction of one image per object, since images must be independent."""
     index = pd.read_parquet(index_file, columns=["label", "object_id"])
     index["object_id"] = _joined_objects(index["object_id"], read_identities(index_file))
     images = index.iloc[predictions["row"].to_numpy()]
@@ -285,7 +287,7 @@ def _first_of_each_object(predictions: pd.DataFrame, index_file: Path) -> pd.Dat
 
 
 def _joined_objects(object_ids: pd.Series, identities: pa.Array) -> pd.Series:
-    """Objects with identical images get the first of their ids."""
+    """Objects with identical images get the first of their ids, so they count as one."""
     first_id = joined_ids(pa.array(object_ids, pa.string()), identities)
     return object_ids.map(lambda object_id: first_id.get(object_id, object_id))
 

@@ -24,7 +24,7 @@ class SweptMethod:
 
     method: str  # method with other swept settings, such as lora-rank4
     entry: str  # in the catalogue, such as lora
-    recipe: str
+    recipe: str  # name of the training settings, such as paper
     can_fit: bool  # whether it can fit its training images
     lr: Mapping[str, float]  # learning rate by model: {"net": 0.001}
 
@@ -38,7 +38,8 @@ def choose(runs: pd.DataFrame, threshold: float | None) -> pd.DataFrame:
     Args:
         runs: model, method, recipe, can_fit, lr, target, size, seed, fit (percent), loss (of the
             last epoch).
-        threshold: fit (0 to 1) that every run must reach; None chooses all methods by their loss.
+        threshold: fit (accuracy on training images, 0 to 1) that every run must reach; None
+            chooses all methods by their loss.
     """
     tables = []
     for _, sweep in runs.groupby(GROUP, sort=False):
@@ -63,7 +64,8 @@ def choice_table(
     """All fine-tuning runs, and whether their rate is chosen (yes or no).
 
     Args:
-        manifests, histories: of the fine-tuning runs, in the same order.
+        manifests, histories: of the fine-tuning runs, in the same order: JSON files with the fit,
+            CSV files with the loss of each epoch.
         swept_methods: by name of the method in runs, such as {"ft-lr0.001": SweptMethod(...)}.
         threshold: fit (0 to 1) that every run must reach; None chooses all methods by their loss.
 

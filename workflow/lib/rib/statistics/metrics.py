@@ -21,12 +21,15 @@ def write_metrics(
     settings: GridTableSettings,
     outputs: Mapping[str, Path],
 ) -> None:
-    """Compute and write the tables of a grid.
+    """Compute and write the tables of a grid: accuracy, RI, mRI and others.
 
     Args:
+        rows: files of evaluation rows of all runs.
+        manifests: JSON files of the evaluations, with the fit of each run.
         indexes: of the evaluated datasets, .../prepare/<dataset>/<geometry>/index.parquet.
-        proxy: folder of the prepared dataset with the pretraining proxy, if a dataset excludes it.
-        splits: files of the datasets' splits, under protocol held_out.
+        proxy: folder of the prepared dataset with the pretraining proxy (images that stand for the
+            pretraining data), if a dataset excludes it.
+        splits: files of the datasets' splits, under protocol held_out; else none.
         outputs: file by name of the table, `counts` (.npz) and `mri_json`.
     """
     datasets = evaluated_datasets(

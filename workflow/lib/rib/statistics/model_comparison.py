@@ -48,7 +48,7 @@ ACCURACIES = ["ood_before", "before_low", "before_high", "ood_after", "after_low
 
 
 class MeasureOfMethod(NamedTuple):
-    """Column of `Effects`, such as ("ft", "all", "mri")."""
+    """A number by which models are compared, such as MeasureOfMethod("ft", "all", "mri")."""
 
     method: str
     size: str
@@ -57,12 +57,13 @@ class MeasureOfMethod(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelEffects:
-    """Measures of one model, for the columns of `Effects`."""
+    """One model's part of `Effects`: its mRI and accuracies with each method."""
 
     model: str
     columns: list[MeasureOfMethod]
     targets: int
-    values: np.ndarray  # (columns * targets, seeds, 1 + replicates) %
+    # (columns * targets, seeds, 1 + replicates) percent; the targets of a column are neighbours
+    values: np.ndarray
     # (columns, objects) contribution to the mean over runs, percentage points
     contributions: np.ndarray
     # merges over seeds, whose one run is repeated for each seed
@@ -77,9 +78,9 @@ def effects_of(
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
 ) -> Effects:
-    """Values of each model that are compared: mRI, and accuracy before and after fine-tuning.
+    """Values by which models are compared: mRI, and accuracy before and after fine-tuning.
 
-    A column is a method, size and measure, averaged over targets.
+    A column is a method, size and measure, averaged over targets, such as ("ft", "all", "mri").
 
     Args:
         models: counts of each model, whose runs of `methods` have the same targets and seeds
@@ -98,7 +99,8 @@ def effects_of(
     columns: dict[Hashable, Column] = {}
     for i, measure_of_method in enumerate(effects_of_models[0].columns):
         family = (measure_of_method.method, measure_of_method.size)
-        columns[measure_of_method] = Column(family, slice(i * targets, (i + 1) * targets))
+        targets_of_column = slice(i * targets, (i + 1) * targets)
+        columns[measure_of_method] = Column(family=family, targets=targets_of_column)
     untested = set()  # models and columns
     for model, method, size in underfitted:
         for measure in MEASURES_AFTER:
@@ -124,13 +126,14 @@ def _effects_of_model(
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
 ) -> ModelEffects:
-    """Measures of one model; columns are its methods, sorted, each with all `MEASURES`."""
+    """Values of one model; columns are its methods and sizes, sorted, each with all `MEASURES`."""
     counts = _with_methods(counts, methods)
     ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
     contributions_of_states = ood_parts(counts, ood_datasets, source_groups)
     states_of_methods = _states_of_methods(ood)
     targets = len({state.run.target for state in ood})
-    measures = np.array(list(MEASURES.values()))  # (measures, before and after)
+    # (measures, 2): coefficients of accuracy before and after, such as -1 and 1 for mRI.
+    measures = np.array(list(MEASURES.values()))
 
     columns = []
     values_of_methods = []  # (measures, targets, seeds, 1 + replicates) per method
@@ -175,9 +178,10 @@ def _with_methods(counts: Counts, methods: Collection[tuple[str, str]]) -> Count
 
 
 def _states_of_methods(states: Iterable[ScoredState]) -> dict[tuple[str, str], list[ScoredState]]:
-    """{("ft", "all"): [...]}, sorted by target and seed."""
+    """Fine-tuned networks by method and size, {("ft", "all"): [...]}, sorted by target and seed."""
 
     def sorting_key(state: ScoredState) -> tuple[str, str, str, int]:
+        """("ft", "all", "noto", 0)."""
         run = state.run
         return run.method, run.size, run.target, run.seed
 
@@ -235,9 +239,10 @@ def _share_of_pairings(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.DataFrame:
-    """Models' accuracies before and after a method, their ranks (1 is best), and tau.
+    """Models' accuracies before and after a method, and their ranks (1 is best).
 
-    Models that are left out of comparisons are not ranked.
+    Kendall's tau shows whether fine-tuning keeps their order. Models that are left out of
+    comparisons are not ranked.
 
     Returns:
         One row per model: model, ood_before, before_low, before_high, ood_after, after_low,

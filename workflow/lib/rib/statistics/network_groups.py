@@ -24,7 +24,6 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,6 +33,7 @@ from rib.statistics.bootstrap import LIMITS, estimate, object_weights, spread
 from rib.statistics.comparison import holm
 from rib.statistics.counts import Counts, read_counts
 from rib.statistics.fit import read_table
+from rib.statistics.model_comparison import MeasureOfMethod
 from rib.statistics.ri import ood_accuracies
 from rib.statistics.settings import RIStatistics
 from rib.statistics.sizes import images_of_pretraining
@@ -78,23 +78,15 @@ DIFFERENCE_COLUMNS = [
 ]
 
 
-class MeasureOfMethod(NamedTuple):
-    """Such as ("ft", "all", "mri")."""
-
-    method: str
-    size: str
-    measure: str
-
-
 @dataclass(frozen=True)
 class MeasuredNetwork:
     """A measure (such as mRI) of one network with one method, mean over targets and seeds."""
 
-    group: str
+    group: str  # of networks that differ in their pretraining seed, such as "1000 images"
     model: str
-    measure: MeasureOfMethod
+    measure: MeasureOfMethod  # such as MeasureOfMethod("ft", "all", "mri")
     values: np.ndarray  # (1 + replicates,) percent, the observed value first
-    is_fitted: bool  # whether all runs of the method are; else it doesn't count
+    is_fitted: bool  # False if a run of the method is underfitted; then it doesn't count
 
 
 @dataclass(frozen=True)
@@ -210,7 +202,7 @@ def measures_of_network(
 def _values_of_runs(
     counts: Counts, ri: RIStatistics, in_distribution: Sequence[str]
 ) -> dict[MeasureOfMethod, dict[str, list[np.ndarray]]]:
-    """{measure: {"noto": [...]}}: by target, a list over seeds of (1 + replicates,)."""
+    """By measure and target, a list over seeds of (1 + replicates,): {measure: {"noto": [...]}}."""
     weights = object_weights(counts.objects, ri.replicates, ri.seed)
     ood = ood_accuracies(counts, weights, ri.ood_datasets, ri.source_groups)
     in_distribution_of_state = {}
@@ -244,10 +236,10 @@ def _underfitted_methods(fit: Path) -> set[tuple[str, str, str]]:
 def _images_of_groups(
     groups: Mapping[str, str], images_of_models: Mapping[str, int]
 ) -> dict[str, float]:
-    """{"1000 images": 1000.0}: fewest pretraining images of a group's models, inf if unknown."""
+    """{"1000 images": 1000.0}: fewest pretraining images of a group's models, to sort groups."""
     images_of_groups: dict[str, float] = {}
     for model, group in groups.items():
-        images = images_of_models.get(model, np.inf)
+        images = images_of_models.get(model, np.inf)  # unknown: last
         images_of_groups[group] = min(images, images_of_groups.get(group, np.inf))
     return images_of_groups
 
@@ -255,7 +247,7 @@ def _images_of_groups(
 def _values_by_measure(
     networks: Iterable[MeasuredNetwork], ordered_groups: Sequence[str]
 ) -> dict[MeasureOfMethod, ValuesOfGroups]:
-    """{measure: {"1000 images": array}}: (networks, 1 + replicates) of networks that count."""
+    """By measure and group, (networks, 1 + replicates): {measure: {"1000 images": array}}."""
     rows: dict[MeasureOfMethod, dict[str, list[np.ndarray]]] = {}
     for network in networks:
         if network.is_fitted:
@@ -273,7 +265,7 @@ def _values_by_measure(
 
 
 def _in_display_order(measure: MeasureOfMethod) -> tuple[str, str, int]:
-    """Key of sorting, such as ("ft", "all", 0), 0 for the first measure."""
+    """Sorting key: method, size and position of the measure in tables, such as ("ft", "all", 0)."""
     return measure.method, measure.size, list(IS_ACCURACY).index(measure.measure)
 
 
@@ -290,7 +282,8 @@ def _networks_table(networks: Iterable[MeasuredNetwork], confidence: float) -> p
 def _rows_of_group(
     measure: MeasureOfMethod, group: str, images: float, values: np.ndarray, confidence: float
 ) -> list[tuple[object, ...]]:
-    """Two rows, for the two intervals; `values` (networks, 1 + replicates) are in percent."""
+    """Rows of `network_groups`: one with the interval over networks, one over objects."""
+    # `values` are (networks, 1 + replicates) percent; `images` are of the pretraining.
     networks, deviation, low, high = spread(values[:, 0], confidence)
     if IS_ACCURACY[measure.measure]:
         low, high = np.clip((low, high), *LIMITS)
@@ -307,7 +300,7 @@ def _rows_of_group(
 def _rows_of_differences(
     measure: MeasureOfMethod, values_of_groups: ValuesOfGroups, confidence: float
 ) -> list[tuple[object, ...]]:
-    """Two rows per pair of groups, one for each interval."""
+    """Rows of `network_differences`: two per pair of groups, over networks and over objects."""
     pairs = list(itertools.combinations(values_of_groups, 2))
     intervals = [
         welch_interval(
@@ -334,7 +327,7 @@ def _rows_of_differences(
 def welch_interval(
     values: np.ndarray, other_values: np.ndarray, confidence: float
 ) -> WelchInterval:
-    """Welch's t interval and test of the difference between the means of two samples.
+    """Welch's t interval and test of the difference between the means of two groups of networks.
 
     With one value in either sample all is NaN. If the values of each sample are equal, the interval
     is the difference itself, without a test.

@@ -58,7 +58,7 @@ def compare(
 
 
 def _measured(rows: Iterable[Path]) -> pd.DataFrame:
-    """model, dataset, measured (percent), images."""
+    """Accuracies from rows: model, dataset, measured (percent), images."""
     tables = []
     for path in rows:
         table = pd.read_parquet(path, columns=[*KEYS, "rank"])

@@ -28,6 +28,8 @@ class DatasetObjects:
 class ResampledObjects:
     """Objects (things shown) of a grid's datasets, and their bootstrap draws, which RI shares.
 
+    `weights` (1 + replicates, objects) are how often each draw counts an object.
+
     Args:
         shared: for leak-free means, (n,) bool by target and dataset: objects whose source image the
             target has too.
@@ -63,10 +65,10 @@ class ResampledObjects:
         )
 
     def sum_by_object(self, dataset: str, values: Iterable[np.ndarray]) -> np.ndarray:
-        """Sums over each object's images: (k, objects of the dataset).
+        """Sums over each object's images, which the bootstrap can weight: (k, objects).
 
         Args:
-            values: k arrays (images of the dataset,).
+            values: k arrays (images of the dataset,), such as whether two models agree.
         """
         object_of_image = self.object_of_image[dataset]
         objects = len(self.images[dataset])

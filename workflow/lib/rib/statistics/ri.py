@@ -34,7 +34,7 @@ CountedObjects = dict[str, Indices]
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The images that a run was trained on, such as TrainingSet("noto", "500", (1,))."""
+    """The images that a run was trained on: TrainingSet(target="noto", size="500", seeds=(1,))."""
 
     target: str
     size: str
@@ -44,13 +44,13 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class ObjectsByTraining:
-    """Objects that count in the RI of a run, which depend on its training images."""
+    """Objects that count in the RI of a run: for example, of classes that it saw in training."""
 
     training_sets: Mapping[Run, TrainingSet]
     objects: Mapping[TrainingSet, Mapping[str, np.ndarray]]  # (n,) bool by dataset
 
     def inverted(self) -> "ObjectsByTraining":
-        """The objects that do not count."""
+        """The same runs with the other objects, such as unseen in place of seen classes."""
         not_counted = {}
         for training_set, objects_of_dataset in self.objects.items():
             not_counted[training_set] = {
@@ -138,19 +138,20 @@ def ood_accuracies(
             on_target = np.full_like(means, np.nan)
 
         images = _number_of_images(counts, objects_of_dataset)
-        for before, state in enumerate(states):
-            after = len(states) + before
+        for number, state in enumerate(states):
+            number_after = len(states) + number
             ood[state] = Ood(
-                before=means[before],
-                after=means[after],
+                before=means[number],
+                after=means[number_after],
                 images=images,
-                on_target_before=on_target[before],
-                on_target_after=on_target[after],
+                on_target_before=on_target[number],
+                on_target_after=on_target[number_after],
             )
     return {state: ood[state] for state in counts.states if state in ood}
 
 
 def _number_of_images(counts: Counts, objects_of_dataset: CountedObjects) -> int:
+    """Images of the objects that count, over all datasets."""
     images = 0
     for dataset, objects in objects_of_dataset.items():
         images += int(counts.images[dataset][objects].sum())
@@ -163,6 +164,8 @@ def ood_parts(
     source_groups: SourceGroups = None,
 ) -> dict[ScoredState, np.ndarray]:
     """Contribution of each object to the mean accuracy on the other datasets, by scored network.
+
+    Tests flip signs of the contributions to RI.
 
     Args:
         ood_datasets: None for all.
@@ -233,7 +236,7 @@ def _states_by_training_set(
         if state.is_pretrained:
             continue
         if among is None:
-            training_set = TrainingSet(state.run.target, state.run.size, ())
+            training_set = TrainingSet(target=state.run.target, size=state.run.size, seeds=())
         else:
             training_set = among.training_sets[state.run]
         states.setdefault(training_set, []).append(state)
@@ -256,7 +259,10 @@ def _counted_objects_of_targets(
 def _objects_that_are_among(
     objects_of_dataset: Mapping[str, Indices], among: Mapping[str, np.ndarray]
 ) -> CountedObjects:
-    """Objects that are in both, by dataset; a dataset without any is dropped."""
+    """Objects that are in both, by dataset, such as {"noto": [True, False]}.
+
+    A dataset without any is dropped.
+    """
     remaining: CountedObjects = {}
     for dataset, objects in objects_of_dataset.items():
         counted = among[dataset]

@@ -20,8 +20,8 @@ LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Column:
-    """Type and range of the values of a column."""
+class ColumnRule:
+    """Type and range that the values of a column must have."""
 
     kind: str  # TEXT, WHOLE or NUMBER
     least: float = -np.inf  # for numbers
@@ -32,21 +32,21 @@ class Column:
 
 # rib.evaluation.evaluate explains these columns; others are ignored.
 COLUMNS = {
-    "model": Column(TEXT),
-    "target": Column(TEXT),
-    "method": Column(TEXT),
-    "size": Column(TEXT),
-    "seed": Column(WHOLE, least=0, most=LARGEST),
-    "alpha": Column(NUMBER, least=0, most=1, may_be_missing=True),
-    "dataset": Column(TEXT),
-    "row": Column(WHOLE, least=0, most=LARGEST),
-    "prediction": Column(WHOLE, least=0, most=LARGEST),
-    "rank": Column(WHOLE, least=0, most=LARGEST),
-    "log_prob": Column(NUMBER, most=0, optional=True),
-    "energy": Column(NUMBER, optional=True),
-    "confidence": Column(NUMBER, least=0, most=1, optional=True),
-    "margin": Column(NUMBER, optional=True),
-    "brier": Column(NUMBER, least=0, most=2, optional=True),
+    "model": ColumnRule(TEXT),
+    "target": ColumnRule(TEXT),
+    "method": ColumnRule(TEXT),
+    "size": ColumnRule(TEXT),
+    "seed": ColumnRule(WHOLE, least=0, most=LARGEST),
+    "alpha": ColumnRule(NUMBER, least=0, most=1, may_be_missing=True),
+    "dataset": ColumnRule(TEXT),
+    "row": ColumnRule(WHOLE, least=0, most=LARGEST),
+    "prediction": ColumnRule(WHOLE, least=0, most=LARGEST),
+    "rank": ColumnRule(WHOLE, least=0, most=LARGEST),
+    "log_prob": ColumnRule(NUMBER, most=0, optional=True),
+    "energy": ColumnRule(NUMBER, optional=True),
+    "confidence": ColumnRule(NUMBER, least=0, most=1, optional=True),
+    "margin": ColumnRule(NUMBER, optional=True),
+    "brier": ColumnRule(NUMBER, least=0, most=2, optional=True),
 }
 
 
@@ -67,11 +67,11 @@ def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
     if not len(rows):
         raise UserError("the table of rows is empty; give those that rib.load_rows returns.")
     _check_columns(rows)
-    present = {name: column for name, column in COLUMNS.items() if name in rows.columns}
-    rows = rows[list(present)].reset_index(drop=True)
-    for name, column in present.items():
-        _check_values(rows[name], name, column)
-    whole_numbers = [name for name, column in present.items() if column.kind == WHOLE]
+    rules = {name: rule for name, rule in COLUMNS.items() if name in rows.columns}
+    rows = rows[list(rules)].reset_index(drop=True)
+    for name, rule in rules.items():
+        _check_values(rows[name], name, rule)
+    whole_numbers = [name for name, rule in rules.items() if rule.kind == WHOLE]
     rows = rows.astype(dict.fromkeys(whole_numbers, "int64"))
     _refuse_duplicates(rows)
     _check_targets(rows)
@@ -81,8 +81,9 @@ def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_columns(rows: pd.DataFrame) -> None:
-    for name, column in COLUMNS.items():
-        if name not in rows.columns and not column.optional:
+    """Raises a UserError if a column is missing, or there twice."""
+    for name, rule in COLUMNS.items():
+        if name not in rows.columns and not rule.optional:
             raise UserError(f"the rows lack the column '{name}'; {AGAIN}.")
         if list(rows.columns).count(name) > 1:
             raise UserError(f"the rows have the column '{name}' twice; {AGAIN}.")
@@ -121,34 +122,34 @@ def _first_true(flags: pd.Series | np.ndarray) -> int | None:
     return int(positions[0]) if len(positions) else None
 
 
-def _check_values(values: pd.Series, name: str, column: Column) -> None:
+def _check_values(values: pd.Series, name: str, rule: ColumnRule) -> None:
     """Raises a UserError for the first value that is missing, of another type or out of range."""
     is_missing = values.isna()  # its index is positions in the table
-    if not column.may_be_missing:
+    if not rule.may_be_missing:
         position = _first_true(is_missing)
         if position is not None:
-            raise _wrong_value(name, position, f"missing, not {column.kind}")
+            raise _wrong_value(name, position, f"missing, not {rule.kind}")
     present = values[~is_missing]
-    position = _first_true(~_is_of_kind(present, column.kind))
+    position = _first_true(~_is_of_kind(present, rule.kind))
     if position is not None:
-        why = f"{_shown_value(present.iloc[position])}, not {column.kind}"
+        why = f"{_shown_value(present.iloc[position])}, not {rule.kind}"
         raise _wrong_value(name, int(present.index[position]), why)
-    if column.kind == TEXT:
+    if rule.kind == TEXT:
         return
-    position = _first_true(_is_outside(present, column))
+    position = _first_true(_is_outside(present, rule))
     if position is not None:
         shown = _shown_value(present.iloc[position])
-        why = f"{shown}, not {column.kind} {_range_of(column)}"
+        why = f"{shown}, not {rule.kind} {_range_of(rule)}"
         raise _wrong_value(name, int(present.index[position]), why)
 
 
-def _is_outside(numbers: pd.Series, column: Column) -> np.ndarray:
-    """(n,) bool; infinite numbers are outside, too."""
+def _is_outside(numbers: pd.Series, rule: ColumnRule) -> np.ndarray:
+    """Which numbers the rule's range excludes, (n,) bool; infinite ones, too."""
     if numbers.dtype == object:  # Python's numbers may exceed every NumPy type
-        is_inside = [column.least <= number <= column.most for number in numbers]
+        is_inside = [rule.least <= number <= rule.most for number in numbers]
         return ~np.array(is_inside, dtype=bool)
     floats = numbers.to_numpy("float64")
-    return ~((column.least <= floats) & (floats <= column.most)) | np.isinf(floats)
+    return ~((rule.least <= floats) & (floats <= rule.most)) | np.isinf(floats)
 
 
 def _shown_value(value: object) -> str:
@@ -158,13 +159,13 @@ def _shown_value(value: object) -> str:
     return " ".join(show(value).split())
 
 
-def _range_of(column: Column) -> str:
-    """`from 0 to 1`, or `of at most 0`."""
-    if np.isinf(column.least) and np.isinf(column.most):
+def _range_of(rule: ColumnRule) -> str:
+    """For messages: `from 0 to 1`, or `of at most 0`."""
+    if np.isinf(rule.least) and np.isinf(rule.most):
         return "that is finite"
-    if np.isinf(column.least):
-        return f"of at most {column.most}"
-    return f"from {column.least} to {column.most}"
+    if np.isinf(rule.least):
+        return f"of at most {rule.most}"
+    return f"from {rule.least} to {rule.most}"
 
 
 def _is_of_kind(values: pd.Series, kind: str) -> np.ndarray:
@@ -193,7 +194,7 @@ def _is_of_kind(values: pd.Series, kind: str) -> np.ndarray:
 
 
 def _refuse_duplicates(rows: pd.DataFrame) -> None:
-    """A network must not have scored an image twice."""
+    """Raises a UserError if a network has scored an image twice."""
     is_duplicate = rows.duplicated(subset=[*STATE_COLUMNS, "dataset", "row"])
     position = _first_true(is_duplicate)
     if position is not None:
@@ -204,7 +205,8 @@ def _refuse_duplicates(rows: pd.DataFrame) -> None:
 
 
 def _check_targets(rows: pd.DataFrame) -> None:
-    """Pretrained rows have no target, size `all`, seed 0 and no alpha; others need a target."""
+    """Raises a UserError for pretrained rows with a target, and others without."""
+    # Pretrained rows also have size `all`, seed 0 and no alpha.
     is_pretrained = rows["method"] == PRETRAINED
     values_of_pretrained = {"target": NO_TARGET, "size": ALL, "seed": 0}
     for name, value_of_pretrained in values_of_pretrained.items():
@@ -223,7 +225,7 @@ def _check_targets(rows: pd.DataFrame) -> None:
 
 
 def _refuse_missing_pretrained(rows: pd.DataFrame) -> None:
-    """RI needs the accuracy before fine-tuning."""
+    """Raises a UserError if rows of a pretrained network are missing, which RI needs."""
     is_pretrained = rows["method"] == PRETRAINED
     if is_pretrained.all():
         raise UserError("all rows are of pretrained networks; add those of a fine-tuned one.")
@@ -235,7 +237,7 @@ def _refuse_missing_pretrained(rows: pd.DataFrame) -> None:
 
 
 def _refuse_other_images(rows: pd.DataFrame) -> None:
-    """All networks must be scored on the images of the first pretrained network."""
+    """Raises a UserError unless all networks scored the images of the first pretrained network."""
     images_of_states = _images_of_states(rows)
     first = next(state for state in images_of_states if state.is_pretrained)
     images_of_first = images_of_states[first]
@@ -254,7 +256,7 @@ def _refuse_other_images(rows: pd.DataFrame) -> None:
 
 
 def _images_of_states(rows: pd.DataFrame) -> dict[ScoredState, dict[str, np.ndarray]]:
-    """{state: {"noto": [0, 1, 5]}}: ascending rows of the index."""
+    """Images that each network scored, by row of the dataset's index: {state: {"noto": [0, 5]}}."""
     groups = rows.groupby([*STATE_COLUMNS, "dataset"], observed=True, sort=False, dropna=False)
     images_of_states: dict[ScoredState, dict[str, np.ndarray]] = {}
     for _, rows_of_group in groups:

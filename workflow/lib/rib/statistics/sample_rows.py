@@ -21,7 +21,7 @@ def read_rows(
     """A run's evaluation rows (one per image) by dataset, in the order of the dataset's index.
 
     Args:
-        method: of the run; files may have rows of other methods.
+        method: of the run; files may have rows of other methods, evaluated with it.
         paths: files of all evaluation groups.
         columns: columns to read besides dataset, among them `row`.
     """
@@ -53,7 +53,7 @@ def parts_together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def is_right(rows: pd.DataFrame) -> np.ndarray:
-    """Which predictions are right: (n,) bool."""
+    """Which predictions are right: (n,) bool, from evaluation rows."""
     return rows["rank"].to_numpy() == 0
 
 
@@ -63,8 +63,9 @@ def compare_predictions(
     """Images on which two runs agree, and images whose prediction becomes wrong or right.
 
     Args:
-        before, after: rows of the two runs on one dataset (row, prediction, rank).
-        dataset, runs: for the error.
+        before, after: rows of the pretrained and the fine-tuned run on one dataset (row,
+            prediction, rank).
+        dataset, runs: named in the error.
 
     Returns:
         (n,) bool by name: agreement (equal predictions), right_to_wrong and wrong_to_right.

@@ -154,7 +154,7 @@ def sample_tables(
 
 @dataclass
 class _GroupSums:
-    """Adds up the runs of one model, method and size, to give rows of means over them."""
+    """Adds up the runs of one model, method and size, for rows of means over them."""
 
     resampling: ResampledObjects
     ri: RIStatistics
@@ -167,11 +167,11 @@ class _GroupSums:
     def add(
         self, before: "_ScoredRun", after: "_ScoredRun", sums: Mapping[str, np.ndarray]
     ) -> None:
-        """`sums` (k, objects) by dataset: `SHARES` and `SCORES` over each object's images."""
+        """Adds a run; `sums` (k, objects) by dataset: `SHARES` and `SCORES` by object."""
         target = after.run.target
         self._scores_of_images.add(target, sums)
         if target not in self._class_scores:
-            # Intervals take most of the time.
+            # Without replicates there are no intervals, which take most of the time.
             replicates = self.ri.replicates if self.scores else 0
             self._class_scores[target] = SummedClassScores(self.resampling, self.ri, replicates)
         self._class_scores[target].add(target, before.tallies, after.tallies)
@@ -204,7 +204,7 @@ class _GroupSums:
 def _mean_over_targets(
     means_of_targets: Iterable[Mapping[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """(3, 1 + replicates) by score; targets without a score don't count in its mean."""
+    """Before, after and change of each score, (3, 1 + replicates), over targets that have it."""
     of_score: dict[str, list[np.ndarray]] = {}
     for means in means_of_targets:
         for score, before_after_and_change in means.items():
@@ -213,7 +213,8 @@ def _mean_over_targets(
 
 
 def _class_score_estimates(means: Mapping[str, np.ndarray], confidence: float) -> dict[str, float]:
-    """{"macro_f1_before": 79.2, "macro_f1_before_low": 78.0, ...}."""
+    """Columns of mean_scores: {"macro_f1_before": 79.2, "macro_f1_before_low": 78.0, ...}."""
+    # `means` are (3, 1 + replicates) by score: before, after and change.
     columns: dict[str, float] = {}
     for score in (MACRO_F1, WORST_GROUP):
         if score in means:
@@ -225,7 +226,7 @@ def _class_score_estimates(means: Mapping[str, np.ndarray], confidence: float) -
 def _ri_of_scores(
     means: Mapping[str, np.ndarray], scores: Iterable[str], confidence: float
 ) -> dict[str, float]:
-    """{"ri": -1.2, "ri_low": -2, "ri_high": -0.4, "ri_macro_f1": ...}."""
+    """Mean change of each score as columns: {"ri": -1.2, "ri_low": -2, ..., "ri_macro_f1": ...}."""
     columns: dict[str, float] = {}
     for score in (ACCURACY, *scores):
         if score in means:
@@ -237,23 +238,24 @@ def _ri_of_scores(
 def _estimate_of(
     name: str, observed_and_replicates: np.ndarray, confidence: float
 ) -> dict[str, float]:
-    """{"ri": -1.2, "ri_low": -2, "ri_high": -0.4}."""
+    """A value and its interval: {"ri": -1.2, "ri_low": -2, "ri_high": -0.4}."""
     mean, low, high = estimate(observed_and_replicates, confidence)
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 def _model_of(run: Run) -> str:
-    """Key of groupby: runs of a model are read with its pretrained run."""
+    """Key of groupby: all runs of a model are compared with its pretrained run."""
     return run.model
 
 
 def _group_of(run: Run) -> tuple[str, ...]:
-    """("net", "ft", "all")."""
+    """Key of groupby for runs whose means are reported: ("net", "ft", "all")."""
     return run.values(GROUP)
 
 
 def _estimates(means: np.ndarray, confidence: float) -> dict[str, float]:
-    """{"agreement": 90.1, "agreement_low": 88.2, ...}; `means` (1 + replicates, names)."""
+    """{"agreement": 90.1, "agreement_low": 88.2, ...} for all of `SHARES` and `SCORES`."""
+    # `means` are (1 + replicates, names).
     columns: dict[str, float] = {}
     names = [*SHARES, *SCORES]
     for name, observed_and_replicates in zip(names, means.T, strict=True):
@@ -263,7 +265,7 @@ def _estimates(means: np.ndarray, confidence: float) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _ScoredRun:
-    """A run with its rows, their calibration and their tallies, by dataset."""
+    """A run with its rows, their calibration and numbers of images (tallies), by dataset."""
 
     run: Run
     rows: RowsByDataset
@@ -274,6 +276,7 @@ class _ScoredRun:
     def read(
         cls, run: Run, paths: Iterable[Path], categories: Mapping[str, ImageCategories]
     ) -> "_ScoredRun":
+        """Reads a run from its files of rows."""
         rows = read_rows(run.method, paths, COLUMNS)
         calibration = {
             dataset: calibration_error_and_floor(
@@ -346,7 +349,7 @@ def _resampled_objects(
     targets: Iterable[str],
     ri: RIStatistics,
 ) -> ResampledObjects:
-    """Objects and bootstrap draws of the images that `rows`, of any one run, name."""
+    """Objects and bootstrap draws of the scored images, which `rows` of any one run name."""
     index_of_dataset = read_objects(indexes, ri.source_groups, ["object_id"])
     objects = {}
     scored = {}
@@ -368,7 +371,7 @@ def _image_categories(
     resampling: ResampledObjects,
     groups: Mapping[str, str],
 ) -> dict[str, ImageCategories]:
-    """Object, class and group of each image that `rows` name, by dataset."""
+    """Object, class and group of each scored image, which `rows` of any one run name."""
     categories = {}
     for path in indexes:
         dataset = path.parts[-3]
@@ -418,7 +421,8 @@ def _read_real_answers(
     rows: RowsByDataset,
     spaces: Mapping[str, LabelSpace],
 ) -> dict[str, np.ndarray]:
-    """Which classes are right for an image, (n, classes) bool by dataset with ReaL labels."""
+    """Classes that are right for an image by ReaL labels, which may be several, by dataset."""
+    # (n, classes) bool; `rows` of any one run name the images.
     paths = [path for path in indexes if path.parts[-3] in real_labels]
     answers = {}
     for dataset, index in read_indexes(paths, ["image_id"]).items():

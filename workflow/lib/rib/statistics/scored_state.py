@@ -41,12 +41,14 @@ class ScoredState:
         return self.alpha is not None
 
     def column_values(self) -> tuple[Any, ...]:
-        """Values of `STATE_COLUMNS`."""
+        """Values of `STATE_COLUMNS`, such as ("net", "ft", "noto", "all", 0, None)."""
         return (*self.run.values(RUN_COLUMNS), self.alpha)
 
     def before_fine_tuning(self) -> "ScoredState":
         """The pretrained model that the network started from."""
-        pretrained_run = Run(self.run.model, NO_TARGET, PRETRAINED, ALL, 0)
+        pretrained_run = Run(
+            model=self.run.model, target=NO_TARGET, method=PRETRAINED, size=ALL, seed=0
+        )
         return ScoredState(pretrained_run)
 
 

@@ -37,7 +37,7 @@ def compared_scores(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> 
 
 
 def _scores(rows: pd.DataFrame, classes: int) -> np.ndarray:
-    """(4, n): top-1, top-5, negative log-likelihood, Brier score."""
+    """Top-1, top-5, negative log-likelihood and Brier score of each image, (4, n)."""
     rank = rows["rank"].to_numpy()
     top1 = 100.0 * (rank == 0)
     top5 = np.full(len(rank), np.nan)
@@ -51,7 +51,7 @@ def _scores(rows: pd.DataFrame, classes: int) -> np.ndarray:
 def real_answers(
     dataset: str, image_ids: pd.Series, space: LabelSpace, real_labels: Sequence[Iterable[int]]
 ) -> np.ndarray:
-    """Classes that are right by ReaL labels, (n, classes) bool.
+    """Classes that are right by ReaL labels (several per image), (n, classes) bool.
 
     Args:
         image_ids: file names, such as ILSVRC2012_val_00000001.JPEG.

@@ -55,7 +55,7 @@ LEAVE_ONE_OUT = "leave_one_out"
 
 
 class Trained(NamedTuple):
-    """A method, or a variant of one, on a model, size and target: its seeds are averaged."""
+    """A method, or a variant of one, on a model, size and target; it has a run for each seed."""
 
     model: str
     method: str
@@ -63,7 +63,8 @@ class Trained(NamedTuple):
     target: str
 
 
-Gains = dict[Trained, dict[str, list[np.ndarray]]]  # by dataset in the RI, (replicates,) per seed
+# Changes of accuracy by dataset in the RI, (replicates,) for each seed.
+Gains = dict[Trained, dict[str, list[np.ndarray]]]
 Variants = Mapping[str, Sequence[str]]  # {"lora": ["lora-rank4", "lora-rank8"]}, in grid order
 
 
@@ -75,7 +76,7 @@ class Choice(NamedTuple):
     # (seeds, replicates) percentage points; NaN without images to choose by
     ri: np.ndarray
     variants: Sequence[str]  # names
-    scores: np.ndarray  # (variants, datasets or 1), without resampling
+    scores: np.ndarray  # (variants, datasets or 1) by which it is made, without resampling
 
 
 def gains_of(
@@ -118,7 +119,10 @@ def gains_of(
 def select_accuracies(
     files: RowFiles, replicates: int, seed: int
 ) -> dict[Trained, list[np.ndarray]]:
-    """Accuracy on the select split of the target, in percent: (1 + replicates,) for each seed."""
+    """Accuracy (percent) on the target's select split, held out for choices.
+
+    By trained variant, (1 + replicates,) for each seed.
+    """
     counts = count_on_select_splits(files)
     # A pair as seed gives other draws than for the test objects.
     weights = object_weights(counts.objects, replicates, (seed, 1))
@@ -147,7 +151,8 @@ def choices_of(
         variants: variants by method, such as {"lora": ["lora-rank4", "lora-rank8"]}. Variants with
             gains (and, for the rule target, accuracies) can be chosen; a preview has only the
             finished ones, which must be at least two.
-        groups: source group of each dataset in an RI, its own name if it shares no source images.
+        groups: source group of each dataset in an RI, its own name if it shares no source images:
+            {"fluent_flat": "fluent", "fluent_3d": "fluent", "noto": "noto"}.
 
     Returns:
         One choice per model, method (not variant), size and target.
@@ -181,7 +186,7 @@ def choices_of(
 
 
 def _select_scores(select_of_candidates: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Accuracy on select splits, (variants, 1, replicates), mean over seeds; datasets share it."""
+    """Scores of the rule target: accuracy on select splits, (variants, 1, replicates)."""
     scores = np.array([np.mean(of_seeds, axis=0) for of_seeds in select_of_candidates])
     return scores[:, None]
 
@@ -189,7 +194,7 @@ def _select_scores(select_of_candidates: Sequence[Sequence[np.ndarray]]) -> np.n
 def _oracle_scores(
     gains_of_candidates: Sequence[Mapping[str, Sequence[np.ndarray]]],
 ) -> np.ndarray:
-    """RI of each variant, (variants, 1, replicates), mean over seeds; all datasets share it."""
+    """Scores of the rule oracle: RI of each variant, (variants, 1, replicates)."""
     means_over_seeds = _array_of(gains_of_candidates).mean(axis=2)
     return means_over_seeds.mean(axis=1, keepdims=True)
 
@@ -204,7 +209,10 @@ def _leave_one_out_scores(
     groups: Mapping[str, str],
     group_of_target: str,
 ) -> np.ndarray:
-    """Mean gain of each variant on datasets of other groups: (variants, datasets, replicates)."""
+    """Scores for each dataset: mean gains on datasets of other sources (groups).
+
+    (variants, datasets, replicates).
+    """
     means_over_seeds = _array_of(gains_of_candidates).mean(axis=2)
     groups_of_datasets = [groups[dataset] for dataset in gains_of_candidates[0]]
     scores = []
@@ -220,7 +228,7 @@ def _choice(
     scores: np.ndarray,
     variants: Sequence[str],
 ) -> Choice:
-    """The variants with the best scores, (variants, datasets or 1, replicates), and their RI."""
+    """The variants with the best scores, and their RI."""
     gains = _array_of(gains_of_candidates)  # (variants, datasets, seeds, replicates)
     # `scores` are (variants, datasets, replicates), or have one row in place of the datasets.
     best = np.round(scores, DECIMALS).argmax(axis=0)  # (datasets or 1, replicates)
@@ -264,10 +272,10 @@ def selection_table(
 
 
 def _choice_columns(choice: Choice, rule: str) -> dict[str, Any]:
-    """{"chosen": "lora-rank4", "tied_with": "", ..., "variants": 2}."""
+    """Columns that describe a choice: {"chosen": "lora-rank4", "tied_with": "", ...}."""
     best_without_resampling = choice.best[:, 0]  # (datasets or 1,)
     best_of_replicates = choice.best[:, 1:]
-    chosen = int(np.bincount(best_without_resampling).argmax())
+    chosen = int(np.bincount(best_without_resampling).argmax())  # by most datasets
     select_accuracy = np.nan
     if rule == TARGET_RULE:
         select_accuracy = choice.scores[chosen, 0]
@@ -313,7 +321,8 @@ def select_variants(
             and indexes of these targets; for other rules, without rows.
         rule: `target`, `leave_one_out` or `oracle`.
         variants: variants by method, such as {"lora": ["lora-rank4", "lora-rank8"]}.
-        groups: source group of each dataset in an RI, its own name if it shares no source images.
+        groups: source group of each dataset in an RI, its own name if it shares no source images:
+            {"fluent_flat": "fluent", "fluent_3d": "fluent", "noto": "noto"}.
     """
     select = {}
     if select_files.rows:

@@ -119,7 +119,7 @@ def metrics_of(grid: Grid) -> list[str]:
 
 
 def grid_table_settings(grid: Grid, code: str) -> GridTableSettings:
-    """Settings of the job that computes the tables of a grid."""
+    """Settings of the job that computes the tables of a grid; `code` is a digest of its code."""
     first_geometry = grid.geometry(next(iter(grid.models)))
     groups = leaking_groups(grid)
     return GridTableSettings(

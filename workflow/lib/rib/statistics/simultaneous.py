@@ -32,7 +32,7 @@ POWER = 0.8  # nominal power at which the smallest difference is found
 def simultaneous_intervals(
     differences: np.ndarray, confidence: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Observed mean differences, and low and high ends of their simultaneous confidence intervals.
+    """Mean differences from a reference method, and ends of their simultaneous intervals.
 
     Args:
         differences: (methods, targets, seeds, 1 + replicates) percentage points, each method minus
@@ -89,13 +89,13 @@ def smallest_clear_difference(differences: np.ndarray, tests: int, confidence: f
         Percentage points; 0 if the methods are right on the same images in all runs.
     """
     variance = variance_of_mean(differences)
-    critical = reach_of((1 - confidence) / tests, variance)
-    weight = variance.student_weight
+    critical = reach_of((1 - confidence) / tests, variance)  # in standard errors
+    share = variance.student_share  # of Student's t beside the normal distribution
 
-    def missing_power(ratio: float) -> float:
-        """`POWER` minus the power for a true difference of `ratio` standard errors."""
-        by_normal = ndtr(ratio - critical)
-        by_student = 1 - nctdtr(variance.freedom, ratio, critical)
-        return POWER - (1 - weight) * by_normal - weight * by_student
+    def missing_power(standard_errors: float) -> float:
+        """`POWER` minus the power for a true difference of so many standard errors."""
+        by_normal = ndtr(standard_errors - critical)
+        by_student = 1 - nctdtr(variance.freedom, standard_errors, critical)
+        return POWER - (1 - share) * by_normal - share * by_student
 
     return variance.error * brentq(missing_power, 0, 3 * critical + 10)

@@ -48,7 +48,7 @@ def size_table(
 
     Args:
         ri, mri: tables of the grid.
-        manifests: of one fine-tuning for each model, target and size.
+        manifests: manifest.json of one fine-tuning for each model, target and size.
         pretraining_images: by model, such as {"net": 50000}.
 
     Returns:

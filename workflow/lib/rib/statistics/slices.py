@@ -36,8 +36,8 @@ class Slice:
     """Images of a dataset with certain values in columns of its index."""
 
     dataset: str
-    columns: tuple[str, ...]
-    values: tuple[object, ...]
+    columns: tuple[str, ...]  # such as ("corruption", "severity")
+    values: tuple[object, ...]  # such as ("frost", 3)
     images: int  # number of scored images
 
 
@@ -191,7 +191,7 @@ def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.D
 
 
 def _comparable(mce: pd.DataFrame, comparable: Mapping[str, Sequence[str]]) -> list[str]:
-    """["yes", "no"]: one answer per row of `mce`."""
+    """Whether each row of `mce` can be compared with published errors: ["yes", "no"]."""
     answers = []
     for model, dataset in zip(mce["model"], mce["dataset"], strict=True):
         is_comparable = model in comparable.get(dataset, ())
@@ -200,7 +200,7 @@ def _comparable(mce: pd.DataFrame, comparable: Mapping[str, Sequence[str]]) -> l
 
 
 def _missing_corruptions(table: pd.DataFrame, alexnet: Mapping[str, float]) -> list[str]:
-    """Corruptions without rows, such as ["frost", "fog (severity 4, 5)"]."""
+    """Corruptions without rows, for a warning: ["frost", "fog (severity 4, 5)"]."""
     severities_of = table.groupby("corruption")["severity"].agg(set).to_dict()
     missing = []
     for corruption in alexnet:

@@ -27,7 +27,7 @@ SEES = {BEFORE: AFTER, AFTER: BEFORE}
 def stir_table(
     *, features: Iterable[Path], indexes: Iterable[Path], layer: str, steps: int, confidence: float
 ) -> pd.DataFrame:
-    """STIR of every fine-tuned run and its pretrained model, in both directions.
+    """STIR (shared invariances) of each fine-tuned run and its pretrained model, both ways.
 
     Args:
         features: files <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors of the stir
@@ -61,7 +61,7 @@ def stir_table(
 def _numbers_of_run(
     features: Path, index: Path, steps: int, confidence: float
 ) -> list[dict[str, Any]]:
-    """[{"reference": "pretrained", "n": 500, "stir": 0.81, ...}, ...], a row per reference."""
+    """A row per reference (inverted network): [{"reference": "pretrained", "stir": 0.81, ...}]."""
     stored = load_file(features)
     kernels = _kernels(stored, index, features.stem)
     n = len(kernels["before.images"].groups)
@@ -101,7 +101,8 @@ def _kernels(stored: Mapping[str, np.ndarray], index: Path, dataset: str) -> dic
 
 
 def _stir(kernels: Mapping[str, Kernel], inverted: str, sees: str) -> np.ndarray:
-    """CKA of features of images and of their inversions: (1 + objects,), first over all images."""
+    """STIR, (1 + objects,): CKA of the network `sees` between images and their inversions."""
+    # First over all images, then without each object. `inverted` is the network that was inverted.
     of_images = kernels[f"{sees}.images"]
     of_inversions = kernels[f"{sees}.inverted_{inverted}"]
     return cka(of_images, of_inversions)

@@ -56,7 +56,7 @@ Labels = Mapping[str, Mapping[str, str]]  # such as {"models": {"lite0": "Lite0"
 
 
 def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str | None:
-    """The method that is significantly better than all others.
+    """The method that is significantly better than all others, which tables show in bold.
 
     None if the best method ties or is the only one.
 
@@ -79,7 +79,7 @@ def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str
 
 
 def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) -> Cells:
-    """Cells by model, size, method and column, such as ("lite0", "all", "ft", "noto").
+    """Cells by model, size, method and column: {("lite0", "all", "ft", "noto"): Cell(...)}.
 
     Args:
         values: model, method, size, column (a target or `mri`), value, ci_low, ci_high, fit,
@@ -258,7 +258,7 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
 def _csv_table(
     cells: Cells, rows: Sequence[RowKey], columns: Sequence[str], differences: pd.DataFrame
 ) -> pd.DataFrame:
-    """One line per row; column noto gives noto, noto_low, noto_high, noto_fit and so on."""
+    """Numbers for summary.csv; column noto gives noto, noto_low, noto_high, noto_fit and so on."""
     lines = []
     for row in rows:
         line = [row.model, row.method, row.size]
@@ -287,7 +287,7 @@ def _difference_cell(row_of_ranking: Mapping[Hashable, Any] | None, method: str)
 
 
 def _difference_header(differences: pd.DataFrame, methods: Mapping[str, str]) -> str:
-    """Such as "mRI minus Full fine-tuning"; sizes may have different references."""
+    """Header such as "mRI minus Full fine-tuning"; sizes may have different references."""
     references = dict.fromkeys(differences["reference"])
     if not references:
         return "Difference"
@@ -317,6 +317,7 @@ def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
     """A table in LaTeX; its first columns, `heads` of them, are row headings."""
 
     def escape(text: str) -> str:
+        """Text with LaTeX's special characters escaped."""
         return text.translate(LATEX)
 
     shown = _shown(table, _in_latex, escape)

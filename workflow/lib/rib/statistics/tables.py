@@ -109,7 +109,7 @@ def with_roles(
     in_distribution: Collection[str],
     source_groups: SourceGroups,
 ) -> pd.DataFrame:
-    """An accuracy table with the column role before the column n."""
+    """An accuracy table with the column role (`roles_of`) before the column n."""
     roles_of_target = {
         target: roles_of(counts, target, ood_datasets, in_distribution, source_groups)
         for target in accuracy["target"].unique()
@@ -151,6 +151,7 @@ def seen_table(
 
     Args:
         ri: `ri_table`, to which columns are added.
+        seen: for each run, objects of classes that its training images show.
         weights: (replicates, objects), how often a bootstrap replicate counts each object.
 
     Returns:
@@ -215,6 +216,7 @@ def leak_free_table(
     Args:
         ood: accuracies before and after fine-tuning, of states on all targets.
         leak_free: leak-free accuracies; some states may be missing.
+        sharing_targets: targets that share source images with other datasets.
 
     Returns:
         A row for each model, method and size on each sharing target (means over seeds), and one
@@ -347,6 +349,7 @@ def _with_mri_of_others(
     mri: pd.DataFrame, ood_without: Mapping[ScoredState, Ood], confidence: float
 ) -> pd.DataFrame:
     """Adds without_filtered, mRI without adversarially filtered datasets, and its interval."""
+    # `ood_without` are accuracies without these datasets.
     # Such a dataset has the images that some network got wrong (ImageNet-A: Hendrycks et al. 2021,
     # arXiv 1907.07174). A network that resembles the filter starts low there, and nearly any change
     # of its weights raises its accuracy (regression to the mean).
@@ -376,7 +379,11 @@ def accuracies_of_methods(
 
 
 def values_of_runs(accuracies: list[list[Ood]], attribute: str) -> np.ndarray:
-    """An attribute of all runs of a method, such as `change`: (targets, seeds, 1 + replicates)."""
+    """An attribute of all runs of a method, such as `change`: (targets, seeds, 1 + replicates).
+
+    Args:
+        accuracies: a list over seeds for each target.
+    """
     values_of_targets = []
     for runs_on_target in accuracies:
         values_of_targets.append([getattr(run, attribute) for run in runs_on_target])
@@ -409,7 +416,7 @@ def read_fits(
         methods: whose runs are read; None for all.
 
     Returns:
-        By run, such as {Run("net", "noto", "ft", "all", 0): {"ft": 0.99}}.
+        By run, then key of the checkpoint, such as {run: {"ft": 0.99}}.
 
     Raises:
         UserError: the runs were trained, or evaluated, on different kinds of devices or in
@@ -432,7 +439,7 @@ def read_fits(
 
 
 def _refuse_several_devices(jobs: str, devices: Mapping[str, str]) -> None:
-    """Raises a UserError; `devices` is such as {"ft/manifest.json": "cpu in fp32"}."""
+    """Raises a UserError if jobs ran on different devices: {"ft/manifest.json": "cpu in fp32"}."""
     manifest_of_device: dict[str, str] = {}
     for manifest, device in devices.items():
         manifest_of_device.setdefault(device, manifest)
@@ -534,6 +541,7 @@ def _in_distribution_table(
 
 
 def _log_remaining_images(ri: pd.DataFrame) -> None:
+    """Logs how many images count in leak-free RI, for each target."""
     for target, images in ri.groupby("target")["n"].first().items():
         log.info("leak-free: for the target %s, %d images of other datasets remain", target, images)
 

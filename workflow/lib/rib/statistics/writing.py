@@ -30,7 +30,8 @@ def make_tables(
         module: of the analysis, such as rib.analyses.cost.
         inputs: with an input `fit`, the tables get columns with the fit of their runs.
         outputs: file by name, such as {"cost.csv": Path("cost.csv"), "summary.md": ...}.
-        without_fit: tables without columns of the fit.
+        conditions: value of the last column of each table.
+        without_fit: names of tables without columns of the fit.
     """
     fit = read_fit(inputs.path("fit")) if "fit" in inputs.files else None
     for name, content in importlib.import_module(module).tables(inputs).items():
@@ -54,6 +55,7 @@ def write_tables(
     """Write tables as CSV.
 
     Args:
+        outputs: file by name of the table.
         fit: fit.csv as texts (`read_fit`), to add the columns of `with_fit`.
         last_columns: values of columns that are added to each table, such as `conditions`.
     """
@@ -67,7 +69,7 @@ def write_tables(
 
 
 def read_fit(path: Path) -> pd.DataFrame:
-    """The table fit.csv, as texts."""
+    """The table fit.csv as texts, so runs are compared as they are written."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
