@@ -43,7 +43,7 @@ class ConversionSettings(Settings):
     class_names: Texts | None
     view: DatasetView | None  # view of the pretraining proxy, if a head is fitted on it
     compute: ComputeSettings
-    code: str  # digest of the source code
+    code: str  # digest of the source code; the job runs again when it changes
 
 
 class TextSettings(Settings):
