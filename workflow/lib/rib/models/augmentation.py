@@ -23,7 +23,7 @@ SHIFT_STREAM = 1  # stream of random numbers; the order of images has another
 class Shifts:
     """Random shifts of pretraining images, filled with the pixels of the edge.
 
-    A shift depends on seed, epoch and the image's position in the stored dataset, not on the batch.
+    A shift depends on seed, epoch and image, not on the batch.
 
     Args:
         limit: largest shift in each direction, in pixels.

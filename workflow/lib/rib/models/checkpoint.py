@@ -315,7 +315,7 @@ def combine(
         model: says which tensors are parameters.
         start: the pretrained state dict, on the CPU.
         changes: changed tensors of each parent, such as {"ft": {"fc.bias": tensor}}.
-        merge: of the form `merge`, such as TIES with its settings.
+        merge: such as TIES with its settings.
     """
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     changed_names: set[str] = set()

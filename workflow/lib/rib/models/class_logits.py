@@ -37,9 +37,6 @@ def class_logits(logits: Tensor, members: Tensor) -> Tensor:
 
     Args:
         members: (C, K) outputs of each class; a row [281, 282] is a class with two outputs.
-
-    Raises:
-        ValueError: a tensor has another number of dimensions.
     """
     if logits.ndim != 2 or members.ndim != 2:
         raise ValueError(

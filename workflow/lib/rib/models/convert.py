@@ -29,9 +29,7 @@ def convert(
     weights: Path,
     description: Path,
 ) -> None:
-    """Write a published state dict as safetensors, with a head for the family's classes.
-
-    A family is a set of datasets with the same classes.
+    """Write a published state dict as safetensors, with a head for the datasets' common classes.
 
     Args:
         archives: file with the state dict, then the files of the tokenizer.

@@ -32,7 +32,7 @@ class FullPrecisionLinear(nn.Linear):
 
 
 class FullPrecisionConv2d(nn.Conv2d):
-    """A convolution for logits: float32 under autocast, since in bf16 classes would tie."""
+    """A convolution for logits, like FullPrecisionLinear."""
 
     def forward(self, features: Tensor) -> Tensor:
         return without_autocast(super().forward, features)

@@ -190,7 +190,7 @@ def _copy_into_head(
 
 
 def _labels_of_outputs(reference: PreparedDataset, outputs: int, device: torch.device) -> Tensor:
-    """Labels to fit on: the network output (n,) of each image's class; each class has one."""
+    """Labels to fit on: the network output (n,) of each image's class."""
     output_of_class = [class_outputs[0] for class_outputs in reference.space.indices]
     labels = torch.tensor([output_of_class[label] for label in reference.labels], device=device)
     missing_outputs = set(range(outputs)) - set(labels.tolist())
@@ -222,10 +222,7 @@ def _log_choice(power: int, scores: SelectScores) -> None:
 def _scores_by_penalty(
     features: Tensor, labels: Tensor, is_select: Tensor, classes: int
 ) -> dict[int, SelectScores]:
-    """Fit a head with each penalty: {-2: SelectScores(...)} is the score of the penalty 0.01.
-
-    `features` (n, d) where `is_select` (n,) is true only score.
-    """
+    """Fit a head with each penalty: {-2: SelectScores(...)} is the score of the penalty 0.01."""
     train_features = features[~is_select]
     train_labels = labels[~is_select]
     select_features = features[is_select]

@@ -80,8 +80,7 @@ class Images:
         members: (C, K) int64, the network outputs of each class (see rib.models.class_logits).
         augmentation: transforms images in training; None for none.
         shifts: shift images in training, before they are augmented; None for none.
-        epoch: of training, from 0; random transforms depend on it. Without one (None) images stay
-            as they are.
+        epoch: of training, from 0, on which random transforms depend; None for no transforms.
 
     Args:
         dataset: its pixels are usually memory-mapped, and read batch by batch.

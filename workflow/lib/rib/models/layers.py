@@ -144,13 +144,13 @@ def _outputs_of_body(body: nn.Module) -> list[BlockOutput]:
 
 
 def _differ_in_stride(outputs: Sequence[BlockOutput]) -> bool:
-    """True for a CNN, whose feature maps become smaller; false for a plain ViT."""
+    """True for a CNN with its stages; false for a plain ViT."""
     strides = {output.stride for output in outputs}
     return len(strides) > 1
 
 
 def _quarter_indices(outputs: Sequence[BlockOutput]) -> list[int]:
-    """Positions in `outputs` of the ends of the quarters of the depth.
+    """Positions in `outputs` of each quarter's end.
 
     [2, 5, 8, 11] for a plain network of 12 blocks; the last four of a hierarchical network.
     """

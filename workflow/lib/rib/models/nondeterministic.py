@@ -51,7 +51,7 @@ def refuse_layers_without_algorithm(
 ) -> None:
     """Raise a UserError if the gradient on CUDA passes layers without a deterministic gradient.
 
-    torch's own error in the first step names no setting of this workflow. `name` is the model's.
+    torch's own error names no setting of this workflow.
     """
     may_differ = torch.is_deterministic_algorithms_warn_only_enabled()
     first_parameter = next(model.parameters())

@@ -144,10 +144,7 @@ def _unknown_model_error(name: Name, listed_names: Iterable[str]) -> UserError:
 
 
 def _timm_facts(model: str, arguments: Mapping) -> tuple[dict, dict]:
-    """Facts, and timm's record; `model` is `resnet18.a1_in1k` or `local-dir:networks/mine`.
-
-    `arguments` of a local model are such as {"img_size": 384}.
-    """
+    """Facts, and timm's record; `model` is `resnet18.a1_in1k` or `local-dir:networks/mine`."""
     import timm
     import torch
 
@@ -200,10 +197,7 @@ def _timm_preprocessing(record: Mapping, arguments: Mapping) -> dict:
 def _open_clip_facts(
     model: str, architecture: str, config: Mapping, record: Mapping | None = None
 ) -> dict:
-    """Facts of a model; `config` has `vision_cfg` and `text_cfg`, `record` its preprocessing.
-
-    `model` is the architecture, or `local-dir:networks/mine`.
-    """
+    """Facts of a model; `config` has `vision_cfg` and `text_cfg`, `record` its preprocessing."""
     import open_clip
     import torch
 

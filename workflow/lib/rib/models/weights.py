@@ -80,7 +80,7 @@ def _archived_weights(archive: Path, member: str, name: str) -> bytes:
 
 
 def _load_file(file: Path) -> object:
-    """Content of a weights file, which may be no state dict: `_checked_state` checks it."""
+    """Content of a weights file, which may be no state dict."""
     if file.suffix == ".safetensors":
         return safetensors.torch.load_file(file)
     with open(file, "rb") as opened:
@@ -88,7 +88,7 @@ def _load_file(file: Path) -> object:
 
 
 def _load_bytes(content: bytes, suffix: str) -> object:
-    """Like `_load_file`, for the content of a file from an archive."""
+    """Like `_load_file`, for a file from an archive."""
     if suffix == ".safetensors":
         return safetensors.torch.load(content)
     return _unpickle(io.BytesIO(content))
