@@ -41,7 +41,7 @@ class ConstrainedFineTuning(FineTuning):
         return gradients
 
     def deviations(self) -> list[Tensor]:
-        """theta - start of each trained tensor: as many tensors as `self.names`."""
+        """theta - start of each trained tensor."""
         return subtract(self.parameters, self.starts)
 
     def remember_tensors(self, key: str) -> list[Tensor]:

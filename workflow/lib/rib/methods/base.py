@@ -113,7 +113,7 @@ class FineTuning:
         """Scalar to add to the error: here none.
 
         Args:
-            rows: positions (N,) of the batch's images in the target.
+            rows: the batch, (N,) positions in the target.
             logits: output of the method `logits` for `rows`, (N, outputs), in float32.
         """
         return 0.0

@@ -94,8 +94,5 @@ def ensemble(networks: Mapping[str, nn.Module]) -> nn.Module:
 
     Args:
         networks: such as {"pretrained": network, "ft": network}.
-
-    Raises:
-        ValueError: a network has a padding prompt.
     """
     return DaWin(networks)

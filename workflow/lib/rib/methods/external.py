@@ -52,7 +52,6 @@ class External(FineTuning):
         self._refuse_changed_files()
 
     def _refuse_changed_files(self) -> None:
-        """Raise a ValueError unless size and time of each file are as planned."""
         for file, planned_size_and_time in self.files.items():
             status = Path(file).stat()
             if [status.st_size, status.st_mtime_ns] != list(planned_size_and_time):

@@ -23,7 +23,7 @@ class L2StartingPoint(FineTuning):
     weight: NonNegative  # alpha in the paper
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: copy the parameters' starting values."""
+        """Copy the parameters' starting values."""
         super().setup(task)
         self.anchors = []  # pairs of a trained parameter and its start
         for _, parameter in self.trainable():

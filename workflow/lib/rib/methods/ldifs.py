@@ -44,7 +44,7 @@ class FeatureDistance(FineTuning):
     weight: NonNegative  # lambda in the paper
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: store the pretrained features of all images, if they fit."""
+        """Store the pretrained features of all images, if they fit."""
         super().setup(task)
         with torch.no_grad():
             features_of_one_image = _features(task.model, task.target[slice(1)])

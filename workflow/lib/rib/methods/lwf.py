@@ -46,7 +46,7 @@ class LearningWithoutForgetting(FineTuning):
     distil: Literal["all", "class"]  # 1000 logits, or the class logits of the target's label space
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: the network as it is now becomes the teacher."""
+        """Make the network as it is now the teacher."""
         super().setup(task)
         self.teacher_logits = pretrained_outputs(_logits, task, MOST_STORED, "teacher logits")
 

@@ -42,7 +42,7 @@ class SelfDistillation(FineTuning):
     beta: Positive
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: copy the network as the first teacher."""
+        """Copy the network as the first teacher."""
         super().setup(task)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
         # Not copies: a change in place changes the network.

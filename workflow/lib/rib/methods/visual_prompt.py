@@ -30,7 +30,7 @@ class VisualPrompting(FineTuning):
     init_std: NonNegative  # standard deviation of the random start
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: create a random prompt that fits the images."""
+        """Create a random prompt that fits the images."""
         super().setup(task)
         side = self.images[slice(1)].shape[-1]
         width = max(1, round(self.padding * side))
