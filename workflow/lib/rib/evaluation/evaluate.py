@@ -25,7 +25,7 @@ from rib.models.images import Images
 from rib.models.state import network_in_state
 from rib.records.environment import describe_device
 
-LARGEST = float(np.finfo(np.float16).max)
+LARGEST = float(np.finfo(np.float16).max)  # of the stored columns' type
 # Columns with one value or a few in a file.
 CONSTANT = ["model", "target", "method", "size", "seed", "alpha", "dataset"]
 FLOATS = ["log_prob", "energy", "confidence", "margin", "brier"]
@@ -125,7 +125,7 @@ def evaluate(
 def _fit_of_checkpoints(
     checkpoints: Mapping[str, Path], facts_of_trainings: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Fits of the checkpoints, such as {"ft, seed 1": 0.98}; none of snapshots."""
+    """Fits (accuracies on training images), {"ft, seed 1": 0.98}; none of snapshots."""
     if not facts_of_trainings:
         return {}
     return {name: facts["fit"] for name, facts in zip(checkpoints, facts_of_trainings, strict=True)}
@@ -145,6 +145,7 @@ def rows_of_networks(
         run: all networks have its model, target, size and seed.
         states: method and alpha of each network.
         networks: in evaluation mode, from images (N, 3, H, W) to logits (N, outputs).
+        datasets: labels and rows of the images; `inputs_of_datasets` are their pixels.
 
     Raises:
         UserError: a logit is not finite.
@@ -184,6 +185,6 @@ def _rows(
 
 
 def _constant_text(text: str, length: int) -> pa.DictionaryArray:
-    """A dictionary array stores the text once."""
+    """Column with one text in all rows; a dictionary array stores it once."""
     index_of_text = pa.array([0] * length, pa.int32())
     return pa.DictionaryArray.from_arrays(index_of_text, pa.array([text]))

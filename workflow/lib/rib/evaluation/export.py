@@ -102,7 +102,7 @@ def export_network(
 def _export_to_timm(
     model: Classifier, label_names: Sequence[str] | None, preprocessing: dict, folder: Path
 ) -> nn.Module:
-    """Write the network to the folder; the returned network is what timm opens from there."""
+    """Write the network to the folder; return the network that timm opens from there."""
     refuse_full_disk(folder, _bytes_of(model.state_dict()), "an export")
     # Drops facts of the published weights.
     model.pretrained_cfg = {key: fact for key, fact in model.pretrained_cfg.items() if key in KEPT}
@@ -125,7 +125,7 @@ def _export_to_open_clip(
     config: Path,
     head: Path,
 ) -> nn.Module:
-    """Write the files; the returned network is what open_clip opens, with the head's file."""
+    """Write the files; return the network that open_clip opens, with the head's file."""
     tensors = {name: tensor.contiguous() for name, tensor in both_towers.state_dict().items()}
     refuse_full_disk(weights.parent, _bytes_of(tensors), "an export")
     _write_open_clip_config(both_towers, facts, preprocessing, config)
@@ -154,7 +154,7 @@ def _with_published_text_tower(
 def _write_open_clip_config(
     both_towers: nn.Module, facts: Mapping, preprocessing: Mapping, path: Path
 ) -> None:
-    """Write what open_clip needs to build the model; `facts` are the content of model.json."""
+    """Write open_clip's JSON file to build the model; `facts` are the content of model.json."""
     import open_clip
     from open_clip.push_to_hf_hub import save_config_for_hf
 

@@ -124,6 +124,7 @@ def _store(
     features: Path,
     manifest: Path,
 ) -> None:
+    """Write features {"stage1": (n, d), ...} and manifest if all are finite."""
     for name, tensor in features_by_name.items():
         refuse_infinite(tensor, f"{label}: a feature of '{name}'")
     safetensors.torch.save_file(dict(features_by_name), features)

@@ -23,7 +23,7 @@ MOST_IMAGES = 2000  # per dataset
 def predict_first_images(
     model_folder: Path, datasets: Sequence[DatasetFiles], settings: LabelCheckSettings
 ) -> dict[str, pd.DataFrame]:
-    """Predictions on at most MOST_IMAGES images of each dataset, class-balanced.
+    """Predictions on at most MOST_IMAGES images of each dataset, to check its labels.
 
     Returns:
         Table of each dataset, {"emoji": table, ...}, with a row per image and the columns row

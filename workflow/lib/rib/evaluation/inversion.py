@@ -121,7 +121,7 @@ def starts(like: Tensor, start: str, mean: Sequence[float], seed: int) -> Tensor
 
     Args:
         start: `noise` for uniform noise, the same for every run, or `mean` for uniform images.
-        mean: colour of these images, per channel.
+        mean: colour of uniform images, per channel.
     """
     if start == NOISE:
         generator = torch.Generator().manual_seed(seed)
@@ -133,7 +133,7 @@ def starts(like: Tensor, start: str, mean: Sequence[float], seed: int) -> Tensor
 def _represent(
     networks: RunNetworks, mixture: Mixture, layer: str, device: torch.device
 ) -> Representation:
-    """Function from images (N, 3, H, W) with values 0..1 to the network's features (N, d)."""
+    """The mixture's network as a function from images (N, 3, H, W) in 0..1 to features (N, d)."""
     # In full precision and without fused BatchNorm, since gradients pass through the network.
     pretrained, facts = load(networks.model_folder, device)
     network = apply(pretrained, mixture, networks.checkpoints).eval().requires_grad_(False)
@@ -150,7 +150,7 @@ def invert_run(
     index: Path,
     manifest: Path,
 ) -> None:
-    """Invert a run's representation of a dataset's images.
+    """Find other images that a run represents like a dataset's images, for STIR.
 
     Args:
         dataset: its test split if it is split; at most `settings.images` images.
@@ -205,7 +205,7 @@ def _inverted_in_batches(
     images_to_start_from: Tensor,
     label: str,
 ) -> tuple[Tensor, Tensor]:
-    """Inversions (n, 3, H, W) and residuals (n,), on the CPU."""
+    """Inversions (n, 3, H, W) and residuals (n,) of `invert`, on the CPU."""
     progress = Progress(desc=label, total=len(pixels) * settings.steps, unit="pass")
     images_of_batches = []
     residuals_of_batches = []
@@ -239,7 +239,7 @@ def cross_features(
     inverted_after: Path,
     features: Path,
 ) -> None:
-    """Features of a pretrained and a fine-tuned network for images and both networks' inversions.
+    """Features for STIR: of a pretrained and a fine-tuned network for images and both inversions.
 
     Args:
         dataset: its test split if it is split; at most `settings.images` images.

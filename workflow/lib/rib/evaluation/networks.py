@@ -128,7 +128,7 @@ def merged_states(
 
 
 def _sorted(coefficients: Mapping[str, float]) -> dict[str, float]:
-    """By name, as in the manifest: sums in the same order are equal to the last bit."""
+    """Sorted by name, as the manifest: sums in the same order are equal to the last bit."""
     return dict(sorted(coefficients.items()))
 
 

@@ -57,7 +57,7 @@ def score(
 
 
 def _right_answers(space: LabelSpace, device: torch.device) -> Tensor:
-    """(C, K): row 3 is [3, 7] if class 7 also counts as right for images of class 3."""
+    """Right answers for each class (C, K): row 3 is [3, 7] if 7 is right too for images of 3."""
     right_answers = []
     for label in range(len(space.keys)):
         also_right = space.also[label] if space.also else ()
@@ -125,7 +125,7 @@ def _rank(scores: Tensor, answers: Tensor) -> Tensor:
 
 
 def _brier_scores(log_probs: Tensor, labels: Tensor) -> Tensor:
-    """From log-probabilities (N, C) and labels (N, 1) to (N,)."""
+    """Squared errors (N,) of probabilities, from their logarithms (N, C) and labels (N, 1)."""
     errors = log_probs.exp() - _is_one_of(labels, log_probs).to(log_probs.dtype)
     return errors.square().sum(dim=1)
 

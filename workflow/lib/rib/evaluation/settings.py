@@ -30,7 +30,7 @@ class NetworkSettings(Settings):
     view: DatasetView
     evaluation_batch_size: int  # images per forward pass
     compute: ComputeSettings
-    code: str  # digest of the source code
+    code: str  # digest of the source code; the job runs again when it changes
 
 
 class EvaluationSettings(NetworkSettings):
@@ -54,7 +54,7 @@ class LabelCheckSettings(Settings):
     evaluation_batch_size: int  # images per forward pass
     compute: ComputeSettings
     labels_checked: bool  # whether the dataset's entry says that somebody has looked at its labels
-    code: str  # digest of the code
+    code: str  # digest of the source code; the job runs again when it changes
 
 
 class FeatureSettings(NetworkSettings):

@@ -41,13 +41,13 @@ class ConstrainedFineTuning(FineTuning):
         return gradients
 
     def deviations(self) -> list[Tensor]:
-        """theta - start of each trained tensor: L tensors."""
+        """theta - start of each trained tensor."""
         return subtract(self.parameters, self.starts)
 
     def remember_tensors(self, key: str) -> list[Tensor]:
         """Zeros in the shape of each trained tensor, to keep values from one step to the next.
 
-        They are put into `memory` too, so a killed training resumes with their values.
+        They are put into `memory` too, which is saved: a killed training resumes with their values.
 
         Args:
             key: `direction` gives `memory` the entries {"direction.fc.weight": tensor, ...}.
@@ -58,11 +58,13 @@ class ConstrainedFineTuning(FineTuning):
         return tensors
 
     def remember_numbers(self, key: str, start: float) -> None:
-        """Put one number per trained tensor into `memory`, with Adam's moments, for `adam`.
+        """Create one number per trained tensor, such as a radius, for `adam` to learn.
+
+        The numbers live in `memory`, which is saved: a killed training resumes with their values.
 
         Args:
-            key: `radius` gives `memory` the numbers `radius` (L,), and their moments `radius_mean`
-                and `radius_square` (L,), which start at 0.
+            key: for L trained tensors, `radius` creates memory["radius"] (L,), and Adam's moments
+                memory["radius_mean"] and memory["radius_square"] (L,), which start at 0.
             start: first value of all numbers.
         """
         numbers = torch.full((len(self.starts),), start, device=self.starts[0].device)
@@ -71,10 +73,10 @@ class ConstrainedFineTuning(FineTuning):
         self.memory[f"{key}_square"] = torch.zeros_like(numbers)
 
     def adam(self, key: str, gradient: Tensor, rate: float) -> Tensor:
-        """Take a step of Adam on the numbers that `remember_numbers` created under `key`.
+        """Take a step of Adam on the numbers that `remember_numbers` put into `memory`.
 
         Args:
-            key: such as `radius`.
+            key: `radius` changes memory["radius"] and Adam's moments beside it.
             gradient: of the loss with respect to the numbers, (L,).
             rate: learning rate.
 
@@ -98,12 +100,12 @@ class ConstrainedFineTuning(FineTuning):
 
 
 def subtract(minuends: list[Tensor], subtrahends: list[Tensor]) -> list[Tensor]:
-    """Difference of each pair of tensors."""
+    """Minuend minus subtrahend of each pair of tensors."""
     return list(torch._foreach_sub(minuends, subtrahends))
 
 
 def scale(tensors: list[Tensor], factors: Tensor) -> list[Tensor]:
-    """Each tensor times its factor; `factors` has the shape (L,)."""
+    """Each of L tensors times its factor; `factors` has the shape (L,)."""
     return list(torch._foreach_mul(tensors, factors.unbind()))
 
 
@@ -119,5 +121,5 @@ def norms(tensors: list[Tensor]) -> Tensor:
 
 
 def ratio(dividend: Tensor, divisor: Tensor) -> Tensor:
-    """Quotient of two tensors, 0 where the divisor is 0."""
+    """Quotient of two tensors; 0, not NaN, where the divisor is 0, as in the first step."""
     return torch.where(divisor == 0, 0.0, dividend / divisor)

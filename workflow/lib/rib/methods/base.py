@@ -113,12 +113,13 @@ class FineTuning:
         """Scalar to add to the error: here none.
 
         Args:
+            rows: the batch, (N,) positions in the target.
             logits: output of the method `logits` for `rows`, (N, outputs), in float32.
         """
         return 0.0
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Change the parameters by one step; if the recipe clips gradients, they are clipped."""
+        """Change the parameters by one step; gradients are there, clipped if the recipe says so."""
         optimizer.step()
 
     def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,6 +136,7 @@ def load_algorithm(path: str | Path, settings: Mapping[str, Any], method: str) -
     Args:
         path: file of the module, such as `workflow/lib/rib/methods/lwf.py`.
         settings: arguments of the class, such as {"lr": 0.001, "temperature": 2.0}.
+        method: its name, such as `lwf`, for messages.
 
     Raises:
         UserError: the module defines no such class or several, or a setting is unknown or out of

@@ -70,7 +70,7 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
         self.memory = {name: teacher_parameters[name] for name, _ in self.trainable()}
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
-        """Contrastive loss plus the constraint on W plus the distillation, a scalar."""
+        """Contrastive loss, constraint on W and distillation, in place of the cross-entropy."""
         captions = self.captions(rows)
         # (N, N): images are rows, captions are columns.
         student = self.text.similarities(self.features, captions)
@@ -84,7 +84,7 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
 
     @torch.no_grad()
     def _teacher_similarities(self, rows: np.ndarray, captions: Tensor) -> Tensor:
-        """(N, N): images in `rows` (N,) are rows, their captions (N, L) are columns."""
+        """The teacher's logits (N, N) of images (rows) and captions (columns), to distil."""
         with autocast(self.images.device):
             features = self.teacher.forward_features(self.images[rows])
         return self.teacher_text.similarities(features, captions)

@@ -37,7 +37,7 @@ def merge(
 
 
 def _random_mask(seed: str, shape: torch.Size, density: float) -> Tensor:
-    """Bool, true with probability `density`; `seed` names run, parent and tensor and decides it."""
+    """Bool, true with probability `density`; `seed`, "run/parent/tensor", alone decides it."""
     digest = hashlib.sha256(seed.encode()).digest()
     number = int.from_bytes(digest[:8]) >> 1  # 63 bits fit into torch's seed
     generator = torch.Generator().manual_seed(number)

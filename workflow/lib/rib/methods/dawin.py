@@ -90,12 +90,9 @@ class DaWin(nn.Module):
 
 
 def ensemble(networks: Mapping[str, nn.Module]) -> nn.Module:
-    """One network of the pretrained network and the parents.
+    """One network that averages the weights of these networks anew for each image.
 
     Args:
         networks: such as {"pretrained": network, "ft": network}.
-
-    Raises:
-        ValueError: a network has a padding prompt.
     """
     return DaWin(networks)

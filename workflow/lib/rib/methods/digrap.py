@@ -33,6 +33,7 @@ class DirectionalGradientProjection(ConstrainedFineTuning):
     rate: NonNegative  # Adam's learning rate of omega, mu in the paper
 
     def setup(self, task: Task) -> None:
+        """Let `memory` keep omega and p, which start at 0, from step to step."""
         super().setup(task)
         self.remember_numbers("omega", 0.0)
         self.projections = self.remember_tensors("projection")  # p of the step before

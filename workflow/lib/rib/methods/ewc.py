@@ -53,6 +53,7 @@ class ElasticWeightConsolidation(L2StartingPoint):
                 self.importance.append(importance)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight / 2 * sum_i F_i (theta_i - start_i)^2, which needs neither of the arguments."""
         weighted_distances = []
         for importance, (parameter, start) in zip(self.importance, self.anchors, strict=True):
             weighted_distances.append((importance * (parameter - start).square()).sum())

@@ -66,7 +66,7 @@ class External(FineTuning):
     def _load_image_tower(
         self, state: dict[str, Tensor], head_state: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Copy an open_clip model's image tower and head; `state` may lack the head."""
+        """Copy an open_clip model's image tower and head; the head may be in either argument."""
         classifier = cast(OpenClipClassifier, self.model)
         if head_state is None:
             head_state = {}
@@ -85,7 +85,7 @@ class External(FineTuning):
             log.warning("%s: the weights have no head, so the pretrained one is kept", self.run)
 
     def _load_head(self, head: nn.Linear, state: Mapping[str, Tensor]) -> None:
-        """`state` is {"weight": (C, d), "bias": (C,)}."""
+        """Copy `state`, {"weight": (C, d), "bias": (C,)}, into the head."""
         expected_shapes = {key: tensor.shape for key, tensor in head.state_dict().items()}
         shapes = {key: tensor.shape for key, tensor in state.items()}
         are_finite = all(tensor.isfinite().all() for tensor in state.values())

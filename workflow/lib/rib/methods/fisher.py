@@ -26,7 +26,7 @@ def merge(
     Args:
         fisher: diagonal Fisher information of each parent, at least 0, in the parameters' shapes,
             such as {"ft": {"head.bias": tensor}}.
-        fisher_images: maximum number of images for F_m, evenly spaced over the training images.
+        fisher_images: maximum number of images for F_m, used by the job that computes `fisher`.
     """
     for name in states.names:
         # (parents, ...)

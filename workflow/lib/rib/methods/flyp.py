@@ -72,7 +72,7 @@ class FinetuneLikeYouPretrain(FrozenHead):
         return self.model.forward_head(self.features)
 
     def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
-        """Contrastive loss of the images of a batch and their captions, a scalar."""
+        """Contrastive loss of images and their captions, in place of the head's cross-entropy."""
         similarities = self.text.similarities(self.features, self.captions(rows))
         return contrastive_loss(similarities, sigmoid=self.text.tower.logit_bias is not None)
 

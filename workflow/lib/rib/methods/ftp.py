@@ -33,6 +33,7 @@ class FastTrainableProjection(ConstrainedFineTuning):
     annealing: UpToOne  # factor of positive gradients, which make the radius smaller
 
     def setup(self, task: Task) -> None:
+        """Let `memory` keep the radii and the last directions from step to step."""
         super().setup(task)
         self.remember_numbers("radius", SMALLEST)
         # Derivative of each row with respect to the radius in the step before: d / |d|_1 in rows

@@ -36,6 +36,6 @@ def select(
     return _uniform(soup)
 
 
-def _uniform(states: Sequence[str]) -> dict[str, float]:
-    """["ft", "lwf"] gives {"ft": 0.5, "lwf": 0.5}."""
-    return dict.fromkeys(states, 1 / len(states))
+def _uniform(models: Sequence[str]) -> dict[str, float]:
+    """Equal coefficients: ["ft", "lwf"] gives {"ft": 0.5, "lwf": 0.5}."""
+    return dict.fromkeys(models, 1 / len(models))

@@ -23,6 +23,7 @@ class L2StartingPoint(FineTuning):
     weight: NonNegative  # alpha in the paper
 
     def setup(self, task: Task) -> None:
+        """Copy the parameters' starting values."""
         super().setup(task)
         self.anchors = []  # pairs of a trained parameter and its start
         for _, parameter in self.trainable():
@@ -30,6 +31,7 @@ class L2StartingPoint(FineTuning):
             self.anchors.append((parameter, start))
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """weight / 2 * sum_i (theta_i - start_i)^2, which needs neither of the arguments."""
         squared_distances = [
             (parameter - start).square().sum() for parameter, start in self.anchors
         ]

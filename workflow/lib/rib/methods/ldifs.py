@@ -44,6 +44,7 @@ class FeatureDistance(FineTuning):
     weight: NonNegative  # lambda in the paper
 
     def setup(self, task: Task) -> None:
+        """Store the pretrained features of all images, if they fit."""
         super().setup(task)
         with torch.no_grad():
             features_of_one_image = _features(task.model, task.target[slice(1)])
@@ -59,13 +60,14 @@ class FeatureDistance(FineTuning):
         return self.model.forward_head(output)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """Distance from the pretrained features, by the features that `self.logits` kept."""
         differences = self.features - self.pretrained_features(rows)
         squared_distances = differences.square().sum(dim=1)
         return self.weight * squared_distances.mean()
 
 
 def _features(network: Classifier, images: Tensor) -> Tensor:
-    """phi, (N, values)."""
+    """Features phi of images, (N, values), for `pretrained_outputs`."""
     features, _ = scaled_features(network, images)
     return features
 

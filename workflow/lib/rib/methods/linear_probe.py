@@ -77,6 +77,7 @@ class LinearProbing(FineTuning):
             return head_inputs(self.pretrained, self.images[rows])
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, outputs) by the head alone."""
         # In BiT's ResNets the head is a pointwise convolution of the pooled map, hence `flatten`.
         head = self._linear_head()
         weight = head.weight.flatten(1)

@@ -64,6 +64,7 @@ class LipsumFineTuning(FineTuning):
         return self.text.tower.logit_scale.exp() * self.text.encode(tokens)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """Distance from the pretrained similarities, by the features that `self.logits` kept."""
         if self.encoded_step != self.step:  # all micro-batches of a step have the same texts
             self.encoded_texts = self.encode(self.step)
             self.encoded_step = self.step
@@ -74,5 +75,5 @@ class LipsumFineTuning(FineTuning):
 
 
 def _image_features(network: Classifier, images: Tensor) -> Tensor:
-    """Of unit norm, (N, d)."""
+    """Unit-norm features (N, d) of images, for `pretrained_outputs`."""
     return network.forward_features(images)

@@ -70,7 +70,7 @@ class LowRankAdaptation(FineTuning):
         self._refuse_bypassed_layers()
 
     def _with_adapters(self, names: list[str], updates_per_layer: int) -> dict[str, LoraLayer]:
-        """Put adapters into the network; they come out as {"blocks.0.attn.qkv": layer, ...}."""
+        """Replace layers of the network by adapters, {"blocks.0.attn.qkv": adapter, ...}."""
         # peft scales an update by lora_alpha / r, which is alpha / rank for any number of updates.
         scaled_alpha = updates_per_layer * self.alpha
         settings = LoraConfig(
@@ -82,7 +82,8 @@ class LowRankAdaptation(FineTuning):
         return {name: cast(LoraLayer, self.model.get_submodule(name)) for name in names}
 
     def _refuse_bypassed_layers(self) -> None:
-        """Some networks use a layer's weight without calling its adapter: try it on one image."""
+        """Raise a ValueError if the network uses a layer's weight without calling its adapter."""
+        # One image shows it: a factor B without an adapter's call gets no gradient.
         b_factors = []
         for layer in self.layers.values():
             _, b = _factors(layer)
@@ -235,12 +236,12 @@ def adapted_layers(model: Classifier) -> tuple[list[str], list[str]]:
 
 
 def _is_left_out(name: str) -> bool:
-    """Attention pooling, a tower's projection, or squeeze-and-excitation."""
+    """True for attention pooling, a tower's projection, or squeeze-and-excitation."""
     return "pool" in name or name.startswith("visual.head.") or ".se." in name
 
 
 def _refuse_interleaved(model: nn.Module, name: str) -> None:
-    """The update of q, k and v is masked by rows, so they must not be mixed head by head."""
+    """Raise a ValueError unless the rows are all of q, then k, then v, as LoRA's mask needs."""
     layer = cast(nn.Linear, model.get_submodule(name))
     name_of_attention, _, _ = name.rpartition(".")
     attention = model.get_submodule(name_of_attention)
@@ -252,6 +253,7 @@ def _refuse_interleaved(model: nn.Module, name: str) -> None:
 
 
 def _is_pointwise_convolution(name: str, layer: nn.Module) -> bool:
+    """Whether LoRA can adapt it as a linear layer at each position."""
     if isinstance(layer, nn.Conv2d):
         return layer.kernel_size == (1, 1) and layer.groups == 1
     # ConvNeXt writes pointwise convolutions as nn.Linear.
@@ -259,7 +261,7 @@ def _is_pointwise_convolution(name: str, layer: nn.Module) -> bool:
 
 
 def _factors(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
-    """A (r, in) and B (out, r), with two more dimensions of size 1 in convolutions."""
+    """An adapter's A (r, in) and B (out, r), with two more dimensions of size 1 in convolutions."""
     a = layer.lora_A[ADAPTER].get_parameter("weight")
     b = layer.lora_B[ADAPTER].get_parameter("weight")
     return a, b

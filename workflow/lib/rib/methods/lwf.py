@@ -46,10 +46,12 @@ class LearningWithoutForgetting(FineTuning):
     distil: Literal["all", "class"]  # 1000 logits, or the class logits of the target's label space
 
     def setup(self, task: Task) -> None:
+        """Make the network as it is now the teacher."""
         super().setup(task)
         self.teacher_logits = pretrained_outputs(_logits, task, MOST_STORED, "teacher logits")
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """Weighted divergence of the student's logits (N, outputs) from the teacher's."""
         teacher = self.teacher_logits(rows)
         student = logits
         if self.distil == "class":
@@ -60,7 +62,7 @@ class LearningWithoutForgetting(FineTuning):
 
 
 def _logits(network: Classifier, images: Tensor) -> Tensor:
-    """(N, outputs)."""
+    """Logits (N, outputs) of images, for `pretrained_outputs`."""
     logits: Tensor = network(images)
     return logits
 
@@ -68,7 +70,7 @@ def _logits(network: Classifier, images: Tensor) -> Tensor:
 def pretrained_outputs(
     function: NetworkFunction, task: Task, max_stored: int, title: str
 ) -> Callable[[np.ndarray], Tensor]:
-    """Function from rows (N,) of the target to outputs (N, d) of the network as it is now.
+    """Function from rows (N,) of the target to outputs (N, d) of the network before training.
 
     The outputs are computed once, here, if the target is small enough and has no augmentation.
     Otherwise a copy of the network computes them in every call.

@@ -39,7 +39,7 @@ def merge(states: StatesToMerge) -> Iterator[tuple[str, Tensor]]:
 
 
 def _mean_cosine(updates: Sequence[Tensor]) -> float:
-    """Over all pairs of parents; `updates` has a tensor for each parent."""
+    """Mean cosine over all pairs of parents; `updates` has one tensor's update by each parent."""
     squared_norms = [float(update.square().sum()) for update in updates]
     cosines = []
     for i, j in combinations(range(len(updates)), 2):

@@ -33,13 +33,18 @@ class Replay(FineTuning):
         self.proxy = task.reference
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """Weighted cross-entropy on random images of the proxy, as many as `rows`, a scalar.
+
+        `logits` are the target's and not used: the network computes the proxy's logits here.
+        """
         proxy = self.proxy
         # The first row is part of the seed: micro-batches of a step get different images.
         draws = np.random.default_rng([self.task.seed, self.step, int(rows[0]), REPLAY_STREAM])
-        number = min(len(rows), len(proxy))
-        proxy_rows = draws.choice(len(proxy), size=number, replace=False)
+        number_of_images = min(len(rows), len(proxy))
+        proxy_rows = draws.choice(len(proxy), size=number_of_images, replace=False)
         labels = proxy.labels_of(proxy_rows)  # before the forward pass: the copy needn't wait
         with autocast(proxy.device):
             proxy_logits = self.model(proxy[proxy_rows])
+        # From the network's outputs to the proxy's classes; `members` are each class's outputs.
         scores = class_logits(proxy_logits.float(), proxy.members)
         return self.weight * F.cross_entropy(scores, labels)

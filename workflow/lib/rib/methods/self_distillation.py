@@ -42,6 +42,7 @@ class SelfDistillation(FineTuning):
     beta: Positive
 
     def setup(self, task: Task) -> None:
+        """Copy the network as the first teacher."""
         super().setup(task)
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)
         # Not copies: a change in place changes the network.
@@ -49,6 +50,7 @@ class SelfDistillation(FineTuning):
         self.student = _floating_point_tensors(self.model)
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
+        """Weighted divergence of the student's logits (N, outputs) from the teacher's."""
         with torch.no_grad(), autocast(self.images.device):
             teacher_logits = self.teacher(self.images[rows]).float()
         distilled = divergence(teacher_logits, logits, self.temperature)
@@ -80,6 +82,7 @@ class SelfDistillation(FineTuning):
 
 
 def _floating_point_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and BatchNorm statistics by name; BatchNorm's counters can't be averaged."""
     return {
         name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()
     }

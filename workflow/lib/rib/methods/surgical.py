@@ -75,7 +75,7 @@ def parameter_blocks(model: Classifier) -> dict[str, str]:
 
 
 def _names_in_forward_order(model: nn.Module) -> list[str]:
-    """Names of all parameters."""
+    """Names of all parameters, so that blocks are ranges of this list."""
     # Networks register them in the order of the forward pass, but for CLIP_PROJECTION.
     names = [name for name, _ in model.named_parameters()]
     if CLIP_PROJECTION in names:

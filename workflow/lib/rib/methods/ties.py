@@ -47,7 +47,7 @@ def merge(
 
 
 def _threshold(states: StatesToMerge, parent: str, density: float) -> float:
-    """Smallest magnitude of an update that is kept; 0 if no more values changed than are kept."""
+    """Smallest magnitude of a parent's kept updates; 0 if fewer values changed than are kept."""
     magnitudes_of_parameters = []
     for name in states.names:
         magnitude = states.update(parent, name).abs().float()

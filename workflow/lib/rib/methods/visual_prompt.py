@@ -30,6 +30,7 @@ class VisualPrompting(FineTuning):
     init_std: NonNegative  # standard deviation of the random start
 
     def setup(self, task: Task) -> None:
+        """Create a random prompt that fits the images."""
         super().setup(task)
         side = self.images[slice(1)].shape[-1]
         width = max(1, round(self.padding * side))
@@ -44,6 +45,7 @@ class VisualPrompting(FineTuning):
         return self.prompt.named_parameters()
 
     def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, outputs) of the images with the prompt added."""
         return self.model(self.prompt(self.images[rows]))
 
     def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,11 +17,13 @@ from torch import Tensor
 SMALLEST_CROP = 0.9
 
 
-SHIFTS = 1  # stream of random numbers, another than that of the order of images
+SHIFT_STREAM = 1  # stream of random numbers; the order of images has another
 
 
 class Shifts:
-    """Random shifts of images in both directions, filled with the pixels of the edge.
+    """Random shifts of pretraining images, filled with the pixels of the edge.
+
+    A shift depends on seed, epoch and image, not on the batch.
 
     Args:
         limit: largest shift in each direction, in pixels.
@@ -49,9 +51,10 @@ class Shifts:
         return padded[image_numbers[:, None, None], lines[:, :, None], columns[:, None, :]]
 
     def _corners_in(self, epoch: int) -> np.ndarray:
-        """Upper left corners (line, column) of all stored images, (n, 2), drawn once an epoch."""
+        """Where in its padded image each stored image's window begins: (line, column), (n, 2)."""
+        # Drawn once an epoch, and kept for its other batches.
         if epoch != self.epoch:
-            random_numbers = np.random.default_rng([SHIFTS, self.seed, epoch])
+            random_numbers = np.random.default_rng([SHIFT_STREAM, self.seed, epoch])
             positions = 2 * self.limit + 1
             self.corners = random_numbers.integers(positions, size=(self.number_of_images, 2))
             self.epoch = epoch
@@ -59,10 +62,12 @@ class Shifts:
 
 
 class Augmentation:
-    """Random transforms of images, with separate random numbers for each image.
+    """Random transforms of training images.
+
+    Each image has its own random numbers, so batches and resuming change nothing.
 
     Args:
-        transform: gives an image (3, H, W) uint8 for another; it draws from torch's generator.
+        transform: from an image (3, H, W) uint8 to another; it draws from torch's generator.
     """
 
     def __init__(self, transform: Callable[[Tensor], Tensor], seed: int):
@@ -80,7 +85,7 @@ class Augmentation:
 
 
 def recipe_transform(names: Sequence[str], size: int) -> Callable[[Tensor], Tensor]:
-    """The transforms of a recipe, applied in the order crop, flip, randaugment.
+    """The augmentation of a training recipe, in the order crop, flip, randaugment.
 
     Args:
         names: any of `flip` (horizontal, probability 1/2), `crop` (random resized crop of 0.9 to 1
@@ -111,9 +116,9 @@ def recipe_transform(names: Sequence[str], size: int) -> Callable[[Tensor], Tens
 def drawn_transforms(
     most: int, transforms: Mapping[str, Mapping[str, Any]]
 ) -> Callable[[Tensor], Tensor]:
-    """A transform that applies 0 to `most` transforms to an image, in random order.
+    """The augmentation of an entry of augmentations.yaml: 0 to `most` transforms of each image.
 
-    Each number from 0 to `most` is equally likely, and so is each transform.
+    Each number from 0 to `most` is equally likely, and so is each transform; their order is random.
 
     Args:
         transforms: arguments of each transform, such as {"invert": {}, "noise": {"sigma": 0.1}}.

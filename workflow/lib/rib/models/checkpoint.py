@@ -29,16 +29,16 @@ XOR = ".xor"
 LORA_A = ".lora_A"
 LORA_B = ".lora_B"
 PROMPT = "padding_prompt."
-STATISTICS = ("running_mean", "running_var")  # of BatchNorm
-COUNTER = "num_batches_tracked"  # of BatchNorm, unused in evaluation
+BATCH_NORM_STATISTICS = ("running_mean", "running_var")
+BATCH_NORM_COUNTER = "num_batches_tracked"
 
 
 def differing_tensors(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Tensors of a state dict that differ from an earlier one, such as {"fc.bias": tensor}.
+    """Tensors of a state dict that differ from an earlier one; a checkpoint stores only these.
 
-    They are contiguous and on the CPU.
+    For example {"fc.bias": tensor}, contiguous and on the CPU.
     """
     changed = {}
     for name, tensor in after.items():
@@ -71,7 +71,10 @@ def xor_compress(changes: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> 
 
 
 def _compressed_difference(tensor: Tensor, before: Tensor | None) -> Tensor | None:
-    """Bytes (n,) uint8; None unless both are float32 of one shape and compression saves bytes."""
+    """Compressed XOR of two tensors' bits, (n,) uint8.
+
+    None unless both are float32 of one shape and compression saves bytes.
+    """
     if before is None or tensor.dtype != torch.float32 or tensor.shape != before.shape:
         return None
     difference = _bits(tensor) ^ _bits(before.cpu().contiguous())
@@ -84,11 +87,12 @@ def _compressed_difference(tensor: Tensor, before: Tensor | None) -> Tensor | No
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """From float32 of any shape, contiguous, to int32 (n,)."""
+    """Bits of a contiguous float32 tensor as int32 (n,), for XOR."""
     return tensor.flatten().view(torch.int32)
 
 
 def _as_bytes(content: bytes) -> Tensor:
+    """Tensor (n,) uint8, which .safetensors can store."""
     # Copied, since torch warns of memory that can't be written.
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
@@ -117,14 +121,14 @@ class Lazy(Mapping[str, Tensor]):
 
 
 def read_tensors(path: Path) -> Lazy:
-    """Tensors of a .safetensors file, each read in each access."""
+    """Tensors of a .safetensors file, read from it in each access, to save memory."""
     with safe_open(path, "pt") as file:
         names = list(file.keys())
     return Lazy({name: partial(_read_tensor, path, name) for name in names})
 
 
 def _read_tensor(path: Path, name: str) -> Tensor:
-    # Opened anew for each tensor: what is read stays in memory until the file is closed.
+    # Opened anew for each tensor: tensors stay in memory until their file is closed.
     with safe_open(path, "pt") as file:
         return file.get_tensor(name)
 
@@ -152,7 +156,7 @@ def xor_decompress(stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) ->
 
 
 def _decompressed(name: str, stored: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
-    """The tensor that `_compressed_difference` compressed."""
+    """Tensor `name`, such as `fc.weight`, by XOR of stored and pretrained bits."""
     before = start[name]
     compressed = stored[name + XOR].numpy().data
     content = pa.decompress(compressed, 4 * before.numel(), codec="zstd", asbytes=True)
@@ -169,8 +173,8 @@ def _lacking_tensor_error(name: str) -> ValueError:
 def add_low_rank_updates(start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Lazy:
     """Tensors of the network that a checkpoint changes, computed in each access.
 
-    A checkpoint with `head.bias`, `qkv.weight.lora_A` and `qkv.weight.lora_B` gives `head.bias` as
-    it is stored, and `qkv.weight` as the pretrained tensor plus B A.
+    LoRA stores updates as factors A and B. A checkpoint with `head.bias`, `qkv.weight.lora_A` and
+    `qkv.weight.lora_B` gives `head.bias` as stored, and `qkv.weight` as pretrained plus B A.
 
     Args:
         start: the pretrained state dict.
@@ -190,7 +194,7 @@ def add_low_rank_updates(start: Mapping[str, Tensor], stored: Mapping[str, Tenso
 
 
 def _changed_tensor(name: str, start: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Tensor:
-    """The stored tensor, else the pretrained one; plus B A if the checkpoint has these factors."""
+    """The stored tensor, else the pretrained one; plus B A if LoRA stored these factors for it."""
     tensor = stored[name] if name in stored else start[name]
     if name + LORA_A not in stored:
         return tensor
@@ -242,12 +246,12 @@ def _average_of_tensor(
     name: str, weighted_tensors: Sequence[tuple[float, Tensor]], dtype: torch.dtype
 ) -> Tensor:
     """Average of one tensor, from pairs (coefficient, tensor); coefficients add up to 1."""
-    if name.endswith(COUNTER):
-        # Evaluation doesn't use it, and the mean of integers may not be an integer.
+    if name.endswith(BATCH_NORM_COUNTER):
+        # Evaluation doesn't use this counter, and a mean of integers may not be an integer.
         return max(tensor for _, tensor in weighted_tensors)
     # Task arithmetic can give the pretrained model a negative coefficient.
     is_extrapolated = any(coefficient < 0 for coefficient, _ in weighted_tensors)
-    if name.endswith(STATISTICS) and is_extrapolated:
+    if name.endswith(BATCH_NORM_STATISTICS) and is_extrapolated:
         # Extrapolated means and variances would describe no images, and a variance could be
         # negative. So only models with positive coefficients are averaged.
         positively_weighted = [
@@ -266,6 +270,7 @@ def _average_of_tensor(
 
 
 def _weighted_sum(weighted_tensors: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """Sum of coefficient * tensor, in double precision."""
     _, first_tensor = weighted_tensors[0]
     total = torch.zeros_like(first_tensor, dtype=torch.float64)
     for coefficient, tensor in weighted_tensors:
@@ -310,6 +315,7 @@ def combine(
         model: says which tensors are parameters.
         start: the pretrained state dict, on the CPU.
         changes: changed tensors of each parent, such as {"ft": {"fc.bias": tensor}}.
+        merge: such as TIES with its settings.
     """
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     changed_names: set[str] = set()
@@ -336,7 +342,7 @@ def _averaged_buffers(
     changes: Mapping[str, Mapping[str, Tensor]],
     parameter_names: Collection[str],
 ) -> dict[str, Tensor]:
-    """Plain mean over the parents of each tensor that a parent changed and is no parameter."""
+    """Plain mean over the parents of their changed buffers: {"bn1.running_mean": tensor}."""
     coefficient = 1 / len(changes)
     weighted_buffers = []
     for changes_of_parent in changes.values():
@@ -394,7 +400,7 @@ def apply(model: nn.Module, mixture: Mixture, checkpoints: Mapping[str, Path]) -
 
 
 def _ensemble(model: nn.Module, ensemble: Merge, checkpoints: Mapping[str, Path]) -> nn.Module:
-    """One network that calls the pretrained network and all parents."""
+    """One network that calls several: {"pretrained": network, "ft": network} for parents ["ft"]."""
     networks = {}
     for method in (PRETRAINED, *ensemble):
         networks[method] = apply(copy.deepcopy(model), {method: 1.0}, checkpoints)
@@ -403,20 +409,21 @@ def _ensemble(model: nn.Module, ensemble: Merge, checkpoints: Mapping[str, Path]
 
 
 def _stored_tensors(checkpoint: Path | None) -> Lazy:
-    if checkpoint is None:  # the pretrained model
+    """No tensors for the pretrained model, which has no checkpoint."""
+    if checkpoint is None:
         return Lazy({})
     return read_tensors(checkpoint)
 
 
 def _with_prompt(model: nn.Module, prompt_strips: Mapping[str, Tensor]) -> nn.Sequential:
-    """A sequence of the parts `prompt` and `network`; strips are {"top": tensor, ...}."""
+    """The network behind a prompt of strips {"top": tensor, ...}, as `prompt` and `network`."""
     device = next(model.parameters()).device
     prompt = PaddingPrompt(**prompt_strips).to(device)
     return nn.Sequential(OrderedDict(prompt=prompt, network=model))
 
 
 def _prompt_strips(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strips by side, such as {"top": tensor, ...}; empty if the checkpoint has no prompt."""
+    """A padding prompt's strips by side, {"top": tensor, ...}; empty without a prompt."""
     strips = {}
     for name in stored:
         if name.startswith(PROMPT):

@@ -18,7 +18,7 @@ def class_members(space: LabelSpace, device: torch.device) -> Tensor:
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Table of rows, padded with their first number: [[3], [8, 5]] gives [[3, 3], [8, 5]]."""
+    """Rows of one length, padded with their first number: [[3], [8, 5]] gives [[3, 3], [8, 5]]."""
     width = max(len(row) for row in rows)
     padded_rows = []
     for row in rows:
@@ -37,9 +37,6 @@ def class_logits(logits: Tensor, members: Tensor) -> Tensor:
 
     Args:
         members: (C, K) outputs of each class; a row [281, 282] is a class with two outputs.
-
-    Raises:
-        ValueError: a tensor has another number of dimensions.
     """
     if logits.ndim != 2 or members.ndim != 2:
         raise ValueError(

@@ -29,7 +29,7 @@ def convert(
     weights: Path,
     description: Path,
 ) -> None:
-    """Write a published state dict as safetensors, with a head for the family's classes.
+    """Write a published state dict as safetensors, with a head for the datasets' common classes.
 
     Args:
         archives: file with the state dict, then the files of the tokenizer.
@@ -89,7 +89,7 @@ def _with_new_head(published: nn.Module, num_classes: int) -> Classifier:
 
 
 def _described_source(source: Mapping) -> dict:
-    """For model.json, such as {"file": "resnet18.safetensors", "digest": "sha256:..."}."""
+    """Where weights come from, for model.json: {"file": "resnet18.safetensors", ...}."""
     described = dict(source)
     if "repo" not in described:
         described.pop("path", None)  # of a local file: others have it elsewhere
@@ -99,13 +99,13 @@ def _described_source(source: Mapping) -> dict:
 def store_text(
     *, archives: Sequence[Path], settings: TextSettings, tower: Path, tokens: Path
 ) -> None:
-    """Write the text tower of an open_clip model and the tokens of texts, as safetensors.
+    """Write an open_clip model's text tower and tokens, for methods that train with texts.
 
     Args:
         archives: file with the state dict, then the files of the tokenizer.
-        tower: file to write.
-        tokens: file to write, with the tensors `prompts`, `before`, `after` and `words` of
-            rib.models.text.Text.
+        tower: .safetensors file to write.
+        tokens: .safetensors file to write, with the tensors `prompts`, `before`, `after` and
+            `words` of rib.models.text.Text.
 
     Raises:
         UserError: the archive is not the pinned file, lacks the state dict, or doesn't fit the
@@ -123,7 +123,10 @@ def store_text(
 
 
 def _published(archives: Sequence[Path], entry: Mapping, num_classes: int | None) -> nn.Module:
-    """Network from pinned archives; `num_classes` None means as many outputs as the weights."""
+    """Network with published weights, after a check of the files' digests.
+
+    `num_classes` None means as many outputs as the weights.
+    """
     name = entry["name"]
     sources = [entry["source"], *entry["tokenizer"]]
     for archive, source in zip(archives, sources, strict=True):

@@ -98,7 +98,7 @@ def _chosen_device(compute: ComputeSettings) -> torch.device:
 
 
 def _assignment() -> str | None:
-    """What assigns a GPU to this job, such as `SLURM_JOB_GPUS=0`; None if nothing does."""
+    """Variable or option that promises this job a GPU, such as `SLURM_JOB_GPUS=0`; or None."""
     for variable in (*ASSIGNED_BY_SLURM, VISIBLE):
         if os.environ.get(variable, "") not in NONE:
             return f"{variable}={os.environ[variable]}"
@@ -139,7 +139,7 @@ def _has_driver_library() -> bool:
 
 
 def _first_sentence(error: Exception) -> str:
-    """Of an error's first line, without the final point."""
+    """First sentence of an error's first line, without its point, as part of a message."""
     first_line = str(error).partition("\n")[0]
     sentence, _, _ = first_line.partition(". ")
     return sentence.rstrip(".")
@@ -154,7 +154,7 @@ def _make_deterministic(warns_only: bool) -> None:
     # cuBLAS is deterministic only with a fixed workspace.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=warns_only)
-    # A debugging aid that writes NaN into every new tensor.
+    # Off: a debugging aid that writes NaN into every new tensor, which takes time.
     deterministic = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # not in its types
     torch.backends.cudnn.benchmark = False  # it would choose algorithms by their run time

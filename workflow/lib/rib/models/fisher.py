@@ -15,7 +15,8 @@ def fisher_diagonal(
 ) -> list[Tensor]:
     """Diagonal of the Fisher information, a tensor for each parameter in its shape.
 
-    It is the mean over images of the squared gradient of the cross-entropy with a label.
+    It says how important a value is to the outputs: the mean over images of the squared gradient of
+    the cross-entropy with a label.
 
     Args:
         model: in evaluation mode.
@@ -46,13 +47,17 @@ def fisher_diagonal(
 
 
 def _evenly_spaced_rows(images: int, max_images: int) -> np.ndarray:
-    """For 5 images, at most 3: [0, 2, 4]."""
+    """Rows of at most `max_images` images: [0, 2, 4] for 5 images, at most 3.
+
+    Many datasets list their images class by class, so such rows cover the classes.
+    """
     positions = np.linspace(0, images - 1, min(max_images, images))
     return np.unique(positions.round().astype(int))
 
 
 def _sampled_label(logits: Tensor, generator: torch.Generator) -> Tensor:
-    # On the CPU, where the generator is: logits (1, C), label (1,).
+    """A label (1,) drawn from the softmax of the logits (1, outputs) of one image."""
+    # On the CPU, where the generator is.
     probabilities = logits.detach().softmax(dim=1).cpu()
     label = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
     return label.to(logits.device)

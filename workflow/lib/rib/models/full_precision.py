@@ -22,7 +22,7 @@ def without_autocast(function: Callable[[Tensor], Tensor], features: Tensor) -> 
 
 
 class FullPrecisionLinear(nn.Linear):
-    """A linear layer that autocast doesn't change."""
+    """A linear layer for logits: float32 under autocast, since in bf16 classes would tie."""
 
     def forward(self, features: Tensor) -> Tensor:
         return without_autocast(super().forward, features)
@@ -32,7 +32,7 @@ class FullPrecisionLinear(nn.Linear):
 
 
 class FullPrecisionConv2d(nn.Conv2d):
-    """A convolution that autocast doesn't change."""
+    """A convolution for logits, like FullPrecisionLinear."""
 
     def forward(self, features: Tensor) -> Tensor:
         return without_autocast(super().forward, features)
@@ -42,7 +42,7 @@ class FullPrecisionConv2d(nn.Conv2d):
 
 
 def keep_precision(heads: Iterable[nn.Module]) -> None:
-    """Make the linear layers and convolutions of heads ignore autocast, in place."""
+    """Make the linear layers and convolutions of heads compute logits in float32, in place."""
     for head in heads:
         for layer in head.modules():
             # Exactly these classes: a subclass may compute something else. timm's Linear differs

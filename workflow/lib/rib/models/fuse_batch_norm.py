@@ -18,7 +18,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def frozen_copy(model: Network, example: Tensor) -> Network:
-    """A network for inference: on a CPU a copy with fused BatchNorm, on a GPU the network itself.
+    """A network for frozen features: on a CPU a faster copy, with fused BatchNorm; on a GPU itself.
 
     Args:
         example: a few images (N, 3, H, W), on the network's device.
@@ -60,7 +60,7 @@ def fuse_batch_norm(model: Network, example: Tensor) -> Network:
 
 
 def _without_norm(norm: nn.Module) -> nn.Sequential:
-    """What stays of a fused BatchNorm: in timm the layer has dropout and an activation too."""
+    """Layers in place of a fused BatchNorm: timm's BatchNorm has dropout and an activation too."""
     remaining_layers = []
     for name in ("drop", "act"):
         layer = getattr(norm, name, None)

@@ -39,6 +39,7 @@ def load_tokenizer(
     It comes from open_clip or from files, never from the hub.
 
     Args:
+        architecture: such as `ViT-B-32`.
         arguments: arguments of open_clip's create_model, such as {"model_cfg": {...}}.
         files: none if open_clip has the tokenizer.
         sources: source of each file, such as {"path": "tokenizer.json"}.
@@ -98,7 +99,7 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class SelectScores:
-    """Scores of a head on the select images."""
+    """Scores of a head on the select images, which are held out to choose the penalty."""
 
     cross_entropy: float  # mean, in nats
     accuracy: float  # 0 to 1
@@ -168,7 +169,7 @@ def fit_head(
 
 
 def _standardise(features: Tensor) -> Standardisation:
-    """Standardise features (n, d) in place."""
+    """Standardise features (n, d) in place; return shift and scale, to undo it."""
     # One scale for all of a network's features makes penalties comparable between networks.
     mean = features.mean(dim=0)
     scale = features.std(dim=0).mean()
@@ -180,7 +181,7 @@ def _standardise(features: Tensor) -> Standardisation:
 def _copy_into_head(
     fitted: LinearHead, standardisation: Standardisation, head: nn.Linear | nn.Conv2d
 ) -> None:
-    # The head was fitted on standardised features, but the network gives it others:
+    # The head was fitted on standardised features, but the network gives it plain features x:
     # W (x - mean) / scale + b = (W / scale) x + b - (W / scale) mean
     weight = fitted.weight / standardisation.scale
     head.weight.copy_(weight.view_as(head.weight))
@@ -189,7 +190,7 @@ def _copy_into_head(
 
 
 def _labels_of_outputs(reference: PreparedDataset, outputs: int, device: torch.device) -> Tensor:
-    """The network output (n,) of each image's class; a fitted head has one output per class."""
+    """Labels to fit on: the network output (n,) of each image's class."""
     output_of_class = [class_outputs[0] for class_outputs in reference.space.indices]
     labels = torch.tensor([output_of_class[label] for label in reference.labels], device=device)
     missing_outputs = set(range(outputs)) - set(labels.tolist())
@@ -221,7 +222,7 @@ def _log_choice(power: int, scores: SelectScores) -> None:
 def _scores_by_penalty(
     features: Tensor, labels: Tensor, is_select: Tensor, classes: int
 ) -> dict[int, SelectScores]:
-    """Scores by penalty as a power of ten, such as {-2: SelectScores(...)}; features (n, d)."""
+    """Fit a head with each penalty: {-2: SelectScores(...)} is the score of the penalty 0.01."""
     train_features = features[~is_select]
     train_labels = labels[~is_select]
     select_features = features[is_select]
@@ -252,7 +253,7 @@ def _best_penalty(scores_by_power: Mapping[int, SelectScores]) -> int:
 
 
 def _penalty_beyond(scores_by_power: Mapping[int, SelectScores]) -> int | None:
-    """If powers -2 to 1 were tried and 1 is best, 2 is next; if 0 is best, None."""
+    """The next power to try: if -2 to 1 were tried and 1 is best, 2; if 0 is best, None."""
     best_power = _best_penalty(scores_by_power)
     if best_power in (STRONGEST, WEAKEST):
         return None
@@ -264,6 +265,7 @@ def _penalty_beyond(scores_by_power: Mapping[int, SelectScores]) -> int | None:
 
 
 def _score(head: LinearHead, features: Tensor, labels: Tensor) -> SelectScores:
+    """From features (n, d) and labels (n,) of the select images."""
     logits = features @ head.weight.T + head.bias
     confidences, predictions = logits.softmax(dim=1).max(dim=1)
     return SelectScores(
@@ -276,7 +278,10 @@ def _score(head: LinearHead, features: Tensor, labels: Tensor) -> SelectScores:
 def _fit_penalised(
     features: Tensor, labels: Tensor, classes: int, penalty: float, start: LinearHead | None
 ) -> LinearHead:
-    """Minimise mean CE(W x + b, y) + penalty / 2 |W|^2, a convex loss, over W (C, d), b (C,)."""
+    """Minimise mean CE(W x + b, y) + penalty / 2 |W|^2 over W (C, d) and b (C,).
+
+    The loss is convex, so `start`, the head of a similar penalty, only saves iterations.
+    """
     if start is None:
         weight = features.new_zeros(classes, features.shape[1])
         bias = features.new_zeros(classes)

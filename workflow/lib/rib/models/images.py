@@ -63,7 +63,7 @@ class LookAhead:
         return self._being_read[position].result()
 
     def _forget(self, positions: Iterable[int]) -> None:
-        """Drop batches, and don't read those that aren't being read yet."""
+        """Drop the batches at these positions; a reading that hasn't begun is cancelled."""
         for position in list(positions):
             self._being_read.pop(position).cancel()
 
@@ -80,7 +80,7 @@ class Images:
         members: (C, K) int64, the network outputs of each class (see rib.models.class_logits).
         augmentation: transforms images in training; None for none.
         shifts: shift images in training, before they are augmented; None for none.
-        epoch: of training, from 0, in which images are augmented; None outside of training.
+        epoch: of training, from 0, on which random transforms depend; None for no transforms.
 
     Args:
         dataset: its pixels are usually memory-mapped, and read batch by batch.
@@ -167,12 +167,12 @@ def memory_for_pixels(shape: Sequence[int], device: torch.device) -> Tensor:
 
 
 def slices(number: int, batch_size: int) -> list[slice]:
-    """Batches of images in their order: 0 to 4, 4 to 8, 8 to 12 for 10 images."""
+    """Batches in order; 10 images, 4 per batch: [slice(0, 4), slice(4, 8), slice(8, 12)]."""
     return [slice(start, start + batch_size) for start in range(0, number, batch_size)]
 
 
 def _augmented(pixels: Tensor, rows: np.ndarray, augmentation: Augmentation, epoch: int) -> Tensor:
-    """Images (N, H, W, 3) uint8, which are these rows of a dataset, as shown in an epoch."""
+    """Images (N, H, W, 3) uint8, transformed by their rows (N,) in the dataset and the epoch."""
     augmented = []
     for image, row in zip(pixels.permute(0, 3, 1, 2), rows.tolist(), strict=True):
         augmented.append(augmentation(image, epoch, row))
@@ -194,7 +194,7 @@ def rows_of(tensor: Tensor, rows: np.ndarray) -> Tensor:
 
 
 def _per_channel(fractions: Sequence[float], device: torch.device) -> Tensor:
-    """A number per RGB channel, in 0..1, as (1, 3, 1, 1) on the scale of pixels, 0..255."""
+    """Means or deviations per RGB channel, 0..1, as (1, 3, 1, 1) on the pixels' scale, 0..255."""
     return torch.tensor(fractions, device=device).mul(255).view(1, 3, 1, 1)
 
 

@@ -32,8 +32,9 @@ class BlockOutput(NamedTuple):
 def layers_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Features (N, d) of normalised images (N, 3, H, W) by layer, {"stage1": tensor, ...}.
 
-    Stages are averaged over positions, without class and register tokens, which makes CNNs and ViTs
-    comparable. The network itself pools `pre_logits`: most ViTs take the normalised class token.
+    They are compared between networks. Stages are averaged over positions, without class and
+    register tokens, which makes CNNs and ViTs comparable. The network itself pools `pre_logits`:
+    most ViTs take the normalised class token.
 
     Raises:
         UserError: the library gives no such features of this network.
@@ -143,12 +144,16 @@ def _outputs_of_body(body: nn.Module) -> list[BlockOutput]:
 
 
 def _differ_in_stride(outputs: Sequence[BlockOutput]) -> bool:
+    """True for a CNN with its stages; false for a plain ViT."""
     strides = {output.stride for output in outputs}
     return len(strides) > 1
 
 
 def _quarter_indices(outputs: Sequence[BlockOutput]) -> list[int]:
-    """[2, 5, 8, 11] for a plain network of 12 blocks; the last four of a hierarchical network."""
+    """Positions in `outputs` of each quarter's end.
+
+    [2, 5, 8, 11] for a plain network of 12 blocks; the last four of a hierarchical network.
+    """
     blocks = len(outputs)
     if _differ_in_stride(outputs):
         first_index = max(0, blocks - STAGES)
@@ -159,7 +164,10 @@ def _quarter_indices(outputs: Sequence[BlockOutput]) -> list[int]:
 def _intermediates(
     model: nn.Module, images: Tensor, indices: Sequence[int], class_tokens: bool
 ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-    """Positions and class tokens at each index, then `forward_features`, as `quarter_outputs`."""
+    """Outputs of the blocks at `indices`, and the output of `forward_features`.
+
+    An output is positions (N, d, h, w), and class tokens (N, p, d) or None.
+    """
     if isinstance(model, OpenClipClassifier):
         return _open_clip_intermediates(model.visual, images, indices, class_tokens)
     options = {}
@@ -184,7 +192,7 @@ def _forward_intermediates(network: nn.Module) -> Callable:
 def _open_clip_intermediates(
     tower: nn.Module, images: Tensor, indices: Sequence[int], class_tokens: bool
 ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-    """Like `_intermediates`, for an image tower; the last output has unit norm."""
+    """`_intermediates` for an open_clip image tower, whose features are divided by their norm."""
     options = {}
     if class_tokens and _gives_class_tokens(tower):
         options["output_extra_tokens"] = True

@@ -11,17 +11,18 @@ from rib.base.plugins import load_function
 
 @dataclass(frozen=True)
 class Merge:
-    """How to compute a run's network from the tensors of its parents, when it is loaded.
+    """How to compute a run's network from its parents (fine-tuned models) when it is loaded.
 
-    A merge gives tensors of one network, an ensemble a network that calls several. Iterating gives
-    the names of the parents, as iterating over coefficients gives their keys.
+    It is for methods that are no average. The form `merge` gives tensors of one network, as TIES;
+    `ensemble` gives a network that calls several. Iterating gives the names of the parents, as
+    iterating over coefficients gives their keys.
     """
 
-    form: str  # `merge` or `ensemble`
+    form: str  # `merge` or `ensemble`; others only while their coefficients are computed
     algorithm: str | Path  # file of the module
     settings: Mapping  # checked against the function's annotations
     parents: Sequence[str]  # fine-tuned models, such as ["ft", "lwf"]
-    run: str  # such as `tiny_cnn/green/dare/all/0`
+    run: str  # such as `tiny_cnn/green/dare/all/0`, for seeds
     # File of each parent's Fisher information, if the algorithm takes it.
     fisher: Mapping[str, Path] = field(default_factory=dict)
 
@@ -51,6 +52,7 @@ class Merge:
             ) from error
 
 
-# Coefficients of averaged checkpoints, which add up to 1, such as {"pretrained": 0.5, "ft": 0.5};
-# or a merge.
+# A run's network is not stored, but mixed from stored checkpoints when it is loaded. A mixture says
+# how: coefficients of an average, which add up to 1, such as {"pretrained": 0.5, "ft": 0.5}, where
+# {"ft": 1.0} is one checkpoint; or a merge, for methods that are no average.
 Mixture = Mapping[str, float] | Merge

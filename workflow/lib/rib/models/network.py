@@ -54,7 +54,10 @@ class Classifier(nn.Module):
 
 
 class OpenClipClassifier(Classifier):
-    """An open_clip image tower with a random head on its unit-norm features (N, width)."""
+    """An open_clip image tower with a head, which gives it the methods of timm's networks.
+
+    The head is random at first; its inputs are the tower's unit-norm features (N, width).
+    """
 
     def __init__(self, visual: nn.Module, width: int, num_classes: int = NUM_CLASSES):
         super().__init__()
@@ -88,7 +91,7 @@ def build(
     drop_path: float = 0.0,
     arguments: Mapping = NO_ARGUMENTS,
 ) -> Classifier:
-    """A network with random weights, in evaluation mode; its head ignores autocast.
+    """A network with random weights, in evaluation mode; its head computes in float32.
 
     Args:
         library: `timm`, or `open_clip` for the image tower of one of its models.
@@ -142,7 +145,7 @@ def _subsample_first(model: nn.Module) -> None:
 def _subsampling_hook(
     vertical_stride: int, horizontal_stride: int
 ) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
-    """With strides of 2 the hook gives a layer each second row and column of its input."""
+    """Hook that replaces strides: for strides of 2 a layer gets each second row and column."""
 
     def subsample(layer: nn.Module, layer_inputs: tuple[Tensor]) -> tuple[Tensor]:
         # torch calls the layer with the returned inputs in place of its arguments.
@@ -171,6 +174,7 @@ def create(
             return _create_open_clip(architecture, arguments, state)
         return _create_timm(architecture, arguments)
     except TypeError as error:
+        # Without the workflow's own and long arguments.
         shown_arguments = {
             name: argument
             for name, argument in arguments.items()
@@ -208,7 +212,7 @@ def _create_timm(architecture: str, arguments: Mapping) -> nn.Module:
 def _create_open_clip(
     architecture: str, arguments: Mapping, state: Mapping[str, Tensor] | None
 ) -> nn.Module:
-    """open_clip reads configuration and weights from a folder: a temporary one here."""
+    """`create` for open_clip, which reads configuration and weights from a folder."""
     import open_clip
 
     keywords = dict(arguments)
@@ -239,7 +243,7 @@ def embedding_width(architecture: str, arguments: Mapping) -> int:
 
 
 def head_inputs(model: Classifier, images: Tensor) -> Tensor:
-    """Input features (N, d) of a network's last layer for images (N, 3, H, W)."""
+    """Inputs (N, d) of a network's last layer for images (N, 3, H, W), to train it alone."""
     with autocast(images.device):
         features = model.forward_features(images)
         return model.forward_head(features, pre_logits=True).flatten(1)
@@ -302,7 +306,7 @@ def write_model(
     """Write a network's state dict as safetensors, and facts as JSON.
 
     Args:
-        entry: the model's catalogue entry, with DESCRIBED_FACTS.
+        entry: the model's catalogue entry; its DESCRIBED_FACTS, such as `name`, are written.
         facts: further facts, such as {"num_classes": 1000}.
     """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}

@@ -33,6 +33,7 @@ def layers_without_algorithm(model: nn.Module) -> list[str]:
 
 
 def _is_without_algorithm(layer: nn.Module) -> bool:
+    """Whether CUDA has no deterministic gradient for a layer, by torch's documentation."""
     if isinstance(layer, WITHOUT_ALGORITHM):
         return True
     if isinstance(layer, nn.AdaptiveAvgPool2d):
@@ -48,7 +49,10 @@ def _is_without_algorithm(layer: nn.Module) -> bool:
 def refuse_layers_without_algorithm(
     name: str, model: nn.Module, trained: Mapping[str, nn.Parameter], device: torch.device
 ) -> None:
-    """Raise a UserError if the gradient on CUDA passes layers without a deterministic gradient."""
+    """Raise a UserError if the gradient on CUDA passes layers without a deterministic gradient.
+
+    torch's own error names no setting of this workflow.
+    """
     may_differ = torch.is_deterministic_algorithms_warn_only_enabled()
     first_parameter = next(model.parameters())
     # If the first parameter is not trained, the gradient may not reach these layers; if it does,

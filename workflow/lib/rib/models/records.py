@@ -50,7 +50,7 @@ ATTENTION_PROJECTIONS = ("qkv", "q_proj", "out_proj")
 
 
 def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
-    """Facts of models by name, with the fields of rib.config.entries.Model.
+    """Facts of models by name, for the lock file, with the fields of rib.config.entries.Model.
 
     An example is {"timm/resnet18.a1_in1k": {"architecture": "resnet18", "head": "published", ...}}.
 
@@ -169,6 +169,7 @@ def _timm_facts(model: str, arguments: Mapping) -> tuple[dict, dict]:
 
 
 def _has_imagenet_head(record: Mapping) -> bool:
+    """Whether the published head gives logits of ImageNet-1K's classes, so it can be kept."""
     from timm.data import ImageNetInfo
 
     # Without names of labels timm means ImageNet's.
@@ -178,7 +179,7 @@ def _has_imagenet_head(record: Mapping) -> bool:
 
 
 def _timm_preprocessing(record: Mapping, arguments: Mapping) -> dict:
-    """As `_preprocessing`, from timm's record of the weights."""
+    """Such as {"input_size": 224, "crop_pct": 0.95, ...}, from timm's record of the weights."""
     # Size: the argument `img_size`, else the record's test size if it is 224, else training's.
     from timm.data import resolve_data_config
 
@@ -196,7 +197,7 @@ def _timm_preprocessing(record: Mapping, arguments: Mapping) -> dict:
 def _open_clip_facts(
     model: str, architecture: str, config: Mapping, record: Mapping | None = None
 ) -> dict:
-    """Facts; `config` has `vision_cfg` and `text_cfg`, `record` unusual preprocessing."""
+    """Facts of a model; `config` has `vision_cfg` and `text_cfg`, `record` its preprocessing."""
     import open_clip
     import torch
 
@@ -254,7 +255,7 @@ def _facts_of_network(network: nn.Module) -> dict:
 
 
 def _is_self_attention(layer: nn.Module) -> bool:
-    """Attention that only pools features is not self-attention."""
+    """Whether a layer makes a network a ViT; attention that only pools features doesn't."""
     class_name = type(layer).__name__
     if "Attention" not in class_name or "Pool" in class_name:
         return False
@@ -265,7 +266,7 @@ def _is_self_attention(layer: nn.Module) -> bool:
 
 
 def _configured_facts(name: Name, configurations: Mapping[str, Path]) -> dict:
-    """Facts from configurations such as {"config.json": Path("networks/mine/config.json")}."""
+    """Facts from a model's own files: {"config.json": Path("networks/mine/config.json")}."""
     import timm
 
     if TIMM_CONFIG in configurations:
@@ -339,7 +340,10 @@ def _first_of(paths: Iterable[str], files: Iterable[str], place: str) -> str:
 
 
 def _tokenizer_repository(facts: Mapping) -> str | None:
-    """Such as `timm/ViT-B-16-SigLIP`; None for timm, and for open_clip's own tokenizer."""
+    """The hub's repository of a model's tokenizer, such as `timm/ViT-B-16-SigLIP`.
+
+    None for timm, and for open_clip's own tokenizer.
+    """
     if facts["library"] != "open_clip":
         return None
     import open_clip

@@ -43,7 +43,7 @@ class ConversionSettings(Settings):
     class_names: Texts | None
     view: DatasetView | None  # view of the pretraining proxy, if a head is fitted on it
     compute: ComputeSettings
-    code: str  # digest of the source code
+    code: str  # digest of the source code; the job runs again when it changes
 
 
 class TextSettings(Settings):
@@ -52,4 +52,4 @@ class TextSettings(Settings):
     entry: dict[str, JsonValue]  # facts of the model's catalogue entry (rib.config.model_facts)
     # the family's class names for a zero-shot head; None for ImageNet's
     class_names: Texts | None
-    code: str  # digest of the source code
+    code: str  # digest of the source code; the job runs again when it changes

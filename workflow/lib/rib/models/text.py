@@ -66,9 +66,9 @@ class Text:
         return logits + self.tower.logit_bias
 
     def random(self, number: int, length: int, draws: np.random.Generator) -> Tensor:
-        """Tokens (number, L) of texts of `length` words, drawn uniformly.
+        """Tokens (number, L) of random texts of `length` words, for Lipsum-FT.
 
-        A text of two words is start, word, word, end, padding.
+        Words are drawn uniformly. A text of two words is start, word, word, end, padding.
 
         Raises:
             ValueError: the context is too short.
@@ -119,6 +119,7 @@ def prompt_tokens(tokenizer: Callable, class_names: Sequence[str] | None) -> Ten
     """Tokens (classes, templates, L) int32 of prompts such as "a photo of a dog."
 
     Args:
+        tokenizer: from N texts to tokens (N, L).
         class_names: None for ImageNet's class names.
     """
     import open_clip

@@ -9,7 +9,7 @@ from rib.models.network import OpenClipClassifier
 
 
 def token_features(model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Features at five depths, and the output of `forward_features`, in one pass.
+    """Features at five depths, for LDIFS, and the output of `forward_features`, in one pass.
 
     The depths are the input of the first block and the outputs after each quarter of the network.
     Tokens are the positions of a feature map, and a transformer's class and register tokens if its
@@ -43,7 +43,7 @@ def token_features(model: nn.Module, images: Tensor) -> tuple[list[Tensor], Tens
 
 
 def _stem_tokens(model: nn.Module, stem_output: Tensor) -> Tensor:
-    """Tokens (N, T, d); `stem_output` is such tokens or a feature map."""
+    """Tokens (N, T, d) before all blocks; `stem_output` is such tokens or a feature map."""
     if stem_output.ndim != 4:
         return stem_output
     if _channels_are_last(model):
@@ -52,7 +52,7 @@ def _stem_tokens(model: nn.Module, stem_output: Tensor) -> Tensor:
 
 
 def _channels_are_last(model: nn.Module) -> bool:
-    """Feature maps are (N, h, w, d) in timm's Swin, else (N, d, h, w)."""
+    """Whether feature maps are (N, h, w, d), as in timm's Swin; else they are (N, d, h, w)."""
     body = model
     if isinstance(model, OpenClipClassifier):
         body = getattr(model.visual, "trunk", model.visual)
@@ -65,7 +65,7 @@ def _positions_as_tokens(feature_map: Tensor) -> Tensor:
 
 
 def _all_tokens(positions: Tensor, class_tokens: Tensor | None) -> Tensor:
-    """(N, d, h, w) and (N, p, d) give (N, p + h * w, d)."""
+    """Positions (N, d, h, w) and class tokens (N, p, d) give tokens (N, p + h * w, d)."""
     tokens = _positions_as_tokens(positions)
     if class_tokens is None:
         return tokens

@@ -44,6 +44,7 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
     Args:
         file: a .safetensors, .pth or .bin file, or an archive with such a file.
         member: path of the file in the archive; ignored if `file` is a .safetensors file.
+        name: of the model, for messages.
 
     Raises:
         UserError: the file is missing, damaged or contains anything but a state dict.
@@ -79,6 +80,7 @@ def _archived_weights(archive: Path, member: str, name: str) -> bytes:
 
 
 def _load_file(file: Path) -> object:
+    """Content of a weights file, which may be no state dict."""
     if file.suffix == ".safetensors":
         return safetensors.torch.load_file(file)
     with open(file, "rb") as opened:
@@ -86,13 +88,14 @@ def _load_file(file: Path) -> object:
 
 
 def _load_bytes(content: bytes, suffix: str) -> object:
+    """Like `_load_file`, for a file from an archive."""
     if suffix == ".safetensors":
         return safetensors.torch.load(content)
     return _unpickle(io.BytesIO(content))
 
 
 def _unpickle(file: BinaryIO) -> object:
-    """What a pickle contains, read without running code; a ValueError if it is compressed."""
+    """Content of a pickle, read without running code; a ValueError if it is compressed."""
     if zipfile.is_zipfile(file):
         _refuse_compressed(zipfile.ZipFile(file))
     file.seek(0)
@@ -185,6 +188,7 @@ def with_weights(
         arguments: keyword arguments of the library's create_model, such as {"img_size": 384};
             `num_classes` (timm) if the head must have this number of outputs.
         keys: `by_name`, or `by_order` if the state dict has other names in the same order.
+        name: of the model, for messages.
 
     Raises:
         UserError: a tensor is missing, unexpected, not finite, or has another shape or type; or
@@ -250,6 +254,7 @@ def _published_classes(state: Mapping[str, Tensor], architecture: str) -> int:
 def _refuse_integers(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], architecture: str, name: str
 ) -> None:
+    """Raise a UserError for integers in place of floats, which loading would silently convert."""
     for key, expected_tensor in expected.items():
         if key not in state or not expected_tensor.is_floating_point():
             continue

@@ -44,6 +44,7 @@ def rescued(saved: Path, rescue: Path, entry: str) -> Iterator[None]:
 
     Args:
         saved: the saved training state, which is then deleted.
+        rescue: checkpoint to write, with the changed tensors.
         entry: place of the learning rate, for the message: "pretrain of the model's entry".
 
     Raises:
@@ -76,7 +77,8 @@ def refuse_infinite_state(
     Args:
         pretrained: the state dict that changes are compared with.
         good_state: the state after the epoch before; its methods check the current values.
-        sums: loss, cross-entropy and accuracy of each step, summed over its images, (steps, 3).
+        sums: loss, cross-entropy and accuracy, summed over the images of each of the epoch's steps,
+            (steps, 3).
         epoch: the epoch that has ended, counted from 0.
     """
     is_finite_step = sums.isfinite().all(dim=1)

@@ -161,7 +161,8 @@ def load_start(
 ) -> tuple[Classifier, dict[str, Tensor], dict]:
     """The network that training starts from, the pretrained state dict, and the preprocessing.
 
-    The preprocessing is such as {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], ...}.
+    Changes are stored relative to the pretrained state dict. The preprocessing is such as
+    {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], ...}.
 
     Args:
         method: its rates of dropout are built into the network.

@@ -31,7 +31,7 @@ def images_of_fit(dataset: PreparedDataset) -> PreparedDataset:
 def measure_fit(
     run: Run, model_folder: Path, checkpoint: Path, images: PreparedDataset, device: torch.device
 ) -> float:
-    """The fit of a stored checkpoint, 0 to 1, rounded to six digits.
+    """Accuracy (0 to 1, six digits) of a checkpoint on training images: it shows underfitted runs.
 
     Args:
         images: result of `images_of_fit`.
@@ -55,13 +55,13 @@ def accuracy_of(
     device: torch.device,
     label: str,
 ) -> float:
-    """Accuracy of a stored checkpoint on a dataset in evaluation mode, 0 to 1."""
+    """Accuracy (0 to 1) of a stored checkpoint on a dataset, for monitoring a training."""
     scores = scores_of(checkpoint, model_folder, dataset, evaluation_batch_size, device, label)
     return _accuracy(scores)
 
 
 def _accuracy(scores: Mapping[str, Tensor]) -> float:
-    """0 to 1; `scores` are as `scores_of` gives them."""
+    """Share (0 to 1) of images with rank 0: the network is right."""
     return (scores["rank"] == 0).float().mean().item()
 
 
@@ -81,8 +81,8 @@ def scores_of(
     """
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     images = Images(dataset, preprocessing, device)
-    weights = {"checkpoint": 1.0}  # coefficients of an average, which is the checkpoint alone
-    network = network_in_state(model_folder, weights, {"checkpoint": checkpoint}, images)
+    mixture = {"checkpoint": 1.0}  # an average that is the checkpoint alone
+    network = network_in_state(model_folder, mixture, {"checkpoint": checkpoint}, images)
     progress = Progress(desc=label, total=len(images), unit="image")
     (scores,) = score([network], images, dataset, evaluation_batch_size, progress)
     progress.close()

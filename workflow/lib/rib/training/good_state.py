@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 
 class GoodState:
-    """A copy of all tensors that training may change, at first from the start of training.
+    """A copy of all tensors that training may change, to go back to if training diverges.
 
-    It stays on the device, since copying it to the CPU would take much of a short epoch's time.
+    At first it is the start of training, then the end of the last epoch with finite values. It
+    stays on the device, since copying it to the CPU would take much of a short epoch's time.
 
     Attributes:
         kept: the copies, such as {"fc.bias": tensor}.
@@ -21,6 +22,7 @@ class GoodState:
 
     def __init__(self, model: nn.Module, trainable: Mapping[str, Tensor]):
         parameters_of_network = dict(model.named_parameters())
+        # The tensors that training changes in place, such as {"fc.bias": parameter}.
         self._current: dict[str, Tensor] = dict(trainable)
         for name, tensor in model.state_dict().items():
             if name not in parameters_of_network:
@@ -29,13 +31,13 @@ class GoodState:
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Replace the copy by the current state."""
+        """Copy the current values, all finite after an epoch, into `kept`, for `restore`."""
         for name, tensor in self._current.items():
             self.kept[name].copy_(tensor)
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Copy the kept values back into the network and the trained parameters."""
+        """Copy `kept` back into network and trained parameters, after training has diverged."""
         for name, tensor in self._current.items():
             tensor.copy_(self.kept[name])
 
@@ -45,11 +47,7 @@ class GoodState:
         return torch.stack(finite_tensors).all()
 
     def first_infinite_tensor(self) -> str:
-        """Name of the first current tensor with a value that is not finite.
-
-        Raises:
-            ValueError: all values are finite.
-        """
+        """Name of the first current tensor with a value that is not finite, for a message."""
         for name, tensor in self._current.items():
             if not tensor.isfinite().all():
                 return name

@@ -12,14 +12,13 @@ HISTORY = ("epoch", "lr", "loss", "cross_entropy", "accuracy")
 def history_row(
     epoch: int, rate: float, loss: float, cross_entropy: float, accuracy: float
 ) -> dict:
-    """Row of an epoch, such as {"epoch": 1, "lr": 0.01, "loss": 0.9, ...}; its keys are HISTORY.
+    """Row of an epoch in history.csv, such as {"epoch": 1, "lr": 0.01, "loss": 0.9, ...}.
+
+    Loss, cross-entropy and accuracy (0 to 1) are means over the epoch's images.
 
     Args:
-        epoch: counted from 0.
+        epoch: counted from 0; in the file from 1.
         rate: learning rate of the epoch's last step.
-        loss: mean over the epoch's images.
-        cross_entropy: mean over the epoch's images.
-        accuracy: mean over the epoch's images, 0 to 1.
     """
     return {
         "epoch": epoch + 1,

@@ -199,7 +199,7 @@ def _require_gradients_of(model: nn.Module, trainable: Mapping[str, nn.Parameter
 
 
 def _set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set the learning rate of all parameters, times the scale that some groups have."""
+    """Set the learning rate, times the scale that timm gives some groups (layer_decay)."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
 
@@ -209,7 +209,7 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Optimiser of a method's trained parameters, which alone require gradients.
 
-    A group's learning rate is that of the schedule times its `lr_scale`, if it has one.
+    With layer_decay, groups of parameters have an `lr_scale`, a factor of their learning rate.
 
     Raises:
         UserError: the recipe distinguishes layers or norms, but the method trains parameters
@@ -247,7 +247,7 @@ def make_optimizer(
 def epoch_batches(images: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Rows of the images in each batch of an epoch, at random: [4 0], [2 5], [1 3] for 6 images.
 
-    The permutation depends only on seed and epoch; the last batch may be shorter.
+    The order depends only on seed and epoch, as resuming needs; the last batch may be shorter.
     """
     order = np.random.default_rng([seed, epoch]).permutation(images)
     return [order[start : start + batch_size] for start in range(0, images, batch_size)]

@@ -47,7 +47,7 @@ def pretrain(
     """Train a network, and write it in the format of a converted model.
 
     Args:
-        test: dataset for the accuracy, with other source images.
+        test: dataset for the accuracy, made from other original images (sources).
         weights: .safetensors file to write, with the state dict.
         description: JSON file to write, with the model's facts and {"trained": {"images": 5000,
             "test": {"dataset": "digits", "images": 1000, "accuracy": 91.5}}}, in percent.
@@ -105,7 +105,7 @@ def pretrain(
 def _transform_at_random(
     images: Images, training: TrainingSettings, pretraining: Mapping[str, Any]
 ) -> None:
-    """Give images their transforms; `pretraining` is {"seed": 0, "shift": 2, ...}."""
+    """Give images their random transforms; `pretraining` is {"seed": 0, "shift": 2, ...}."""
     # An entry of augmentations.yaml takes the place of the recipe's augmentation.
     seed = pretraining["seed"]
     if training.augmentation:
@@ -118,7 +118,7 @@ def _transform_at_random(
 
 
 def _refuse_shared_sources(dataset: PreparedDataset, test: PreparedDataset) -> None:
-    """Images made from the same original would make the test accuracy too high."""
+    """Raise a UserError if both have images of one original: test accuracy would be too high."""
     _, sources = dataset.declared_sources
     _, sources_of_test = test.declared_sources
     shared_sources = set(sources) & set(sources_of_test)

@@ -46,7 +46,10 @@ class TrainingSettings(Settings):
         return math.ceil(images / self.batch_size)
 
     def total_steps(self, images: int, images_of_target: int) -> int:
-        """Number of steps of a training on `images` of the target's `images_of_target` images."""
+        """Number of steps of a training on `images` of the target's `images_of_target` images.
+
+        With `subset_length: steps` a subset gets as many as the whole target.
+        """
         if self.steps:
             return self.steps
         assert self.epochs is not None  # either steps or epochs are given
@@ -73,7 +76,7 @@ class FineTuningSettings(Settings):
     training: TrainingSettings | None  # None for weights that were trained elsewhere
     view: DatasetView  # view of the target and of the pretraining proxy
     compute: ComputeSettings
-    code: str  # digest of the source code
+    code: str  # digest of the source code; the job runs again when it changes
 
 
 class PretrainingSettings(Settings):
@@ -85,7 +88,7 @@ class PretrainingSettings(Settings):
     training: TrainingSettings
     view: DatasetView
     compute: ComputeSettings
-    code: str  # digest of the source code
+    code: str  # digest of the source code; the job runs again when it changes
 
 
 def learning_rates(peak: float, steps: int, training: TrainingSettings) -> Iterator[float]:

@@ -18,7 +18,7 @@ from rib.training.settings import TrainingSettings
 def take_step(
     method: FineTuning, optimizer: Optimizer, batch: np.ndarray, training: TrainingSettings
 ) -> Tensor:
-    """Take one step on a batch, given as rows of the target.
+    """Take one step on a batch, given as rows (N,) of the target.
 
     Returns:
         One tensor (4,): loss, cross-entropy (with label smoothing) and accuracy (0 to 1) of the
@@ -66,7 +66,7 @@ def compute_loss(method: FineTuning, rows: np.ndarray, training: TrainingSetting
 
 
 def micro_batches(batches: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
-    """Parts of batches with at most `size` images: the batch [4 0 2] gives [4 0] and [2]."""
+    """Parts of batches that fit into memory: with size 2, [4 0 2] gives [4 0] and [2]."""
     parts = []
     for batch in batches:
         for start in range(0, len(batch), size):
@@ -94,7 +94,7 @@ def give_gradients_strides_of(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def _clip_gradients(parameters: Sequence[nn.Parameter], clip_norm: float | None) -> Tensor:
-    """The norm of the gradient before clipping, a scalar."""
+    """Scale gradients in place to at most `clip_norm`; return their norm before, a scalar."""
     if clip_norm is not None:
         return nn.utils.clip_grad_norm_(parameters, clip_norm)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

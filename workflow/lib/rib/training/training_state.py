@@ -60,11 +60,7 @@ class TrainingState:
         self._device = next(model.parameters()).device
 
     def save_if_due(self, position: Position) -> None:
-        """Save if SAVE_EVERY seconds have passed.
-
-        Raises:
-            OSError: the file can't be written.
-        """
+        """Save if SAVE_EVERY seconds have passed, since saving takes time."""
         if time.monotonic() - self.saved >= SAVE_EVERY:
             self.save(position)
 
@@ -125,6 +121,7 @@ class TrainingState:
 
     @torch.no_grad()
     def _restore_tensors(self, state: Mapping) -> None:
+        """Copy saved values into the tensors that network, optimiser and method already hold."""
         self.model.load_state_dict(state["model"], strict=True)
         for group, tensors in self.tensors.items():  # `trainable`, `memory` and `good`
             saved_tensors = state[group]
