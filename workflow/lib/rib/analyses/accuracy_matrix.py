@@ -34,7 +34,7 @@ datasets that share the target's source images.
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare the figure accuracy_matrix: all models, methods, targets and datasets."""
+    """Declare to Snakemake the figure accuracy_matrix, of all models and methods."""
     return Analysis(
         figures={
             "accuracy_matrix": Figure(
@@ -66,16 +66,15 @@ def draw_accuracy_matrix(
 ) -> Drawn:
     """Draw the accuracy of each run on each dataset, in percent: targets by datasets.
 
-    Each model and method has a panel with means over seeds. The first row is the pretrained model;
-    a target without runs is empty.
+    Each model and method has a panel with means over seeds. The first row is the pretrained model.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
+        models, methods, targets, datasets: labels, {"ft": "FT"}.
         source_groups: by dataset; datasets of one group are made from the same source images, such
             as {"flat": "fluent", "3d": "fluent"}, and their cells are marked.
         accuracy_on_target: in words, such as `fit of the training images`.
-        underfitted: models and methods with a run of low accuracy on its training images; their
-            panels are marked.
+        underfitted: pairs to mark, {("net", "ft")}, with low accuracy on training images.
     """
     from rib.figures import label_of_run
     from rib.figures._panels import run_panels
@@ -88,13 +87,13 @@ def draw_accuracy_matrix(
     )
     has_shared = False
     for (model, method), axes in panels.items():
-        grid = _grid(shown_rows, model, method, rows, datasets)
-        image = _draw_matrix(axes, grid, rows, datasets)
+        cells = _cells(shown_rows, model, method, rows, datasets)
+        image = _draw_matrix(axes, cells, rows, datasets)
         for row, target in enumerate(rows):
             for column, dataset in enumerate(datasets):
                 is_shared = target != dataset and _share_group(target, dataset, source_groups)
                 has_shared = has_shared or is_shared
-                _write_number(axes, image, row, column, grid[row, column], is_shared)
+                _write_number(axes, image, row, column, cells[row, column], is_shared)
                 if target == dataset:
                     _outline(axes, row, column)
         method_label = label_of_run(methods[method], (model, method), underfitted)
@@ -108,22 +107,23 @@ def draw_accuracy_matrix(
     return figure, shown_rows.reset_index()
 
 
-def _grid(
+def _cells(
     shown_rows: pd.Series, model: str, method: str, rows: Labels, datasets: Labels
 ) -> np.ndarray:
-    """Accuracies (rows, datasets), NaN where there is none; rows are `NO_TARGET` and targets."""
+    """Mean accuracies of a panel: (rows, datasets), NaN without runs. `NO_TARGET` is pretrained."""
     import numpy as np
 
-    grid = np.full((len(rows), len(datasets)), np.nan)
+    cells = np.full((len(rows), len(datasets)), np.nan)
     for row, target in enumerate(rows):
         method_of_row = PRETRAINED if target == NO_TARGET else method
         for column, dataset in enumerate(datasets):
-            grid[row, column] = shown_rows.get((model, method_of_row, target, dataset), np.nan)
-    return grid
+            cells[row, column] = shown_rows.get((model, method_of_row, target, dataset), np.nan)
+    return cells
 
 
-def _draw_matrix(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels) -> AxesImage:
-    image = axes.imshow(grid, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+def _draw_matrix(axes: Axes, cells: np.ndarray, rows: Labels, datasets: Labels) -> AxesImage:
+    """Colour cells by accuracy and name rows and columns; the image gives the numbers' colours."""
+    image = axes.imshow(cells, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     dataset_labels = list(datasets.values())
     axes.set_xticks(range(len(datasets)), dataset_labels, rotation=90, fontsize=7)
     axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=7)
@@ -134,13 +134,14 @@ def _draw_matrix(axes: Axes, grid: np.ndarray, rows: Labels, datasets: Labels) -
 
 
 def _share_group(target: str, dataset: str, source_groups: Labels) -> bool:
-    """Whether target and dataset are made from the same source images."""
+    """Whether both have the same source images, as in {"flat": "fluent", "3d": "fluent"}."""
     return target in source_groups and source_groups[target] == source_groups.get(dataset)
 
 
 def _write_number(
     axes: Axes, image: AxesImage, row: int, column: int, accuracy: float, is_shared: bool
 ) -> None:
+    """Write an accuracy in its cell: `71`, or `71‡` if source images are shared."""
     from rib.figures import text_colour
 
     text = ""
@@ -153,6 +154,7 @@ def _write_number(
 
 
 def _outline(axes: Axes, row: int, column: int) -> None:
+    """Frame a cell: the dataset is the target itself, which does not count in RI."""
     from matplotlib.patches import Rectangle
 
     corner = (column - 0.47, row - 0.47)

@@ -57,7 +57,7 @@ PAPER_LABEL = "paper (read off its figure)"
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare the figure before_after, of all models and one method; None without runs to show."""
+    """Declare to Snakemake the figure before_after; None without runs to show."""
     if not labels.has_figures:
         return None
     bars = paper_bars(grid, labels.example_method)
@@ -81,9 +81,9 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def paper_bars(grid: Grid, method: str | None) -> dict[str, dict[str, float]]:
-    """The paper's bars for models of this grid, in percent.
+    """The paper's accuracies, in percent, to be drawn beside the bars of this grid's models.
 
-    Accuracy before and after fine-tuning by model: {"net": {"before": 70.1, "after": 68.2}}.
+    By model, before and after fine-tuning: {"net": {"before": 70.1, "after": 68.2}}.
     """
     numbers = ("ood_before", "ood_after")
     columns = ("family", "model", "method", *numbers, "source")
@@ -119,6 +119,7 @@ def draw_before_after(
         ood: columns model, method, when (`before` or `after` fine-tuning), accuracy, ci_low,
             ci_high; a row for each model, method and time.
         method: the method with which models are fine-tuned.
+        models: labels, {"net": "Net"}.
         number_of_datasets: out-of-distribution datasets of the family.
         number_of_targets: targets per model.
         confidence: coverage of the intervals, such as 0.95.
@@ -126,8 +127,7 @@ def draw_before_after(
             may be missing.
 
     Returns:
-        The figure and its rows; if `paper` isn't empty, with the paper's accuracies in a column
-        `paper`.
+        The figure and its rows, with a column `paper` unless `paper` is empty.
 
     Source: arXiv 2410.21582, bar figure of the average OOD accuracy per pretraining source.
     """
@@ -160,7 +160,10 @@ def draw_before_after(
 
 
 def _paper_accuracies(rows: pd.DataFrame, paper: Mapping[str, Mapping[str, float]]) -> list[float]:
-    """The paper's accuracy for each row, such as [70.1, 68.2]; NaN where it has none."""
+    """[70.1, 68.2] for {"net": {"before": 70.1, "after": 68.2}} and rows of both times.
+
+    NaN where the paper has no accuracy.
+    """
     accuracies = []
     for row in rows.to_dict("records"):
         accuracies_of_model = paper.get(row["model"], {})
@@ -200,7 +203,7 @@ def _draw_paper(axes: Axes, accuracies: pd.Series, side: int) -> None:
 
 
 def _name_models(axes: Axes, labels: Sequence[str]) -> None:
-    """Many labels are small and broken into lines."""
+    """Name the models below their bars; more than three labels are small, in several lines."""
     fontsize = None
     if len(labels) > 3:
         labels = [textwrap.fill(label, 12, break_on_hyphens=False) for label in labels]
@@ -210,7 +213,7 @@ def _name_models(axes: Axes, labels: Sequence[str]) -> None:
 
 
 def _add_legend(axes: Axes) -> None:
-    """The paper's accuracies come last."""
+    """Add the legend above the bars, with the paper's accuracies last."""
     handles, labels = axes.get_legend_handles_labels()
     handle_of_label = dict(zip(labels, handles, strict=True))
     shown_labels = [label for label in labels if label != PAPER_LABEL]

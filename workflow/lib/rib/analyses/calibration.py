@@ -62,7 +62,7 @@ FLOOR = (
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare the figure calibration: a panel per model and method, a line per dataset."""
+    """Declare to Snakemake the figure calibration, of all models and methods."""
     return Analysis(
         figures={
             "calibration": Figure(
@@ -90,13 +90,14 @@ def draw_calibration(
 ) -> Drawn:
     """Draw how far confidence is from accuracy before and after fine-tuning, in percent.
 
-    It is the expected calibration error, mean over seeds and over the targets other than the
-    dataset. The floor is the error that a perfectly calibrated model has by chance.
+    It is the expected calibration error, mean over seeds and the targets other than the
+    dataset. The floor is what a perfectly calibrated model has by chance.
 
     Args:
         samples: columns model, method, target, seed, dataset, ece_before, ece_after,
             ece_floor_before, ece_floor_after.
-        underfitted: models and methods with an underfitted run; their panels are marked.
+        models, methods, datasets: labels, {"ft": "FT"}.
+        underfitted: pairs to mark, {("net", "ft")}, with low accuracy on training images.
     """
     from rib.figures import NOTE_CHARACTERS, label_of_run
     from rib.figures._panels import name_rows, run_panels
@@ -126,7 +127,7 @@ def draw_calibration(
 
 
 def _draw_dumbbells(axes: Axes, errors: pd.DataFrame) -> None:
-    """A line joins the error before and after; datasets without results have NaN."""
+    """Draw errors and floors of each dataset with results, and a line from before to after."""
     import numpy as np
 
     rows = np.flatnonzero(errors["ece_after"].notna())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare cells.json: why each RI (change of accuracy) of the page's matrix is as it is.
+    """Declare to Snakemake cells.json, by which the page explains each RI (change of accuracy).
 
     Images are read at the first model's geometry, and shown only if their licence allows it.
     """
@@ -43,9 +43,9 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, str]:
-    """The text of cells.json by its name.
+    """Text of cells.json by its name: classes that lose most, images that flip, for the page.
 
-    It is {"cells": {"net/ft/noto": {"classes": [...], "flips": [...]}}, "images": [...]}.
+    The text is {"cells": {"net/ft/noto": {"classes": [...], "flips": [...]}}, "images": [...]}.
     """
     from rib.statistics.cells import explained_cells
 

@@ -113,7 +113,7 @@ MAX_LETTERS = 26  # the eye can't follow more, so more are not drawn
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare tables and figure that compare all methods of each model and size, by mRI and RI."""
+    """Declare to Snakemake tables and figure that compare methods by mRI and RI."""
     return Analysis(
         inputs={"counts": paths.counts, "fit": paths.table("fit")},
         params={"ri": to_params(ri_statistics(grid)), "compare_to": grid.compare_to},
@@ -133,7 +133,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables comparisons (pairs by mRI), comparisons_ri (by target), ranking, seeds_ri."""
+    """Tables to write: comparisons (pairs by mRI), comparisons_ri, ranking, seeds_ri."""
     from rib.statistics.comparison import comparison_tables
 
     return comparison_tables(
@@ -149,15 +149,16 @@ def draw_ranking(
 ) -> Drawn:
     """Draw each method's mRI minus the reference method's, best on top, in percentage points.
 
-    mRI is the mean change of accuracy on other datasets. The intervals are simultaneous. Right of
-    the panel are mRI with its interval, and letters: methods that share a letter don't differ
-    clearly.
+    mRI is the mean change of accuracy on other datasets. Intervals are simultaneous. Right of the
+    panel are mRI and letters: methods that share a letter don't differ clearly.
 
     Args:
         ranking: columns model, method, size, mri, ci_low, ci_high, seeds, fit, letters,
-            smallest_difference, reference, difference, diff_low, diff_high, in display order. A
-            model without a finished method has no rows. Without a column objects (their number), no
-            note warns that they are few.
+            smallest_difference, reference, difference, diff_low, diff_high, in display order;
+            models may have no rows. Without a column objects (their number), no note warns that
+            they are few.
+        models: labels, {"net": "Net"}.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
     """
     import matplotlib.pyplot as plt
 
@@ -221,7 +222,7 @@ def _notes(ranking: pd.DataFrame, confidence: float) -> list[str]:
 
 
 def _smallest_difference(rows: pd.DataFrame, model_label: str) -> list[str]:
-    """A line on the difference of methods that is found in 3 of 4 cases; none without pairs."""
+    """Note `Net: two methods 1.2 points apart differ clearly in about 3 of 4 cases`, if known."""
     smallest = rows["smallest_difference"].iloc[0]
     if math.isnan(smallest):
         return []
@@ -251,7 +252,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, model_label: str, methods: Style
 
 
 def _row_label(row: Mapping[Hashable, Any], methods: Styles) -> str:
-    """`Linear probing (fit 98.7 %, reference)`."""
+    """Name of a row, `Linear probing (fit 98.7 %, reference)`; fit is training accuracy."""
     label = methods[row["method"]]["label"]
     fit = fit_percent(row["fit"])
     facts = []
@@ -285,7 +286,7 @@ def _draw_method(axes: Axes, y: int, row: Mapping[Hashable, Any], style: Style) 
 
 
 def _right_of(axes: Axes, inches: float) -> Transform:
-    """Coordinates in which x = 1 is `inches` right of the panel's edge, and y is the row."""
+    """Coordinates for texts beside a panel: x = 1 is `inches` right of its edge, y is the row."""
     from matplotlib.transforms import ScaledTranslation
 
     # In inches, since the layout makes room for texts before the panel has its final width.
@@ -296,7 +297,7 @@ def _right_of(axes: Axes, inches: float) -> Transform:
 
 
 def _write_numbers(axes: Axes, rows: pd.DataFrame) -> None:
-    """`+1.2 [+0.3, +2.1]` beside each row."""
+    """Write each row's mRI with its interval, `+1.2 [+0.3, +2.1]`, right of the panel."""
     coordinates = _right_of(axes, MARGIN)
     axes.text(1, -0.7, "mRI", transform=coordinates, ha="left", va="bottom", fontsize=8)
     for y, row in enumerate(rows.to_dict("records")):
@@ -311,12 +312,12 @@ def _signed(change: float) -> str:
 
 
 def _split_letters(text: str) -> list[str]:
-    """["a", "b", "a1"] for the text `aba1`."""
+    """Letters of one method, ["a", "b", "a1"] for `aba1`: after z come a1, b1, ..."""
     return re.findall(r"\D\d*", text)
 
 
 def _letters_to_draw(rows: pd.DataFrame) -> list[str]:
-    """["a", ..., "z", "a1", ...], all letters of the methods; empty if there are too many."""
+    """All letters of the methods, ["a", "b", "c"] for `ab` and `bc`; [] if too many for the eye."""
     distinct_letters = set()
     for text in rows["letters"]:
         distinct_letters.update(_split_letters(text))
@@ -326,7 +327,7 @@ def _letters_to_draw(rows: pd.DataFrame) -> list[str]:
 
 
 def _draw_letters(axes: Axes, rows: pd.DataFrame) -> None:
-    """Each letter has a column, in which a line joins the methods that don't differ clearly."""
+    """Draw a column per letter; its line joins methods that don't differ clearly."""
     columns = _letters_to_draw(rows)
     if not columns:
         return

@@ -54,22 +54,23 @@ SECONDS_OF_UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare table and figure of the time and storage that each method takes.
+    """Declare to Snakemake table and figure of each method's time and storage.
 
     Only methods that are trained here are shown. Records are parameters, not inputs, so that the
-    table can be made if only rows and reports were pulled. The table is made again whenever the
-    table of mRI changes.
+    table can be made if only rows and reports were pulled.
     """
     records = paths.records()
     needed = {}  # methods that a method merges, such as {"ft": [], "half": ["ft"]}
     for name in labels.methods:
         parents = list(grid.methods[name].parents)
+        # A method without parents is trained itself.
         if all(grid.methods[key].trains for key in parents or [name]):
             needed[name] = parents
     # Methods that one job evaluates: {"wise_ft-alpha": ["wise_ft-alpha0.25", ...], ...}.
     evaluated = {PRETRAINED: [PRETRAINED]}
     for method in grid.methods.values():
         evaluated[method.evaluation] = list(method.evaluated)
+    # Records of Fisher information by method: for merges, and shared by trainings on all targets.
     fisher: dict[str, list[str]] = {}
     for run in paths.merged_runs:
         if run.method in needed and (files := paths.fisher("provenance.json", run)):
@@ -106,7 +107,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table cost: seconds and megabytes for one mRI of each model, method and size."""
+    """Table cost to write: seconds and megabytes for one mRI, by model, method, size."""
     from rib.statistics.cost import cost_of
 
     return {"cost": cost_of(**inputs.params)}
@@ -126,7 +127,8 @@ def draw_cost(
     Args:
         cost: columns model, method, size, device, seconds.
         mri: columns model, method, size, mri, ci_low, ci_high.
-        underfitted: models and methods with an underfitted run; their rows are marked.
+        models, methods: labels, {"ft": "FT"}.
+        underfitted: pairs to mark, {("net", "ft")}, with low accuracy on training images.
     """
     import matplotlib.pyplot as plt
 
@@ -163,7 +165,7 @@ def draw_cost(
 
 
 def _unit(seconds: pd.Series) -> str:
-    """The largest of hours, minutes and seconds in which the longest time is at least 2."""
+    """Unit of the axis: the largest in which the longest time is at least 2."""
     for unit, seconds_of_unit in SECONDS_OF_UNITS.items():
         if seconds.max() >= 2 * seconds_of_unit:
             return unit
@@ -171,7 +173,7 @@ def _unit(seconds: pd.Series) -> str:
 
 
 def _device_names(devices: pd.Series) -> str:
-    """`CPU and GPU` for "cpu" and "cpu+cuda"; `job` if all are unknown."""
+    """For the axis: `CPU and GPU` for "cpu" and "cpu+cuda"; `job` if all are unknown."""
     names = set()
     for devices_of_method in devices.dropna():
         names.update(devices_of_method.split("+"))
@@ -182,6 +184,7 @@ def _device_names(devices: pd.Series) -> str:
 
 
 def _draw_cost(axes: Axes, durations: pd.Series) -> None:
+    """Draw a bar and its number for each method, in the unit of the axis."""
     bars = axes.barh(
         durations.index, durations, 0.62, color=LIGHT_BLUE, edgecolor=DARKEST_BLUE, linewidth=0.6
     )
@@ -189,7 +192,7 @@ def _draw_cost(axes: Axes, durations: pd.Series) -> None:
 
 
 def _draw_mri(axes: Axes, rows: pd.DataFrame) -> None:
-    """The interval need not contain mRI, so both are drawn separately."""
+    """Draw mRI and its interval separately, since the interval need not contain mRI."""
     middle = (rows["ci_high"] + rows["ci_low"]) / 2
     half_width = (rows["ci_high"] - rows["ci_low"]) / 2
     axes.errorbar(middle, rows.index, xerr=half_width, fmt="none", ecolor=DARK_BLUE, elinewidth=1.2)
@@ -198,7 +201,7 @@ def _draw_mri(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _scale_cost(axes: Axes, seconds: pd.Series) -> None:
-    """Logarithmic if costs differ much, and wide enough for the numbers."""
+    """Make the axis logarithmic if costs differ much, and wide enough for the numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     if len(seconds) and seconds.max() > WIDE * seconds.min():

@@ -91,9 +91,9 @@ LABELS = Table(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare the tables data (datasets that jobs read), models and perhaps labels.
+    """Declare to Snakemake the tables data, models and perhaps labels.
 
-    The last is declared if pretrained models checked the targets' labels.
+    Table labels needs pretrained models that checked the targets' labels.
     """
     read = grid.datasets_read()
 
@@ -134,7 +134,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def _role(name: str, grid: Grid) -> str:
-    """How the run uses a dataset, such as `counts in RI; fine-tuned on`."""
+    """For the table, how the run uses a dataset: `counts in RI; fine-tuned on`."""
     if name not in grid.datasets:
         return "pretraining or its proxy"
     if name in grid.ood:
@@ -149,7 +149,7 @@ def _role(name: str, grid: Grid) -> str:
 
 
 def _exclusions(name: str, grid: Grid) -> str:
-    """Reasons why images are left out: `the pretraining proxy, the budget`."""
+    """For the table, why images are left out: `the pretraining proxy, the budget`."""
     reasons = []
     if name in grid.datasets and grid.excludes_proxy(name):
         reasons.append("the pretraining proxy")
@@ -161,7 +161,7 @@ def _exclusions(name: str, grid: Grid) -> str:
 
 
 def _facts_of_models(grid: Grid) -> dict[str, dict[str, Any]]:
-    """{"net": {"architecture": "resnet18", "pretraining": "ImageNet-1K", "pixels": 112, ...}}."""
+    """For the table: {"net": {"architecture": "resnet18", "pixels": 112, ...}}."""
     return {
         name: {
             "architecture": model.architecture,
@@ -175,7 +175,7 @@ def _facts_of_models(grid: Grid) -> dict[str, dict[str, Any]]:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables data (a row per dataset), models and, if labels were checked, labels."""
+    """Tables to write: data (a row per dataset), models and perhaps labels."""
     from rib.statistics.data_and_models import data_table, label_table, model_table
 
     datasets = inputs.params["datasets"]

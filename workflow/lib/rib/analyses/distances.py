@@ -105,7 +105,7 @@ COLUMNS = ["model", "distance", "target", "value", "ri", "ci_low", "ci_high"]
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare tables and figures of distances between datasets, and how they relate to RI."""
+    """Declare to Snakemake tables and figures of distances and their relation to RI."""
     datasets = {dataset.name: dataset for dataset in grid.datasets_read()}
     # An evaluated dataset in distribution, else the pretraining proxy's dataset.
     in_distribution = next(
@@ -170,7 +170,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables distances (of all models) and association (correlations with RI and accuracy)."""
+    """Tables to write: distances, and association (correlations with RI, accuracy)."""
     from rib.statistics.association import all_distances, association_table
 
     params = inputs.params
@@ -207,19 +207,18 @@ def draw_distance_drop(
 ) -> Drawn:
     """Draw RI (mean change of accuracy) of each target against the target's distance.
 
-    There is a panel per model and kind of distance. Whiskers are confidence intervals of RI.
-    Correlations with their p are above each panel.
+    Panels are models by kinds of distance, with correlations above. Whiskers are intervals of RI.
 
     Args:
         distances: columns model, first, second, distance, value.
         association: columns model, method, distance, level, statistic, value, p.
         ri: columns model, method, target, seed, ri, ci_low, ci_high; seeds are averaged.
+        models, targets: labels, {"net": "Net"}.
         example: the drawn method: {"method": "ft", "method_label": "FT"}.
         kinds: label of each kind of distance, which has a column of panels: {"ncd": "NCD"}.
-        ood_datasets: the out-of-distribution datasets that count in RI.
-        in_distribution: dataset to which distances are measured; None for the mean distance to the
-            other datasets.
-        in_distribution_label: label of this dataset.
+        ood_datasets: datasets that count in RI.
+        in_distribution, in_distribution_label: dataset to which distances are measured; None for
+            the mean distance to the other datasets.
     """
     import matplotlib.pyplot as plt
     import pandas as pd
@@ -266,13 +265,17 @@ def draw_distance_drop(
 
 
 def _points(distance_of_target: Mapping[str, float], ri: pd.DataFrame) -> pd.DataFrame:
-    """One row per target, mean over seeds: target, value (its distance), ri, ci_low, ci_high."""
+    """Points to draw, means over seeds: target, value (its distance), ri, ci_low, ci_high.
+
+    `distance_of_target` is such as {"noto": 0.3}.
+    """
     mean_ri = ri.groupby("target")[["ri", "ci_low", "ci_high"]].mean()
     points = mean_ri.loc[list(distance_of_target)].rename_axis("target").reset_index()
     return points.assign(value=points["target"].map(distance_of_target))
 
 
 def _draw_points(axes: Axes, points: pd.DataFrame, targets: Labels) -> None:
+    """Draw RI with whiskers against distance; a target looks the same in all panels."""
     from matplotlib.ticker import MaxNLocator
 
     axes.axhline(0, color=DARK_GREY, linewidth=0.8)
@@ -295,7 +298,7 @@ def _draw_points(axes: Axes, points: pd.DataFrame, targets: Labels) -> None:
 
 
 def _correlations(association: pd.DataFrame, model: str, method: str, kind: str) -> str:
-    """One line per statistic, such as `Pearson +0.512 (p = 0.23)`."""
+    """Title of a panel: a line per statistic, such as `Pearson +0.512 (p = 0.23)`."""
     correlations = association[
         (association["model"] == model)
         & (association["method"] == method)
@@ -315,11 +318,10 @@ def draw_distance_matrix(
 ) -> Drawn:
     """Draw the distances between datasets, one matrix per model and kind of distance.
 
-    Each panel has its own colour range.
-
     Args:
         distances: columns model, first, second, distance, value, n.
-        kinds: label of each kind of distance, which has a column of panels.
+        models, datasets: labels, {"noto": "Noto"}.
+        kinds: label of each kind of distance, which has a column of panels: {"ncd": "NCD"}.
     """
     import matplotlib.pyplot as plt
 
@@ -343,7 +345,7 @@ def draw_distance_matrix(
 
 
 def _lower_triangle(distances: pd.DataFrame, datasets: Labels) -> np.ndarray:
-    """Distances (datasets, datasets) of one model and kind; NaN on and above the diagonal."""
+    """Symmetric distances (datasets, datasets), each once: NaN on and above the diagonal."""
     import numpy as np
 
     from rib.statistics.association import matrix_of
@@ -354,15 +356,16 @@ def _lower_triangle(distances: pd.DataFrame, datasets: Labels) -> np.ndarray:
     return np.where(is_below_diagonal, matrix, np.nan)
 
 
-def _draw_distances(axes: Axes, grid: np.ndarray) -> None:
+def _draw_distances(axes: Axes, matrix: np.ndarray) -> None:
+    """Colour the cells of a matrix by distance and write the numbers; NaN stays empty."""
     import numpy as np
 
     from rib.figures import text_colour
 
-    image = axes.imshow(grid, cmap="Blues", aspect="equal")
-    decimals = _decimals(grid)
-    for row, column in np.argwhere(~np.isnan(grid)):
-        distance = grid[row, column]
+    image = axes.imshow(matrix, cmap="Blues", aspect="equal")
+    decimals = _decimals(matrix)
+    for row, column in np.argwhere(~np.isnan(matrix)):
+        distance = matrix[row, column]
         axes.text(
             column,
             row,
@@ -374,11 +377,11 @@ def _draw_distances(axes: Axes, grid: np.ndarray) -> None:
         )
 
 
-def _decimals(grid: np.ndarray) -> int:
-    """Number of decimals, 0 to 3, enough to distinguish the values."""
+def _decimals(matrix: np.ndarray) -> int:
+    """Decimals to write, 0 to 3, enough to distinguish the values: 2 for 0.3 to 5.1."""
     import numpy as np
 
-    spread = np.nanmax(grid) - np.nanmin(grid)
+    spread = np.nanmax(matrix) - np.nanmin(matrix)
     if np.isnan(spread) or spread == 0:
         return 1
     return int(np.clip(2 - np.floor(np.log10(spread)), 0, 3))

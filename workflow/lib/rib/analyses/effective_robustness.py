@@ -77,12 +77,12 @@ accuracy alone. Both axes are scored among the same classes.
 TICKS = (0.1, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99)
 MARGIN = 0.25  # of an axis, in logits
 SMALLEST = 1e-6  # percent; the logit of 0 is infinite
-RUN = ["model", "method", "target", "dataset", "in_distribution"]
+POINT = ["model", "method", "target", "dataset", "in_distribution"]  # of a mean over seeds
 NUMBERS = ["id_before", "ood_before", "id_after", "ood_after", "rho_before", "rho_after"]
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare tables and figure of accuracy beyond the baselines' line; None without baselines."""
+    """Declare to Snakemake tables and figure of accuracy beyond baselines; None without those."""
     baselines = baseline_accuracies(grid)
     if not baselines:
         return None
@@ -109,7 +109,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables effective_robustness (a row per run and dataset) and baseline_lines."""
+    """Tables to write: effective_robustness (by run and dataset), baseline_lines."""
     from rib.statistics.effective_robustness import robustness_tables
 
     return robustness_tables(inputs.table("accuracy"), **inputs.params)
@@ -126,8 +126,7 @@ def draw_effective_robustness(
 ) -> Drawn:
     """Draw accuracy out of distribution against accuracy in distribution, before and after.
 
-    Each run is an arrow from before to after fine-tuning, beside the line of baseline models; there
-    is a panel per method and dataset.
+    Runs are arrows beside the line of baseline models, in a panel per method and dataset.
 
     Args:
         robustness: columns model, method, target, dataset, in_distribution, and id_before,
@@ -135,6 +134,8 @@ def draw_effective_robustness(
             in points); seeds are averaged. Rows of the target itself are left out.
         baselines: [{"model": "net", "dataset": "imagenet_v2", "in_distribution": "imagenet", "id":
             70.1, "ood": 58.3}], accuracies in percent.
+        models: {"net": {"label": "Net", "colour": "#ff0000", "marker": "o"}}.
+        methods: labels, {"ft": "FT"}.
         datasets: label of each dataset; datasets with baselines have a column of panels.
     """
     import pandas as pd
@@ -144,7 +145,8 @@ def draw_effective_robustness(
     baseline_table = pd.DataFrame(list(baselines))
     lines = lines_of(baseline_table)
     on_other_datasets = robustness[robustness["target"] != robustness["dataset"]]
-    shown_rows = on_other_datasets.groupby(RUN, sort=False)[NUMBERS].mean().reset_index()
+    # Columns of POINT lack the seed, so this averages over seeds.
+    shown_rows = on_other_datasets.groupby(POINT, sort=False)[NUMBERS].mean().reset_index()
     shown_datasets = [name for name in datasets if name in lines]
     shown_methods = [method for method in methods if method in set(shown_rows["method"])]
     figure, panels = _panels(len(shown_methods), len(shown_datasets))
@@ -177,7 +179,7 @@ def _panels(rows: int, columns: int) -> tuple[MatplotlibFigure, np.ndarray]:
 
 
 def _limits(accuracies: list[float]) -> tuple[float, float]:
-    """Ends of an axis for accuracies in percent, with a margin."""
+    """Ends of an axis with a margin, in percent: [50, 60] gives about (43.8, 65.8)."""
     import numpy as np
     from scipy.special import expit, logit
 
@@ -189,6 +191,7 @@ def _limits(accuracies: list[float]) -> tuple[float, float]:
 def _set_logit_axes(
     axes: Axes, x_limits: tuple[float, float], y_limits: tuple[float, float]
 ) -> None:
+    """Scale both axes by logits, on which a baseline line is straight; ticks are in percent."""
     functions = (_logit_of_percent, _percent_of_logit)
     axes.set_xscale("function", functions=functions)
     axes.set_yscale("function", functions=functions)
@@ -201,7 +204,7 @@ def _set_logit_axes(
 
 
 def _logit_of_percent(percent: np.ndarray) -> np.ndarray:
-    """Logits of accuracies, clipped so that 0 and 100 have finite ones."""
+    """Scale of the axes: logits of accuracies, clipped so that 0 and 100 have finite ones."""
     import numpy as np
     from scipy.special import logit
 
@@ -209,6 +212,7 @@ def _logit_of_percent(percent: np.ndarray) -> np.ndarray:
 
 
 def _percent_of_logit(logits: np.ndarray) -> np.ndarray:
+    """Inverse of `_logit_of_percent`, which Matplotlib asks for."""
     from scipy.special import expit
 
     return 100 * expit(logits)
@@ -217,7 +221,7 @@ def _percent_of_logit(logits: np.ndarray) -> np.ndarray:
 def _draw_line(
     axes: Axes, line: Line, baselines: pd.DataFrame, limits: tuple[float, float], confidence: float
 ) -> None:
-    """Baseline models, and their line: solid between the models, dashed beyond."""
+    """Draw baseline models and their line, dashed beyond them; `limits` are ends of the x axis."""
     import numpy as np
     from scipy.special import expit, logit
 
@@ -236,7 +240,7 @@ def _draw_line(
 
 
 def _draw_arrow(axes: Axes, run: Mapping[Hashable, Any], style: Style) -> None:
-    """From an open marker (before) to a filled one (after)."""
+    """Draw a run as an arrow from an open marker (before) to a filled one (after)."""
     colour = style["colour"]
     before = (run["id_before"], run["ood_before"])
     after = (run["id_after"], run["ood_after"])
@@ -278,6 +282,7 @@ def _legend(models: Styles, confidence: float) -> list[Line2D]:
 
 
 def _marker(marker: str, face_colour: str, edge_colour: str, label: str) -> Line2D:
+    """An entry of the legend: a marker without line."""
     from matplotlib.lines import Line2D
 
     return Line2D(

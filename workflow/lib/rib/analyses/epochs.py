@@ -81,7 +81,7 @@ table of mRI have intervals of the finished runs.
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare tables and figures of runs in the course of training, from ten stored networks.
+    """Declare to Snakemake tables and figures of runs at ten times in training.
 
     Config's `representations` chooses the runs.
     """
@@ -134,7 +134,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables cka_epochs (similarity of features) and tradeoff_epochs (accuracy, mRI), by time."""
+    """Tables to write, by time: cka_epochs (similarity), tradeoff_epochs (accuracy)."""
     params = inputs.params
     similarity = epoch_table(
         before=inputs.paths("before"),
@@ -157,9 +157,7 @@ def epoch_table(
     ood_datasets: Collection[str],
     confidence: float,
 ) -> pd.DataFrame:
-    """Similarity of features to the pretrained model's, at several times in training.
-
-    The features are the head's input, their similarity is CKA (1: the same up to rotation).
+    """CKA of the head's input with the pretrained model's (1: the same), at times in training.
 
     Args:
         before: features of the pretrained models, .../<seed>/<dataset>.safetensors.
@@ -169,12 +167,11 @@ def epoch_table(
         confidence: coverage of intervals, 0 to 1.
 
     Returns:
-        Columns of `rib.statistics.cka.comparison_table`, with trained (percent of the steps) after
-        dataset.
+        model, method, target, size, seed, dataset, trained (percent of the steps), n (images), cka,
+        ci_low, ci_high, biased (plain estimator).
 
     Raises:
-        UserError: There is no fine-tuned run, there are too few images, or the pretrained features
-            lack `pre_logits`.
+        UserError: Fine-tuned runs or `pre_logits` are missing, or there are too few images.
     """
     from rib.statistics.cka import PRE_LOGITS, comparison_table
 
@@ -182,6 +179,7 @@ def epoch_table(
     for number in range(1, snapshots + 1):
         columns_of_snapshots[f"snapshot{number}"] = {"trained": 100 * number / snapshots}
     features = [*before, *after]
+    # PRE_LOGITS, the pretrained model's head input, is what snapshots are compared with.
     return comparison_table(features, columns_of_snapshots, PRE_LOGITS, ood_datasets, confidence)
 
 
@@ -202,7 +200,7 @@ def tradeoff_table(
         over targets and seeds: on_target (percent), mri (percentage points).
 
     Raises:
-        UserError: There are no snapshots, since no fine-tuned run is chosen.
+        UserError: No fine-tuned run is chosen.
     """
     import pandas as pd
 
@@ -223,7 +221,7 @@ def tradeoff_table(
     pretrained_lines = {}  # by run, whose snapshots all have the same line
     lines_of_snapshots = []
     for snapshot, accuracies in accuracies_of_snapshots.items():
-        group = snapshot.run.values(GROUP)
+        group = snapshot.run.values(GROUP)  # model, method, size
         pretrained_lines[snapshot.run] = (*group, 0, accuracies.on_target_before[0], 0.0)
         assert snapshot.alpha is not None  # a snapshot's share of training
         trained = 100 * snapshot.alpha
@@ -241,12 +239,13 @@ def draw_cka_epochs(
 ) -> Drawn:
     """Draw similarity (CKA) to the pretrained model's features against the share of steps.
 
-    There is a row of panels per model. One column is on the target, the other is the mean over
-    other datasets.
+    Panels are models by two columns: on the target, and the mean over other datasets.
 
     Args:
         cka_epochs: columns model, method, target, seed, dataset, trained, cka, ci_low, ci_high,
-            which are averaged over targets and seeds.
+            averaged over targets and seeds.
+        models, targets: labels, {"net": "Net"}.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
     """
     import pandas as pd
 
@@ -271,10 +270,12 @@ def draw_tradeoff_epochs(
 ) -> Drawn:
     """Draw mRI against accuracy on the target in the course of training.
 
-    There is a line per method, which begins at the pretrained model, and a panel per model.
+    Each method's line begins at the pretrained model.
 
     Args:
-        tradeoff_epochs: columns of `tradeoff_table`.
+        tradeoff_epochs: columns model, method, trained (percent of steps), on_target, mri.
+        models, targets: labels, {"net": "Net"}.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
         accuracy: label of accuracy on the target.
     """
     import numpy as np

@@ -29,7 +29,7 @@ WRONG = {"colour": "#b2182b", "mark": "✗", "linewidth": 0.9, "linestyle": (0, 
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare the figure examples, of images whose licence allows it; None if there are none."""
+    """Declare to Snakemake the figure examples; None if no licence allows showing images."""
     datasets = {
         name: label for name, label in labels.datasets.items() if grid.datasets[name].publishable
     }
@@ -64,12 +64,11 @@ def draw_examples(
 ) -> Drawn:
     """Draw one image of a few classes in every dataset, with the pretrained model's prediction.
 
-    There is a row per class and a column per dataset.
-
     Args:
         rows: the pretrained model's evaluation rows, one table per evaluation group: dataset, row,
             prediction, rank (0 if the prediction is right).
         images: the prepared datasets with pixels, in the order of `datasets`.
+        datasets: labels, such as {"noto": "Noto"}.
         objects: number of classes to show, evenly spaced among classes in most datasets.
     """
     import matplotlib.pyplot as plt
@@ -107,11 +106,11 @@ def draw_examples(
 def first_of_each_class(
     rows: pd.DataFrame, prepared: Mapping[str, PreparedDataset]
 ) -> pd.DataFrame:
-    """The first image of each class in each dataset.
+    """The first image of each class in each dataset, from which the figure takes some.
 
     Args:
         rows: evaluation rows: dataset, row, prediction, rank.
-        prepared: datasets by name.
+        prepared: datasets by name, such as {"noto": PreparedDataset(...)}.
 
     Returns:
         The columns of `rows`, label, image_id, and object, the lowest output index of the class.
@@ -151,13 +150,14 @@ def choose_classes(shown_rows: pd.DataFrame, objects: int) -> list[int]:
 
 
 def shorten(name: str, longest: int = 16) -> str:
-    """A class name short enough to fit below an image."""
+    """A class name that fits below an image: `a very long nam…` for `a very long name indeed`."""
     if len(name) <= longest:
         return name
     return f"{name[: longest - 1]}…"
 
 
 def _class_name(row: pd.Series, prepared: Mapping[str, PreparedDataset]) -> str:
+    """Name beside a row of images: the class of its first image, in that image's dataset."""
     space = prepared[row["dataset"]].space
     return shorten(space.names[row["label"]])
 

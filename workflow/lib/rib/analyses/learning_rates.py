@@ -71,7 +71,7 @@ RECIPES = "learning_rates.yaml"  # chosen rates, in the format of the family's f
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare the table of learning rates, on demand; None if no training has a rate."""
+    """Declare to Snakemake the table of rates, on demand; None if no run has one."""
     runs = [run for run in paths.trained_runs if "lr" in grid.methods[run.method].settings]
     if not runs:
         return None
@@ -113,9 +113,9 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def _swept_method(grid: Grid, name: str) -> dict[str, Any]:
-    """Fields of SweptMethod: {"method": "lora-rank4", "entry": "lora", "lr": {"net": 0.001}, ...}.
+    """Fields of SweptMethod, which says to which sweep a method with one rate belongs.
 
-    The method `lora-lr0.001-rank4` belongs to the sweep `lora-rank4`.
+    `lora-lr0.001-rank4` gives {"method": "lora-rank4", "entry": "lora", "lr": {"net": 0.001}, ...}.
     """
     method = grid.methods[name]
     return {
@@ -132,7 +132,7 @@ def _swept_method(grid: Grid, name: str) -> dict[str, Any]:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame | str]:
-    """Table learning_rates and, under protocol held_out, the recipes, which are also printed."""
+    """Table learning_rates to write and, under protocol held_out, recipes as YAML."""
     from rib.statistics.learning_rates import SweptMethod, choice_table
 
     swept_methods = {
@@ -152,7 +152,10 @@ def tables(inputs: Inputs) -> dict[str, pd.DataFrame | str]:
 def _on_select_splits(
     inputs: Inputs, swept_methods: dict[str, SweptMethod]
 ) -> dict[str, pd.DataFrame | str]:
-    """The table of rates, and the chosen rates as YAML text, which is also printed."""
+    """Table of rates, and the chosen rates as YAML text, which is also printed.
+
+    Select splits are held-out images of the targets, which choose settings.
+    """
     from rib.statistics.held_out_rates import choose_on_select_splits, family_recipes, warnings_on
 
     params = inputs.params

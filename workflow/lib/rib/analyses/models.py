@@ -75,7 +75,7 @@ NO_RANK = "\N{EN DASH}"
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare tables and figure that compare pretrained models; None with one model."""
+    """Declare to Snakemake a comparison of pretrained models; None with one model."""
     if len(grid.models) == 1 or not labels.has_figures:
         return None
     return Analysis(
@@ -99,7 +99,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables model_comparisons (pairs) and model_ranks."""
+    """Tables to write: model_comparisons (pairs) and model_ranks."""
     from rib.statistics.model_comparison import model_tables
 
     return model_tables(
@@ -120,6 +120,7 @@ def draw_models(
     Args:
         ranks: columns method, model, ood_before, before_low, before_high, ood_after, after_low,
             after_high, rank_before, rank_after (NaN for models without rank), tau, tau_p.
+        models: {"net": {"label": "Net", "colour": "#ff0000", "marker": "o"}}.
     """
     import matplotlib.pyplot as plt
 
@@ -143,7 +144,7 @@ def draw_models(
 
 
 def _tau_text(tau: float, p: float) -> str:
-    """`+0.60 (p = 0.02 if the orders were unrelated)`."""
+    """Kendall's tau in the note: `+0.60 (p = 0.02 if the orders were unrelated)`."""
     if math.isnan(tau):
         return "needs five ranked models"
     signed = f"{tau:+.2f}".replace("-", "\N{MINUS SIGN}")
@@ -205,12 +206,15 @@ def _draw_ranks(axes: Axes, shown_rows: pd.DataFrame, models: Styles) -> None:
 
 
 def _places(ranks: pd.Series, other_ranks: pd.Series) -> pd.Series:
-    """Places from the top; ties follow the other side, so lines cross only if the order changes."""
+    """Places from the top; ties follow the other side, so lines cross only if the order changes.
+
+    Ranks [1, 2, 2] with other ranks [3, 2, 1] have the places [1, 3, 2].
+    """
     # Ranks differ by at least 1, and there are fewer than 1000 models.
     untied = ranks + other_ranks.fillna(0) / 1000
     return untied.rank(method="first", na_option="bottom")
 
 
 def _rank_texts(ranks: pd.Series) -> list[str]:
-    """["1", "2.5"], with a dash for a model without rank."""
+    """Labels of places: ["1", "2.5"], with a dash for a model without rank."""
     return [NO_RANK if math.isnan(rank) else f"{rank:g}" for rank in ranks]

@@ -106,9 +106,9 @@ MEAN_COLUMNS = [
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare tables and figure of groups of networks that differ only by chance.
+    """Declare to Snakemake tables and figure of groups of networks pretrained alike.
 
-    They were pretrained alike, for example with different seeds. None if no group (`group` of a
+    Networks of a group differ by chance, such as in their seeds. None if no group (`group` of a
     model) has several networks.
     """
     group_of_model = {name: model.group for name, model in grid.models.items() if model.group}
@@ -147,7 +147,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables network_differences, network_groups (means) and networks (each network's measures)."""
+    """Tables to write: network_differences, network_groups (means), networks."""
     from rib.statistics.network_groups import network_tables
 
     params = {**inputs.params, "ri": from_params(RIStatistics, inputs.params["ri"])}
@@ -166,17 +166,17 @@ def draw_networks(
 ) -> Drawn:
     """Draw mean accuracy on other datasets (percent) and mRI (points), groups side by side.
 
-    A group has networks that were pretrained alike but with different seeds. The upper panel has
-    accuracy before fine-tuning and after each method, the lower panel each method's mRI. Groups are
-    in the order of their pretraining images. A network with an underfitted run of a method is left
-    out for that method.
+    A group has networks pretrained alike but with different seeds; groups are in the order of their
+    pretraining images. Above is accuracy before and after each method, below mRI. A network with an
+    underfitted run of a method is left out for it.
 
     Args:
         networks: columns group, model, method, size, measure, value, counted.
         network_groups: columns group, pretraining_images, method, size, measure, networks, mean,
-            over, ci_low, ci_high. Of a mean's several rows, the one with `over` = `networks` is
-            drawn; its interval is over networks, and NaN with one network.
-        models: only models with a group.
+            over, ci_low, ci_high. Rows with `over` = `networks` are drawn; with one network their
+            interval is NaN.
+        models: labels of models with a group, {"net": "Net"}.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
     """
     import matplotlib.pyplot as plt
     import pandas as pd
@@ -203,8 +203,8 @@ def draw_networks(
     for i, (method, style) in enumerate(methods.items(), start=1):
         x_of_method = _shifted(x_of_groups, i, number_of_series)
         for axes, measure in ((accuracy_axes, "ood_after"), (mri_axes, "mri")):
-            points_of_method = _of(points, method, measure)
-            means_of_method = _of(means, method, measure)
+            points_of_method = _rows_of(points, method, measure)
+            means_of_method = _rows_of(means, method, measure)
             _draw_series(axes, points_of_method, means_of_method, x_of_method, style)
 
     mri_axes.axhline(0, color=INK, linewidth=0.8)
@@ -226,7 +226,7 @@ def _drawn_rows(
     models: Collection[str],
     methods: Collection[str],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of single networks, and means of groups; the number is in the column `value`."""
+    """Rows to draw: of single networks, and means of groups, with the number in column `value`."""
     is_counted = networks["model"].isin(models) & (networks["counted"] == "yes")
     is_shown = is_counted & networks["method"].isin(methods) & networks["measure"].isin(MEASURES)
     points = networks.loc[is_shown, POINT_COLUMNS]
@@ -257,15 +257,18 @@ def _before_fine_tuning(
     return chosen_points, chosen_means
 
 
-def _of(table: pd.DataFrame, method: str, measure: str) -> pd.DataFrame:
-    """Rows of a method and measure."""
+def _rows_of(table: pd.DataFrame, method: str, measure: str) -> pd.DataFrame:
+    """Rows of a method and measure, such as `ft` and `mri`, which are drawn in one panel."""
     return table[(table["method"] == method) & (table["measure"] == measure)]
 
 
 def _shifted(
     x_of_groups: Mapping[str, float], index: int, number_of_series: int
 ) -> dict[str, float]:
-    """x of series `index` in each group; series stand side by side around the group's middle."""
+    """x of series `index` in each group; series stand side by side around the group's middle.
+
+    {"a": 0, "b": 2}, index 0 of 3 gives {"a": -0.22, "b": 1.78}.
+    """
     shift = STEP * (index - (number_of_series - 1) / 2)
     return {group: x + shift for group, x in x_of_groups.items()}
 
@@ -309,7 +312,7 @@ def _draw_series(
 def _label_groups(
     axes: Axes, x_of_groups: Mapping[str, float], means: pd.DataFrame, width: float
 ) -> None:
-    """Name each group below the axis, with its number of networks, and separate groups by lines."""
+    """Name groups `width` apart, with numbers of networks, and separate them by lines."""
     labels = []
     for group in x_of_groups:
         name = textwrap.fill(group, int(LABEL_CHARACTERS * width))
@@ -325,7 +328,7 @@ def _label_groups(
 
 
 def _number_of_networks(numbers: pd.Series) -> str:
-    """`3 networks`, or `2 to 3 networks`: the number may differ between methods."""
+    """For a group's label: `3 networks`, or `2 to 3 networks` if methods differ."""
     from rib.figures import counted
 
     fewest = int(min(numbers))

@@ -51,7 +51,7 @@ NUMBERS = ["datasets", "images", "before", "after", "difference", "ci_low", "ci_
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare the table of networks merged from runs on all targets; None without such merges.
+    """Declare to Snakemake the table of runs merged over targets; None without any.
 
     They are scored on datasets that are no targets.
     """
@@ -77,7 +77,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table merges_over_targets: accuracy of these merges before and after."""
+    """Table merges_over_targets to write: accuracy before and after merging."""
     params = inputs.params
     merges = over_targets_table(
         inputs.rows(params["methods"]),
@@ -101,15 +101,13 @@ def over_targets_table(
     confidence: float,
     seed: int,
 ) -> pd.DataFrame:
-    """Accuracy of merges over targets, and before, on datasets that no parent was trained on.
-
-    A merge over targets combines networks that were fine-tuned on different targets.
+    """Accuracy of pretrained models (before), and of merges of their runs on different targets.
 
     Args:
         files: a row per scored image of merges and pretrained models; rows of other datasets are
             ignored.
-        manifests: of the evaluations that made the rows.
-        datasets: names of datasets that no parent of a merge was trained on.
+        manifests: of the evaluations that made the rows; they state devices and the runs' fit.
+        datasets: names of datasets that no merged network was trained on.
         fit: rule for marking underfitted runs.
         replicates, seed: of the bootstrap.
         confidence: coverage of intervals, 0 to 1.
@@ -117,11 +115,10 @@ def over_targets_table(
     Returns:
         One row per run: model, method, size, seed, numbers of datasets and images, mean accuracy
         over datasets before and after (percent), difference (percentage points) with its confidence
-        interval over objects, underfitted (1 if a parent is, else 0).
+        interval over objects, underfitted (1 if a merged network is, else 0).
 
     Raises:
-        UserError: The runs were trained or evaluated on different kinds of devices or in different
-            precisions.
+        UserError: The runs differ in their kinds of devices or precisions.
     """
     import pandas as pd
 

@@ -54,7 +54,7 @@ BESIDE_AXES = 1.4  # width outside the axes, in inches
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare table and figure of mRI by number of pretraining images.
+    """Declare to Snakemake table and figure of mRI by number of pretraining images.
 
     None if no model is pretrained here and published models don't state different numbers.
     """
@@ -102,7 +102,7 @@ def _series(architecture: str, pretraining: Pretraining) -> str:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table pretraining_sizes: accuracies and mRI of each model, method and size."""
+    """Table pretraining_sizes to write: accuracies and mRI by model, method, size."""
     from rib.statistics.sizes import images_of_pretraining, pretraining_size_table
 
     pretraining_images = images_of_pretraining(
@@ -128,8 +128,10 @@ def draw_pretraining_sizes(
     Args:
         pretraining_sizes: columns model, method, pretraining_images, before, before_low,
             before_high, after, after_low, after_high, mri, ci_low, ci_high.
+        models: labels, {"cnn_1k": "CNN"}.
         series: by model, such as {"cnn_1k": "cnn on fashion"}; models of a series differ only in
             the number of pretraining images.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
     """
     import matplotlib.pyplot as plt
     import pandas as pd
@@ -200,14 +202,14 @@ def _draw_numbers(accuracy_axes: Axes, mri_axes: Axes, images: pd.Series) -> Non
 
 
 def _number_of_images(number: int) -> str:
-    """`50,000`, or `400 M` for millions: short enough for a few models."""
+    """Text above models: `50,000`, or `400 M` for millions, short enough for a few models."""
     return f"{number / 1e6:,.4g} M" if number >= 1e6 else f"{number:,}"
 
 
 def _draw_series(
     accuracy_axes: Axes, mri_axes: Axes, rows: pd.DataFrame, methods: Styles, labelled: bool
 ) -> None:
-    """Draw a line before fine-tuning and one for each method, in both panels."""
+    """Draw a line before fine-tuning and one per method; only one series is `labelled`."""
     from rib.figures._panels import line_with_intervals
 
     styles = [BEFORE, *methods.values()]

@@ -44,7 +44,7 @@ TABLE_HEIGHT = 38
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare the figure protocol, of the first model; None without runs to show."""
+    """Declare to Snakemake the figure protocol; None without runs to show."""
     if not labels.has_figures:
         return None
     inputs = {name: paths.table(name) for name in ("accuracy", "ri", "mri")}
@@ -99,13 +99,14 @@ def draw_protocol(
 ) -> Drawn:
     """Draw how mRI comes about, with one run's numbers: boxes from pretraining to mRI.
 
-    In the middle are accuracies before and after, in percent, mean over seeds.
+    In the middle are accuracies in percent, means over seeds.
 
     Args:
         accuracy: columns model, method, target, seed, dataset, n, accuracy.
         ri: columns model, method, target, seed, ri.
         mri: columns model, method, mri, ci_low, ci_high.
         data: columns dataset, train (images); None if the whole target is used for training.
+        targets, datasets: labels, {"noto": "Noto"}.
         example: model, model_label, method, method_label, target, and size of the training subset.
         left_out: why datasets other than the target don't count: {"noto_blur": "variant"}.
     """
@@ -150,14 +151,14 @@ def draw_protocol(
 
 
 def _training_images(accuracy: pd.DataFrame, data: pd.DataFrame | None, target: str) -> int:
-    """Images of the whole target that training uses, whatever the run's size."""
+    """Images of the target for training: its train split, or all if `data` is None."""
     if data is None:
         return int(accuracy.loc[accuracy["dataset"] == target, "n"].iloc[0])
     return int(data.loc[data["dataset"] == target, "train"].iloc[0])
 
 
 def _changes(accuracy: pd.DataFrame, method: str, target: str, datasets: Labels) -> pd.DataFrame:
-    """Accuracies (percent) of one model: dataset, before, after and change, in display order."""
+    """Rows of the figure's table: dataset, before, after (percent), change, in display order."""
     of_pretrained = accuracy[accuracy["method"] == PRETRAINED]
     before = of_pretrained.set_index("dataset")["accuracy"]
     fine_tuned = accuracy[(accuracy["method"] == method) & (accuracy["target"] == target)]
@@ -210,7 +211,7 @@ def _draw_arrow(
 def _draw_table(
     axes: Axes, shown_rows: pd.DataFrame, left_out: Mapping[str, str], datasets: Labels
 ) -> None:
-    """Draw accuracies of each dataset; datasets that don't count are grey, with the reason."""
+    """Draw accuracies of each dataset; with {"noto": "target"} in `left_out`, noto is grey."""
     row_height = TABLE_HEIGHT / (len(shown_rows) + 1)
     heading: dict[str, Any] = {"fontsize": 8, "fontweight": "bold", "va": "center"}
     axes.text(LABEL_X, TABLE_TOP, "evaluated on", **heading)
@@ -233,7 +234,7 @@ def _draw_table(
 def _draw_row(
     axes: Axes, y: float, row: Mapping[Hashable, Any], label: str, reason: str | None
 ) -> None:
-    """Draw a dataset's accuracies before and after, and the change in its colour."""
+    """Draw a dataset's accuracies and change, grey if a `reason` keeps it out of RI."""
     colour = INK
     change_colour = _change_colour(row["change"])
     if reason:

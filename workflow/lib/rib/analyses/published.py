@@ -23,7 +23,7 @@ COLUMNS = ("model", "dataset", "accuracy", "source")
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare published.csv, measured beside published accuracies. The page doesn't show it."""
+    """Declare to Snakemake published.csv: measured beside published accuracies, on demand."""
     stated = [
         row
         for row in grid.catalog.table("published.csv", COLUMNS, ["accuracy"])
@@ -56,7 +56,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, str]:
-    """published.csv as a text: measured and published accuracies.
+    """Text of published.csv by its name: each model's measured beside its published accuracy.
 
     Raises:
         UserError: No published accuracy fits the grid.

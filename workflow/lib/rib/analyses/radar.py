@@ -36,7 +36,7 @@ LEGEND_CHARACTERS = 60  # per line of the legend
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare the figure radar, of the first two models and one target; None without runs."""
+    """Declare to Snakemake the figure radar; None without runs to show."""
     if not labels.has_figures:
         return None
     models = dict(list(labels.model_styles.items())[:2])
@@ -74,7 +74,10 @@ def draw_radar(
 
     Args:
         accuracy: columns model, method, target, seed, dataset, accuracy.
-        underfitted: models and methods whose run on the target is underfitted, for marks.
+        models: {"net": {"label": "Net", "colour": "#ff0000", "marker": "o"}}.
+        datasets: labels, {"noto": "Noto"}.
+        underfitted: pairs to mark, {("net", "ft")}: the run on the target has low accuracy on its
+            training images.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -158,7 +161,7 @@ def _name_datasets(axes: PolarAxes, angles: np.ndarray, datasets: Labels, target
 
 
 def _horizontal_alignment(angle: float) -> Literal["left", "center", "right"]:
-    """Text extends outwards; `angle` is in radians, clockwise from the top."""
+    """Lets a label extend outwards; `angle` is in radians, clockwise from the top."""
     side = math.sin(angle)  # 1 at the right, -1 at the left
     if abs(side) < 0.1:
         return "center"
@@ -166,7 +169,7 @@ def _horizontal_alignment(angle: float) -> Literal["left", "center", "right"]:
 
 
 def _vertical_alignment(angle: float) -> Literal["bottom", "center", "top"]:
-    """A label of several lines above or below the circle must not reach it."""
+    """Keeps labels of several lines off the circle; `angle` in radians, clockwise from the top."""
     height = math.cos(angle)  # 1 at the top, -1 at the bottom
     if abs(height) < 0.9:
         return "center"

@@ -1,7 +1,4 @@
-"""Effect of fine-tuning on representations: CKA of each layer with the pretrained model's.
-
-Both are features of the same images.
-"""
+"""Effect of fine-tuning on representations: CKA of each layer with the pretrained model's."""
 
 from __future__ import annotations
 
@@ -61,7 +58,7 @@ TICKS = {
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare table and figure of similarity of features to the pretrained model's, on demand.
+    """Declare to Snakemake table and figure of features' similarity, on demand.
 
     Config's `representations` chooses the runs.
     """
@@ -85,7 +82,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table cka: similarity of features before and after, by run, dataset and layer."""
+    """Table cka to write: similarity of features before and after, by layer."""
     return {"cka": cka_table(inputs.paths("features"), **inputs.params)}
 
 
@@ -98,14 +95,14 @@ def cka_table(
     unrelated.
 
     Args:
-        features: outputs of the features jobs of fine-tuned runs and pretrained models, on the same
-            datasets, <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
+        features: files of fine-tuned runs and pretrained models on the same datasets,
+            <model>/<target>/<method>/<size>/<seed>/<dataset>.safetensors.
         ood_datasets: datasets that `others` averages over, except the target.
         confidence: coverage of intervals, 0 to 1.
 
     Returns:
         model, method, target, size, seed, dataset, layer, depth (1 is nearest to the input), n,
-        cka, ci_low, ci_high, biased (the plain estimator, for comparison with published numbers).
+        cka, ci_low, ci_high, biased (plain estimator).
 
     Raises:
         UserError: There is no fine-tuned run, or there are too few images.
@@ -113,6 +110,7 @@ def cka_table(
     from rib.statistics.cka import comparison_table
 
     layers = {layer: {"layer": layer, "depth": depth} for layer, depth in DEPTHS.items()}
+    # None compares each layer with the same layer of the pretrained model.
     return comparison_table(features, layers, None, ood_datasets, confidence)
 
 
@@ -121,12 +119,13 @@ def draw_cka_layers(
 ) -> Drawn:
     """Draw similarity (CKA) of features before and after against depth in the network.
 
-    There is a row of panels per model. One column is on the target, the other is the mean over
-    other datasets.
+    Panels are models by two columns: on the target, and the mean over other datasets.
 
     Args:
-        cka: columns model, method, target, seed, dataset, layer, depth, cka, ci_low, ci_high, which
-            are averaged over targets and seeds.
+        cka: columns model, method, target, seed, dataset, layer, depth, cka, ci_low, ci_high,
+            averaged over targets and seeds.
+        models, targets: labels, {"net": "Net"}.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
     """
     from rib.figures._cka import draw_lines, note
 

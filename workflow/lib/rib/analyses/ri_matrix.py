@@ -36,7 +36,7 @@ Cells = dict[tuple[str, str, str], Mapping[Hashable, Any]]
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare the figure ri_matrix: RI of all models, methods and targets."""
+    """Declare to Snakemake the figure ri_matrix, with RI of all targets."""
     return Analysis(
         figures={
             "ri_matrix": Figure(
@@ -67,15 +67,15 @@ def draw_ri_matrix(
 ) -> Drawn:
     """Draw RI (mean change of accuracy, in points) by method and target, a panel per model.
 
-    Confidence interval and fit (accuracy on training images) are below RI. Cells without runs are
-    empty.
+    Confidence interval and fit (accuracy on training images) are below RI.
 
     Args:
         ri: columns model, method, target, seed, ri, ci_low, ci_high, fit, underfitted; seeds are
             averaged.
         mri: columns model, method, mri, ci_low, ci_high, fit, underfitted.
+        models, methods, targets: labels, {"ft": "FT"}.
         shared: targets that share source images with other datasets, for marks.
-        underfitted: models and methods with a run of low fit; their rows are marked.
+        underfitted: pairs to mark, {("net", "ft")}: a run has a low fit.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -99,8 +99,8 @@ def draw_ri_matrix(
             for method in methods
             if any((model, method, column) in cells for column in columns)
         ]
-        grid = _grid(cells, model, methods_of_model, columns)
-        image = axes.imshow(grid, cmap=CHANGES, vmin=-limit, vmax=limit, aspect="auto")
+        numbers_of_model = _numbers(cells, model, methods_of_model, columns)
+        image = axes.imshow(numbers_of_model, cmap=CHANGES, vmin=-limit, vmax=limit, aspect="auto")
         for row, method in enumerate(methods_of_model):
             for column, target in enumerate(columns):
                 if (model, method, target) in cells:
@@ -128,16 +128,21 @@ def draw_ri_matrix(
     return figure, shown_rows
 
 
-def _grid(cells: Cells, model: str, methods: Sequence[str], columns: Sequence[str]) -> np.ndarray:
-    """RI of a model, and mRI in the last column: (methods, columns), NaN where there is none."""
+def _numbers(
+    cells: Cells, model: str, methods: Sequence[str], columns: Sequence[str]
+) -> np.ndarray:
+    """RI of a model's panel, mRI in the last column: (methods, columns), NaN where there is none.
+
+    `cells` is such as {("net", "ft", "noto"): {"ri": 1.2, ...}}.
+    """
     import numpy as np
 
-    grid = np.full((len(methods), len(columns)), np.nan)
+    numbers = np.full((len(methods), len(columns)), np.nan)
     for row, method in enumerate(methods):
         for column, target in enumerate(columns):
             if (model, method, target) in cells:
-                grid[row, column] = cells[model, method, target]["ri"]
-    return grid
+                numbers[row, column] = cells[model, method, target]["ri"]
+    return numbers
 
 
 def _name_columns(axes: Axes, target_labels: Sequence[str]) -> None:
@@ -156,7 +161,7 @@ def _write_cell(
     cell: Mapping[Hashable, Any],
     is_shared: bool,
 ) -> None:
-    """Write RI with its marks, and below it the confidence interval and the fit."""
+    """Write RI with its marks; below it confidence interval and fit (training accuracy)."""
     from rib.figures import text_colour
     from rib.statistics.fit import UNDERFITTED
 

@@ -168,7 +168,7 @@ WORST_CLASSES = Table(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare the tables of the rule compute_metrics; other analyses draw figures of them."""
+    """Declare tables that the rule compute_metrics makes, so that the page shows them."""
     tables = {"mri": MRI, "ri": RI, "accuracy": ACCURACY}
     if in_distribution_datasets(grid):
         tables["in_distribution"] = IN_DISTRIBUTION

@@ -161,7 +161,7 @@ DOT: dict[str, Any] = {
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare tables and figure that compare predictions before and after, image by image.
+    """Declare to Snakemake tables and figure that compare predictions image by image.
 
     Curves (several networks per run) are left out. One job reads all rows: with a job per run,
     start-up would take longer than reading.
@@ -205,7 +205,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables samples and scores (by run and dataset), flips, mean_scores and perhaps ri_scores."""
+    """Tables to write: samples, scores, flips, mean_scores and perhaps ri_scores."""
     from rib.statistics.samples import sample_tables
 
     params = inputs.params
@@ -234,7 +234,8 @@ def draw_flips(
     Args:
         flips: columns model, method, and agreement, right_to_wrong, wrong_to_right, each with _low
             and _high (percent).
-        underfitted: models and methods with an underfitted run; their rows are marked.
+        models, methods: labels, {"ft": "FT"}.
+        underfitted: pairs to mark, {("net", "ft")}, with low accuracy on training images.
     """
     import matplotlib.pyplot as plt
 
@@ -278,7 +279,7 @@ def draw_flips(
 
 
 def _without_sign(x: float, _position: int) -> str:
-    """`12` for -12.0: bars to the left have negative numbers."""
+    """Tick label, `12` for -12.0 left of 0; Matplotlib also passes the tick's position."""
     return f"{abs(x):g}"
 
 
@@ -306,6 +307,7 @@ def _draw_flips(axes: Axes, rows: pd.DataFrame, flip: str, style: Style, side: i
 
 
 def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw for each method the percentage of equal predictions: dot, whiskers, number."""
     import numpy as np
 
     rows_y = np.arange(len(rows))
@@ -319,7 +321,7 @@ def _draw_agreement(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _whiskers(rows: pd.DataFrame, column: str) -> np.ndarray:
-    """Lengths (2, n) of the lower and the upper whiskers."""
+    """Lengths (2, n) of lower and upper whiskers, as Matplotlib takes them."""
     import numpy as np
 
     lower = rows[column] - rows[f"{column}_low"]

@@ -44,9 +44,10 @@ SELECTION = Table(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare the table of the chosen value of each swept setting; None without a rule.
+    """Declare to Snakemake the table of chosen values of swept settings; None without.
 
-    The rule is config's `select`; rule `target` needs rows of the targets' select splits.
+    Config's `select` is the rule that chooses. Rule `target` needs rows of select splits, the
+    targets' held-out images that choose settings.
     """
     if grid.selection is None:
         return None
@@ -71,7 +72,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table selection: the chosen variant, such as `ft-lr0.1`, and its RI, by target."""
+    """Table selection to write: chosen variant, such as `ft-lr0.1`, and its RI."""
     from rib.statistics.selection import select_variants
 
     params = inputs.params

@@ -69,7 +69,7 @@ MCE = Table(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare tables of accuracy by slice of a dataset, such as a severity, on demand.
+    """Declare to Snakemake tables of accuracy by slice, such as severity, on demand.
 
     Curves are left out. Mean corruption errors are added where AlexNet's errors are known.
     """
@@ -117,13 +117,13 @@ def errors_are_as_published(grid: Grid, model: str, dataset: str) -> bool:
 
 
 def _alexnet_errors(grid: Grid, file: str) -> dict[str, float]:
-    """Errors in percent by corruption: {"gaussian_noise": 88.6, ...}."""
+    """AlexNet's errors in percent, to which mCE is relative: {"gaussian_noise": 88.6, ...}."""
     rows = grid.catalog.table(file, ("corruption", "error", "source"), ["error"])
     return {row["corruption"]: float(row["error"]) for row in rows}
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables accuracy_by_slice, corruptions (by corruption and severity) and mce (mean error)."""
+    """Tables to write: accuracy_by_slice, corruptions (by severity), mce (mean error)."""
     from rib.statistics.slices import slice_tables
 
     params = inputs.params

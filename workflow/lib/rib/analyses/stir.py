@@ -66,7 +66,7 @@ SIDESTEP = 0.22
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare table and figure of invariances that networks share, on demand.
+    """Declare to Snakemake table and figure of shared invariances, on demand.
 
     Config's `representations` chooses the runs; each is inverted on its target.
     """
@@ -99,7 +99,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table stir: a row per run and reference, the network that was inverted."""
+    """Table stir to write: a row per run and reference, the network that was inverted."""
     from rib.statistics.stir import stir_table
 
     stir = stir_table(
@@ -118,7 +118,9 @@ def draw_stir(
 
     Args:
         stir: columns model, method, target, seed, reference, stir, ci_low, ci_high, cka, cka_low,
-            cka_high, fidelity, n, residual, which are averaged over targets and seeds.
+            cka_high, fidelity, n, residual, averaged over targets and seeds.
+        models, targets: labels, {"net": "Net"}.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
     """
     import matplotlib.pyplot as plt
 
@@ -160,7 +162,7 @@ def draw_stir(
 
 
 def _draw_dots(axes: Axes, rows: pd.DataFrame, shift: float, style: Style) -> None:
-    """Draw a dot with whiskers for each method.
+    """Draw a dot with whiskers for each method, `shift` right of its place.
 
     The columns of `rows` are the value, and its lower and upper limits.
     """
@@ -182,7 +184,7 @@ def _draw_dots(axes: Axes, rows: pd.DataFrame, shift: float, style: Style) -> No
 
 
 def _draw_fidelity(axes: Axes, fidelity: pd.Series, shift: float, label: str | None) -> None:
-    """Draw a dash for each method, the reference's CKA of images and inversions."""
+    """Draw a dash per method, which STIR hardly exceeds: the reference's CKA with inversions."""
     import numpy as np
 
     x = np.arange(len(fidelity)) + shift

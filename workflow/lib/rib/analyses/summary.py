@@ -18,7 +18,7 @@ SUMMARIZED = ["mri", "seeds_ri", "comparisons", "comparisons_ri", "ranking"]  # 
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare files with RI and mRI for papers: a table per model, a row per method and size."""
+    """Declare to Snakemake files with RI and mRI for papers, a table per model."""
     return Analysis(
         inputs={name: paths.table(name) for name in [*SUMMARIZED, "fit"]},
         params={

@@ -70,7 +70,7 @@ IN_DISTRIBUTION = Change(
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare the figure tradeoff, of all models and methods.
+    """Declare to Snakemake the figure tradeoff, of all models and methods.
 
     A curve is a method with averages of pretrained and fine-tuned weights at several alphas (shares
     of the fine-tuned ones). A line joins single averages only if there is no curve.
@@ -121,8 +121,8 @@ def draw_tradeoff(
 ) -> Drawn:
     """Draw accuracy on the target against mRI (change of accuracy on other datasets).
 
-    There is a point per method with both confidence intervals, and a line through averages of
-    pretrained and fine-tuned weights.
+    A method is a point with both intervals. A line joins averages of pretrained and fine-tuned
+    weights.
 
     Args:
         mri: columns model, method, seeds, on_target, on_target_before, mri, and the confidence
@@ -131,6 +131,8 @@ def draw_tradeoff(
             (accuracy on the target), ri; means are drawn.
         in_distribution: columns model, method, change, ci_low, ci_high of accuracy in distribution;
             None without such datasets.
+        models: labels, {"net": "Net"}.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
         averages: parent and alpha of methods that average the pretrained weights with a parent's:
             {"wise": ("ft", 0.5)}; a line joins them.
         accuracy: label of accuracy on the target.
@@ -159,7 +161,7 @@ def draw_tradeoff(
 
 
 def _pretrained_points(mri: pd.DataFrame) -> pd.DataFrame:
-    """A row per model with its accuracy on the target before, and mRI 0."""
+    """Points for the stars: a row per model, with its accuracy on the target before, and mRI 0."""
     import pandas as pd
 
     of_models = mri.drop_duplicates("model")
@@ -176,7 +178,7 @@ def _pretrained_points(mri: pd.DataFrame) -> pd.DataFrame:
 def _with_change_in_distribution(
     points: pd.DataFrame, in_distribution: pd.DataFrame
 ) -> pd.DataFrame:
-    """The points with the change in distribution; it is 0 for the pretrained model."""
+    """Points with columns for the second panel, such as in_distribution; 0 if pretrained."""
     new_names = {
         "change": IN_DISTRIBUTION.column,
         "ci_low": IN_DISTRIBUTION.low,
@@ -192,7 +194,10 @@ def _with_change_in_distribution(
 def _lines_of_averages(
     points: pd.DataFrame, averages: Mapping[str, tuple[str, float]]
 ) -> list[pd.DataFrame]:
-    """A table for each line: rows of pretrained model, averages by alpha, and their parent."""
+    """Lines to draw: from the pretrained model through averages, by alpha, to their parent.
+
+    {"wise": ("ft", 0.5)} gives one table with alphas 0, 0.5 and 1, all with method `wise`.
+    """
     averages_of_parents: dict[str, dict[str, float]] = {}
     for method, (parent, alpha) in averages.items():
         averages_of_parents.setdefault(parent, {})[method] = alpha
@@ -215,15 +220,16 @@ def draw_panels(
     below: str,
     changes: Sequence[Change] = (MRI,),
 ) -> MatplotlibFigure:
-    """Draw panels with points and lines: for each model that has points, one for each change.
+    """Draw a panel for each model with points and each change, a quantity such as mRI.
 
-    A change is a quantity on the vertical axis, such as mRI. A model's panels stand one below the
-    other.
+    A model's panels stand one below the other.
 
     Args:
-        points: columns COLUMNS and the changes' columns.
+        points: columns model, method, on_target with _low and _high, and the changes' columns.
         lines: columns model, method, alpha, on_target and the changes' columns; a line goes through
             a method's rows in the given order.
+        models: labels, {"net": "Net"}.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
         below: text below the panels.
     """
     import matplotlib.pyplot as plt

@@ -48,7 +48,7 @@ COLUMNS = 3  # maximum number of panel columns
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare table and figure of RI by number of fine-tuning images; None with one number."""
+    """Declare to Snakemake RI by number of fine-tuning images; None with one number."""
     # One training per model, target and size suffices: its manifest has the number of images.
     counted = {(run.model, run.target, run.size): run for run in paths.checkpoint_runs}
     if not counted or len(grid.sizes) == 1:
@@ -81,7 +81,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table sizes: RI and mRI with the numbers of fine-tuning and pretraining images."""
+    """Table sizes to write: RI and mRI by numbers of training images."""
     from rib.statistics.sizes import images_of_pretraining, size_table
 
     pretraining_images = images_of_pretraining(
@@ -98,11 +98,11 @@ def draw_train_subsets(
 ) -> Drawn:
     """Draw mRI (change of accuracy elsewhere, in points) by number of training images.
 
-    The axis is logarithmic, with one panel per model.
-
     Args:
         sizes: columns model, method, target, size, train_images, ri, ci_low, ci_high. Rows with the
             target MEAN have mRI in the column ri.
+        models: labels, {"net": "Net"}.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
     """
     import numpy as np
 

@@ -34,7 +34,7 @@ QUANTITIES = {"cross_entropy": "cross-entropy", "accuracy": "accuracy (%)"}
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
-    """Declare the table of all trainings by epoch, and a figure of the first model."""
+    """Declare to Snakemake a table of trainings by epoch, and a figure of one model."""
     return Analysis(
         inputs={
             "histories": [paths.checkpoint("history.csv", run) for run in paths.trained_runs],
@@ -62,12 +62,12 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table training: a row per run and epoch."""
+    """Table training to write: a row per run and epoch."""
     return {"training": training_table(inputs.paths("histories"))}
 
 
 def training_table(histories: Iterable[Path]) -> pd.DataFrame:
-    """One row per run and epoch, with the accuracy in percent.
+    """How all trainings went: one row per run and epoch, with the accuracy in percent.
 
     Args:
         histories: CSV files `.../<model>/<target>/<method>/<size>/<seed>/history.csv`, a row per
@@ -94,7 +94,8 @@ def draw_training(
 
     Args:
         training: columns model, method, target, seed, epoch, cross_entropy, accuracy (percent).
-        methods: label, colour and marker of each method that trains.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
+        targets: labels, {"noto": "Noto"}.
     """
     shown_rows = training[training["model"] == model]
     several_seeds = shown_rows["seed"].nunique() > 1

@@ -52,17 +52,18 @@ def write_figures(
 ) -> None:
     """Draw figures one after the other; one that fails stops no other.
 
-    Snakemake removes all outputs of a job that fails. So if a figure fails, the others are moved to
-    a folder beside the log, which every call empties first.
+    Snakemake removes all outputs of a job that fails. So the others are moved to a folder beside
+    the log, which every call empties first.
 
     Args:
+        settings: of the figures, and their inputs.
         files: by figure and ending, such as {"cost": {"png": Path("cost.png"), "pdf":
             Path("cost.pdf"), "csv": Path("cost.csv")}}.
         log_file: log of the job, which gets the tracebacks.
 
     Raises:
         UserError: some figures, which it names, could not be drawn.
-        OSError: a disk is full, or can't be written to for another reason.
+        OSError: a disk can't be written to.
     """
     kept = folder_of_kept(log_file)
     shutil.rmtree(kept, ignore_errors=True)
@@ -88,7 +89,7 @@ def write_figures(
 
 
 def _keep(drawn: Sequence[Mapping[str, Path]], folder: Path) -> None:
-    """Moves the files of the drawn figures to a new folder."""
+    """Moves files of drawn figures to a new folder, where Snakemake doesn't remove them."""
     folder.mkdir(parents=True)
     for files in drawn:
         for path in files.values():
@@ -104,11 +105,12 @@ def write_figure(
 ) -> None:
     """Draw a figure and write its files; the same input gives the same bytes.
 
-    Methods with an underfitted run among the shown ones are marked, and a note names the runs.
+    Methods with a shown underfitted run are marked, and a note names the runs.
 
     Args:
         name: of the figure; draw_<name> of its module draws it.
         inputs: path or paths by argument of that function, such as {"mri": "mri.csv"}.
+        settings: its module and parameters, and the shown training subset (size).
         files: where to write: `png`, `pdf`, and `csv` with the data shown.
         fit: fit.csv, if the figure shows fine-tuned runs.
     """
@@ -147,7 +149,7 @@ def write_figure(
 def _read_input(
     paths: str | Sequence[str], settings: FigureSettings, size: str | None
 ) -> Input | list[Input]:
-    """Content of an input; only a single table is limited to a training subset (`size`)."""
+    """Argument of a figure's function; a single table has rows of one training subset (`size`)."""
     if not isinstance(paths, str):
         return [_read_file(Path(path), settings) for path in paths]
     content = _read_file(Path(paths), settings)
@@ -168,7 +170,7 @@ def _read_file(path: Path, settings: FigureSettings) -> Input:
 
 
 def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of fit.csv for the runs that a figure shows, which its settings in `CHOICES` limit."""
+    """Rows of fit.csv for shown runs, to mark underfitted ones; {"method": "ft"} limits them."""
     if fit is None:
         return pd.DataFrame(columns=["model", "method", "underfitted"])
     runs = _of_size(read_table(fit), size)
@@ -186,7 +188,7 @@ def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any])
 
 
 def _mark_methods(settings: Mapping[str, Any], methods: Collection[str]) -> dict[str, Any]:
-    """{"methods": {"lora": "LoRA"}} becomes {"methods": {"lora": "LoRA †"}}."""
+    """Settings with marked labels of underfitted `methods`: {"methods": {"lora": "LoRA †"}}."""
     # Labels are in methods, in method_label, or in method_label of the example.
     marked = dict(settings)
     if "methods" in settings:
@@ -203,7 +205,7 @@ def _mark_methods(settings: Mapping[str, Any], methods: Collection[str]) -> dict
 
 
 def _mark(label: str | Style) -> str | dict[str, Any]:
-    """`LoRA` becomes `LoRA †`."""
+    """`LoRA` becomes `LoRA †`, for methods with low accuracy on their training images."""
     if isinstance(label, str):
         return f"{label} {UNDERFITTED}"
     style = dict(label)
@@ -224,6 +226,7 @@ def label_of_run(
 
 
 def _has_sizes(table: object) -> bool:
+    """Whether an input is a table with a column for the training subset of each run."""
     return isinstance(table, pd.DataFrame) and "size" in table
 
 
@@ -235,7 +238,7 @@ def _of_size(table: pd.DataFrame, size: str | None) -> pd.DataFrame:
 
 
 def _with_size(shown_rows: pd.DataFrame, size: str) -> pd.DataFrame:
-    """Adds the column size, if it is missing; pretrained models get `all`."""
+    """Adds the training subset to a figure's rows if missing; pretrained models get `all`."""
     if "size" in shown_rows:
         return shown_rows
     if "method" not in shown_rows:
@@ -245,7 +248,7 @@ def _with_size(shown_rows: pd.DataFrame, size: str) -> pd.DataFrame:
 
 
 def _size_note(shown_size: str, sizes: Sequence[str]) -> str:
-    """Which subset is shown: `train_subset 0.5; also run: all`."""
+    """Note below a figure: `train_subset 0.5; also run: all`."""
     note = f"train_subset {shown_size}"
     other_sizes = [size for size in sizes if size != shown_size]
     if other_sizes:
@@ -270,6 +273,7 @@ def _underfitted_note(
 
 
 def _add_wrapped_below(figure: Figure, note: str) -> None:
+    """Adds a note below all panels, in lines as long as the figure is wide."""
     characters = int(NOTE_CHARACTERS * figure.get_figwidth())
     _add_below(figure, textwrap.fill(note, characters))
 
@@ -294,7 +298,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def text_colour(image: AxesImage, value: float) -> str:
-    """Black or white, whichever is readable on the colour that the image gives a value."""
+    """Colour of a number in a matrix: black or white, readable on the colour of its cell."""
     shade = image.norm(np.asarray(value))  # 0 to 1
     red, green, blue, _ = image.cmap(shade)
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue

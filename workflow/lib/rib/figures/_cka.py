@@ -17,10 +17,7 @@ SIDESTEP = 0.05  # horizontal shift between lines, to separate their points
 
 
 def note(targets: Labels, confidence: float) -> str:
-    """Note on targets and bands.
-
-    An example is `fine-tuned on 5 targets (mean); bands: 95% confidence intervals`.
-    """
+    """`fine-tuned on 5 targets (mean); bands: 95% confidence intervals`, below a figure."""
     fine_tuned_on = f"{len(targets)} targets (mean)"
     if len(targets) == 1:
         (fine_tuned_on,) = targets.values()
@@ -30,7 +27,7 @@ def note(targets: Labels, confidence: float) -> str:
 def draw_lines(
     cka: pd.DataFrame, along: Sequence[str], models: Labels, methods: Styles
 ) -> tuple[Figure, np.ndarray, pd.DataFrame]:
-    """Panels of CKA with one line and band per method.
+    """Panels of CKA (similarity to pretrained features), a line and band per method.
 
     Args:
         cka: columns model, method, target, dataset, cka, ci_low, ci_high, and `along`; CKA and its
@@ -39,8 +36,7 @@ def draw_lines(
             is the horizontal axis.
 
     Returns:
-        The figure; its panels, models by datasets (the target, the mean over the others); and the
-        rows shown.
+        The figure; its panels, models by two (target, mean over others); and the rows shown.
     """
     on_target = cka[cka["dataset"] == cka["target"]].assign(dataset=ON_TARGET)
     on_others = cka[cka["dataset"] == ON_OTHERS]

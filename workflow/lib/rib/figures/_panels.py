@@ -22,11 +22,12 @@ def run_panels(
 ) -> tuple[Figure, dict[tuple[str, str], Axes]]:
     """One panel per model and method with numbers, with shared axes.
 
-    Each model starts a new row of panels. Its methods fill as few rows as `WIDEST` columns need,
-    about equally: five are three and two, not four and one.
+    Each model starts a new row of panels. Its methods fill few rows about equally: five are three
+    and two, not four and one.
 
     Args:
         shown_rows: numbers, with an index that starts with model and method.
+        models, methods: labels, {"ft": "FT"}.
         panel, margin: width and height in inches of a panel, and of the space around the panels.
 
     Returns:
@@ -67,7 +68,7 @@ def run_panels(
 def _rows_of_runs(
     shown_rows: pd.Series | pd.DataFrame, models: Labels, methods: Labels, columns: int
 ) -> list[list[tuple[str, str]]]:
-    """[[("lite0", "ft"), ("lite0", "lora")], ...]: models and methods by row of panels."""
+    """[[("lite0", "ft"), ("lite0", "lora")], ...]: pairs with numbers, by row of panels."""
     models_with_numbers = shown_rows.index.get_level_values(0)
     methods_with_numbers = shown_rows.index.get_level_values(1)
     runs_with_numbers = set(zip(models_with_numbers, methods_with_numbers, strict=True))

@@ -54,7 +54,7 @@ def _parsed(path: Path) -> _ParsedFile:
 
 
 def _statements_below(module: ast.Module) -> Iterator[ast.stmt]:
-    """Yields all statements, at any depth."""
+    """Yields all statements that are run, to find imports and text for people."""
     blocks: list[ast.AST] = [module]
     while blocks:
         block = blocks.pop()
@@ -70,7 +70,7 @@ def _statements_below(module: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _is_for_type_checkers(block: ast.AST) -> bool:
-    """Whether this is `if TYPE_CHECKING:`, which is not run."""
+    """Whether this is `if TYPE_CHECKING:`, whose imports change no result."""
     return (
         isinstance(block, ast.If)
         and isinstance(block.test, ast.Name)
@@ -101,7 +101,10 @@ def essence(path: Path) -> str:
 
 
 def _comments_and_ends_of_lines(source: str, rows: list[bytes]) -> tuple[list[Span], set[int]]:
-    """Places of comments, and rows (from 1) that end a line of code: ([(1, 6, 1, 12)], {1, 2})."""
+    """Places of comments, and rows (from 1) that end a line of code.
+
+    `x = 1 # one` gives ([(1, 6, 1, 11)], {1}).
+    """
     # A break in a literal or after a backslash ends no line.
     comments = []
     ends_of_lines = set()
@@ -137,7 +140,7 @@ def _without_spans(rows: list[bytes], spans: Iterable[Span]) -> bytes:
 
 
 def _spans_for_people(file: _ParsedFile) -> Iterator[Span]:
-    """Places of docstrings, log calls, and arguments of raised errors, such as `("no file")`."""
+    """Places that change no result: docstrings, log calls, arguments of raised errors."""
     for node in (file.module, *file.statements):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             has_docstring = ast.get_docstring(node, clean=False) is not None
@@ -161,7 +164,7 @@ def _is_log_call(node: ast.expr) -> bool:
 
 
 def _span_of(node: ast.stmt | ast.expr) -> Span:
-    """Place of a statement, with its decorators, or of an expression."""
+    """Place of a statement, with its decorators, or an expression: (1, 0, 1, 5) for `x = 1`."""
     first_row = node.lineno
     first_column = node.col_offset
     for decorator in getattr(node, "decorator_list", []):
@@ -175,7 +178,7 @@ def _span_of(node: ast.stmt | ast.expr) -> Span:
 
 @cache
 def imports(path: Path) -> frozenset[Path]:
-    """Files of the project modules that a file imports, at any level."""
+    """Files of the project modules that a file imports, also within functions."""
     if path.suffix != ".py":
         return frozenset()
     files: set[Path] = set()
@@ -253,9 +256,9 @@ def script_of(stage: str, scripts: Path) -> Path:
 
 @cache
 def digest(*files: Path) -> str:
-    """First 16 hex digits of the SHA-256 of the files and everything that they import.
+    """16 hex digits for the code of files and all they import, which a job's settings contain.
 
-    It does not depend on the project's location.
+    They do not depend on the project's location.
     """
     total = hashlib.sha256()
     for file in closure(*files):

@@ -76,12 +76,12 @@ def _devices_of_machine() -> list[str]:
 
 
 def _is_mig(uuid: str) -> bool:
-    """`MIG-c6d4f1ef-...`, or `MIG-GPU-5d5b.../1/0` of older drivers."""
+    """Whether this is a part of a GPU: `MIG-c6d4f1ef-...`, or `MIG-GPU-5d5b.../1/0`."""
     return uuid.startswith("MIG-")
 
 
 def has_hidden_devices() -> bool:
-    """Whether the user has hidden all GPUs from this process: CUDA_VISIBLE_DEVICES is empty."""
+    """Whether CUDA_VISIBLE_DEVICES hides all GPUs, with which a user chooses the CPU."""
     return VISIBLE in os.environ and not visible_devices()
 
 
@@ -89,9 +89,8 @@ def lock_gpu() -> str | None:
     """Wait for a free GPU, make it the only visible one and return it.
 
     Call this before CUDA is used. Does nothing without a GPU, with a build of torch that can't use
-    one, or if SLURM has assigned a single one to this job. In an allocation of several GPUs
-    (`salloc --gres=gpu:4`), whose jobs all see each of them, a job locks one as it does outside of
-    SLURM.
+    one, or if SLURM has assigned a single one to this job. Jobs in an allocation of several
+    (`salloc --gres=gpu:4`) all see each of them, so they lock one.
 
     Raises:
         UserError: there is no private folder for locks, the file system has no locks, or torch sees
@@ -133,8 +132,8 @@ def lock_gpu() -> str | None:
 def _lock_folder() -> Path:
     """Private folder, shared by all projects of this user on this machine.
 
-    There are two choices, since somebody else may have taken the first. If the second was ever
-    needed, it is used from then on, so that all jobs see the same locks.
+    Somebody else may have taken the first of two choices. A second that was ever needed is used
+    from then on, so that all jobs see the same locks.
     """
     # Not tempfile.gettempdir: when that folder is full it names another one, where nobody sees the
     # locks of before.
@@ -158,7 +157,7 @@ def _lock_folder() -> Path:
 
 
 def _is_open_to_others(folder: Path) -> bool:
-    """Whether a folder is this user's, but others can enter it."""
+    """Whether a folder is this user's, but others can enter it; it must not hold locks."""
     is_own = folder.is_dir() and folder.lstat().st_uid == os.geteuid()
     return is_own and not is_private(folder)
 
@@ -182,10 +181,10 @@ def _lock_free_device(devices: Sequence[str], folder: Path) -> str | None:
 
 
 def _allocation() -> str:
-    """What the names of locks begin with: `slurm-123-` in an allocation with GPUs, else nothing.
+    """Beginning of the names of locks: `slurm-123-` in an allocation with GPUs, else nothing.
 
-    SLURM gives each allocation GPUs of its own, which it may number from 0 in each. Without it,
-    jobs of two allocations on one machine would wait for each other, since both have a GPU 0.
+    SLURM may number the GPUs of each allocation from 0. Without this prefix, jobs of two
+    allocations on one machine would wait for each other, since both have a GPU 0.
     """
     if SLURM_JOB in os.environ and SLURM_GPUS in os.environ:
         return f"slurm-{_name_in_path(os.environ[SLURM_JOB])}-"
@@ -193,7 +192,7 @@ def _allocation() -> str:
 
 
 def _name_in_path(name: str) -> str:
-    """A name with `-` in place of all but letters, digits, - and _."""
+    """A device or job in a lock's file name: `MIG-GPU-5d5b-1-0` for `MIG-GPU-5d5b/1/0`."""
     characters = []
     for character in name:
         is_plain = character.isalnum() or character in "-_"

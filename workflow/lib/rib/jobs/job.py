@@ -150,7 +150,7 @@ def _folder_name(
     hashes: Mapping[str, str],
     outputs: Mapping[str, str],
 ) -> str:
-    """16 hex digits, which depend on the job and on its settings and inputs."""
+    """16 hex digits of settings and inputs, so that a changed job resumes no old state."""
     identity = (rule, name, sorted(outputs.items()), cfg, hashes)
     return new_sha256(repr(identity).encode()).hexdigest()[:16]
 
@@ -178,14 +178,12 @@ def private(
 ) -> Iterator[dict[str, Path]]:
     """A private folder of this process, in which a job writes its outputs.
 
-    The folder is empty unless the job may resume, and kept afterwards only in this case. If a
-    process of a killed run still runs the same job, this waits for it. Stale folders of other jobs
-    are removed.
+    The folder is empty unless the job may resume, and kept afterwards only in this case. This waits
+    for a killed run's process that still runs the job, and removes stale folders.
 
     Args:
         name: of the folder.
-        log_file: log of the job.
-        outputs: declared paths by name.
+        log_file, outputs: of the job, whose paths a file in the folder lists; outputs by name.
         resumes: name of a checkpoint file in the folder; the folder stays if this file is not
             empty.
 
@@ -237,16 +235,16 @@ def _staged_outputs(folder: Path, outputs: Mapping[str, str]) -> dict[str, Path]
 
 
 def _lock_folder(folder: Path) -> FileLock:
-    """Lock the private folder, in which a process of an earlier run may still work."""
+    """Lock the folder; waits while a process of an earlier run still works in it."""
     try:
-        return acquire(_lock(folder), timeout=0)
+        return acquire(_lock_file(folder), timeout=0)
     except Timeout:
         log.info("a process of an earlier run is still running this job; waiting until it ends")
-        return acquire(_lock(folder))
+        return acquire(_lock_file(folder))
 
 
 def _can_resume(folder: Path, resumes: str | None) -> bool:
-    """Whether the private folder has a checkpoint file that is not empty."""
+    """Whether the folder has a checkpoint file `resumes` that is not empty, from which to go on."""
     if not resumes:
         return False
     state = folder / resumes
@@ -254,7 +252,7 @@ def _can_resume(folder: Path, resumes: str | None) -> bool:
 
 
 def _processor_seconds() -> float:
-    """User and system time of this process and of child processes that ended."""
+    """For the record: processor time of this process and of child processes that ended."""
     seconds = 0.0  # not from os.times, which has ticks of 10 ms
     for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
         usage = resource.getrusage(processes)
@@ -263,7 +261,7 @@ def _processor_seconds() -> float:
 
 
 def _peak_memory() -> int:
-    """Largest memory of this process so far, in bytes."""
+    """For the record: largest memory of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -277,11 +275,11 @@ def remove_stale_folders() -> None:
     """
     for folder in _stale_folders():
         shutil.rmtree(folder, ignore_errors=True)
-        _lock(folder).unlink(missing_ok=True)
+        _lock_file(folder).unlink(missing_ok=True)
 
 
 def _stale_folders() -> set[Path]:
-    """Private folders that no job needs; `remove_stale_folders` says which."""
+    """Folders whose process is gone, and whose job has finished or runs in another folder."""
     logs = {}
     running_folders = set()
     logs_of_running = set()
@@ -306,16 +304,16 @@ def _stale_folders() -> set[Path]:
 
 def _is_running(folder: Path) -> bool:
     """Whether a process works in the folder: a killed one leaves a lock file that is not locked."""
-    if not _lock(folder).exists():
+    if not _lock_file(folder).exists():
         return False
     try:
-        acquire(_lock(folder), timeout=0).release()
+        acquire(_lock_file(folder), timeout=0).release()
     except Timeout:
         return True
     return False
 
 
-def _lock(folder: Path) -> Path:
+def _lock_file(folder: Path) -> Path:
     """Lock file of a private folder: `work/3f2a....lock`."""
     return folder.with_suffix(".lock")
 
@@ -411,7 +409,7 @@ def _rename(targets: Mapping[Path, Path]) -> None:
 
 
 def _copy(source: Path, copy: Path) -> None:
-    """An OSError names the copy, since the user must make room there."""
+    """Copy a file; an OSError names the copy, since the user must make room there."""
     copy.unlink(missing_ok=True)  # a killed job may have left a part
     try:
         # An archive may be a link to the user's file.
@@ -421,7 +419,7 @@ def _copy(source: Path, copy: Path) -> None:
 
 
 def _paths(inputs: Mapping[str, str | Sequence[str]]) -> list[Path]:
-    """All input files, sorted as text, each once."""
+    """Input files, each once: {"a": "y.csv", "b": ["x.csv", "y.csv"]} gives x.csv and y.csv."""
     paths = set()
     for path_or_paths in inputs.values():
         if isinstance(path_or_paths, str):
@@ -453,7 +451,7 @@ def _refusing_exchanged_inputs(
 
 @contextlib.contextmanager
 def _logging(path: Path, prefix: str, quiet: bool) -> Iterator[None]:
-    """Log to a file and to standard error, there only warnings if `quiet`."""
+    """Log to a file, and to standard error after `prefix`, there only warnings if `quiet`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
@@ -477,4 +475,4 @@ def _logging(path: Path, prefix: str, quiet: bool) -> Iterator[None]:
 
 
 def _ignore_error(record: logging.LogRecord) -> None:
-    """The job itself reports a full disk, so the log file need not."""
+    """Ignore that a line can't be logged: the job itself reports a full disk."""

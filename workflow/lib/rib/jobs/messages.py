@@ -31,7 +31,7 @@ UNWRITABLE = {
 
 
 def message_of(error: Exception, rule: str, log_file: str) -> str:
-    """Message for the user about a job's error."""
+    """Message for the user about an error in a job; an unexpected one names the log."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -59,7 +59,7 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
 
 
 def is_permanent(error: Exception) -> bool:
-    """Whether the same job would fail with the same error again.
+    """Whether the same job would fail with the same error again; a retry then stops at once.
 
     False if the machine is to blame, such as a full disk or a lost file system.
     """
@@ -69,7 +69,7 @@ def is_permanent(error: Exception) -> bool:
 
 
 def _is_out_of_gpu_memory(error: Exception) -> bool:
-    """Compares the name of torch's class, because importing torch is slow."""
+    """Whether it is torch's OutOfMemoryError, by name, because importing torch is slow."""
     return type(error).__name__ == "OutOfMemoryError"
 
 

@@ -42,7 +42,7 @@ def show_user_errors_as_sentences() -> None:
 def _print_error(
     error_type: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """A hook for sys.excepthook."""
+    """Print a UserError as a sentence, other errors as Python does; for sys.excepthook."""
     if isinstance(error, UserError):
         print_lines(redacted(str(error)), file=sys.stderr)
     else:
@@ -53,7 +53,7 @@ def named_inputs(snakemake: Any) -> dict[str, str | list[str]]:
     """A job's inputs by name, such as `{"network": "a.json", "datasets": ["b.json", "c.json"]}`.
 
     Args:
-        snakemake: the object that Snakemake gives a script; Snakemake does not export its class.
+        snakemake: the object that Snakemake gives a script; its class is not exported.
     """
     inputs: dict[str, str | list[str]] = {}
     for name, path_or_paths in snakemake.input.items():

@@ -31,7 +31,7 @@ from rib.statistics.conditions import conditions_of
 
 
 def describe_grid(grid: Grid) -> GridDescription:
-    """Everything that pages and model cards say about the choices of a grid."""
+    """Everything that pages and model cards say about a grid, with labels of its choices."""
     return GridDescription(
         config=resolved(grid),
         config_file={**as_config(grid), "catalog": grid.config["catalog"]},
@@ -81,7 +81,7 @@ def describe_grid(grid: Grid) -> GridDescription:
 
 
 def _read_dataset(dataset: Dataset) -> ReadDatasetDescription:
-    """Label, licence, origin and terms of a dataset that jobs read."""
+    """Facts for the page on a dataset that jobs read: label, licence, origin and terms."""
     return ReadDatasetDescription(
         label=dataset.label,
         licence=dataset.licence,
@@ -92,7 +92,7 @@ def _read_dataset(dataset: Dataset) -> ReadDatasetDescription:
 
 
 def _sweeps(grid: Grid) -> dict[str, SweepDescription]:
-    """Methods that were run with several values of a setting, of which one is chosen.
+    """Methods run with several values of a setting, of which config's `select` chooses one.
 
     For example {"ft": SweepDescription("FT", ["ft-lr0.1", "ft-lr0.01"])}.
     """
@@ -115,7 +115,7 @@ def page_settings(
     """Everything that a grid's page shows, with paths of the files that it reads.
 
     Args:
-        analyses: of the page, by name, in its order.
+        analyses: of the page, by name, in its order: {"cost": Analysis(...)}.
         about: from `describe_grid`.
         code: digest of the code that writes the page.
         partial: progress of the grid, for a preview.

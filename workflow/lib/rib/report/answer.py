@@ -159,9 +159,9 @@ def _average_half_way(rows: DataFrame, names: AnswerNames, method: str) -> str |
 
 
 def _leak_free_means(leak_free: DataFrame | None, method: str) -> DataFrame:
-    """RI without shared source images, mean over targets, for one method: a row per model.
+    """mRI of a method without images that share a source with the target's: a row per model.
 
-    Empty if no target shares source images with other datasets.
+    Empty if no target shares source images.
     """
     if leak_free is None:
         return pd.DataFrame(columns=["model", "targets", "sharing_targets", "leak_free"])
@@ -170,19 +170,19 @@ def _leak_free_means(leak_free: DataFrame | None, method: str) -> DataFrame:
 
 
 def _extremes(rows: DataFrame) -> DataFrame:
-    """Rows sorted by mRI; of more than three only the lowest and the highest."""
+    """Rows for the answer, sorted by mRI; of more than three only the lowest and the highest."""
     rows = rows.sort_values("mri", kind="stable")
     return rows if len(rows) <= MOST_SHOWN else rows.iloc[[0, -1]]
 
 
 def _value(rows: DataFrame, model: str, column: str) -> float | None:
-    """A model's number in a column; None if it has none."""
+    """A model's number in a column, such as `mri`; None if it has none."""
     values = rows.loc[rows["model"] == model, column].dropna()
     return None if values.empty else float(values.iloc[0])
 
 
 def _text(change: float | None) -> str | None:
-    """`+1.2`, or None."""
+    """A change as the page writes it, `+1.2`; None stays None."""
     return None if change is None else _signed(change)
 
 

@@ -24,17 +24,15 @@ def described_analyses(
 ) -> dict[str, Analysis]:
     """Tables and figures of each analysis for a grid, by the name of its file in rib.analyses.
 
-    Left out are analyses with nothing to show, and all figures if no run can be shown. An analysis
-    on demand that is not chosen gets a separate folder, with the metrics tables that it needs, so
-    that making it leaves the page unchanged.
+    Analyses with nothing to show are left out, and all figures if no run can be shown. An analysis
+    on demand that is not chosen gets a separate folder: making it leaves the page unchanged.
 
     Args:
         choice: config's `analyses`: `all`, or names of analyses on demand.
 
     Raises:
-        UserError: An analysis is incomplete (a table that it doesn't make, a figure without caption
-            or function) or reads a table that nothing makes, two make a table or figure of the same
-            name, or `choice` names an analysis that doesn't exist or isn't on demand.
+        UserError: An analysis is incomplete (such as a figure without caption), reads a table that
+            nothing makes, makes a file as another does, or is in `choice` but not on demand.
     """
     labels = GridLabels(grid)
     analyses = {}
@@ -62,9 +60,9 @@ def described_analyses(
 def _described(
     file: ModuleType, name: str, grid: Grid, paths: Paths, labels: GridLabels
 ) -> Analysis | None:
-    """What the analysis's file declares, or None if it has nothing to show.
+    """Tables and figures that a file's `describe` declares; None if it has nothing to show.
 
-    A mistake in the declaration becomes a UserError that names the file.
+    A wrong argument there becomes a UserError that names the file.
     """
     try:
         analysis: Analysis | None = file.describe(grid, paths, labels)
@@ -76,7 +74,7 @@ def _described(
 def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
     """Raise a UserError if a table, caption or function of an analysis is missing.
 
-    It fails now rather than after the trainings, when the job of the analysis runs.
+    It fails now rather than after the trainings.
     """
     where = f"rib/analyses/{name}.py"
     if analysis.makes and not hasattr(file, "tables"):
@@ -117,7 +115,7 @@ def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
 
 
 def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Analysis]) -> None:
-    """Raise a UserError if an analysis reads a table that nothing makes."""
+    """Raise a UserError if an analysis reads a table that nothing makes, before jobs start."""
     of_analyses = [path for analysis in analyses.values() for path in analysis.made_files.values()]
     for name, analysis in analyses.items():
         own = Paths(grid, report=analysis.folder)
@@ -168,7 +166,7 @@ def _refuse_equal_names(analyses: Mapping[str, Analysis]) -> None:
 
 
 def analyses_of_page(analyses: Mapping[str, Analysis], paths: Paths) -> dict[str, Analysis]:
-    """Analyses with tables and figures on the page."""
+    """Analyses whose tables and figures are on the page, not in separate folders."""
     return {
         name: analysis for name, analysis in analyses.items() if analysis.folder == paths.report
     }

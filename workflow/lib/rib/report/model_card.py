@@ -38,7 +38,7 @@ def write_card(
         run: whose network is exported.
         mixture: coefficients of the weights, such as {"pretrained": 0.5, "ft": 0.5}.
         model: model.json of the pretrained model.
-        preprocessing: of the network's images, from rib.evaluation.export.export_network.
+        preprocessing: of the network's images, such as {"size": 224, ...}.
         accuracy, ri: CSV files with the tables of the run and the pretrained model.
         records: provenance records of the jobs that made the weights.
         template: Jinja template of the card.
@@ -76,5 +76,5 @@ def write_card(
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file by column: [{"model": "net", "ri": "1.2"}]."""
+    """Rows of a CSV file for the template: [{"model": "net", "ri": "1.2"}]."""
     return list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))

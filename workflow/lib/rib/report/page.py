@@ -125,8 +125,7 @@ def write_page(
     Args:
         settings: contents of the page.
         citation: CITATION.cff.
-        records: further provenance records besides `settings.upstream`; gathered records replace
-            missing ones.
+        records: provenance records besides `settings.upstream`.
         cells: explanations of each cell of RI (rib.analyses.cells), if they were made.
         page: HTML file that is written.
 
@@ -189,7 +188,7 @@ def _template() -> jinja2.Template:
 
 
 def _texts_of_rows(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
-    """[["ResNet", "+1.2"]]: the texts of cells, without sort keys."""
+    """[["ResNet", "+1.2"]], texts of cells, from which a script adds rows to large tables."""
     texts = []
     for row in rows:
         texts.append([cell.text for cell in row])
@@ -241,15 +240,15 @@ def _labels_of_runs(about: GridDescription) -> dict[str, dict[str, str]]:
 
 
 def _number_of_fitted(fits: pd.DataFrame, about: GridDescription) -> int:
-    """Number of runs whose method can fit its training images, whether they do or not."""
+    """Number of runs that could be underfitted: their method can fit its training images."""
     methods = [name for name, method in about.methods.items() if method.can_fit]
     return int(fits["method"].isin(methods).sum())
 
 
 def _corrupt_images(manifests: Mapping[str, Path]) -> dict[str, list[str]]:
-    """Images that can't be decoded, by dataset: {"Noto": ["a.png"], "Fluent": []}.
+    """Images that can't be decoded, by dataset, for a note: {"Noto": ["a.png"], "Fluent": []}.
 
-    Only manifests that exist list them.
+    Manifests, {"Noto": Path("manifest.json")}, may be missing.
     """
     return {
         label: read_json(manifest)["corrupt"]
@@ -261,14 +260,14 @@ def _corrupt_images(manifests: Mapping[str, Path]) -> dict[str, list[str]]:
 def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescription) -> pd.DataFrame:
     """mRI with a row for the chosen value of a swept setting, in place of rows for all values.
 
-    The best of all variants would profit from chance. For example, the chosen means replace the
-    rows `wise_ft-alpha0.3` and `wise_ft-alpha0.5` under the name `wise_ft`. `select: oracle`
-    changes nothing, since it chooses by the result itself and is only an upper bound.
+    The best of all variants would profit from chance. A row `wise_ft` replaces the rows
+    `wise_ft-alpha0.3` and `wise_ft-alpha0.5`. `select: oracle` changes nothing, since it chooses by
+    the result itself.
 
     Args:
         mri: table of mRI, with a row for each variant.
         selection: CSV file of the chosen variants, if variants are chosen.
-        about: the choices of the run.
+        about: the run's choices.
     """
     if selection is None or about.config["select"] == "oracle":
         return mri
@@ -302,13 +301,13 @@ def _answer(tables: Mapping[str, Path], settings: PageSettings) -> Answer:
 
 
 def _of_shown_size(path: Path, about: GridDescription) -> pd.DataFrame:
-    """Rows of a CSV table for the training subset that the page shows."""
+    """Rows of a CSV table for the training subset (size) that the page shows."""
     table = read_table(path)
     return table[table["size"] == about.shown_size]
 
 
 def _figures(shown: Mapping[str, ShownFigure]) -> list[PageFigure]:
-    """Figures with their images as texts and captions as HTML, in the order of the page."""
+    """Figures with images as texts and captions as HTML, so that the page is one file."""
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(_webp, [figure.path for figure in shown.values()]))
     figures = []
@@ -343,14 +342,13 @@ def _webp(path: Path) -> tuple[int, str]:
 
 
 def page_tables(shown: Mapping[str, ShownTable], about: GridDescription) -> list[PageTable]:
-    """Tables of results, without columns that say nothing.
+    """Tables of results with informative columns, last the runs' fit (training accuracy) if known.
 
-    Tables of runs with a fit get a last column for it. The table `accuracy` gets a column for each
-    dataset.
+    The table `accuracy` gets a column for each dataset.
 
     Args:
         shown: tables by name.
-        about: the choices of the run.
+        about: the run's choices.
     """
     tables = []
     for name, shown_table in shown.items():
@@ -385,7 +383,7 @@ def _with_column_per_dataset(accuracy: pd.DataFrame) -> pd.DataFrame:
 
 
 def _dataset_columns(accuracy: pd.DataFrame, about: GridDescription) -> list[Column]:
-    """A column of the page for each dataset among the columns of the table."""
+    """Columns of the page for datasets that the table has as columns, such as `noto`."""
     return [
         Column(dataset.label, value=name, form="number")
         for name, dataset in about.datasets.items()
@@ -398,8 +396,7 @@ def _informative(
 ) -> list[Column]:
     """The columns without those that say nothing.
 
-    These are columns without entries, with repeated values, or with facts that the page states
-    elsewhere, such as the only seed.
+    They have no entries, repeat another column, or state facts such as the only seed.
     """
     # A table without rows keeps its columns.
     if table.empty:
@@ -422,13 +419,13 @@ def _informative(
 
 
 def _has_no_entry(table: pd.DataFrame, columns: Sequence[str]) -> bool:
-    """Whether all cells of these columns are empty."""
+    """Whether all cells of these columns are empty, so the page omits them."""
     is_empty = table[list(columns)].isna()
     return bool(is_empty.to_numpy().all())
 
 
 def _header(columns: Iterable[Column], confidence: float) -> list[str]:
-    """["Model", "mRI", "95 % confidence interval"]."""
+    """Header of a table; intervals have columns: ["Model", "mRI", "95 % confidence interval"]."""
     header = []
     for column in columns:
         header.append(column.header)
@@ -438,7 +435,7 @@ def _header(columns: Iterable[Column], confidence: float) -> list[str]:
 
 
 def _note(note: str, table: pd.DataFrame) -> str:
-    """The note, with a warning if intervals come from too few objects."""
+    """A table's note, with a warning if its intervals come from too few objects."""
     warning = few_objects(table)
     if not warning:
         return note
@@ -471,7 +468,7 @@ def _cells(line: Mapping[Hashable, Any], column: Column) -> list[Cell]:
 
 
 def _form_of(value: object) -> str:
-    """Key of `FORMS` for a column without form."""
+    """How to write a value of a column without form: a key of `FORMS`."""
     if isinstance(value, str | bool):
         return "text"
     if isinstance(value, int):
@@ -488,7 +485,7 @@ def _interval_cell(low: float, high: float, form: str) -> Cell:
 
 
 def _setting_in_words(key: str, setting: object) -> str:
-    """`rank 4`, or `lr 0.001 (net_1k), 0.0005 (net_50k)`."""
+    """A method's setting: `rank 4`, or `lr 0.001 (net_1k), 0.0005 (net_50k)` by model."""
     if isinstance(setting, Mapping):
         by_model = ", ".join(f"{number} ({model})" for model, number in setting.items())
         return f"{key} {by_model}"
@@ -512,7 +509,7 @@ def method_rows(about: GridDescription) -> list[list[Cell]]:
 
 
 def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
-    """The table with labels in place of names.
+    """The table with labels in place of names, such as `Noto` in the column `target`.
 
     Methods also get the marks of their runs: † underfitted, § at a rate not chosen for the network.
     """
@@ -595,12 +592,12 @@ def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
 
 
 def _span(record: Mapping[str, Any]) -> tuple[datetime, timedelta]:
-    """Start and length of a job."""
+    """Start and length of a job, from its record."""
     return datetime.fromisoformat(record["started"]), timedelta(seconds=record["seconds"])
 
 
 def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[Cell]:
-    """Cells: stage, jobs, total and longest time, processor time, most memory, bytes written."""
+    """Cells: stage, number of jobs, total, longest and processor time, most memory, bytes."""
     seconds = [record["seconds"] for record in records]
     processor_seconds = sum(record["cpu_seconds"] for record in records)
     peak_memory = max(record["peak_memory"] for record in records)
@@ -614,10 +611,9 @@ def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[Cell]:
 
 
 def _mixed(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Libraries and machines that differ between jobs.
+    """Libraries and machines that differ between jobs, for a warning.
 
-    For example ["torch 2.6 (finetune, evaluate), 2.7 (evaluate)"], with stages in the order of the
-    run.
+    ["torch 2.6 (finetune, evaluate), 2.7 (evaluate)"], with stages in the order of the run.
     """
     # Stages by library or part of the machine, and by version.
     stages_of: dict[str, dict[str, list[str]]] = {}
@@ -638,7 +634,7 @@ def _mixed(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _covered(spans: Sequence[tuple[datetime, timedelta]]) -> float:
-    """Seconds covered by at least one of the spans, which are sorted by start and may overlap."""
+    """Seconds in which a job ran: 20 for 0 to 10 s and 5 to 20 s. Spans are sorted by start."""
     total = timedelta()
     end_of_covered, _ = spans[0]
     for start, length in spans:

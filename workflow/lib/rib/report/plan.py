@@ -52,7 +52,6 @@ class Passes:
     """A number of images that pass through networks of a model, for estimating hours.
 
     Attributes:
-        model: name of the model.
         images: their number, with repetitions.
         cost: time of a pass as a multiple of the usual time, such as 0.5.
     """
@@ -129,9 +128,9 @@ def jobs_by_stage(grid: Grid) -> dict[str, int]:
 
 
 def _shared_fisher(grid: Grid) -> set[tuple[str, int, int, str]]:
-    """Jobs that compute Fisher information for several trainings.
+    """Jobs that compute Fisher information for several trainings, to be counted once.
 
-    {("net", 0, 1000, "sampled")} are model, seed, most images and kind.
+    {("net", 0, 1000, "sampled")}: model, seed, most images, kind.
     """
     jobs = set()
     for run in Paths(grid).trained_runs:
@@ -166,9 +165,9 @@ def images_of_datasets(grid: Grid, results: Path) -> dict[str, int]:
 def used_images(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
     """Number of images that runs use of each dataset: {"noto": 1080}.
 
-    Not used are images beyond config's budget, and images of the pretraining proxy, which stands in
-    for the pretraining data. If the proxy is a tenth of the reference dataset, each dataset that
-    excludes it loses a tenth.
+    Not used are images beyond config's budget, and the pretraining proxy, which stands in for the
+    pretraining data. If it is a tenth of the reference dataset, datasets that exclude it lose a
+    tenth.
     """
     used = {}
     for dataset in grid.datasets_read():
@@ -209,7 +208,7 @@ def training_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
             assert model.pretrain is not None
             images = counts.get(model.pretrain.dataset, 0)
             size = str(model.pretrain.size)
-            passes.append(Passes(name, _images_of_training(grid.pretraining(name), size, images)))
+            passes.append(Passes(name, _images_in_epochs(grid.pretraining(name), size, images)))
     used = used_images(grid, counts)
     passes.extend(passes_of_training(grid, used, run) for run in Paths(grid).trained_runs)
     for name, _seed, most_images, _kind in _shared_fisher(grid):
@@ -221,16 +220,16 @@ def passes_of_training(grid: Grid, used: Mapping[str, int], run: Run) -> Passes:
     """Images of a run's training, each counted in every epoch: Passes("net", 9000, 0.5).
 
     Args:
-        used: number of images of each dataset that runs use, such as {"noto": 1080}.
+        used: images that runs use, by dataset: {"noto": 1080}.
     """
     training = grid.training_of(run.method, run.target, run.size)
-    images = _training_images(grid, used, run.target)
+    images = _trainable_images(grid, used, run.target)
     cost = grid.methods[run.method].cost_of("training")
-    return Passes(run.model, _images_of_training(training, run.size, images), cost)
+    return Passes(run.model, _images_in_epochs(training, run.size, images), cost)
 
 
-def _training_images(grid: Grid, used: Mapping[str, int], target: str) -> int:
-    """Number of images of a target that may be trained on, of those that are used."""
+def _trainable_images(grid: Grid, used: Mapping[str, int], target: str) -> int:
+    """Used images of a target that may be trained on: all, or the share of its train split."""
     train_share = grid.split_fractions["train"] if grid.split_fractions else 1.0
     return math.ceil(train_share * used[target])
 
@@ -249,26 +248,25 @@ def teacher_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
 
 
 def passes_of_teacher(grid: Grid, used: Mapping[str, int], run: Run) -> Passes:
-    """Images that the teacher of a run sees, as for `teacher_passes`.
+    """Images that a run's teacher, a network it imitates, sees: once, or in each epoch if many.
 
     Args:
-        used: number of images of each dataset that runs use, such as {"noto": 1080}.
+        used: images that runs use, by dataset: {"noto": 1080}.
     """
     training = grid.training_of(run.method, run.target, run.size)
-    whole = _training_images(grid, used, run.target)
+    whole = _trainable_images(grid, used, run.target)
     images = images_of(run.size, whole)
     if images > MOST_STORED or training.get("augmentation"):
-        images = _images_of_training(training, run.size, whole)
+        images = _images_in_epochs(training, run.size, whole)
     return Passes(run.model, images)
 
 
-def _images_of_training(training: Mapping[str, Any], size: str, images: int) -> int:
-    """Number of images in a training, each counted in every epoch.
-
-    3 epochs on a subset of 1000 images are 3000 images.
+def _images_in_epochs(training: Mapping[str, Any], size: str, images: int) -> int:
+    """Number of images in a training, each counted in every epoch: 3 epochs of 1000 are 3000.
 
     Args:
         training: epochs or steps, batch_size, subset_length.
+        size: training subset, such as `all` or `1000`.
         images: number of images of the whole target.
     """
     if training["steps"]:
@@ -300,7 +298,7 @@ def images_of_test_splits(grid: Grid, used: Mapping[str, int], datasets: Iterabl
     """Number of images that an evaluation on these datasets scores.
 
     Args:
-        used: number of images of each dataset that runs use, such as {"noto": 1080}.
+        used: images that runs use, by dataset: {"noto": 1080}.
     """
     test_share = 1 - sum(grid.split_fractions.values()) if grid.split_fractions else 1.0
     return round(test_share * sum(used[name] for name in datasets))
@@ -384,7 +382,7 @@ def disk_space(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
 def _archives_of_datasets(grid: Grid) -> dict[Path, Mapping[str, Any]]:
     """Sources by path: {Path("data/raw/noto/images.zip"): {"kind": "http", ...}}.
 
-    Datasets may share archives.
+    Datasets may share archives, which count once.
     """
     archives: dict[Path, Mapping[str, Any]] = {}
     for dataset in grid.datasets_read():
@@ -424,7 +422,7 @@ def _images_and_hours(passes: Collection[Passes], kind: str, rates: Rates) -> st
 
 
 def _origin_of_rates() -> str:
-    """A clause that says for which card hours are estimated, and who measured it."""
+    """Clause of the plan: for which card hours are estimated, and who measured it."""
     card = card_of_rates()
     if card is not None:
         return f"of one {card}, as make gpu measured them ({GPU_RATES}; stated: {PUBLISHED_CARD})"
@@ -435,7 +433,7 @@ def _origin_of_rates() -> str:
 
 
 def _chosen_analyses(grid: Grid) -> list[str]:
-    """["the optional analysis stir"], which the plan names as not counted.
+    """["the optional analysis stir"], for the plan's line of uncounted work.
 
     Most compute nothing from images, but some train and invert networks.
     """
@@ -475,7 +473,7 @@ def _line_of_model(model: Model) -> str:
 
 
 def _line_of_rates(model: str, rates: Mapping[str, Rate]) -> str:
-    """Such as `  net: train 120, evaluate 420 (measured here)`."""
+    """A model's images per second: `  net: train 120, evaluate 420 (measured here)`."""
     if not rates:
         return f"  {model}: no jobs have run and no rate is stated (unknown)"
     numbers = ", ".join(f"{kind} {rate.images:,.0f}" for kind, rate in rates.items())
@@ -486,7 +484,7 @@ def _line_of_rates(model: str, rates: Mapping[str, Rate]) -> str:
 
 
 def _lines_of_gpu_memory(grid: Grid) -> list[str]:
-    """Lines on the GPU memory that each model needs; empty on a CPU."""
+    """Lines of the plan on GPU memory, [`  net: evaluation 2.1 GB (256 images)`]; [] on a CPU."""
     memory = NetworkMemory(grid)
     if memory.on_cpu:
         return []
@@ -510,7 +508,7 @@ def _lines_of_gpu_memory(grid: Grid) -> list[str]:
 
 
 def _unknown(grid: Grid, counts: Mapping[str, int]) -> list[str]:
-    """Sentences about numbers that the sums lack, such as unstated sizes of files."""
+    """["no size is stated for images.zip"]: numbers that the plan's sums lack."""
     sentences = [
         f"{dataset.label} has an unknown number of images until it is prepared"
         for dataset in grid.datasets_read()

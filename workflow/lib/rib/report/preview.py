@@ -59,8 +59,7 @@ class Cell(NamedTuple):
 def write_preview(grid: Grid, citation: Path) -> Path:
     """Write the preview of a grid, replacing an earlier one, and return its page.
 
-    The page says what is missing, and which runs have records with other settings. An analysis or
-    figure that can't be made is left out, with the reason.
+    The page says what is missing, and why a figure can't be made.
 
     Args:
         citation: CITATION.cff.
@@ -121,7 +120,7 @@ def _write_metrics(grid: Grid, paths: Paths) -> None:
 
 
 def _in_order(analyses: Mapping[str, Analysis], paths: Paths) -> list[tuple[str, Analysis]]:
-    """Pairs of name and analysis; each comes after the ones whose tables it reads."""
+    """Pairs of name and analysis, so that tables are made before another analysis reads them."""
     tables_of = {
         paths.table(Path(file).stem): name
         for name, analysis in analyses.items()
@@ -135,7 +134,7 @@ def _in_order(analyses: Mapping[str, Analysis], paths: Paths) -> list[tuple[str,
 
 
 def _make_tables(name: str, analysis: Analysis, grid: Grid, paths: Paths) -> None:
-    """Write the tables of an analysis into the preview's folder."""
+    """Write an analysis's tables, from finished runs, into the preview's folder."""
     folder = Path(paths.report, "tables")
     if analysis.makes:
         make_tables(
@@ -214,7 +213,7 @@ def finished_runs(grid: Grid) -> list[Run]:
 
 
 def _rows_and_manifests(paths: Paths, run: Run) -> list[Path]:
-    """Files that a run's evaluations write."""
+    """Files that a run's evaluations write; if all are there, the run is finished."""
     rows = paths.rows([run])
     return [*map(Path, rows), *(Path(beside("manifest", path)) for path in rows)]
 
@@ -222,9 +221,9 @@ def _rows_and_manifests(paths: Paths, run: Run) -> list[Path]:
 def common_targets(cells: Collection[Cell]) -> list[Cell]:
     """Choose targets, and return the cells of all variants that are finished on each of these.
 
-    A cell is a variant (model, method and size) on a target. From the most frequent targets on, as
-    many are taken as give most cells. If targets have 5 and 3 variants, 3 of them on both, both are
-    taken: 2 targets times 3 variants are more cells than 1 target times 5.
+    A cell is a variant (model, method and size) on a target. As many of the most frequent targets
+    are taken as give most cells. If two have 5 and 3 variants, 3 of them on both, both are taken: 2
+    times 3 cells are more than 5.
     """
     targets_of_variant: dict[Variant, set[str]] = defaultdict(set)
     for cell in cells:
@@ -249,7 +248,7 @@ def common_targets(cells: Collection[Cell]) -> list[Cell]:
 def _description(
     grid: Grid, finished: Collection[Run], left_out: Mapping[str, str]
 ) -> PreviewDescription:
-    """How much of the grid is finished, by model, method and target, and what is left out."""
+    """How much of the grid is finished; `left_out`: {"cost": "cost.csv is not made"}."""
     labels = GridLabels(grid)
     methods = {name: method.label for name, method in grid.methods.items()}
     shares = []

@@ -112,6 +112,7 @@ def throughput_of_card(grid: Grid) -> Rates:
 
 
 def _last_card(rows: list[dict[str, str]]) -> str | None:
+    """The card in the last row, which was measured last: plans are for it."""
     return rows[-1]["card"] if rows else None
 
 
@@ -136,7 +137,7 @@ def _rows_of_gpu_rates() -> list[dict[str, str]]:
 
 
 def _measured(results: Path, stage: str, model: str) -> float | None:
-    """Images/s of a model's finished jobs, including start-up; None without jobs."""
+    """Images/s of a model's finished jobs of a stage, such as `finetune`; None without jobs."""
     images = 0
     seconds = 0.0
     for path in results.glob(f"*/{stage}/{model}/**/*provenance.json"):

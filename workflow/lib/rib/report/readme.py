@@ -121,7 +121,7 @@ def figure_list(catalog: Catalog) -> str:
 
 
 def described_figures(catalog: Catalog) -> dict[str, tuple[str, Figure]]:
-    """Name of the analysis and declaration of each figure: {"cost": ("cost", Figure(...))}."""
+    """Analysis and declaration of all figures, for the list: {"cost": ("cost", Figure(...))}."""
     figures: dict[str, tuple[str, Figure]] = {}
     for choices in GRIDS_WITH_ALL_FIGURES:
         grid = resolve_grid(config_of(choices, "config"), catalog)
@@ -163,7 +163,7 @@ def _needs(method: Method) -> list[str]:
 
 
 def _costs(method: Method) -> list[str]:
-    """["1.1", "0.01"], in the order of `COSTS`; an empty text where nothing was measured."""
+    """Time and storage relative to `ft`, ["1.1", "0.01"]; not measured: "", or "0" for merges."""
     not_measured = "0" if method.form in MERGES else ""
     costs = stated(method.cost)
     return [str(costs.get(cost, not_measured)) for cost in COSTS]
@@ -189,7 +189,7 @@ def comparison() -> str:
 
 
 def _best_first(comparison_folder: Path) -> list[dict[Hashable, Any]]:
-    """Rows of the folder's mri.csv, the highest mRI first."""
+    """Rows of mri.csv, highest mRI first: [{"method": "ft", "mri": 1.2, ...}]."""
     mri = read_table(comparison_folder / "mri.csv")
     return mri.sort_values("mri", ascending=False, kind="stable").to_dict("records")
 
@@ -236,7 +236,7 @@ def paper_table(catalog: Catalog) -> str:
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A table in Markdown."""
+    """A table in Markdown, with lines `| a | b |`."""
     rule = ("---",) * len(header)
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
@@ -313,7 +313,7 @@ def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
 
 
 def _means_over_networks() -> pd.DataFrame:
-    """Rows of network_groups.csv whose interval is over networks, not over objects."""
+    """Rows of network_groups.csv whose interval is over networks, as the docs' tables state."""
     groups = read_table(FASHION_SEEDS / "network_groups.csv")
     return groups[groups["over"] == "networks"]
 
@@ -332,12 +332,11 @@ def _mean_with_interval(line: Mapping[Hashable, Any]) -> str:
 def graph(rulegraph: str) -> str:
     """Mermaid flowchart of the rules; an arrow leads to a rule that reads the output.
 
-    Nearly all rules have an arrow to the page, which would hide the rest; it is drawn only for
-    rules without other arrows.
+    Nearly all rules have an arrow to the page; it is drawn only if they have no other.
 
     Args:
-        rulegraph: output of `snakemake --rulegraph mermaid-js`, with nodes `id0[finetune]` named
-            after rules, and edges `id0 --> id1`.
+        rulegraph: output of `snakemake --rulegraph mermaid-js`, with nodes `id0[finetune]` and
+            edges `id0 --> id1`.
     """
     rule_of_node = dict(re.findall(r"(\w+)\[(\w+)\]", rulegraph))
     edges = []

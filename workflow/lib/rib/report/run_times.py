@@ -26,7 +26,7 @@ MOST_MINUTES = 2 * 24 * 60  # a longer training goes on when it is submitted aga
 
 
 class RunTimes:
-    """Minutes that jobs of a grid may take on a GPU; None if unknown.
+    """Minutes that a cluster may give jobs of a grid on a GPU; None if unknown.
 
     Args:
         results: folder of the family, such as results/emoji.
@@ -46,7 +46,7 @@ class RunTimes:
         return _minutes(seconds)
 
     def of_evaluation(self, model: str, method: str, group: str) -> int | None:
-        """Minutes for the job that evaluates a method on one group of datasets."""
+        """Minutes for the job that evaluates a method on a group of datasets, such as `emoji`."""
         datasets = self._groups[group]
         images = images_of_test_splits(self.grid, self._used_images, datasets)
         # Assumes that the parts of a dataset have about as many images each.
@@ -69,11 +69,12 @@ class RunTimes:
 
     @cached_property
     def _used_images(self) -> dict[str, int]:
-        """{"noto": 1200}, only images that runs use."""
+        """Number of images that runs use, by dataset: {"noto": 1200}."""
         return used_images(self.grid, images_of_datasets(self.grid, self.results))
 
     @cached_property
     def _rates(self) -> Rates:
+        """Images per second on a card: {"net": {"train": Rate(100, "stated")}}."""
         return throughput_of_card(self.grid)
 
     @cached_property
@@ -83,7 +84,7 @@ class RunTimes:
 
 
 def _minutes(seconds: float | None) -> int | None:
-    """Three times the seconds, in minutes between FEWEST_MINUTES and MOST_MINUTES; or None."""
+    """Time limit for estimated seconds: three times as long, 30 minutes to 2 days; or None."""
     if seconds is None:
         return None
     return min(MOST_MINUTES, max(FEWEST_MINUTES, math.ceil(MARGIN * seconds / 60)))

@@ -31,12 +31,16 @@ class PaperSettings(Settings):
 
 
 class FamilyDescription(Settings):
+    """A family of datasets, as pages introduce it."""
+
     title: str
     description: str
     limits: str | None  # conclusions that the family doesn't allow
 
 
 class DatasetDescription(Settings):
+    """An evaluated dataset, as pages credit it."""
+
     label: str
     licence: str
     origin: str
@@ -50,6 +54,8 @@ class ReadDatasetDescription(DatasetDescription):
 
 
 class ModelDescription(Settings):
+    """A pretrained model, as pages credit it."""
+
     label: str
     architecture: str
     pretraining: str  # pretraining data
@@ -58,6 +64,8 @@ class ModelDescription(Settings):
 
 
 class MethodDescription(Settings):
+    """A fine-tuning method, as pages show it."""
+
     label: str
     settings: dict[str, Any]
     source: str  # publication
@@ -143,6 +151,8 @@ class PreviewDescription(Settings):
 
 
 class ShownTable(Settings):
+    """A table that the page reads from a CSV file."""
+
     path: Path  # CSV file
     link: str  # from the folder of the page
     title: str
@@ -153,6 +163,8 @@ class ShownTable(Settings):
 
 
 class ShownFigure(Settings):
+    """A figure that the page includes."""
+
     path: Path  # PNG file
     link: str  # from the folder of the page, without ending
     question: str  # key of rib.config.analysis.QUESTIONS

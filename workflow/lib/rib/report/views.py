@@ -22,8 +22,8 @@ from rib.report.settings import Entries, GridDescription, Look
 from rib.statistics.fit import UNDERFITTED
 
 MEAN = MRI_LABEL  # stands in the column of targets
-RUN = ["model", "method", "target"]
-TIPS = [f"{column}:N" for column in RUN]
+RUN_WITHOUT_SEED = ["model", "method", "target"]
+TIPS = [f"{column}:N" for column in RUN_WITHOUT_SEED]
 # Kind of names in each column of tables. Views are sorted by the last column first.
 ENTRIES_OF_COLUMN: dict[str, Entries] = {
     "target": "datasets",
@@ -79,12 +79,10 @@ def page_views(
     """Vega-Lite specifications of interactive charts, by the figure that each replaces.
 
     Args:
-        mri: table of mRI.
-        ri: table of RI by target; a mean over several seeds is shown without interval.
-        accuracy: table of accuracies; seeds are averaged.
-        about: the choices of the run.
-        looks: of methods, by name.
-        in_distribution: table of changes of accuracy in distribution, if there are such datasets.
+        mri, ri, accuracy: tables of the run; RI as a mean over seeds is shown without interval.
+        about: the run's choices.
+        looks: of methods: {"ft": Look(colour="#ff0000", marker="o")}.
+        in_distribution: table of changes of accuracy in distribution, if there is one.
     """
     mri = mri[mri["size"] == about.shown_size]
     if mri.empty:
@@ -112,14 +110,14 @@ def _changes(ri: DataFrame, means: DataFrame) -> DataFrame:
     Columns: model, method, target, ri, ci_low, ci_high, fit, underfitted.
     """
     # A mean of several seeds gets no interval: averaged ends would not be one.
-    is_one_of_several = ri.duplicated(RUN, keep=False)
+    is_one_of_several = ri.duplicated(RUN_WITHOUT_SEED, keep=False)
     ri = ri.assign(
         ci_low=ri["ci_low"].where(~is_one_of_several),
         ci_high=ri["ci_high"].where(~is_one_of_several),
     )
     numbers = ["ri", "ci_low", "ci_high", "fit", "underfitted"]
-    changes_by_target = _means(ri, numbers, by=RUN)
-    return pd.concat([changes_by_target, means[[*RUN, *numbers]]], ignore_index=True)
+    changes_by_target = _means(ri, numbers, by=RUN_WITHOUT_SEED)
+    return pd.concat([changes_by_target, means[[*RUN_WITHOUT_SEED, *numbers]]], ignore_index=True)
 
 
 def _means(table: DataFrame, numbers: Sequence[str], by: Sequence[str]) -> DataFrame:
@@ -133,10 +131,10 @@ def with_intervals(accuracy: DataFrame, confidence: float) -> DataFrame:
     The interval is over the images of a dataset, taken as independent.
 
     Args:
-        accuracy: a row for each run and dataset, with its accuracy in percent on n images.
+        accuracy: a row per run and dataset, with accuracy in percent on n images.
         confidence: coverage of the interval, 0 to 1.
     """
-    accuracy = _means(accuracy, ["n", "accuracy"], by=[*RUN, "dataset"])
+    accuracy = _means(accuracy, ["n", "accuracy"], by=[*RUN_WITHOUT_SEED, "dataset"])
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     n = accuracy["n"]
     p = accuracy["accuracy"] / 100
@@ -150,11 +148,12 @@ def with_intervals(accuracy: DataFrame, confidence: float) -> DataFrame:
 
 
 def _labelled(table: DataFrame, about: GridDescription) -> DataFrame:
-    """The table with labels in place of names, sorted as the page sorts them.
+    """The table with labels in place of names (`Noto` in column target), in the page's order.
 
     A new column `run` keeps the names, such as `net/wise_ft/noto`.
     """
-    table = table.assign(run=["/".join(names) for names in table[RUN].itertuples(index=False)])
+    runs = table[RUN_WITHOUT_SEED].itertuples(index=False)
+    table = table.assign(run=["/".join(names) for names in runs])
     for column, entries in ENTRIES_OF_COLUMN.items():
         if column not in table:
             continue
@@ -180,7 +179,7 @@ class Choice:
 
 
 def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list[alt.Parameter]]:
-    """A chart of the rows that pass all menus, and the menus as Vega parameters."""
+    """A chart of the rows that pass all menus, to which marks are added; menus as parameters."""
     parameters = []
     conditions = []
     for choice in choices:
@@ -225,7 +224,7 @@ def _specification(
 def _numbers_with_intervals(
     table: DataFrame, columns: Sequence[str], write: Callable[[float], str]
 ) -> list[str]:
-    """`+1.2, +0.3 to +2.1` for a hover; texts because Vega would round differently."""
+    """`+1.2, +0.3 to +2.1` for a hover, from three columns; Vega would round differently."""
     number_column, *ends = columns
     texts = []
     for number, interval in zip(table[number_column], _intervals(table, ends, write), strict=True):
@@ -237,7 +236,7 @@ def _numbers_with_intervals(
 
 
 def _intervals(table: DataFrame, ends: Sequence[str], write: Callable[[float], str]) -> list[str]:
-    """`+0.3 to +2.1` for each row; empty if the ends are NaN."""
+    """["+0.3 to +2.1", ""] for rows, the second with NaN ends; `write` gives a number's text."""
     texts = []
     for low, high in table[list(ends)].itertuples(index=False):
         texts.append("" if math.isnan(low) else f"{write(low)} to {write(high)}")
@@ -329,7 +328,7 @@ def _channels_of_points(
 def _tradeoff_panel(
     base: alt.Chart, x: alt.X, panel: Panel, channels: Mapping[str, Any]
 ) -> alt.LayerChart | alt.FacetChart:
-    """Points with intervals of both numbers, and a line at 0."""
+    """A panel's points with intervals of both numbers, and a line at 0."""
     y = alt.Y(f"{panel.column}:Q", title=panel.title)
     low, high = panel.ends
     zero_line = base.transform_sample(1).mark_rule(color=PALE, aria=False)
@@ -357,8 +356,9 @@ def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -
             "high": "on_target_high",
         }
     )
-    accuracies = pd.concat([accuracy_on_target[[*RUN, *on_target]], means[[*RUN, *on_target]]])
-    table = changes.merge(accuracies, on=RUN)
+    columns = [*RUN_WITHOUT_SEED, *on_target]
+    accuracies = pd.concat([accuracy_on_target[columns], means[columns]])
+    table = changes.merge(accuracies, on=RUN_WITHOUT_SEED)
     pretrained = means.drop_duplicates("model")[["model", "on_target_before"]]
     pretrained = pretrained.set_axis(["model", "on_target"], axis=1)
     pretrained = pretrained.assign(method=PRETRAINED, target=MEAN, ri=0.0, underfitted=0)
@@ -377,7 +377,7 @@ def _with_changes_in_distribution(table: DataFrame, in_distribution: DataFrame) 
     columns = ["inside", "inside_low", "inside_high"]
     changes = in_distribution[["model", "method", "change", "ci_low", "ci_high"]]
     changes = changes.set_axis(["model", "method", *columns], axis=1).assign(target=MEAN)
-    table = table.merge(changes, on=RUN, how="left")
+    table = table.merge(changes, on=RUN_WITHOUT_SEED, how="left")
     table.loc[table["method"] == PRETRAINED, "inside"] = 0.0
     return table.assign(change_inside=_numbers_with_intervals(table, columns, points))
 
@@ -499,17 +499,14 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, A
 
 
 def _model_lines(table: DataFrame) -> pd.Series:
-    """Second line of each row's name, the model after a line break; empty with only one model."""
+    """Second line of row names: a line break and the model; empty with only one model."""
     if table["model"].nunique() == 1:
         return pd.Series("", index=table.index)
     return "\n" + table["model"]
 
 
 def _first(table: DataFrame, column: str) -> str | None:
-    """Name that a menu shows first, or None for all.
-
-    All are shown unless the matrix would have too many rows.
-    """
+    """Name that a menu shows first; None (all) unless the matrix would have too many rows."""
     if table["row"].nunique() <= MOST_ROWS:
         return None
     first_name: str = table[column].iloc[0]
