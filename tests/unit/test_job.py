@@ -20,7 +20,7 @@ import yaml
 from rib.base.errors import PermanentError, UserError
 from rib.base.files import sha256
 from rib.base.progress import log
-from rib.jobs.job import job, reason
+from rib.jobs.job import job
 from rib.jobs.messages import message_of
 from rib.records.environment import commit
 
@@ -223,20 +223,6 @@ def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path, first):
     assert os.waitstatus_to_exitcode(status) == 128 + first
     assert (tmp_path / "cleaned").exists()
     assert private_files(tmp_path) == []
-
-
-def test_why_a_job_failed_is_read_from_its_log(start, tmp_path):
-    log_file = tmp_path / "logs/n.log"
-    assert reason(log_file) is None
-    # when it fails
-    with pytest.raises(SystemExit), start():
-        raise UserError("the disk is a teapot.")
-    # then
-    assert reason(log_file) == "the disk is a teapot."
-    # and when it succeeds
-    with start() as out:
-        out["data"].write_text("made")
-    assert reason(log_file) is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import errno
 import json
 import logging
 import os
-import re
 import resource
 import shutil
 import signal
@@ -316,20 +315,6 @@ def _is_running(folder: Path) -> bool:
 def _lock_file(folder: Path) -> Path:
     """Lock file of a private folder: `work/3f2a....lock`."""
     return folder.with_suffix(".lock")
-
-
-def reason(log_file: Path) -> str | None:
-    """The last error message in a job's log; None without one.
-
-    A message begins in a line such as `12:34:56 ERROR the disk is full`, and may have more lines.
-    """
-    if not log_file.is_file():
-        return None
-    text = log_file.read_text(encoding="utf-8", errors="replace")
-    if " ERROR " not in text:
-        return None
-    messages = re.split(r"^[\d:]{8} ERROR ", text, flags=re.MULTILINE)
-    return messages[-1].strip()
 
 
 def _publish(

@@ -64,12 +64,12 @@ class Watch:
     GPU is locked. If anything fails here, it warns once, and the training continues.
     """
 
+    # CSV file in the job's private folder, whose name identifies settings and inputs.
+    history: Path
     model_folder: Path
     view: DatasetView  # of the monitored datasets
     log_file: str  # of the job; trackers write to a folder with this path without ending
     monitored: Sequence[DatasetFiles] = ()  # whose accuracy is shown
-    # CSV file in the job's private folder, whose name identifies settings and inputs.
-    history: Path | None = None
     warned: bool = False  # whether a failure was logged
 
     def __post_init__(self) -> None:
@@ -102,7 +102,6 @@ class Watch:
             device: for scoring monitored datasets.
         """
         try:
-            assert self.history is not None  # the job has set it
             write_history(rows, self.history)
             if norm is None:
                 self._start_trackers(is_resumed=bool(rows))
@@ -125,7 +124,6 @@ class Watch:
     def _start_trackers(self, is_resumed: bool) -> None:
         """Make the trackers, which write to a folder beside the job's log."""
         folder = Path(self.log_file).with_suffix("")
-        assert self.history is not None  # the job has set it
         job = self.history.parent.name
         self.trackers = [tracker_class(folder, job) for tracker_class in TRACKERS]
         for tracker in self.trackers:
@@ -158,7 +156,6 @@ class Watch:
 
         `changed` are the tensors that the training has changed, by name.
         """
-        assert self.history is not None  # the job has set it
         state = self.history.with_name("monitored.safetensors")
         safetensors.torch.save_file(dict(changed), state)
         accuracies = {}
