@@ -142,10 +142,9 @@ def test_the_table_has_each_runs_fit_and_last_loss(tmp_path):
 
 
 def test_the_rates_of_the_fashion_family_are_those_that_were_chosen_on_held_out_photos():
-    """lp_ft has the rates of ft, and ewc_empirical of ewc: no sweep was run for them.
+    """lp_ft has the rates of ft, ewc_empirical of ewc, and ft_low_rate a tenth of those of ft.
 
-    Networks that are not named have the rate of the CNN on 50,000. Methods without a sweep have no
-    rate that was chosen for a network.
+    Networks that are not named have the rate of the CNN on 50,000, where one was chosen.
     """
     # given
     catalog = Catalog([ROOT / "workflow/catalog"])
@@ -161,12 +160,17 @@ def test_the_rates_of_the_fashion_family_are_those_that_were_chosen_on_held_out_
     for method, other_method in {"lp_ft": "ft", "ewc_empirical": "ewc"}.items():
         assert method not in chosen_rates_of_methods
         chosen_rates_of_methods[method] = chosen_rates_of_methods[other_method]
-    for rate_of_group in chosen_rates_of_methods.values():
-        rate_of_group["other"] = rate_of_group["CNN on 50,000"]
     # then
     recipe = catalog.families["fashion"].recipes["adamw"]
     rates_of_methods = {method: settings["lr"] for method, settings in recipe.items()}
+    low_rates = rates_of_methods.pop("ft_low_rate")
+    for group, rate in rates_of_methods["ft"].items():
+        assert low_rates.pop(group) == pytest.approx(rate / 10), group
+    assert not low_rates
+    assert rates_of_methods.keys() == chosen_rates_of_methods.keys()
     for method, chosen_rates in chosen_rates_of_methods.items():
-        assert rates_of_methods.pop(method) == chosen_rates, method
-    for method, rates in rates_of_methods.items():
-        assert set(rates) == {"other"}, method
+        rates = rates_of_methods[method]
+        other_rate = rates.pop("other")
+        assert rates == chosen_rates, method
+        if "CNN on 50,000" in chosen_rates:
+            assert other_rate == chosen_rates["CNN on 50,000"], method
