@@ -13,7 +13,6 @@ from rib.data.images import DatasetSource
 from rib.data.layouts import webdataset
 from rib.data.variables import PHOTO_MEGABYTES
 from tiny.data.photos import GEOMETRY, INDICES, WNIDS, index_of, jpeg, run_prepare, space_of, tar
-from tiny.docs import settings_of_example
 
 SPACE = LabelSpace(("cat", "dog", "owl"), ((0,), (1,), (2,)), ("tom cat", "dog", "owl"), 3)
 NAMES = ["owl", "cat", "dog"]  # in another order than the classes'
@@ -214,20 +213,6 @@ def test_a_sample_is_left_out_by_its_id_and_prepared_bytes_are_the_same_each_tim
         assert [index_of(image) for image in images] == [0, 1, 2]
     for name in ("images.npy", "index.parquet"):
         assert (once / name).read_bytes() == (again / name).read_bytes()
-
-
-def test_the_example_of_the_docs_is_read(tmp_path, with_entries):
-    settings = settings_of_example("webdataset", with_entries)
-    space = LabelSpace(("saw", "hammer"), ((0,), (1,)), ("saw", "hammer"), 2)
-    files = {}
-    for number in range(2):
-        files[f"{number}.jpg"] = jpeg(number)
-        files[f"{number}.cls"] = str(number).encode()
-        files[f"{number}.json"] = b'{"camera": "phone"}'
-    items_of_example = items(tar(tmp_path / "test-0.tar", files), space=space, **settings)
-    assert labels_of(items_of_example) == [1, 0]
-    for item in items_of_example:
-        assert item.slices == {"camera": "phone"}
 
 
 WITHOUT_LABEL = {**samples(), "x/9.jpg": jpeg(0)}
