@@ -383,7 +383,8 @@ class Catalog:
         """A models.yaml's content, with the recorded facts of models that its entries name.
 
         {"net": {"record": "timm/resnet18", "label": "Net"}} becomes {"net": {"library": "timm",
-        ..., "record": "timm/resnet18", "label": "Net"}}; an entry's own keys win.
+        ..., "record": "timm/resnet18", "label": "Net"}}; an entry's own keys win. Facts of a model
+        that the lock file lacks are looked up, on the hub for its models, and written to it.
         """
         if not isinstance(content, dict):
             return content  # the check of the entries refuses it
@@ -392,7 +393,7 @@ class Catalog:
             if isinstance(entry, dict) and "record" in entry:
                 recorded_model_of_entry[name] = str(entry["record"])
         missing = [model for model in recorded_model_of_entry.values() if model not in self.records]
-        self.records.update(resolve(missing))  # `resolve` also adds them to the lock file
+        self.records.update(resolve(missing))
         completed = dict(content)
         for name, model in recorded_model_of_entry.items():
             completed[name] = self.records[model] | content[name]

@@ -337,7 +337,7 @@ def _licence(info: "DatasetInfo") -> str | None:
 
 
 def _files_of_images(info: "DatasetInfo", where: str) -> tuple[HubFile, ...]:
-    """Files with one of ENDINGS, sorted by path, with size and digest."""
+    """Files that hold images, such as data/train-0.parquet, with the digests that pin them."""
     files = []
     for file in sorted(info.siblings or [], key=lambda sibling: sibling.rfilename):
         if not file.rfilename.endswith(ENDINGS):

@@ -101,7 +101,7 @@ class _Groups:
         self._parents[last_root] = first_root
 
     def _root_of(self, name: str) -> str:
-        """The first id of an id's group; a new id is a group."""
+        """The id that stands for an id's group; a new id is a group of its own."""
         parents = self._parents
         if name not in parents:
             parents[name] = name

@@ -211,7 +211,10 @@ class PreparedDataset:
 
     @property
     def joined_index(self) -> pa.Table:
-        """The index, but identical images have one source id and one object id, for bootstraps."""
+        """The index, but identical images have one source id and one object id.
+
+        Bootstraps draw objects, so identical images are then drawn together.
+        """
         index = _replace_ids(self.index, "source_id", self.joined_sources)
         return _replace_ids(index, "object_id", self.joined_objects)
 

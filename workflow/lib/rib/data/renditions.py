@@ -36,10 +36,13 @@ def plain(photo: np.ndarray, seed: str) -> np.ndarray:
 
 
 def edges(photo: np.ndarray, seed: str) -> np.ndarray:
-    """Black lines on white paper where grey changes fast.
+    """Black lines on white paper where grey changes fast: (height, width) uint8, 0 or 255.
 
     Sobel's gradient with non-maximum suppression (Canny 1986): a pixel is on a line if no neighbour
-    across the line has a larger gradient. The seed is unused.
+    across the line has a larger gradient. All renditions get a seed; this one has nothing random.
+
+    Args:
+        photo: (height, width) grey, uint8.
     """
     smooth = blur(photo, UNIT // 4)
     change_down, change_right = _gradient(smooth)
@@ -50,7 +53,8 @@ def edges(photo: np.ndarray, seed: str) -> np.ndarray:
     change_below = padded[2:, 1:-1]
     change_on_left = padded[1:-1, :-2]
     change_on_right = padded[1:-1, 2:]
-    # If grey changes downwards, the neighbours across the line are above and below.
+    # If grey changes downwards, the neighbours across the line are above and below. Of two equal
+    # neighbours one is on the line, hence >= on one side and > on the other.
     is_largest_in_column = (change >= change_above) & (change > change_below)
     is_largest_in_row = (change >= change_on_left) & (change > change_on_right)
     changes_mostly_down = np.abs(change_down) > np.abs(change_right)

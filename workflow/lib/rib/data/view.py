@@ -125,17 +125,22 @@ def load_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
         UserError: the proxy would be all images of the dataset that contains it.
     """
     if view.images_per_class is None:
-        return _load_whole_proxy(files, view)
+        return _load_separate_proxy(files, view)
     geometry = view.geometry_of(files.name)
     dataset = PreparedDataset.open(files.folder, files.name, geometry, files.decode_workers)
     proxy_sources = _proxy_sources(files.folder / "index.parquet", view.images_per_class)
     return dataset.take(np.flatnonzero(_has_source(dataset, proxy_sources)))
 
 
-def _load_whole_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
-    """A proxy that is a separate dataset: all of it, or the subset of the model's pretraining."""
+def _load_separate_proxy(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
+    """The proxy of a family whose pretraining data are a dataset of their own.
+
+    A model that was pretrained on a subset has that subset. Under protocol held_out the images
+    that others are tested on are left out.
+    """
     whole_dataset = load_whole(files, view)
-    dataset = subset(whole_dataset, view.pretraining_size, view.pretraining_seed, "pretrain.size")
+    setting = "pretrain.size"  # for messages
+    dataset = subset(whole_dataset, view.pretraining_size, view.pretraining_seed, setting)
     if files.split is None:
         return dataset
     return _images_of_split(dataset, TRAIN, files.split)

@@ -33,7 +33,8 @@ def select_coefficients(
     """Choose an average of models by its accuracy on the select split, held-out target images.
 
     Args:
-        method: name of the selecting method, such as `greedy_soup`.
+        method: name of the selecting method, such as `greedy_soup`. Its function gets the names of
+            the parents and a function that scores an average, and returns coefficients.
         checkpoints: files of the parents, such as {"ft": Path("checkpoint.safetensors")}.
         settings: `settings.merge` is the algorithm that selects.
         selection: JSON file to write: {"coefficients": {"ft": 1.0}, "candidates": [{"coefficients":
@@ -45,7 +46,7 @@ def select_coefficients(
     """
     merge = settings.merge
     assert merge is not None
-    select = load_function(merge.algorithm, merge.form)
+    select = load_function(merge.algorithm, merge.form)  # such as `select` of greedy_soup.py
     settings_of_method = checked_settings(
         select, merge.settings[method], merge.algorithm, stated_in(method)
     )

@@ -89,7 +89,10 @@ def write_figures(
 
 
 def _keep(drawn: Sequence[Mapping[str, Path]], folder: Path) -> None:
-    """Moves files of drawn figures to a new folder, where Snakemake doesn't remove them."""
+    """Moves drawn figures, [{"png": Path("cost.png"), ...}], out of a failed job's outputs.
+
+    Snakemake would remove them there.
+    """
     folder.mkdir(parents=True)
     for files in drawn:
         for path in files.values():

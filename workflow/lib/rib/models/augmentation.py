@@ -137,7 +137,7 @@ def drawn_transforms(
         "erasing": partial(v2.RandomErasing, p=1.0),
         "perspective": partial(v2.RandomPerspective, p=1.0),
     }
-    made_transforms: list[Callable[[Tensor], Tensor]] = []
+    random_transforms: list[Callable[[Tensor], Tensor]] = []
     # In a fixed order: which transforms are drawn must not depend on the order in the catalogue.
     for name, transform_class in class_of_name.items():
         if name not in transforms:
@@ -150,12 +150,13 @@ def drawn_transforms(
             to_fractions = v2.ToDtype(torch.float32, scale=True)
             to_bytes = v2.ToDtype(torch.uint8, scale=True)
             transform = v2.Compose([to_fractions, transform, to_bytes])
-        made_transforms.append(transform)
+        random_transforms.append(transform)
 
     def transform_image(image: Tensor) -> Tensor:
+        """Apply none to `most` of the transforms, in random order, to an image (3, H, W) uint8."""
         number = int(torch.randint(most + 1, ()))
-        for i in torch.randperm(len(made_transforms))[:number].tolist():
-            image = made_transforms[i](image)
+        for i in torch.randperm(len(random_transforms))[:number].tolist():
+            image = random_transforms[i](image)
         return image
 
     return transform_image

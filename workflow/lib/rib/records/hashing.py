@@ -123,7 +123,7 @@ def remember_hash(path: Path, digest: str, signature_when_hashed: Mapping[str, i
 
 
 def _note_of(path: Path) -> Path:
-    """The cache's file for a path: work/checked/<16 hex digits>.json."""
+    """File that remembers the hash of the file at `path`: work/checked/<16 hex digits>.json."""
     name_of_note = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     return MEMORY / f"{name_of_note}.json"
 

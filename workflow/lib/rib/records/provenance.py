@@ -144,8 +144,10 @@ def explain_unreadable(path: Path) -> str:
 
 
 def _is_valid(record: dict[str, Any]) -> bool:
-    """Whether a record has all keys with proper values; other errors (INVALID) also mean no."""
-    # Records come from others: nothing in them may be hostile.
+    """Whether a record's values have proper types and ranges, since it may come from others.
+
+    A missing key raises a KeyError, one of INVALID, which `read` takes as no.
+    """
     for key, entry_type in TYPES.items():
         if key in record and not isinstance(record[key], entry_type):
             return False

@@ -163,11 +163,15 @@ def images_of_datasets(grid: Grid, results: Path) -> dict[str, int]:
 
 
 def used_images(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
-    """Number of images that runs use of each dataset: {"noto": 1080}.
+    """Number of images that runs use of each dataset, for the plan's hours.
 
-    Not used are images beyond config's budget, and the pretraining proxy, which stands in for the
-    pretraining data. If it is a tenth of the reference dataset, datasets that exclude it lose a
-    tenth.
+    Images beyond config's budget are not used. Nor is the pretraining proxy, the part of the
+    reference dataset that stands for the pretraining data: it is left out of the reference and of
+    datasets made from the same photos.
+
+    Args:
+        counts: images of each dataset. {"val": 1000, "val_cartoon": 1000} gives 900 for both if
+            the proxy is a tenth of "val".
     """
     used = {}
     for dataset in grid.datasets_read():
@@ -198,9 +202,11 @@ def _images_of_proxy(grid: Grid, counts: Mapping[str, int]) -> int:
 
 
 def training_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
-    """Images in all trainings, each counted in every epoch: [Passes("net", 9000, 0.5), ...].
+    """Images that pass through networks in training, for the plan's hours.
 
-    Trainings are pretraining and fine-tuning; shared Fisher information is included.
+    Counted are pretraining, fine-tuning and Fisher information that several runs share: an image
+    in 30 epochs counts 30 times. `Passes(model="net", images=9000, cost=0.5)` are 9,000 images at
+    half the time of an image in full fine-tuning.
     """
     passes = []
     for name, model in grid.models.items():
@@ -208,11 +214,13 @@ def training_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
             assert model.pretrain is not None
             images = counts.get(model.pretrain.dataset, 0)
             size = str(model.pretrain.size)
-            passes.append(Passes(name, _images_in_epochs(grid.pretraining(name), size, images)))
+            images_in_epochs = _images_in_epochs(grid.pretraining(name), size, images)
+            passes.append(Passes(model=name, images=images_in_epochs))
     used = used_images(grid, counts)
     passes.extend(passes_of_training(grid, used, run) for run in Paths(grid).trained_runs)
     for name, _seed, most_images, _kind in _shared_fisher(grid):
-        passes.append(Passes(name, min(most_images, _images_of_proxy(grid, counts))))
+        images = min(most_images, _images_of_proxy(grid, counts))
+        passes.append(Passes(model=name, images=images))
     return passes
 
 

@@ -254,8 +254,12 @@ def _group_of(run: Run) -> tuple[str, ...]:
 
 
 def _estimates(means: np.ndarray, confidence: float) -> dict[str, float]:
-    """{"agreement": 90.1, "agreement_low": 88.2, ...} for all of `SHARES` and `SCORES`."""
-    # `means` are (1 + replicates, names).
+    """Columns of a comparison with the pretrained model: {"agreement": 90.1, "agreement_low": ...}.
+
+    Args:
+        means: (1 + replicates, names), the observed value first: shares of images in percent, such
+            as images with the same prediction, then scores of probabilities.
+    """
     columns: dict[str, float] = {}
     names = [*SHARES, *SCORES]
     for name, observed_and_replicates in zip(names, means.T, strict=True):

@@ -8,10 +8,12 @@ from rib.statistics.counts import Counts, RowArrays, RowFiles, count, read_objec
 
 
 def count_on_select_splits(files: RowFiles) -> Counts:
-    """Count right answers of runs on the select split (for choices) of their own target.
+    """Count right answers on held-out images of the target (its select split).
 
-    The runs of a method on all targets become one state with the target `NO_TARGET`, scored on all
-    targets, which are the datasets of the counts.
+    A user who must choose a setting has only such images. Each run was scored on its own target,
+    but `Counts` needs runs that were scored on the same datasets. So the runs of a method on all
+    targets count as one run without a target: ft on "noto" and ft on "twemoji" become ft, with
+    "noto" and "twemoji" as its datasets.
 
     Args:
         files: rows of the select splits, and indexes of the targets.

@@ -326,7 +326,7 @@ def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
 
 
 def _in_latex(cell: Cell) -> str:
-    r"""`$1.2^{\dag}_{[0.9, 1.5]}$`: the interval as a subscript keeps columns narrow."""
+    r"""1.23 points [0.94, 1.48], underfitted: `$+1.2^{\dag}_{[+0.9, +1.5]}$`; the best is bold."""
     value = points(cell.value)
     if cell.best:
         value = f"\\mathbf{{{value}}}"

@@ -31,7 +31,7 @@ class GoodState:
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Copy the current values, all finite after an epoch, into `kept`, for `restore`."""
+        """Remember weights and buffers after an epoch in which all stayed finite, for `restore`."""
         for name, tensor in self._current.items():
             self.kept[name].copy_(tensor)
 

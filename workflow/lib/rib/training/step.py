@@ -52,13 +52,21 @@ class BatchMeans(NamedTuple):
 
 
 def compute_loss(method: FineTuning, rows: np.ndarray, training: TrainingSettings) -> BatchMeans:
-    """Loss, cross-entropy and accuracy of rows of the target, before the backward pass."""
+    """The loss of a step: the method's error plus its penalty.
+
+    The error is the cross-entropy, unless the method replaces it; the penalty is 0, or what holds
+    the method back, such as a distance from the start.
+
+    Args:
+        rows: (n,) numbers of the target's images in the batch.
+    """
     images = method.images
-    labels = images.labels_of(rows)  # before the forward pass: the copy needn't wait
+    # Copied to the GPU before the forward pass, for which the copy would otherwise wait.
+    labels = images.labels_of(rows)
     with devices.autocast(method.images.device):
         logits = method.logits(rows)
     logits = logits.float()
-    scores = class_logits(logits, images.members)
+    scores = class_logits(logits, images.members)  # `members`: the outputs of each class
     cross_entropy = F.cross_entropy(scores, labels, label_smoothing=training.label_smoothing)
     loss = method.error(rows, cross_entropy) + method.penalty(rows, logits)
     accuracy = (scores.detach().argmax(dim=1) == labels).float().mean()

@@ -121,9 +121,13 @@ class TrainingState:
 
     @torch.no_grad()
     def _restore_tensors(self, state: Mapping) -> None:
-        """Copy saved values into the tensors that network, optimiser and method already hold."""
+        """Copy saved values into tensors in place, since optimiser and method refer to them.
+
+        Groups are `trainable` (also tensors outside the network, such as a prompt), `memory` (what
+        the method keeps from step to step) and `good` (the last finite values).
+        """
         self.model.load_state_dict(state["model"], strict=True)
-        for group, tensors in self.tensors.items():  # `trainable`, `memory` and `good`
+        for group, tensors in self.tensors.items():
             saved_tensors = state[group]
             for name, tensor in tensors.items():
                 tensor.copy_(saved_tensors[name])
