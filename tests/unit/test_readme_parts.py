@@ -34,17 +34,6 @@ def catalog():
     return Catalog([ROOT / "workflow/catalog"])
 
 
-@pytest.fixture
-def compared(tmp_path, monkeypatch):
-    """Tables of a comparison of three methods."""
-    monkeypatch.setattr(readme, "COMPARED", tmp_path)
-    lines = ["ft,1.04,0.5,2,99.9", "wise_ft-alpha0.5,3,2,4,50", "lwf,-1,-2.26,0,100"]
-    lines = [f"efficientnet_lite0,all,protocol paper,{line}" for line in lines]
-    head = "model,size,conditions,method,mri,ci_low,ci_high,fit"
-    (tmp_path / "mri.csv").write_text("\n".join([head, *lines]))
-    (tmp_path / "ranking.csv").write_text("method,size,letters\nft,all,ab\nlwf,all,b\n")
-
-
 ACCURACY_BEFORE = {"fashion": 90, "fashion_edges": 20, "fashion_drawing": 30, "fashion_tilted": 40}
 # By fine-tuning on fashion_edges; a second network has 1 more.
 CHANGE = {"fashion": -50, "fashion_edges": 70, "fashion_drawing": 10, "fashion_tilted": 2}
@@ -87,14 +76,6 @@ def seeds(tmp_path, monkeypatch):
                 after = accuracy + CHANGE[dataset] + more_of_second
                 lines.append(f"{model},{method},fashion_edges,0,{dataset},{role},{after}")
     (tmp_path / "accuracy.csv").write_text("\n".join(lines))
-
-
-def test_the_comparison_has_the_best_first(compared):
-    assert readme.comparison().splitlines()[2:] == [
-        "| `wise_ft-alpha0.5` | +3.0 [+2.0, +4.0] | 50.0 | not ranked |",
-        "| `ft` | +1.0 [+0.5, +2.0] | 99.9 | ab |",
-        "| `lwf` | -1.0 [-2.3, +0.0] | 100.0 | b |",
-    ]
 
 
 def test_kinds_of_networks_have_what_each_method_changes(seeds):
@@ -237,14 +218,13 @@ PARTS = (
     "figures",
     "methods",
     "recipes",
-    "comparison",
     "fashion_kinds",
     "fashion_unlike_augmentation",
     "paper",
 )
 
 
-def test_each_part_comes_to_its_place(tmp_path, catalog, compared, seeds, monkeypatch):
+def test_each_part_comes_to_its_place(tmp_path, catalog, seeds, monkeypatch):
     # given two pages, of which the second has all parts but the graph
     monkeypatch.chdir(ROOT)
     first, second = pages(tmp_path, *PARTS)
@@ -270,7 +250,7 @@ def test_each_part_comes_to_its_place(tmp_path, catalog, compared, seeds, monkey
     [(), ("paper", "more"), ("paper", "paper")],
     ids=["missing", "unknown", "twice"],
 )
-def test_a_part_has_one_place(tmp_path, compared, seeds, monkeypatch, last_parts):
+def test_a_part_has_one_place(tmp_path, seeds, monkeypatch, last_parts):
     # given places for all parts but one, and for the last ones
     monkeypatch.chdir(ROOT)
     *parts_but_paper, _paper = PARTS

@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from rib.base.rounding import fit_percent, percent, points
+from rib.base.rounding import percent, points
 from rib.base.text import markdown
 from rib.config.analysis import Figure
 from rib.config.catalog import Catalog
@@ -35,7 +35,6 @@ PART = re.compile(
     r"(?P<begin><!-- made by make docs: (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.S
 )
 CATALOG = Path("workflow/catalog")
-COMPARED = Path("reports/methods")  # made by a run of configs/methods.yaml
 FASHION_SEEDS = Path("reports/fashion_seeds")  # made by a run of configs/fashion_seeds.yaml
 # Evaluation sets with kinds of change that broad augmentation also has.
 LIKE_AUGMENTATION = ("fashion_corrupted", "fashion_tilted")
@@ -167,31 +166,6 @@ def _costs(method: Method) -> list[str]:
     not_measured = "0" if method.form in MERGES else ""
     costs = stated(method.cost)
     return [str(costs.get(cost, not_measured)) for cost in COSTS]
-
-
-def comparison() -> str:
-    """Table of methods in reports/methods, best first: mRI, fit (accuracy on training images).
-
-    Methods that share a letter in the last column don't differ clearly.
-    """
-    letters = read_table(COMPARED / "ranking.csv").set_index("method")["letters"]
-    rows = []
-    for line in _best_first(COMPARED):
-        method = line["method"]
-        row = (
-            f"`{method}`",
-            _with_interval(line["mri"], line["ci_low"], line["ci_high"]),
-            fit_percent(line["fit"]),
-            letters.get(method, "not ranked"),
-        )
-        rows.append(row)
-    return _table(("method", "mRI", "fit (%)", "letters (same: inconclusive)"), rows)
-
-
-def _best_first(comparison_folder: Path) -> list[dict[Hashable, Any]]:
-    """Rows of mri.csv, highest mRI first: [{"method": "ft", "mri": 1.2, ...}]."""
-    mri = read_table(comparison_folder / "mri.csv")
-    return mri.sort_values("mri", ascending=False, kind="stable").to_dict("records")
 
 
 def _with_interval(value: float, low: float, high: float) -> str:
@@ -367,7 +341,6 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         "graph": graph(rulegraph),
         "methods": method_table(catalog),
         "recipes": recipe_table(catalog),
-        "comparison": comparison(),
         "fashion_kinds": fashion_kinds(),
         "fashion_unlike_augmentation": fashion_unlike_augmentation(),
         "paper": paper_table(catalog),
