@@ -47,7 +47,7 @@ TARGETS = ("a", "b")
 SEEDS = (0, 1)
 MEASURES = ["mri", "ood_before", "ood_after", "in_distribution", "on_target"]
 ACCURACIES = ("ood_before", "ood_after", "on_target")
-TABLES = ("networks", "network_groups", "network_differences")
+TABLES = ("networks", "network_groups", "network_differences", "method_differences")
 
 
 def made_up_counts(models=tuple(GROUP_OF), methods=METHODS, chances=None):
@@ -90,6 +90,7 @@ SETTINGS = {
     "groups": GROUP_OF,
     "in_distribution": ["clean"],
     "pretraining_images": {"vit0": 50_000},
+    "compare_to": "ft",
 }
 
 
@@ -260,6 +261,50 @@ def test_intervals_over_objects_are_of_the_same_estimates_with_networks_fixed(tm
         expected = estimate(means[row["group"]] - means[row["other_group"]], CONFIDENCE)
         interval = (row["difference"], row["ci_low"], row["ci_high"])
         assert interval == pytest.approx(expected, abs=1e-5)
+
+
+def test_methods_are_compared_on_the_same_networks(tmp_path):
+    counts = made_up_counts()
+    table = write_network_tables(tmp_path, counts)["method_differences"]
+    assert set(table["method"]) == {"lwf"}
+    assert set(table["reference"]) == {"ft"}
+    assert "ood_before" not in set(table["measure"]), "no method changes it"
+    of_ft = values_by_hand(counts, "ft")
+    of_lwf = values_by_hand(counts, "lwf")
+    means_of_ft = replicates_of_groups(counts, "ft", "change")
+    means_of_lwf = replicates_of_groups(counts, "lwf", "change")
+    for group, models in GROUPS.items():
+        # then over networks it is Student's interval of the paired differences
+        for measure in ("mri", "ood_after", "in_distribution", "on_target"):
+            row = row_with(table, group=group, measure=measure, over="networks")
+            differences = models_by_hand(measure, of_lwf, models)
+            differences = differences - models_by_hand(measure, of_ft, models)
+            assert row["networks"] == len(models)
+            assert row["mean"] == pytest.approx(differences.mean(), abs=1e-5)
+            low = high = np.nan
+            if len(models) > 1:
+                error = stats.sem(differences)
+                low, high = stats.t.interval(CONFIDENCE, len(models) - 1, row["mean"], error)
+            ends = (row["ci_low"], row["ci_high"])
+            assert ends == pytest.approx((low, high), abs=1e-5, nan_ok=True)
+        # and over objects the bootstrap's, with the same draws for both methods
+        row = row_with(table, group=group, measure="mri", over="objects")
+        expected = estimate(means_of_lwf[group] - means_of_ft[group], CONFIDENCE)
+        interval = (row["mean"], row["ci_low"], row["ci_high"])
+        assert interval == pytest.approx(expected, abs=1e-5)
+
+
+def test_methods_are_compared_on_networks_on_which_both_are_fitted(tmp_path):
+    counts = made_up_counts()
+    table = write_network_tables(tmp_path, counts, [UNDERFITTED_RUN])["method_differences"]
+    rows = rows_with(table, measure="mri", over="networks").set_index("group")
+    assert rows["networks"].to_dict() == {"big": 2, "small": 3, "vit": 1}
+
+
+def test_without_the_reference_no_methods_are_compared(tmp_path):
+    settings = {**SETTINGS, "compare_to": "soup"}
+    tables = write_network_tables(tmp_path, made_up_counts(), settings=settings)
+    assert tables["method_differences"].empty
 
 
 def test_welchs_interval_is_that_of_its_formulas():
@@ -498,6 +543,35 @@ def test_the_figure_leaves_out_underfitted_networks_and_counts_those_of_methods(
     assert not is_left_out.any()
     # before fine-tuning, the network counts for the other method
     assert len(dots(accuracy_axes)) == networks_of_methods - 1 + len(GROUP_OF)
+
+
+def test_the_figure_of_methods_has_each_networks_difference(tmp_path):
+    tables = write_network_tables(tmp_path, made_up_counts())
+    figure, drawn_rows = networks.draw_method_differences(
+        tables["networks"],
+        tables["method_differences"],
+        models=dict.fromkeys(GROUP_OF, "Model"),
+        methods=STYLES,
+        confidence=CONFIDENCE,
+    )
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "big, 3 networks",
+        "small, 3 networks",
+        "vit, 1 network, no interval",
+    ]
+    mri = rows_with(tables["networks"], measure="mri")
+    mri = mri.pivot(index=["group", "model"], columns="method", values="value")
+    differences = mri["lwf"] - mri["ft"]
+    for axes, group in zip(figure.axes, GROUPS, strict=True):
+        (collection,) = axes.collections
+        x_of_dots = np.ma.getdata(collection.get_offsets())[:, 0]
+        assert sorted(x_of_dots) == pytest.approx(sorted(differences[group]))
+        assert texts_of(axes.get_yticklabels()) == ["LwF"]
+        bar, marker, _line_at_0 = axes.lines
+        row = row_with(drawn_rows, group=group)
+        assert marker.get_xdata()[0] == pytest.approx(row["mean"])
+        ends = (row["ci_low"], row["ci_high"])
+        assert tuple(bar.get_xdata()) == pytest.approx(ends, nan_ok=True)
 
 
 # What is described

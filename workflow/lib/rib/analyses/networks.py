@@ -1,4 +1,4 @@
-"""Comparison of groups of networks that differ in pretraining: means and differences."""
+"""Comparison of groups of networks that differ in pretraining, and of methods on each group."""
 
 from __future__ import annotations
 
@@ -77,12 +77,44 @@ NETWORK_GROUPS = Table(
         Column("Remark", "remark"),
     ],
 )
+METHOD_DIFFERENCES = Table(
+    title="Differences between methods, over networks",
+    question="method",
+    note=(
+        "A method minus the reference method on the same network (paired), mean over the networks "
+        "of a group, for each measure: accuracies in percentage points. One interval is over "
+        "networks (Student's t), with objects fixed: for all networks that could be pretrained "
+        "like these. The other is over objects (bootstrap), for these networks. Targets are fixed "
+        "in both. Intervals are not adjusted for the number of methods. Networks with an "
+        "underfitted run of either method don't count."
+    ),
+    columns=[
+        Column("Method", "method"),
+        Column("Minus", "reference"),
+        Column("Size", "size"),
+        Column("Measure", "measure"),
+        Column("Group", "group"),
+        Column("Networks", "networks", form="count"),
+        Column("Difference", "mean", form="signed", interval=("ci_low", "ci_high")),
+        Column("SD over networks", "sd", form="number"),
+        Column("Interval over", "over"),
+        Column("Fixed", "fixed"),
+        Column("Degrees of freedom", "df", form="count"),
+        Column("Remark", "remark"),
+    ],
+)
 CAPTION = """\
 Groups of networks that differ only in what chance decides in pretraining. Above: mean accuracy on
 the out-of-distribution datasets other than the target, before (black stars) and after fine-tuning;
 below: mRI, the difference. A dot is a network, a marker the mean of its group, a whisker Student's
 t interval over networks, with images and targets fixed. With few networks a wide whisker says that
 little is known, not that groups are alike; nor does an overlap say so.
+"""
+DIFFERENCES_CAPTION = """\
+Each method's mRI minus that of a reference method on the same network, best on top; right of 0 a
+method keeps more robustness. A panel is a group of networks that differ only in what chance decides
+in pretraining. A dot is a network, a marker their mean, a bar Student's t interval over networks,
+with images and targets fixed; filled: off 0. Intervals are not adjusted for the number of methods.
 """
 STYLE_BEFORE_FINE_TUNING = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*"}
 STEP = 0.22  # inches between neighbouring markers of a group
@@ -128,9 +160,19 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
             "groups": group_of_model,
             "in_distribution": in_distribution_datasets(grid),
             "pretraining_images": {name: n for name, n in stated_images.items() if n},
+            "compare_to": grid.compare_to,
         },
-        makes=["network_differences.csv", "network_groups.csv", "networks.csv"],
-        tables={"network_differences": NETWORK_DIFFERENCES, "network_groups": NETWORK_GROUPS},
+        makes=[
+            "method_differences.csv",
+            "network_differences.csv",
+            "network_groups.csv",
+            "networks.csv",
+        ],
+        tables={
+            "method_differences": METHOD_DIFFERENCES,
+            "network_differences": NETWORK_DIFFERENCES,
+            "network_groups": NETWORK_GROUPS,
+        },
         files={"Measures of each network": ["networks.csv"]},
         figures={
             "networks": Figure(
@@ -141,13 +183,22 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
                     **labels.styled_means,
                     "models": {name: labels.models[name] for name in group_of_model},
                 },
-            )
+            ),
+            "method_differences": Figure(
+                question="method",
+                caption=DIFFERENCES_CAPTION,
+                inputs={name: paths.table(name) for name in ("networks", "method_differences")},
+                params={
+                    **labels.styled_means,
+                    "models": {name: labels.models[name] for name in group_of_model},
+                },
+            ),
         },
     )
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Tables to write: network_differences, network_groups (means), networks."""
+    """Tables to write: method_differences, network_differences, network_groups, networks."""
     from rib.statistics.network_groups import network_tables
 
     params = {**inputs.params, "ri": from_params(RIStatistics, inputs.params["ri"])}
@@ -218,6 +269,102 @@ def draw_networks(
     figure.supxlabel(textwrap.fill(note, int(13 * width)), fontsize=8)
     method_legend(figure, accuracy_axes)
     return figure, pd.concat([points, means], ignore_index=True)
+
+
+def draw_method_differences(
+    networks: pd.DataFrame,
+    method_differences: pd.DataFrame,
+    *,
+    models: Labels,
+    methods: Styles,
+    confidence: float,
+) -> Drawn:
+    """Draw each method's mRI minus the reference's, best on top; a panel for each group.
+
+    Args:
+        networks: columns group, model, method, size, measure, value, counted.
+        method_differences: columns method, size, measure, group, reference, networks, mean, over,
+            ci_low, ci_high. Rows of mRI with `over` = `networks` are drawn; with one network their
+            interval is NaN.
+        models: labels of models with a group, {"net": "Net"}.
+        methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
+    """
+    import matplotlib.pyplot as plt
+
+    is_drawn = (method_differences["measure"] == "mri") & (method_differences["over"] == "networks")
+    drawn = method_differences[is_drawn & method_differences["method"].isin(methods)]
+    if drawn.empty:
+        figure = plt.figure(figsize=(NARROWEST, 1))
+        figure.text(0.5, 0.6, "no method is compared with another", ha="center")
+        return figure, drawn
+    drawn = drawn.sort_values("mean", ascending=False, kind="stable")
+    reference = drawn["reference"].iloc[0]
+    differences_of_networks = _differences_of_networks(networks, reference, list(models))
+    groups = [group for group in networks["group"].unique() if group in set(drawn["group"])]
+    rows_of_groups = [drawn[drawn["group"] == group] for group in groups]
+    figure, panels = plt.subplots(
+        len(groups),
+        1,
+        figsize=(5.8, 0.9 + sum(0.7 + 0.22 * len(rows) for rows in rows_of_groups)),
+        height_ratios=[len(rows) + 0.6 for rows in rows_of_groups],
+        squeeze=False,
+        sharex=True,
+    )
+    for axes, group, rows in zip(panels[:, 0], groups, rows_of_groups, strict=True):
+        points = differences_of_networks[differences_of_networks["group"] == group]
+        _draw_differences(axes, rows, points, methods)
+        axes.set_title(f"{group}, {_number_of_networks(rows['networks'])}", loc="left", fontsize=9)
+    panels[-1, 0].set_xlabel(
+        f"mRI minus that of {methods[reference]['label']} (percentage points)\n"
+        f"dots: networks; markers: their mean; bars: {confidence:.0%} t intervals over networks,\n"
+        "each by itself; filled: the interval is off 0",
+        fontsize=8,
+    )
+    return figure, drawn
+
+
+def _differences_of_networks(
+    networks: pd.DataFrame, reference: str, models: Collection[str]
+) -> pd.DataFrame:
+    """mRI of each method minus the reference's by network: group, model, method, difference."""
+    is_shown = networks["model"].isin(models) & (networks["measure"] == "mri")
+    shown = networks[is_shown & (networks["counted"] == "yes")]
+    of_reference = shown.loc[shown["method"] == reference, ["model", "size", "value"]]
+    pairs = shown.merge(of_reference, on=["model", "size"], suffixes=("", "_of_reference"))
+    return pairs.assign(difference=pairs["value"] - pairs["value_of_reference"])
+
+
+def _draw_differences(
+    axes: Axes, rows: pd.DataFrame, points: pd.DataFrame, methods: Styles
+) -> None:
+    """Draw a group's methods, one below the other: bar, mean and a dot for each network."""
+    from rib.figures._panels import name_rows
+
+    for y, row in enumerate(rows.to_dict("records")):
+        style = methods[row["method"]]
+        axes.plot(
+            [row["ci_low"], row["ci_high"]],
+            [y, y],
+            color=style["colour"],
+            linewidth=2.5,
+            alpha=0.6,
+            solid_capstyle="butt",
+        )
+        is_off_zero = row["ci_low"] > 0 or row["ci_high"] < 0
+        axes.plot(
+            row["mean"],
+            y,
+            marker=style["marker"],
+            markersize=6,
+            markeredgecolor=INK,
+            markeredgewidth=0.8,
+            markerfacecolor=style["colour"] if is_off_zero else "white",
+            zorder=4,
+        )
+        of_method = points.loc[points["method"] == row["method"], "difference"]
+        axes.scatter(of_method, [y] * len(of_method), s=7, color=INK, linewidths=0, zorder=5)
+    axes.axvline(0, color=INK, linewidth=1, zorder=1)
+    name_rows(axes, [methods[method]["label"] for method in rows["method"]])
 
 
 def _drawn_rows(

@@ -15,9 +15,11 @@ Two intervals of the same estimate answer different questions:
 - over objects: the bootstrap of `rib.statistics.bootstrap`. It is for these networks and their
   trainings, on other images.
 
-Neither includes the other's variation, and targets are fixed in both. Differences over networks are
-not paired, though networks of two groups with the same seed may share images of their pretraining.
-Holm's correction is over the pairs of groups of a method, size and measure.
+Neither includes the other's variation, and targets are fixed in both. Differences between groups
+are not paired over networks, though networks of two groups with the same seed may share images of
+their pretraining. Holm's correction is over the pairs of groups of a method, size and measure.
+Differences between methods are paired by network, with Student's t over the differences; they are
+not adjusted for several methods.
 """
 
 import itertools
@@ -51,19 +53,13 @@ OBJECTS = "objects"
 # Fixed quantities, by resampled units.
 FIXED = {NETWORKS: "objects and targets", OBJECTS: "networks, trainings and targets"}
 ONE_NETWORK = "one network: no interval over networks"
+NO_LIMITS = (-np.inf, np.inf)
 KEY = ["method", "size", "measure"]
 NETWORK_COLUMNS = ["group", "model", *KEY, "value", "ci_low", "ci_high", "counted"]
 INTERVAL_COLUMNS = ["over", "fixed", "ci_low", "ci_high", "df"]
-GROUP_COLUMNS = [
-    *KEY,
-    "group",
-    "pretraining_images",
-    "networks",
-    "mean",
-    "sd",
-    *INTERVAL_COLUMNS,
-    "remark",
-]
+MEAN_COLUMNS = ["networks", "mean", "sd", *INTERVAL_COLUMNS, "remark"]
+GROUP_COLUMNS = [*KEY, "group", "pretraining_images", *MEAN_COLUMNS]
+METHOD_COLUMNS = [*KEY, "group", "reference", *MEAN_COLUMNS]
 DIFFERENCE_COLUMNS = [
     *KEY,
     "group",
@@ -112,8 +108,9 @@ def network_tables(
     groups: Mapping[str, str],
     in_distribution: Sequence[str],
     pretraining_images: Mapping[str, int],
+    compare_to: str,
 ) -> dict[str, pd.DataFrame]:
-    """Measures of networks, their means over the networks of a group, and differences of groups.
+    """Measures of networks, their means over the networks of a group, and differences.
 
     Args:
         counts: file of the grid's counts.
@@ -122,6 +119,7 @@ def network_tables(
         groups: group by model, in the order of the grid, such as {"net-seed0": "1000 images"}.
         in_distribution: datasets whose change of accuracy is a measure; none: no such measure.
         pretraining_images: numbers that entries of models state, by model.
+        compare_to: reference method, such as "ft".
 
     Returns:
         Tables by name, of the measures `IS_ACCURACY` in percent or percentage points; NaN where one
@@ -134,6 +132,8 @@ def network_tables(
         network_differences: method, size, measure, group, other_group (of fewer pretraining
         images), numbers of their networks, difference (group minus other_group), the columns of
         intervals, p and Holm-adjusted p (over networks only), remark.
+        method_differences: method, size, measure, group, reference; then, of the method's value
+        minus the reference's on the same network, the columns of network_groups from networks on.
     """
     underfitted = _underfitted_methods(fit)
     networks: list[MeasuredNetwork] = []
@@ -154,8 +154,14 @@ def network_tables(
     for measure, values_of_groups in values_of_measures.items():
         for group, values in values_of_groups.items():
             images = images_of_groups[group]
-            group_rows += _rows_of_group(measure, group, images, values, confidence)
+            limits = LIMITS if IS_ACCURACY[measure.measure] else NO_LIMITS
+            for of_values in _means_with_intervals(values, confidence, limits):
+                group_rows.append((*measure, group, images, *of_values))
         difference_rows += _rows_of_differences(measure, values_of_groups, confidence)
+    method_rows: list[tuple[object, ...]] = []
+    for (measure, group), differences in _differences_from(compare_to, networks).items():
+        for of_values in _means_with_intervals(differences, confidence, NO_LIMITS):
+            method_rows.append((*measure, group, compare_to, *of_values))
     groups_table = pd.DataFrame(group_rows, columns=GROUP_COLUMNS)
     known_images = groups_table["pretraining_images"].replace(np.inf, np.nan)
     groups_table["pretraining_images"] = known_images.astype("Int64")
@@ -163,6 +169,7 @@ def network_tables(
         "networks": _networks_table(networks, confidence),
         "network_groups": groups_table,
         "network_differences": pd.DataFrame(difference_rows, columns=DIFFERENCE_COLUMNS),
+        "method_differences": pd.DataFrame(method_rows, columns=METHOD_COLUMNS),
     }
 
 
@@ -279,18 +286,45 @@ def _networks_table(networks: Iterable[MeasuredNetwork], confidence: float) -> p
     return pd.DataFrame(rows, columns=NETWORK_COLUMNS)
 
 
-def _rows_of_group(
-    measure: MeasureOfMethod, group: str, images: float, values: np.ndarray, confidence: float
+def _differences_from(
+    reference: str, networks: Iterable[MeasuredNetwork]
+) -> dict[tuple[MeasureOfMethod, str], np.ndarray]:
+    """(networks, 1 + replicates) by measure and group: a method minus the reference.
+
+    Networks on which one of the two is underfitted are left out, and measures that no method
+    changes.
+    """
+    network_of_measure = {
+        (network.model, network.measure): network for network in networks if network.is_fitted
+    }
+    differences: dict[tuple[MeasureOfMethod, str], list[np.ndarray]] = {}
+    for (model, measure), network in network_of_measure.items():
+        of_reference = network_of_measure.get((model, measure._replace(method=reference)))
+        is_compared = measure.method != reference and measure.measure != "ood_before"
+        if is_compared and of_reference is not None:
+            of_group = differences.setdefault((measure, network.group), [])
+            of_group.append(network.values - of_reference.values)
+    return {
+        key: np.array(differences[key])
+        for key in sorted(differences, key=lambda key: _in_display_order(key[0]))
+    }
+
+
+def _means_with_intervals(
+    values: np.ndarray, confidence: float, limits: tuple[float, float]
 ) -> list[tuple[object, ...]]:
-    """Rows of `network_groups`: one with the interval over networks, one over objects."""
-    # `values` are (networks, 1 + replicates) percent; `images` are of the pretraining.
+    """Two rows with the columns `MEAN_COLUMNS`: interval over networks, interval over objects.
+
+    Args:
+        values: (networks, 1 + replicates) percent or percentage points.
+        limits: smallest and largest possible value.
+    """
     networks, deviation, low, high = spread(values[:, 0], confidence)
-    if IS_ACCURACY[measure.measure]:
-        low, high = np.clip((low, high), *LIMITS)
+    low, high = np.clip((low, high), *limits)
     freedom = networks - 1 if networks > 1 else np.nan
     mean, object_low, object_high = estimate(values.mean(axis=0), confidence)
     remark = ONE_NETWORK if networks == 1 else ""
-    facts = (*measure, group, images, networks, mean, deviation)
+    facts = (networks, mean, deviation)
     return [
         (*facts, NETWORKS, FIXED[NETWORKS], low, high, freedom, remark),
         (*facts, OBJECTS, FIXED[OBJECTS], object_low, object_high, np.nan, ""),
