@@ -16,7 +16,7 @@ CATALOG ?= workflow/catalog
 DEVICE ?= cuda
 FIGURES ?= ri_matrix ranking tradeoff cost
 KEPT = $(patsubst %,figures/%.png,$(FIGURES)) $(patsubst %,tables/%.csv,accuracy ri mri ranking cost comparisons)
-KEPT_IF_THERE = $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes networks network_groups network_differences)
+KEPT_IF_THERE = $(patsubst %,tables/%.csv,seeds_ri in_distribution pretraining_sizes networks network_groups network_differences method_differences)
 choice = $(shell sed -n 's/^$(1): *\([A-Za-z0-9_]*\).*/\1/p' config.yaml)
 FAMILY = $(call choice,family)
 REPORTS = reports/$(or $(call choice,name),$(FAMILY)$(if $(filter held_out,$(call choice,protocol)),_held_out))
@@ -52,6 +52,7 @@ lint: $(VENV)/test.done ## check style, types and layering
 	ruff check .
 	ruff format --check .
 	mypy
+	PYTHONPATH=workflow/lib lint-imports --no-cache
 	snakefmt --check Snakefile workflow/rules
 	@# Functions stand above the rules that use them, which Snakemake's linter would have in a file of their own.
 	! snakemake --lint 2>&1 | grep -E '^ +\* |Error|Exception' | grep -v 'Mixed rules and functions'

@@ -27,18 +27,12 @@ class FullPrecisionLinear(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
         return without_autocast(super().forward, features)
 
-    def _get_name(self) -> str:
-        return "Linear"  # torch shows it when it prints the network
-
 
 class FullPrecisionConv2d(nn.Conv2d):
     """A convolution for logits, like FullPrecisionLinear."""
 
     def forward(self, features: Tensor) -> Tensor:
         return without_autocast(super().forward, features)
-
-    def _get_name(self) -> str:
-        return "Conv2d"
 
 
 def keep_precision(heads: Iterable[nn.Module]) -> None:
