@@ -1,17 +1,18 @@
-"""The environments: what they pin, by which hash, and that pip refuses anything else."""
+"""The environments: what they pin, and that they have what the workflow imports."""
 
-import hashlib
 import re
 import subprocess
 import sys
 import tomllib
-import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ENVS = Path(__file__).parents[2] / "envs"
+WORKFLOW = ENVS.parent / "workflow"
 LOCKED = [
     path for path in sorted(ENVS.glob("requirements*.txt")) if path.stem != "requirements-torch"
 ]
@@ -83,57 +84,55 @@ def test_an_editable_install_has_the_dependencies_of_the_workflow_without_its_ow
     assert len(wanted) == len(of_library) + 2
 
 
-def wheel(folder, name, version, requires=()):
-    info = f"{name}-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
-        archive.writestr(
-            f"{info}/METADATA",
-            "\n".join([*metadata, *(f"Requires-Dist: {other}" for other in requires), ""]),
-        )
-        archive.writestr(
-            f"{info}/WHEEL",
-            "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        )
-        archive.writestr(f"{info}/RECORD", "")
-        archive.writestr(f"{name}.py", "")
+def scripts_of_environments():
+    """Names of the scripts of rules by environment: {"fetch": {"download"}, ...}."""
+    scripts = {}
+    for file in (WORKFLOW / "rules").rglob("*.smk"):
+        for rule in re.split(r"^ *rule\b", file.read_text(), flags=re.MULTILINE):
+            environment = re.search(r"conda:\s*.*envs/(\w+)\.yaml", rule)
+            script = re.search(r"script:\s*.*scripts/(\w+)\.py", rule)
+            if environment and script:
+                scripts.setdefault(environment[1], set()).add(script[1])
+    return scripts
 
 
-def install(tmp_path, requirements):
-    """What `make` calls, with a folder of wheels as the only index."""
-    (flags,) = re.findall(r"^LOCKED := (.*)$", (ENVS.parent / "Makefile").read_text(), re.MULTILINE)
-    (tmp_path / "wanted.txt").write_text(requirements)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        *flags.split(),
-        "--target",
-        tmp_path / "site",
-    ]
-    where = [
-        "--no-index",
-        "--find-links",
-        tmp_path,
-        "--disable-pip-version-check",
-        "-r",
-        tmp_path / "wanted.txt",
-    ]
-    return subprocess.run([*command, *where], capture_output=True, text=True)
+def provided_by(environment):
+    """Names of the packages of a conda environment, with what they depend on."""
+    dependencies = yaml.safe_load((ENVS / f"{environment}.yaml").read_text())["dependencies"]
+    (to_follow,) = (part["pip"] for part in dependencies if isinstance(part, dict))
+    provided = {"pip"}
+    while to_follow:
+        requirement = Requirement(to_follow.pop())
+        name = normal(requirement.name)
+        is_needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if name not in provided and is_needed:
+            provided.add(name)
+            to_follow.extend(metadata.requires(name) or [])
+    return provided
 
 
-def test_pip_refuses_a_package_without_a_hash(tmp_path):
-    wheel(tmp_path, "tqdm", PINS["tqdm"][0])
-    done = install(tmp_path, f"tqdm=={PINS['tqdm'][0]}\n")
-    assert done.returncode and "hashes" in done.stderr.lower()
-    assert not (tmp_path / "site").exists()
+@pytest.mark.parametrize("environment", ["fetch", "images", "report", "torch"])
+def test_a_conda_environment_has_what_its_scripts_import(environment):
+    packages_left_out = PINS.keys() - provided_by(environment)
+    missing = {
+        module
+        for module, packages in metadata.packages_distributions().items()
+        if {normal(name) for name in packages} <= packages_left_out
+    }
+    program = f"""
+import ast, sys
+from pathlib import Path
 
-
-def test_a_pinned_package_brings_no_other(tmp_path):
-    wheel(tmp_path, "wanted", "1.0", requires=["stranger"])
-    wheel(tmp_path, "stranger", "1.0")
-    digest = hashlib.sha256((tmp_path / "wanted-1.0-py3-none-any.whl").read_bytes()).hexdigest()
-    done = install(tmp_path, f"wanted==1.0 --hash=sha256:{digest}\n")
+sys.modules.update(dict.fromkeys({sorted(missing)}))  # an import of None fails
+sys.path.insert(0, {str(WORKFLOW / "scripts")!r})
+for script in {sorted(scripts_of_environments()[environment])}:
+    module = ast.parse(Path({str(WORKFLOW / "scripts")!r}, script + ".py").read_text())
+    imports = [node for node in ast.walk(module) if isinstance(node, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module(imports, []), script, "exec"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "site/wanted.py").is_file() and not (tmp_path / "site/stranger.py").exists()
+
+
+def test_each_environment_has_scripts():
+    assert set(scripts_of_environments()) == {path.stem for path in ENVS.glob("*.yaml")}
