@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "workflow/lib/rib"
-TORCH_FREE = ("base", "config", "records", "jobs", "statistics", "figures", "report")
+TORCH_FREE = ("base", "config", "records", "jobs", "statistics", "figures", "analyses", "report")
 MODULES = sorted(LIBRARY.rglob("*.py"))
 
 

@@ -77,6 +77,7 @@ with suppress(WorkflowError):
 # Settings of the machine reach jobs as environment variables, so a change repeats no job.
 variables.set_from(CONFIG)
 os.environ[JOBS_PER_GPU] = str(CONFIG["compute"]["jobs_per_gpu"])
+# `global_resources` is public, but Snakemake's docs do not mention it.
 os.environ[GPUS] = str(workflow.global_resources.get("gpu").value or 0)
 os.environ.update(RIB_SNAKEMAKE=str(os.getpid()))  # scripts/_run.py
 

@@ -96,7 +96,7 @@ rule evaluate:
     log:
         "logs/{family}/{protocol}/evaluate/{model}/{target}/{entry}/{size}/{seed}/{group}.log",
     conda:
-        str(WORKFLOW.parent / "envs/torch.yaml")
+        "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for(EVALUATION_GROUPS[wildcards.group])
     resources:
         **GPU_JOB,
@@ -105,7 +105,7 @@ rule evaluate:
     params:
         cfg=lambda wildcards: evaluation_settings(wildcards, EVALUATION_GROUPS[wildcards.group]),
     script:
-        str(WORKFLOW / "scripts/evaluate.py")
+        "../scripts/evaluate.py"
 
 
 if GRID.split_fractions:

@@ -39,7 +39,7 @@ rule compute_features:
     wildcard_constraints:
         method=f"{PRETRAINED}|{ONE_STATE}",
     conda:
-        str(WORKFLOW.parent / "envs/torch.yaml")
+        "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         **GPU_JOB,
@@ -50,7 +50,7 @@ rule compute_features:
     params:
         cfg=feature_settings,
     script:
-        str(WORKFLOW / "scripts/compute_features.py")
+        "../scripts/compute_features.py"
 
 
 def epoch_feature_settings(wildcards):
@@ -91,7 +91,7 @@ rule compute_epoch_features:
     wildcard_constraints:
         method=of_form("finetune"),
     conda:
-        str(WORKFLOW.parent / "envs/torch.yaml")
+        "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         **GPU_JOB,
@@ -102,7 +102,7 @@ rule compute_epoch_features:
     params:
         cfg=epoch_feature_settings,
     script:
-        str(WORKFLOW / "scripts/compute_epoch_features.py")
+        "../scripts/compute_epoch_features.py"
 
 
 def inversion_settings(script, wildcards):
@@ -128,7 +128,7 @@ rule invert_representation:
     wildcard_constraints:
         method=f"{PRETRAINED}|{ONE_STATE}",
     conda:
-        str(WORKFLOW.parent / "envs/torch.yaml")
+        "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         **GPU_JOB,
@@ -140,7 +140,7 @@ rule invert_representation:
     params:
         cfg=lambda wildcards: inversion_settings("invert_representation", wildcards),
     script:
-        str(WORKFLOW / "scripts/invert_representation.py")
+        "../scripts/invert_representation.py"
 
 
 def inversion_before_tuning(wildcards):
@@ -170,7 +170,7 @@ rule cross_inversions:
     wildcard_constraints:
         method=ONE_STATE,
     conda:
-        str(WORKFLOW.parent / "envs/torch.yaml")
+        "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for([wildcards.dataset])
     resources:
         **GPU_JOB,
@@ -181,7 +181,7 @@ rule cross_inversions:
     params:
         cfg=lambda wildcards: inversion_settings("cross_inversions", wildcards),
     script:
-        str(WORKFLOW / "scripts/cross_inversions.py")
+        "../scripts/cross_inversions.py"
 
 
 def fisher_inputs(wildcards):
@@ -224,7 +224,7 @@ rule compute_fisher:
         method="|".join([PRETRAINED, of_form("finetune", "external")]),
         fisher_images="[0-9]+(_empirical)?",
     conda:
-        str(WORKFLOW.parent / "envs/torch.yaml")
+        "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for([fisher_dataset(wildcards)])
     resources:
         **GPU_JOB,
@@ -237,7 +237,7 @@ rule compute_fisher:
     params:
         cfg=fisher_settings,
     script:
-        str(WORKFLOW / "scripts/compute_fisher.py")
+        "../scripts/compute_fisher.py"
 
 
 # Distances between datasets: from a pretrained model's features, and by compressing pixels. The

@@ -124,25 +124,3 @@ rule paper:
         cfg=to_params(PAPER_SETTINGS),
     script:
         "../scripts/paper.py"
-
-
-# Commands of `rib`, in case somebody takes them for targets.
-
-
-def name_of_command(name):
-    """Input function that fails and names the command."""
-
-    def refuse(wildcards):
-        """Raise a UserError with the command."""
-        raise UserError(f"run `rib {name}` in place of `snakemake {name}`; it is a command.")
-
-    return refuse
-
-
-for NAME in ("plan", "preview", "verify", "track", "pull"):
-
-    rule:
-        name:
-            NAME
-        input:
-            name_of_command(NAME),

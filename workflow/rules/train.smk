@@ -216,7 +216,7 @@ rule finetune:
     wildcard_constraints:
         method=of_form("finetune"),
     conda:
-        str(WORKFLOW.parent / "envs/torch.yaml")
+        "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         **GPU_JOB,
@@ -228,7 +228,7 @@ rule finetune:
         # training.
         monitor=lambda wildcards, input: monitored_datasets(wildcards),
     script:
-        str(WORKFLOW / "scripts/finetune.py")
+        "../scripts/finetune.py"
 
 
 # Runs are trained once more to keep their weights at ten times, so that settings of ordinary runs
@@ -325,7 +325,7 @@ rule import_checkpoint:
     wildcard_constraints:
         method=of_form("external"),
     conda:
-        str(WORKFLOW.parent / "envs/torch.yaml")
+        "../../envs/torch.yaml"
     threads: lambda wildcards: threads_for([wildcards.target])
     resources:
         **GPU_JOB,
@@ -336,4 +336,4 @@ rule import_checkpoint:
     params:
         cfg=import_settings,
     script:
-        str(WORKFLOW / "scripts/finetune.py")
+        "../scripts/finetune.py"
