@@ -100,7 +100,7 @@ SEEDS_RI = Table(
 )
 CAPTION = """\
 Each method's mRI minus the mRI of a reference method, best on top; right of 0 a method gains more.
-Bars are confidence intervals, simultaneous over the methods of a panel; filled: off 0. They
+Bars are confidence intervals, simultaneous over the methods of a panel; filled: without 0. They
 resample objects and, from three seeds on, trainings; targets, datasets and, with fewer seeds,
 trained networks are fixed. Dotted: the pretrained model. Methods that share a letter do not differ
 clearly (paired test, Holm-adjusted p), which does not make them equal.
@@ -210,7 +210,7 @@ def _notes(ranking: pd.DataFrame, confidence: float) -> list[str]:
         resampled = "objects and seeds"
     notes = [
         f"bars: {confidence:.0%} confidence intervals over {resampled},",
-        "which hold for all methods of a panel together; filled: the interval is off 0;",
+        "which hold for all methods of a panel together; filled: the interval excludes 0;",
         "dotted: the pretrained model; mRI: each with an interval of its own",
     ]
     if seeds == 1:

@@ -114,7 +114,7 @@ DIFFERENCES_CAPTION = """\
 Each method's mRI minus that of a reference method on the same network, best on top; right of 0 a
 method keeps more robustness. A panel is a group of networks that differ only in what chance decides
 in pretraining. A dot is a network, a marker their mean, a bar Student's t interval over networks,
-with images and targets fixed; filled: off 0. Intervals are not adjusted for the number of methods.
+with images and targets fixed; filled: it excludes 0. Intervals are not adjusted for the number of methods.
 """
 STYLE_BEFORE_FINE_TUNING = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*"}
 STEP = 0.22  # inches between neighbouring markers of a group
@@ -316,8 +316,8 @@ def draw_method_differences(
         axes.set_title(f"{group}, {_number_of_networks(rows['networks'])}", loc="left", fontsize=9)
     panels[-1, 0].set_xlabel(
         f"mRI minus that of {methods[reference]['label']} (percentage points)\n"
-        f"dots: networks; markers: their mean; bars: {confidence:.0%} t intervals over networks,\n"
-        "each by itself; filled: the interval is off 0",
+        f"dots: networks; markers: means; bars: {confidence:.0%} t intervals\n"
+        "over networks, each by itself; filled: the interval excludes 0",
         fontsize=8,
     )
     return figure, drawn
