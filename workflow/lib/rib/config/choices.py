@@ -493,16 +493,25 @@ def choose_methods(
     targets: list[str],
     is_swept: Callable[[str], bool],
 ) -> tuple[list[str], list[str]]:
-    """Methods to run, each after its parents, and notices about additions and omissions.
+    """Methods to run, each after its parents, and notices (sentences) about changes of the choice.
 
-    `all` and `default` leave out methods that can't be run; choosing one by name is an error.
-    Methods in the user's tables of trained weights are always run.
+    Parents are the methods that a method starts from or merges: `ft` for `wise_ft`. They are added.
+    `all` and `default` leave out methods that can't be run; a list with such a method is an error.
+    Methods for weights trained elsewhere, as in the user's tables, are added to any choice.
 
     Args:
+        config: its keys methods, protocol, reference, seeds and budget are read.
+        datasets: evaluated datasets, by name.
+        reference: the pretraining proxy, which stands for the pretraining data; None without one.
+        models: chosen models, by name.
+        targets: names of datasets to fine-tune on.
         is_swept: whether a method, by name, is run with several values of a setting.
 
+    Returns:
+        Names such as ["ft", "wise_ft"], without `pretrained`, which is always evaluated; notices.
+
     Raises:
-        UserError: A method is unknown, or was chosen by name and cannot be run.
+        UserError: A method is unknown, or config lists methods and one to run has an obstacle.
     """
 
     def obstacle_to(method: Method) -> str | None:
@@ -543,7 +552,7 @@ def choose_methods(
 def _with_parents(names: list[str], catalog: Catalog) -> tuple[list[str], list[str]]:
     """Names, each after the methods that it starts from or merges, and a notice for each addition.
 
-    ["wise_ft"] becomes ["ft", "wise_ft"].
+    ["wise_ft"] becomes ["ft", "wise_ft"], since `ft` is a parent of `wise_ft`.
     """
     complete = names.copy()
     notices = []

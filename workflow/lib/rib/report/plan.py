@@ -89,7 +89,7 @@ def lines(grid: Grid, results: Path) -> list[str]:
         f"Evaluation {_images_and_hours(evaluated, EVALUATE, rates)}",
         f"Starts     {hours_of_starts(grid, counts):,.1f} hours of one device, "
         f"{SECONDS_OF_START} s of each job and {SECONDS_PER_MILLION_ROWS} s of a million images",
-        f"Left out   {'; '.join([*LEFT_OUT, *_chosen_analyses(grid)])}",
+        f"Left out   {'; '.join([*LEFT_OUT, *_uncounted_analyses(grid)])}",
         f"Download   {in_bytes(download(grid))} not downloaded yet",
         f"Disk       {in_bytes(sum(disk.values()))} ({contents})",
         "Datasets   published archives and the licence of their images",
@@ -440,8 +440,8 @@ def _origin_of_rates() -> str:
     )
 
 
-def _chosen_analyses(grid: Grid) -> list[str]:
-    """["the optional analysis stir"], for the plan's line of uncounted work.
+def _uncounted_analyses(grid: Grid) -> list[str]:
+    """["the optional analysis stir"], for the plan's line `Left out`: work that is not counted.
 
     Most compute nothing from images, but some train and invert networks.
     """
@@ -452,7 +452,10 @@ def _chosen_analyses(grid: Grid) -> list[str]:
 
 
 def _line_of_dataset(dataset: Dataset, has_been_fetched: bool) -> str:
-    """`  noto: 55 MB, OFL-1.1, gated`: size, licence and state of a dataset's archives."""
+    """`  noto: 55 MB, OFL-1.1, gated`: size, licence and state of a dataset's archives.
+
+    `has_been_fetched` says whether the catalogue's authors have downloaded them before.
+    """
     facts = []
     sizes = [source.get("size") for source in dataset.archives]
     stated_sizes = [size for size in sizes if size is not None]
