@@ -119,7 +119,7 @@ def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Anal
 
     Only inputs below the report's folder, such as reports/x/tables/mri.csv, are checked.
     """
-    files_of_analyses = []
+    files_of_analyses: list[str] = []
     for analysis in analyses.values():
         files_of_analyses.extend(analysis.made_files.values())
     for name, analysis in analyses.items():
@@ -131,7 +131,7 @@ def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Anal
             *map(own_paths.table, metrics_of(grid)),
         ]
         made_files = {*files_of_metrics, *files_of_analyses}
-        files_of_figures = []
+        files_of_figures: list[str] = []
         for figure in analysis.figures.values():
             files_of_figures.extend(figure.paths)
         for path in (*flat(analysis.inputs), *files_of_figures):

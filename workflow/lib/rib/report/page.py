@@ -348,7 +348,7 @@ def page_tables(shown: Mapping[str, ShownTable], about: GridDescription) -> list
     The table `accuracy` gets a column for each dataset.
 
     Args:
-        shown: tables by name.
+        shown: by name, such as `ranking`, where each table is and how it is shown.
         about: the run's choices.
     """
     tables = []

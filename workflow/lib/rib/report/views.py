@@ -356,8 +356,9 @@ def _tradeoff_panel(
 def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -> DataFrame:
     """The points of the trade-off: RI, mRI and pretrained models, with accuracy on the target.
 
-    Columns of `changes`, on_target with on_target_low and on_target_high, and the texts `on` and
-    `change` for a hover.
+    `changes` are from `_changes`, `accuracy` from `with_intervals`; `means` are rows of mRI with
+    accuracies on the target. The result has the columns of `changes`, on_target with on_target_low
+    and on_target_high, and the texts `on` and `change` for a hover.
     """
     on_target = ["on_target", "on_target_low", "on_target_high"]
     accuracy_on_target = accuracy[accuracy["dataset"] == accuracy["target"]].rename(
@@ -383,7 +384,8 @@ def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -
 def _with_changes_in_distribution(table: DataFrame, in_distribution: DataFrame) -> DataFrame:
     """The points with the change in distribution: inside, inside_low, inside_high.
 
-    Only means over targets have this change; it is 0 for pretrained models.
+    Only means over targets have this change; it is 0 for pretrained models. `in_distribution` has
+    the columns model, method, change, ci_low and ci_high, and one row per model and method.
     """
     columns = ["inside", "inside_low", "inside_high"]
     changes = in_distribution[["model", "method", "change", "ci_low", "ci_high"]]
