@@ -123,7 +123,11 @@ def draw_radar(
 
 
 def _accuracies(shown_rows: pd.DataFrame, model: str, method: str, datasets: Labels) -> np.ndarray:
-    """Accuracy of a model and method on each dataset, in percent: (datasets,), as displayed."""
+    """Accuracies of a model and method in percent, (datasets,), in the order of `datasets`.
+
+    `shown_rows` has the columns model, method, dataset and accuracy, and one row for each of these
+    combinations; `datasets` are labels, {"noto": "Noto"}.
+    """
     rows = shown_rows[(shown_rows["model"] == model) & (shown_rows["method"] == method)]
     return rows.set_index("dataset")["accuracy"].loc[list(datasets)].to_numpy()
 
@@ -136,7 +140,7 @@ def _draw_ring(
     label: str,
     is_dashed: bool,
 ) -> None:
-    """Draw accuracies as a closed line; a dashed one has open markers."""
+    """Draw accuracies (percent) at angles (radians) as a closed line; if dashed, open markers."""
     axes.plot(
         [*angles, angles[0]],
         [*accuracies, accuracies[0]],
@@ -151,7 +155,7 @@ def _draw_ring(
 
 
 def _name_datasets(axes: PolarAxes, angles: np.ndarray, datasets: Labels, target: str) -> None:
-    """Name the datasets around the circle, the target in bold."""
+    """Write labels, {"noto": "Noto"}, at angles (radians) around the circle, the target's bold."""
     names = [textwrap.fill(label, LABEL_CHARACTERS) for label in datasets.values()]
     axes.set_xticks(angles, names)
     for angle, name, text in zip(angles, datasets, axes.get_xticklabels(), strict=True):

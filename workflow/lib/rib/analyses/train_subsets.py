@@ -138,14 +138,14 @@ def draw_train_subsets(
     return figure, shown_rows.reset_index(drop=True)
 
 
-def _panels(models: int) -> tuple[PlottedFigure, np.ndarray]:
-    """A figure and its panels (rows, columns), at least one per model."""
+def _panels(number_of_models: int) -> tuple[PlottedFigure, np.ndarray]:
+    """A figure and its array of panels, (rows, columns), at least one per model."""
     import matplotlib.pyplot as plt
 
-    columns = min(COLUMNS, models)
-    if models == 4:
+    columns = min(COLUMNS, number_of_models)
+    if number_of_models == 4:
         columns = 2  # two and two look better than three and one
-    rows = math.ceil(models / columns)
+    rows = math.ceil(number_of_models / columns)
     width = max(3.6, 1.2 + 2.1 * columns)
     height = 0.9 + 2.2 * rows
     return plt.subplots(rows, columns, figsize=(width, height), sharey=True, squeeze=False)

@@ -66,7 +66,7 @@ class Budget:
         None if it leaves no image of these datasets out.
 
         Args:
-            labels: of the run's datasets, by name.
+            labels: of the run's datasets, by name: {"imagenet_c": "IN-C"}.
         """
         phrases = []
         if self.default != ALL:

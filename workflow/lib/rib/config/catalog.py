@@ -256,7 +256,7 @@ class Catalog:
 
         Args:
             settings: of a dataset's entry. `photos` gives another layout, with settings, that
-                supplies the photos.
+                supplies the photos: {"photos": {"layout": "NAME", "settings": {...}}}.
             where: file and entry, for messages.
 
         Raises:
@@ -621,7 +621,8 @@ class Catalog:
 
         Args:
             name: the dataset or model with the source.
-            source: one of its `archives`, whose addresses have no secrets.
+            source: one of its `archives`, such as {"kind": "http", "file": "photos.tar", ...},
+                whose addresses have no secrets.
         """
         return {**source, **self._addresses.get((name, source["file"]), {})}
 

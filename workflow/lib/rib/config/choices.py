@@ -39,7 +39,7 @@ def choose(
     """Names of the entries that config selects.
 
     Args:
-        key: key of config, such as `models`.
+        key: key of config, such as `models`. Its value is `all`, `default`, a name or a list.
         entries: all that can be chosen, by name.
         synonyms: names in `entries` by other names that users may write: {"timm/resnet18":
             "resnet18"}.
@@ -102,6 +102,8 @@ def check_scores(family: Family, catalog: Catalog) -> None:
 
 def choose_uncropped(config: Mapping[str, Any], family: Family, catalog: Catalog) -> list[str]:
     """Names of the family's datasets that are read without crop, in the catalogue's order.
+
+    config's `uncropped` chooses them: `all`, `default` (as their entries say), a name or a list.
 
     Raises:
         UserError: The family has no dataset of a name.
@@ -306,7 +308,7 @@ def _check_pretraining(model: Model, family: Family, catalog: Catalog, budget: B
 
 
 def budget_of(config: Mapping[str, Any]) -> Budget:
-    """Limits that config sets for the number of images of each dataset."""
+    """Limits that config's `budget` sets for the number of images of each dataset."""
     return Budget.from_config(config["budget"]["max_images_per_dataset"])
 
 
@@ -378,6 +380,10 @@ def choose_targets(
 
     Some datasets can't be fine-tuned on, or only if their terms are accepted. `all` and `default`
     leave these out; choosing one by name is an error.
+
+    Args:
+        config: its keys targets, datasets and accept_terms are read.
+        datasets: evaluated datasets by name.
 
     Raises:
         UserError: A dataset chosen by name must not be fine-tuned on, or a word of accept_terms is
@@ -471,6 +477,10 @@ def not_trained_on(datasets: Mapping[str, Dataset], targets: Collection[str]) ->
 
     Targets and their variants, such as blurred copies, are left out. Merges over targets are scored
     on the remaining datasets.
+
+    Args:
+        datasets: evaluated datasets by name.
+        targets: names of some of them.
     """
     source_groups_of_targets = {datasets[name].source_group for name in targets} - {None}
     names = []
@@ -493,16 +503,25 @@ def choose_methods(
     targets: list[str],
     is_swept: Callable[[str], bool],
 ) -> tuple[list[str], list[str]]:
-    """Methods to run, each after its parents, and notices about additions and omissions.
+    """Methods to run, each after its parents, and notices (sentences) about changes of the choice.
 
-    `all` and `default` leave out methods that can't be run; choosing one by name is an error.
-    Methods in the user's tables of trained weights are always run.
+    Parents are the methods that a method starts from or merges: `ft` for `wise_ft`. They are added.
+    `all` and `default` leave out methods that can't be run; a list with such a method is an error.
+    Methods for weights trained elsewhere, as in the user's tables, are added to any choice.
 
     Args:
+        config: its keys methods, protocol, reference, seeds and budget are read.
+        datasets: evaluated datasets, by name.
+        reference: the pretraining proxy, which stands for the pretraining data; None without one.
+        models: chosen models, by name.
+        targets: names of datasets to fine-tune on.
         is_swept: whether a method, by name, is run with several values of a setting.
 
+    Returns:
+        Names such as ["ft", "wise_ft"], without `pretrained`, which is always evaluated; notices.
+
     Raises:
-        UserError: A method is unknown, or was chosen by name and cannot be run.
+        UserError: A method is unknown, or config lists methods and one to run has an obstacle.
     """
 
     def obstacle_to(method: Method) -> str | None:
@@ -543,7 +562,7 @@ def choose_methods(
 def _with_parents(names: list[str], catalog: Catalog) -> tuple[list[str], list[str]]:
     """Names, each after the methods that it starts from or merges, and a notice for each addition.
 
-    ["wise_ft"] becomes ["ft", "wise_ft"].
+    ["wise_ft"] becomes ["ft", "wise_ft"], since `ft` is a parent of `wise_ft`.
     """
     complete = names.copy()
     notices = []
@@ -644,6 +663,10 @@ def choose_sizes(
     Without a choice in config they are the family's, except sizes that the image budget makes
     impossible.
 
+    Args:
+        config: its keys train_subset and budget are read.
+        targets: datasets to fine-tune on.
+
     Raises:
         UserError: Two sizes are written alike.
     """
@@ -700,6 +723,12 @@ def choose_selection(
     targets: list[str],
 ) -> VariantSelection | None:
     """How one variant of each swept method is chosen; None if config asks for no choice.
+
+    Args:
+        config: its keys select and protocol are read.
+        methods: variants by name, such as {"ft-lr0.1": Method(...)}.
+        datasets: evaluated datasets by name.
+        targets: names of datasets to fine-tune on.
 
     Raises:
         UserError: No method has several variants, or the rule has no images to choose by.
@@ -768,7 +797,11 @@ def _check_leave_one_out(groups: Mapping[str, str], targets: list[str]) -> None:
 def choose_compare_to(config: Mapping[str, Any], methods: Mapping[str, Method]) -> str:
     """Name of the method with which the ranking compares all others.
 
-    It is config's choice; by default plain fine-tuning if that is run, else the pretrained model.
+    It is config's `compare_to`; by default plain fine-tuning if that is run, else the pretrained
+    model.
+
+    Args:
+        methods: methods of the run by name, each value of a swept setting by itself: `ft-lr0.1`.
 
     Raises:
         UserError: The choice is not a method of the ranking.

@@ -156,7 +156,7 @@ def entry_of(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         name: as the library or the hub have it, such as timm/resnet18.
-        facts: of the lock file; they override the defaults here.
+        facts: of the lock file, such as {"library": "timm", ...}; they override the defaults here.
     """
     return {
         "families": [],
@@ -189,7 +189,7 @@ def checked_model(name: str, entry: object, where: str) -> Model:
 
 
 def with_styles(models: Mapping[str, Model]) -> dict[str, Model]:
-    """Models by name; one without a style gets an unused colour and marker for figures."""
+    """Models by name, in their order; one without a style gets an unused colour and marker."""
     styles = _free_styles(models)
     styled_models = {}
     for name, model in models.items():

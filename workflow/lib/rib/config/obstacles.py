@@ -34,7 +34,10 @@ def obstacle_to_comparison(grid: Grid, model: str, dataset: str) -> str | None:
 
 
 def _budget_leaves_images_out(grid: Grid, dataset: str) -> bool:
-    """Whether the budget limits the dataset; unless its images are stated, any limit counts."""
+    """Whether the budget leaves images of the dataset out.
+
+    If their number is not stated, any limit counts.
+    """
     limit = grid.budget.limit(dataset)
     images = grid.datasets[dataset].images
     if images is None:

@@ -12,6 +12,9 @@ ADDRESSES = ("urls", "mirrors")  # keys with addresses
 def content_of(source: Mapping[str, Any]) -> dict[str, Any]:
     """File name, size and digest of a source: all that a job which fetches it depends on.
 
+    For example {"file": "photos.tar", "size": 1000, "digest": "sha256:..."}, without the keys kind
+    and urls.
+
     The job doesn't run again if the same bytes come from another address or kind of source. A
     source without digest is returned whole.
     """
@@ -43,7 +46,10 @@ def mirrors_of(source: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def is_packed(mirror: Mapping[str, Any]) -> bool:
-    """Whether a mirror has the content inside another file: in gzip, or in a Debian package."""
+    """Whether a mirror has the content inside another file: in gzip, or in a Debian package.
+
+    `mirror` is an entry of `mirrors_of`, such as {"kind": "http", "url": "https://..."}.
+    """
     return "compression" in mirror or mirror["kind"] == "apt"
 
 

@@ -50,20 +50,20 @@ def fetch(url: str, file: Path, largest: int | None, what: str) -> None:
         OSError: the file can't be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "ab") as held:
+    with open(file, "ab") as locked_file:
         # curl inherits this lock: if a job is killed but its curl runs on, the next job waits.
-        fcntl.flock(held, fcntl.LOCK_EX)
+        fcntl.flock(locked_file, fcntl.LOCK_EX)
         if largest is not None and file.stat().st_size > largest:
-            held.truncate(0)  # another file's bytes
+            locked_file.truncate(0)  # another file's bytes
         most_bytes = file.stat().st_size
         while True:
-            code, status, message = _call(url, file, largest, what, held)
+            code, status, message = _call(url, file, largest, what, locked_file)
             # Out of range: the file is complete.
             if code == 0 or status == OUT_OF_RANGE:
                 return
             # A server that can't continue a file must send it from the beginning.
             if code == NO_RANGES and file.stat().st_size > 0:
-                held.truncate(0)
+                locked_file.truncate(0)
                 continue
             if code not in PASSING_CODES and not status.startswith(PASSING_STATUSES):
                 raise UserError(message)
@@ -74,11 +74,20 @@ def fetch(url: str, file: Path, largest: int | None, what: str) -> None:
 
 
 def _call(
-    url: str, file: Path, largest: int | None, what: str, held: IO[bytes]
+    url: str, file: Path, largest: int | None, what: str, locked_file: IO[bytes]
 ) -> tuple[int, str, str]:
-    """Run curl once; returns its exit code, HTTP status (`000` without one) and a message.
+    """Run curl once; return its exit code, HTTP status (`000` without one) and a message.
 
-    `held` is the opened `file`, whose lock curl inherits.
+    Args:
+        file: curl appends to it.
+        largest: most bytes of the file; None for no limit.
+        what: the dataset or model, for the display of progress.
+        locked_file: `file`, opened to append. curl inherits it and so keeps the lock if this
+            process is killed but curl runs on.
+
+    Raises:
+        UserError: the server sends more bytes (the file is then emptied), or curl is not installed.
+        OSError: the file can't be written.
     """
     # curl's --retry would cut the file back to where the call began.
     command = ["curl", "--silent", "--show-error", "--fail", "--location", "--globoff"]
@@ -94,7 +103,7 @@ def _call(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            pass_fds=[held.fileno()],
+            pass_fds=[locked_file.fileno()],
         )
     except FileNotFoundError as error:
         raise UserError("curl is not installed, but is needed to fetch it; install it") from error
@@ -116,7 +125,7 @@ def _call(
         finally:
             process.kill()  # if the job is stopped
     if is_too_long:
-        held.truncate(0)
+        locked_file.truncate(0)
         raise UserError("more bytes were sent than the file has")
     code = process.returncode
     if code in (NOT_WRITTEN, -signal.SIGXFSZ):

@@ -96,13 +96,13 @@ class EncodedImages:
         for _ in self._pool.map(self._decode, rows.tolist(), target):
             pass  # an error of a photo is raised here
 
-    def _decode(self, row: int, target: np.ndarray) -> None:
-        """Decode the photo in one row into (size, size, 3) uint8."""
+    def _decode(self, row: int, pixels: np.ndarray) -> None:
+        """Decode the photo in one row into `pixels`, (size, size, 3) uint8."""
         encoded = self._reader.bytes(int(self._offsets[row]), int(self._lengths[row])).tobytes()
         image_id = self._image_ids[row]
         assert self.geometry is not None  # a geometry is given if images are accessed
         image = decode(encoded, f"{self.name}, {image_id}", int(self._borders[row]))
-        target[:] = resize_and_crop(image, self.geometry)
+        pixels[:] = resize_and_crop(image, self.geometry)
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,11 @@ def read_slices(path: Path) -> np.ndarray:
 
 @cache  # few jobs need them, and a large dataset takes seconds
 def _joined_ids_of(index_file: Path | None, column: str) -> dict[str, str]:
-    """{"b": "a"} if images with ids a and b are identical; {} without index file or column."""
+    """{"b": "a"}: images with ids a and b have the same pixels, so splits and draws take b as a.
+
+    Among ids linked by such images, the first in text order stands for all. {} without an index
+    file, or if it lacks the column, such as `source_id`.
+    """
     if index_file is None or column not in pq.read_schema(index_file).names:
         return {}
     ids = pq.read_table(index_file, columns=[column])[column]
@@ -271,7 +275,7 @@ def _joined_ids_of(index_file: Path | None, column: str) -> dict[str, str]:
 
 
 def _replace_ids(index: pa.Table, column: str, replacements: Mapping[str, str]) -> pa.Table:
-    """The index with `replacements`, such as {"old": "new"}, in a column; other ids stay."""
+    """The index with `replacements`, such as {"b": "a"}, in a column of ids; other ids stay."""
     if not replacements:
         return index
     ids = [replacements.get(old_id, old_id) for old_id in index[column].to_pylist()]

@@ -97,7 +97,8 @@ def representation_of(
     It raises a UserError if the network lacks the layer.
 
     Args:
-        preprocessing: has `mean` and `std` per channel.
+        preprocessing: has `mean` and `std` per channel, for values 0..1: {"mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5], ...}.
         layer: such as `stage1`.
     """
     mean = torch.tensor(preprocessing["mean"], device=device).view(1, 3, 1, 1)

@@ -139,6 +139,7 @@ def check_coefficients(
 
     Args:
         coefficients: such as {"pretrained": 0.5, "ft": 0.5}.
+        parents: keys of the averaged checkpoints, such as ["ft"] or ["ft, seed 0", "ft, seed 1"].
         algorithm: name of the algorithm's file, for the message.
     """
     unknown_names = coefficients.keys() - {PRETRAINED, *parents}

@@ -234,7 +234,10 @@ def _has_sizes(table: object) -> bool:
 
 
 def _of_size(table: pd.DataFrame, size: str | None) -> pd.DataFrame:
-    """Rows of one training subset; pretrained models have none, so their rows stay."""
+    """Rows of one size, such as `1000`, and rows of pretrained models; None keeps all rows.
+
+    A table without the column size is returned as it is; others also need the column method.
+    """
     if size is None or not _has_sizes(table):
         return table
     return table[(table["size"] == size) | (table["method"] == PRETRAINED)]

@@ -47,10 +47,15 @@ class ConstrainedFineTuning(FineTuning):
     def remember_tensors(self, key: str) -> list[Tensor]:
         """Zeros in the shape of each trained tensor, to keep values from one step to the next.
 
-        They are put into `memory` too, which is saved: a killed training resumes with their values.
+        `memory`, which is saved during training, gets the same tensors. So change them in place
+        only, as `copy_` does. After `setup`, a resumed training overwrites the zeros with the saved
+        values.
 
         Args:
             key: `direction` gives `memory` the entries {"direction.fc.weight": tensor, ...}.
+
+        Returns:
+            L tensors, in the order of `parameters`.
         """
         tensors = [torch.zeros_like(parameter) for parameter in self.parameters]
         for name, tensor in zip(self.names, tensors, strict=True):
@@ -60,7 +65,8 @@ class ConstrainedFineTuning(FineTuning):
     def remember_numbers(self, key: str, start: float) -> None:
         """Create one number per trained tensor, such as a radius, for `adam` to learn.
 
-        The numbers live in `memory`, which is saved: a killed training resumes with their values.
+        The numbers live in `memory`, which is saved during training. After `setup`, a resumed
+        training overwrites the first values with the saved ones.
 
         Args:
             key: for L trained tensors, `radius` creates memory["radius"] (L,), and Adam's moments

@@ -33,8 +33,12 @@ def fuse_batch_norm(model: Network, example: Tensor) -> Network:
     """Fuse each BatchNorm that directly follows a convolution into its weights, in place.
 
     If the logits of the example (N, 3, H, W) change, since a convolution's output is also used
-    elsewhere, the network is left unchanged. EfficientNet-Lite0 at 96 px on one core: from 265 to
-    350 images/s.
+    elsewhere, the original layers are put back; other layers keep the memory format channels_last.
+    EfficientNet-Lite0 at 96 px on one core: from 265 to 350 images/s.
+
+    Args:
+        model: in evaluation mode.
+        example: a few images on the network's device.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return model

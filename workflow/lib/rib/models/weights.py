@@ -47,7 +47,9 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
         name: of the model, for messages.
 
     Raises:
-        UserError: the file is missing, damaged or contains anything but a state dict.
+        UserError: the file is damaged or contains anything but a state dict, or the archive is
+            missing.
+        OSError: the file, not in an archive, is missing or can't be read.
     """
     model_and_file = f"{name}: {file}"
     content = None

@@ -21,9 +21,10 @@ MOST_SHOWN = 3  # networks; of more, only the lowest and the highest change are 
 class AnswerTables:
     """Tables of one training subset behind the answer; None if the run doesn't make them."""
 
-    mri: DataFrame
-    in_distribution: DataFrame | None = None
-    ranking: DataFrame | None = None
+    mri: DataFrame  # a row per model and method: mri, ood_before, ood_after, underfitted
+    in_distribution: DataFrame | None = None  # model, method, change
+    ranking: DataFrame | None = None  # reference, the method that others are compared with
+    # model, method, target, leak_free (mRI), targets and sharing_targets (numbers)
     leak_free: DataFrame | None = None
 
 

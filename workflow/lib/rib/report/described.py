@@ -115,18 +115,31 @@ def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
 
 
 def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Analysis]) -> None:
-    """Raise a UserError if an analysis reads a table that nothing makes, before jobs start."""
-    of_analyses = [path for analysis in analyses.values() for path in analysis.made_files.values()]
+    """Raise a UserError if an analysis reads a table that nothing makes, before jobs start.
+
+    Only inputs below the report's folder, such as reports/x/tables/mri.csv, are checked.
+    """
+    files_of_analyses: list[str] = []
+    for analysis in analyses.values():
+        files_of_analyses.extend(analysis.made_files.values())
     for name, analysis in analyses.items():
-        own = Paths(grid, report=analysis.folder)
-        of_metrics = [own.counts, own.mri_json, *map(own.table, metrics_of(grid))]
-        made = {*of_metrics, *of_analyses}
-        drawn_from = [path for figure in analysis.figures.values() for path in figure.paths]
-        for path in (*flat(analysis.inputs), *drawn_from):
-            if path.startswith(f"{paths.report}/") and path not in made:
+        # An analysis in a separate folder gets its own tables of RI and accuracies there.
+        own_paths = Paths(grid, report=analysis.folder)
+        files_of_metrics = [
+            own_paths.counts,
+            own_paths.mri_json,
+            *map(own_paths.table, metrics_of(grid)),
+        ]
+        made_files = {*files_of_metrics, *files_of_analyses}
+        files_of_figures: list[str] = []
+        for figure in analysis.figures.values():
+            files_of_figures.extend(figure.paths)
+        for path in (*flat(analysis.inputs), *files_of_figures):
+            if path.startswith(f"{paths.report}/") and path not in made_files:
+                # Raises unless a table of this name is made in another folder.
                 known_name(
                     PurePath(path).name,
-                    sorted({PurePath(other).name for other in made}),
+                    sorted({PurePath(made_file).name for made_file in made_files}),
                     "table",
                     f"rib/analyses/{name}.py",
                 )
@@ -141,7 +154,7 @@ def _is_chosen(name: str, analysis: Analysis, choice: str | Sequence[str]) -> bo
 
 
 def _refuse_unknown(analyses: Mapping[str, Analysis], choice: str | Sequence[str]) -> None:
-    """Raise a UserError if `choice` names an analysis that isn't on demand."""
+    """Raise a UserError if `choice`, such as ["stir"], names an analysis that isn't on demand."""
     if choice == "all":
         return
     on_demand = [
@@ -166,7 +179,7 @@ def _refuse_equal_names(analyses: Mapping[str, Analysis]) -> None:
 
 
 def analyses_of_page(analyses: Mapping[str, Analysis], paths: Paths) -> dict[str, Analysis]:
-    """Analyses whose tables and figures are on the page, not in separate folders."""
+    """Analyses, by name, whose tables and figures are on the page, not in separate folders."""
     return {
         name: analysis for name, analysis in analyses.items() if analysis.folder == paths.report
     }

@@ -265,8 +265,9 @@ def with_choices(mri: pd.DataFrame, selection: Path | None, about: GridDescripti
     the result itself.
 
     Args:
-        mri: table of mRI, with a row for each variant.
-        selection: CSV file of the chosen variants, if variants are chosen.
+        mri: columns model, method, size, mri, underfitted and perhaps others; a row per variant.
+        selection: CSV file of the chosen variants, if variants are chosen. Rows with the target
+            `mean` are used: its column ri as mri, and further columns that `mri` has.
         about: the run's choices.
     """
     if selection is None or about.config["select"] == "oracle":
@@ -347,7 +348,7 @@ def page_tables(shown: Mapping[str, ShownTable], about: GridDescription) -> list
     The table `accuracy` gets a column for each dataset.
 
     Args:
-        shown: tables by name.
+        shown: by name, such as `ranking`, where each table is and how it is shown.
         about: the run's choices.
     """
     tables = []

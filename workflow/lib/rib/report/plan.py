@@ -89,7 +89,7 @@ def lines(grid: Grid, results: Path) -> list[str]:
         f"Evaluation {_images_and_hours(evaluated, EVALUATE, rates)}",
         f"Starts     {hours_of_starts(grid, counts):,.1f} hours of one device, "
         f"{SECONDS_OF_START} s of each job and {SECONDS_PER_MILLION_ROWS} s of a million images",
-        f"Left out   {'; '.join([*LEFT_OUT, *_chosen_analyses(grid)])}",
+        f"Left out   {'; '.join([*LEFT_OUT, *_uncounted_analyses(grid)])}",
         f"Download   {in_bytes(download(grid))} not downloaded yet",
         f"Disk       {in_bytes(sum(disk.values()))} ({contents})",
         "Datasets   published archives and the licence of their images",
@@ -207,6 +207,9 @@ def training_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
     Counted are pretraining, fine-tuning and Fisher information that several runs share: an image
     in 30 epochs counts 30 times. `Passes(model="net", images=9000, cost=0.5)` are 9,000 images at
     half the time of an image in full fine-tuning.
+
+    Args:
+        counts: images of each dataset, such as {"noto": 1200}.
     """
     passes = []
     for name, model in grid.models.items():
@@ -246,6 +249,9 @@ def teacher_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
     """Images that pass through teachers, networks whose outputs a training imitates.
 
     A teacher sees each image once, or in each epoch if they are too many to store its outputs.
+
+    Args:
+        counts: images of each dataset, such as {"noto": 1200}.
     """
     used = used_images(grid, counts)
     return [
@@ -288,7 +294,11 @@ def _images_in_epochs(training: Mapping[str, Any], size: str, images: int) -> in
 
 
 def evaluation_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
-    """Images that are scored, once for each network: [Passes("net", 9000), ...]."""
+    """Images that are scored, once for each network: [Passes("net", 9000), ...].
+
+    Args:
+        counts: images of each dataset, such as {"noto": 1200}.
+    """
     used = used_images(grid, counts)
     memory = NetworkMemory(grid)
     method_of_entry = {}  # runs of one entry, such as alphas of wise_ft, are evaluated together
@@ -313,7 +323,11 @@ def images_of_test_splits(grid: Grid, used: Mapping[str, int], datasets: Iterabl
 
 
 def hours_of_starts(grid: Grid, counts: Mapping[str, int]) -> float:
-    """Hours in which jobs that train or evaluate begin, and read the indexes of their datasets."""
+    """Hours in which jobs that train or evaluate begin, and read the indexes of their datasets.
+
+    Args:
+        counts: images of each dataset, such as {"noto": 1200}.
+    """
     jobs = jobs_by_stage(grid)
     rows = sum(counts.get(run.target, 0) for run in Paths(grid).trained_runs)
     rows_of_entry = 0  # a dataset in parts is read by a job for each of them
@@ -327,7 +341,7 @@ def hours_of_starts(grid: Grid, counts: Mapping[str, int]) -> float:
 def hours(passes: Iterable[Passes], kind: str, rates: Rates) -> float:
     """Hours of one device for passes of a kind (`train` or `evaluate`).
 
-    Models whose images per second are unknown are left out.
+    Models whose images per second (`rates` by model and kind) are unknown are left out.
     """
     seconds = 0.0
     for part in passes:
@@ -352,7 +366,11 @@ def download(grid: Grid) -> int:
 
 
 def disk_space(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
-    """Bytes by content, such as {"archives": 55000000, "rows per image": 7600000}."""
+    """Bytes by content, such as {"archives": 55000000, "rows per image": 7600000}.
+
+    Args:
+        counts: images of each dataset, such as {"noto": 1200}.
+    """
     archives = 0
     for path, source in _archives_of_datasets(grid).items():
         archives += _size_of_archive(path, source) or 0
@@ -440,8 +458,8 @@ def _origin_of_rates() -> str:
     )
 
 
-def _chosen_analyses(grid: Grid) -> list[str]:
-    """["the optional analysis stir"], for the plan's line of uncounted work.
+def _uncounted_analyses(grid: Grid) -> list[str]:
+    """["the optional analysis stir"], for the plan's line `Left out`: work that is not counted.
 
     Most compute nothing from images, but some train and invert networks.
     """
@@ -452,7 +470,10 @@ def _chosen_analyses(grid: Grid) -> list[str]:
 
 
 def _line_of_dataset(dataset: Dataset, has_been_fetched: bool) -> str:
-    """`  noto: 55 MB, OFL-1.1, gated`: size, licence and state of a dataset's archives."""
+    """`  noto: 55 MB, OFL-1.1, gated`: size, licence and state of a dataset's archives.
+
+    `has_been_fetched` says whether the catalogue's authors have downloaded them before.
+    """
     facts = []
     sizes = [source.get("size") for source in dataset.archives]
     stated_sizes = [size for size in sizes if size is not None]

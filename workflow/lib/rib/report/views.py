@@ -79,10 +79,15 @@ def page_views(
     """Vega-Lite specifications of interactive charts, by the figure that each replaces.
 
     Args:
-        mri, ri, accuracy: tables of the run; RI as a mean over seeds is shown without interval.
+        mri: columns model, method, size, mri, ci_low, ci_high, fit, underfitted (number of runs),
+            on_target, on_target_low, on_target_high, on_target_before.
+        ri: columns model, method, target, size, ri, ci_low, ci_high, fit, underfitted. Several
+            rows, of different seeds, are averaged and shown without interval.
+        accuracy: columns model, method, target, size, dataset, n (images), accuracy (percent).
         about: the run's choices.
         looks: of methods: {"ft": Look(colour="#ff0000", marker="o")}.
-        in_distribution: table of changes of accuracy in distribution, if there is one.
+        in_distribution: columns model, method, size, change (of accuracy), ci_low, ci_high; None
+            without datasets in distribution.
     """
     mri = mri[mri["size"] == about.shown_size]
     if mri.empty:
@@ -131,7 +136,8 @@ def with_intervals(accuracy: DataFrame, confidence: float) -> DataFrame:
     The interval is over the images of a dataset, taken as independent.
 
     Args:
-        accuracy: a row per run and dataset, with accuracy in percent on n images.
+        accuracy: columns model, method, target, dataset, n (images), accuracy (percent); a row per
+            run and dataset.
         confidence: coverage of the interval, 0 to 1.
     """
     accuracy = _means(accuracy, ["n", "accuracy"], by=[*RUN_WITHOUT_SEED, "dataset"])
@@ -298,7 +304,12 @@ def _channels_of_points(
 ) -> dict[str, Any]:
     """Arguments of `encode` for points: {"color": ..., "shape": ..., "tooltip": ...}.
 
-    Colour and shape are by method, hollow if underfitted; a hover shows the numbers.
+    Colour and shape are by method, hollow if underfitted; a hover shows the numbers. The chart's
+    data need the columns model, method, target (as labels), underfitted, on and change.
+
+    Args:
+        table: data of the chart, perhaps with names; a column inside requires change_inside.
+        looks: {"ft": Look(colour="#ff0000", marker="o")}; if empty, Vega chooses.
     """
     colour_scale: alt.Scale | UndefinedType = alt.Undefined
     shape_scale: alt.Scale | UndefinedType = alt.Undefined
@@ -345,8 +356,9 @@ def _tradeoff_panel(
 def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -> DataFrame:
     """The points of the trade-off: RI, mRI and pretrained models, with accuracy on the target.
 
-    Columns of `changes`, on_target with on_target_low and on_target_high, and the texts `on` and
-    `change` for a hover.
+    `changes` are from `_changes`, `accuracy` from `with_intervals`; `means` are rows of mRI with
+    accuracies on the target. The result has the columns of `changes`, on_target with on_target_low
+    and on_target_high, and the texts `on` and `change` for a hover.
     """
     on_target = ["on_target", "on_target_low", "on_target_high"]
     accuracy_on_target = accuracy[accuracy["dataset"] == accuracy["target"]].rename(
@@ -372,7 +384,8 @@ def _tradeoff_table(changes: DataFrame, means: DataFrame, accuracy: DataFrame) -
 def _with_changes_in_distribution(table: DataFrame, in_distribution: DataFrame) -> DataFrame:
     """The points with the change in distribution: inside, inside_low, inside_high.
 
-    Only means over targets have this change; it is 0 for pretrained models.
+    Only means over targets have this change; it is 0 for pretrained models. `in_distribution` has
+    the columns model, method, change, ci_low and ci_high, and one row per model and method.
     """
     columns = ["inside", "inside_low", "inside_high"]
     changes = in_distribution[["model", "method", "change", "ci_low", "ci_high"]]

@@ -108,7 +108,7 @@ def permuted_p(
     Args:
         permuted_predictors: function that maps b permutations of k datasets, (b, k), to the n
             distances after each, (b, n).
-        responses: (runs, n), such as RI of n targets for each run.
+        responses: effects of fine-tuning, (runs, n), such as RI of n targets for each run.
         orders: (count, k) permutations.
         exact: whether `orders` are all permutations. If not, the observed order is added to them,
             which keeps p valid.
@@ -168,7 +168,8 @@ def to_targets(
     Without an in-distribution dataset: the mean distance to the other OOD datasets.
 
     Args:
-        distances: columns first, second, value, for one model and one kind of distance.
+        distances: columns first, second, value, for one model and one kind of distance; one row
+            per pair of datasets, in either order.
     """
     datasets = [in_distribution] if in_distribution else ood_datasets
     matrix = matrix_of(distances)
@@ -228,7 +229,7 @@ class PermutationTest:
         """Correlations of the distances with the effects of fine-tuning.
 
         Args:
-            responses: (runs, n), such as RI of n targets for each method.
+            responses: effects of fine-tuning, (runs, n), such as RI of n targets for each method.
 
         Returns:
             One row per statistic and run: run (its row in `responses`), statistic, value, ci_low,
@@ -282,7 +283,8 @@ def association_table(
     """Correlations of distances with changes of accuracy, at each level (such as `pairs`).
 
     Args:
-        distances: model, first, second, distance, value.
+        distances: model, first and second (datasets), distance (its kind, such as ncd), value; one
+            row per model, pair of datasets and kind.
         accuracy: model, method, target, size, seed, dataset, accuracy (percent).
         ri: model, method, target, size, seed, ri (mean change of accuracy, percentage points).
         in_distribution: dataset to which distances of targets are measured, if any.
@@ -313,11 +315,11 @@ def association_table(
         ri_of_targets = ri_of_model.groupby([*METHOD_AND_SIZE, "target"], sort=False)["ri"]
         mean_ri = ri_of_targets.mean()  # over seeds
         changes = _changes_of_accuracy(accuracy[accuracy["model"] == model])
-        responses = {level: _responses(level, runs, changes, mean_ri, datasets) for level in levels}
+        effects = {level: _effects(level, runs, changes, mean_ri, datasets) for level in levels}
         for kind, distances_of_kind in distances_of_model.groupby("distance", sort=False):
             for level in levels:
                 test = _permutation_test(level, distances_of_kind, datasets)
-                for correlation in test.correlate(responses[level], confidence, seed):
+                for correlation in test.correlate(effects[level], confidence, seed):
                     method, size = runs[correlation["run"]]
                     run_columns = {"model": model, "method": method, "size": size}
                     rows.append({**run_columns, "distance": kind, "level": level, **correlation})
@@ -333,7 +335,10 @@ def _order_of_appearance(column: pd.Series) -> np.ndarray:
 
 
 def _changes_of_accuracy(accuracy: pd.DataFrame) -> dict[tuple[str, str, str, str], float]:
-    """Means over seeds by method, size, target, dataset: {("ft", "all", "noto", "emoji"): -2.5}."""
+    """Percentage points, means over seeds: {("ft", "all", "noto", "emoji"): -2.5}.
+
+    Keys are method, size, target and dataset; `accuracy` has the rows of one model.
+    """
     is_pretrained = accuracy["method"] == PRETRAINED
     before = accuracy[is_pretrained].set_index("dataset")["accuracy"]
     runs = accuracy[~is_pretrained].groupby([*METHOD_AND_SIZE, "target", "dataset"])
@@ -346,14 +351,24 @@ def _changes_of_accuracy(accuracy: pd.DataFrame) -> dict[tuple[str, str, str, st
     return changes
 
 
-def _responses(
+def _effects(
     level: str,
     runs: Sequence[tuple[str, str]],
     changes: Mapping[tuple[str, str, str, str], float],
     mean_ri: pd.Series,
     datasets: Datasets,
 ) -> np.ndarray:
-    """Effects of fine-tuning, (runs, n): RI of n targets, or changes of accuracy of n pairs."""
+    """Effects of fine-tuning in percentage points, (runs, n).
+
+    Args:
+        level: `targets`: RI of each of n targets; `pairs`: change of accuracy on a dataset after
+            fine-tuning on a target, for n pairs; `in_distribution`: change of accuracy on that
+            dataset after fine-tuning on each of n targets.
+        runs: methods with a training subset, such as [("ft", "all")].
+        changes: change of accuracy by method, size, target and dataset, such as {("ft", "all",
+            "noto", "emoji"): -2.5}.
+        mean_ri: RI with the index method, size, target.
+    """
     if level == "targets":
         ri_of_runs = []
         for method, size in runs:
@@ -373,7 +388,10 @@ def _responses(
 
 
 def _permutation_test(level: str, distances: pd.DataFrame, datasets: Datasets) -> PermutationTest:
-    """Mantel test for level `pairs`, where points share datasets; else targets are permuted."""
+    """Mantel test for level `pairs`, where points share datasets; else targets are permuted.
+
+    `distances` has one row per pair of datasets: first, second, value.
+    """
     if level == "pairs":
         return PermutationTest(
             predictors=_distances_of_pairs(distances, datasets),

@@ -13,10 +13,11 @@ BINS = 15
 
 
 def calibration_error_and_floor(confidence: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """Expected calibration error (ECE) and its floor, the ECE by chance alone, in percent.
+    """Expected calibration error (ECE) with 15 bins, and its floor, both in percent.
 
-    The floor takes the number of right predictions in a bin as binomial with the bin's mean
-    confidence, which makes it at most 4 % of itself too large.
+    The floor is the ECE that is expected for a perfectly calibrated model. It takes the number of
+    right predictions in a bin as binomial with the bin's mean confidence, which makes it at most
+    4 % of itself too large.
 
     Args:
         confidence: (n,) of the predictions, 0 to 1.

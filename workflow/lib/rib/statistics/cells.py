@@ -142,8 +142,13 @@ class _Explainer:
         rows_after: Mapping[str, pd.DataFrame],
         runs: tuple[Run, Run],
     ) -> dict[str, Sequence[object]]:
-        """{"classes": [["red panda", 50, 40, 12]], "flips": [(0, "lost", "otter")]} of a cell."""
-        # Rows by dataset, and runs, of the pretrained model and of the fine-tuned one.
+        """{"classes": [["red panda", 50, 40, 12]], "flips": [(0, "lost", "otter")]} of a cell.
+
+        Args:
+            rows_before, rows_after: by dataset, evaluation rows (row, prediction, rank) of the
+                pretrained model and of the fine-tuned one.
+            runs: the pretrained run and the fine-tuned one.
+        """
         _, tuned_run = runs
         answers = []
         lost: list[Flip] = []

@@ -42,7 +42,7 @@ class ImageCategories:
         """Count a run's predictions by object and class, and by object and group.
 
         Args:
-            rows: evaluation rows of the run, in the order of the images.
+            rows: evaluation rows of the run (prediction, rank), in the order of the images.
         """
         right = is_right(rows)
         # Another right answer of the class counts as its label.

@@ -26,8 +26,8 @@ def class_table(
 
     Args:
         spaces: label space (classes and their network outputs) by dataset.
-        source_groups: group of datasets made from the same images, by dataset, for leak-free
-            results; None counts all images.
+        source_groups: group of datasets made from the same images, by dataset, such as {"flat":
+            "fluent", "3d": "fluent"}, for leak-free results; None counts all images.
     """
     pretrained_of_model, states_of_group = _states_of_groups(counts.states)
     targets_of_groups = [
@@ -147,7 +147,8 @@ def worst_classes(classes: pd.DataFrame, ood_datasets: Collection[str]) -> pd.Da
     same network outputs; the first dataset gives key and name.
 
     Args:
-        classes: columns `COLUMNS`.
+        classes: columns `COLUMNS`, from `class_table`.
+        ood_datasets: out-of-distribution datasets, which count in RI.
 
     Returns:
         model, method, size, class, name, datasets (their number), n (over all of them), before,

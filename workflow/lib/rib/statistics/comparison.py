@@ -160,7 +160,8 @@ def effects_of(
     Args:
         ood: accuracies before and after fine-tuning, by run.
         contributions: by run, (objects,) percentage points that each object adds to its RI.
-        underfitted: methods that are not tested.
+        size: training subset, such as `all`; runs with another one are left out.
+        underfitted: methods that are not tested, such as {"lora"}.
     """
     states = [state for state in ood if state.run.size == size]
     names = sorted({state.run.method for state in states})
@@ -563,7 +564,11 @@ def tables_of(
 
 
 def few_objects(table: pd.DataFrame) -> str:
-    """Note that a table's tests are liberal, since a row has few objects; empty if none has."""
+    """Note that a table's tests are liberal, since a row has few objects; empty if none has.
+
+    Args:
+        table: a table with the column objects (their number); others get no note.
+    """
     if "objects" not in table or table.empty:
         return ""
     fewest = table["objects"].min()
@@ -583,7 +588,7 @@ def comparison_tables(
         counts: file of right answers, .npz (`rib.statistics.counts.write_counts`).
         fit: CSV file with the columns model, method, size, underfitted (yes or no).
         compare_to: reference method of the ranking, or the pretrained model.
-        draws: number of random sign flips, used for pairs with few objects.
+        draws: number of random sign flips, used with fewer than three seeds and few objects.
 
     Returns:
         comparisons (pairs of methods by mRI), comparisons_ri (pairs by RI of each target), ranking,

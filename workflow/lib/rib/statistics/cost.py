@@ -83,7 +83,7 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
     """Seconds for one mRI of each model, method and size, in total and by stage.
 
     Args:
-        jobs: columns `JOB_COLUMNS`.
+        jobs: one row per job, columns `JOB_COLUMNS`, from `jobs_of`.
         parents: methods to list, in order, each with the methods whose checkpoints it needs, such
             as {"ft": [], "wise_ft": ["ft"]}.
 

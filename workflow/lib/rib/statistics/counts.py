@@ -219,7 +219,12 @@ def _read_rows(path: Path) -> FileRows:
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, RowArrays]]:
-    """Yield each run with its rows as arrays, from a table of evaluation rows in memory."""
+    """Yield each run with its rows as arrays, from a table of evaluation rows in memory.
+
+    Args:
+        table: `RUN_COLUMNS`, alpha (on a curve, else NaN), dataset, row, rank; one row per network
+            and image.
+    """
     for _, rows_of_run in table.groupby(RUN_COLUMNS, observed=True, sort=False):
         first_row = rows_of_run.iloc[0]
         run = run_of_row(first_row.to_dict())
@@ -254,8 +259,8 @@ def count(
     Args:
         rows_of_runs: runs and their rows, one state and dataset at a time, so that only these are
             in memory.
-        indexes: by dataset that is counted, columns object_id and label, and `SOURCE` for leak-free
-            results.
+        indexes: by dataset that is counted, one row per image, with the columns object_id and
+            label, and `SOURCE` for leak-free results.
 
     Raises:
         UserError: two runs were scored on different images.
@@ -370,6 +375,7 @@ def shared_objects(
     Without the column `SOURCE` in the indexes there are none.
 
     Args:
+        scored: by dataset, its scored images.
         targets: names of datasets; some may not be scored.
 
     Returns:
@@ -408,6 +414,7 @@ def objects_of(index: pd.DataFrame, rows: np.ndarray) -> tuple[np.ndarray, pd.In
 
     Args:
         index: columns object_id and label, and perhaps `SOURCE`.
+        rows: (images,) positions in the index.
 
     Returns:
         (rows of the index,) number of each row's object, 0 for other rows; and the objects, sorted
@@ -443,7 +450,8 @@ def read_objects(
     Objects with identical images become one, with the first of their ids.
 
     Args:
-        source_groups: source group by dataset, for leak-free results; adds the column `SOURCE`.
+        source_groups: source group by dataset, such as {"flat": "fluent", "3d": "fluent"}, for
+            leak-free results; adds the column `SOURCE`.
     """
     paths = list(paths)
     identities = pa.concat_arrays([read_identities(path) for path in paths])

@@ -100,7 +100,8 @@ def robustness_table(
 
     Args:
         accuracy: columns model, method, target, size, seed, dataset, n, accuracy (percent).
-        baselines: columns dataset, in_distribution, id, ood (percent).
+        baselines: columns dataset, in_distribution, id (accuracy in distribution) and ood (on the
+            dataset), in percent; one row per baseline model and dataset.
 
     Returns:
         The run's columns, dataset, in_distribution, and in percent: id_before, ood_before,

@@ -83,11 +83,13 @@ def effects_of(
     A column is a method, size and measure, averaged over targets, such as ("ft", "all", "mri").
 
     Args:
-        models: counts of each model, whose runs of `methods` have the same targets and seeds
-            (merges over seeds: one seed).
+        models: right answers of each model, whose runs of `methods` have the same targets and
+            seeds (merges over seeds: one seed).
         methods: methods with a training subset, such as [("ft", "all")].
         weights: (1 + replicates, objects), how often a bootstrap replicate counts each object.
         underfitted: model, method and size of underfitted runs, such as [("net", "ft", "all")].
+        ood_datasets: out-of-distribution datasets, which count in RI.
+        source_groups: source group by dataset, for leak-free results; None counts all images.
     """
     effects_of_models = []
     for counts in models:
@@ -277,14 +279,18 @@ def model_tables(
     """Tables model_comparisons and model_ranks, by method and size, of a grid with several models.
 
     Args:
-        counts: file of the grid's counts.
+        counts: file of right answers by run, dataset and object (what an image shows), .npz.
         fit: CSV file with the columns model, method, size, underfitted (yes or no).
-        methods: methods without curves; those that all models have are compared.
+        methods: such as ["ft", "wise_ft"], each with one network per run, not one for each alpha;
+            the methods that all models have are compared.
+        draws: number of random sign flips, used with fewer than three seeds and few objects.
 
     Returns:
-        model_comparisons: method, size, model, other_model, measure (mri, ood_before or ood_after),
-        difference, ci_low, ci_high, p, p_holm, objects; model_ranks: method, size and the columns
-        of `rank`.
+        model_comparisons, one row per tested pair and measure: method, size, model, other_model,
+        measure (mri, ood_before or ood_after), difference (model minus other_model) and its
+        confidence interval ci_low, ci_high (percentage points), p, p_holm, objects (number of
+        objects with an image in the RI of any target).
+        model_ranks: method, size and the columns of `rank`.
 
     Raises:
         UserError: the models have no method and size in common.
@@ -302,9 +308,11 @@ def model_tables(
         source_groups,
     )
 
+    # `compare` names its columns for methods and targets. Here its columns method and other have
+    # models, and its column target has a `MeasureOfMethod`.
     comparisons = compare(effects, ri.confidence, draws, ri.seed).dropna(subset=["p"])
     comparisons = comparisons.rename(columns={"method": "model", "other": "other_model"})
-    # Column target has a `MeasureOfMethod`; there may be no rows.
+    # There may be no rows.
     measures_of_rows = comparisons["target"].tolist()
     measure_columns = [*KEY, "measure"]
     comparisons[measure_columns] = pd.DataFrame(

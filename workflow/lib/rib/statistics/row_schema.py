@@ -53,6 +53,9 @@ COLUMNS = {
 def checked_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The evaluation rows, checked: only the columns in `COLUMNS`, whole numbers as int64.
 
+    Args:
+        rows: one row per network (`STATE_COLUMNS`) and image (dataset and row).
+
     Raises:
         UserError: a column is missing; a value is missing, of another type or out of its range; an
             image is scored twice; rows of a pretrained network are missing or have a target; rows
@@ -96,6 +99,7 @@ def check_upper_limits(
 
     Args:
         rows: columns dataset, row, prediction and rank, checked by `checked_rows`.
+        images, classes: their numbers by dataset, such as {"noto": 1200} and {"noto": 350}.
     """
     datasets = rows["dataset"].astype(str)
     limits = {"row": images, "prediction": classes, "rank": classes}

@@ -53,7 +53,7 @@ def parts_together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def is_right(rows: pd.DataFrame) -> np.ndarray:
-    """Which predictions are right: (n,) bool, from evaluation rows."""
+    """Which predictions are right: (n,) bool, from the column rank of evaluation rows."""
     return rows["rank"].to_numpy() == 0
 
 

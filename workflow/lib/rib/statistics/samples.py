@@ -280,7 +280,7 @@ class _ScoredRun:
     def read(
         cls, run: Run, paths: Iterable[Path], categories: Mapping[str, ImageCategories]
     ) -> "_ScoredRun":
-        """Reads a run from its files of rows."""
+        """Reads a run from its files of rows; `categories` of images are by dataset."""
         rows = read_rows(run.method, paths, COLUMNS)
         calibration = {
             dataset: calibration_error_and_floor(

@@ -53,7 +53,7 @@ class ScoredState:
 
 
 def run_of_row(row: Mapping[Any, Any]) -> Run:
-    """The run of a table row with the columns `RUN_COLUMNS`."""
+    """The run of a row with the columns `RUN_COLUMNS`: {"model": "net", "target": "noto", ...}."""
     return Run(
         model=row["model"],
         target=row["target"],

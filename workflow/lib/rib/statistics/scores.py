@@ -26,7 +26,8 @@ def compared_scores(before: pd.DataFrame, after: pd.DataFrame, classes: int) -> 
     classes, where every prediction would be right.
 
     Args:
-        before, after: rows of two runs (rank, log_prob, brier).
+        before, after: rows of two runs on the same images: rank, log_prob, brier.
+        classes: number of classes of the dataset.
     """
     scores_before = _scores(before, classes)  # (4, n)
     scores_after = _scores(after, classes)
@@ -89,7 +90,8 @@ def real_accuracies(
     All are None without such images.
 
     Args:
-        answers: (n, classes) bool, or None.
+        before, after: rows of two runs on the same n images, with the column prediction.
+        answers: (n, classes) bool, from `real_answers`; None for a dataset without ReaL labels.
     """
     if answers is None:
         return None, None, None

@@ -248,6 +248,10 @@ def selection_table(
     with the same score; select_accuracy the percent on the select split (rule target); chosen_share
     the percentage of replicates and datasets that choose it; variants their number. ri, ci_low and
     ci_high are in percentage points, without an interval for the oracle.
+
+    Args:
+        choices: by model, method, size and target, as `choices_of` gives them.
+        rule: `target`, `leave_one_out` or `oracle`.
     """
     shown_rule = rule
     if rule == ORACLE:

@@ -29,7 +29,7 @@ def images_of_pretraining(
     """Numbers of pretraining images by model, where known, such as {"net": 50000}.
 
     Args:
-        stated_images: numbers that entries of models state, by model.
+        stated_images: numbers that entries of models state, by model: {"net": 50000}.
         descriptions: `<model>/model.json` of each model that was pretrained here.
     """
     images = dict(stated_images)
@@ -47,7 +47,8 @@ def size_table(
     """RI (mean change of accuracy) of each run and their means, mRI, by number of training images.
 
     Args:
-        ri, mri: tables of the grid.
+        ri: model, method, target, size, seed, ri, ci_low, ci_high (percentage points).
+        mri: model, method, size, mri, ci_low, ci_high (percentage points).
         manifests: manifest.json of one fine-tuning for each model, target and size.
         pretraining_images: by model, such as {"net": 50000}.
 
@@ -84,8 +85,9 @@ def pretraining_size_table(
     """Accuracies and mRI by number of pretraining images, for models with a known number.
 
     Args:
-        mri: model, method, size, mri, ci_low, ci_high.
-        ood: model, method, size, when (before or after), accuracy, ci_low, ci_high.
+        mri: model, method, size, mri, ci_low, ci_high (percentage points).
+        ood: model, method, size, when (before or after), accuracy, ci_low, ci_high (percent); a
+            row before and one after for each row of `mri`.
         pretraining_images: by model, such as {"net": 50000}.
 
     Returns:

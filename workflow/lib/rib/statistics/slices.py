@@ -55,6 +55,9 @@ class Splitting:
         """Split a dataset by all columns of an index, such as corruption and severity.
 
         Each combination of values that occurs, such as ("frost", 3), is a slice; slices are sorted.
+
+        Args:
+            index: one row per image, only with these columns.
         """
         columns = tuple(str(column) for column in index)
         groups = index.groupby(list(columns), observed=True)
@@ -156,7 +159,8 @@ def mean_corruption_errors(table: pd.DataFrame, relative_errors: Errors) -> pd.D
     log says why: a mean over other corruptions could not be compared with anything.
 
     Args:
-        table: run, dataset, corruption, severity, and accuracies before and after (percent).
+        table: columns of the run, dataset, corruption, severity, and accuracies before and after
+            (percent); one row per run, dataset, corruption and severity.
         relative_errors: AlexNet's errors (percent), such as {"imagenet_c": {"frost": 82.7, "fog":
             81.9}}.
 

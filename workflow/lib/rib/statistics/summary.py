@@ -61,7 +61,7 @@ def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str
     None if the best method ties or is the only one.
 
     Args:
-        values: by method, for one model, size and column.
+        values: percentage points by method, for one model, size and column (a target or `mri`).
         compared: columns method, other, p_holm, without underfitted methods.
         confidence: a Holm-adjusted p of at most 1 - confidence is significant.
     """
@@ -82,9 +82,9 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
     """Cells by model, size, method and column: {("lite0", "all", "ft", "noto"): Cell(...)}.
 
     Args:
-        values: model, method, size, column (a target or `mri`), value, ci_low, ci_high, fit,
-            underfitted.
-        compared: model, size, column, method, other, p_holm.
+        values: model, method, size, column (a target or `mri`), value, ci_low, ci_high (percentage
+            points), fit (percent), underfitted (number of runs).
+        compared: model, size, column, method, other, p_holm; a row per tested pair of methods.
     """
     keys = ["model", "size", "column"]
     comparisons_of_key = dict(list(compared.groupby(keys)))
@@ -124,8 +124,9 @@ def summary_files(
     """The tables as Markdown, LaTeX (booktabs) and CSV.
 
     Args:
-        mri: mRI by model, method and size, with fit; the other tables are of
-            rib.statistics.comparison.
+        mri: model, method, size, mri, ci_low, ci_high, seeds, fit, underfitted.
+        seeds_ri, comparisons, comparisons_ri, ranking: tables of rib.statistics.comparison, with
+            its `COLUMNS`; seeds_ri also has fit and underfitted.
         labels: shown models, methods and targets in display order, such as {"models": {"lite0":
             "Lite0"}, "methods": ..., "targets": ...}.
         fit: fit.csv as texts, to add its columns to the CSV.

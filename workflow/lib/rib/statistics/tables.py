@@ -109,7 +109,12 @@ def with_roles(
     in_distribution: Collection[str],
     source_groups: SourceGroups,
 ) -> pd.DataFrame:
-    """An accuracy table with the column role (`roles_of`) before the column n."""
+    """An accuracy table with the column role (`roles_of`) before the column n.
+
+    Args:
+        accuracy: columns target (`none` for pretrained models), dataset, n and others.
+        ood_datasets, in_distribution: datasets that count in RI, and datasets in distribution.
+    """
     roles_of_target = {
         target: roles_of(counts, target, ood_datasets, in_distribution, source_groups)
         for target in accuracy["target"].unique()
@@ -125,6 +130,9 @@ def with_roles(
 
 def ri_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
     """RI (mean change of accuracy on other datasets) of each run, without curves.
+
+    Args:
+        ood: accuracies before and after fine-tuning, by fine-tuned network.
 
     Returns:
         model, method, target, size, seed, n (images of the datasets in the RI), ri, ci_low, ci_high
@@ -150,7 +158,7 @@ def seen_table(
     """RI over images of classes that were seen in training, and over images of other classes.
 
     Args:
-        ri: `ri_table`, to which columns are added.
+        ri: from `ri_table`, one row per run; columns are added to it.
         seen: for each run, objects of classes that its training images show.
         weights: (replicates, objects), how often a bootstrap replicate counts each object.
 
@@ -254,6 +262,9 @@ def leak_free_table(
 def curve_table(ood: Mapping[ScoredState, Ood], confidence: float) -> pd.DataFrame:
     """Accuracies and RI of the networks on curves, which some runs have in place of one network.
 
+    `ood` has accuracies before and after fine-tuning, by fine-tuned network; networks that are not
+    on a curve are ignored.
+
     Columns: model, method, target, size, seed, alpha; downstream (accuracy on the target, NaN if
     not evaluated) and ood (accuracy on the other datasets) with its confidence interval, in
     percent; n, ri, ci_low and ci_high as in `ri_table`.
@@ -303,6 +314,9 @@ def mri_tables(
     """mRI per model, method and size, and the two mean accuracies whose difference it is.
 
     Means are over targets and seeds, without curves; on_target is over the evaluated targets.
+
+    Args:
+        ood: accuracies before and after fine-tuning, by fine-tuned network.
 
     Returns:
         mri: model, method, size, mri, ci_low, ci_high, ood_before, ood_after, on_target with its
