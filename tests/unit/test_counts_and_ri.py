@@ -99,7 +99,10 @@ def write_indexes(folder, rows):
         prepared.mkdir(parents=True)
         ids = [f"i{row}" for row in range(len(images))]
         index = images[["object_id", "label"]].assign(
-            row=range(len(images)), image_id=ids, source_id=ids
+            row=range(len(images)),
+            image_id=ids,
+            source_id=ids,
+            photo_sha256=[f"{dataset} {image_id}" for image_id in ids],
         )
         index.to_parquet(prepared / "index.parquet")
         write_json(prepared / "classes.json", space_of(dataset).to_json())
@@ -1297,30 +1300,18 @@ def test_equal_source_ids_of_datasets_without_a_common_group_are_not_shared(tmp_
     assert set(with_group.shared) == {("a", "b")}
 
 
-def test_an_index_of_an_earlier_version_is_counted_as_before(tmp_path, caplog):
-    paths = write_photo_indexes(tmp_path, PHOTOS)
-    for path in paths:
-        pd.read_parquet(path).drop(columns=PHOTO).to_parquet(path)
-    counts = count(by_runs(answers_of(PHOTOS)), read_objects(paths, {}))
-    assert counts.objects == 9
-    assert counts.shared == {}
-    assert caplog.text.count("snakemake --forcerun prepare") == 3
-
-
 def test_the_table_of_identical_images_has_those_within_a_dataset_and_of_others(tmp_path):
     """Pairs within a, of a and b, and of b and c with other classes count in their own columns."""
-    photos = {"a": ["1", "1", "2", "3"], "b": ["2", "4", "5"], "c": ["5", "6"], "old": ["7"]}
+    photos = {"a": ["1", "1", "2", "3"], "b": ["2", "4", "5"], "c": ["5", "6"]}
     paths = write_photo_indexes(tmp_path, photos)
-    _path_of_a, _path_of_b, path_of_c, path_of_old = paths
+    _path_of_a, _path_of_b, path_of_c = paths
     pd.read_parquet(path_of_c).assign(label=[1, 1]).to_parquet(path_of_c)
-    pd.read_parquet(path_of_old).drop(columns=PHOTO).to_parquet(path_of_old)
     classes = [path.with_name("classes.json") for path in paths]
     for path in classes:
         write_json(path, LabelSpace(("x", "y"), ((0,), (1,)), ("x", "y")).to_json())
-    labels = {"a": "A", "b": "B", "c": "C", "old": "Old"}
+    labels = {"a": "A", "b": "B", "c": "C"}
     table = identical_table(labels, paths, classes).set_index("dataset")
     columns = ["identical", "shared", "shared_with", "other_class"]
     assert table.loc["a", columns].tolist() == [2, 1, "B 1", 0]
     assert table.loc["b", columns].tolist() == [0, 2, "A 1, C 1", 1]
     assert table.loc["c", columns].tolist() == [0, 1, "B 1", 1]
-    assert table.loc["old", ["identical", "shared", "other_class"]].isna().all()

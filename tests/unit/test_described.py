@@ -100,10 +100,6 @@ INCOMPLETE = {
         {"figures": {"mine": replace(FIGURE, inputs={"ri": "ri.csv"})}},
         "draw_mine .*'mri'",
     ),
-    "a table that nothing makes": (
-        {"inputs": {"accuracy": "reports/emoji/tables/acuracy.csv"}},
-        r"'acuracy\.csv' .*'accuracy\.csv'",
-    ),
 }
 
 

@@ -11,15 +11,12 @@ import pytest
 from PIL import Image
 from test_splits import dataset
 
-from rib.base.errors import UserError
 from rib.data import identity
 from rib.data.identity import (
     identical_images,
-    identical_to,
     identity_of,
     joined_ids,
     of_other_classes,
-    read_identities,
 )
 from rib.data.images import decode
 from rib.data.subsets import held_back
@@ -76,15 +73,8 @@ def test_the_identity_does_not_depend_on_how_many_pixels_are_hashed_at_once(monk
 
 def test_ids_of_identical_photos_are_joined_also_through_others():
     ids = pa.array(["d", "b", "b", "c", "a", "e", "f"])
-    photos = pa.array(["1", "1", "2", "2", "3", "4", None])
+    photos = pa.array(["1", "1", "2", "2", "3", "4", "5"])
     assert joined_ids(ids, photos) == {"c": "b", "d": "b"}
-
-
-def test_photos_of_unknown_identity_are_identical_to_none():
-    unknown = pa.nulls(3, pa.string())
-    assert not identical_images(unknown).any() and not identical_to(unknown, unknown).any()
-    assert joined_ids(pa.array(["a", "b", "c"]), unknown) == {}
-    assert not of_other_classes(unknown, np.arange(3)).any()
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -105,7 +95,7 @@ def test_joined_ids_are_the_connected_ones(seed):
 
 
 def test_identical_images_of_two_classes_are_counted_as_such():
-    photos = pa.array(["1", "2", "1", "3", "3", None, "4"])
+    photos = pa.array(["1", "2", "1", "3", "3", "5", "4"])
     assert identical_images(photos).tolist() == [True, False, True, True, True, False, False]
     labels = np.array([0, 0, 0, 1, 2, 5, 7])
     assert of_other_classes(photos, labels).tolist() == [
@@ -117,17 +107,6 @@ def test_identical_images_of_two_classes_are_counted_as_such():
         False,
         False,
     ]
-
-
-def test_an_index_of_an_earlier_version_has_photos_of_unknown_identity_and_says_what_to_run(
-    tmp_path, caplog
-):
-    path = tmp_path / "index.parquet"
-    pq.write_table(pa.table({"image_id": ["a", "b"]}), path)
-    assert read_identities(path).to_pylist() == [None, None]
-    assert str(path) in caplog.text and "snakemake --forcerun prepare" in caplog.text
-    with pytest.raises(UserError, match=rf"{path} .*snakemake --forcerun prepare"):
-        read_identities(path, required=True)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])

@@ -267,12 +267,6 @@ def test_objects_that_share_a_photo_are_one(photos, tmp_path):
     assert record["images"] == 2
 
 
-def test_photos_without_a_digest_are_different_ones(photos, tmp_path):
-    labels = np.arange(20)
-    record = check(photos(labels, labels, digests=[None] * 20), tmp_path / "verdict.json")
-    assert record["images"] == 20
-
-
 def test_the_table_shows_the_best_other_mapping(photos, tmp_path):
     record = check(photos(TRUTH, predictions(0.7)), tmp_path / "verdict.json")
     (row,) = label_table({"photos": "Photos"}, [tmp_path / "verdict.json"]).to_dict("records")

@@ -423,6 +423,7 @@ def write_index(folder, dataset):
     """Write a dataset's index; gives its path."""
     objects = range(OBJECTS[dataset])
     index = pd.DataFrame({"object_id": [*(f"o{i}" for i in objects), "o0"], "label": [*objects, 0]})
+    index["photo_sha256"] = [f"{dataset} {row}" for row in index.index]
     path = folder / dataset / "none/index.parquet"
     path.parent.mkdir(parents=True)
     index.to_parquet(path)

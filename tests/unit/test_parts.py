@@ -39,6 +39,7 @@ def write_index(path, corruptions):
             "image_id": names,
             "label": pa.array([0] * number_of_images, pa.int32()),
             "object_id": names,
+            "photo_sha256": names,
             "corruption": pa.array(corruptions).dictionary_encode(),  # as prepared datasets have it
             "severity": pa.array(range(1, number_of_images + 1), pa.int32()),
         }

@@ -182,7 +182,8 @@ def sweep(tmp_path):
                         index = tmp_path / "prepare" / target / "32px/index.parquet"
                         index.parent.mkdir(parents=True, exist_ok=True)
                         ids = [f"{target}{i}" for i in range(len(ranks))]
-                        pd.DataFrame({"object_id": ids, "label": 0}).to_parquet(index)
+                        images = {"object_id": ids, "label": 0, "photo_sha256": ids}
+                        pd.DataFrame(images).to_parquet(index)
         files = RowFiles(rows, sorted((tmp_path / "prepare").glob("*/*/index.parquet")))
         write(
             choose_on_select_splits,

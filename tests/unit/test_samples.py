@@ -152,8 +152,9 @@ def grid(tmp_path):
     for dataset, index in grid.indexes().items():
         path = grid.index_path(dataset)
         path.parent.mkdir(parents=True)
-        with_sources = index.assign(source_id=index["object_id"])
-        with_sources[["object_id", "source_id", "label"]].to_parquet(path)
+        photos = [f"{dataset} {row}" for row in range(len(index))]
+        index = index.assign(source_id=index["object_id"], photo_sha256=photos)
+        index[["object_id", "source_id", "label", "photo_sha256"]].to_parquet(path)
         write_json(path.with_name("classes.json"), SPACE.to_json())
     return grid
 

@@ -86,6 +86,7 @@ def write_index(folder, dataset, labels):
         "image_id": [validation_image(i + 1) for i in images],
         "label": labels,
         "place": [f"place {i % 3}" for i in images],
+        "photo_sha256": [f"{dataset} {i}" for i in images],
     }
     pd.DataFrame(index).to_parquet(prepared / "index.parquet")
     write_json(prepared / "classes.json", SPACES[dataset].to_json())

@@ -85,11 +85,6 @@ def test_coefficients_are_in_the_order_in_which_a_manifest_has_them(tmp_path):
     assert list(state.mixture) == list(stored_state.mixture) == ["ewc", "ft", "lwf", "pretrained"]
 
 
-def test_coefficients_are_read_as_earlier_versions_named_them():
-    entry = {"method": "soup", "alpha": None, "weights": {"ft": 0.5, "lwf": 0.5}}
-    assert states_from_json([entry]) == [("soup", None, {"ft": 0.5, "lwf": 0.5})]
-
-
 def test_a_curve_has_a_network_per_alpha_in_order():
     assert states_of(algorithm_file("wise_ft_curve"), ["ft"], {"curve": {"steps": 2}}) == [
         ("curve", 0.0, {"pretrained": 1.0, "ft": 0.0}),

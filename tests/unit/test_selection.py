@@ -582,7 +582,7 @@ def test_select_splits_are_counted_together_and_drawn_apart_from_test_images(tmp
     for target in ("a", "b"):
         path = tmp_path / target / "32px/index.parquet"
         path.parent.mkdir(parents=True)
-        index.to_parquet(path)
+        index.assign(photo_sha256=target + index["object_id"]).to_parquet(path)
         indexes.append(path)
         for variant, ranks in ranks_of_variant.items():
             columns = {

@@ -473,15 +473,6 @@ def test_a_source_image_that_links_a_trained_and_a_tested_one_is_left_out(tmp_pa
     assert images == 40 - 2
 
 
-def test_an_index_that_does_not_know_identical_photos_is_not_split(tmp_path):
-    folder = prepared(tmp_path / "old", sources(29))
-    index = pq.read_table(folder / "index.parquet").drop_columns([PHOTO])
-    pq.write_table(index, folder / "index.parquet")
-    with pytest.raises(UserError, match=r"old/index\.parquet .*snakemake --forcerun prepare"):
-        split_of(folder)
-    assert not (folder / "split.parquet").exists()
-
-
 def test_a_budget_takes_each_photo_before_any_twice(tmp_path):
     # given: each photo twice
     photos = [f"photo {n // 2}" for n in range(40)]

@@ -238,6 +238,7 @@ def test_in_the_course_of_training_the_pretrained_model_is_at_zero_percent(tmp_p
         path = tmp_path / dataset / "view/index.parquet"
         path.parent.mkdir(parents=True)
         index = pd.DataFrame({"object_id": ["w", "x", "y", "z"], "label": [0, 0, 1, 1]})
+        index["photo_sha256"] = dataset + index["object_id"]
         index.to_parquet(path)
         indexes.append(path)
     pretrained_rows = write_rows(

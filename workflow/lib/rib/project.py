@@ -285,8 +285,7 @@ def _states_of(rows: Path, method: str) -> list[NetworkState]:
     manifest = rows.with_suffix(".manifest.json")
     if not manifest.is_file():
         return []
-    # Manifests of earlier versions lack networks.
-    states = states_from_json(read_json(manifest).get("networks", []))
+    states = states_from_json(read_json(manifest)["networks"])
     return [state for state in states if state.method == method]
 
 

@@ -114,7 +114,8 @@ DIFFERENCES_CAPTION = """\
 Each method's mRI minus that of a reference method on the same network, best on top; right of 0 a
 method keeps more robustness. A panel is a group of networks that differ only in what chance decides
 in pretraining. A dot is a network, a marker their mean, a bar Student's t interval over networks,
-with images and targets fixed; filled: it excludes 0. Intervals are not adjusted for the number of methods.
+with images and targets fixed; filled: it excludes 0. Intervals are not adjusted for the number of
+methods.
 """
 STYLE_BEFORE_FINE_TUNING = {"label": f"before ({PRETRAINED_LABEL})", "colour": INK, "marker": "*"}
 STEP = 0.22  # inches between neighbouring markers of a group

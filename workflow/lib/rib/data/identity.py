@@ -1,8 +1,7 @@
 """Identical photos, which are one source image whatever their file names.
 
 A photo's *identity* is a digest of its decoded pixels before resizing, so it depends on no file
-format. Indexes store it in the column `PHOTO`. Indexes of earlier versions lack it: their photos
-have unknown identity, and are identical to no other.
+format. Indexes store it in the column `PHOTO`.
 """
 
 import hashlib
@@ -14,13 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from rib.base.errors import UserError
-from rib.base.progress import log
-
 PHOTO = "photo_sha256"  # column of an index
-REMEDY = "`snakemake --forcerun prepare` notes them"
 STRIP = 1 << 20  # pixels hashed at once, to bound memory
-UNKNOWN = -1  # number of photos with unknown identity
 
 
 def identity_of(picture: Image.Image | np.ndarray) -> str:
@@ -41,24 +35,14 @@ def identity_of(picture: Image.Image | np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def read_identities(index: Path, required: bool = False) -> pa.Array:
-    """Identity (hash of pixels) of each image, (n,) text; null if unknown.
+def read_identities(index: Path) -> pa.Array:
+    """Identity (hash of pixels) of each image, (n,) text.
 
     Args:
         index: Parquet file, one row per image.
-        required: whether unknown identities are an error.
-
-    Raises:
-        UserError: identities are required, but the index is of an earlier version.
     """
-    if PHOTO in pq.read_schema(index).names:
-        column = pq.read_table(index, columns=[PHOTO])[PHOTO]
-        return column.combine_chunks().cast(pa.string())
-    problem = f"{index} was prepared by an earlier version, which did not note identical photos"
-    if required:
-        raise UserError(f"{problem}; {REMEDY}.")
-    log.warning("%s, so they count as different ones; %s", problem, REMEDY)
-    return pa.nulls(pq.read_metadata(index).num_rows, pa.string())
+    column = pq.read_table(index, columns=[PHOTO])[PHOTO]
+    return column.combine_chunks().cast(pa.string())
 
 
 def joined_ids(ids: pa.Array | pa.ChunkedArray, identities: pa.Array) -> dict[str, str]:
@@ -69,7 +53,7 @@ def joined_ids(ids: pa.Array | pa.ChunkedArray, identities: pa.Array) -> dict[st
 
     Args:
         ids: (n,) text, such as the source id of each image.
-        identities: (n,) text (hash of pixels) or null.
+        identities: (n,) text (hash of pixels).
     """
     rows = pa.array(np.flatnonzero(identical_images(identities)))
     ids_of_images = ids.take(rows).to_pylist()
@@ -125,14 +109,11 @@ def identical_images(identities: pa.Array) -> np.ndarray:
     """Mask of images that are identical to another one: (n,) bool.
 
     Args:
-        identities: (n,) text or null; null is identical to none.
+        identities: (n,) text (hash of pixels).
     """
-    photos = _number_photos(identities)  # (n,) int, the same number for identical images
-    is_known = photos != UNKNOWN
-    known_photos = photos[is_known]
-    images_of_photo = np.bincount(known_photos)
-    is_identical = np.zeros(len(photos), bool)
-    is_identical[is_known] = images_of_photo[known_photos] > 1
+    photo_of_image = _number_photos(identities)
+    images_of_photo = np.bincount(photo_of_image)
+    is_identical: np.ndarray = images_of_photo[photo_of_image] > 1
     return is_identical
 
 
@@ -142,20 +123,17 @@ def of_other_classes(identities: pa.Array, labels: np.ndarray) -> np.ndarray:
     Some of their labels are arbitrary.
 
     Args:
-        identities: (n,) text or null; null is identical to none.
+        identities: (n,) text (hash of pixels).
         labels: (n,) integers.
     """
-    photo_of_image = _number_photos(identities)  # (n,) int, the same number for identical images
-    is_known = photo_of_image != UNKNOWN
-    known_photos = photo_of_image[is_known]
-    number_of_photos = photo_of_image.max(initial=UNKNOWN) + 1
+    photo_of_image = _number_photos(identities)
+    number_of_photos = photo_of_image.max(initial=-1) + 1
     lowest_label_of_photo = np.full(number_of_photos, np.iinfo(np.int64).max)
     highest_label_of_photo = np.full(number_of_photos, -1)
-    np.minimum.at(lowest_label_of_photo, known_photos, labels[is_known])
-    np.maximum.at(highest_label_of_photo, known_photos, labels[is_known])
+    np.minimum.at(lowest_label_of_photo, photo_of_image, labels)
+    np.maximum.at(highest_label_of_photo, photo_of_image, labels)
     has_several_labels = lowest_label_of_photo < highest_label_of_photo
-    is_conflicting = np.zeros(len(photo_of_image), bool)
-    is_conflicting[is_known] = has_several_labels[known_photos]
+    is_conflicting: np.ndarray = has_several_labels[photo_of_image]
     return is_conflicting
 
 
@@ -163,16 +141,15 @@ def identical_to(identities: pa.Array, others: pa.Array) -> np.ndarray:
     """Mask of images that are identical to any of other images: (n,) bool.
 
     Args:
-        identities: (n,) text or null; null is identical to none.
+        identities: (n,) text (hash of pixels).
         others: identities to look for, such as a pretraining proxy's.
     """
-    is_identical = pc.is_in(identities, value_set=others, skip_nulls=True)
+    is_identical = pc.is_in(identities, value_set=others)
     mask: np.ndarray = is_identical.to_numpy(zero_copy_only=False)
     return mask
 
 
 def _number_photos(identities: pa.Array) -> np.ndarray:
-    """(n,) int64, one number per photo: "x", "y", "x", null give 0, 1, 0, -1."""
-    numbers = identities.dictionary_encode().indices.fill_null(UNKNOWN)
-    photos: np.ndarray = numbers.to_numpy().astype(np.int64)
-    return photos
+    """(n,) int64, one number per photo: "x", "y", "x" give 0, 1, 0."""
+    numbers: np.ndarray = identities.dictionary_encode().indices.to_numpy().astype(np.int64)
+    return numbers

@@ -51,7 +51,7 @@ def split_dataset(
             belongs to the pretraining proxy.
     """
     dataset = load_whole(files, view)
-    identities = read_identities(files.folder / "index.parquet", required=True)
+    identities = read_identities(files.folder / "index.parquet")
     if dataset.rows is not None:  # the index also has images outside the dataset
         identities = identities.take(pa.array(dataset.rows))
     inherited = {}  # such as {"photos/7": "train"}
@@ -141,7 +141,7 @@ def _split_of_each_photo(
 
     Only for `photos`, the identities in the dataset that is split now.
     """
-    identities = read_identities(index, required=True)
+    identities = read_identities(index)
     rows = pa.array(np.flatnonzero(identical_to(identities, photos)))
     source_ids = pq.read_table(index, columns=["source_id"])["source_id"].take(rows).to_pylist()
     photos_in_index = identities.take(rows).to_pylist()

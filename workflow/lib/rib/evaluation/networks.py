@@ -179,11 +179,6 @@ def states_from_json(entries: Sequence[Mapping[str, Any]]) -> list[NetworkState]
     """Undo `states_as_json`, except that a `Merge` has its algorithm's name, not its path."""
     states = []
     for entry in entries:
-        mixture: Mixture
-        if "merge" in entry:
-            mixture = Merge(**entry["merge"])
-        else:
-            # Earlier versions called coefficients weights.
-            mixture = entry["coefficients"] if "coefficients" in entry else entry["weights"]
+        mixture: Mixture = Merge(**entry["merge"]) if "merge" in entry else entry["coefficients"]
         states.append(NetworkState(entry["method"], entry["alpha"], mixture))
     return states

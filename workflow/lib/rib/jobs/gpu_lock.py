@@ -6,7 +6,6 @@ The kernel releases these whenever and however the job ends.
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -144,9 +143,6 @@ def _lock_folder() -> Path:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.parent.mkdir(exist_ok=True)
-            if _is_open_to_others(folder):
-                # Of an earlier version; others may hold its locks.
-                shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700, exist_ok=True)
             if is_private(folder):
                 return folder
@@ -154,12 +150,6 @@ def _lock_folder() -> Path:
         f"neither {first} nor {second} can be the folder for your GPU locks: others have or can "
         "enter it, or it cannot be written; remove it, or free some space."
     )
-
-
-def _is_open_to_others(folder: Path) -> bool:
-    """Whether a folder is this user's, but others can enter it; it must not hold locks."""
-    is_own = folder.is_dir() and folder.lstat().st_uid == os.geteuid()
-    return is_own and not is_private(folder)
 
 
 def _lock_free_device(devices: Sequence[str], folder: Path) -> str | None:

@@ -5,18 +5,16 @@ import inspect
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePath
 from types import ModuleType
 from typing import get_args
 
 import rib.analyses
 from rib.base.errors import UserError
-from rib.config.analysis import QUESTIONS, Analysis, Form, flat
+from rib.config.analysis import QUESTIONS, Analysis, Form
 from rib.config.grid import Grid
 from rib.config.labels import GridLabels
 from rib.config.messages import known_name
 from rib.config.paths import Paths
-from rib.statistics.settings import metrics_of
 
 
 def described_analyses(
@@ -31,8 +29,8 @@ def described_analyses(
         choice: config's `analyses`: `all`, or names of analyses on demand.
 
     Raises:
-        UserError: An analysis is incomplete (such as a figure without caption), reads a table that
-            nothing makes, makes a file as another does, or is in `choice` but not on demand.
+        UserError: An analysis is incomplete (such as a figure without caption), makes a file as
+            another does, or is in `choice` but not on demand.
     """
     labels = GridLabels(grid)
     analyses = {}
@@ -53,7 +51,6 @@ def described_analyses(
         analyses[name] = replace(analysis, folder=own_paths.report)
     _refuse_unknown(analyses, choice)
     _refuse_equal_names(analyses)
-    _refuse_missing_tables(grid, paths, analyses)
     return analyses
 
 
@@ -112,37 +109,6 @@ def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
                 f"{of_figure}: draw_{figure_name} is called with its inputs and params, {error}; "
                 "give both the same names."
             ) from error
-
-
-def _refuse_missing_tables(grid: Grid, paths: Paths, analyses: Mapping[str, Analysis]) -> None:
-    """Raise a UserError if an analysis reads a table that nothing makes, before jobs start.
-
-    Only inputs below the report's folder, such as reports/x/tables/mri.csv, are checked.
-    """
-    files_of_analyses: list[str] = []
-    for analysis in analyses.values():
-        files_of_analyses.extend(analysis.made_files.values())
-    for name, analysis in analyses.items():
-        # An analysis in a separate folder gets its own tables of RI and accuracies there.
-        own_paths = Paths(grid, report=analysis.folder)
-        files_of_metrics = [
-            own_paths.counts,
-            own_paths.mri_json,
-            *map(own_paths.table, metrics_of(grid)),
-        ]
-        made_files = {*files_of_metrics, *files_of_analyses}
-        files_of_figures: list[str] = []
-        for figure in analysis.figures.values():
-            files_of_figures.extend(figure.paths)
-        for path in (*flat(analysis.inputs), *files_of_figures):
-            if path.startswith(f"{paths.report}/") and path not in made_files:
-                # Raises unless a table of this name is made in another folder.
-                known_name(
-                    PurePath(path).name,
-                    sorted({PurePath(made_file).name for made_file in made_files}),
-                    "table",
-                    f"rib/analyses/{name}.py",
-                )
 
 
 def _is_chosen(name: str, analysis: Analysis, choice: str | Sequence[str]) -> bool:

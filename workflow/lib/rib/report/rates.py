@@ -150,8 +150,8 @@ def _measured(results: Path, stage: str, model: str) -> float | None:
             images_of_job = facts["images"]
         else:
             scored_images = sum(dataset["n"] for dataset in facts["datasets"].values())
-            images_of_job = len(facts.get("networks", ())) * scored_images
-        if images_of_job:  # 0 for imported weights and for rows that earlier versions wrote
+            images_of_job = len(facts["networks"]) * scored_images
+        if images_of_job:  # 0 for imported weights
             images += images_of_job
             seconds += record["seconds"]
     return images / seconds if seconds else None

@@ -181,9 +181,9 @@ def identical_table(
         One row per dataset: dataset, identical (images identical to another image of the dataset),
         shared (identical to an image of another dataset), shared_with (labels of these datasets
         with numbers of images), other_class (identical to an image of another class in any
-        dataset). Numbers are empty if an index does not say which images are identical.
+        dataset).
     """
-    # (n,) by dataset: a text for each image, which identical images share; null if unknown.
+    # (n,) by dataset: a text for each image, which identical images share.
     identities = {name: read_identities(index) for name, index in zip(labels, indexes, strict=True)}
     outputs = {
         name: _outputs_of_images(index, classes_of_dataset)
@@ -192,9 +192,6 @@ def identical_table(
     is_of_other_class = _of_other_classes(identities, outputs)
     rows: list[dict[str, Any]] = []
     for name, label in labels.items():
-        if identities[name].null_count > 0:  # the identity of some images is unknown
-            rows.append({"dataset": name})
-            continue
         is_shared, shared_with = _shared_images(name, identities, labels)
         row: dict[str, Any] = {
             "dataset": name,
@@ -214,8 +211,7 @@ def identical_table(
                 shared_with or "none",
                 row["other_class"],
             )
-    table = pd.DataFrame(rows, columns=["dataset", *IDENTICAL])
-    return table.astype(dict.fromkeys(["identical", "shared", "other_class"], "Int64"))
+    return pd.DataFrame(rows, columns=["dataset", *IDENTICAL])
 
 
 def _shared_images(
