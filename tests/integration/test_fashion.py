@@ -130,7 +130,7 @@ def test_prepared_bytes_are_the_same_everywhere(folders, name):
 def test_the_list_of_the_filtered_set_is_what_its_script_makes(archives):
     script = runpy.run_path(str(SCRIPT))
     settings = {name: SETS[name].settings for name in ("fashion_train", "fashion_adversarial")}
-    rows = script["wrong_photos"](archives[0].parent, settings)
+    rows = script["wrong_images"](archives[0].parent, settings)
     listed = CATALOG.table("fashion_adversarial.csv", ["image_id", "label", "predicted"], [])
     assert [tuple(row.values()) for row in listed] == [
         (f"train/{number:05d}", str(label), str(predicted)) for number, label, predicted in rows

@@ -191,7 +191,7 @@ HUB = {"kind": "hub", "repo": "a/b", "path": "x.safetensors", "file": "x.safeten
         ({"settings": {"photos": {"layout": "idxx"}}}, "'idxx'.*'idx'"),
         (
             {"settings": {"photos": {"layout": "corruptions_of", "settings": {"photos": {}}}}},
-            "datasets.yaml, mine, photos: 'corruptions_of' takes its photos from another layout",
+            "datasets.yaml, mine, photos: 'corruptions_of' takes its images from another layout",
         ),
         ({"icons_file": "../../secret.csv"}, "datasets.yaml: 'mine.icons_file'"),
         ({"source": {**NPM, "package": "-g"}}, "datasets.yaml: 'mine.source.package'"),

@@ -137,11 +137,11 @@ def header_of_photos(images, height, width):
         (header_of_photos(40, 0, 28), LABELS_FILE, "train-images.*0 x 28"),
         (header_of_photos(0, 28, 28), LABELS_FILE, "train-images.* is empty"),
         (PHOTOS_FILE, LABELS_FILE[:-1], "train-labels.* has 47 bytes instead of the 48"),
-        (PHOTOS_FILE, idx_labels([0] * 39), "train-labels.* has 39 labels.* 40 photos"),
+        (PHOTOS_FILE, idx_labels([0] * 39), "train-labels.* has 39 labels.* 40 images"),
         (
             PHOTOS_FILE,
             idx_labels([0] * 39 + [10]),
-            "train-labels.* photo 39 has the label 10,.* 0, 1",
+            "train-labels.* image 39 has the label 10,.* 0, 1",
         ),
     ],
 )
@@ -163,7 +163,7 @@ def test_another_file_is_refused_in_a_sentence_and_nothing_is_prepared(
         ({"rendition": "fog"}, "set: .*rendition 'fog'; choose .*plain, edges"),
         ({"border": -1}, "set: border is -1"),
         ({"border": 10**6}, "set: border is 1000000"),
-        ({"first": 3, "last": 5}, "set: class 0 has 4 photos.* 3 to 5"),
+        ({"first": 3, "last": 5}, "set: class 0 has 4 images.* 3 to 5"),
         ({"first": -1}, "set: class 0 .* -1 to 3"),
         ({"part": "t10k"}, "set: .*t10k-images-idx3-ubyte .*train-images"),
         ({"space": LabelSpace(("0", "boot"), ((0,), (1,)), ("a", "b"), 2)}, "set: .*'boot'"),

@@ -243,7 +243,7 @@ FAULTS = {
     "a class without images": Fault(samples([0, 1]), r"'owl' \(1 of 3 classes"),
     # files that don't make a sample
     "a sample without label": Fault(WITHOUT_LABEL, "'a.tar/x/9' has no label in a file"),
-    "a sample without photo": Fault(WITHOUT_PHOTO, "'a.tar/x/9' has no photo"),
+    "a sample without photo": Fault(WITHOUT_PHOTO, "'a.tar/x/9' has no image"),
     "files of a sample apart": Fault(APART, "'a.tar/a' has no label in a file"),
     "two photos": Fault({"a.jpg": b"", "a.png": b"", "a.cls": b"0"}, "'a' has two .* 'a.png'"),
     # labels that can't be read

@@ -1,13 +1,13 @@
-"""The photos of Fashion-MNIST that a linear network gets wrong: fashion_adversarial.csv.
+"""The images of Fashion-MNIST that a linear network gets wrong: fashion_adversarial.csv.
 
 The network is a softmax regression on the pixels, which is none of the benchmark's. It is trained
-on the photos of `fashion_train`; of the 5,000 photos that are used for nothing else, those that it
+on the images of `fashion_train`; of the 5,000 images that are used for nothing else, those that it
 gets right are discarded (as Hendrycks et al. 2021 did with a ResNet-50 for ImageNet-A, arXiv
 1907.07174). Run it after the files were downloaded:
 
     PYTHONPATH=workflow/lib python workflow/catalog/fashion_adversarial.py data/raw/fashion_train
 
-Training takes all photos in each step, and there is nothing random. Rounding may differ in the last
+Training takes all images in each step, and there is nothing random. Rounding may differ in the last
 digits between machines, which changes a prediction only if two classes are nearly equal to the
 last of them.
 """
@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
     for name in ("fashion_train", "fashion_adversarial"):
         settings_of_dataset[name] = entries[name]["settings"]
     part = settings_of_dataset["fashion_adversarial"]["part"]
-    rows = wrong_photos(folder, settings_of_dataset)
+    rows = wrong_images(folder, settings_of_dataset)
     with open(CATALOG / "fashion_adversarial.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image_id", "label", "predicted"])
@@ -47,8 +47,8 @@ def main(folder: Path) -> None:
             writer.writerow([f"{part}/{number:05d}", label, predicted])
 
 
-def wrong_photos(folder: Path, settings_of_dataset: dict[str, dict]) -> list[tuple[int, int, int]]:
-    """Number, label and prediction of the photos that the network gets wrong, in the file's order.
+def wrong_images(folder: Path, settings_of_dataset: dict[str, dict]) -> list[tuple[int, int, int]]:
+    """Number, label and prediction of the images that the network gets wrong, in the file's order.
 
     Args:
         folder: the four decompressed idx files.
@@ -56,8 +56,8 @@ def wrong_photos(folder: Path, settings_of_dataset: dict[str, dict]) -> list[tup
     """
     training = settings_of_dataset["fashion_train"]
     candidates = settings_of_dataset["fashion_adversarial"]
-    training_numbers, training_pixels, training_labels = _photos_of(folder, training)
-    numbers, pixels, labels = _photos_of(folder, candidates)
+    training_numbers, training_pixels, training_labels = _images_of(folder, training)
+    numbers, pixels, labels = _images_of(folder, candidates)
     assert not set(training_numbers) & set(numbers) or training["part"] != candidates["part"]
     weights = train(training_pixels, training_labels)
     predicted = predict(weights, pixels)
@@ -67,14 +67,14 @@ def wrong_photos(folder: Path, settings_of_dataset: dict[str, dict]) -> list[tup
     return rows
 
 
-def _photos_of(folder: Path, settings: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _images_of(folder: Path, settings: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Numbers (n,), pixels from 0 to 1 with a constant, (n, d + 1) float64, and labels (n,)."""
     labels = read_labels(folder / f"{settings['part']}-{LABELS}")
     rank = rank_in_class(labels)
     numbers = np.flatnonzero((settings["first"] <= rank) & (rank < settings["last"]))
-    photos = read_photos(folder / f"{settings['part']}-{IMAGES}")[numbers]
-    pixels = photos.reshape(len(photos), -1) / 255
-    constant = np.ones((len(photos), 1))
+    images = read_photos(folder / f"{settings['part']}-{IMAGES}")[numbers]
+    pixels = images.reshape(len(images), -1) / 255
+    constant = np.ones((len(images), 1))
     return numbers, np.hstack([pixels, constant]), np.array(labels[numbers])
 
 
@@ -103,7 +103,7 @@ def train(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def predict(weights: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """The class with the highest logit of each photo: (n,)."""
+    """The class with the highest logit of each image: (n,)."""
     predicted: np.ndarray = np.argmax(pixels @ weights, axis=1)
     return predicted
 

@@ -88,7 +88,7 @@ PAGE_ANALYSES = analyses_of_page(ANALYSES, PATHS)
 REPORTING = WORKFLOW / "lib/rib/report"
 EVALUATION_GROUPS = evaluation_groups(GRID)
 DATASETS_READ = GRID.datasets_read()
-# Datasets whose photos are kept encoded: all that jobs read, then only evaluated ones.
+# Datasets whose images are kept encoded: all that jobs read, then only evaluated ones.
 LARGE_DATASETS_READ = {entry.name for entry in DATASETS_READ if entry.storage == "encoded"}
 LARGE_DATASETS = LARGE_DATASETS_READ & set(GRID.datasets)
 ENSEMBLES = [name for name, method in GRID.methods.items() if method.form == "ensemble"]

@@ -85,8 +85,8 @@ rule download:
         "../scripts/download.py"
 
 
-# Decode and resize, or draw, each image once per geometry; photos of very large datasets are
-# checked and kept encoded.
+# Decode and resize, or draw, each image once per geometry; images of very large datasets
+# are checked and kept encoded.
 
 FEW_IMAGES = 5000  # up to this number, one thread decodes them
 MINUTES_OF_FEW_IMAGES = 60

@@ -7,7 +7,7 @@ from rib.config.model_facts import model_facts
 from rib.models.settings import ConversionSettings, TextSettings
 
 MEGABYTES_OF_CONVERSION = 8000
-MEGABYTES_OF_FITTING_ON_ENCODED = 32000  # fitting a head decodes photos when they are used
+MEGABYTES_OF_FITTING_ON_ENCODED = 32000  # fitting a head decodes images when they are used
 
 
 def has_fitted_head(model):
@@ -53,7 +53,7 @@ def conversion_settings(wildcards):
 
 
 def threads_of_conversion(wildcards):
-    """Fitting a head reads the proxy's photos; other conversions need one thread."""
+    """Fitting a head reads the proxy's images; other conversions need one thread."""
     if has_fitted_head(wildcards.model):
         return threads_for([GRID.reference.dataset.name])
     return 1

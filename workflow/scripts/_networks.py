@@ -32,7 +32,7 @@ def dataset_of(files, name: str, decode_workers: int) -> DatasetFiles:
         files: inputs of the job: `dataset`, the manifest of the prepared dataset; `dataset_proxy`
             and `dataset_split`, which may be empty or missing.
         name: the dataset's name.
-        decode_workers: threads that decode encoded photos.
+        decode_workers: threads that decode encoded images.
     """
     return DatasetFiles(
         name=name,

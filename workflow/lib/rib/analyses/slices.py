@@ -107,9 +107,9 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def errors_are_as_published(grid: Grid, model: str, dataset: str) -> bool:
-    """Whether a model's errors on corrupted photos can be compared with published errors.
+    """Whether a model's errors on corrupted images can be compared with published errors.
 
-    The photos are published at input size. A model's crop below 1 would enlarge and crop them
+    The images are published at input size. A model's crop below 1 would enlarge and crop them
     again, so published errors are without it.
     """
     has_published_size = grid.geometry(model).size == SIDE_OF_PUBLISHED_ERRORS

@@ -61,7 +61,7 @@ PROJECT_CATALOG = WORKFLOW / "catalog"
 BASE = LIBRARY / "methods/base.py"  # base class of methods that train, not an algorithm
 # Settings of layouts that list all levels of a slice, by the slice's column of the index.
 LISTS_LEVELS = {"corruption": "corruptions", "severity": "severities"}
-PHOTOS = "photos"  # setting of a layout that takes its photos from another layout
+PHOTOS = "photos"  # setting of a layout that takes its images from another layout
 TABLES = "config, external"  # config's key for tables of weights trained elsewhere
 MARKERS = "Hx+8234"  # of methods in these tables; methods.yaml uses others
 # Columns of these tables.
@@ -256,12 +256,12 @@ class Catalog:
 
         Args:
             settings: of a dataset's entry. `photos` gives another layout, with settings, that
-                supplies the photos: {"photos": {"layout": "NAME", "settings": {...}}}.
+                supplies the images: {"photos": {"layout": "NAME", "settings": {...}}}.
             where: file and entry, for messages.
 
         Raises:
             UserError: A setting is an empty list or not a JSON value. Or `photos` lacks `layout`
-                and `settings`, or its layout is unknown or takes photos from yet another layout.
+                and `settings`, or its layout is unknown or takes images from yet another layout.
         """
         for name, setting in settings.items():
             refuse_other_than_json(setting, f"{where}: the setting '{name}'")
@@ -270,7 +270,7 @@ class Catalog:
         photos = settings[PHOTOS]
         where = f"{where}, {PHOTOS}"
         if not isinstance(photos, dict) or not isinstance(photos.get("layout"), str):
-            raise UserError(f"{where}: give the layout of the photos, and its settings.")
+            raise UserError(f"{where}: give the layout of the images, and its settings.")
         for key in photos:
             known_name(key, ("layout", "settings"), "key", where, "allowed")
         known_name(photos["layout"], self._layouts, "layout", where)
@@ -279,7 +279,7 @@ class Catalog:
             raise UserError(f"{where}: give the settings by name.")
         if PHOTOS in settings_of_photos:
             raise UserError(
-                f"{where}: '{photos['layout']}' takes its photos from another layout itself; give "
+                f"{where}: '{photos['layout']}' takes its images from another layout itself; give "
                 "that one."
             )
         self.check_layout_settings(settings_of_photos, where)
@@ -659,7 +659,7 @@ class Catalog:
         return self._layouts[layout]
 
     def photos_layout_file(self, dataset: Dataset) -> Path | None:
-        """File of the other layout that supplies the photos of this dataset's layout, if any."""
+        """File of the other layout that supplies the images of this dataset's layout, if any."""
         if PHOTOS not in dataset.settings:
             return None
         return self.layout_file(dataset.settings[PHOTOS]["layout"])

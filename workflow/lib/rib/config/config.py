@@ -61,11 +61,11 @@ class ImageBudget(Described):
 
 
 class Limits(Described):
-    """Limits of photos and archives."""
+    """Limits of images and archives."""
 
-    photo_megabytes: Count = Field(256, description="millions of bytes of an encoded photo, from 1")
+    photo_megabytes: Count = Field(256, description="millions of bytes of an encoded image, from 1")
     photo_megapixels: Annotated[Whole, Field(ge=2)] = Field(
-        100, description="millions of pixels of a photo, from 2, checked before it is decoded"
+        100, description="millions of pixels of an image, from 2, checked before it is decoded"
     )
     archive_ratio: Count = Field(
         100,
@@ -162,7 +162,7 @@ class Compute(Described):
     )
     decode_workers: Count = Field(
         4,
-        description="threads per job that decode photos (ImageNet-C, and photos that are "
+        description="threads per job that decode images (ImageNet-C, and images that are "
         "prepared), from 1; no more than the job has cores; results do not depend on "
         "it",
     )
@@ -312,7 +312,7 @@ class Config(Described):
     )
     limits: Limits = Field(
         default_factory=Limits,
-        description="limits of photos and archives; a photo that is larger counts as one that "
+        description="limits of images and archives; an image that is larger counts as one that "
         "cannot be decoded (corrupt_images), an archive that unpacks to more is "
         "refused",
     )
@@ -370,7 +370,7 @@ class Config(Described):
     )
     uncropped: Names = Field(
         "default",
-        description="datasets of which models see whole photos, resized to the input without the "
+        description="datasets of which models see whole images, resized to the input without the "
         "model's crop, in training and in evaluation: 'default' (those whose entry "
         "says crop: none), 'all', or a list; [imagenet_c] for errors that can be "
         "compared with published ones",

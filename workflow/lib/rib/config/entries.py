@@ -259,7 +259,7 @@ class Dataset(Described):
     )
     storage: Literal["array", "encoded"] = Field(
         "array",
-        description="array (decoded once per geometry, fast to read) or encoded (photos as "
+        description="array (decoded once per geometry, fast to read) or encoded (images as "
         "published, for datasets too large for arrays)",
     )
     groups: Column | None = Field(
@@ -269,8 +269,8 @@ class Dataset(Described):
     )
     crop: Literal["model", "none"] = Field(
         "model",
-        description="model (photos are resized and cropped as each model's record says) or none "
-        "(resized to the input, without cutting margins off; for photos that are "
+        description="model (images are resized and cropped as each model's record says) or none "
+        "(resized to the input, without cutting margins off; for images that are "
         "published at the size of the input)",
     )
     relative_errors: Annotated[str, matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")] | None = Field(

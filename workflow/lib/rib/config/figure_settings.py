@@ -25,8 +25,8 @@ class FigureSettings(Settings):
     marks_runs: bool
     size: str  # training subset to show, unless the figure compares sizes
     sizes: list[str]  # all training subsets; if not only `all`, the figure names the shown one
-    geometry: Geometry | None = None  # of encoded photos
-    uncropped: Texts = ()  # datasets whose encoded photos are shown without crop
+    geometry: Geometry | None = None  # of encoded images
+    uncropped: Texts = ()  # datasets whose encoded images are shown without crop
     # Labels by name for `models`, `methods` and `targets`, to name underfitted runs.
     labels: dict[str, dict[str, str]] | None = None
 

@@ -28,7 +28,7 @@ class Geometry:
     def without_crop(self) -> "Geometry":
         """The geometry that cuts no margin off.
 
-        A square photo is seen whole, any other photo as the largest square in its centre.
+        A square image is seen whole, any other image as the largest square in its centre.
         """
         return replace(self, crop_pct=1.0)
 

@@ -100,7 +100,7 @@ class Paths:
         """A file of a prepared dataset.
 
         For example results/emoji/prepare/noto/224px-bicubic-crop0.875/manifest.json. Encoded
-        datasets (photos as published, decoded when used) are the same at all geometries; their
+        datasets (images as published, decoded when used) are the same at all geometries; their
         folder is `encoded`. Datasets in config's `uncropped` are prepared without crop.
         """
         if self._grid.catalog.datasets[dataset].storage == "encoded":

@@ -39,7 +39,7 @@ class TooLargeError(UserError):
     """A file in an archive exceeds the limit of its kind."""
 
     def __init__(self, path: Path, name: str, largest: int):
-        hint = "don't use it or, if it is a photo, raise limits.photo_megabytes in config.yaml"
+        hint = "don't use it or, if it is an image, raise limits.photo_megabytes in config.yaml"
         super().__init__(f"{path} contains '{name}' of more than {in_bytes(largest)}; {hint}.")
 
 

@@ -1,6 +1,6 @@
-"""Identical photos, which are one source image whatever their file names.
+"""Images with the same pixels, which are one source image whatever their file names.
 
-A photo's *identity* is a digest of its decoded pixels before resizing, so it depends on no file
+An image's *identity* is a digest of its decoded pixels before resizing, so it depends on no file
 format. Indexes store it in the column `PHOTO`.
 """
 
@@ -21,7 +21,7 @@ def identity_of(picture: Image.Image | np.ndarray) -> str:
     """SHA-256 (hex) of a picture's size and pixels as RGB, to find identical pictures.
 
     Args:
-        picture: a decoded photo, or a drawing: (height, width[, 3]) uint8.
+        picture: a decoded image, or a drawing: (height, width[, 3]) uint8.
     """
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(picture)
@@ -57,13 +57,13 @@ def joined_ids(ids: pa.Array | pa.ChunkedArray, identities: pa.Array) -> dict[st
     """
     rows = pa.array(np.flatnonzero(identical_images(identities)))
     ids_of_images = ids.take(rows).to_pylist()
-    photos = identities.take(rows).to_pylist()
+    shared_identities = identities.take(rows).to_pylist()
     groups = _Groups()
-    first_id_of_photo: dict[str, str] = {}
-    for image_id, photo in zip(ids_of_images, photos, strict=True):
-        if photo not in first_id_of_photo:
-            first_id_of_photo[photo] = image_id
-        groups.join(image_id, first_id_of_photo[photo])
+    first_id_of_identity: dict[str, str] = {}
+    for image_id, identity in zip(ids_of_images, shared_identities, strict=True):
+        if identity not in first_id_of_identity:
+            first_id_of_identity[identity] = image_id
+        groups.join(image_id, first_id_of_identity[identity])
     return groups.first_of_each_other()
 
 
@@ -111,9 +111,9 @@ def identical_images(identities: pa.Array) -> np.ndarray:
     Args:
         identities: (n,) text (hash of pixels).
     """
-    photo_of_image = _number_photos(identities)
-    images_of_photo = np.bincount(photo_of_image)
-    is_identical: np.ndarray = images_of_photo[photo_of_image] > 1
+    identity_number = _number_identities(identities)
+    images_of_identity = np.bincount(identity_number)
+    is_identical: np.ndarray = images_of_identity[identity_number] > 1
     return is_identical
 
 
@@ -126,14 +126,15 @@ def of_other_classes(identities: pa.Array, labels: np.ndarray) -> np.ndarray:
         identities: (n,) text (hash of pixels).
         labels: (n,) integers.
     """
-    photo_of_image = _number_photos(identities)
-    number_of_photos = photo_of_image.max(initial=-1) + 1
-    lowest_label_of_photo = np.full(number_of_photos, np.iinfo(np.int64).max)
-    highest_label_of_photo = np.full(number_of_photos, -1)
-    np.minimum.at(lowest_label_of_photo, photo_of_image, labels)
-    np.maximum.at(highest_label_of_photo, photo_of_image, labels)
-    has_several_labels = lowest_label_of_photo < highest_label_of_photo
-    is_conflicting: np.ndarray = has_several_labels[photo_of_image]
+    identity_number = _number_identities(identities)
+    number_of_identities = identity_number.max(initial=-1) + 1
+    # Labels of the images with each identity.
+    lowest_label = np.full(number_of_identities, np.iinfo(np.int64).max)
+    highest_label = np.full(number_of_identities, -1)
+    np.minimum.at(lowest_label, identity_number, labels)
+    np.maximum.at(highest_label, identity_number, labels)
+    has_several_labels = lowest_label < highest_label
+    is_conflicting: np.ndarray = has_several_labels[identity_number]
     return is_conflicting
 
 
@@ -149,7 +150,7 @@ def identical_to(identities: pa.Array, others: pa.Array) -> np.ndarray:
     return mask
 
 
-def _number_photos(identities: pa.Array) -> np.ndarray:
-    """(n,) int64, one number per photo: "x", "y", "x" give 0, 1, 0."""
+def _number_identities(identities: pa.Array) -> np.ndarray:
+    """(n,) int64, one number per identity: "x", "y", "x" give 0, 1, 0."""
     numbers: np.ndarray = identities.dictionary_encode().indices.to_numpy().astype(np.int64)
     return numbers

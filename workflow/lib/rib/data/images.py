@@ -112,7 +112,8 @@ class Item:
     label: int  # class index in the label space
     # Same for images made from the same original (a photo or a vendor's drawing): `fluent/1f98a`.
     source_id: str
-    object_id: str  # unit that bootstraps draw: the photo or, for emoji, the object (`1f98a`)
+    # Unit that bootstraps draw: the source image or, for emoji, the object (`1f98a`).
+    object_id: str
     # An encoded photo, or a drawing: (size, size, 3) uint8 RGB.
     picture: Photo | np.ndarray
     # Levels by which accuracies are split, such as {"severity": 3}; same names for every image.
@@ -125,7 +126,7 @@ class Item:
 def photo_item(
     label: int, image_id: str, group: str, source: str, photo: Photo, /, **slices: str | int
 ) -> Item:
-    """Item for a photo; bootstraps draw all photos of its source image together.
+    """Item for a photo; bootstraps draw all images made from its source image together.
 
     Args:
         label: class index in the label space.

@@ -211,7 +211,7 @@ class Converted:
     """An image in its stored form."""
 
     data: bytes  # pixels at the geometry, or an encoded image
-    photo: str  # SHA-256 of the decoded image (`identity_of`)
+    identity: str  # SHA-256 of the decoded image (`identity_of`)
 
 
 class PreparedImagesWriter:
@@ -282,7 +282,7 @@ class PreparedImagesWriter:
             "source_id": item.source_id,
             "object_id": item.object_id,
             "sha256": hashlib.sha256(converted.data).hexdigest(),
-            PHOTO: converted.photo,
+            PHOTO: converted.identity,
         }
         if self.geometry is None:
             assert isinstance(item.picture, Photo)  # drawings were refused before
@@ -347,9 +347,9 @@ class PreparedImagesWriter:
             UserError: two images have the same id; the journal is kept.
         """
         self.save()
-        stores_encoded_photos = self.geometry is None
+        stores_encoded_images = self.geometry is None
         self._file.seek(0)
-        self._write_header(self.end if stores_encoded_photos else self.count)
+        self._write_header(self.end if stores_encoded_images else self.count)
         self._write_index(index, labels)
         class_keys = [dataset.space.keys[label] for label in labels]
         _refuse_repeated_ids(index, class_keys, dataset)
@@ -529,11 +529,11 @@ def _start_conversion(
 def _convert_photo(encoded: bytes, name: str, border: int, geometry: Geometry | None) -> Converted:
     """The photo's stored form: pixels at the geometry or, if that is None, its encoded bytes."""
     image = decode(encoded, name, border)  # in both cases, as its identity is a hash of pixels
-    photo = identity_of(image)
+    identity = identity_of(image)
     if geometry is None:
-        return Converted(encoded, photo)
+        return Converted(encoded, identity)
     pixels = resize_and_crop(image, geometry)
-    return Converted(_bytes_at(pixels, geometry), photo)
+    return Converted(_bytes_at(pixels, geometry), identity)
 
 
 def _convert_drawing(

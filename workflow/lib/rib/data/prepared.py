@@ -68,7 +68,7 @@ class EncodedImages:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Number of photos, height, width and channels: (n, size, size, 3)."""
+        """Number of images, height, width and channels: (n, size, size, 3)."""
         assert self.geometry is not None  # a geometry is given if images are accessed
         return len(self), self.geometry.size, self.geometry.size, 3
 
@@ -79,25 +79,25 @@ class EncodedImages:
             CorruptImageError: an image can't be decoded.
         """
         row_numbers = np.arange(len(self))[rows]
-        photos = np.empty((len(row_numbers), *self.shape[1:]), np.uint8)
-        self.read(row_numbers, photos)
-        return photos
+        images = np.empty((len(row_numbers), *self.shape[1:]), np.uint8)
+        self.read(row_numbers, images)
+        return images
 
     def read(self, rows: np.ndarray, target: np.ndarray) -> None:
-        """Decode photos into memory.
+        """Decode images into memory.
 
         Args:
-            rows: (N,) of the photos.
+            rows: (N,) of the images.
             target: (N, size, size, 3) uint8; it is filled in the order of the rows.
 
         Raises:
             CorruptImageError: an image can't be decoded.
         """
         for _ in self._pool.map(self._decode, rows.tolist(), target):
-            pass  # an error of a photo is raised here
+            pass  # an error of an image is raised here
 
     def _decode(self, row: int, pixels: np.ndarray) -> None:
-        """Decode the photo in one row into `pixels`, (size, size, 3) uint8."""
+        """Decode the image in one row into `pixels`, (size, size, 3) uint8."""
         encoded = self._reader.bytes(int(self._offsets[row]), int(self._lengths[row])).tobytes()
         image_id = self._image_ids[row]
         assert self.geometry is not None  # a geometry is given if images are accessed

@@ -30,21 +30,21 @@ LARGEST_TURN = 60  # degrees, to either side
 SMALLEST_TURN = 15
 
 
-def plain(photo: np.ndarray, seed: str) -> np.ndarray:
+def plain(image: np.ndarray, seed: str) -> np.ndarray:
     """The image as it is; the seed is unused."""
-    return photo
+    return image
 
 
-def edges(photo: np.ndarray, seed: str) -> np.ndarray:
+def edges(image: np.ndarray, seed: str) -> np.ndarray:
     """Black lines on white paper where grey changes fast: (height, width) uint8, 0 or 255.
 
     Sobel's gradient with non-maximum suppression (Canny 1986): a pixel is on a line if no neighbour
     across the line has a larger gradient. All renditions get a seed; this one has nothing random.
 
     Args:
-        photo: (height, width) grey, uint8.
+        image: (height, width) grey, uint8.
     """
-    smooth = blur(photo, UNIT // 4)
+    smooth = blur(image, UNIT // 4)
     change_down, change_right = _gradient(smooth)
     change = np.abs(change_down) + np.abs(change_right)
     # Gradients of the four neighbours; zero outside the image.
@@ -63,9 +63,9 @@ def edges(photo: np.ndarray, seed: str) -> np.ndarray:
     return np.where(is_line, 0, WHITE).astype(np.uint8)
 
 
-def _gradient(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sobel's filters, downwards and to the right: (height, width) each."""
-    padded = np.pad(photo, 1, mode="edge")
+    padded = np.pad(image, 1, mode="edge")
     # Each pixel with its neighbours in the row, weighted 1, 2, 1.
     smooth_along_rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     change_down = smooth_along_rows[2:] - smooth_along_rows[:-2]
@@ -75,15 +75,15 @@ def _gradient(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return change_down, change_right
 
 
-def cartoon(photo: np.ndarray, seed: str) -> np.ndarray:
+def cartoon(image: np.ndarray, seed: str) -> np.ndarray:
     """Black lines and three flat tones of one colour, on paper of another colour.
 
     The object's greys are stretched to the full range; each pixel gets the most frequent tone among
     3 x 3 pixels. Lines are as in `edges`.
     """
-    is_object = _is_object(photo)
+    is_object = _is_object(image)
     # tone numbers, 0 for the darkest
-    tone_of_grey = np.minimum(_stretch(photo) * len(TONES) // (WHITE + 1), len(TONES) - 1)
+    tone_of_grey = np.minimum(_stretch(image) * len(TONES) // (WHITE + 1), len(TONES) - 1)
     tone = _most_frequent(tone_of_grey, is_object)
     share_of_colour = np.array(TONES)[tone]
     # Random RGB: 96 to 255 for the object, 176 to 255 for paper.
@@ -91,15 +91,15 @@ def cartoon(photo: np.ndarray, seed: str) -> np.ndarray:
     paper = 176 + hashed_bytes(f"{seed}/paper", (3,)) * 5 // 16
     flat_colour = divide(share_of_colour[..., np.newaxis] * colour, UNIT)
     on_paper = np.where(is_object[..., np.newaxis], flat_colour, paper)
-    is_line = edges(photo, seed) == 0
+    is_line = edges(image, seed) == 0
     with_lines = np.where(is_line[..., np.newaxis], 0, on_paper)
     return to_picture(with_lines)
 
 
-def _stretch(photo: np.ndarray) -> np.ndarray:
+def _stretch(image: np.ndarray) -> np.ndarray:
     """The object's darkest grey becomes 0, its brightest 255; greys beyond are clipped."""
-    grey = photo.astype(np.int64)
-    greys_of_object = grey[_is_object(photo)]
+    grey = image.astype(np.int64)
+    greys_of_object = grey[_is_object(image)]
     if greys_of_object.size == 0:
         return grey
     darkest = int(greys_of_object.min())
@@ -109,9 +109,9 @@ def _stretch(photo: np.ndarray) -> np.ndarray:
     return stretched
 
 
-def _is_object(photo: np.ndarray) -> np.ndarray:
+def _is_object(image: np.ndarray) -> np.ndarray:
     """Mask of the object, which is brighter than the black around it."""
-    is_object: np.ndarray = photo >= OBJECT
+    is_object: np.ndarray = image >= OBJECT
     return is_object
 
 
@@ -149,22 +149,22 @@ def _grow(mask: np.ndarray) -> np.ndarray:
     return grown
 
 
-def drawing(photo: np.ndarray, seed: str) -> np.ndarray:
+def drawing(image: np.ndarray, seed: str) -> np.ndarray:
     """A soft pencil drawing on grained paper: outlines, and shading by slanting lines.
 
     Outlines are where the image is darker than its surroundings (dodge and burn: the image divided
     by its blurred self).
     """
-    grey = photo.astype(np.int64)
-    is_object = _is_object(photo)
-    on_paper = np.where(is_object, _stretch(photo), WHITE)
+    grey = image.astype(np.int64)
+    is_object = _is_object(image)
+    on_paper = np.where(is_object, _stretch(image), WHITE)
     surroundings = np.maximum(1, blur(on_paper, UNIT))
     outline = np.minimum(WHITE, divide(on_paper * WHITE, surroundings))  # dark at outlines
     is_contour = _grow(is_object) & ~is_object  # pixels just outside the object
     is_shaded = _is_on_slanting_line(grey) & is_object
     ink = (WHITE - outline) // 2 + 150 * is_contour + 90 * is_shaded
     # Paper is slightly grey, and takes more ink where it is darker.
-    grain = hashed_bytes(seed, photo.shape) // 8
+    grain = hashed_bytes(seed, image.shape) // 8
     paper = WHITE - 8 - grain
     return to_picture(paper - ink * (160 + 2 * grain) // 192)
 
@@ -180,19 +180,19 @@ def _is_on_slanting_line(grey: np.ndarray) -> np.ndarray:
     return is_on_line
 
 
-def background(photo: np.ndarray, seed: str) -> np.ndarray:
+def background(image: np.ndarray, seed: str) -> np.ndarray:
     """Coloured clouds behind the object, in place of black."""
-    height, width = photo.shape
+    height, width = image.shape
     channels = [clouds(f"{seed}/channel {channel}", height, width) for channel in range(3)]
     behind = np.stack(channels, axis=-1)
     # Black shows only clouds, greys from 43 on only the object. Darker greys, at the object's
     # border, mix both.
-    opacity = np.minimum(UNIT, photo.astype(np.int64) * 6)[..., np.newaxis]
-    in_front = photo.astype(np.int64)[..., np.newaxis]
+    opacity = np.minimum(UNIT, image.astype(np.int64) * 6)[..., np.newaxis]
+    in_front = image.astype(np.int64)[..., np.newaxis]
     return to_picture(divide(in_front * opacity + behind * (UNIT - opacity), UNIT))
 
 
-def tilted(photo: np.ndarray, seed: str) -> np.ndarray:
+def tilted(image: np.ndarray, seed: str) -> np.ndarray:
     """The object turned by 15 to 60 degrees, with sides of 50 to 80 %, anywhere."""
     degrees = hashed_number(f"{seed}/turn", SMALLEST_TURN, LARGEST_TURN)
     is_clockwise = hashed_number(f"{seed}/direction", 0, 1) == 1
@@ -200,17 +200,17 @@ def tilted(photo: np.ndarray, seed: str) -> np.ndarray:
         degrees = -degrees
     scale = hashed_number(f"{seed}/scale", UNIT // 2, UNIT * 4 // 5)
     # The object stays inside the picture if the shift is within the free margin.
-    height, width = photo.shape
+    height, width = image.shape
     room = (UNIT - scale) * min(height, width) // 4
     down = hashed_number(f"{seed}/down", -room, room)
     right = hashed_number(f"{seed}/right", -room, room)
-    return to_picture(turn_and_scale(photo, degrees, scale, (down, right)))
+    return to_picture(turn_and_scale(image, degrees, scale, (down, right)))
 
 
-def recoloured(photo: np.ndarray, seed: str) -> np.ndarray:
+def recoloured(image: np.ndarray, seed: str) -> np.ndarray:
     """Greys replaced by a gradient between three colours, for black, middle grey and white."""
     colour_for_black, colour_for_middle_grey, colour_for_white = _palette(seed)
-    grey = photo.astype(np.int64)[..., np.newaxis]
+    grey = image.astype(np.int64)[..., np.newaxis]
     is_dark = grey < 128
     # Mix the two nearest of the three colours, in 1/256.
     colour_below = np.where(is_dark, colour_for_black, colour_for_middle_grey)

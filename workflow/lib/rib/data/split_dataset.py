@@ -36,8 +36,9 @@ def split_dataset(
 ) -> None:
     """Write the split (train, select or test) of each source image of a dataset.
 
-    Identical photos are one source image, even in different datasets. A source image is left out if
-    it links images with different splits in earlier datasets: training or testing on it would leak.
+    Images with the same pixels are one source image, even in different datasets. A source image is
+    left out if it links images with different splits in earlier datasets: training or testing on it
+    would leak.
 
     Args:
         files: the dataset, not yet split.
@@ -47,7 +48,7 @@ def split_dataset(
             images (number in the dataset), such as imagenet_val/n01440764/1, train, 50.
 
     Raises:
-        UserError: an index does not say which photos are identical, no image is left, or none
+        UserError: an index does not say which images are identical, no image is left, or none
             belongs to the pretraining proxy.
     """
     dataset = load_whole(files, view)
@@ -88,11 +89,13 @@ def _earlier_splits(
         for source_id, split in read_split(earlier_dataset.table).items():
             if split != LEFT_OUT:
                 split_of_id[source_id] = split
-        # An earlier dataset has a source image if it has its id, or an identical photo.
+        # An earlier dataset has a source image if it has its id, or an identical image.
         if earlier_dataset.same_sources:
             _add_splits_by_id(splits_of_source, dataset, split_of_id)
-        split_of_photo = _split_of_each_photo(earlier_dataset.index, split_of_id, identities)
-        identical = _add_splits_by_photo(splits_of_source, dataset, identities, split_of_photo)
+        split_of_identity = _split_of_each_identity(earlier_dataset.index, split_of_id, identities)
+        identical = _add_splits_by_identity(
+            splits_of_source, dataset, identities, split_of_identity
+        )
         if identical > 0:
             log.info(
                 "%s: %d images are identical to images of %s, which decides their part",
@@ -112,44 +115,44 @@ def _add_splits_by_id(
     _, declared_ids = dataset.declared_sources
     for declared_id in declared_ids:
         if declared_id in split_of_id:
-            # Identical photos with several ids are one source image with one of these ids.
+            # Identical images with several ids are one source image with one of these ids.
             source = dataset.joined_sources.get(declared_id, declared_id)
             splits_of_source.setdefault(source, []).append(split_of_id[declared_id])
 
 
-def _add_splits_by_photo(
+def _add_splits_by_identity(
     splits_of_source: dict[str, list[str]],
     dataset: PreparedDataset,
     identities: pa.Array,
-    split_of_photo: Mapping[str, str],
+    split_of_identity: Mapping[str, str],
 ) -> int:
-    """Add the splits of identical photos to `splits_of_source`; return the number of images."""
+    """Add the splits of earlier identical images to `splits_of_source`; return the number added."""
     source_of_image, sources = dataset.sources
-    photos = pa.array(list(split_of_photo), pa.string())
-    rows = np.flatnonzero(identical_to(identities, photos))
+    earlier_identities = pa.array(list(split_of_identity), pa.string())
+    rows = np.flatnonzero(identical_to(identities, earlier_identities))
     for row in rows:
         source = sources[source_of_image[row]]
-        split = split_of_photo[identities[row].as_py()]
+        split = split_of_identity[identities[row].as_py()]
         splits_of_source.setdefault(source, []).append(split)
     return len(rows)
 
 
-def _split_of_each_photo(
-    index: Path, split_of_id: Mapping[str, str], photos: pa.Array
+def _split_of_each_identity(
+    index: Path, split_of_id: Mapping[str, str], wanted: pa.Array
 ) -> dict[str, str]:
     """Split by identity (hash of pixels), {"9f86...": "train"}, in an earlier dataset's index.
 
-    Only for `photos`, the identities in the dataset that is split now.
+    Only for `wanted`, the identities in the dataset that is split now.
     """
     identities = read_identities(index)
-    rows = pa.array(np.flatnonzero(identical_to(identities, photos)))
+    rows = pa.array(np.flatnonzero(identical_to(identities, wanted)))
     source_ids = pq.read_table(index, columns=["source_id"])["source_id"].take(rows).to_pylist()
-    photos_in_index = identities.take(rows).to_pylist()
-    split_of_photo = {}
-    for photo, source_id in zip(photos_in_index, source_ids, strict=True):
+    found = identities.take(rows).to_pylist()
+    split_of_identity = {}
+    for identity, source_id in zip(found, source_ids, strict=True):
         if source_id in split_of_id:  # a budget may have left the image out
-            split_of_photo[photo] = split_of_id[source_id]
-    return split_of_photo
+            split_of_identity[identity] = split_of_id[source_id]
+    return split_of_identity
 
 
 def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
@@ -161,13 +164,13 @@ def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
 
 
 def _write(dataset: PreparedDataset, split_of_source: Mapping[str, str], table: Path) -> None:
-    """Write a row for each source id; ids of identical photos have the same split."""
+    """Write a row for each source id; ids of identical images have the same split."""
     counts = dataset.index.group_by("source_id").aggregate([("label", "count")])
     counts = counts.sort_by("source_id")
     source_ids = counts["source_id"].to_pylist()
     splits = []
     for source_id in source_ids:
-        # Identical photos are one source image with the id of one of them.
+        # Identical images are one source image with the id of one of them.
         source = dataset.joined_sources.get(source_id, source_id)
         splits.append(split_of_source[source])
     columns = {

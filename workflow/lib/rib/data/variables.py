@@ -10,8 +10,8 @@ from typing import Any
 ARCHIVES = "RIB_ARCHIVES"  # folders with downloaded archives, separated as in PATH
 # Largest number of images left out per dataset; the manifest lists them.
 CORRUPT_IMAGES = "RIB_CORRUPT_IMAGES"
-PHOTO_MEGABYTES = "RIB_PHOTO_MEGABYTES"  # limit of a photo
-PHOTO_MEGAPIXELS = "RIB_PHOTO_MEGAPIXELS"  # limit of a photo
+PHOTO_MEGABYTES = "RIB_PHOTO_MEGABYTES"  # limit of an image
+PHOTO_MEGAPIXELS = "RIB_PHOTO_MEGAPIXELS"  # limit of an image
 ARCHIVE_RATIO = "RIB_ARCHIVE_RATIO"  # bytes that one byte of an archive may unpack to
 # Defaults outside Snakemake.
 DEFAULTS = {PHOTO_MEGABYTES: 256, PHOTO_MEGAPIXELS: 100, ARCHIVE_RATIO: 100}

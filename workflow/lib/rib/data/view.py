@@ -186,9 +186,9 @@ def _without_proxy(
             "although its entry's source_group says so; its file names don't match the source "
             "images, so correct its layout."
         )
-    proxy_photos = _photos_of_sources(proxy_index, proxy_sources)
-    photos = read_identities(folder / "index.parquet")
-    is_in_proxy = is_made_from_proxy | identical_to(photos, proxy_photos)
+    proxy_identities = _identities_of_sources(proxy_index, proxy_sources)
+    identities = read_identities(folder / "index.parquet")
+    is_in_proxy = is_made_from_proxy | identical_to(identities, proxy_identities)
     # All images of the same source image go together.
     source_of_image, _ = dataset.sources
     is_excluded = np.isin(source_of_image, source_of_image[is_in_proxy])
@@ -200,7 +200,7 @@ def _without_proxy(
     return dataset.take(np.flatnonzero(~is_excluded))
 
 
-def _photos_of_sources(index: Path, sources: frozenset[str]) -> pa.Array:
+def _identities_of_sources(index: Path, sources: frozenset[str]) -> pa.Array:
     """Identities (hashes of pixels, text) of all images with these source ids, to find copies."""
     source_ids = pq.read_table(index, columns=["source_id"])["source_id"].combine_chunks()
     has_source = pc.is_in(source_ids, value_set=pa.array(sorted(sources), pa.string()))

@@ -167,7 +167,7 @@ def used_images(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
 
     Images beyond config's budget are not used. Nor is the pretraining proxy, the part of the
     reference dataset that stands for the pretraining data: it is left out of the reference and of
-    datasets made from the same photos.
+    datasets made from the same source images.
 
     Args:
         counts: images of each dataset. {"val": 1000, "val_cartoon": 1000} gives 900 for both if

@@ -39,7 +39,7 @@ def conditions_of(grid: Grid) -> list[str]:
         entry.label for name, entry in grid.datasets.items() if name in grid.uncropped
     ]
     if labels_of_uncropped:
-        phrases.append(f"whole photos of {', '.join(labels_of_uncropped)}")
+        phrases.append(f"whole images of {', '.join(labels_of_uncropped)}")
     labels_left_out = []
     for entry in grid.catalog.evaluated_datasets(grid.family).values():
         if not entry.optional and entry.name not in grid.datasets:

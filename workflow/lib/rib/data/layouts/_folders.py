@@ -24,7 +24,7 @@ class Unread:
         self.dataset = dataset
         self.endings: Counter[str] = Counter()
 
-    def is_photo(self, path: PurePosixPath) -> bool:
+    def is_image(self, path: PurePosixPath) -> bool:
         """Whether a file is an image by its ending, in any case; other files are counted."""
         ending = path.suffix.lower()
         if ending in ENDINGS:
@@ -43,7 +43,7 @@ class Unread:
             log.info("%s: not read: %s", self.dataset, ", ".join(descriptions))
 
 
-def photos_in_folders(
+def images_in_folders(
     dataset: DatasetSource,
     labels: Mapping[str, int],
     strict: bool = False,
@@ -70,7 +70,7 @@ def photos_in_folders(
     if objects is not None and objects != SUBFOLDERS:
         object_of_image = _read_objects(dataset, objects)
     folders_without_images = set(labels)
-    photos_of_strange_folder: Counter[str] = Counter()
+    images_of_strange_folder: Counter[str] = Counter()
     unread = Unread(dataset)
     for archive in dataset.archives:
         for name, read in archive_members(archive):
@@ -80,10 +80,10 @@ def photos_in_folders(
             # `<class>/<name>` or, with subfolders, `<class>/<object>/<name>`.
             image_id = str(PurePosixPath(folder) / path.relative_to(class_folder))
             is_file_of_objects = path.name == objects
-            if is_file_of_objects or not unread.is_photo(path) or image_id in dataset.exclude:
+            if is_file_of_objects or not unread.is_image(path) or image_id in dataset.exclude:
                 continue
             if folder not in labels:
-                photos_of_strange_folder[str(path.parent)] += 1
+                images_of_strange_folder[str(path.parent)] += 1
                 continue
             folders_without_images.discard(folder)
             photo = Photo(read, f"{dataset}, {name} ({archive.name})")
@@ -94,9 +94,9 @@ def photos_in_folders(
                 item = replace(item, object_id=f"{dataset.source}/{object_name}")
             yield item
     unread.log()
-    if photos_of_strange_folder:
+    if images_of_strange_folder:
         message = _about_strange_folders(
-            photos_of_strange_folder, labels, folders_without_images, dataset
+            images_of_strange_folder, labels, folders_without_images, dataset
         )
         if strict:
             raise UserError(
@@ -143,20 +143,20 @@ def _object_of(
 
 
 def _about_strange_folders(
-    photos_of_folder: Mapping[str, int],
+    images_of_folder: Mapping[str, int],
     labels: Collection[str],
     folders_without_images: Collection[str],
     dataset: DatasetSource,
 ) -> str:
     """Message about the first folder that is no class, with the most similar class."""
-    folder = min(photos_of_folder)
+    folder = min(images_of_folder)
     name = PurePosixPath(folder).name
     subject = f"the folder {dataset}/{folder}" if name else f"{dataset}, outside any folder,"
     message = (
-        f"{subject} contains {photos_of_folder[folder]} images and matches none of the classes"
+        f"{subject} contains {images_of_folder[folder]} images and matches none of the classes"
     )
-    if len(photos_of_folder) > 1:
-        message += f" (the first of {len(photos_of_folder)} such folders)"
+    if len(images_of_folder) > 1:
+        message += f" (the first of {len(images_of_folder)} such folders)"
     similar_names = difflib.get_close_matches(name, folders_without_images, 1)
     similar_names += difflib.get_close_matches(name, labels, 1)
     if similar_names:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from rib.config.label_space import imagenet_wnids
 from rib.data.images import DatasetSource, Item
-from rib.data.layouts._folders import photos_in_folders
+from rib.data.layouts._folders import images_in_folders
 
 
 def items(
@@ -42,7 +42,7 @@ def items(
     are_imagenet_classes = set(keys) <= set(imagenet_wnids())
     are_only_some_classes = len(keys) != dataset.space.num_classes
     may_have_other_folders = are_imagenet_classes or are_only_some_classes
-    return photos_in_folders(
+    return images_in_folders(
         dataset,
         labels,
         strict=not may_have_other_folders,

@@ -31,7 +31,7 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
         for name, read in archive_members(archive / class_tar, file=class_tar_file):
             path = PurePosixPath(name)
             image_id = f"{wnid}/{path.name}"
-            if not unread.is_photo(path) or image_id in dataset.exclude:
+            if not unread.is_image(path) or image_id in dataset.exclude:
                 continue
             photo = Photo(read, f"{dataset}, {name} ({class_tar} in {archive.name})")
             source = f"{wnid}/{path.stem}"

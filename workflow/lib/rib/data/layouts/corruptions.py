@@ -35,7 +35,7 @@ def items(
     for archive in dataset.archives:
         for name, read in archive_members(archive):
             path = PurePosixPath(name)
-            if not unread.is_photo(path):
+            if not unread.is_image(path):
                 continue
             # The path ends with <corruption>/<severity>/<wnid>/<name>.
             image_id = "/".join(path.parts[-4:])

@@ -49,15 +49,15 @@ def items(
         f"datasets.yaml, {dataset}, photos",
     )
     all_pairs = list(product(corruptions, severities))
-    photos_of_class: Counter[int] = Counter()  # images so far
+    sources_of_class: Counter[int] = Counter()  # source images so far
     for item in items_of_layout(dataset, **settings):
         picture = _picture_at_geometry(item, dataset)
-        pairs_of_photo = all_pairs
+        pairs_of_source = all_pairs
         if once:
-            turn = photos_of_class[item.label] % len(all_pairs)
-            pairs_of_photo = [all_pairs[turn]]
-            photos_of_class[item.label] += 1
-        for corruption, severity in pairs_of_photo:
+            turn = sources_of_class[item.label] % len(all_pairs)
+            pairs_of_source = [all_pairs[turn]]
+            sources_of_class[item.label] += 1
+        for corruption, severity in pairs_of_source:
             yield replace(
                 item,
                 image_id=f"{corruption}/{severity}/{item.image_id}",

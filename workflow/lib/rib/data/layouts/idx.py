@@ -64,12 +64,12 @@ def items(
         raise UserError(
             f"{dataset}: border is {border}; set 0 to {LONGEST_SIDE} pixels in its settings."
         )
-    photos = read_photos(_archive(dataset, f"{part}-{IMAGES}"))
+    images = read_photos(_archive(dataset, f"{part}-{IMAGES}"))
     labels_path = _archive(dataset, f"{part}-{LABELS}")
     labels = read_labels(labels_path)
-    if len(labels) != len(photos):
+    if len(labels) != len(images):
         raise UserError(
-            f"{labels_path} has {len(labels)} labels, but there are {len(photos)} photos; fetch "
+            f"{labels_path} has {len(labels)} labels, but there are {len(images)} images; fetch "
             "both files again."
         )
     class_of_label = _class_of_each_label(dataset)
@@ -82,8 +82,8 @@ def items(
         if image_id in dataset.exclude:
             continue
         source_id = f"{collection}/{image_id}"
-        photo = np.pad(photos[number], border)
-        drawing = RENDITIONS[rendition](photo, f"{rendition}/{source_id}")
+        padded = np.pad(images[number], border)
+        drawing = RENDITIONS[rendition](padded, f"{rendition}/{source_id}")
         image = Image.fromarray(drawing).convert("RGB")
         yield Item(
             image_id=image_id,
@@ -104,7 +104,7 @@ def read_photos(path: Path) -> np.ndarray:
     number, height, width = _read_header(path, MAGIC_NUMBER_OF_IMAGES, 3)
     if not (1 <= height <= LONGEST_SIDE and 1 <= width <= LONGEST_SIDE):
         raise UserError(
-            f"{path} states photos of {height} x {width} pixels; sides of 1 to {LONGEST_SIDE} are "
+            f"{path} states images of {height} x {width} pixels; sides of 1 to {LONGEST_SIDE} are "
             "read."
         )
     return _read_bytes(path, (number, height, width))
@@ -159,8 +159,8 @@ def rank_in_class(labels: np.ndarray) -> np.ndarray:
     """
     rank = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
-        photos_with_label = np.flatnonzero(labels == label)
-        rank[photos_with_label] = np.arange(len(photos_with_label))
+        images_with_label = np.flatnonzero(labels == label)
+        rank[images_with_label] = np.arange(len(images_with_label))
     return rank
 
 
@@ -196,7 +196,7 @@ def _refuse_unknown_labels(labels: np.ndarray, class_of_label: dict[int, int], p
         number = int(np.argmax(is_unknown))
         known_labels = ", ".join(map(str, sorted(class_of_label)))
         raise UserError(
-            f"{path} says that the photo {number} has the label {labels[number]}, which is none of "
+            f"{path} says that the image {number} has the label {labels[number]}, which is none of "
             f"the classes {known_labels}; fetch it again, or correct the classes."
         )
 
@@ -210,9 +210,9 @@ def _refuse_range(
 ) -> None:
     """A UserError unless each class has images `first` to `last` - 1."""
     for label in class_of_label:
-        number_of_photos = int(np.count_nonzero(labels == label))
-        if not 0 <= first < last <= number_of_photos:
+        number_of_images = int(np.count_nonzero(labels == label))
+        if not 0 <= first < last <= number_of_images:
             raise UserError(
-                f"{dataset}: class {label} has {number_of_photos} photos, so there are none from "
+                f"{dataset}: class {label} has {number_of_images} images, so there are none from "
                 f"{first} to {last}; correct first and last in its settings."
             )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rib.base.errors import UserError
 from rib.config.label_space import imagenet_wnids
 from rib.data.images import DatasetSource, Item
-from rib.data.layouts._folders import photos_in_folders
+from rib.data.layouts._folders import images_in_folders
 
 
 def items(dataset: DatasetSource) -> Iterator[Item]:
@@ -29,4 +29,4 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
                 f"{wnid} is not in ImageNet-1K; correct its layout or classes."
             )
         label_of_folder[str(index_of_wnid[wnid])] = label
-    return photos_in_folders(dataset, label_of_folder)
+    return images_in_folders(dataset, label_of_folder)

@@ -200,12 +200,12 @@ class PhotoFile:
                 if not selection.includes(facts):
                     continue
                 image_id = f"{self._path.name}/{number_of_row}"
-                encoded = self._encoded_photo(cells[self._columns.image], image_id)
+                encoded = self._encoded_image(cells[self._columns.image], image_id)
                 unpacked.add(len(encoded))
                 yield Row(
                     image_id=image_id,
                     photo=Photo(
-                        partially(_refuse_large_photo, encoded, image_id, self._path),
+                        partially(_refuse_large_image, encoded, image_id, self._path),
                         f"{self._dataset}, row {number_of_row} ({self._path.name})",
                     ),
                     label=cells[self._columns.label],
@@ -245,19 +245,19 @@ class PhotoFile:
             facts[column] = fact
         return facts
 
-    def _encoded_photo(self, cell: bytes | Mapping[str, bytes] | None, image_id: str) -> bytes:
+    def _encoded_image(self, cell: bytes | Mapping[str, bytes] | None, image_id: str) -> bytes:
         """The image's bytes from its cell: bytes, or a structure with a field `bytes`."""
         encoded = cell.get(BYTES) if isinstance(cell, Mapping) else cell
         if encoded is None:
             raise UserError(
                 f"{self._dataset}: {image_id} has no bytes in the column "
-                f"{show(self._columns.image)}; photos that lie outside of the file are not read: "
-                "exclude the row in the dataset's entry, or use files that contain their photos."
+                f"{show(self._columns.image)}; images that lie outside of the file are not read: "
+                "exclude the row in the dataset's entry, or use files that contain their images."
             )
         return encoded
 
 
-def _refuse_large_photo(encoded: bytes, image_id: str, path: Path) -> bytes:
+def _refuse_large_image(encoded: bytes, image_id: str, path: Path) -> bytes:
     """The same bytes; a TooLargeError here counts among the images that may be left out."""
     largest = photo_limit(PHOTO_MEGABYTES)
     if len(encoded) > largest:

@@ -22,7 +22,7 @@ from rib.data.layouts._folders import Unread
 from rib.data.layouts._labels import LONGEST_TEXT, Classes, slice_level
 from rib.data.layouts._selection import Selection
 
-PHOTO_ENDINGS = ("jpg", "jpeg", "png", "webp")
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 CLASS_ENDING = "cls"
 JSON_ENDING = "json"
 LARGEST_JSON = 1 << 20  # bytes
@@ -53,10 +53,10 @@ class Sample:
 
     key: str
     encoded: bytes | TooLargeError | None = None  # the image, or the error that it is too large
-    photo_name: str = ""
+    image_name: str = ""
     label: str | int | None = None  # from a .cls file
     facts: Mapping[str, Any] | None = None  # from a JSON file
-    kinds: set[str] = field(default_factory=set)  # kinds of files read: photo, cls, json
+    kinds: set[str] = field(default_factory=set)  # kinds of files read: image, cls, json
 
 
 def items(
@@ -148,9 +148,9 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _kind_of(ending: str, fields: Fields) -> str | None:
-    """`photo`, `cls` or `json`; None if the file is not read."""
-    if ending in PHOTO_ENDINGS:
-        return "photo"
+    """`image`, `cls` or `json`; None if the file is not read."""
+    if ending in IMAGE_ENDINGS:
+        return "image"
     if ending == CLASS_ENDING and fields.label is None:
         return CLASS_ENDING
     if ending == JSON_ENDING and fields.are_needed:
@@ -173,8 +173,8 @@ def _add_file(
             f"second is {_shown(name)}; don't use this file."
         )
     sample.kinds.add(kind)
-    if kind == "photo":
-        sample.photo_name = f"{dataset}, {name} ({archive.name})"
+    if kind == "image":
+        sample.image_name = f"{dataset}, {name} ({archive.name})"
         try:
             sample.encoded = read()
         except TooLargeError as error:
@@ -234,7 +234,7 @@ def _item_of_sample(
     """The sample's image; None if its label is no class."""
     hint = "the files of a sample must follow each other: repair the tar, or exclude the sample"
     if sample.encoded is None:
-        raise UserError(f"{dataset}: {_shown(image_id)} has no photo; {hint}.")
+        raise UserError(f"{dataset}: {_shown(image_id)} has no image; {hint}.")
     label: object = sample.label
     if fields.label is not None:
         label = _field_of(sample, fields.label, image_id, dataset)
@@ -253,7 +253,7 @@ def _item_of_sample(
         if name is not None
     }
     source = image_id if fields.source is None else str(levels[fields.source])
-    photo = Photo(partially(_photo_bytes, sample.encoded), sample.photo_name)
+    photo = Photo(partially(_image_bytes, sample.encoded), sample.image_name)
     item = photo_item(class_index, image_id, dataset.source, source, photo)
     item = replace(item, slices={name: levels[name] for name in fields.slices})
     if fields.objects is None:
@@ -271,7 +271,7 @@ def _field_of(sample: Sample, name: str, image_id: str, dataset: DatasetSource) 
     return sample.facts[name]
 
 
-def _photo_bytes(encoded: bytes | TooLargeError) -> bytes:
+def _image_bytes(encoded: bytes | TooLargeError) -> bytes:
     """The image's bytes; a stored error is raised here, where the image may be left out."""
     if isinstance(encoded, TooLargeError):
         raise encoded
