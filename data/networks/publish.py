@@ -2,7 +2,7 @@
 
 RESULTS is a folder such as results/fashion, with `models/<name>/` of each network and prepared
 datasets. Each network is written beside this file in half precision, and README.md says how it was
-made, and how many photos of each dataset it gets right as it is in the file. The files have the
+made, and how many images of each dataset it gets right as it is in the file. The files have the
 same bytes whenever this is called on the same networks.
 """
 
@@ -34,8 +34,8 @@ BATCH = 500  # images per forward pass
 INTRODUCTION = """\
 # Networks of the fashion family
 
-Small networks that this project pretrained on photos of Fashion-MNIST, from random initial weights.
-Licence: MIT, as the photos have. The tensors of a file, in half precision, are the network.
+Small networks that this project pretrained on images of Fashion-MNIST, from random initial weights.
+Licence: MIT, as the images have. The tensors of a file, in half precision, are the network.
 `publish.py` wrote the files and this page.
 
 All were pretrained with AdamW (recipe `adamw` of `workflow/catalog/recipes.yaml`), a batch size of
@@ -91,7 +91,7 @@ def publish(name: str, results: Path) -> dict[str, str]:
     row = {
         "file": f"`{file.name}`",
         "architecture": facts["architecture"],
-        "photos": f"{facts['trained']['images']:,}",
+        "images": f"{facts['trained']['images']:,}",
         "augmentation": "broad" if "augmentation" in pretraining else "none",
         "learning rate": f"{pretraining['lr']:g}",
         "steps": f"{pretraining['steps']:,}",

@@ -1,4 +1,4 @@
-"""A sheet of the fashion family: a photo of each class in each set, docs/images/fashion.png.
+"""A sheet of the fashion family: an image of each class in each set, docs/images/fashion.png.
 
     PYTHONPATH=workflow/lib python docs/images/fashion.py data/raw/fashion_train
 
@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
 def pictures_of(dataset: Dataset, catalog: Catalog, folder: Path) -> list[np.ndarray]:
     """One picture of each class of a dataset, (32, 32, 3) uint8.
 
-    It is another photo for each class: of the first class the third, of the second the eighth and
+    It is another image for each class: of the first class the third, of the second the eighth and
     so on, so that those of `corrupted` have one corruption each, at severity 3.
     """
     photos_layout = catalog.photos_layout_file(dataset)
@@ -69,19 +69,19 @@ def pictures_of(dataset: Dataset, catalog: Catalog, folder: Path) -> list[np.nda
         if only is None or item.image_id in only:
             pictures[item.label].append(item.picture)
         is_enough = [
-            len(pictures_of_class) > number_of_photo(label)
+            len(pictures_of_class) > number_of_image(label)
             for label, pictures_of_class in enumerate(pictures)
         ]
         if all(is_enough):
             break
     chosen = []
     for label, pictures_of_class in enumerate(pictures):
-        chosen.append(pictures_of_class[number_of_photo(label) % len(pictures_of_class)])
+        chosen.append(pictures_of_class[number_of_image(label) % len(pictures_of_class)])
     return chosen
 
 
-def number_of_photo(label: int) -> int:
-    """Which photo of a class is shown, from 0."""
+def number_of_image(label: int) -> int:
+    """Which image of a class is shown, from 0."""
     return label * NUMBER_OF_SEVERITIES + SHOWN_SEVERITY - 1
 
 
