@@ -16,7 +16,6 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -232,21 +231,6 @@ def test_drawings_are_compared_before_they_are_resized(tmp_path):
     first, second, third = index["photo_sha256"]
     assert first == third
     assert third != second
-
-
-def test_a_prepared_dataset_of_an_earlier_version_opens(tmp_path, archive, caplog):
-    # given
-    folder = new_folder(tmp_path, "out")
-    run_prepare(folder, "class_folders", archive)
-    _, source_ids_before = PreparedDataset.open(folder, "set").sources
-    # when
-    earlier = shutil.copytree(folder, tmp_path / "earlier")
-    index = pq.read_table(earlier / "index.parquet").drop_columns(["photo_sha256"])
-    pq.write_table(index, earlier / "index.parquet")
-    # then
-    _, source_ids = PreparedDataset.open(earlier, "set").sources
-    assert source_ids == source_ids_before
-    assert "snakemake --forcerun prepare" in caplog.text
 
 
 @STORAGES
