@@ -34,6 +34,39 @@ def catalog():
     return Catalog([ROOT / "workflow/catalog"])
 
 
+@pytest.fixture
+def compared(tmp_path_factory, monkeypatch):
+    """Tables of a comparison of four methods on two networks."""
+    folder = tmp_path_factory.mktemp("compared")
+    monkeypatch.setattr(readme, "COMPARED", folder)
+    mri = {"ft": -2, "replay": 1.5, "lora": -3, "soup_seeds": 1}
+    group_lines = ["method,measure,group,networks,mean,over,ci_low,ci_high"]
+    difference_lines = ["method,measure,group,reference,networks,mean,over,ci_low,ci_high"]
+    for method, mean_mri in mri.items():
+        means = {"mri": mean_mri, "in_distribution": -1, "on_target": 99}
+        for measure, mean in means.items():
+            for over, half_width in (("networks", 2), ("objects", 0.5)):
+                of_mean = f"{mean},{over},{mean - half_width},{mean + half_width}"
+                group_lines.append(f"{method},{measure},broad,2,{of_mean}")
+                if method != "ft":
+                    difference = mean - {"mri": -2, "in_distribution": -1, "on_target": 99}[measure]
+                    ends = f"{difference - half_width},{difference + half_width}"
+                    of_method = f"{method},{measure},broad,ft,2,{difference},{over},{ends}"
+                    difference_lines.append(of_method)
+    (folder / "network_groups.csv").write_text("\n".join(group_lines))
+    (folder / "method_differences.csv").write_text("\n".join(difference_lines))
+    seconds = {"ft": (10, 30), "replay": (20, 50), "lora": (10, 22), "soup_seeds": (30, 90)}
+    cost_lines = ["model,method,finetune"]
+    for method, seconds_of_models in seconds.items():
+        for model, finetune in zip(("a", "b"), seconds_of_models, strict=True):
+            cost_lines.append(f"{model},{method},{finetune}")
+    (folder / "cost.csv").write_text("\n".join(cost_lines))
+    (folder / "ranking.csv").write_text(
+        "model,method,diff_low,diff_high\na,ft,,\nb,ft,,\na,replay,3,5\nb,replay,-1,4\n"
+        "a,lora,-2,-0.5\nb,lora,-2,-0.1\n"
+    )
+
+
 ACCURACY_BEFORE = {"fashion": 90, "fashion_edges": 20, "fashion_drawing": 30, "fashion_tilted": 40}
 # By fine-tuning on fashion_edges; a second network has 1 more.
 CHANGE = {"fashion": -50, "fashion_edges": 70, "fashion_drawing": 10, "fashion_tilted": 2}
@@ -76,6 +109,17 @@ def seeds(tmp_path, monkeypatch):
                 after = accuracy + CHANGE[dataset] + more_of_second
                 lines.append(f"{model},{method},fashion_edges,0,{dataset},{role},{after}")
     (tmp_path / "accuracy.csv").write_text("\n".join(lines))
+
+
+def test_the_comparison_has_the_best_first(compared):
+    in_distribution = "-1.0 [-3.0, +1.0] | 99.0"
+    assert readme.comparison().splitlines()[2:] == [
+        f"| `replay` | +1.5 [-0.5, +3.5] | +3.5 [+1.5, +5.5] | 1 of 2 | {in_distribution} | 1.8 |",
+        f"| `soup_seeds` | +1.0 [-1.0, +3.0] | +3.0 [+1.0, +5.0] | not ranked | {in_distribution} "
+        "| 3.0 |",
+        f"| `ft` | -2.0 [-4.0, +0.0] |  |  | {in_distribution} | 1.0 |",
+        f"| `lora` | -3.0 [-5.0, -1.0] | -1.0 [-3.0, +1.0] | 2 of 2 | {in_distribution} | 0.8 |",
+    ]
 
 
 def test_kinds_of_networks_have_what_each_method_changes(seeds):
@@ -218,13 +262,14 @@ PARTS = (
     "figures",
     "methods",
     "recipes",
+    "comparison",
     "fashion_kinds",
     "fashion_unlike_augmentation",
     "paper",
 )
 
 
-def test_each_part_comes_to_its_place(tmp_path, catalog, seeds, monkeypatch):
+def test_each_part_comes_to_its_place(tmp_path, catalog, compared, seeds, monkeypatch):
     # given two pages, of which the second has all parts but the graph
     monkeypatch.chdir(ROOT)
     first, second = pages(tmp_path, *PARTS)
@@ -250,7 +295,7 @@ def test_each_part_comes_to_its_place(tmp_path, catalog, seeds, monkeypatch):
     [(), ("paper", "more"), ("paper", "paper")],
     ids=["missing", "unknown", "twice"],
 )
-def test_a_part_has_one_place(tmp_path, seeds, monkeypatch, last_parts):
+def test_a_part_has_one_place(tmp_path, compared, seeds, monkeypatch, last_parts):
     # given places for all parts but one, and for the last ones
     monkeypatch.chdir(ROOT)
     *parts_but_paper, _paper = PARTS

@@ -35,6 +35,7 @@ PART = re.compile(
     r"(?P<begin><!-- made by make docs: (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.S
 )
 CATALOG = Path("workflow/catalog")
+COMPARED = Path("reports/fashion_methods")  # made by a run of configs/fashion_methods.yaml
 FASHION_SEEDS = Path("reports/fashion_seeds")  # made by a run of configs/fashion_seeds.yaml
 # Evaluation sets with kinds of change that broad augmentation also has.
 LIKE_AUGMENTATION = ("fashion_corrupted", "fashion_tilted")
@@ -168,6 +169,57 @@ def _costs(method: Method) -> list[str]:
     return [str(costs.get(cost, not_measured)) for cost in COSTS]
 
 
+def comparison() -> str:
+    """Table of methods in reports/fashion_methods, the highest mRI first.
+
+    Means over networks, with t intervals over networks; differences from full fine-tuning are
+    paired by network. `clear on` counts networks whose simultaneous interval excludes 0.
+    """
+    means = _means_over_networks(COMPARED).set_index(["method", "measure"])
+    line_of = means.to_dict("index")
+    differences = read_table(COMPARED / "method_differences.csv")
+    is_shown = (differences["over"] == "networks") & (differences["measure"] == "mri")
+    difference_of = differences[is_shown].set_index("method").to_dict("index")
+    ranking = read_table(COMPARED / "ranking.csv")
+    seconds = read_table(COMPARED / "cost.csv").groupby("method")["finetune"].sum()
+    mri = means.xs("mri", level="measure")["mean"]
+    rows = []
+    for method in mri.sort_values(ascending=False, kind="stable").index:
+        more_than_reference = ("", "")
+        if method != REFERENCE:
+            more_than_reference = (
+                _mean_with_interval(difference_of[method]),
+                _clear_on(ranking[ranking["method"] == method]),
+            )
+        row = (
+            f"`{method}`",
+            _mean_with_interval(line_of[method, "mri"]),
+            *more_than_reference,
+            _mean_with_interval(line_of[method, "in_distribution"]),
+            percent(line_of[method, "on_target"]["mean"]),
+            f"{seconds[method] / seconds[REFERENCE]:.1f}",
+        )
+        rows.append(row)
+    header = (
+        "method",
+        "mRI",
+        f"more than `{REFERENCE}`",
+        "clear on",
+        "in distribution",
+        "on the target (%)",
+        "training time",
+    )
+    return _table(header, rows)
+
+
+def _clear_on(ranking: pd.DataFrame) -> str:
+    """`2 of 3`: rows (networks) of a method whose difference from the reference excludes 0."""
+    if ranking.empty:
+        return "not ranked"
+    is_clear = (ranking["diff_low"] > 0) | (ranking["diff_high"] < 0)
+    return f"{is_clear.sum()} of {len(ranking)}"
+
+
 def _with_interval(value: float, low: float, high: float) -> str:
     """`+1.2 [+0.3, +2.1]`, in percentage points."""
     return f"{points(value)} [{points(low)}, {points(high)}]"
@@ -224,7 +276,7 @@ def fashion_kinds() -> str:
     networks = read_table(FASHION_SEEDS / "networks.csv").query("measure == 'mri'")
     mri = networks.pivot(index=["group", "model"], columns="method", values="value")
     rows = []
-    for kind, means_of_kind in _means_over_networks().groupby("group", sort=False):
+    for kind, means_of_kind in _means_over_networks(FASHION_SEEDS).groupby("group", sort=False):
         for method, means in means_of_kind.groupby("method", sort=False):
             line_of = means.set_index("measure").to_dict("index")
             before = percent(line_of["ood_before"]["mean"])
@@ -286,9 +338,9 @@ def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
     return ri.groupby(["model", "method"]).mean().unstack()
 
 
-def _means_over_networks() -> pd.DataFrame:
-    """Rows of network_groups.csv whose interval is over networks, as the docs' tables state."""
-    groups = read_table(FASHION_SEEDS / "network_groups.csv")
+def _means_over_networks(folder: Path) -> pd.DataFrame:
+    """Rows of the folder's network_groups.csv whose interval is over networks, not over objects."""
+    groups = read_table(folder / "network_groups.csv")
     return groups[groups["over"] == "networks"]
 
 
@@ -341,6 +393,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         "graph": graph(rulegraph),
         "methods": method_table(catalog),
         "recipes": recipe_table(catalog),
+        "comparison": comparison(),
         "fashion_kinds": fashion_kinds(),
         "fashion_unlike_augmentation": fashion_unlike_augmentation(),
         "paper": paper_table(catalog),
