@@ -1,5 +1,6 @@
-"""The environments: what they pin, and that they have what the workflow imports."""
+"""The environments pin their packages, and have all packages that the workflow imports."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -25,12 +26,14 @@ def normal(name):
 
 
 def pins(path):
-    """Version and hashes by name."""
-    found = {}
+    """Version and hashes by name: {"tqdm": ("4.70.1", ["0a1b..."])}."""
+    pins_by_name = {}
     for block in re.split(r"\n(?=\S)", path.read_text()):
-        if match := re.match(r"([\w.-]+)==([\w.]+)", block):
-            found[normal(match[1])] = match[2], re.findall(r"--hash=sha256:([0-9a-f]{64})\b", block)
-    return found
+        pin = re.match(r"(?P<name>[\w.-]+)==(?P<version>[\w.]+)", block)
+        if pin:
+            hashes = re.findall(r"--hash=sha256:([0-9a-f]{64})\b", block)
+            pins_by_name[normal(pin["name"])] = (pin["version"], hashes)
+    return pins_by_name
 
 
 PINS = pins(ENVS / "requirements.txt")
@@ -52,16 +55,29 @@ def test_every_direct_requirement_is_pinned_and_torch_is_a_range(path):
     assert not any("==" in line for line in TORCH) and not {"torch", "torchvision"} & PINS.keys()
 
 
+def dependencies_of(environment_file):
+    """Packages of a conda environment: ["python >=3.11", ..., {"pip": ["tqdm==4.70.1", ...]}]."""
+    return yaml.safe_load(environment_file.read_text())["dependencies"]
+
+
+def requirements_of_pip(dependencies):
+    """The packages that pip installs: ["tqdm==4.70.1", ...]."""
+    (of_pip,) = (dependency for dependency in dependencies if isinstance(dependency, dict))
+    return list(of_pip["pip"])
+
+
 @pytest.mark.parametrize("path", sorted(ENVS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_conda_environments_have_the_pinned_versions(path):
-    dependencies = yaml.safe_load(path.read_text())["dependencies"]
-    (pip,) = (part["pip"] for part in dependencies if isinstance(part, dict))
-    versions = dict(part.split("==") for part in pip if part not in TORCH)
-    versions |= dict(
-        part.split(" ==")
-        for part in dependencies
-        if isinstance(part, str) and part.startswith("pip ")
-    )
+    dependencies = dependencies_of(path)
+    versions = {}
+    for requirement in requirements_of_pip(dependencies):
+        if requirement not in TORCH:
+            name, version = requirement.split("==")
+            versions[name] = version
+    for dependency in dependencies:
+        if isinstance(dependency, str) and dependency.startswith("pip "):
+            _, version = dependency.split(" ==")
+            versions["pip"] = version
     assert {normal(name): version for name, version in versions.items()} == {
         normal(name): PINS[normal(name)][0] for name in versions
     }
@@ -85,21 +101,30 @@ def test_an_editable_install_has_the_dependencies_of_the_workflow_without_its_ow
 
 
 def scripts_of_environments():
-    """Names of the scripts of rules by environment: {"fetch": {"download"}, ...}."""
+    """Scripts of the rules by environment: {"fetch": {scripts/download.py}, ...}."""
     scripts = {}
     for file in (WORKFLOW / "rules").rglob("*.smk"):
         for rule in re.split(r"^ *rule\b", file.read_text(), flags=re.MULTILINE):
-            environment = re.search(r"conda:\s*.*envs/(\w+)\.yaml", rule)
-            script = re.search(r"script:\s*.*scripts/(\w+)\.py", rule)
+            environment = re.search(r"conda:\s*.*envs/(?P<name>\w+)\.yaml", rule)
+            script = re.search(r"script:\s*.*scripts/(?P<name>\w+\.py)", rule)
             if environment and script:
-                scripts.setdefault(environment[1], set()).add(script[1])
+                of_environment = scripts.setdefault(environment["name"], set())
+                of_environment.add(WORKFLOW / "scripts" / script["name"])
     return scripts
 
 
+def import_statements(script):
+    """All import statements of a script, also within functions, as lines of Python."""
+    statements = []
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            statements.append(ast.unparse(node))
+    return statements
+
+
 def provided_by(environment):
-    """Names of the packages of a conda environment, with what they depend on."""
-    dependencies = yaml.safe_load((ENVS / f"{environment}.yaml").read_text())["dependencies"]
-    (to_follow,) = (part["pip"] for part in dependencies if isinstance(part, dict))
+    """Names of a conda environment's packages and of all their dependencies."""
+    to_follow = requirements_of_pip(dependencies_of(ENVS / f"{environment}.yaml"))
     provided = {"pip"}
     while to_follow:
         requirement = Requirement(to_follow.pop())
@@ -119,18 +144,16 @@ def test_a_conda_environment_has_what_its_scripts_import(environment):
         for module, packages in metadata.packages_distributions().items()
         if {normal(name) for name in packages} <= packages_left_out
     }
-    program = f"""
-import ast, sys
-from pathlib import Path
-
-sys.modules.update(dict.fromkeys({sorted(missing)}))  # an import of None fails
-sys.path.insert(0, {str(WORKFLOW / "scripts")!r})
-for script in {sorted(scripts_of_environments()[environment])}:
-    module = ast.parse(Path({str(WORKFLOW / "scripts")!r}, script + ".py").read_text())
-    imports = [node for node in ast.walk(module) if isinstance(node, ast.Import | ast.ImportFrom)]
-    exec(compile(ast.Module(imports, []), script, "exec"))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    program = [
+        "import sys",
+        f"sys.modules.update(dict.fromkeys({sorted(missing)}))  # an import of None fails",
+        f"sys.path.insert(0, {str(WORKFLOW / 'scripts')!r})",
+    ]
+    for script in sorted(scripts_of_environments()[environment]):
+        program += import_statements(script)
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(program)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 

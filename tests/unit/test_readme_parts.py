@@ -36,31 +36,31 @@ def catalog():
 
 @pytest.fixture
 def compared(tmp_path_factory, monkeypatch):
-    """Tables of a comparison of four methods on two networks."""
+    """Tables of a comparison of four methods on the networks a and b.
+
+    A mean over networks has an interval of +/- 2, a mean over objects one of +/- 0.5.
+    """
     folder = tmp_path_factory.mktemp("compared")
     monkeypatch.setattr(readme, "COMPARED", folder)
-    mri = {"ft": -2, "replay": 1.5, "lora": -3, "soup_seeds": 1}
-    group_lines = ["method,measure,group,networks,mean,over,ci_low,ci_high"]
-    difference_lines = ["method,measure,group,reference,networks,mean,over,ci_low,ci_high"]
-    for method, mean_mri in mri.items():
-        means = {"mri": mean_mri, "in_distribution": -1, "on_target": 99}
-        for measure, mean in means.items():
-            for over, half_width in (("networks", 2), ("objects", 0.5)):
-                of_mean = f"{mean},{over},{mean - half_width},{mean + half_width}"
-                group_lines.append(f"{method},{measure},broad,2,{of_mean}")
-                if method != "ft":
-                    difference = mean - {"mri": -2, "in_distribution": -1, "on_target": 99}[measure]
-                    ends = f"{difference - half_width},{difference + half_width}"
-                    of_method = f"{method},{measure},broad,ft,2,{difference},{over},{ends}"
-                    difference_lines.append(of_method)
-    (folder / "network_groups.csv").write_text("\n".join(group_lines))
+    mri_of_methods = {"ft": -2, "replay": 1.5, "lora": -3, "soup_seeds": 1}
+    mean_lines = ["method,measure,mean,over,ci_low,ci_high"]
+    difference_lines = ["method,measure,mean,over,ci_low,ci_high"]
+    for over, half_width in (("networks", 2), ("objects", 0.5)):
+        for method, mri in mri_of_methods.items():
+            for measure, mean in (("mri", mri), ("in_distribution", -1), ("on_target", 99)):
+                ends = f"{mean - half_width},{mean + half_width}"
+                mean_lines.append(f"{method},{measure},{mean},{over},{ends}")
+        for method in ("replay", "lora", "soup_seeds"):
+            more_than_ft = mri_of_methods[method] - mri_of_methods["ft"]
+            ends = f"{more_than_ft - half_width},{more_than_ft + half_width}"
+            difference_lines.append(f"{method},mri,{more_than_ft},{over},{ends}")
+            difference_lines.append(f"{method},in_distribution,0,{over},0,0")
+    (folder / "network_groups.csv").write_text("\n".join(mean_lines))
     (folder / "method_differences.csv").write_text("\n".join(difference_lines))
-    seconds = {"ft": (10, 30), "replay": (20, 50), "lora": (10, 22), "soup_seeds": (30, 90)}
-    cost_lines = ["model,method,finetune"]
-    for method, seconds_of_models in seconds.items():
-        for model, finetune in zip(("a", "b"), seconds_of_models, strict=True):
-            cost_lines.append(f"{model},{method},{finetune}")
-    (folder / "cost.csv").write_text("\n".join(cost_lines))
+    (folder / "cost.csv").write_text(
+        "model,method,finetune\na,ft,10\nb,ft,30\na,replay,20\nb,replay,50\n"
+        "a,lora,10\nb,lora,22\na,soup_seeds,30\nb,soup_seeds,90\n"
+    )
     (folder / "ranking.csv").write_text(
         "model,method,diff_low,diff_high\na,ft,,\nb,ft,,\na,replay,3,5\nb,replay,-1,4\n"
         "a,lora,-2,-0.5\nb,lora,-2,-0.1\n"

@@ -175,7 +175,7 @@ def comparison() -> str:
     Means over networks, with t intervals over networks; differences from full fine-tuning are
     paired by network. `clear on` counts networks whose simultaneous interval excludes 0.
     """
-    means = _means_over_networks(COMPARED).set_index(["method", "measure"])
+    means = _rows_over_networks(COMPARED).set_index(["method", "measure"])
     line_of = means.to_dict("index")
     differences = read_table(COMPARED / "method_differences.csv")
     is_shown = (differences["over"] == "networks") & (differences["measure"] == "mri")
@@ -185,16 +185,16 @@ def comparison() -> str:
     mri = means.xs("mri", level="measure")["mean"]
     rows = []
     for method in mri.sort_values(ascending=False, kind="stable").index:
-        more_than_reference = ("", "")
+        more_than_reference = ""
+        clear_on = ""
         if method != REFERENCE:
-            more_than_reference = (
-                _mean_with_interval(difference_of[method]),
-                _clear_on(ranking[ranking["method"] == method]),
-            )
+            more_than_reference = _mean_with_interval(difference_of[method])
+            clear_on = _clear_on(ranking[ranking["method"] == method])
         row = (
             f"`{method}`",
             _mean_with_interval(line_of[method, "mri"]),
-            *more_than_reference,
+            more_than_reference,
+            clear_on,
             _mean_with_interval(line_of[method, "in_distribution"]),
             percent(line_of[method, "on_target"]["mean"]),
             f"{seconds[method] / seconds[REFERENCE]:.1f}",
@@ -276,7 +276,7 @@ def fashion_kinds() -> str:
     networks = read_table(FASHION_SEEDS / "networks.csv").query("measure == 'mri'")
     mri = networks.pivot(index=["group", "model"], columns="method", values="value")
     rows = []
-    for kind, means_of_kind in _means_over_networks(FASHION_SEEDS).groupby("group", sort=False):
+    for kind, means_of_kind in _rows_over_networks(FASHION_SEEDS).groupby("group", sort=False):
         for method, means in means_of_kind.groupby("method", sort=False):
             line_of = means.set_index("measure").to_dict("index")
             before = percent(line_of["ood_before"]["mean"])
@@ -338,7 +338,7 @@ def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
     return ri.groupby(["model", "method"]).mean().unstack()
 
 
-def _means_over_networks(folder: Path) -> pd.DataFrame:
+def _rows_over_networks(folder: Path) -> pd.DataFrame:
     """Rows of the folder's network_groups.csv whose interval is over networks, not over objects."""
     groups = read_table(folder / "network_groups.csv")
     return groups[groups["over"] == "networks"]
