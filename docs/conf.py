@@ -13,7 +13,7 @@ include_patterns = [
     "data/README.md",
     "data/networks/README.md",
     "tests/benchmarks/README.md",
-    "reports/*.md",
+    "reports/**.md",
 ]
 extensions = ["myst_parser", "sphinxcontrib.mermaid"]
 myst_fence_as_directive = ["mermaid"]
