@@ -25,7 +25,7 @@ from tiny.models import clip
 from tiny.projects import family
 
 # Columns of tables that a second run of the same commit gives other numbers: times and sizes.
-MEASURED = {"cost": ["finetune", "merge", "evaluate", "seconds", "megabytes"]}
+MEASURED = {"cost": ["finetune", "merge", "evaluate", "seconds", "megabytes", "memory"]}
 UNDERFITTED = ("underfitted", "unfinished")  # today's and the neutral form's name
 MINE = "mine"  # catalogue folder of the family `tiny`
 # Methods whose runs have several networks: their rows are compared, not their tensors.

@@ -54,7 +54,7 @@ def arguments_of(records, fisher=None, shared_fisher=None, parents=PARENTS, eval
     }
 
 
-def write_record(path, seconds, device=None, images=None):
+def write_record(path, seconds, device=None, images=None, **facts_of_job):
     """Write a job's record and, with a device, its manifest; gives the record's path.
 
     The job has written 2 MB, in two files.
@@ -62,6 +62,7 @@ def write_record(path, seconds, device=None, images=None):
     Args:
         seconds: that count, of the processor or of the GPU; the others are many more.
         images: of its manifest, which has none if this is None.
+        facts_of_job: of the record, such as `peak_memory=2_000_000` in bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     seconds_that_do_not_count = 1e6
@@ -76,6 +77,7 @@ def write_record(path, seconds, device=None, images=None):
         "outputs": {},
         "sizes": {"results/a": 1_500_000, "results/b": 500_000},
         **times,
+        **facts_of_job,
     }
     provenance.write(path, facts)
     if device is not None:
@@ -199,10 +201,32 @@ def test_the_table_of_a_grid_without_methods_has_no_lines(base, tmp_path):
     # when
     text = write_costs(tmp_path / "cost.csv", arguments)
     # then
-    columns = (
-        "model,method,size,device,jobs,finetune,merge,evaluate,seconds,images,megabytes,conditions"
-    )
-    assert text.splitlines() == [columns]
+    columns = [
+        *("model", "method", "size", "device", "jobs", "finetune", "merge", "evaluate", "seconds"),
+        *("images", "megabytes", "memory", "conditions"),
+    ]
+    assert text.splitlines() == [",".join(columns)]
+
+
+def test_memory_is_of_the_needed_training_that_held_most(base):
+    """Evaluations, merges and other methods' trainings may have held more."""
+    # given
+    megabytes_of_jobs = {
+        PRETRAINED_RECORD: 9,
+        "finetune/net/a/ft/all/0/provenance.json": 3,
+        "finetune/net/b/ft/all/0/provenance.json": 5,
+        "finetune/net/b/probe/all/0/provenance.json": 7,
+        "merge/net/b/wise/all/0/provenance.json": 8,
+        "evaluate/net/b/wise/all/0/s.provenance.json": 9,
+    }
+    records = [
+        write_record(base / path, 1.0, "cpu", peak_memory=megabytes * 1_000_000)
+        for path, megabytes in megabytes_of_jobs.items()
+    ]
+    # when
+    table = tabulate(records)
+    # then
+    assert table["memory"].to_dict() == {"ft": 5, "wise": 5, "probe": 7}
 
 
 def test_needed_methods_count_however_far_back_and_each_once(records):
@@ -268,8 +292,8 @@ def test_the_written_table_has_hundredths_of_seconds(records, tmp_path):
     table_file = tmp_path / "cost.csv"
     lines = write_costs(table_file, arguments_of(records)).splitlines()
     # then, of two targets, with 400 images of ft each, 2 MB of ft and 2 MB of the merge each
-    assert "net,wise,all,cpu,9,300.00,1.00,11.00,312.00,800,8.00,protocol paper" in lines
-    assert "net,lp_ft,all,cpu,9,180.00,0.00,11.00,191.00,1600,8.00,protocol paper" in lines
+    assert "net,wise,all,cpu,9,300.00,1.00,11.00,312.00,800,8.00,1.00,protocol paper" in lines
+    assert "net,lp_ft,all,cpu,9,180.00,0.00,11.00,191.00,1600,8.00,1.00,protocol paper" in lines
     written_table = pd.read_csv(table_file).drop(columns="conditions")
     pd.testing.assert_frame_equal(written_table, cost_table(jobs_of(records), PARENTS))
 

@@ -382,7 +382,7 @@ def test_the_cost_of_a_merge_over_seeds_is_that_of_all_its_trainings():
         seconds_of_jobs.append(("evaluate", target, "soup", "0", 3.0))
     columns = ["stage", "target", "method", "seed", "seconds"]
     jobs = pd.DataFrame(seconds_of_jobs, columns=columns)
-    jobs = jobs.assign(model="m", size="all", device="", images=0, megabytes=0.0)
+    jobs = jobs.assign(model="m", size="all", device="", images=0, megabytes=0.0, memory=0.0)
     jobs["record"] = [f"{i}.json" for i in range(len(jobs))]
     # when
     table = cost_table(jobs, {"ft": [], "soup": ["ft"]})

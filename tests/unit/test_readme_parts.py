@@ -36,13 +36,14 @@ def catalog():
 
 @pytest.fixture
 def compared(tmp_path_factory, monkeypatch):
-    """Tables of a comparison of four methods on the networks a and b.
+    """Tables of a comparison of six methods on the networks a and b.
 
     A mean over networks has an interval of +/- 2, a mean over objects one of +/- 0.5.
     """
     folder = tmp_path_factory.mktemp("compared")
     monkeypatch.setattr(readme, "COMPARED", folder)
     mri_of_methods = {"ft": -2, "replay": 1.5, "lora": -3, "soup_seeds": 1}
+    mri_of_methods |= {"dare": -3.5, "l2_sp": -2.5}
     mean_lines = ["method,measure,mean,over,ci_low,ci_high"]
     difference_lines = ["method,measure,mean,over,ci_low,ci_high"]
     for over, half_width in (("networks", 2), ("objects", 0.5)):
@@ -50,7 +51,7 @@ def compared(tmp_path_factory, monkeypatch):
             for measure, mean in (("mri", mri), ("in_distribution", -1), ("on_target", 99)):
                 ends = f"{mean - half_width},{mean + half_width}"
                 mean_lines.append(f"{method},{measure},{mean},{over},{ends}")
-        for method in ("replay", "lora", "soup_seeds"):
+        for method in set(mri_of_methods) - {"ft"}:
             more_than_ft = mri_of_methods[method] - mri_of_methods["ft"]
             ends = f"{more_than_ft - half_width},{more_than_ft + half_width}"
             difference_lines.append(f"{method},mri,{more_than_ft},{over},{ends}")
@@ -60,10 +61,13 @@ def compared(tmp_path_factory, monkeypatch):
     (folder / "cost.csv").write_text(
         "model,method,finetune\na,ft,10\nb,ft,30\na,replay,20\nb,replay,50\n"
         "a,lora,10\nb,lora,22\na,soup_seeds,30\nb,soup_seeds,90\n"
+        "a,dare,30\nb,dare,90\na,l2_sp,10\nb,l2_sp,30\n"
     )
-    (folder / "ranking.csv").write_text(
-        "model,method,diff_low,diff_high\na,ft,,\nb,ft,,\na,replay,3,5\nb,replay,-1,4\n"
-        "a,lora,-2,-0.5\nb,lora,-2,-0.1\n"
+    (folder / "comparisons.csv").write_text(
+        "model,method,other,difference,p_holm\n"
+        "a,ft,replay,-4,0.01\nb,ft,replay,-3,0.06\na,ft,l2_sp,-1,0.01\nb,ft,l2_sp,1,0.04\n"
+        "a,dare,ft,-2,0.01\nb,dare,ft,-1,0.04\na,ft,lora,1,0.5\nb,ft,lora,1,1\n"
+        "a,dare,lora,5,0.01\nb,dare,lora,5,0.01\n"
     )
 
 
@@ -114,11 +118,14 @@ def seeds(tmp_path, monkeypatch):
 def test_the_comparison_has_the_best_first(compared):
     in_distribution = "-1.0 [-3.0, +1.0] | 99.0"
     assert readme.comparison().splitlines()[2:] == [
-        f"| `replay` | +1.5 [-0.5, +3.5] | +3.5 [+1.5, +5.5] | 1 of 2 | {in_distribution} | 1.8 |",
-        f"| `soup_seeds` | +1.0 [-1.0, +3.0] | +3.0 [+1.0, +5.0] | not ranked | {in_distribution} "
+        f"| `replay` | +3.5 [+1.5, +5.5] | 1 above | +1.5 [-0.5, +3.5] | {in_distribution} | 1.8 |",
+        f"| `soup_seeds` | +3.0 [+1.0, +5.0] | no test | +1.0 [-1.0, +3.0] | {in_distribution} "
         "| 3.0 |",
-        f"| `ft` | -2.0 [-4.0, +0.0] |  |  | {in_distribution} | 1.0 |",
-        f"| `lora` | -3.0 [-5.0, -1.0] | -1.0 [-3.0, +1.0] | 2 of 2 | {in_distribution} | 0.8 |",
+        f"| `ft` |  |  | -2.0 [-4.0, +0.0] | {in_distribution} | 1.0 |",
+        f"| `l2_sp` | -0.5 [-2.5, +1.5] | 1 above, 1 below | -2.5 [-4.5, -0.5] | {in_distribution} "
+        "| 1.0 |",
+        f"| `lora` | -1.0 [-3.0, +1.0] | none | -3.0 [-5.0, -1.0] | {in_distribution} | 0.8 |",
+        f"| `dare` | -1.5 [-3.5, +0.5] | 2 below | -3.5 [-5.5, -1.5] | {in_distribution} | 3.0 |",
     ]
 
 

@@ -27,7 +27,8 @@ COST = Table(
         "Seconds for one mRI of a method (processor time on a CPU, else how long a GPU was held), "
         "mean over seeds: fine-tuning on all targets (including methods that it needs, and for a "
         "merge over seeds with all seeds), merging, and evaluation (including the pretrained "
-        "model). Megabytes of what fine-tuning and merging store."
+        "model). Megabytes of what fine-tuning and merging store. Memory: megabytes of main memory "
+        "of the training that held most, on a GPU without the GPU's memory."
     ),
     columns=[
         Column("Model", "model"),
@@ -40,6 +41,7 @@ COST = Table(
         Column("Evaluation", "evaluate", form="number"),
         Column("Total", "seconds", form="number"),
         Column("Megabytes", "megabytes", form="number"),
+        Column("Memory", "memory", form="number"),
     ],
 )
 CAPTION = """\
@@ -107,7 +109,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 
 def tables(inputs: Inputs) -> dict[str, pd.DataFrame]:
-    """Table cost to write: seconds and megabytes for one mRI, by model, method, size."""
+    """Table cost to write: seconds, megabytes and memory for one mRI, by model, method, size."""
     from rib.statistics.cost import cost_of
 
     return {"cost": cost_of(**inputs.params)}

@@ -173,28 +173,28 @@ def comparison() -> str:
     """Table of methods in reports/fashion_methods, the highest mRI first.
 
     Means over networks, with t intervals over networks; differences from full fine-tuning are
-    paired by network. `clear on` counts networks whose simultaneous interval excludes 0.
+    paired by network. `clearly` counts networks by the test of all pairs of methods.
     """
     means = _rows_over_networks(COMPARED).set_index(["method", "measure"])
     line_of = means.to_dict("index")
     differences = read_table(COMPARED / "method_differences.csv")
     is_shown = (differences["over"] == "networks") & (differences["measure"] == "mri")
     difference_of = differences[is_shown].set_index("method").to_dict("index")
-    ranking = read_table(COMPARED / "ranking.csv")
+    comparisons = read_table(COMPARED / "comparisons.csv")
     seconds = read_table(COMPARED / "cost.csv").groupby("method")["finetune"].sum()
     mri = means.xs("mri", level="measure")["mean"]
     rows = []
     for method in mri.sort_values(ascending=False, kind="stable").index:
         more_than_reference = ""
-        clear_on = ""
+        clearly = ""
         if method != REFERENCE:
             more_than_reference = _mean_with_interval(difference_of[method])
-            clear_on = _clear_on(ranking[ranking["method"] == method])
+            clearly = _clearly(comparisons, method)
         row = (
             f"`{method}`",
-            _mean_with_interval(line_of[method, "mri"]),
             more_than_reference,
-            clear_on,
+            clearly,
+            _mean_with_interval(line_of[method, "mri"]),
             _mean_with_interval(line_of[method, "in_distribution"]),
             percent(line_of[method, "on_target"]["mean"]),
             f"{seconds[method] / seconds[REFERENCE]:.1f}",
@@ -202,9 +202,9 @@ def comparison() -> str:
         rows.append(row)
     header = (
         "method",
+        f"mRI minus `{REFERENCE}`'s",
+        "clearly",
         "mRI",
-        f"more than `{REFERENCE}`",
-        "clear on",
         "in distribution",
         "on the target (%)",
         "training time",
@@ -212,12 +212,20 @@ def comparison() -> str:
     return _table(header, rows)
 
 
-def _clear_on(ranking: pd.DataFrame) -> str:
-    """`2 of 3`: rows (networks) of a method whose difference from the reference excludes 0."""
-    if ranking.empty:
-        return "not ranked"
-    is_clear = (ranking["diff_low"] > 0) | (ranking["diff_high"] < 0)
-    return f"{is_clear.sum()} of {len(ranking)}"
+def _clearly(comparisons: pd.DataFrame, method: str) -> str:
+    """Networks with a clear difference from the reference: `3 above`, `1 above, 2 below`."""
+    # A pair is in the table once, in either order.
+    method_first = (comparisons["method"] == method) & (comparisons["other"] == REFERENCE)
+    method_last = (comparisons["method"] == REFERENCE) & (comparisons["other"] == method)
+    if not (method_first | method_last).any():
+        return "no test"
+    difference = comparisons["difference"].where(method_first, -comparisons["difference"])
+    is_clear = (method_first | method_last) & (comparisons["p_holm"] < 1 - CONFIDENCE)
+    counts = {
+        "above": (is_clear & (difference > 0)).sum(),
+        "below": (is_clear & (difference < 0)).sum(),
+    }
+    return ", ".join(f"{count} {side}" for side, count in counts.items() if count) or "none"
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

@@ -26,7 +26,7 @@ from rib.records import provenance
 
 STAGES = ["finetune", "merge", "evaluate"]
 RUN_FOLDERS = ["stage", "model", "target", "method", "size", "seed"]  # folders of a record's path
-JOB_COLUMNS = [*RUN_FOLDERS, "seconds", "images", "megabytes", "device", "record"]
+JOB_COLUMNS = [*RUN_FOLDERS, "seconds", "images", "megabytes", "memory", "device", "record"]
 COST_COLUMNS = [
     "model",
     "method",
@@ -37,6 +37,7 @@ COST_COLUMNS = [
     "seconds",
     "images",
     "megabytes",
+    "memory",
 ]
 
 
@@ -49,8 +50,9 @@ def jobs_of(records: Sequence[str]) -> pd.DataFrame:
 
     Returns:
         stage, model, target, method, size, seed, seconds (NaN without a record), images (of the
-        manifest, in training once per epoch; 0 if unknown), megabytes of the outputs (NaN without a
-        record), device (empty if unknown), record (path).
+        manifest, in training once per epoch; 0 if unknown), megabytes of the outputs and memory
+        (most megabytes of main memory that the process held; both NaN without a record), device
+        (empty if unknown), record (path).
     """
     record_of_path = provenance.of_jobs(records)
     rows = []
@@ -62,17 +64,20 @@ def jobs_of(records: Sequence[str]) -> pd.DataFrame:
         device = manifest.get("device", "")
         seconds = np.nan
         megabytes = np.nan
+        memory = np.nan
         if path in record_of_path:
             record = record_of_path[path]
             # Time with the GPU, or processor time.
             seconds = record["seconds"] if device == "cuda" else record["cpu_seconds"]
             bytes_of_files = record["sizes"].values()
             megabytes = sum(bytes_of_files) / 1e6
+            memory = record["peak_memory"] / 1e6
         folders = Path(path).parts[-1 - len(RUN_FOLDERS) : -1]
         row: dict[str, Any] = dict(zip(RUN_FOLDERS, folders, strict=True))
         row["seconds"] = seconds
         row["images"] = manifest.get("images", 0)
         row["megabytes"] = megabytes
+        row["memory"] = memory
         row["device"] = device
         row["record"] = path
         rows.append(row)
@@ -89,8 +94,9 @@ def cost_table(jobs: pd.DataFrame, parents: Mapping[str, Sequence[str]]) -> pd.D
 
     Returns:
         model, method, size, device (devices of the jobs, joined by +), jobs, finetune, merge,
-        evaluate, seconds, images (passed through training) and megabytes (of fine-tuning and
-        merging). A method with a missing record is left out.
+        evaluate, seconds, images (passed through training), megabytes (of fine-tuning and merging)
+        and memory (megabytes of main memory of the training that held most; NaN if none trains). A
+        method with a missing record is left out.
     """
     is_pretrained = jobs["method"] == PRETRAINED
     rows = []
@@ -126,7 +132,7 @@ def _jobs_of_method(
 def _cost_of_jobs(
     jobs: pd.DataFrame, of_pretrained: pd.DataFrame, seeds: int
 ) -> dict[str, str | float]:
-    """{"device": "cuda", "jobs": 24.0, "finetune": 3600.0, ..., "megabytes": 90.0}, per seed."""
+    """{"device": "cuda", "jobs": 24.0, "finetune": 3600.0, ..., "memory": 520.0}, per seed."""
     # `jobs` are of all seeds, `of_pretrained` evaluates the pretrained model.
     seconds_of_stages = jobs.groupby("stage")["seconds"].sum()
     seconds = seconds_of_stages.reindex(STAGES, fill_value=0.0) / seeds
@@ -142,6 +148,7 @@ def _cost_of_jobs(
         "seconds": seconds.sum(),
         "images": trainings["images"].sum() / seeds,
         "megabytes": trainings_and_merges["megabytes"].sum() / seeds,
+        "memory": trainings["memory"].max(),
     }
 
 
