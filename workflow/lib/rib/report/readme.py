@@ -194,7 +194,7 @@ def comparison() -> str:
             f"`{method}`",
             more_than_reference,
             clearly,
-            _mean_with_interval(line_of[method, "mri"]),
+            points(line_of[method, "mri"]["mean"]),
             _mean_with_interval(line_of[method, "in_distribution"]),
             percent(line_of[method, "on_target"]["mean"]),
             f"{seconds[method] / seconds[REFERENCE]:.1f}",
@@ -202,7 +202,7 @@ def comparison() -> str:
         rows.append(row)
     header = (
         "method",
-        f"mRI minus `{REFERENCE}`'s",
+        f"more than `{REFERENCE}`",
         "clearly",
         "mRI",
         "in distribution",
