@@ -24,12 +24,19 @@ html_theme = "furo"
 
 
 def add_contents(app, name: str, source: list[str]) -> None:
-    """Append the contents of the site to README.md, in the order of its list of pages."""
-    if name == root_doc:
-        pages = dict.fromkeys(
-            re.findall(r"\]\(([\w/-]+)\.md", source[0].partition("## Documentation")[2])
-        )
-        source[0] += "\n".join(["", "```{toctree}", ":hidden:", "", *pages, "```", ""])
+    """Append the contents of the site to README.md, in the order of its list of pages.
+
+    Args:
+        source: the page's text, as its one item; Sphinx takes what is then there.
+    """
+    if name != root_doc:
+        return
+    (text,) = source
+    _before, _heading, list_of_pages = text.partition("## Documentation")
+    links = re.findall(r"\]\(([\w/-]+)\.md", list_of_pages)
+    pages = dict.fromkeys(links)  # each once
+    contents = ["", "```{toctree}", ":hidden:", "", *pages, "```", ""]
+    source[:] = [text + "\n".join(contents)]
 
 
 def setup(app) -> None:

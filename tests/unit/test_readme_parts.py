@@ -34,6 +34,36 @@ def catalog():
     return Catalog([ROOT / "workflow/catalog"])
 
 
+COSTS = """\
+model,method,finetune
+a,ft,10
+b,ft,30
+a,replay,20
+b,replay,50
+a,lora,10
+b,lora,22
+a,soup_seeds,30
+b,soup_seeds,90
+a,dare,30
+b,dare,90
+a,l2_sp,10
+b,l2_sp,30
+"""
+COMPARISONS = """\
+model,method,other,difference,p_holm
+a,ft,replay,-4,0.01
+b,ft,replay,-3,0.06
+a,ft,l2_sp,-1,0.01
+b,ft,l2_sp,1,0.04
+a,dare,ft,-2,0.01
+b,dare,ft,-1,0.04
+a,ft,lora,1,0.5
+b,ft,lora,1,1
+a,dare,lora,5,0.01
+b,dare,lora,5,0.01
+"""
+
+
 @pytest.fixture
 def compared(tmp_path_factory, monkeypatch):
     """Tables of a comparison of six methods on the networks a and b.
@@ -42,8 +72,15 @@ def compared(tmp_path_factory, monkeypatch):
     """
     folder = tmp_path_factory.mktemp("compared")
     monkeypatch.setattr(readme, "COMPARED", folder)
-    mri_of_methods = {"ft": -2, "replay": 1.5, "lora": -3, "soup_seeds": 1}
-    mri_of_methods |= {"dare": -3.5, "l2_sp": -2.5}
+    mri_of_methods = {
+        "ft": -2,
+        "replay": 1.5,
+        "lora": -3,
+        "soup_seeds": 1,
+        "dare": -3.5,
+        "l2_sp": -2.5,
+    }
+    methods_but_ft = [method for method in mri_of_methods if method != "ft"]
     mean_lines = ["method,measure,mean,over,ci_low,ci_high"]
     difference_lines = ["method,measure,mean,over,ci_low,ci_high"]
     for over, half_width in (("networks", 2), ("objects", 0.5)):
@@ -51,24 +88,15 @@ def compared(tmp_path_factory, monkeypatch):
             for measure, mean in (("mri", mri), ("in_distribution", -1), ("on_target", 99)):
                 ends = f"{mean - half_width},{mean + half_width}"
                 mean_lines.append(f"{method},{measure},{mean},{over},{ends}")
-        for method in set(mri_of_methods) - {"ft"}:
+        for method in methods_but_ft:
             more_than_ft = mri_of_methods[method] - mri_of_methods["ft"]
             ends = f"{more_than_ft - half_width},{more_than_ft + half_width}"
             difference_lines.append(f"{method},mri,{more_than_ft},{over},{ends}")
             difference_lines.append(f"{method},in_distribution,0,{over},0,0")
     (folder / "network_groups.csv").write_text("\n".join(mean_lines))
     (folder / "method_differences.csv").write_text("\n".join(difference_lines))
-    (folder / "cost.csv").write_text(
-        "model,method,finetune\na,ft,10\nb,ft,30\na,replay,20\nb,replay,50\n"
-        "a,lora,10\nb,lora,22\na,soup_seeds,30\nb,soup_seeds,90\n"
-        "a,dare,30\nb,dare,90\na,l2_sp,10\nb,l2_sp,30\n"
-    )
-    (folder / "comparisons.csv").write_text(
-        "model,method,other,difference,p_holm\n"
-        "a,ft,replay,-4,0.01\nb,ft,replay,-3,0.06\na,ft,l2_sp,-1,0.01\nb,ft,l2_sp,1,0.04\n"
-        "a,dare,ft,-2,0.01\nb,dare,ft,-1,0.04\na,ft,lora,1,0.5\nb,ft,lora,1,1\n"
-        "a,dare,lora,5,0.01\nb,dare,lora,5,0.01\n"
-    )
+    (folder / "cost.csv").write_text(COSTS)
+    (folder / "comparisons.csv").write_text(COMPARISONS)
 
 
 ACCURACY_BEFORE = {"fashion": 90, "fashion_edges": 20, "fashion_drawing": 30, "fashion_tilted": 40}
@@ -130,33 +158,34 @@ def test_the_comparison_has_the_best_first(compared):
 def test_kinds_of_networks_have_what_each_method_changes(seeds):
     half_way = "`wise_ft-alpha0.5`"
     # of linear probing two networks have 1 and 2 points more than their mean in the other table
-    more = {
+    more_than_ft = {
         mean: f"{mean:+.1f} [{mean - 6.4:+.1f}, {mean + 6.4:+.1f}]" for mean in (-17.5, -6.5, 4, 7)
     }
     assert readme.fashion_kinds().splitlines()[2:] == [
         "| many | `ft` | 26.0, 46.0 | +20.0 [+18.0, +22.0] |  | -10.0 [-12.0, -8.0] | 99.0 |",
-        f"| many | `linear_probe` | 26.0, 27.0 | +1.0 [-1.0, +3.0] | {more[-17.5]} "
+        f"| many | `linear_probe` | 26.0, 27.0 | +1.0 [-1.0, +3.0] | {more_than_ft[-17.5]} "
         "| -2.0 [-4.0, +0.0] | 99.0 |",
-        f"| many | {half_way} | 26.0, 38.0 | +12.0 [+10.0, +14.0] | {more[-6.5]} "
+        f"| many | {half_way} | 26.0, 38.0 | +12.0 [+10.0, +14.0] | {more_than_ft[-6.5]} "
         "| -1.0 [-3.0, +1.0] | 99.0 |",
         "| few | `ft` | 70.0, 66.5 | -3.5 [-5.5, -1.5] |  | -5.0 [-7.0, -3.0] | 99.0 |",
-        f"| few | `linear_probe` | 70.0, 69.0 | -1.0 [-3.0, +1.0] | {more[4]} "
+        f"| few | `linear_probe` | 70.0, 69.0 | -1.0 [-3.0, +1.0] | {more_than_ft[4]} "
         "| +0.0 [-2.0, +2.0] | 99.0 |",
-        f"| few | {half_way} | 70.0, 72.0 | +2.0 [+0.0, +4.0] | {more[7]} "
+        f"| few | {half_way} | 70.0, 72.0 | +2.0 [+0.0, +4.0] | {more_than_ft[7]} "
         "| -1.0 [-3.0, +1.0] | 99.0 |",
     ]
 
 
 def test_sets_like_the_augmentation_are_left_out_of_mri(seeds):
     half_width = 12.706 * 0.5  # t interval of two networks that differ by 1
-    of_all, of_some = 6.5, 10.5
+    mri_of_all_sets = 6.5
+    mri_of_unlike_sets = 10.5
     cells = [
         f"{mri:+.1f} [{mri - half_width:+.1f}, {mri + half_width:+.1f}]"
-        for mri in (of_all, of_some)
+        for mri in (mri_of_all_sets, mri_of_unlike_sets)
     ]
-    lines = readme.fashion_unlike_augmentation().splitlines()[2:]
-    assert lines[0] == f"| many | `ft` | {cells[0]} | {cells[1]} |"
-    assert len(lines) == 4
+    _header, _rule, first_row, *other_rows = readme.fashion_unlike_augmentation().splitlines()
+    assert first_row == f"| many | `ft` | {' | '.join(cells)} |"
+    assert len(other_rows) == 3
 
 
 def test_every_key_of_config_has_a_line():
@@ -181,8 +210,8 @@ def test_types_and_defaults_are_shown_as_in_yaml(monkeypatch):
         key: (kind, Field(default, description=text)) for key, (kind, default, text) in keys.items()
     }
     first = fields.pop("a")
-    more = create_model("More", __base__=Described, **fields)
-    config = create_model("Config", a=first, more=(more, Field(default_factory=more)))
+    section = create_model("More", __base__=Described, **fields)
+    config = create_model("Config", a=first, more=(section, Field(default_factory=section)))
     monkeypatch.setattr(readme, "Config", config)
     assert readme.config_table().splitlines() == [
         "| key | type | default | meaning |",

@@ -214,18 +214,17 @@ def comparison() -> str:
 
 def _clearly(comparisons: pd.DataFrame, method: str) -> str:
     """Networks with a clear difference from the reference: `3 above`, `1 above, 2 below`."""
-    # A pair is in the table once, in either order.
-    method_first = (comparisons["method"] == method) & (comparisons["other"] == REFERENCE)
-    method_last = (comparisons["method"] == REFERENCE) & (comparisons["other"] == method)
-    if not (method_first | method_last).any():
+    # A pair is in the table once for each network, in either order.
+    has_both = comparisons[["method", "other"]].isin([method, REFERENCE]).all(axis=1)
+    pairs = comparisons[has_both]
+    if pairs.empty:
         return "no test"
-    difference = comparisons["difference"].where(method_first, -comparisons["difference"])
-    is_clear = (method_first | method_last) & (comparisons["p_holm"] < 1 - CONFIDENCE)
-    counts = {
-        "above": (is_clear & (difference > 0)).sum(),
-        "below": (is_clear & (difference < 0)).sum(),
-    }
-    return ", ".join(f"{count} {side}" for side, count in counts.items() if count) or "none"
+    clear_pairs = pairs[pairs["p_holm"] < 1 - CONFIDENCE]
+    is_first = clear_pairs["method"] == method
+    more_than_reference = clear_pairs["difference"].where(is_first, -clear_pairs["difference"])
+    counts = {"above": (more_than_reference > 0).sum(), "below": (more_than_reference < 0).sum()}
+    sides = [f"{count} {side}" for side, count in counts.items() if count]
+    return ", ".join(sides) or "none"
 
 
 def _with_interval(value: float, low: float, high: float) -> str:
@@ -340,9 +339,10 @@ def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
     """mRI of models (rows) and methods (columns): mean over targets and training seeds."""
     before = accuracy[accuracy["method"] == PRETRAINED].rename(columns={"accuracy": "before"})
     after = accuracy[accuracy["dataset"] != accuracy["target"]]
-    both = after.merge(before[["model", "dataset", "before"]], on=["model", "dataset"])
-    change = both["accuracy"] - both["before"]
-    ri = change.groupby([both[key] for key in ("model", "method", "target", "seed")]).mean()
+    before_and_after = after.merge(before[["model", "dataset", "before"]], on=["model", "dataset"])
+    change = before_and_after["accuracy"] - before_and_after["before"]
+    columns_of_run = [before_and_after[key] for key in ("model", "method", "target", "seed")]
+    ri = change.groupby(columns_of_run).mean()
     return ri.groupby(["model", "method"]).mean().unstack()
 
 
@@ -395,7 +395,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         rulegraph: output of `snakemake --rulegraph mermaid-js`.
     """
     catalog = Catalog([CATALOG])
-    parts = {
+    text_of_part = {
         "config": config_table(),
         "figures": figure_list(catalog),
         "graph": graph(rulegraph),
@@ -410,10 +410,10 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
     names = []
     for text in texts.values():
         names += [match["name"] for match in PART.finditer(text)]
-    assert sorted(names) == sorted(parts), f"the pages have places for {sorted(names)}"
+    assert sorted(names) == sorted(text_of_part), f"the pages have places for {sorted(names)}"
 
     def renewed(match: re.Match[str]) -> str:
-        return f"{match['begin']}{parts[match['name']]}\n{match['end']}"
+        return f"{match['begin']}{text_of_part[match['name']]}\n{match['end']}"
 
     for page, text in texts.items():
         page.write_text(PART.sub(renewed, text), encoding="utf-8")
