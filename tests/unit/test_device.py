@@ -110,6 +110,14 @@ def test_a_family_that_expects_a_gpu_is_not_computed_on_the_cpu_without_asking(b
     assert devices.start(settings(expects_gpu=True, device="cpu")) == CPU
 
 
+def test_a_driver_that_is_too_old_is_named_with_what_to_install(broken_gpu, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(UserError) as refused:
+        devices.start(settings(device="cuda"))
+    for fact in ("CUDA 13.0", "580", devices.FOR_OLDER_DRIVER):
+        assert fact in str(refused.value)
+
+
 def test_a_build_of_torch_without_cuda_is_the_reason(broken_gpu, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(UserError, match=r"torch 2\S* is built without CUDA"):

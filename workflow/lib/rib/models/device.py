@@ -20,6 +20,11 @@ M_MMAP_MAX = -4
 # Environment variables with the GPUs that SLURM has assigned to a step or job.
 ASSIGNED_BY_SLURM = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 REMEDY = "repair that, or set compute.device to cpu in config.yaml."
+# Oldest NVIDIA driver by major version of CUDA, from the release notes of CUDA's toolkit.
+OLDEST_DRIVER = {"12": 525, "13": 580}
+TOO_OLD = "driver on your system is too old"  # in torch's message
+# The newest torch whose package on the Python package index is built for CUDA 12 is 2.10.
+FOR_OLDER_DRIVER = 'pip install "torch>=2.6,<2.11" torchvision'
 _policy = {"precision": AUTO, "compile": False}  # per process; each job has its own
 
 
@@ -126,8 +131,22 @@ def why_cuda_fails() -> str:
     except RuntimeError as error:
         if NVIDIA.exists() and not _has_driver_library():  # torch would say that there is no driver
             return "the library of NVIDIA's driver, libcuda.so.1, is missing"
+        if TOO_OLD in str(error):
+            return f"torch finds no CUDA device ({_first_sentence(error)}; {_needed_driver()})"
         return f"torch finds no CUDA device ({_first_sentence(error)})"
     return "torch finds no CUDA device"
+
+
+def _needed_driver() -> str:
+    """`torch 2.13.0 is built for CUDA 13.0, which needs driver 580 or newer; for an older ...`."""
+    build = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
+    major_version = str(torch.version.cuda).partition(".")[0]
+    if major_version not in OLDEST_DRIVER:
+        return f"{build}; update the driver, or for an older one: {FOR_OLDER_DRIVER}"
+    return (
+        f"{build}, which needs driver {OLDEST_DRIVER[major_version]} or newer; "
+        f"for an older one: {FOR_OLDER_DRIVER}"
+    )
 
 
 def _has_driver_library() -> bool:

@@ -172,8 +172,9 @@ def _costs(method: Method) -> list[str]:
 def comparison() -> str:
     """Table of methods in reports/fashion_methods, the highest mRI first.
 
-    Means over networks, with t intervals over networks; differences from full fine-tuning are
-    paired by network. `clearly` counts networks by the test of all pairs of methods.
+    Means over networks; differences from full fine-tuning are paired by network. `clearly` counts
+    networks by the test of all pairs of methods. No interval stands beside it: one over networks
+    may exclude 0 where the tests don't, and the other way round.
     """
     means = _rows_over_networks(COMPARED).set_index(["method", "measure"])
     line_of = means.to_dict("index")
@@ -188,14 +189,14 @@ def comparison() -> str:
         more_than_reference = ""
         clearly = ""
         if method != REFERENCE:
-            more_than_reference = _mean_with_interval(difference_of[method])
+            more_than_reference = points(difference_of[method]["mean"])
             clearly = _clearly(comparisons, method)
         row = (
             f"`{method}`",
             more_than_reference,
             clearly,
             points(line_of[method, "mri"]["mean"]),
-            _mean_with_interval(line_of[method, "in_distribution"]),
+            points(line_of[method, "in_distribution"]["mean"]),
             percent(line_of[method, "on_target"]["mean"]),
             f"{seconds[method] / seconds[REFERENCE]:.1f}",
         )
@@ -206,7 +207,7 @@ def comparison() -> str:
         "clearly",
         "mRI",
         "in distribution",
-        "on the target (%)",
+        "on the training images (%)",
         "training time",
     )
     return _table(header, rows)
@@ -309,7 +310,7 @@ def fashion_kinds() -> str:
         "mRI",
         f"more than `{REFERENCE}`",
         "in distribution",
-        "on the target (%)",
+        "on the training images (%)",
     )
     return _table(header, rows)
 
