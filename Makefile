@@ -23,7 +23,7 @@ REPORTS = reports/$(or $(call choice,name),$(FAMILY)$(if $(filter held_out,$(cal
 # A config of its own name keeps its tables there: reports/fashion_seeds/tables.
 RUN_TO_KEEP = $(if $(wildcard reports/$(EXAMPLE)/tables),reports/$(EXAMPLE),$(REPORTS))
 
-.PHONY: run test test-all test-slow same-results reproduce bench gpu lint format environment docs site example lock records dataset-records clean help
+.PHONY: run test test-all test-slow same-results reproduce bench gpu lint format environment docs site example lock records clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
@@ -108,12 +108,8 @@ example: $(VENV)/run.done ## keep the figures and tables of a finished run that 
 lock: ## update the pinned versions and hashes in envs/ from the .in files
 	@sh envs/lock.sh $(PYTHON)
 
-records: $(VENV)/run.done ## update workflow/catalog/models.lock.json from the records of timm and open_clip
-	@PYTHONPATH=workflow/lib python -m rib.models.records --library workflow/catalog/models.lock.json \
-		$$(sed -n 's/^  record: //p' workflow/catalog/models.yaml)
-
-dataset-records: $(VENV)/run.done ## update workflow/catalog/datasets.lock.json from the hub, for all entries that name its datasets; CATALOG=FOLDER for another folder
-	@PYTHONPATH=workflow/lib python -m rib.config.dataset_records $(CATALOG)
+records: $(VENV)/run.done ## renew the catalogue's hub.lock.json from timm, open_clip and the hub (HUB=no: without the hub); CATALOG=FOLDER for another folder
+	@PYTHONPATH=workflow/lib python -m rib.commands lock --folder $(CATALOG) $(if $(filter no,$(HUB)),--without-hub)
 
 clean: ## remove results; keep the environment, downloads and .dvc files
 	rm -rf logs work .snakemake

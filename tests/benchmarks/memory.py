@@ -91,9 +91,8 @@ def bytes_per_image(network, side: int, in_bf16: bool) -> int:
 def architectures() -> Iterator[tuple[str, str, dict, int]]:
     """Library, architecture, arguments and side of the catalogue's networks, each one once.
 
-    Those that a record of models.lock.json describes are among them.
+    Those that a record of hub.lock.json describes are among them.
     """
-    from rib.base.files import read_json
     from rib.config.catalog import Catalog
 
     catalog = Catalog([TABLE.parent])
@@ -103,7 +102,7 @@ def architectures() -> Iterator[tuple[str, str, dict, int]]:
             listed.add(model.architecture)
             side = model.preprocessing.input_size
             yield model.library, model.architecture, model.arguments, side
-    for record in read_json(TABLE.with_name("models.lock.json")).values():
+    for record in catalog.lock.models.values():
         if record["architecture"] not in listed:
             listed.add(record["architecture"])
             side = record["preprocessing"]["input_size"]

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from rib.base.files import sha256
-from rib.config.hub_datasets import LOCK, file_name, read_dataset_lock
+from rib.config.hub_datasets import file_name
+from rib.config.hub_names import LOCK, read_lock
 from tiny.data.parquet import write_photos
 from tiny.projects import family as tiny_family
 from tiny.projects.project import ROOT, Project, copy_project, jobs
@@ -79,7 +80,11 @@ def write_family(project):
         file = project.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
-    assert re.findall("^snakemake (.*)$", text, re.M) == ["--config catalog=hub family=tools"]
+    words = "--config catalog=hub family=tools"
+    assert re.findall("^(?:rib|snakemake) .*$", text, re.M) == [
+        f"rib lock {words}",
+        f"snakemake {words}",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +102,9 @@ def finished(clone, hub, tmp_path_factory):
     """The project after a run with the hub, and the cache of the hub's client."""
     cache = tmp_path_factory.mktemp("cache")
     variables = {**environment(hub, cache), "HF_TOKEN": TOKEN}
-    plan = clone.rib("plan", config=CHOICES, **variables)
-    repository = read_dataset_lock(clone.folder / LOCK)[NAME]
+    clone.rib("lock", config=CHOICES, **variables)
+    plan = clone.rib("plan", config=CHOICES, **OFFLINE)
+    repository = read_lock(clone.folder / LOCK).datasets[NAME]
     archives = [f"data/raw/photos/{file_name(file.path)}" for file in repository.files]
     snakemake(clone, *archives, "--cores", "2", **variables)
     printed = clone.snakemake("--cores", "2", config=CHOICES, **variables)
@@ -127,15 +133,13 @@ def prepared(project):
 
 
 def test_three_domains_of_a_repository_become_a_page(finished):
-    project, _, plan, printed = finished
-    assert f"Resolving {NAME} into datasets.lock.json (once)" in plan
-    assert "Resolving" not in printed
+    project, _, plan, _ = finished
     assert re.search(r"^  photos: [\d.]+kB, theirs, on the hub: mit$", plan, re.M)
     page = (project.folder / "reports/tools/index.html").read_text()
     assert all(label in page for label in ("Photos", "Sketches", "Toys"))
     index = project.folder / "results/tools/prepare"
     assert {path.name for path in index.iterdir()} >= {"photos", "sketches", "toys"}
-    assert read_dataset_lock(project.folder / LOCK)[NAME].commit == COMMIT_OF_CONVERSION
+    assert read_lock(project.folder / LOCK).datasets[NAME].commit == COMMIT_OF_CONVERSION
     assert [path.name for path in (project.folder / "data/raw").glob("*/*.parquet")]
     assert not list((project.folder / "data/raw").glob("sketches/*")), "they share the files"
     for path in project.folder.rglob("*"):

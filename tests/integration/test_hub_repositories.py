@@ -13,7 +13,7 @@ import textwrap
 
 import pytest
 
-from rib.config.hub_datasets import LOCK, read_dataset_lock
+from rib.config.hub_names import LOCK, read_lock
 from tiny.servers.hub import COMMIT, COMMIT_OF_CONVERSION, SMALL, TOKEN, Repository, served
 from tiny.servers.hub import environment as environment_of
 
@@ -82,12 +82,22 @@ def resolve(folder, hub, source=None, **environment):
         from pathlib import Path
         from rib.base.errors import UserError
         from rib.config.catalog import Catalog
+        from rib.config.hub_names import UnresolvedError
+        from rib.models.lock import resolve
         try:
-            Catalog([Path("own")]).with_hub_files(["photos"])
+            try:
+                Catalog([Path("own")]).with_hub_files(["photos"])
+            except UnresolvedError as error:
+                resolve(error)
         except UserError as error:
             print(error)
     """
     return run(folder, hub, script, **environment)
+
+
+def locked(folder):
+    """Repositories in the folder's lock file, by name."""
+    return read_lock(folder / LOCK).datasets
 
 
 def fetch(folder, hub, **environment):
@@ -120,7 +130,7 @@ def test_a_name_is_resolved_once_and_its_files_are_fetched_and_then_taken_from_t
     hub, tmp_path
 ):
     assert resolve(tmp_path, hub) == ""
-    repository = read_dataset_lock(tmp_path / LOCK)[NAME]
+    repository = locked(tmp_path)[NAME]
     digests = [file.digest for file in repository.files if file.path.startswith("test/")]
     git_id = hashlib.sha1(b"blob %d\0" % len(LITTLE) + LITTLE).hexdigest()
     assert digests == [f"sha256:{hashlib.sha256(LARGE).hexdigest()}", f"git:{git_id}"]
@@ -151,7 +161,7 @@ def test_a_repository_that_has_moved_on_gives_the_files_of_the_lock(hub, tmp_pat
 
 def test_a_conversion_is_resolved_to_a_commit_and_its_split_fetched(hub, tmp_path):
     assert resolve(tmp_path, hub, source_of(split="train")) == ""
-    repository = read_dataset_lock(tmp_path / LOCK)[f"{NAME}@refs/convert/parquet"]
+    repository = locked(tmp_path)[f"{NAME}@refs/convert/parquet"]
     assert repository.commit == COMMIT_OF_CONVERSION and repository.licence == "mit"
     assert fetch(tmp_path, hub) == "" and fetched(tmp_path) == {"default-train-0000.parquet": LARGE}
 
@@ -161,7 +171,7 @@ def test_a_commit_that_is_gone_is_a_sentence(hub, tmp_path):
     hub.repositories[REPOSITORY].commit = OTHER_COMMIT
     message = fetch(tmp_path, hub)
     assert "photos: owner/set, test/0.tar can't be fetched: the hub has no such commit" in message
-    assert "(a dataset: from datasets.lock.json)" in message and not fetched(tmp_path)
+    assert "hub.lock.json" in message and not fetched(tmp_path)
 
 
 def test_a_file_with_another_digest_is_refused_and_named(hub, tmp_path):
@@ -186,7 +196,7 @@ def test_another_small_file_is_refused(hub, tmp_path):
 def test_a_gated_repository_needs_a_token(hub, tmp_path):
     hub.repositories[REPOSITORY].gated = True
     assert resolve(tmp_path, hub) == ""
-    assert read_dataset_lock(tmp_path / LOCK)[NAME].gated
+    assert locked(tmp_path)[NAME].gated
     message = fetch(tmp_path, hub)
     assert "it is gated; accept its terms" in message and "HF_TOKEN" in message
     assert not fetched(tmp_path)

@@ -18,6 +18,7 @@ import torch
 from timm.models import get_pretrained_cfg
 
 from rib.base.files import read_json
+from rib.config.hub_names import LOCK, read_lock
 from rib.models.network import load
 from tiny.models.texts import words
 from tiny.projects.project import ROOT, jobs
@@ -102,20 +103,35 @@ def repositories(tmp_path):
     return found
 
 
+def test_a_dry_run_with_an_unresolved_name_asks_and_writes_nothing(project, repositories, tmp_path):
+    """The first dry-run writes what Snakemake itself keeps; the second one reads the name."""
+    project.snakemake("-n")
+    before = project.state()
+    with served(repositories) as hub:
+        variables = environment(hub, tmp_path / "hf")
+        config = ("models=['hf-hub:owner/net']",)
+        printed = project.snakemake("-n", config=config, check=False, **variables)
+        planned = project.rib("plan", config=config, check=False, **variables)
+        assert not hub.asked
+    for text in (printed, planned):
+        assert "'hf-hub:owner/net'" in text and "`rib lock`" in text
+        assert "Traceback (most" not in text
+    assert project.state() == before
+
+
 def test_ten_names_are_resolved_once_and_then_need_no_hub(project, repositories, tmp_path):
     project.family = "imagenet"
     chosen = (f"models={json.dumps(NAMES)}", "targets=[imagenet_r]", "methods=[ft]")
     with served(repositories) as hub:
-        first = project.snakemake("-n", config=chosen, **environment(hub, tmp_path / "hf"))
+        first = project.rib("lock", config=chosen, **environment(hub, tmp_path / "hf"))
         assert len(hub.asked) >= len(NAMES)
     assert (
         "'vit_small_patch16_dinov3.lvd1689m' is gated" in first
         and "non-commercial use only (cc-by-nc-4.0)" in first
     )
     again = project.snakemake("-n", config=chosen, **OFFLINE)
-    assert jobs(first) == jobs(again) and jobs(again)["convert_model"] == len(NAMES)
-    assert "Resolving" in first and "Resolving" not in again
-    lock = read_json(project.folder / "models.lock.json")
+    assert jobs(again)["convert_model"] == len(NAMES)
+    lock = read_lock(project.folder / LOCK).models
     assert sorted(lock) == sorted(NAMES) and {
         facts["source"]["revision"] for facts in lock.values()
     } == {COMMIT}
@@ -133,7 +149,7 @@ def test_ten_names_are_resolved_once_and_then_need_no_hub(project, repositories,
     plan = project.rib("plan", config=chosen, **OFFLINE)
     assert "vit_small_patch16_dinov3.lvd1689m: 350MB, dinov3-license, gated" in plan
     assert "ViT-B-16-SigLIP2.webli: 1.50GB, apache-2.0" in plan
-    git = subprocess.run(["git", "check-ignore", "models.lock.json"], cwd=ROOT)
+    git = subprocess.run(["git", "check-ignore", LOCK], cwd=ROOT)
     assert git.returncode == 1  # it is tracked
 
 
@@ -142,22 +158,24 @@ def test_the_pages_examples_are_planned(project, repositories, tmp_path):
     text = re.search(
         r"^## A model\n(.*?)(?=^## )", (ROOT / "docs/adding.md").read_text(), re.S | re.M
     )[1]
-    commands = re.findall(r"^snakemake .*$", text, re.M)
+    commands = re.findall(r"^(?:snakemake|rib) .*$", text, re.M)
     of_timm(project.folder / "own/networks/mine", img_size=96)
     (project.folder / "own/models.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.S)[1])
-    commands.append("snakemake -n --config family=imagenet catalog=own models=dinov2_b14")
+    choice = "--config family=imagenet catalog=own models=dinov2_b14"
+    commands += [f"rib lock {choice}", f"snakemake -n {choice}"]
     with served(repositories) as hub:
+        variables = environment(hub, tmp_path / "hf")
         for command in commands:
-            done = subprocess.run(
-                [sys.executable, "-m", *shlex.split(command), "targets=default"],
-                **{
-                    "cwd": project.folder,
-                    "env": {**os.environ, **environment(hub, tmp_path / "hf")},
-                },
-                **{"capture_output": True, "text": True},
+            program, *words = shlex.split(command)
+            module = {"rib": "rib.commands", "snakemake": "snakemake"}[program]
+            printed = project.run(
+                *(sys.executable, "-m", module, *words, "targets=default"),
+                PYTHONPATH=str(project.folder / "workflow/lib"),
+                **variables,
             )
-            assert done.returncode == 0 and jobs(done.stdout)["convert_model"], done.stderr
-    assert len(commands) == 3 and len(read_json(project.folder / "models.lock.json")) == 3
+            if program == "snakemake":
+                assert jobs(printed)["convert_model"]
+    assert len(commands) == 6 and len(read_lock(project.folder / LOCK).models) == 3
 
 
 @pytest.mark.slow
@@ -178,6 +196,7 @@ def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositor
     ]
     fetched += ["owner.clip/tokenizer.json", "owner.clip/tokenizer_config.json"]
     with served(repositories) as hub:
+        project.rib("lock", config=chosen, **environment(hub, tmp_path / "hf"))
         # In a new process, since huggingface_hub reads the hub's address when it is imported.
         project.run(
             *(sys.executable, "-m", "snakemake", *(f"data/raw/{file}" for file in fetched)),
@@ -218,6 +237,16 @@ def test_networks_of_hub_and_folder_are_fetched_and_converted(project, repositor
     assert facts["head"]["from"] == "zero_shot" and facts["licence"] == "cc-by-nc-4.0"
 
 
+WRITE_FACTS = """
+import sys
+from pathlib import Path
+from rib.base.files import write_json
+from rib.models.records import describe
+
+write_json(Path(sys.argv[1]), describe(sys.argv[2:]))
+"""
+
+
 def test_a_model_of_the_hub_has_the_configuration_of_its_own_commit(tmp_path):
     """The branch main may have gone on to another architecture since."""
     # given: a hub with two commits of a repository, for networks of 64 and of 32 pixels
@@ -230,7 +259,7 @@ def test_a_model_of_the_hub_has_the_configuration_of_its_own_commit(tmp_path):
     # when: in a process of its own, since the client reads the hub's address when it is imported
     with served({"owner/net": repository}) as hub:
         subprocess.run(
-            [sys.executable, "-m", "rib.models.records", tmp_path / "facts.json", *names],
+            [sys.executable, "-c", WRITE_FACTS, tmp_path / "facts.json", *names],
             env={
                 **os.environ,
                 **environment(hub, tmp_path / "hf"),
@@ -256,8 +285,9 @@ def test_a_name_of_an_entry_is_that_entry_pinned(project, tmp_path):
     repository = Repository(sizes={"model.safetensors": 100_000_000})
     chosen = ("models='timm/resnet50.a1_in1k'", "targets=[imagenet_r]", "methods=[ft]")
     with served({"timm/resnet50.a1_in1k": repository}) as hub:
-        first = project.snakemake("-n", config=chosen, **environment(hub, tmp_path / "hf"))
-    source = read_json(project.folder / "models.lock.json")["timm/resnet50.a1_in1k"]["source"]
+        project.rib("lock", config=chosen, **environment(hub, tmp_path / "hf"))
+    source = read_lock(project.folder / LOCK).models["timm/resnet50.a1_in1k"]["source"]
+    first = project.snakemake("-n", config=chosen, **OFFLINE)
     assert "resnet50.a1_in1k" in first and source["revision"] == COMMIT
     assert jobs(first) == jobs(
         project.snakemake("-n", config=("models=resnet50.a1_in1k", *chosen[1:]), **OFFLINE)
@@ -279,16 +309,14 @@ def test_a_name_that_cannot_be_resolved_is_a_sentence_and_leaves_no_lock(
 ):
     with served(repositories) as hub:
         settings = environment(hub, tmp_path / "hf")
-        printed = project.snakemake(
-            "-n", config=(f"models=['hf-hub:owner/net', '{name}']",), check=False, **settings
-        )
+        config = (f"models=['hf-hub:owner/net', '{name}']",)
+        printed = project.rib("lock", config=config, check=False, **settings)
     assert "config, models: " in printed and name in printed and said in printed
     assert "Traceback (most" not in printed
-    assert not (project.folder / "models.lock.json").exists()
+    assert not (project.folder / LOCK).exists()
 
 
 def test_a_name_without_lock_and_hub_is_a_sentence(project):
-    printed = project.snakemake(
-        "-n", config=("models=['hf-hub:owner/net']",), check=False, **OFFLINE
-    )
+    config = ("models=['hf-hub:owner/net']",)
+    printed = project.rib("lock", config=config, check=False, **OFFLINE)
     assert "'hf-hub:owner/net': the hub can't be reached" in printed

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rib.config.hub_datasets import LOCK, read_dataset_lock
+from rib.config.hub_names import LOCK, read_lock
 from tiny.data.hub_families import HUB_FAMILIES, write_split
 from tiny.projects import family as tiny_family
 from tiny.projects.project import Project, copy_project, jobs
@@ -66,12 +66,13 @@ def dry_run(project, check=True):
 def test_a_family_is_resolved_once_and_planned_without_the_hub(family, hub, tmp_path):
     project = project_of(family, tmp_path)
     without_lock = dry_run(project, check=False)
-    assert "(not yet fetched by us)" in without_lock and "`make dataset-records`" in without_lock
+    assert "(not yet fetched by us)" in without_lock and "`rib lock`" in without_lock
     assert not (project.folder / LOCK).exists()
     choices = ("catalog=mine", "models=[tiny_cnn]")
-    plan = project.rib("plan", config=choices, **environment(hub, tmp_path / "cache"))
+    project.rib("lock", config=choices, **environment(hub, tmp_path / "cache"))
+    plan = project.rib("plan", config=choices, HF_HUB_OFFLINE="1")
     hub_family = HUB_FAMILIES[family]
-    (repository,) = read_dataset_lock(project.folder / LOCK).values()
+    (repository,) = read_lock(project.folder / LOCK).datasets.values()
     assert repository.commit == hub_family.commit
     assert len(repository.files) == len(hub_family.domains)
     assert re.search(rf"^  {family}_\w+: .*, on the hub: other, not yet fetched by us$", plan, re.M)

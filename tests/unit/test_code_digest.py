@@ -1,7 +1,13 @@
 import ast
 import hashlib
+import os
+import re
+import shutil
+import subprocess
 import warnings
+from pathlib import Path
 
+import grimp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,56 +20,61 @@ from tiny.tiers import examples
 
 
 @pytest.fixture
-def essence(tmp_path):
-    """The essence of some source."""
+def fingerprint(tmp_path):
+    """The fingerprint of some source."""
 
     def of(source):
         path = tmp_path / f"m{hashlib.md5(source.encode()).hexdigest()}.py"
         path.write_text(source, encoding="utf-8")
-        return code_digest.essence(path)
+        return code_digest.fingerprint(path)
 
     return of
 
 
 @pytest.mark.parametrize(
-    ("source", "expected"),
+    ("source", "edited"),
     [
-        ("class A:\n    '''Doc.'''\n    x = 1\n", "class A:\n    x = 1"),
-        ("async def f():\n    '''Doc.'''\n    return 1\n", "async def f():\n    return 1"),
-        ("def f():\n    1\n    'no docstring'\n", "def f():\n    1\n    'no docstring'"),
-        ("x = 1\n'no docstring'\n", "x = 1\n'no docstring'"),
-        ("def f():\n    b'bytes'\n", "def f():\n    b'bytes'"),
-        ("def f():\n    g()\n", "def f():\n    g()"),
-        ("def f():\n    return 'text'\n", "def f():\n    return 'text'"),
-        ("def f():\n    'a' 'b'; return 1\n", "def f():\n    ; return 1"),
-        ("x = 1   # why\n\n   \ny = 2  \n", "x = 1\ny = 2"),
-        ("x = '# kept'  # cut\n", "x = '# kept'"),
-        ("'''Two\nlines.'''; x = '''a  \n\n # b'''\n\n", "; x = '''a  \n\n # b'''"),
-        ("x = f'''\n\n{y}  \n'''  # why\n", "x = f'''\n\n{y}  \n'''"),
-        ("x = 'a  \\\n\\\n'\n", "x = 'a  \\\n\\\n'"),
-        ("x = (\n\n    'a'  # why\n\n    'b'\n)\n", "x = (\n    'a'\n    'b'\n)"),
-        ("x = f \\\n# why\n(y)\nx = f \\\n(y)\n", "x = f \\\n\n(y)\nx = f \\\n(y)"),
-        ("x = 'ü'; y = 1\ndef f(): 'Döc'; x = 1  # ü\n", "x = 'ü'; y = 1\ndef f(): ; x = 1"),
-        (
-            "x = '\x0c'  # why\n\x0c\ndef f():\n    'Doc.'\n    return 1\n",
-            "x = '\x0c'\ndef f():\n    return 1",
-        ),
-        ("raise E('ü', 1) from e\n", "raise E from e"),
-        ("raise a.E(  # why\n    'a'\n    'b',\n    code=1,\n)\n", "raise a.E"),
-        ("raise E\n", "raise E"),
-        ("x = E('a')\n", "x = E('a')"),
-        ("if x:\n    log.info('a %s', x)\ny = 1\n", "if x:\ny = 1"),
-        (
-            "log.info(\n    'a',  # why\n)\ny = log.info('a')\nlogs.info('a')\n",
-            "y = log.info('a')\nlogs.info('a')",
-        ),
+        ("'''Doc.'''\nx = 1\n", "x = 1  # why\n"),
+        ("class A:\n    '''Doc.'''\n    x = 1\n", "class A:\n    x = 1\n"),
+        ("async def f():\n    '''Doc.'''\n    return 1\n", "async def f():\n    return 1\n"),
+        ("def f():\n    'a' 'b'; return 1\n", "def f():\n    'Doc.'\n\n    return (1)\n"),
+        ("x = [1,2]\n", "x = [\n\n    1,  # why\n    2,\n]\n"),
+        ("x = 'a' 'b'\n", 'x = "ab"\n'),
+        ("raise E('ü', 1) from e\n", "raise E('u') from e\n"),
+        ("raise a.E(  # why\n    'a'\n    'b',\n    code=1,\n)\n", "raise a.E(f'{x}')\n"),
+        ("if x:\n    log.info('a %s', x)\n    y = 1\n", "if x:\n    y = 1\n"),
     ],
 )
-def test_the_essence_is_the_source_without_what_it_tells_people(essence, source, expected):
-    assert essence(source) == expected
+def test_text_for_people_and_layout_change_no_fingerprint(fingerprint, source, edited):
+    assert fingerprint(source) == fingerprint(edited)
 
 
-# Every form of literal, and whatever is not part of an essence.
+@pytest.mark.parametrize(
+    ("source", "edited"),
+    [
+        ("def f():\n    1\n    'no docstring'\n", "def f():\n    1\n"),
+        ("x = 1\n'no docstring'\n", "x = 1\n"),
+        ("def f():\n    return 'text'\n", "def f():\n    return 'Text'\n"),
+        ("x = '# a'\n", "x = '# b'\n"),
+        ("x = '''a\n\nb'''\n", "x = '''a\nb'''\n"),
+        ("x = f'{y}  '\n", "x = f'{y} '\n"),
+        ("x = [1, '']\n", "x = [1]\n"),
+        ("x = 1\n", "x = True\n"),
+        ("x = 1\n", "x = 1.0\n"),
+        ("x = 'a'\n", "x = b'a'\n"),
+        ("raise E('a')\n", "raise F('a')\n"),
+        ("raise E('a')\n", "raise E('a') from e\n"),
+        ("x = E('a')\n", "x = E('b')\n"),
+        ("y = log.info('a')\n", "y = log.info('b')\n"),
+        ("logs.info('a')\n", "logs.info('b')\n"),
+        ("if x:\n    y = 1\nz = 1\n", "if x:\n    y = 1\n    z = 1\n"),
+    ],
+)
+def test_code_changes_the_fingerprint(fingerprint, source, edited):
+    assert fingerprint(source) != fingerprint(edited)
+
+
+# Every form of literal, and whatever is not part of a fingerprint.
 SAMPLE = '''"""A module's docstring."""
 x = """a
 
@@ -139,16 +150,16 @@ PIECES = {
 
 
 @pytest.mark.parametrize("piece", examples(PIECES, ["line breaks"]))
-def test_sources_with_the_same_essence_have_the_same_meaning(essence, piece):
-    """Of a module that has whatever an essence leaves out, with a piece anywhere."""
-    meaning_of_essence = {essence(SAMPLE): meaning(SAMPLE)}
+def test_sources_with_the_same_fingerprint_have_the_same_meaning(fingerprint, piece):
+    """Of a module that has whatever a fingerprint leaves out, with a piece anywhere."""
+    meaning_of_fingerprint = {fingerprint(SAMPLE): meaning(SAMPLE)}
     for i in range(len(SAMPLE)):
         source = SAMPLE[:i] + piece + SAMPLE[i:]
         found = meaning(source)
         if found is not None:
-            expected = meaning_of_essence.setdefault(essence(source), found)
-            assert found == expected, f"{source!r} has the essence of another meaning"
-    assert len(set(meaning_of_essence.values())) > 9
+            expected = meaning_of_fingerprint.setdefault(fingerprint(source), found)
+            assert found == expected, f"{source!r} has the fingerprint of another meaning"
+    assert len(set(meaning_of_fingerprint.values())) > 9
 
 
 @pytest.mark.thorough
@@ -159,14 +170,53 @@ def test_sources_with_the_same_essence_have_the_same_meaning(essence, piece):
     piece=st.sampled_from(sorted(PIECES.values())),
     left_out=st.integers(0, 1),
 )
-def test_an_edit_that_changes_the_meaning_of_a_file_changes_its_essence(
-    essence, file, place, piece, left_out
+def test_an_edit_that_changes_the_meaning_of_a_file_changes_its_fingerprint(
+    fingerprint, file, place, piece, left_out
 ):
     source = file.read_text(encoding="utf-8")
     start = int(place * len(source))
     edited = source[:start] + piece + source[start + left_out :]
     if meaning(edited) not in (None, meaning(source)):
-        assert essence(edited) != essence(source)
+        assert fingerprint(edited) != fingerprint(source)
+
+
+# Prints the digest of each file; digests do not need pydantic, which other Pythons here may lack.
+PRINT_DIGESTS = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+nothing = dict.fromkeys(("ConfigDict", "ValidationError", "create_model"))
+sys.modules["pydantic"] = SimpleNamespace(**nothing)
+from rib.jobs.code_digest import digest
+
+for file in sys.argv[1:]:
+    print(digest(Path(file)))
+"""
+# Forms of text whose syntax trees differ between versions of Python.
+FORMATTED = """x = f"{a:>{width}}" + f"{a!r:{width}.{places}f}%" + f"{a = }{{}}" u"b" + "🫨"
+def f(a, *, b=1): return lambda: [a for a in b if f"" "c"]
+"""
+
+
+@pytest.mark.parametrize("name", ["python3.11", "python3.12", "python3.13", "python3.14"])
+def test_digests_are_the_same_in_every_version_of_python(tmp_path, name):
+    """Who shares results may have another version; of all files of the workflow."""
+    sample = tmp_path / "sample.py"
+    sample.write_text(SAMPLE + FORMATTED, encoding="utf-8")
+    files = [sample, *sorted(LIBRARY.parents[1].rglob("*.py"))]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(LIBRARY.parent)}
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed")
+    done = subprocess.run(
+        [name, "-c", PRINT_DIGESTS, *map(str, files)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 127:  # a command of pyenv without its version
+        pytest.skip(f"{name} is not installed")
+    assert done.stdout.splitlines() == [code_digest.digest(file) for file in files], done.stderr
 
 
 MODULES = {
@@ -185,14 +235,16 @@ MODULES = {
     "rib/pack/unused.py": "x = 1\n",
     "rib/c.py": (
         "from . import unused\nimport ribs.unused, rib\n"
-        "from rib.nothing import x\nimport rib.records.integrity\n"
+        "from rib.nothing import x\nimport rib.records.environment\n"
     ),
     "rib/unused.py": "x = 1\n",
     "rib/types_alone.py": "x = 1\n",
+    "rib/jobs/__init__.py": "",
     "rib/jobs/script.py": "import rib.unused\n",
-    "rib/records/__init__.py": "import rib.unused\n",
-    "rib/records/integrity.py": "import rib.unused\n",
-    "rib/report/page.py": "import rib.unused\n",
+    "rib/records/__init__.py": "",
+    "rib/records/environment.py": "import rib.unused\n",
+    "rib/records/provenance.py": "x = 1\n",
+    "rib/report/page.py": "def f():\n    import rib.records.provenance\n",
     "ribs/unused.py": "x = 1\n",
     "scripts/_run.py": "from rib.jobs.script import run\nfrom rib.pack.unused import x\n",
     "scripts/s.py": "from _run import run\nfrom rib import a\nfrom rib.report.page import x\n",
@@ -203,7 +255,8 @@ MODULES = {
 USED = {
     *("rib/__init__.py", "rib/a.py", "rib/c.py", "rib/pack/__init__.py", "rib/pack/b.py"),
     *("rib/pack/deep/__init__.py", "rib/pack/deep/e.py", "rib/pack/unused.py"),
-    *("scripts/_run.py", "scripts/s.py"),
+    *("rib/jobs/__init__.py", "rib/records/__init__.py", "rib/records/provenance.py"),
+    *("rib/report/page.py", "scripts/_run.py", "scripts/s.py"),
 }
 
 
@@ -223,7 +276,7 @@ def library(tmp_path, monkeypatch):
     return write
 
 
-def test_a_closure_follows_imports_and_stops_where_no_result_depends_on_it(library):
+def test_a_closure_follows_imports_and_stops_at_modules_outside(library):
     """Also imports in functions and packages, but not those for type checkers alone."""
     root = library("a")
     found = code_digest.closure(root / "scripts/s.py")
@@ -349,11 +402,18 @@ STAGES = [
             "distances": ["association"],
             "representations": ["cka"],
             "stir": ["stir"],
-            "cost": ["cost"],
             "learning_rates": ["counts", "held_out_rates", "select_splits"],
             "selection": [*COUNTED, "selection", "bootstrap"],
             "training": [],
         }.items()
+    ),
+    (
+        "analyse_cost",
+        {},
+        {
+            *("analyses/cost.py", "statistics/cost.py"),
+            *("records/provenance.py", "records/hashing.py"),
+        },
     ),
     ("measure_distances", {}, {"statistics/distances.py", "data/stored_features.py"}),
     ("compress_datasets", {}, {"statistics/compression.py", "data/prepared.py"}),
@@ -363,6 +423,8 @@ STAGES = [
         {
             *("analyses/radar.py", "analyses/representations.py"),
             *("figures/__init__.py", "figures/_panels.py", "figures/_cka.py"),
+            # of the analysis of costs
+            *("records/provenance.py", "records/hashing.py"),
         },
     ),
 ]
@@ -388,7 +450,9 @@ def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others
     # then
     assert script in files and script.with_name("_run.py") in files
     assert wanted <= found, f"{sorted(wanted - found)} may change and {rule} would not notice"
-    assert not any(name.startswith(("jobs/", "records/", "report/")) for name in found)
+    empty = {"jobs/__init__.py", "monitoring/__init__.py", "records/__init__.py"}
+    beside_results = ("jobs/", "monitoring/", "records/", "report/")
+    assert {name for name in found if name.startswith(beside_results)} <= wanted | empty
     assert not found & {
         "config/catalog.py",
         "config/config.py",
@@ -420,3 +484,76 @@ def test_a_module_of_a_user_that_is_no_python_is_named(tmp_path, source, sentenc
     path.write_bytes(source)
     with pytest.raises(UserError, match=f"^{path}{sentence}"):
         code_digest.closure(path)
+
+
+SCRIPTS = LIBRARY.parents[1] / "scripts"
+
+
+def test_all_that_a_digest_imports_is_in_it_or_is_named_as_outside():
+    """Grimp, which import-linter is built on, finds the imports in its own way."""
+    graph = grimp.build_graph("rib", exclude_type_checking_imports=True, cache_dir=None)
+    used = set()
+    for script in SCRIPTS.glob("*.py"):
+        found = {
+            file.relative_to(LIBRARY.parent)
+            for file in code_digest.closure(script)
+            if file.is_relative_to(LIBRARY)
+        }
+        modules = {module_of(file) for file in found}
+        imported = imports_of_script(script)
+        for module in modules:
+            imported |= graph.find_modules_directly_imported_by(module)
+        left_out = imported - modules
+        assert left_out <= OUTSIDE, script.name
+        used |= left_out
+    assert used == OUTSIDE, "no job needs these"
+
+
+def module_of(file):
+    """rib/data/__init__.py is rib.data, rib/data/view.py is rib.data.view."""
+    return ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+
+
+OUTSIDE = {module_of(Path("rib", file)) for file in code_digest.OUTSIDE}
+
+
+def imports_of_script(script):
+    """Modules of the project that a script imports, wherever."""
+    return set(re.findall(r"^ *from (rib\.[\w.]+) import", script.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("code", "edited", "old", "new"),
+    [
+        (
+            ("scripts/analyse.py", "lib/rib/analyses/cost.py"),
+            "lib/rib/records/provenance.py",
+            "records[path] = own_record",
+            "records[path] = {**own_record}",
+        ),
+        (
+            ("scripts/compute_metrics.py",),
+            "lib/rib/base/devices.py",
+            " in {precision}",
+            " with {precision}",
+        ),
+        (("scripts/write_page.py",), "lib/rib/report/views.py", "import ", "import os, "),
+    ],
+)
+def test_an_edit_of_what_a_value_comes_from_changes_the_digest(
+    tmp_path, monkeypatch, code, edited, old, new
+):
+    """Durations in cost.csv come from records, for example."""
+    digests = []
+    for name in ("before", "after"):
+        workflow = tmp_path.resolve() / name
+        for folder in ("scripts", "lib"):
+            shutil.copytree(LIBRARY.parents[1] / folder, workflow / folder)
+        if name == "after":
+            text = (workflow / edited).read_text()
+            assert old in text
+            (workflow / edited).write_text(text.replace(old, new, 1))
+        monkeypatch.setattr(code_digest, "LIBRARY", workflow / "lib/rib")
+        digests.append(code_digest.digest(*(workflow / file for file in code)))
+    before, after = digests
+    assert before != after

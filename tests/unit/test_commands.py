@@ -8,6 +8,7 @@ import pytest
 from rib import commands
 from rib.base.locks import acquire
 from rib.base.progress import log
+from rib.config.hub_names import LOCK
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,6 +72,16 @@ def test_choices_are_read_as_snakemake_reads_them():
 def test_a_mistake_is_a_sentence(capsys, words, named):
     Path("wrong.yaml").write_text("seeds: none\n")
     assert named in refusal(capsys, "plan", *words)
+
+
+def test_a_grid_without_new_names_needs_no_lock_and_no_hub(capsys):
+    commands.main(["lock", "--config", "family=fashion"])
+    assert not LOCK.exists() and str(LOCK) in capsys.readouterr().out
+
+
+def test_names_of_libraries_alone_are_for_a_folder(capsys):
+    assert "--folder" in refusal(capsys, "lock", "--without-hub")
+    assert "nowhere" in refusal(capsys, "lock", "--without-hub", "--folder", "nowhere")
 
 
 @pytest.mark.parametrize("command", ["track", "pull"])

@@ -15,18 +15,20 @@ from rib.base.files import git_blob_id, verify_digest, write_json
 from rib.config.catalog import Catalog
 from rib.config.checking import checked
 from rib.config.config import config_of
-from rib.config.dataset_records import renew
 from rib.config.entries import Model
 from rib.config.grid import resolve_grid
-from rib.config.hub_datasets import (
+from rib.config.hub_datasets import file_name
+from rib.config.hub_names import (
     LOCK,
     HubFile,
+    HubLock,
     HubRepository,
-    file_name,
-    read_dataset_lock,
-    write_dataset_lock,
+    UnresolvedError,
+    read_lock,
+    write_lock,
 )
 from rib.config.source_entries import parsed_source
+from rib.models.lock import renew, resolve
 from tiny.projects.project import ROOT
 from tiny.servers.hub import COMMIT, git_id
 from unit.conftest import published
@@ -48,6 +50,21 @@ def elsewhere(tmp_path, monkeypatch):
 def repository_of(*paths, commit=COMMIT, gated=False, digest=DIGEST):
     files = tuple(HubFile(path=path, size=9, digest=digest) for path in paths)
     return HubRepository(commit=commit, licence="mit", gated=gated, files=files)
+
+
+def write_dataset_lock(path, repositories):
+    write_lock(path, HubLock(models={}, datasets=repositories))
+
+
+def read_dataset_lock(path):
+    return read_lock(path).datasets
+
+
+def lock_datasets(catalog, *names):
+    """Resolve what these datasets name, as `rib lock` does."""
+    with pytest.raises(UnresolvedError) as error:
+        catalog.with_hub_files(names)
+    resolve(error.value)
 
 
 def entry_of(**changes):
@@ -144,9 +161,8 @@ def test_a_dataset_has_the_files_of_its_lock_without_asking_the_hub(monkeypatch)
     assert digests == [DIGEST, DIGEST]
 
 
-def test_lock_and_hub_are_left_alone_by_runs_without_such_datasets(monkeypatch):
+def test_runs_without_such_datasets_need_no_lock(monkeypatch):
     monkeypatch.setattr(HfApi, "dataset_info", None)
-    monkeypatch.setattr("rib.config.catalog.read_dataset_lock", None)
     catalog = catalog_with(photos=entry_of())
     assert "photos" not in grid_of(catalog, "default").datasets
     assert catalog.sources["photos"].archives == ()
@@ -273,10 +289,11 @@ def test_equal_locks_have_equal_bytes():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[]", r"datasets\.lock\.json has format version None"),
-        ('{"format_version": 1}', "has format version 1"),
-        ('{"format_version": 2}', r"is damaged \(.*repositories: Field required\); restore it"),
-        ('{"format_version": 2', "is not valid JSON"),
+        ("[]", r"hub\.lock\.json has format version None"),
+        ('{"format_version": true}', "has format version True"),
+        ('{"format_version": 2}', "has format version 2"),
+        ('{"format_version": 1, "models": {}}', r"is damaged \(.*datasets: Field.*\); restore it"),
+        ('{"format_version": 1', "is not valid JSON"),
     ],
 )
 def test_a_lock_of_another_version_is_a_sentence(text, sentence):
@@ -298,9 +315,9 @@ def test_a_lock_of_another_version_is_a_sentence(text, sentence):
 def test_a_hostile_lock_is_refused(changes):
     write_dataset_lock(LOCK, {NAME: repository_of("a.tar")})
     lock = json.loads(LOCK.read_text())
-    lock["repositories"][NAME]["files"][0].update(changes)
+    lock["datasets"][NAME]["files"][0].update(changes)
     write_json(LOCK, lock)
-    with pytest.raises(UserError, match=r"datasets\.lock\.json is damaged \(.*files"):
+    with pytest.raises(UserError, match=r"hub\.lock\.json is damaged \(.*files"):
         read_dataset_lock(LOCK)
 
 
@@ -310,6 +327,22 @@ def test_a_lock_names_whole_commits(commit):
     LOCK.write_text(LOCK.read_text().replace(COMMIT, commit))
     with pytest.raises(UserError, match="is damaged .*commit"):
         read_dataset_lock(LOCK)
+
+
+def test_a_lock_with_another_commit_than_the_name_states_is_refused():
+    name = f"{NAME}@{OTHER_COMMIT}"
+    write_dataset_lock(LOCK, {name: repository_of("a.tar")})
+    with pytest.raises(UserError, match=rf"^hub\.lock\.json: '{name}' .*{COMMIT}.*`rib lock`"):
+        read_dataset_lock(LOCK)
+
+
+def test_reading_a_grid_with_an_unresolved_dataset_asks_and_writes_nothing(monkeypatch):
+    monkeypatch.setattr(HfApi, "dataset_info", None)
+    catalog = catalog_with(photos=entry_of(), more=entry_of(source="hf-datasets:owner/none"))
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(UnresolvedError, match="^datasets.yaml, .*and 1 more .*`rib lock`"):
+        grid_of(catalog, ["noto", "photos", "more"])
+    assert sorted(Path().rglob("*")) == before
 
 
 # Resolving
@@ -335,7 +368,7 @@ def on_hub(monkeypatch, *files, gated=False, **card):
 def test_the_hubs_answer_has_commit_licence_gate_and_pins(monkeypatch):
     files = [file_on_hub("test/1.tar", 9), file_on_hub("test/0.tar", 99999, "a" * 64)]
     on_hub(monkeypatch, *files, file_on_hub("README.md"), gated="auto", license="mit\n")
-    catalog_with(photos=entry_of()).with_hub_files(["photos"])
+    lock_datasets(catalog_with(photos=entry_of()), "photos")
     assert read_dataset_lock(LOCK) == {
         NAME: HubRepository(
             commit=COMMIT,
@@ -356,13 +389,11 @@ def test_a_repository_is_asked_for_once_and_kept_with_the_rest(monkeypatch):
     )
     other = repository_of("c.tar", commit=OTHER_COMMIT)
     write_dataset_lock(LOCK, {"hf-datasets:a/other": other})
-    catalog = catalog.with_hub_files(["photos", "more"])
+    lock_datasets(catalog, "photos", "more")
     assert asked == [("owner/set", None), ("owner/set", COMMIT)]
     lock = read_dataset_lock(LOCK)
     assert set(lock) == {NAME, "hf-datasets:a/other"} and lock["hf-datasets:a/other"] == other
     assert lock[NAME].licence == "not stated"
-    catalog.with_hub_files(["photos"])
-    assert len(asked) == 2
 
 
 def test_nothing_is_written_if_one_of_several_can_not_be_resolved(monkeypatch):
@@ -377,7 +408,7 @@ def test_nothing_is_written_if_one_of_several_can_not_be_resolved(monkeypatch):
     monkeypatch.setattr(HfApi, "dataset_info", dataset_info)
     catalog = catalog_with(photos=entry_of(), more=entry_of(source="hf-datasets:owner/none"))
     with pytest.raises(UserError, match="more: hf-datasets:owner/none@refs.*can't be reached"):
-        catalog.with_hub_files(["photos", "more"])
+        lock_datasets(catalog, "photos", "more")
     assert not LOCK.exists()
 
 
@@ -392,7 +423,7 @@ def test_nothing_is_written_if_one_of_several_can_not_be_resolved(monkeypatch):
 def test_a_repository_that_can_not_be_used_is_a_sentence(monkeypatch, files, sentence):
     on_hub(monkeypatch, *map(file_on_hub, files))
     with pytest.raises(UserError, match=f"^datasets.yaml, photos: {NAME}: .*{sentence}") as raised:
-        catalog_with(photos=entry_of()).with_hub_files(["photos"])
+        lock_datasets(catalog_with(photos=entry_of()), "photos")
     assert str(raised.value).isprintable() and not LOCK.exists()
 
 
@@ -400,11 +431,11 @@ def test_a_maintainer_renews_the_lock_of_a_folder(monkeypatch, capsys):
     catalog_with(photos=entry_of(), more=entry_of(source={**TARS, "revision": "v1"}))
     on_hub(monkeypatch, file_on_hub("test/0.tar"))
     write_dataset_lock(Path("own") / LOCK, {NAME: repository_of(commit=OTHER_COMMIT)})
-    renew(Path("own"))
+    renew(Path("own"), ask_hub=True)
     lock = read_dataset_lock(Path("own") / LOCK)
     assert list(lock) == [NAME, f"{NAME}@v1"]
     assert {repository.commit for repository in lock.values()} == {COMMIT}
-    assert "own/datasets.lock.json" in capsys.readouterr().out
+    assert "own/hub.lock.json" in capsys.readouterr().err
 
 
 # Digests

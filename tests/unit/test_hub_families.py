@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi
-from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
-from rib.base.errors import UserError
 from rib.config.catalog import Catalog
 from rib.config.config import config_of
 from rib.config.grid import resolve_grid
-from rib.config.hub_datasets import (
+from rib.config.hub_names import (
     LOCK,
     HubFile,
+    HubLock,
     HubRepository,
+    UnresolvedError,
     name_of,
-    write_dataset_lock,
+    read_lock,
+    write_lock,
 )
 from rib.config.source_entries import HF_DATASETS
 from rib.data.images import DatasetSource
@@ -50,7 +51,7 @@ def source_of(catalog, dataset):
     return source
 
 
-def write_lock():
+def lock_families():
     """A lock file with a made-up file for each split of the repositories."""
     repositories = {}
     for family in HUB_FAMILIES.values():
@@ -62,7 +63,7 @@ def write_lock():
             commit=family.commit, licence="other", gated=False, files=tuple(files)
         )
         repositories[name_of(family.repo, family.commit)] = repository
-    write_dataset_lock(LOCK, repositories)
+    write_lock(LOCK, HubLock(models={}, datasets=repositories))
 
 
 def split_of(source):
@@ -84,7 +85,7 @@ def test_families_of_the_hub_are_those_of_the_tests(catalog):
 @each_family
 def test_a_family_with_its_lock_is_a_grid(family):
     catalog = Catalog([CATALOG])
-    write_lock()
+    lock_families()
     grid = grid_of(catalog, family)
     assert list(grid.datasets) == list(datasets_of(catalog, family))
     assert all(len(dataset.archives) == 1 for dataset in grid.datasets.values())
@@ -100,7 +101,7 @@ def test_a_family_with_its_lock_is_a_grid(family):
 @each_family
 def test_every_model_that_lists_a_family_has_a_head_for_it(family):
     catalog = Catalog([CATALOG])
-    write_lock()
+    lock_families()
     models = grid_of(catalog, family, models="all").models
     assert set(catalog.families[family].defaults.models) < set(models)
 
@@ -162,7 +163,7 @@ def test_a_class_file_lists_the_labels_in_the_order_of_their_numbers(catalog, fa
 @each_family
 def test_nothing_that_nobody_has_fetched_is_stated_as_exact(catalog, family):
     """No digest, no size, and no number of images at which preparation would fail."""
-    assert not (CATALOG / LOCK.name).exists() or all(
+    assert not read_lock(CATALOG / LOCK).datasets or all(
         dataset.fetched for dataset in datasets_of(catalog, family).values()
     )
     for dataset in datasets_of(catalog, family).values():
@@ -175,40 +176,19 @@ def test_nothing_that_nobody_has_fetched_is_stated_as_exact(catalog, family):
 
 
 @each_family
-def test_without_lock_and_hub_a_family_stops_with_a_sentence(family, monkeypatch):
+def test_without_lock_a_family_stops_with_a_sentence(family, monkeypatch):
     """It names the entry, says that nobody has fetched it, and which command resolves it."""
-
-    def unreached(self, *arguments, **options):
-        raise OfflineModeIsEnabled("offline")
-
-    monkeypatch.setattr(HfApi, "dataset_info", unreached)
+    monkeypatch.setattr(HfApi, "dataset_info", None)  # nothing asks the hub
     catalog = Catalog([CATALOG])
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UnresolvedError) as error:
         grid_of(catalog, family)
     message = str(error.value)
     first = next(iter(datasets_of(catalog, family)))
-    assert message.startswith(f"datasets.yaml, {first} (not yet fetched by us): {HF_DATASETS}:")
-    assert "`make dataset-records`" in message and "\n" not in message
+    assert message.startswith(f"datasets.yaml, {first} (not yet fetched by us): '{HF_DATASETS}:")
+    assert "`rib lock`" in message and "\n" not in message
     assert not Path(LOCK).exists()
 
 
-def test_another_mistake_than_a_missing_network_is_not_answered_with_that_command(
-    catalog, monkeypatch
-):
-    class NotFoundError(RepositoryNotFoundError):
-        def __init__(self):
-            Exception.__init__(self, "404")
-
-    def unknown(self, *arguments, **options):
-        raise NotFoundError
-
-    monkeypatch.setattr(HfApi, "dataset_info", unknown)
-    with pytest.raises(UserError, match="the hub has no such repository") as error:
-        catalog.with_hub_files(["officehome_real_world"])
-    assert "make" not in str(error.value)
-
-
-def test_other_families_need_no_lock_of_these(monkeypatch):
-    monkeypatch.setattr("rib.config.catalog.read_dataset_lock", None)
+def test_other_families_need_no_lock_of_these():
     grid = grid_of(Catalog([CATALOG]), "imagenet")
     assert not set(grid.datasets) & set(grid.catalog.hub_sources)

@@ -14,7 +14,9 @@ import yaml
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.catalog import Catalog
+from rib.config.hub_names import LOCK, HubLock, UnresolvedError, write_lock
 from rib.config.model_arguments import check_arguments
+from rib.models.lock import resolve
 from rib.models.network import build, load
 from rib.models.records import describe
 from rib.models.weights import with_weights
@@ -128,8 +130,8 @@ LOADING = {"checkpoint_path": "/tmp/other.pth"}
 
 def test_the_lock_refuses_an_argument_that_may_load_something():
     name = "hf-hub:owner/net"
-    write_json(Path("models.lock.json"), {name: entry("timm", LOADING)})
-    with pytest.raises(UserError, match=r"models\.lock\.json, owner\.net: .*checkpoint_path"):
+    write_lock(LOCK, HubLock(models={name: entry("timm", LOADING)}, datasets={}))
+    with pytest.raises(UserError, match=r"hub\.lock\.json, owner\.net: .*checkpoint_path"):
         own_catalog({}).with_models([name])
 
 
@@ -250,8 +252,8 @@ def test_images_of_absurd_sizes_are_refused_in_catalogue_and_lock(key, value):
     hostile["preprocessing"][key] = value
     with pytest.raises(UserError, match=rf"own/models\.yaml: .*net\.preprocessing\.{key}"):
         _ = own_catalog({"net": hostile}).models
-    write_json(Path("models.lock.json"), {"hf-hub:owner/net": hostile})
-    with pytest.raises(UserError, match=rf"models\.lock\.json: .*owner\.net\.preprocessing\.{key}"):
+    write_lock(LOCK, HubLock(models={"hf-hub:owner/net": hostile}, datasets={}))
+    with pytest.raises(UserError, match=rf"hub\.lock\.json: .*owner\.net\.preprocessing\.{key}"):
         own_catalog({}).with_models(["hf-hub:owner/net"])
 
 
@@ -264,5 +266,5 @@ def test_a_folder_whose_images_would_be_of_an_absurd_size_is_refused_and_leaves_
     config["pretrained_cfg"] |= {"crop_pct": 1e-9, "test_crop_pct": 1e-9}
     write_json(Path("net/config.json"), config)
     with pytest.raises(UserError, match=r"config, models, local-dir:net: .*crop_pct"):
-        own_catalog({}).with_models(["local-dir:net"])
-    assert not Path("models.lock.json").exists()
+        resolve(UnresolvedError({"local-dir:net": "config, models"}))
+    assert not LOCK.exists()

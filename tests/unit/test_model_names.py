@@ -16,7 +16,10 @@ from rib.base.errors import UserError
 from rib.base.files import sha256
 from rib.base.settings import replaced
 from rib.config.catalog import Catalog
+from rib.config.fields import stated
+from rib.config.hub_names import LOCK, HubLock, UnresolvedError, read_lock, write_lock
 from rib.config.model_names import MARKERS, licence_terms, parse_name, terms, with_styles
+from rib.models.lock import renew, resolve
 from rib.models.records import describe
 from tiny.projects import family
 from tiny.projects.project import ROOT
@@ -249,19 +252,99 @@ def tiny_catalog(tmp_path):
     return Catalog([ROOT / "workflow/catalog", tmp_path / "mine"])
 
 
+def lock_models(catalog, *names):
+    """Resolve these names, as `rib lock` does."""
+    with pytest.raises(UnresolvedError) as error:
+        catalog.with_models(names)
+    resolve(error.value)
+
+
 @pytest.mark.thorough
 def test_names_that_are_one_in_paths_are_refused(tmp_path):
     saved(tmp_path / "a/net"), saved(tmp_path / "b/net")
     with pytest.raises(
         UserError, match="'local-dir:b/net' is called 'net' here, as another model is"
     ):
-        tiny_catalog(tmp_path).with_models(["local-dir:a/net", "local-dir:b/net"])
+        names = ["local-dir:a/net", "local-dir:b/net"]
+        catalog = tiny_catalog(tmp_path)
+        lock_models(catalog, *names)
+        Catalog(catalog.folders).with_models(names)
 
 
-@pytest.mark.parametrize("text", ["{", '{"local-dir:net": 3}'])
+FACTS = {"library": "timm", "source": {"kind": "hub", "repo": "owner/net", "revision": "0" * 40}}
+
+
+def test_reading_an_unresolved_name_starts_and_writes_nothing(tmp_path, monkeypatch):
+    catalog = tiny_catalog(tmp_path)
+    monkeypatch.setattr("subprocess.Popen", None)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UnresolvedError, match="config, models: 'timm/resnet18' and 1 more .*`rib"):
+        catalog.with_models(["timm/resnet18", "hf-hub:owner/net"])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "resnet/18", "timm/../x"])
+def test_what_is_no_name_is_refused_before_it_is_resolved(tmp_path, name):
+    with pytest.raises(UserError, match="config, models") as error:
+        tiny_catalog(tmp_path).with_models([name])
+    assert not isinstance(error.value, UnresolvedError)
+
+
+def test_a_lock_with_another_commit_than_the_name_states_is_refused(tmp_path):
+    name = f"hf-hub:owner/net@{'1' * 40}"
+    write_lock(LOCK, HubLock(models={name: FACTS}, datasets={}))
+    with pytest.raises(UserError, match=rf"^hub\.lock\.json: '{name}' .*{'0' * 40}.*`rib lock`"):
+        tiny_catalog(tmp_path).with_models([name])
+
+
+OWN_ENTRY = {"record": "hf-hub:owner/net", "families": [], "label": "Net", "pretraining": "none"}
+
+
+def own_model(folder, **entry):
+    """The model of one entry in a catalogue folder."""
+    (folder / "own").mkdir(exist_ok=True)
+    (folder / "own/models.yaml").write_text(json.dumps({"net": {**OWN_ENTRY, **entry}}))
+    return Catalog([ROOT / "workflow/catalog", folder / "own"]).models["net"]
+
+
+def test_an_entry_of_another_revision_than_its_record_is_refused(tmp_path):
+    write_lock(LOCK, HubLock(models={"hf-hub:owner/net": FACTS}, datasets={}))
+    source = {**FACTS["source"], "revision": "1" * 40}
+    with pytest.raises(UserError, match=r"own/models\.yaml, net, record: .*1111.*0000.*rib lock"):
+        own_model(tmp_path, source=source)
+
+
+def test_an_entry_that_states_all_facts_needs_no_lock(tmp_path, catalog):
+    known = catalog.models["efficientnet_lite0"]
+    source = {**FACTS["source"], "path": "model.safetensors", "file": "net.safetensors"}
+    facts = {
+        "library": "timm",
+        "architecture": known.architecture,
+        "type": "cnn",
+        "licence": "MIT",
+        "preprocessing": stated(known.preprocessing),
+    }
+    assert own_model(tmp_path, source=source, **facts).source.revision == "0" * 40
+    with pytest.raises(UnresolvedError, match=r"own/models\.yaml, net, record: .*hf-hub:owner/net"):
+        own_model(tmp_path, **facts)
+
+
+def test_a_maintainer_renews_the_models_of_a_folder_from_the_libraries(tmp_path):
+    (tmp_path / "own").mkdir()
+    entry = {**OWN_ENTRY, "record": "timm/resnet18.a1_in1k"}
+    (tmp_path / "own/models.yaml").write_text(json.dumps({"net": entry}))
+    renew(tmp_path / "own", ask_hub=False)
+    models = read_lock(tmp_path / "own" / LOCK).models
+    assert models["timm/resnet18.a1_in1k"]["architecture"] == "resnet18"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", '{"format_version": 1, "models": {"local-dir:net": 3}, "datasets": {}}'],
+)
 def test_a_damaged_lock_is_refused(tmp_path, text):
-    Path("models.lock.json").write_text(text)
-    with pytest.raises(UserError, match=r"models\.lock\.json"):
+    LOCK.write_text(text)
+    with pytest.raises(UserError, match=r"hub\.lock\.json"):
         tiny_catalog(tmp_path).with_models(["local-dir:net"])
 
 
@@ -271,8 +354,8 @@ def test_a_record_that_is_not_valid_leaves_no_lock(tmp_path):
         saved(tmp_path / "net"), pretrained_cfg={"mean": [0.5, 0.5], "input_size": [3, 160, 160]}
     )
     with pytest.raises(UserError, match="config, models, local-dir:net: .*mean"):
-        tiny_catalog(tmp_path).with_models(["local-dir:net"])
-    assert not Path("models.lock.json").exists()
+        lock_models(tiny_catalog(tmp_path), "local-dir:net")
+    assert not LOCK.exists()
 
 
 @pytest.mark.thorough
@@ -283,7 +366,11 @@ def test_an_entry_adds_to_a_record(tmp_path):
     (tmp_path / "own/models.yaml").write_text(
         "mine: {record: 'local-dir:net', families: [tiny], label: Mine, pretraining: none}"
     )
-    own = Catalog([*catalog.folders, tmp_path / "own"]).models["mine"]
+    folders = [*catalog.folders, tmp_path / "own"]
+    with pytest.raises(UnresolvedError) as error:
+        _ = Catalog(folders).models
+    resolve(error.value)
+    own = Catalog(folders).models["mine"]
     assert (own.label, own.architecture, own.record) == ("Mine", "test_vit", "local-dir:net")
     assert re.fullmatch("sha256:[0-9a-f]{64}", own.source.digest)
     assert Path(own.source.path) == Path(

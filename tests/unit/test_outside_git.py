@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rib.records.environment import outside_git
+from rib.report.outside_git import outside_git
 
 
 @pytest.fixture

@@ -579,39 +579,18 @@ def test_who_has_tables_alone_can_draw_figures_of_tables(jobs):
         assert all("/tables/" in path for path in job.watched)
 
 
-def test_a_digest_has_all_of_reporting_that_makes_its_results(jobs):
-    """Digests leave the package `report` out.
-
-    So rules add each of its files that decides what is written.
-    """
-    made_by_reporting = set()
-    for job in {
-        job.rule: job for job in jobs if job.script and job.rule not in WITHOUT_CODE
-    }.values():
-        needed = reporting_behind(job)
-        assert needed <= {*job.code}, job.rule
-        if needed:
-            made_by_reporting.add(job.rule)
-    assert made_by_reporting == {"export_run", "export_open_clip_run", "paper", "write_page"}
+def test_a_digest_of_the_page_has_its_templates(jobs):
+    """Digests follow imports, and no module imports a template."""
+    pages = jobs_with(jobs, "write_page")
+    assert pages
+    named = templates_named_in(LIBRARY / "report/page.py")
+    for job in pages:
+        assert set(job.code[1:]) == {f"report/{name}" for name in named}
 
 
-def reporting_behind(job):
-    """Modules and templates of rib.report from which a job's stage is made.
-
-    They are found as they import and name each other.
-    """
-    folder = LIBRARY / "report"
-    behind, waiting = (
-        set(),
-        [SCRIPTS / f"{job.script}.py", *(LIBRARY / file for file in job.code[1:])],
-    )
-    while waiting:
-        path = waiting.pop()
-        if path not in behind:
-            behind.add(path)
-            text = path.read_text()
-            imported = re.findall(r"^ *from rib\.report\.(\w+) import", text, re.MULTILINE)
-            templates = re.findall(r"[\w.]+\.jinja", text)
-            waiting += [folder / f"{name}.py" for name in imported]
-            waiting += [folder / name for name in templates if (folder / name).is_file()]
-    return {str(path.relative_to(LIBRARY)) for path in behind if path.parent == folder}
+def templates_named_in(file):
+    """Names of templates in a file of rib.report, and of those that they include."""
+    named = set()
+    for name in re.findall(r"[\w.]+\.jinja", file.read_text()):
+        named |= {name, *templates_named_in(file.with_name(name))}
+    return named

@@ -9,9 +9,8 @@ import timm.data
 import torch
 from timm.models import get_pretrained_cfg
 
-from rib.base.files import read_json
 from rib.base.settings import to_params
-from rib.config.model_names import LOCK
+from rib.config.hub_names import LOCK, read_lock
 from rib.config.yaml_files import read_yaml
 from rib.models.records import describe
 from rib.report.rates import EVALUATE, TRAIN
@@ -47,7 +46,7 @@ def test_what_entries_lack_is_what_the_libraries_record(catalog, tmp_path, monke
     Entries agree with it wherever both speak.
     """
     monkeypatch.chdir(tmp_path)
-    written = read_json(ROOT / "workflow/catalog" / LOCK)
+    written = read_lock(ROOT / "workflow/catalog" / LOCK).models
     entries = {
         name: entry
         for name, entry in read_yaml(ROOT / "workflow/catalog/models.yaml").items()

@@ -288,10 +288,7 @@ MADE_OF_ROWS = {
 
 
 def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
-    """Comments, docstrings, messages, and the code that fetches.
-
-    With the packages that start jobs and write records.
-    """
+    """Comments, docstrings, messages, and the code that fetches, starts and records jobs."""
     for file, old, new in [
         ("methods/lwf.py", "with distillation of", "with, as said, distillation of"),
         ("training/divergence.py", "# resuming would diverge again", "# it would diverge again"),
@@ -301,9 +298,17 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
         ("jobs/gpu_lock.py", "POLL = 0.5", "POLL = 0.6"),
         ("jobs/messages.py", "out of memory", "no memory is left"),
         ("records/environment.py", '"torch",', '"torch", "sklearn",'),
+        ("jobs/job.py", 'COPY = ".copy"', 'COPY = ".copied"'),
     ]:
         finished_copy.edit(f"{LIBRARY}/{file}", old, new)
     assert finished_copy.planned() == {}
+
+
+def test_an_edit_of_how_records_are_read_computes_costs_again(finished_copy):
+    """Durations in cost.csv come from records."""
+    old = "records[path] = own_record"
+    finished_copy.edit(f"{LIBRARY}/records/provenance.py", old, "records[path] = {**own_record}")
+    assert finished_copy.planned() == {"analyse_cost": 1, "draw_figures": 1, **PAGE}
 
 
 @pytest.mark.thorough

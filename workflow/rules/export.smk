@@ -76,12 +76,7 @@ def export_settings(wildcards):
         reference=ABOUT.config["reference"],
         confidence=LABELS.confidence,
         training=trainings_of_parents(wildcards),
-        code=digest(
-            "export_run",
-            REPORTING / "model_card.py",
-            REPORTING / "settings.py",
-            *algorithms,
-        ),
+        code=digest("export_run", *algorithms),
     )
     return to_params(settings)
 

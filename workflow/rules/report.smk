@@ -19,15 +19,8 @@ for ANALYSIS in PAGE_ANALYSES.values():
     PAGE_FIGURES.extend(map(ANALYSIS.figure_files, ANALYSIS.figures))
 FILES_OF_FIGURES = [path for files in PAGE_FIGURES for path in files.values()]
 CELLS = [path for path in PAGE_TABLES if Path(path).name == "cells.json"]
-# Files of rib.report that make the page, listed because digests leave this package out.
-PAGE_CODE = [
-    *sorted(REPORTING.glob("page*")),
-    REPORTING / "answer.py",
-    REPORTING / "citation.jinja",
-    REPORTING / "settings.py",
-    REPORTING / "stale.py",
-    REPORTING / "views.py",
-]
+# Digests follow imports, and no Python module imports a template.
+TEMPLATES = [*sorted(REPORTING.glob("page.*.jinja")), REPORTING / "citation.jinja"]
 # All files of the present config; files of an earlier config of the same name are removed.
 REPORT_FILES = [PATHS.counts, PATHS.mri_json, *PAGE_TABLES, *FILES_OF_FIGURES]
 
@@ -51,7 +44,7 @@ rule write_page:
         runtime=10,
     params:
         cfg=to_params(
-            page_settings(GRID, PATHS, PAGE_ANALYSES, ABOUT, digest("write_page", *PAGE_CODE))
+            page_settings(GRID, PATHS, PAGE_ANALYSES, ABOUT, digest("write_page", *TEMPLATES))
         ),
         files=lambda wildcards, input: REPORT_FILES,  # `input` keeps it out of records
     script:
@@ -105,7 +98,7 @@ PAPER_SETTINGS = PaperSettings(
     title=GRID.family.title,
     limits=GRID.family.limits,
     conditions=list(ABOUT.conditions),
-    code=digest("paper", REPORTING / "paper.py", REPORTING / "settings.py"),
+    code=digest("paper"),
 )
 
 

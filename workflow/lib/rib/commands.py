@@ -22,8 +22,10 @@ from rib.base.text import redacted
 from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.config import config_of
 from rib.config.grid import Grid, resolve_grid
+from rib.config.hub_names import LOCK, UnresolvedError
 from rib.config.paths import Paths
 from rib.config.yaml_files import read_yaml
+from rib.models.lock import renew, resolve
 from rib.records.pull import pull, restore_metadata
 from rib.records.track import track
 from rib.records.verify import verify
@@ -79,6 +81,18 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("plan", parents=[config], help=purpose, description=purpose)
     command.set_defaults(run=run_plan)
 
+    purpose = "look up names of models and datasets once, and keep what is found in hub.lock.json"
+    command = commands.add_parser("lock", parents=[config], help=purpose, description=purpose)
+    command.add_argument(
+        "--folder", type=Path, help="renew the lock file of this catalogue folder instead"
+    )
+    command.add_argument(
+        "--without-hub",
+        action="store_true",
+        help="with --folder: models as the installed libraries record them, without commits",
+    )
+    command.set_defaults(run=run_lock)
+
     purpose = "make tables, figures and a page of the runs that are finished, also beside a run"
     command = commands.add_parser("preview", parents=[config], help=purpose, description=purpose)
     command.set_defaults(run=run_preview)
@@ -101,6 +115,25 @@ def parser() -> argparse.ArgumentParser:
 def run_plan(arguments: argparse.Namespace) -> None:
     """Print the cost of a run of the grid."""
     print_plan(read_grid(arguments))
+
+
+def run_lock(arguments: argparse.Namespace) -> None:
+    """Resolve the names that the grid lacks, or all names of a catalogue folder."""
+    if arguments.without_hub and arguments.folder is None:
+        raise UserError("rib lock: --without-hub is only for --folder; give the folder.")
+    if arguments.folder is not None:
+        renew(arguments.folder, ask_hub=not arguments.without_hub)
+        return
+    # Names in entries of models, then models of config, then datasets: each needs the ones before.
+    for _ in range(3):
+        try:
+            read_grid(arguments)
+        except UnresolvedError as error:
+            resolve(error)
+        else:
+            print_lines(f"{LOCK} has all names that are chosen.")
+            return
+    read_grid(arguments)
 
 
 def run_preview(arguments: argparse.Namespace) -> None:

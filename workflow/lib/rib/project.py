@@ -23,11 +23,7 @@ from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.config import config_of
 from rib.config.evaluation_groups import BEFORE_PART
 from rib.config.grid import Grid, resolve_grid
-from rib.config.hub_datasets import LOCK as DATASET_LOCK
-from rib.config.hub_datasets import read_dataset_lock
 from rib.config.label_space import LabelSpace
-from rib.config.model_names import LOCK as MODEL_LOCK
-from rib.config.model_names import read_lock
 from rib.config.run import PRETRAINED, Run, parent_of
 from rib.config.settings import FISHER_IMAGES
 from rib.config.shared_sources import leak_free_groups
@@ -221,9 +217,6 @@ def _grid(project: Path, family: str, datasets: Sequence[str], settings: Mapping
     choices = {**settings, "family": family, "datasets": list(datasets)}
     config = config_of(choices, "settings")
     catalog = _catalog(project, config["catalog"])
-    # The project's lock files have these already, so the hub is not asked.
-    catalog.records.update(read_lock(project / MODEL_LOCK))
-    catalog.hub_repositories.update(read_dataset_lock(project / DATASET_LOCK))
     return resolve_grid(config, catalog)
 
 
@@ -232,7 +225,7 @@ def _catalog(project: Path, folders: str | Path | Sequence[str | Path]) -> Catal
     own_folders = [folders] if isinstance(folders, str | Path) else folders
     # Relative folders are the project's, as in its config.yaml.
     in_project = [project / Path(folder).expanduser() for folder in own_folders]
-    return Catalog([PROJECT_CATALOG, *in_project])
+    return Catalog([PROJECT_CATALOG, *in_project], project=project)
 
 
 def _prepared_folder(project: Path, family: str, dataset: str) -> Path:

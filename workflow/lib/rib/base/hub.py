@@ -16,8 +16,8 @@ HUB_ERRORS = {
         "the hub has no such repository that you may see; correct the name or log in (HF_TOKEN)"
     ),
     "RevisionNotFoundError": (
-        "the hub has no such commit; correct it, or remove the model from models.lock.json (a "
-        "dataset: from datasets.lock.json), so that it is resolved again"
+        "the hub has no such commit; correct it, or remove the name from hub.lock.json and run "
+        "`rib lock`"
     ),
     "LocalEntryNotFoundError": UNREACHED,
     "EntryNotFoundError": "the repository has no such file; correct the path in its entry",

@@ -21,20 +21,13 @@ from rib.base.files import from_home
 from rib.base.plugins import LIBRARY, WORKFLOW
 from rib.base.settings import replaced
 from rib.base.text import WHY, presentable
-from rib.config import hub_datasets
 from rib.config.augmentation_entries import Augmentation
 from rib.config.checking import checked, checked_entries
 from rib.config.entries import EVALUATED, Dataset, Family, Method, Model, Recipe
 from rib.config.fields import Described, is_number, number, stated
 from rib.config.forms import CURVE, EXTERNAL, MERGES, SELECT
-from rib.config.hub_datasets import (
-    HubRepository,
-    HubRequest,
-    read_dataset_lock,
-    request_of,
-    resolve_requests,
-    sources_of,
-)
+from rib.config.hub_datasets import sources_of
+from rib.config.hub_names import LOCK, HubLock, HubRequest, UnresolvedError, read_lock, request_of
 from rib.config.label_space import (
     READERS,
     LabelSpace,
@@ -44,7 +37,7 @@ from rib.config.label_space import (
 )
 from rib.config.messages import known_name, show
 from rib.config.model_arguments import check_arguments
-from rib.config.model_names import LOCK, checked_model, entry_of, parse_name, read_lock, resolve
+from rib.config.model_names import checked_model, entry_of, parse_name
 from rib.config.run import ALL, METHODS, TARGETS
 from rib.config.settings import (
     RECIPE,
@@ -70,6 +63,8 @@ OPTIONAL_COLUMNS = ("size", "label")
 COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 # For models that are pretrained here without a recipe.
 SGD_OF_PRETRAINING = {"momentum": 0.9, "weight_decay": 0.0, "warmup_fraction": 0.1}
+# Keys of a model's entry that its record gives if the entry lacks them.
+FACTS_OF_RECORDS = {"library", "architecture", "type", "preprocessing", "licence", "source"}
 EntryT = TypeVar("EntryT", Recipe, Augmentation, Method, Model, Dataset, Family)
 
 
@@ -79,21 +74,21 @@ class Catalog:
     Args:
         folders: the project's folder, then the user's.
         tables: CSV files that list weights trained elsewhere.
+        project: folder of the project, which may have a lock file (rib.config.hub_names).
 
     Raises:
         UserError: A folder does not exist, an entry is invalid, or a name is defined twice.
     """
 
-    def __init__(self, folders: Iterable[Path], tables: Iterable[str] = ()):
+    def __init__(self, folders: Iterable[Path], tables: Iterable[str] = (), project: Path = Path()):
         """Check that the folders can be read and find their modules; entries are read later."""
         self.folders = [Path(folder) for folder in folders]
         self.tables = [from_home(table, TABLES) for table in tables]
+        self.project = project
         self._space = cache(self._read_label_space)  # every job of a grid needs it
         # Keys of sources with their whole addresses, by entry and file. Entries have the addresses
         # without query strings, which may be secret.
         self._addresses: dict[tuple[str, str], dict[str, Any]] = {}
-        # Sources, as written, of datasets that name repositories of the hub.
-        self._hub_sources: dict[str, list[dict[str, Any]]] = {}
         for folder in self.folders:
             if not folder.is_dir():
                 raise UserError(f"catalog: the folder {folder} does not exist; correct the path.")
@@ -124,6 +119,26 @@ class Catalog:
             UserError: An entry is invalid, or names a dataset for its archives that is unknown or
                 has no archives itself.
         """
+        entries = self._dataset_entries
+        # `raw` names the dataset whose entry states the archives, usually the dataset itself.
+        return {name: self._dataset(entry, entries[entry.raw]) for name, entry in entries.items()}
+
+    @cached_property
+    def hub_sources(self) -> dict[str, list[dict[str, Any]]]:
+        """Sources as their entries state them, of datasets that name repositories of the hub.
+
+        For example {"pets": [{"kind": "hf-datasets", "repo": "OWNER/NAME"}]}, which
+        `with_hub_files` replaces by a source for each file of the repository.
+        """
+        sources_by_name = {}
+        for name, entry in self._dataset_entries.items():
+            if any(source["kind"] == HF_DATASETS for source in entry.archives):
+                sources_by_name[name] = list(entry.archives)
+        return sources_by_name
+
+    @cached_property
+    def _dataset_entries(self) -> dict[str, Dataset]:
+        """Entries of datasets.yaml by name, with the sources that each states itself."""
         entries = self._entries("datasets.yaml", self._datasets_of_file)
         for name, entry in entries.items():
             if entry.archives_of is not None:
@@ -134,11 +149,7 @@ class Catalog:
                         f"{where}: '{entry.raw}' has archives_of itself, so no archives of its "
                         "own; name a dataset that has a source."
                     )
-        for name, entry in entries.items():
-            if any(source["kind"] == HF_DATASETS for source in entry.archives):
-                self._hub_sources[name] = list(entry.archives)
-        # `raw` names the dataset whose entry states the archives, usually the dataset itself.
-        return {name: self._dataset(entry, entries[entry.raw]) for name, entry in entries.items()}
+        return entries
 
     def datasets_of(self, family: Family, *roles: str) -> dict[str, Dataset]:
         """Datasets of a family by name, if they have one of the roles, such as `ood`."""
@@ -156,60 +167,46 @@ class Catalog:
         """The checked entry with its archives, which may be another dataset's (`owner`)."""
         where = f"datasets.yaml, {entry.name}"
         # `with_hub_files` adds files of the hub for datasets that a run reads.
-        archives = () if owner.name in self._hub_sources else owner.archives
+        archives = () if owner.name in self.hub_sources else owner.archives
         _refuse_equal_files(archives, where)
         known_name(entry.layout, self._layouts, "layout", where)
         self.check_layout_settings(entry.settings, where)
         _check_parts(entry, where)
         return replaced(entry, archives=archives)
 
-    @property
-    def hub_sources(self) -> dict[str, list[dict[str, Any]]]:
-        """Sources as their entries state them, of datasets that name repositories of the hub.
-
-        For example {"pets": [{"kind": "hf-datasets", "repo": "OWNER/NAME"}]}, which
-        `with_hub_files` replaces by a source for each file of the repository.
-        """
-        _ = self.datasets  # reading datasets.yaml fills _hub_sources
-        return self._hub_sources
-
     @cached_property
-    def hub_repositories(self) -> dict[str, HubRepository]:
-        """Repositories of the hub by name, from lock files of the folders and the project.
+    def lock(self) -> HubLock:
+        """Resolved names from the lock files of the folders and the project.
 
         A later file overrides an earlier one; the project's lock file is last.
         """
-        repositories: dict[str, HubRepository] = {}
-        for folder in self.folders:
-            repositories.update(read_dataset_lock(folder / hub_datasets.LOCK.name))
-        repositories.update(read_dataset_lock(hub_datasets.LOCK))
-        return repositories
+        lock = HubLock(models={}, datasets={})
+        for folder in (*self.folders, self.project):
+            lock = lock.with_names_of(read_lock(folder / LOCK))
+        return lock
 
     def with_hub_files(self, names: Iterable[str]) -> "Catalog":
         """This catalogue with the files of hub repositories filled in for the named datasets.
 
-        Each file becomes a source among the dataset's `archives`. The hub is asked only about
-        repositories that no lock file has. Datasets that a run doesn't read thus need neither
-        network nor lock.
+        Each file becomes a source among the dataset's `archives`. Datasets that a run doesn't read
+        thus need no lock.
 
         Raises:
-            UserError: A repository can't be resolved, or lacks files that an entry chooses.
+            UnresolvedError: No lock file has a repository.
+            UserError: A repository lacks files that an entry chooses.
         """
         names_of_hub = [name for name in names if self.datasets[name].raw in self.hub_sources]
-        if not names_of_hub:
-            return self
-        repositories = dict(self.hub_repositories)
-        requests = []
+        unresolved = []
         for raw in dict.fromkeys(self.datasets[name].raw for name in names_of_hub):
             for request in self.hub_requests(raw):
-                if request.name not in repositories:
-                    requests.append(request)
-        if requests:
-            repositories.update(resolve_requests(requests))
+                if request.name not in self.lock.datasets:
+                    unresolved.append(request)
+        if unresolved:
+            raise UnresolvedError({}, unresolved)
         datasets = dict(self.datasets)
         for name in names_of_hub:
-            datasets[name] = self._dataset_with_hub_files(datasets[name], repositories)
-        return self._with_entries(datasets=datasets, hub_repositories=repositories)
+            datasets[name] = self._dataset_with_hub_files(datasets[name])
+        return self._with_entries(datasets=datasets)
 
     def hub_requests(self, name: str) -> list[HubRequest]:
         """Repositories that a dataset's own sources name, for a look-up in a lock or on the hub."""
@@ -222,13 +219,8 @@ class Catalog:
             if source["kind"] == HF_DATASETS
         ]
 
-    def _dataset_with_hub_files(
-        self, dataset: Dataset, repositories: Mapping[str, HubRepository]
-    ) -> Dataset:
-        """The dataset with a source for each file of its repositories, and their licences.
-
-        `repositories` are by name: {"hf-datasets:OWNER/NAME": HubRepository}.
-        """
+    def _dataset_with_hub_files(self, dataset: Dataset) -> Dataset:
+        """The dataset with a source for each file of its repositories, and their licences."""
         where = f"datasets.yaml, {dataset.raw}"
         sources: list[dict[str, Any]] = []
         gated_repositories = []
@@ -238,7 +230,7 @@ class Catalog:
                 sources.append(source)
                 continue
             request = request_of(source, where)
-            repository = repositories[request.name]
+            repository = self.lock.datasets[request.name]
             sources.extend(sources_of(source, repository, f"{where}: {request.name}"))
             licences.append(repository.licence)
             if repository.gated:
@@ -326,18 +318,6 @@ class Catalog:
                 )
         return pretrain
 
-    @cached_property
-    def records(self) -> dict[str, dict[str, Any]]:
-        """Facts of models by name, from lock files: {"timm/resnet18": {"library": "timm", ...}}.
-
-        A lock file of a later folder overrides an earlier one; the project's lock file is last.
-        """
-        facts_by_name: dict[str, dict[str, Any]] = {}
-        for folder in self.folders:
-            facts_by_name.update(read_lock(folder / LOCK.name))
-        facts_by_name.update(read_lock(LOCK))
-        return facts_by_name
-
     def with_models(self, names: Collection[str]) -> "Catalog":
         """This catalogue with models that libraries and the hub name, such as timm/resnet18.
 
@@ -345,31 +325,34 @@ class Catalog:
         timm/resnet18.
 
         Raises:
-            UserError: A name cannot be resolved, or its short form is taken.
+            UnresolvedError: No lock file has a name, with the commit or digest of its weights.
+            UserError: The short form of a name is taken.
         """
         models = dict(self.models)
         unresolved = []
+        short_names = {name: parse_name(name).short for name in names}  # for paths
         for name in names:
-            source = self.records.get(name, {}).get("source", {})
-            is_pinned = "revision" in source or "digest" in source
+            source = self.lock.models.get(name, {}).get("source", {})
+            is_pinned = isinstance(source, dict) and ("revision" in source or "digest" in source)
             if not is_pinned:
                 unresolved.append(name)
-        records = {**self.records, **resolve(unresolved)}
+        if unresolved:
+            raise UnresolvedError(dict.fromkeys(unresolved, "config, models"))
         known_records = {model.record for model in models.values() if model.record}
         for name in names:
             if name in known_records:
                 continue
-            short = parse_name(name).short  # for paths
+            short = short_names[name]
             if short in models:
                 raise UserError(
                     f"config, models: '{name}' is called '{short}' here, as another model is; "
                     "choose one."
                 )
-            entry = {"record": name, **entry_of(name, records[name])}
+            entry = {"record": name, **entry_of(name, self.lock.models[name])}
             model = checked_model(short, entry, str(LOCK))
             models[short] = self._with_archives(model, LOCK, ())
             known_records.add(name)
-        return self._with_entries(models=models, records=records)
+        return self._with_entries(models=models)
 
     def _with_entries(self, **entries: Mapping[str, Any]) -> "Catalog":
         """A copy with other entries in place of the ones that were read: `models={"net": ...}`."""
@@ -379,24 +362,31 @@ class Catalog:
         vars(catalog).update(entries)
         return catalog
 
-    def _with_recorded_facts(self, content: object) -> object:
+    def _with_recorded_facts(self, content: object, path: Path) -> object:
         """A models.yaml's content, with the recorded facts of models that its entries name.
 
         {"net": {"record": "timm/resnet18", "label": "Net"}} becomes {"net": {"library": "timm",
-        ..., "record": "timm/resnet18", "label": "Net"}}; an entry's own keys win. Facts of a model
-        that the lock file lacks are looked up, on the hub for its models, and written to it.
+        ..., "record": "timm/resnet18", "label": "Net"}}; an entry's own keys win. An entry that
+        states all facts itself needs no lock.
         """
         if not isinstance(content, dict):
             return content  # the check of the entries refuses it
-        recorded_model_of_entry = {}
-        for name, entry in content.items():
-            if isinstance(entry, dict) and "record" in entry:
-                recorded_model_of_entry[name] = str(entry["record"])
-        missing = [model for model in recorded_model_of_entry.values() if model not in self.records]
-        self.records.update(resolve(missing))
         completed = dict(content)
-        for name, model in recorded_model_of_entry.items():
-            completed[name] = self.records[model] | content[name]
+        unresolved = {}
+        for name, entry in content.items():
+            if not isinstance(entry, dict) or "record" not in entry:
+                continue
+            record = str(entry["record"])
+            where = f"{path}, {name}, record"
+            if record in self.lock.models:
+                facts = self.lock.models[record]
+                _refuse_other_revision(entry, facts, where)
+                completed[name] = facts | entry
+            elif not entry.keys() >= FACTS_OF_RECORDS:
+                parse_name(record)
+                unresolved[record] = where
+        if unresolved:
+            raise UnresolvedError(unresolved)
         return completed
 
     @cached_property
@@ -571,7 +561,7 @@ class Catalog:
     def _models_of_file(self, content: Any, path: Path) -> dict[str, Model]:
         """Models of one models.yaml by name, with `archives` filled in."""
         models = {}
-        complete_entries = self._with_recorded_facts(content)
+        complete_entries = self._with_recorded_facts(content, path)
         for name, model in checked_entries(Model, complete_entries, str(path)).items():
             check_arguments(model.library, model.arguments, f"{path}, {name}")
             # Paths in records are relative to the project, paths in entries to the entry's file.
@@ -768,6 +758,24 @@ class Catalog:
                 return path
         raise UserError(
             f"{where}: no catalogue folder has the file classes/{name}; add it or correct its name."
+        )
+
+
+def _refuse_other_revision(entry: Mapping[str, Any], facts: Mapping[str, Any], where: str) -> None:
+    """Raise a UserError if an entry's weights are of another revision than its recorded facts."""
+    own = entry.get("source")
+    recorded = facts.get("source")
+    if not isinstance(own, dict) or not isinstance(recorded, dict):
+        return  # one has no source, or the check of the entry refuses it
+    own_revision = own.get("revision")
+    recorded_revision = recorded.get("revision")
+    if own.get("repo") != recorded.get("repo") or None in (own_revision, recorded_revision):
+        return
+    if own_revision != recorded_revision:
+        raise UserError(
+            f"{where}: source.revision is {show(own_revision)}, but {LOCK} has "
+            f"{show(recorded_revision)}; remove source.revision, or remove the name from "
+            f"{LOCK} and run `rib lock`."
         )
 
 

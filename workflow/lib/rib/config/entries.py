@@ -484,7 +484,7 @@ class Model(Described):
     record: str | None = Field(
         None,
         description="a model's name (docs/adding.md): keys that the entry does not have are those"
-        " of its record in models.lock.json",
+        " of its record in hub.lock.json",
     )
     families: list[str] = Field(description="families in which models 'all' includes it")
     label: Label = Field(description="name in figures and tables")

@@ -528,7 +528,7 @@ def _check_external_weights(grid: Grid) -> None:
     # A table may name all models that could be chosen, not only those of this grid.
     models = list(catalog.models)
     if external_methods:
-        models += [parse_name(record).short for record in catalog.records]
+        models += [parse_name(record).short for record in catalog.lock.models]
     known_names = {"model": models, "target": catalog.evaluated_datasets(grid.family)}
     external_runs = [run for run in grid.runs() if run.method in external_methods]
     choices.check_external(catalog.external, known_names, external_runs)
@@ -542,10 +542,7 @@ def _check_learning_rates(grid: Grid) -> None:
 
 
 def _with_hub_files(grid: Grid) -> Grid:
-    """The grid with the files of datasets on the hub.
-
-    The hub is asked only now, when it is known which datasets the run reads.
-    """
+    """The grid with the files of datasets on the hub, when it is known which datasets it reads."""
     catalog = grid.catalog.with_hub_files([dataset.name for dataset in grid.datasets_read()])
     datasets = {name: catalog.datasets[name] for name in grid.datasets}
     reference = grid.reference

@@ -1,16 +1,11 @@
 """Models by name: timm/NAME, open_clip/ARCHITECTURE/TAG, hf-hub:OWNER/NAME and local-dir:FOLDER.
 
-A name is resolved once, with the installed library, the hub or the folder. A lock file that git
-tracks keeps the model's facts, with the hub's commit, so later runs need neither network nor
-library. No torch.
+`rib lock` resolves a name once, with the installed library, the hub or the folder, and keeps the
+model's facts in the lock file (rib.config.hub_names). No torch.
 """
 
 import itertools
-import os
 import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +13,12 @@ from typing import Any
 
 from rib.base.appearance import MODEL_COLOURS
 from rib.base.errors import UserError
-from rib.base.files import read_json, write_json
-from rib.base.locks import locked
-from rib.base.plugins import LIBRARY
-from rib.base.progress import print_lines
 from rib.base.settings import replaced
 from rib.config.checking import checked
 from rib.config.entries import Model, Style
 from rib.config.messages import show
 from rib.config.model_arguments import check_arguments
 
-LOCK = Path("models.lock.json")
-LOCK_OF_LOCK = Path("work/models.lock")  # locked by the process that resolves names
 FORM = re.compile(r"(timm|open_clip)/([^\x00-\x1f]+)|(hf-hub|local-dir):([^\x00-\x1f]+)")
 IN_PATHS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 MARKERS = "osD^vPX*phH8<>d"
@@ -86,69 +75,6 @@ def parse_name(text: str) -> Name:
     if library is not None:
         return Name(text, kind=library, rest=name_in_library)
     return Name(text, kind=source, rest=name_in_source)
-
-
-def read_lock(path: Path) -> dict[str, dict[str, Any]]:
-    """Facts of models by name, empty if there is no file; a UserError if it is damaged."""
-    facts_by_name = read_json(path) if path.is_file() else {}
-    is_mapping = isinstance(facts_by_name, dict)
-    if not is_mapping or not all(isinstance(facts, dict) for facts in facts_by_name.values()):
-        raise UserError(
-            f"{path} does not map names to facts; restore it with git, or delete it to resolve all "
-            "names again."
-        )
-    return facts_by_name
-
-
-def resolve(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Look up facts of models that the lock file lacks, and add them to it.
-
-    Returns:
-        Facts by name, such as {"timm/resnet18": {"library": "timm", ...}}.
-
-    Raises:
-        UserError: A name doesn't exist or can't be used, or the hub can't be asked; the lock file
-            is then unchanged.
-    """
-    unique_names = sorted(set(names))
-    if not unique_names:
-        return {}
-    names_in_messages = unique_names[0]
-    if len(unique_names) > 1:
-        names_in_messages = f"{unique_names[0]} and {len(unique_names) - 1} more"
-    print_lines(f"Resolving {names_in_messages} into {LOCK} (once)", file=sys.stderr)
-    LOCK_OF_LOCK.parent.mkdir(exist_ok=True)
-    with locked(LOCK_OF_LOCK):
-        facts_by_name = _facts_from_libraries(unique_names, names_in_messages)
-        for name, facts in facts_by_name.items():  # unusable entries must not get into the file
-            short = parse_name(name).short
-            checked_model(short, entry_of(name, facts), f"config, models, {name}")
-        write_json(LOCK, read_lock(LOCK) | facts_by_name)
-    return facts_by_name
-
-
-def _facts_from_libraries(names: list[str], names_in_messages: str) -> dict[str, dict[str, Any]]:
-    """Facts by name: {"timm/resnet18": {"library": "timm", ...}}.
-
-    Another process imports the libraries, since they import torch.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "found.json"
-        process = subprocess.run(
-            [sys.executable, "-m", "rib.models.records", str(output), *names],
-            env={**os.environ, "PYTHONPATH": str(LIBRARY.parent)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        if process.returncode:
-            # The last line of standard error is the message.
-            lines = process.stderr.strip().splitlines()
-            message = lines[-1] if lines else f"exit status {process.returncode}"
-            if message.startswith("config, models"):
-                raise UserError(message)
-            raise UserError(f"config, models: {names_in_messages} not resolved: {message}")
-        return read_json(output)
 
 
 def entry_of(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:

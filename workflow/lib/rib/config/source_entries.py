@@ -203,7 +203,7 @@ class FolderSource(SourceOfArchive):
 
 
 class HubDataset(Described):
-    """Files of a dataset of the Hugging Face hub, listed once in datasets.lock.json."""
+    """Files of a dataset of the Hugging Face hub, which hub.lock.json lists."""
 
     kind: Literal["hf-datasets"] = Field(description="hf-datasets: a dataset of the hub")
     repo: Annotated[str, matching(REPOSITORY, 200)] = Field(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from rib.base.devices import describe_device
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.config.run import Run
@@ -23,7 +24,6 @@ from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
 from rib.models.images import Images
 from rib.models.state import network_in_state
-from rib.records.environment import describe_device
 
 LARGEST = float(np.finfo(np.float16).max)  # of the stored columns' type
 # Columns with one value or a few in a file.

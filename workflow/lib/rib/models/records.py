@@ -1,25 +1,19 @@
 """Facts for catalogue entries of models, from timm, open_clip, a hub repository or a local folder.
 
 The libraries know architectures, preprocessing and repositories; the hub knows commits, sizes,
-digests and licences. It runs as a separate process, since importing the libraries takes seconds:
-
-    python -m rib.models.records [--library] FILE NAME...
-
-writes the facts of each model to FILE; with --library it doesn't ask the hub.
+digests and licences.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.metadata
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rib.base.errors import UserError
-from rib.base.files import from_home, read_json, sha256, write_json
+from rib.base.files import from_home, read_json, sha256
 from rib.base.hub import fetch_from_hub, hub_problem
 from rib.config.messages import nearest
 from rib.config.model_arguments import check_arguments
@@ -409,21 +403,3 @@ def _pinned_hub_source(name: Name, info: ModelInfo, path: str) -> dict:
     if file.lfs:
         source["digest"] = f"sha256:{file.lfs.sha256}"
     return source
-
-
-def main() -> None:
-    """Write the facts of the models that the command line names."""
-    parser = argparse.ArgumentParser(description="Write the facts of models as JSON.")
-    parser.add_argument("--library", action="store_true", help="don't ask the hub")
-    parser.add_argument("file", type=Path)
-    parser.add_argument("names", nargs="*")
-    arguments = parser.parse_args()
-    try:
-        facts = describe(arguments.names, ask_hub=not arguments.library)
-        write_json(arguments.file, facts)
-    except UserError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

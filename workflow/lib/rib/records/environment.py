@@ -5,9 +5,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 # Libraries that may affect results.
 LIBRARIES = [
@@ -27,8 +26,6 @@ LIBRARIES = [
     "resvg_py",
     "matplotlib",
 ]
-# Files of a catalogue folder that are not data.
-CATALOGUE_FILES = (".yaml", ".csv", ".py")
 # Facts from `set_device`, such as {"device": "cuda", "precision": "bf16"}; empty in jobs that need
 # no device.
 _device: dict[str, str | None] = {}
@@ -66,20 +63,6 @@ def set_device(facts: Mapping[str, str | None]) -> None:
     _device.update(facts)
 
 
-def describe_device(facts: Mapping[str, Any]) -> str:
-    """Text by which devices are compared: `cpu in fp32`, `cuda (NVIDIA A100-SXM4-40GB) in bf16`.
-
-    Args:
-        facts: such as `{"device": "cpu", "precision": "fp32", "gpu": None}`; manifests of earlier
-            versions have only `device`.
-    """
-    device = facts["device"]
-    if facts.get("gpu"):
-        device = f"{device} ({facts['gpu']})"
-    precision = facts.get("precision", "unknown precision")
-    return f"{device} in {precision}"
-
-
 def commit() -> str | None:
     """The project's commit, with `-dirty` if tracked files differ; None outside a git checkout."""
     command = [
@@ -100,32 +83,6 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return process.stdout.strip()
-
-
-def outside_git(folders: Iterable[str | Path]) -> list[str]:
-    """Sorted paths of catalogue files in these folders that git does not track.
-
-    Results may depend on them, but no commit contains them, so the results page lists them.
-    """
-    untracked = []
-    for folder in map(Path, folders):
-        tracked = _tracked_files(folder)
-        for path in folder.rglob("*"):
-            is_catalogue_file = path.suffix in CATALOGUE_FILES and path.is_file()
-            if is_catalogue_file and path not in tracked:
-                untracked.append(str(path))
-    return sorted(untracked)
-
-
-def _tracked_files(folder: Path) -> set[Path]:
-    """Files in a folder that git tracks, as clones lack all others; empty without a repository."""
-    command = ["git", "--no-optional-locks", "-C", str(folder), "ls-files", "-z"]
-    try:
-        process = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return set()
-    names = process.stdout.split("\0")
-    return {folder / name for name in names if name}
 
 
 def processor() -> str:

@@ -27,13 +27,13 @@ from rib.base.rounding import MINUS, fit_percent, percent, points
 from rib.config.analysis import QUESTIONS, Column
 from rib.config.run import MEAN, RUN_COLUMNS
 from rib.records import provenance
-from rib.records.environment import outside_git
 from rib.report.answer import (
     Answer,
     AnswerNames,
     AnswerTables,
     answer,
 )
+from rib.report.outside_git import outside_git
 from rib.report.settings import GridDescription, PageSettings, ShownFigure, ShownTable
 from rib.report.views import ENTRIES_OF_COLUMN, page_views
 from rib.statistics.bootstrap import FEWEST_SEEDS

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rib.base.devices import describe_device
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.progress import Progress, log
 from rib.config.run import ALL, MEAN, NO_TARGET, RUN_COLUMNS, Run, run_of
 from rib.data.view import DatasetFiles
-from rib.records.environment import describe_device
 from rib.statistics.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.statistics.classes import class_table, worst_classes
 from rib.statistics.counts import (

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rib.base.devices import describe_device
 from rib.base.errors import UserError
 from rib.base.progress import log
 from rib.models.device import facts_of
-from rib.records.environment import describe_device
 
 SAVE_EVERY = 300.0  # seconds between two saves
 Tensors = Mapping[str, Tensor]
