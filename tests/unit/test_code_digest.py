@@ -340,12 +340,12 @@ STAGES = [
         )
         for name, files in {
             "summary": ["summary", "fit"],
-            "comparison": [*COUNTED, "comparison", "bootstrap"],
+            "comparison": [*COUNTED, "comparison", "contrast", "tests", "bootstrap"],
             "samples": [*COUNTED, "samples", "bootstrap"],
             "effective_robustness": ["effective_robustness"],
             "published": ["published"],
             "train_subsets": ["sizes"],
-            "networks": [*COUNTED, "network_groups", "bootstrap"],
+            "networks": [*COUNTED, "network_groups", "contrast", "tests", "bootstrap"],
             "distances": ["association"],
             "representations": ["cka"],
             "stir": ["stir"],
