@@ -111,9 +111,8 @@ def rank(comparisons: pd.DataFrame, confidence: float) -> pd.DataFrame:
     Two methods differ clearly if their Holm-adjusted p is at most 1 - confidence.
 
     Args:
-        comparisons: one row per pair, with the columns method, other, difference, p_holm and of
-            intervals. Pairs are in the order of
-            `itertools.combinations` over the methods and, last, the pretrained model.
+        comparisons: one row per pair with the columns `COMPARISON`, method and other. Pairs are in
+            the order of `all_pairs` over the methods and, last, the pretrained model.
 
     Returns:
         method, mri with its confidence interval and spread over seeds; rank_best (1 + number of
