@@ -332,7 +332,7 @@ def _rows_of_differences(
         for group, other in pairs
     ]
     p = np.array([interval.p for interval in intervals])
-    # Networks are fixed, so only objects are left to resample in their mean.
+    # Networks are fixed: their mean counts as one run, and only objects are resampled.
     means = {
         group: Measured(of_group.mean(axis=0)[None, None])
         for group, of_group in values_of_groups.items()
