@@ -334,7 +334,7 @@ FEATURES = NETWORK | {
     "models/fuse_batch_norm.py",
     "evaluation/networks.py",
 }
-COUNTED = ["counts", "ri"]  # in rib.statistics
+COUNTED = ["counts", "objects", "bootstrap"]  # in rib.statistics
 ROWS = {"statistics/counts.py", "statistics/ri.py", "config/run.py", "base/files.py"}
 # What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. That
 # the files which settings name are in it is asserted in test_wiring.
@@ -393,17 +393,17 @@ STAGES = [
         )
         for name, files in {
             "summary": ["summary", "fit"],
-            "comparison": [*COUNTED, "comparison", "bootstrap"],
-            "samples": [*COUNTED, "samples", "bootstrap"],
+            "comparison": [*COUNTED, "ri", "comparison", "contrast", "tests"],
+            "samples": [*COUNTED, "samples", "resampled_means"],
             "effective_robustness": ["effective_robustness"],
             "published": ["published"],
             "train_subsets": ["sizes"],
-            "networks": [*COUNTED, "network_groups", "bootstrap"],
+            "networks": [*COUNTED, "ri", "network_groups", "contrast", "tests"],
             "distances": ["association"],
             "representations": ["cka"],
             "stir": ["stir"],
             "learning_rates": ["counts", "held_out_rates", "select_splits"],
-            "selection": [*COUNTED, "selection", "bootstrap"],
+            "selection": [*COUNTED, "ri", "selection"],
             "training": [],
         }.items()
     ),

@@ -19,7 +19,6 @@ from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
 from rib.statistics.bootstrap import estimate, object_weights
 from rib.statistics.counts import (
-    ALL_INDICES,
     COLUMNS,
     RowFiles,
     count,
@@ -29,6 +28,7 @@ from rib.statistics.counts import (
     write_counts,
 )
 from rib.statistics.data_and_models import identical_table
+from rib.statistics.objects import ALL_INDICES
 from rib.statistics.ri import ood_accuracies, ood_parts
 from rib.statistics.sample_rows import read_rows
 from rib.statistics.scored_state import STATE_COLUMNS

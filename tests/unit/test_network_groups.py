@@ -16,7 +16,7 @@ from rib.config.paths import Paths
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from rib.statistics.bootstrap import estimate, object_weights
 from rib.statistics.counts import Counts, write_counts
-from rib.statistics.network_groups import network_tables, welch_interval
+from rib.statistics.network_groups import network_tables
 from rib.statistics.ri import ood_accuracies
 from rib.statistics.settings import RIStatistics
 from rib.statistics.writing import read_fit, write_tables
@@ -305,29 +305,6 @@ def test_without_the_reference_no_methods_are_compared(tmp_path):
     settings = {**SETTINGS, "compare_to": "soup"}
     tables = write_network_tables(tmp_path, made_up_counts(), settings=settings)
     assert tables["method_differences"].empty
-
-
-def test_welchs_interval_is_that_of_its_formulas():
-    """Of the variances of both means, as Welch and Satterthwaite wrote them down."""
-    first = np.array([3.0, 5.5, 4.0, 9.0])
-    second = np.array([1.0, 1.5, 2.5])
-    variances_of_means = np.array([first.var(ddof=1) / 4, second.var(ddof=1) / 3])
-    sum_of_variances = variances_of_means.sum()
-    freedom = sum_of_variances**2 / (variances_of_means**2 / np.array([3, 2])).sum()
-    difference = first.mean() - second.mean()
-    error = np.sqrt(sum_of_variances)
-    reach = stats.t.ppf(0.975, freedom) * error
-    interval = welch_interval(first, second, 0.95)
-    assert interval.freedom == pytest.approx(freedom)
-    assert (interval.low, interval.high) == pytest.approx((difference - reach, difference + reach))
-    assert interval.p == pytest.approx(2 * stats.t.sf(difference / error, freedom))
-
-
-def test_networks_that_are_all_alike_have_no_test():
-    interval = welch_interval(np.array([5.0, 5.0]), np.array([4.0, 4.0]), 0.95)
-    assert (interval.low, interval.high) == (1, 1)
-    assert np.isnan(interval.freedom)
-    assert np.isnan(interval.p)
 
 
 def holm_by_hand(p_values):

@@ -17,7 +17,8 @@ from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.statistics.bootstrap import object_weights
 from rib.statistics.calibration_error import calibration_error_and_floor
-from rib.statistics.counts import ALL_INDICES, RowFiles, count
+from rib.statistics.counts import RowFiles, count
+from rib.statistics.objects import ALL_INDICES
 from rib.statistics.resampled_means import DatasetObjects, ResampledObjects
 from rib.statistics.ri import ood_accuracies
 from rib.statistics.samples import sample_tables
@@ -298,9 +299,9 @@ def test_means_are_right_of_objects_with_more_images_than_16_bits_can_count():
     object_of_image = np.zeros(images, int)
     objects = {"a": DatasetObjects(object_of_image, pd.Index(["x"]))}
     statistics = RIStatistics(ood_datasets=["a"], source_groups=None, **STATISTICS)
-    resampling = ResampledObjects(objects, {}, statistics)
+    resampling = ResampledObjects.of(objects, {}, statistics)
     sums = resampling.sum_by_object("a", [np.arange(images) % 2])
-    means = resampling.resampled_means("a", ALL_INDICES, sums)
+    means = resampling.resampled_means("a", resampling.weights, sums, ALL_INDICES)
     assert means == pytest.approx(images // 2 / images)
 
 

@@ -15,7 +15,8 @@ from rib.base.errors import UserError
 from rib.config.shared_sources import source_groups
 from rib.report.page import page_tables
 from rib.statistics.bootstrap import object_weights
-from rib.statistics.counts import ALL_INDICES, Counts, RowFiles, write_counts
+from rib.statistics.counts import Counts, RowFiles, write_counts
+from rib.statistics.objects import ALL_INDICES
 from rib.statistics.selection import (
     Trained,
     choices_of,

@@ -11,14 +11,10 @@ from scipy import stats
 
 from rib.config.run import PRETRAINED
 from rib.statistics.bootstrap import object_weights, p_over_runs
-from rib.statistics.comparison import (
-    Column,
-    Effects,
-    differences_from,
-    sign_flip_p,
-    smallest_difference,
-)
+from rib.statistics.comparison import differences_from, smallest_difference
+from rib.statistics.contrast import Measure, Measured
 from rib.statistics.simultaneous import simultaneous_intervals, smallest_clear_difference
+from rib.statistics.tests import sign_flip_p
 
 CONFIDENCE = 0.95
 
@@ -148,10 +144,10 @@ def test_from_three_seeds_on_the_spread_of_trainings_makes_intervals_wider():
     assert (lengths_of(of_spread_trainings) > 1.5 * lengths_of(of_close_trainings)).all()
 
 
-# The smallest difference that can be told
+# The smallest difference that is found
 
 
-def test_with_one_seed_the_smallest_difference_told_is_that_of_a_normal_test():
+def test_with_one_seed_the_smallest_difference_is_that_of_a_normal_test():
     differences = of_one_method()
     error = bootstrap_error(differences)
     for tests in (1, 10, 378):
@@ -182,8 +178,8 @@ def test_the_smallest_difference_grows_with_the_number_of_tests_and_with_the_spr
 # Reference of a ranking
 
 
-def effects_of(means, seeds=1, objects=100, replicates=100):
-    """Effects of methods m0, m1 and so on in two targets; the pretrained model is last.
+def mri_of(means, seeds=1, objects=100, replicates=100):
+    """mRI of methods m0, m1 and so on in two targets; the pretrained model is last.
 
     Args:
         means: of each method, observed.
@@ -192,28 +188,28 @@ def effects_of(means, seeds=1, objects=100, replicates=100):
     rng = np.random.default_rng(1)
     of_objects = rng.normal(0, 20, (len(means), targets, seeds, objects))
     deviations = of_objects - of_objects.mean(axis=-1, keepdims=True)
-    of_methods = np.array(means)[:, None, None, None] + deviations
-    of_pretrained = np.zeros((1, targets, seeds, objects))
-    effects = np.concatenate([of_methods, of_pretrained])
     weights = object_weights(objects, replicates, 0) / objects
-    method_names = [f"m{number}" for number in range(len(means))]
-    return Effects(
-        names=[*method_names, PRETRAINED],
-        columns={None: Column("mri", slice(None))},
-        values=effects @ weights.T,
-        contributions=effects.mean(axis=2) / objects,
-    )
+    units = {}
+    for number, mean in enumerate(means):
+        units[f"m{number}"] = Measured((mean + deviations[number]) @ weights.T)
+    units[PRETRAINED] = Measured(np.zeros((targets, seeds, 1 + replicates)))
+    return Measure("mri", "mri", units)
+
+
+def values_of(mri):
+    """(targets, seeds, 1 + replicates) of each method and, last, of the pretrained model."""
+    return [of_unit.values for of_unit in mri.units.values()]
 
 
 def test_differences_are_from_the_reference_and_it_has_none_itself():
-    effects = effects_of([3.0, 7.0, 1.0])
-    table = differences_from(effects, ["m0", "m1", "m2"], "m1", CONFIDENCE, 0)
+    mri = mri_of([3.0, 7.0, 1.0])
+    table = differences_from(mri, ["m0", "m1", "m2"], "m1", CONFIDENCE, 0)
     table = table.set_index("method")
     assert set(table["reference"]) == {"m1"}
     assert table["difference"].to_dict() == pytest.approx({"m0": 3 - 7, "m1": 0, "m2": 1 - 7})
     assert table.loc["m1", ["diff_low", "diff_high"]].isna().all()
 
-    values_of_m0, values_of_m1, values_of_m2, _ = effects.values
+    values_of_m0, values_of_m1, values_of_m2, _ = values_of(mri)
     differences = np.array([values_of_m0 - values_of_m1, values_of_m2 - values_of_m1])
     _, low, high = simultaneous_intervals(differences, CONFIDENCE, 0)
     assert table.loc[["m0", "m2"], "diff_low"].tolist() == pytest.approx(low)
@@ -222,29 +218,29 @@ def test_differences_are_from_the_reference_and_it_has_none_itself():
 
 @pytest.mark.parametrize("compare_to", [PRETRAINED, "m1", "unknown"])
 def test_the_pretrained_model_takes_the_place_of_a_reference_without_a_rank(compare_to):
-    """m1 is among the effects, but not ranked: it is underfitted."""
-    effects = effects_of([3.0, 7.0, 1.0])
-    table = differences_from(effects, ["m0", "m2"], compare_to, CONFIDENCE, 0)
+    """m1 has mRI, but is not ranked: it is underfitted."""
+    mri = mri_of([3.0, 7.0, 1.0])
+    table = differences_from(mri, ["m0", "m2"], compare_to, CONFIDENCE, 0)
     assert set(table["reference"]) == {PRETRAINED}
     assert table["difference"].tolist() == pytest.approx([3, 1])
     assert table[["diff_low", "diff_high"]].notna().all(axis=None)
 
 
 def test_without_ranked_methods_there_are_no_differences():
-    effects = effects_of([3.0])
-    assert differences_from(effects, [], "m0", CONFIDENCE, 0).empty
-    of_reference_alone = differences_from(effects, ["m0"], "m0", CONFIDENCE, 0)
+    mri = mri_of([3.0])
+    assert differences_from(mri, [], "m0", CONFIDENCE, 0).empty
+    of_reference_alone = differences_from(mri, ["m0"], "m0", CONFIDENCE, 0)
     assert of_reference_alone["method"].tolist() == ["m0"]
     assert of_reference_alone["diff_low"].isna().all()
 
 
 def test_the_smallest_difference_is_the_median_over_pairs_of_ranked_methods():
     # given that m2 is not ranked
-    effects = effects_of([3.0, 7.0, 1.0, 5.0])
-    values_of_m0, values_of_m1, _, values_of_m3, _ = effects.values
+    mri = mri_of([3.0, 7.0, 1.0, 5.0])
+    values_of_m0, values_of_m1, _, values_of_m3, _ = values_of(mri)
     tests = 6
     # when
-    smallest = smallest_difference(effects, ["m0", "m1", "m3"], tests, CONFIDENCE)
+    smallest = smallest_difference(mri, ["m0", "m1", "m3"], tests, CONFIDENCE)
     # then
     smallest_of_pairs = [
         smallest_clear_difference(values_of_m0 - values_of_m1, tests, CONFIDENCE),
@@ -252,20 +248,20 @@ def test_the_smallest_difference_is_the_median_over_pairs_of_ranked_methods():
         smallest_clear_difference(values_of_m1 - values_of_m3, tests, CONFIDENCE),
     ]
     assert smallest == pytest.approx(np.median(smallest_of_pairs))
-    assert np.isnan(smallest_difference(effects, ["m0"], 1, CONFIDENCE))
+    assert np.isnan(smallest_difference(mri, ["m0"], 1, CONFIDENCE))
 
 
-def test_methods_that_are_right_on_the_same_images_say_nothing_of_what_can_be_told_apart():
+def test_methods_that_are_right_on_the_same_images_say_nothing_of_the_smallest_difference():
     """As where all are right on every image.
 
     No difference has been seen, so that 0 would be a promise.
     """
-    effects = effects_of([3.0, 3.0, 1.0])
-    values_of_m0, values_of_m1, *_ = effects.values
+    mri = mri_of([3.0, 3.0, 1.0])
+    values_of_m0, values_of_m1, *_ = values_of(mri)
     values_of_m1[:] = values_of_m0
-    assert np.isnan(smallest_difference(effects, ["m0", "m1"], 1, CONFIDENCE))
-    of_pair_that_differs = smallest_difference(effects, ["m0", "m2"], 3, CONFIDENCE)
-    of_all_pairs = smallest_difference(effects, ["m0", "m1", "m2"], 3, CONFIDENCE)
+    assert np.isnan(smallest_difference(mri, ["m0", "m1"], 1, CONFIDENCE))
+    of_pair_that_differs = smallest_difference(mri, ["m0", "m2"], 3, CONFIDENCE)
+    of_all_pairs = smallest_difference(mri, ["m0", "m1", "m2"], 3, CONFIDENCE)
     assert of_all_pairs == pytest.approx(of_pair_that_differs)
 
 
@@ -372,10 +368,10 @@ def p_of_difference(benchmark, rng, random_seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("tests", [15, 378])
 @pytest.mark.parametrize("seeds, of_training", [(1, 0.0), (3, 0.1)])
-def test_a_true_difference_of_the_smallest_size_is_told_in_about_three_of_four_cases(
+def test_a_true_difference_of_the_smallest_size_is_found_in_about_three_of_four_cases(
     tests, seeds, of_training
 ):
-    # given the smallest difference that is told, from answers of equal methods
+    # given the smallest difference that is found, from answers of equal methods
     rng = np.random.default_rng(tests)
     equal_methods = Benchmark([0, 0], seeds, of_training, replicates=500)
     smallest_of_draws = []
@@ -388,10 +384,10 @@ def test_a_true_difference_of_the_smallest_size_is_told_in_about_three_of_four_c
     higher_level = deviation * stats.norm.ppf(0.5 + smallest / 100)
     benchmark = Benchmark([0, higher_level], seeds, of_training, replicates=500)
     simulations = 300
-    told = 0
+    found = 0
     for simulation in range(simulations):
-        told += p_of_difference(benchmark, rng, simulation) <= 0.05 / tests
-    power = told / simulations
+        found += p_of_difference(benchmark, rng, simulation) <= 0.05 / tests
+    power = found / simulations
     # then
     print(
         f"{tests} tests, {seeds} seeds, training {of_training}: {smallest:.1f} points, "

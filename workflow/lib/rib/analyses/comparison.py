@@ -202,7 +202,7 @@ def _panels(rows_of_panels: Sequence[pd.DataFrame]) -> tuple[PlottedFigure, np.n
 def _notes(ranking: pd.DataFrame, confidence: float) -> list[str]:
     """Lines below the figure: what bars and markers mean; warnings about few seeds or objects."""
     from rib.statistics.bootstrap import FEWEST_SEEDS
-    from rib.statistics.comparison import few_objects
+    from rib.statistics.tests import few_objects
 
     seeds = int(ranking["seeds"].max())
     resampled = "objects, for these trained networks"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rib.figures import Drawn, Labels, Styles
     from rib.statistics.counts import RowFiles
     from rib.statistics.inputs import Inputs
-    from rib.statistics.ri import SourceGroups
+    from rib.statistics.objects import SourceGroups
 
 CKA_EPOCHS = Table(
     title="Similarity of the head's input in the course of training",

@@ -37,7 +37,6 @@ from rib.report.outside_git import outside_git
 from rib.report.settings import GridDescription, PageSettings, ShownFigure, ShownTable
 from rib.report.views import ENTRIES_OF_COLUMN, page_views
 from rib.statistics.bootstrap import FEWEST_SEEDS
-from rib.statistics.comparison import few_objects
 from rib.statistics.fit import (
     OTHER_RATE,
     UNDERFITTED,
@@ -46,6 +45,7 @@ from rib.statistics.fit import (
     name_underfitted,
     read_table,
 )
+from rib.statistics.tests import few_objects
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 CLOCK = "%Y-%m-%d %H:%M UTC"

@@ -21,6 +21,7 @@ the average of both, weighted by O and B, and the interval ends where p is 1 min
 Satterthwaite's t for V itself would reject far too often at small p, where V happens to look known.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,6 +32,7 @@ from scipy.special import ndtr, stdtr, stdtrit
 FEWEST_SEEDS = 3  # for inference over seeds
 LIMITS = (0.0, 100.0)  # of accuracies in percent
 NO_LIMITS = (-np.inf, np.inf)
+REPLICATES_OF_BLOCK = 200  # at once, to bound memory
 
 
 @lru_cache(1)  # all models of a grid share one set
@@ -48,6 +50,38 @@ def object_weights(objects: int, replicates: int, seed: int | tuple[int, ...]) -
     for replicate in range(1, replicates + 1):
         times_drawn[replicate] = rng.multinomial(objects, uniform)
     return times_drawn
+
+
+def blocks_of_weights(weights: np.ndarray, objects: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield weights of some objects as floats, (replicates of the block, objects).
+
+    Args:
+        weights: (replicates, all objects), as `object_weights` gives them.
+        objects: (objects,) their indices; an object may occur several times.
+    """
+    for start in range(0, len(weights), REPLICATES_OF_BLOCK):
+        yield weights[start : start + REPLICATES_OF_BLOCK, objects].astype(np.float64)
+
+
+def weighted_means(
+    weights: np.ndarray, objects: np.ndarray, *, sums: np.ndarray, images: np.ndarray
+) -> np.ndarray:
+    """Means over the images of some objects in each replicate: (replicates, k).
+
+    A replicate without any of the objects has NaN.
+
+    Args:
+        weights: (replicates, all objects), as `object_weights` gives them.
+        objects: (objects,) their indices; an object may occur several times.
+        sums: (k, objects), such as right answers to the images of each object.
+        images: (objects,), numbers of images.
+    """
+    # One column for each of the k sums, and one for the numbers of images.
+    columns = np.vstack([sums, images]).astype(np.float64).T
+    totals = np.concatenate([block @ columns for block in blocks_of_weights(weights, objects)])
+    total_images = totals[:, -1:]
+    with np.errstate(invalid="ignore"):
+        return totals[:, :-1] / total_images
 
 
 def estimate(values: np.ndarray, confidence: float) -> tuple[float, float, float]:

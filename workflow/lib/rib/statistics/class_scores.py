@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from rib.statistics.counts import Indices
-from rib.statistics.resampled_means import REPLICATES_OF_BLOCK, ResampledObjects
+from rib.statistics.bootstrap import blocks_of_weights
+from rib.statistics.objects import Indices
+from rib.statistics.resampled_means import ResampledObjects
 from rib.statistics.sample_rows import is_right
-from rib.statistics.settings import RIStatistics
 
 ACCURACY = "accuracy"
 MACRO_F1 = "macro_f1"
@@ -165,7 +165,6 @@ class SummedClassScores:
     """
 
     resampling: ResampledObjects
-    statistics: RIStatistics
     replicates: int
     runs: int = 0
     # (2, 1 + replicates) by score: sums over runs, before and after fine-tuning.
@@ -184,7 +183,7 @@ class SummedClassScores:
                 pretrained and of the fine-tuned model.
         """
         self.runs += 1
-        objects_of_dataset = self.resampling.counted_objects(target, self.statistics)
+        objects_of_dataset = self.resampling.counted_for(target)
         scores_of_datasets: dict[str, list[np.ndarray]] = {}
         for dataset, objects in objects_of_dataset.items():
             scores_before = self._scores(dataset, objects, before[dataset])
@@ -200,12 +199,11 @@ class SummedClassScores:
         self, dataset: str, objects: Indices, tallies: ImageTallies
     ) -> dict[str, np.ndarray]:
         """{"macro_f1": [79.2, 78.8, ...]}: (1 + replicates,), the observed score first."""
+        weights = self.resampling.weights[: self.replicates + 1]
         object_indices = self.resampling.object_indices[dataset][objects]
         blocks: dict[str, list[np.ndarray]] = {}
-        for start in range(0, self.replicates + 1, REPLICATES_OF_BLOCK):
-            end = min(start + REPLICATES_OF_BLOCK, self.replicates + 1)
-            weights = self.resampling.weights[start:end, object_indices].astype(np.float64)
-            for name, of_block in tallies.scores(weights, objects).items():
+        for weights_of_block in blocks_of_weights(weights, object_indices):
+            for name, of_block in tallies.scores(weights_of_block, objects).items():
                 blocks.setdefault(name, []).append(of_block)
         return {name: np.concatenate(of_blocks) for name, of_blocks in blocks.items()}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from rib.config.label_space import LabelSpace
-from rib.statistics.counts import Counts, Indices
-from rib.statistics.ri import CountedObjects, on_other_datasets
+from rib.statistics.counts import Counts
+from rib.statistics.objects import CountedObjects, Indices
 from rib.statistics.scored_state import ScoredState
 
 WORST = 10  # per model, method and size
@@ -34,13 +34,8 @@ def class_table(
         counts.states[i].run.target for states in states_of_group.values() for i in states
     ]
     counted_objects = {
-        target: on_other_datasets(
-            counts.object_indices,
-            target,
-            ood_datasets=None,  # all, also those in distribution
-            source_groups=source_groups,
-            shared=counts.shared,
-        )
+        # In all datasets, also in distribution.
+        target: counts.counted(target, ood_datasets=None, source_groups=source_groups)
         for target in dict.fromkeys(targets_of_groups)
     }
 

@@ -8,7 +8,7 @@ has their object and class. Identical images belong to one object, even in diffe
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from pyarrow.parquet import ParquetFile
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run, run_of
 from rib.data.identity import joined_ids, read_identities
+from rib.statistics.objects import Indices, Objects, join_ids
 from rib.statistics.scored_state import ScoredState, run_of_row
 
 COLUMNS = ["method", "alpha", "dataset", "row", "rank"]
@@ -29,11 +30,6 @@ INDEX_COLUMNS = ["object_id", "label"]
 # Column for leak-free results, which leave out images made from the same source image as an image
 # of the target: number of each image's source image.
 SOURCE = "source"
-
-Indices = slice | Sequence[int] | np.ndarray
-ALL_INDICES = slice(None)
-# By target and dataset, as in `Counts.shared`: {("fluent_flat", "fluent_3d"): [True, False]}.
-SharedObjects = Mapping[tuple[str, str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -60,29 +56,19 @@ class RowFiles:
         return files
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Right answers per object, for every state and dataset of a grid.
+@dataclass(frozen=True, kw_only=True)
+class Counts(Objects):
+    """Right answers per object, for every state (scored network) and dataset of a grid.
 
-    A state is a scored network. An object is what images show, such as one emoji. If its images are
-    of several classes, it occurs once for each class and, in leak-free results, once for each
-    source image.
+    `object_indices` are ascending; `images` are uint16, or uint32 if a number doesn't fit.
     """
 
     states: list[ScoredState]  # sorted
     datasets: list[str]  # in the order of the rows
-    objects: int  # over all datasets
-    # (n,) by dataset, ascending: which of these objects the dataset has.
-    object_indices: dict[str, np.ndarray]
     # (n,) by dataset: class of each object, an index into the label space.
     labels: dict[str, np.ndarray]
-    # (n,) by dataset: images of each object; uint16, or uint32 if a number doesn't fit.
-    images: dict[str, np.ndarray]
     # (states, n) by dataset: right answers, in the type of `images`.
     correct: dict[str, np.ndarray]
-    # For leak-free results, (n,) bool by target and dataset: objects whose source image the target
-    # has too, by its id or because images are identical. Pairs without such objects are missing.
-    shared: SharedObjects = field(default_factory=dict)
 
     def accuracy_on(
         self, dataset: str, weights: np.ndarray, states: Indices, objects: Indices
@@ -94,15 +80,8 @@ class Counts:
                 each object. A replicate without any of the chosen objects has NaN.
             states, objects: the chosen ones, as indices into `states` and the dataset's arrays.
         """
-        weights_of_chosen = weights[:, self.object_indices[dataset][objects]].astype(np.float64)
-        correct = self.correct[dataset][states][:, objects].astype(np.float64)
-        images = self.images[dataset][objects].astype(np.float64)
-        weighted_correct = weights_of_chosen @ correct.T  # (replicates, states)
-        weighted_images = (weights_of_chosen @ images)[:, None]  # (replicates, 1)
-        unknown = np.full_like(weighted_correct, np.nan)
-        return 100 * np.divide(
-            weighted_correct, weighted_images, where=weighted_images > 0, out=unknown
-        )
+        right_answers = self.correct[dataset][states]
+        return 100 * self.resampled_means(dataset, weights, right_answers, objects)
 
     def select_states(self, indices: Sequence[int]) -> "Counts":
         """Counts of the states with these indices, in their order."""
@@ -333,15 +312,12 @@ def _counts_of(
     ids_of_dataset = {
         dataset: images.objects.get_level_values("object_id") for dataset, images in scored.items()
     }
-    all_ids = np.concatenate([ids.to_numpy(object) for ids in ids_of_dataset.values()])
-    unique_ids = pd.Index(np.unique(all_ids))
-    object_indices = {}
+    objects, object_indices = join_ids(ids_of_dataset)
     labels = {}
     images_of_objects = {}
     correct_of_states = {}
     scored_rows = {}
     for dataset, images in scored.items():
-        object_indices[dataset] = unique_ids.get_indexer(ids_of_dataset[dataset])
         labels[dataset] = images.objects.get_level_values("label").to_numpy()
         images_of_objects[dataset] = images.images_of_objects
         correct_of_states[dataset] = np.stack([correct[state][dataset] for state in states])
@@ -349,7 +325,7 @@ def _counts_of(
     return Counts(
         states=states,
         datasets=list(scored),
-        objects=len(unique_ids),
+        objects=objects,
         object_indices=object_indices,
         labels=labels,
         images=images_of_objects,

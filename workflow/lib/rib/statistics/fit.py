@@ -79,6 +79,13 @@ def read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"size": str})
 
 
+def underfitted_methods(path: Path) -> set[tuple[str, str, str]]:
+    """Model, method and size with an underfitted run in a table of fit: {("net", "ft", "all")}."""
+    runs = read_table(path)
+    underfitted = runs[runs["underfitted"] == "yes"]
+    return set(underfitted[["model", "method", "size"]].itertuples(index=False, name=None))
+
+
 def marked(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Add the columns fit and underfitted to a table: mean fit and number of underfitted runs.
 

@@ -25,8 +25,8 @@ from rib.base.files import read_json, write_json
 from rib.base.progress import log
 from rib.config.label_space import LabelSpace
 from rib.data.identity import joined_ids, read_identities
-from rib.statistics.comparison import holm
 from rib.statistics.sample_rows import is_right
+from rib.statistics.tests import holm
 
 NO_CLASS = -1  # in a mapping: the label stands for no class of the dataset
 LEVEL = 0.05  # a Holm-adjusted p of at most this is significant

@@ -1,16 +1,14 @@
 """Comparison of pretrained models fine-tuned with the same method: differences and ranks.
 
-All models are scored on the same images and share the draws of objects, so differences are paired.
-Intervals and tests come from `rib.statistics.comparison`; Holm's correction is over all tests of a
-method and size, pairs times measures. A model with an underfitted run of the method has no ranks,
-and no tests of mRI and of accuracy after fine-tuning.
+Differences, intervals and p are contrasts (`rib.statistics.contrast`) of models, by mRI and by
+accuracy before and after fine-tuning. Holm's correction is over all tests of a method and size,
+pairs times measures. A model with an underfitted run of the method has no ranks, and no tests of
+mRI and of accuracy after fine-tuning.
 """
 
 import itertools
-from collections.abc import Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,15 +17,23 @@ from scipy.stats import kendalltau
 from rib.base.errors import UserError
 from rib.config.run import NO_TARGET
 from rib.statistics.bootstrap import LIMITS, object_weights, over_runs
-from rib.statistics.comparison import DRAWS, Column, Effects, compare
+from rib.statistics.contrast import (
+    Measure,
+    Measured,
+    all_pairs,
+    contrasts,
+    most_seeds,
+    over_targets_and_seeds,
+    paired_p,
+)
 from rib.statistics.counts import Counts, read_counts, read_states
-from rib.statistics.fit import read_table
+from rib.statistics.fit import underfitted_methods
 from rib.statistics.ri import ood_accuracies, ood_parts, ri_objects
 from rib.statistics.scored_state import ScoredState
 from rib.statistics.settings import RIStatistics
+from rib.statistics.tests import DRAWS
 
-# Coefficients of the mean accuracy on the other datasets before and after fine-tuning.
-MEASURES = {"mri": (-1, 1), "ood_before": (1, 0), "ood_after": (0, 1)}
+MEASURES = ("mri", "ood_before", "ood_after")
 MEASURES_AFTER = ("mri", "ood_after")  # depend on fine-tuning
 FEWEST_MODELS = 5  # for Kendall's tau
 MOST_ENUMERATED = 8  # models whose 40,320 pairings take a tenth of a second
@@ -47,40 +53,22 @@ PAIR = [
 ACCURACIES = ["ood_before", "before_low", "before_high", "ood_after", "after_low", "after_high"]
 
 
-class MeasureOfMethod(NamedTuple):
-    """A number by which models are compared, such as MeasureOfMethod("ft", "all", "mri")."""
-
-    method: str
-    size: str
-    measure: str
+# Measures of each method and size, by name: {("ft", "all"): {"mri": ..., "ood_before": ...}}.
+MeasuresOfMethods = Mapping[tuple[str, str], Mapping[str, Measure]]
 
 
-@dataclass(frozen=True)
-class ModelEffects:
-    """One model's part of `Effects`: its mRI and accuracies with each method."""
-
-    model: str
-    columns: list[MeasureOfMethod]
-    targets: int
-    # (columns * targets, seeds, 1 + replicates) percent; the targets of a column are neighbours
-    values: np.ndarray
-    # (columns, objects) contribution to the mean over runs, percentage points
-    contributions: np.ndarray
-    # merges over seeds, whose one run is repeated for each seed
-    with_one_run: set[MeasureOfMethod]
-
-
-def effects_of(
+def measures_of_models(
     models: Iterable[Counts],
     methods: Collection[tuple[str, str]],
     weights: np.ndarray,
-    underfitted: Iterable[tuple[str, str, str]],
+    underfitted: Collection[tuple[str, str, str]],
     ood_datasets: Collection[str],
     source_groups: Mapping[str, str] | None,
-) -> Effects:
-    """Values by which models are compared: mRI, and accuracy before and after fine-tuning.
+) -> MeasuresOfMethods:
+    """mRI and accuracies by which models are compared, by method and size, then by name.
 
-    A column is a method, size and measure, averaged over targets, such as ("ft", "all", "mri").
+    An example is {("ft", "all"): {"mri": Measure(name="mri", family=("ft", "all"), units={"net":
+    ...})}}.
 
     Args:
         models: right answers of each model, whose runs of `methods` have the same targets and
@@ -91,83 +79,40 @@ def effects_of(
         ood_datasets: out-of-distribution datasets, which count in RI.
         source_groups: source group by dataset, for leak-free results; None counts all images.
     """
-    effects_of_models = []
+    units: dict[tuple[str, str], dict[str, dict[str, Measured]]] = {}
     for counts in models:
-        effects_of_models.append(
-            _effects_of_model(counts, methods, weights, ood_datasets, source_groups)
+        model = counts.states[0].run.model
+        counts_of_methods = _with_methods(counts, methods)
+        ood = ood_accuracies(counts_of_methods, weights, ood_datasets, source_groups)
+        # By method and size, (targets, seeds, 2, ...) before and after fine-tuning: accuracies of
+        # replicates, and what each object adds to them.
+        accuracies = over_targets_and_seeds(
+            {state: np.array([of_run.before, of_run.after]) for state, of_run in ood.items()}
         )
-    targets = effects_of_models[0].targets
-
-    columns: dict[Hashable, Column] = {}
-    for i, measure_of_method in enumerate(effects_of_models[0].columns):
-        family = (measure_of_method.method, measure_of_method.size)
-        targets_of_column = slice(i * targets, (i + 1) * targets)
-        columns[measure_of_method] = Column(family=family, targets=targets_of_column)
-    untested = set()  # models and columns
-    for model, method, size in underfitted:
-        for measure in MEASURES_AFTER:
-            untested.add((model, MeasureOfMethod(method, size, measure)))
-    with_one_run = set()  # models and columns
-    for effects in effects_of_models:
-        for measure_of_method in effects.with_one_run:
-            with_one_run.add((effects.model, measure_of_method))
-    return Effects(
-        names=[effects.model for effects in effects_of_models],
-        columns=columns,
-        values=np.array([effects.values for effects in effects_of_models]),
-        contributions=np.array([effects.contributions for effects in effects_of_models]),
-        untested=untested,
-        with_one_run=with_one_run,
-    )
+        parts = over_targets_and_seeds(ood_parts(counts_of_methods, ood_datasets, source_groups))
+        for method_and_size, of_runs in accuracies.items():
+            values = _by_measure(of_runs[:, :, 0], of_runs[:, :, 1])
+            contributions = _by_measure(*parts[method_and_size].mean(axis=(0, 1)))
+            is_fitted = (model, *method_and_size) not in underfitted
+            units_of_measures = units.setdefault(method_and_size, {})
+            for name in MEASURES:
+                units_of_measures.setdefault(name, {})[model] = Measured(
+                    values=values[name],
+                    contributions=contributions[name],
+                    is_fitted=is_fitted or name not in MEASURES_AFTER,
+                )
+    return {
+        method_and_size: {
+            name: Measure(name=name, family=method_and_size, units=units_of_measure)
+            for name, units_of_measure in units_of_measures.items()
+        }
+        for method_and_size, units_of_measures in units.items()
+    }
 
 
-def _effects_of_model(
-    counts: Counts,
-    methods: Collection[tuple[str, str]],
-    weights: np.ndarray,
-    ood_datasets: Collection[str],
-    source_groups: Mapping[str, str] | None,
-) -> ModelEffects:
-    """Values of one model; columns are its methods and sizes, sorted, each with all `MEASURES`."""
-    counts = _with_methods(counts, methods)
-    ood = ood_accuracies(counts, weights, ood_datasets, source_groups)
-    contributions_of_states = ood_parts(counts, ood_datasets, source_groups)
-    states_of_methods = _states_of_methods(ood)
-    targets = len({state.run.target for state in ood})
-    # (measures, 2): coefficients of accuracy before and after, such as -1 and 1 for mRI.
-    measures = np.array(list(MEASURES.values()))
-
-    columns = []
-    values_of_methods = []  # (measures, targets, seeds, 1 + replicates) per method
-    contributions_of_methods = []  # (measures, objects) per method
-    for (method, size), states in states_of_methods.items():
-        columns += [MeasureOfMethod(method, size, measure) for measure in MEASURES]
-        before_and_after = np.array([(ood[state].before, ood[state].after) for state in states])
-        of_runs = measures @ before_and_after  # (runs, measures, 1 + replicates)
-        replicates = of_runs.shape[-1]
-        # Runs are sorted by target, then by seed.
-        of_targets = of_runs.reshape(targets, -1, len(measures), replicates)
-        values_of_methods.append(np.moveaxis(of_targets, 2, 0))
-        mean_contributions = np.mean([contributions_of_states[state] for state in states], axis=0)
-        contributions_of_methods.append(measures @ mean_contributions)
-
-    seeds = max(values.shape[2] for values in values_of_methods)
-    with_one_run = set()
-    with_all_seeds = []  # a merge's one run is repeated
-    for (method, size), values in zip(states_of_methods, values_of_methods, strict=True):
-        seeds_of_method = values.shape[2]
-        if seeds_of_method < seeds:
-            with_one_run |= {MeasureOfMethod(method, size, measure) for measure in MEASURES}
-        with_all_seeds.append(np.repeat(values, seeds // seeds_of_method, axis=2))
-    all_values = np.concatenate(with_all_seeds)
-    return ModelEffects(
-        model=counts.states[0].run.model,
-        columns=columns,
-        targets=targets,
-        values=all_values.reshape(len(columns) * targets, seeds, -1),
-        contributions=np.concatenate(contributions_of_methods),
-        with_one_run=with_one_run,
-    )
+def _by_measure(before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+    """Each of `MEASURES`, from accuracies before and after fine-tuning or from parts of them."""
+    return {"mri": after - before, "ood_before": before, "ood_after": after}
 
 
 def _with_methods(counts: Counts, methods: Collection[tuple[str, str]]) -> Counts:
@@ -177,21 +122,6 @@ def _with_methods(counts: Counts, methods: Collection[tuple[str, str]]) -> Count
         if state.is_pretrained or (state.run.method, state.run.size) in methods:
             chosen.append(i)
     return counts.select_states(chosen)
-
-
-def _states_of_methods(states: Iterable[ScoredState]) -> dict[tuple[str, str], list[ScoredState]]:
-    """Fine-tuned networks by method and size, {("ft", "all"): [...]}, sorted by target and seed."""
-
-    def sorting_key(state: ScoredState) -> tuple[str, str, str, int]:
-        """("ft", "all", "noto", 0)."""
-        run = state.run
-        return run.method, run.size, run.target, run.seed
-
-    states_of_methods: dict[tuple[str, str], list[ScoredState]] = {}
-    for state in sorted(states, key=sorting_key):
-        method_and_size = (state.run.method, state.run.size)
-        states_of_methods.setdefault(method_and_size, []).append(state)
-    return states_of_methods
 
 
 def kendall_tau(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
@@ -240,28 +170,29 @@ def _share_of_pairings(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.mean(numerators >= numerators[0]))
 
 
-def rank(effects: Effects, method: str, size: str, confidence: float) -> pd.DataFrame:
+def rank(measures: Mapping[str, Measure], seeds: int, confidence: float) -> pd.DataFrame:
     """Models' accuracies before and after a method, and their ranks (1 is best).
 
-    Kendall's tau shows whether fine-tuning keeps their order. Models that are left out of
-    comparisons are not ranked.
+    Kendall's tau shows whether fine-tuning keeps their order. Models without a test of mRI are not
+    ranked.
+
+    Args:
+        measures: of the method, by name: {"mri": ..., "ood_before": ..., "ood_after": ...}.
+        seeds: number of seeds of the methods that aren't merges over seeds.
 
     Returns:
         One row per model: model, ood_before, before_low, before_high, ood_after, after_low,
         after_high (percent, with confidence intervals), rank_before, rank_after, and Kendall's tau
         of the ranked models with its p, tau_p, NaN with fewer than five of them.
     """
-    before_column = MeasureOfMethod(method, size, "ood_before")
-    after_column = MeasureOfMethod(method, size, "ood_after")
     rows = []
-    for model in effects.names:
-        before = over_runs(effects.values_of(model, before_column), confidence, LIMITS)
-        after = over_runs(effects.values_of(model, after_column), confidence, LIMITS)
+    for model in measures["mri"].units:
+        before = over_runs(measures["ood_before"].units[model].values, confidence, LIMITS)
+        after = over_runs(measures["ood_after"].units[model].values, confidence, LIMITS)
         rows.append((model, *before, *after))
     table = pd.DataFrame(rows, columns=["model", *ACCURACIES])
 
-    mri_column = MeasureOfMethod(method, size, "mri")
-    is_ranked = np.array([(model, mri_column) not in effects.left_out for model in effects.names])
+    is_ranked = np.array([of_unit.is_tested(seeds) for of_unit in measures["mri"].units.values()])
     accuracies = table.loc[is_ranked, ["ood_before", "ood_after"]]
     ranks = accuracies.round(DECIMALS).rank(ascending=False, method="min").astype("Int64")
     table = table.join(ranks.set_axis(["rank_before", "rank_after"], axis=1))
@@ -299,44 +230,41 @@ def model_tables(
     source_groups = ri.source_groups
     first_counts = next(iter(read_counts(counts)))
     methods_and_sizes = _shared_methods(read_states(counts), methods)
-    effects = effects_of(
+    measures_of_methods = measures_of_models(
         read_counts(counts),
         methods_and_sizes,
         object_weights(first_counts.objects, ri.replicates, ri.seed),
-        _underfitted(fit),
+        underfitted_methods(fit),
         ood_datasets,
         source_groups,
     )
-
-    # `compare` names its columns for methods and targets. Here its columns method and other have
-    # models, and its column target has a `MeasureOfMethod`.
-    comparisons = compare(effects, ri.confidence, draws, ri.seed).dropna(subset=["p"])
-    comparisons = comparisons.rename(columns={"method": "model", "other": "other_model"})
-    # There may be no rows.
-    measures_of_rows = comparisons["target"].tolist()
-    measure_columns = [*KEY, "measure"]
-    comparisons[measure_columns] = pd.DataFrame(
-        measures_of_rows, comparisons.index, measure_columns
-    )
+    measures: list[Measure] = []
+    for measures_of_method in measures_of_methods.values():
+        measures += measures_of_method.values()
+    comparisons = _comparisons(measures, ri, draws)
     targets = {state.run.target for state in first_counts.states} - {NO_TARGET}
     objects = ri_objects(first_counts, targets, ood_datasets, source_groups)
     comparisons["objects"] = objects[None]
-    comparisons = comparisons.sort_values([*KEY, "model", "other_model"], kind="stable")
-
-    ranks = {}
-    for method, size in sorted(methods_and_sizes):
-        ranks[method, size] = rank(effects, method, size, ri.confidence)
+    seeds = most_seeds(measures)
+    ranks = {
+        method_and_size: rank(measures_of_method, seeds, ri.confidence)
+        for method_and_size, measures_of_method in measures_of_methods.items()
+    }
     return {
         "model_comparisons": comparisons[[*KEY, *PAIR]],
         "model_ranks": pd.concat(ranks, names=KEY).reset_index(KEY),
     }
 
 
-def _underfitted(fit: Path) -> list[tuple[str, str, str]]:
-    """Model, method and size of underfitted runs: [("net", "ft", "all")]."""
-    runs = read_table(fit)
-    underfitted = runs[runs["underfitted"] == "yes"]
-    return list(underfitted[["model", *KEY]].itertuples(index=False, name=None))
+def _comparisons(measures: Sequence[Measure], ri: RIStatistics, draws: int) -> pd.DataFrame:
+    """One row per tested pair of models and measure, sorted by method, size and pair."""
+    pairs = all_pairs(measures[0].units)
+    p = paired_p(measures, pairs, draws, ri.seed)
+    table = contrasts(measures, pairs, p, ri.confidence).dropna(subset=["p"])
+    table = table.rename(columns={"unit": "model", "other_unit": "other_model"})
+    # A family is a method and size. There may be no rows.
+    table[KEY] = pd.DataFrame(table["family"].tolist(), table.index, KEY)
+    return table.sort_values([*KEY, "model", "other_model"], kind="stable")
 
 
 def _shared_methods(

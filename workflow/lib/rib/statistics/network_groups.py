@@ -7,17 +7,17 @@ underfitted runs of a method don't count for this method.
 
 Two intervals of the same estimate answer different questions:
 
-- over networks: Student's t over the values of the networks, for a difference Welch's t (1947, doi
-  10.2307/2332510) with the degrees of freedom of Satterthwaite (1946, doi 10.2307/3002019). It is
-  for the mean over all networks that could be pretrained like the group, on these images. Variation
-  of fine-tuning with its seed is part of the variance over networks. A group with one network has
-  none.
+- over networks: Student's t over the values of the networks, for a difference Welch's t
+  (`rib.statistics.tests`). It is for the mean over all networks that could be pretrained like the
+  group, on these images. Variation of fine-tuning with its seed is part of the variance over
+  networks. A group with one network has none.
 - over objects: the bootstrap of `rib.statistics.bootstrap`. It is for these networks and their
   trainings, on other images.
 
 Neither includes the other's variation, and targets are fixed in both. Differences between groups
-are not paired over networks, though networks of two groups with the same seed may share images of
-their pretraining. Holm's correction is over the pairs of groups of a method, size and measure.
+are contrasts (`rib.statistics.contrast`) of their means. They are paired over objects but not over
+networks, though networks of two groups with the same seed may share images of their pretraining.
+Holm's correction is over the pairs of groups of a method, size and measure.
 Differences between methods are paired by network, with Student's t over the differences; they are
 not adjusted for several methods.
 """
@@ -26,19 +26,19 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_ind
 
-from rib.statistics.bootstrap import LIMITS, estimate, object_weights, spread
-from rib.statistics.comparison import holm
+from rib.statistics.bootstrap import LIMITS, NO_LIMITS, estimate, object_weights, spread
+from rib.statistics.contrast import Measure, Measured, contrasts
 from rib.statistics.counts import Counts, read_counts
-from rib.statistics.fit import read_table
-from rib.statistics.model_comparison import MeasureOfMethod
+from rib.statistics.fit import underfitted_methods
 from rib.statistics.ri import ood_accuracies
 from rib.statistics.settings import RIStatistics
 from rib.statistics.sizes import images_of_pretraining
+from rib.statistics.tests import welch_interval
 
 # Measures, in the order of the tables, and whether they are accuracies (0 to 100 percent).
 IS_ACCURACY = {
@@ -53,7 +53,6 @@ OBJECTS = "objects"
 # Fixed quantities, by resampled units.
 FIXED = {NETWORKS: "objects and targets", OBJECTS: "networks, trainings and targets"}
 ONE_NETWORK = "one network: no interval over networks"
-NO_LIMITS = (-np.inf, np.inf)
 KEY = ["method", "size", "measure"]
 NETWORK_COLUMNS = ["group", "model", *KEY, "value", "ci_low", "ci_high", "counted"]
 INTERVAL_COLUMNS = ["over", "fixed", "ci_low", "ci_high", "df"]
@@ -74,6 +73,14 @@ DIFFERENCE_COLUMNS = [
 ]
 
 
+class MeasureOfMethod(NamedTuple):
+    """A number by which networks are compared, such as MeasureOfMethod("ft", "all", "mri")."""
+
+    method: str
+    size: str
+    measure: str
+
+
 @dataclass(frozen=True)
 class MeasuredNetwork:
     """A measure (such as mRI) of one network with one method, mean over targets and seeds."""
@@ -83,16 +90,6 @@ class MeasuredNetwork:
     measure: MeasureOfMethod  # such as MeasureOfMethod("ft", "all", "mri")
     values: np.ndarray  # (1 + replicates,) percent, the observed value first
     is_fitted: bool  # False if a run of the method is underfitted; then it doesn't count
-
-
-@dataclass(frozen=True)
-class WelchInterval:
-    """The t interval and test of a difference between two means over networks."""
-
-    low: float  # percentage points
-    high: float
-    freedom: float  # degrees of freedom
-    p: float  # two-sided
 
 
 # (networks, 1 + replicates) percent by group: values of the networks that count.
@@ -135,7 +132,7 @@ def network_tables(
         method_differences: method, size, measure, group, reference; then, of the method's value
         minus the reference's on the same network, the columns of network_groups from networks on.
     """
-    underfitted = _underfitted_methods(fit)
+    underfitted = underfitted_methods(fit)
     networks: list[MeasuredNetwork] = []
     for counts_of_model in read_counts(counts):
         model = counts_of_model.states[0].run.model
@@ -233,13 +230,6 @@ def _values_of_runs(
     return values
 
 
-def _underfitted_methods(fit: Path) -> set[tuple[str, str, str]]:
-    """{("net", "ft", "all")}: model, method and size of underfitted runs."""
-    runs = read_table(fit)
-    underfitted = runs[runs["underfitted"] == "yes"]
-    return set(underfitted[["model", "method", "size"]].itertuples(index=False, name=None))
-
-
 def _images_of_groups(
     groups: Mapping[str, str], images_of_models: Mapping[str, int]
 ) -> dict[str, float]:
@@ -335,58 +325,29 @@ def _rows_of_differences(
     measure: MeasureOfMethod, values_of_groups: ValuesOfGroups, confidence: float
 ) -> list[tuple[object, ...]]:
     """Rows of `network_differences`: two per pair of groups, over networks and over objects."""
-    pairs = list(itertools.combinations(values_of_groups, 2))
+    # Groups are in the order of their pretraining images; each is compared with those before it.
+    pairs = [(group, other) for other, group in itertools.combinations(values_of_groups, 2)]
     intervals = [
-        welch_interval(
-            values_of_groups[group][:, 0], values_of_groups[other_group][:, 0], confidence
-        )
-        for other_group, group in pairs
+        welch_interval(values_of_groups[group][:, 0], values_of_groups[other][:, 0], confidence)
+        for group, other in pairs
     ]
-    adjusted_p = _holm_of_known(np.array([interval.p for interval in intervals]))
+    p = np.array([interval.p for interval in intervals])
+    # Networks are fixed: their mean counts as one run, and only objects are resampled.
+    means = {
+        group: Measured(of_group.mean(axis=0)[None, None])
+        for group, of_group in values_of_groups.items()
+    }
+    contrasted = contrasts([Measure(measure.measure, measure, means)], pairs, p[None], confidence)
     rows: list[tuple[object, ...]] = []
-    for (other_group, group), interval, p_holm in zip(pairs, intervals, adjusted_p, strict=True):
-        values = values_of_groups[group]
-        other_values = values_of_groups[other_group]
-        change = values.mean(axis=0) - other_values.mean(axis=0)
-        difference, object_low, object_high = estimate(change, confidence)
-        remark = ONE_NETWORK if min(len(values), len(other_values)) == 1 else ""
-        facts = (*measure, group, other_group, len(values), len(other_values), difference)
+    for (group, other), interval, contrast in zip(
+        pairs, intervals, contrasted.itertuples(), strict=True
+    ):
+        networks = len(values_of_groups[group])
+        other_networks = len(values_of_groups[other])
+        remark = ONE_NETWORK if min(networks, other_networks) == 1 else ""
+        facts = (*measure, group, other, networks, other_networks, contrast.difference)
         over_networks = (FIXED[NETWORKS], interval.low, interval.high, interval.freedom)
-        over_objects = (FIXED[OBJECTS], object_low, object_high, np.nan)
-        rows.append((*facts, NETWORKS, *over_networks, interval.p, p_holm, remark))
+        over_objects = (FIXED[OBJECTS], contrast.ci_low, contrast.ci_high, np.nan)
+        rows.append((*facts, NETWORKS, *over_networks, contrast.p, contrast.p_holm, remark))
         rows.append((*facts, OBJECTS, *over_objects, np.nan, np.nan, ""))
     return rows
-
-
-def welch_interval(
-    values: np.ndarray, other_values: np.ndarray, confidence: float
-) -> WelchInterval:
-    """Welch's t interval and test of the difference between the means of two groups of networks.
-
-    With one value in either sample all is NaN. If the values of each sample are equal, the interval
-    is the difference itself, without a test.
-
-    Args:
-        values, other_values: (networks,) percent.
-    """
-    if min(len(values), len(other_values)) < 2:
-        return WelchInterval(np.nan, np.nan, np.nan, np.nan)
-    if np.ptp(values) == 0 and np.ptp(other_values) == 0:
-        difference = float(values[0] - other_values[0])
-        return WelchInterval(difference, difference, np.nan, np.nan)
-    test = ttest_ind(values, other_values, equal_var=False)
-    interval = test.confidence_interval(confidence)
-    return WelchInterval(
-        low=float(interval.low),
-        high=float(interval.high),
-        freedom=float(test.df),
-        p=float(test.pvalue),
-    )
-
-
-def _holm_of_known(p: np.ndarray) -> np.ndarray:
-    """Holm-adjusted p (pairs,); pairs without a test stay NaN and don't count as tests."""
-    adjusted = np.full(len(p), np.nan)
-    is_known = ~np.isnan(p)
-    adjusted[is_known] = holm(p[is_known])
-    return adjusted

@@ -5,16 +5,21 @@ Such as the share of images on which two models agree, averaged as RI averages a
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from rib.statistics.bootstrap import object_weights
-from rib.statistics.counts import ALL_INDICES, Indices, SharedObjects
-from rib.statistics.ri import CountedObjects, on_other_datasets
+from rib.statistics.objects import (
+    ALL_INDICES,
+    CountedObjects,
+    Indices,
+    Objects,
+    SharedObjects,
+    join_ids,
+)
 from rib.statistics.settings import RIStatistics
-
-REPLICATES_OF_BLOCK = 200  # at once, to bound memory
 
 
 @dataclass(frozen=True)
@@ -25,44 +30,47 @@ class DatasetObjects:
     ids: pd.Index  # (objects,) sorted; some may be equal
 
 
-class ResampledObjects:
-    """Objects (things shown) of a grid's datasets, and their bootstrap draws, which RI shares.
+@dataclass(frozen=True, kw_only=True)
+class ResampledObjects(Objects):
+    """Objects (things shown) of a grid's datasets, and their bootstrap draws, which RI shares."""
 
-    `weights` (1 + replicates, objects) are how often each draw counts an object.
+    object_of_image: dict[str, np.ndarray]  # (images,) by dataset: index into its objects
+    statistics: RIStatistics
 
-    Args:
-        shared: for leak-free means, (n,) bool by target and dataset: objects whose source image the
-            target has too.
-    """
-
-    def __init__(
-        self,
+    @classmethod
+    def of(
+        cls,
         objects: Mapping[str, DatasetObjects],
         shared: SharedObjects,
         statistics: RIStatistics,
-    ):
-        self.shared = shared
-        ids_of_datasets = [of_dataset.ids for of_dataset in objects.values()]
-        unique_ids = pd.Index(np.unique(np.concatenate(ids_of_datasets)))
-        self.object_of_image: dict[str, np.ndarray] = {}
-        # (objects,) by dataset: indices among the objects of all datasets, and numbers of images.
-        self.object_indices: dict[str, np.ndarray] = {}
-        self.images: dict[str, np.ndarray] = {}
-        for dataset, of_dataset in objects.items():
-            self.object_of_image[dataset] = of_dataset.object_of_image
-            self.object_indices[dataset] = unique_ids.get_indexer(of_dataset.ids)
-            self.images[dataset] = np.bincount(of_dataset.object_of_image)
-        self.weights = object_weights(len(unique_ids), statistics.replicates, statistics.seed)
+    ) -> "ResampledObjects":
+        """Objects of all datasets, by dataset.
 
-    def counted_objects(self, target: str, statistics: RIStatistics) -> CountedObjects:
-        """Objects of other datasets that count for a run on a target: {"noto": ALL_INDICES}."""
-        return on_other_datasets(
-            self.object_indices,
-            target,
-            statistics.ood_datasets,
-            statistics.source_groups,
-            self.shared,
+        Args:
+            shared: for leak-free means, (n,) bool by target and dataset: objects whose source image
+                the target has too.
+        """
+        number, indices = join_ids({name: of_dataset.ids for name, of_dataset in objects.items()})
+        object_of_image = {
+            dataset: of_dataset.object_of_image for dataset, of_dataset in objects.items()
+        }
+        return cls(
+            objects=number,
+            object_indices=indices,
+            images={dataset: np.bincount(numbers) for dataset, numbers in object_of_image.items()},
+            shared=shared,
+            object_of_image=object_of_image,
+            statistics=statistics,
         )
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """(1 + replicates, objects), how often each draw counts an object."""
+        return object_weights(self.objects, self.statistics.replicates, self.statistics.seed)
+
+    def counted_for(self, target: str) -> CountedObjects:
+        """Objects of other datasets that count for a run on a target: {"noto": ALL_INDICES}."""
+        return self.counted(target, self.statistics.ood_datasets, self.statistics.source_groups)
 
     def sum_by_object(self, dataset: str, values: Iterable[np.ndarray]) -> np.ndarray:
         """Sums over each object's images, which the bootstrap can weight: (k, objects).
@@ -77,32 +85,12 @@ class ResampledObjects:
             sums.append(np.bincount(object_of_image, weights=numbers, minlength=objects))
         return np.stack(sums)
 
-    def resampled_means(self, dataset: str, objects: Indices, sums: np.ndarray) -> np.ndarray:
-        """Means over the images of the chosen objects of a dataset: (replicates + 1, k).
-
-        Args:
-            sums: (k, objects of the dataset), over each object's images.
-        """
-        object_indices = self.object_indices[dataset][objects]
-        images = self.images[dataset][objects]
-        # One column for each of the k sums, and one for the numbers of images.
-        columns = np.vstack([sums[:, objects], images]).T
-        totals_of_blocks = []
-        for start in range(0, len(self.weights), REPLICATES_OF_BLOCK):
-            weights = self.weights[start : start + REPLICATES_OF_BLOCK, object_indices]
-            totals_of_blocks.append(weights.astype(np.float64) @ columns)
-        totals = np.concatenate(totals_of_blocks)  # (replicates + 1, k + 1)
-        total_images = totals[:, -1:]
-        with np.errstate(invalid="ignore"):  # a replicate may have no object of the dataset
-            return totals[:, :-1] / total_images
-
 
 @dataclass
 class SummedRuns:
     """Sums over runs of one model, method and size, for means over their other datasets."""
 
     resampling: ResampledObjects
-    statistics: RIStatistics
     runs: int = 0
     # Keys are a dataset, and the target if not all objects of the dataset count. Values: the
     # objects that count, and (k, objects) sums over runs, each divided by the run's number of
@@ -118,7 +106,7 @@ class SummedRuns:
                 each object's images.
         """
         self.runs += 1
-        objects_of_dataset = self.resampling.counted_objects(target, self.statistics)
+        objects_of_dataset = self.resampling.counted_for(target)
         for dataset, objects in objects_of_dataset.items():
             # Where all objects count, runs of all targets share one sum.
             target_of_key = None if objects is ALL_INDICES else target
@@ -134,6 +122,8 @@ class SummedRuns:
         sum_over_runs = np.zeros(())
         for (dataset, target), summed in self.summed.items():
             objects = self.counted_objects[dataset, target]
-            means_of_dataset = self.resampling.resampled_means(dataset, objects, summed)
+            means_of_dataset = self.resampling.resampled_means(
+                dataset, self.resampling.weights, summed, objects
+            )
             sum_over_runs = sum_over_runs + means_of_dataset
         return sum_over_runs / self.runs

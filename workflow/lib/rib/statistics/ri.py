@@ -20,16 +20,10 @@ from functools import cache
 
 import numpy as np
 
-from rib.base.errors import UserError
 from rib.config.run import Run
-from rib.statistics.counts import ALL_INDICES, Counts, Indices, SharedObjects
+from rib.statistics.counts import Counts
+from rib.statistics.objects import ALL_INDICES, CountedObjects, Indices, SourceGroups
 from rib.statistics.scored_state import ScoredState
-
-# For leak-free results, group of datasets made from the same images: {"fluent_flat": "fluent",
-# "fluent_3d": "fluent"}.
-SourceGroups = Mapping[str, str] | None
-# Datasets in the RI of a target, and which of their objects count: `ALL_INDICES` or (n,) bool.
-CountedObjects = dict[str, Indices]
 
 
 @dataclass(frozen=True)
@@ -250,9 +244,7 @@ def _counted_objects_of_targets(
     targets = sorted({state.run.target for state in counts.states if not state.is_pretrained})
     objects_of_target = {}
     for target in targets:
-        objects_of_target[target] = on_other_datasets(
-            counts.object_indices, target, ood_datasets, source_groups, counts.shared
-        )
+        objects_of_target[target] = counts.counted(target, ood_datasets, source_groups)
     return objects_of_target
 
 
@@ -273,67 +265,3 @@ def _objects_that_are_among(
         elif counted.any():
             remaining[dataset] = counted
     return remaining
-
-
-def on_other_datasets(
-    object_indices: Mapping[str, np.ndarray],
-    target: str,
-    ood_datasets: Collection[str] | None,
-    source_groups: SourceGroups,
-    shared: SharedObjects | None = None,
-) -> CountedObjects:
-    """Datasets in the RI of a target, and which of their objects count.
-
-    Args:
-        object_indices: (n,) by dataset, as in `Counts.object_indices`.
-        ood_datasets: None for all.
-        source_groups: source group by dataset, for leak-free results.
-        shared: (n,) bool by target and dataset, as in `Counts.shared`; unused without source
-            groups.
-
-    Returns:
-        By dataset, `ALL_INDICES` if all of its objects count, else (n,) bool, such as {"noto":
-        ALL_INDICES, "twemoji": [True, False]}.
-
-    Raises:
-        UserError: no objects remain in any dataset.
-    """
-    counted: CountedObjects = {}
-    for dataset, indices in object_indices.items():
-        is_in_distribution = ood_datasets is not None and dataset not in ood_datasets
-        if dataset == target or is_in_distribution:
-            continue
-        leaking = np.zeros(len(indices), bool)
-        if source_groups is not None:
-            leaking = _leaking(object_indices, target, dataset, source_groups, shared or {})
-        if leaking.all():
-            continue  # no object remains
-        if leaking.any():
-            counted[dataset] = ~leaking
-        else:
-            counted[dataset] = ALL_INDICES
-    if not counted:
-        raise UserError(
-            f"leak_free: all datasets were made from the same images as {target}, so none is left "
-            "to evaluate on; set leak_free to false or evaluate on more datasets."
-        )
-    return counted
-
-
-def _leaking(
-    object_indices: Mapping[str, np.ndarray],
-    target: str,
-    dataset: str,
-    source_groups: Mapping[str, str],
-    shared: SharedObjects,
-) -> np.ndarray:
-    """(n,) bool: objects of the dataset with an image whose source image the target has, too."""
-    indices = object_indices[dataset]
-    leaking = shared.get((target, dataset), np.zeros(len(indices), bool))
-    if target not in source_groups or target not in object_indices:
-        return leaking
-    is_of_same_group = source_groups[target] == source_groups.get(dataset)
-    if is_of_same_group:
-        is_object_of_target = np.isin(indices, object_indices[target])
-        leaking = leaking | is_object_of_target
-    return leaking

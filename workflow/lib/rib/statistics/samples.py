@@ -161,7 +161,7 @@ class _GroupSums:
     scores: Collection[str]  # scores with RI besides accuracy
 
     def __post_init__(self) -> None:
-        self._scores_of_images = SummedRuns(self.resampling, self.ri)
+        self._scores_of_images = SummedRuns(self.resampling)
         self._class_scores: dict[str, SummedClassScores] = {}
 
     def add(
@@ -173,7 +173,7 @@ class _GroupSums:
         if target not in self._class_scores:
             # Without replicates there are no intervals, which take most of the time.
             replicates = self.ri.replicates if self.scores else 0
-            self._class_scores[target] = SummedClassScores(self.resampling, self.ri, replicates)
+            self._class_scores[target] = SummedClassScores(self.resampling, replicates)
         self._class_scores[target].add(target, before.tallies, after.tallies)
 
     def line_of_means(self, group: Sequence[str]) -> dict[str, Any]:
@@ -365,7 +365,7 @@ def _resampled_objects(
             rows=np.arange(len(index_of_images)),  # all of them
             object_of_row=objects[dataset].object_of_image,
         )
-    return ResampledObjects(objects, shared_objects(scored, targets), ri)
+    return ResampledObjects.of(objects, shared_objects(scored, targets), ri)
 
 
 def _image_categories(

@@ -28,8 +28,9 @@ import pandas as pd
 
 from rib.config.run import MEAN, NO_TARGET
 from rib.statistics.bootstrap import object_weights, over_runs
-from rib.statistics.counts import ALL_INDICES, Counts, RowFiles, read_counts
-from rib.statistics.ri import SourceGroups, on_other_datasets, ood_accuracies
+from rib.statistics.counts import Counts, RowFiles, read_counts
+from rib.statistics.objects import ALL_INDICES, SourceGroups
+from rib.statistics.ri import ood_accuracies
 from rib.statistics.select_splits import count_on_select_splits
 from rib.statistics.settings import RIStatistics
 
@@ -93,10 +94,7 @@ def gains_of(
     """
     targets = {state.run.target for state in counts.states} - {NO_TARGET}
     datasets_of_target = {
-        target: on_other_datasets(
-            counts.object_indices, target, ood_datasets, source_groups, counts.shared
-        )
-        for target in targets
+        target: counts.counted(target, ood_datasets, source_groups) for target in targets
     }
     gains: Gains = {}
     for dataset in ood_datasets:

@@ -20,6 +20,8 @@ Targets, datasets, methods, models and, with fewer than three seeds, trained net
 Objects and, from three seeds on, trainings are resampled.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import nctdtr, ndtr
@@ -30,20 +32,21 @@ POWER = 0.8  # nominal power at which the smallest difference is found
 
 
 def simultaneous_intervals(
-    differences: np.ndarray, confidence: float, seed: int
+    differences: Sequence[np.ndarray], confidence: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean differences from a reference method, and ends of their simultaneous intervals.
 
     Args:
-        differences: (methods, targets, seeds, 1 + replicates) percentage points, each method minus
-            the reference, the observed value first; at least one method.
+        differences: of each method, (targets, seeds, 1 + replicates) percentage points, the method
+            minus the reference, the observed value first; at least one method.
         confidence: probability that all intervals include the true differences, 0 to 1.
         seed: of the draws of trainings.
 
     Returns:
         difference, low and high, (methods,) percentage points.
     """
-    means = differences.mean(axis=(1, 2))  # (methods, 1 + replicates)
+    # (methods, 1 + replicates)
+    means = np.array([of_method.mean(axis=(0, 1)) for of_method in differences])
     # A replicate that drew no object of a dataset is NaN for all methods.
     means = means[:, ~np.isnan(means).any(axis=0)]
     observed = means[:, 0]

@@ -16,7 +16,6 @@ from rib.data.view import DatasetFiles
 from rib.statistics.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.statistics.classes import class_table, worst_classes
 from rib.statistics.counts import (
-    ALL_INDICES,
     Counts,
     RowFiles,
     count,
@@ -26,13 +25,8 @@ from rib.statistics.counts import (
 )
 from rib.statistics.coverage import coverage, label_spaces
 from rib.statistics.fit import fit_table, marked
-from rib.statistics.ri import (
-    ObjectsByTraining,
-    Ood,
-    SourceGroups,
-    on_other_datasets,
-    ood_accuracies,
-)
+from rib.statistics.objects import ALL_INDICES, SourceGroups
+from rib.statistics.ri import ObjectsByTraining, Ood, ood_accuracies
 from rib.statistics.scored_state import STATE_COLUMNS, ScoredState
 from rib.statistics.settings import GridTableSettings
 
@@ -81,9 +75,7 @@ def roles_of(
     """
     counted_in_full = set(ood_datasets)
     if target != NO_TARGET:
-        counted_objects = on_other_datasets(
-            counts.object_indices, target, ood_datasets, source_groups, counts.shared
-        )
+        counted_objects = counts.counted(target, ood_datasets, source_groups)
         counted_in_full = {
             dataset for dataset, objects in counted_objects.items() if objects is ALL_INDICES
         }
