@@ -26,6 +26,7 @@ from rib.config.grid import Grid, resolve_grid
 from rib.config.hub_datasets import LOCK as DATASET_LOCK
 from rib.config.hub_datasets import read_dataset_lock
 from rib.config.label_space import LabelSpace
+from rib.config.layout import Layout
 from rib.config.model_names import LOCK as MODEL_LOCK
 from rib.config.model_names import read_lock
 from rib.config.run import PRETRAINED, Run, parent_of
@@ -240,7 +241,8 @@ def _prepared_folder(project: Path, family: str, dataset: str) -> Path:
 
     Its labels and objects are the same at all geometries.
     """
-    folders = sorted(project.glob(f"results/{family}/prepare/{dataset}/*/index.parquet"))
+    pattern = Layout(family, protocol="*").of_dataset(dataset, "*", "index.parquet")
+    folders = sorted(project.glob(pattern))
     if not folders:
         raise UserError(f"{project} has no prepared images of {dataset}; run the workflow.")
     return folders[0].parent
