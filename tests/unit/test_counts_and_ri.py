@@ -13,7 +13,8 @@ import pytest
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.label_space import LabelSpace
-from rib.config.run import MEAN, RUN_COLUMNS, Run, run_of
+from rib.config.layout import Layout
+from rib.config.run import MEAN, RUN_COLUMNS, Run
 from rib.data.identity import PHOTO
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
@@ -266,7 +267,9 @@ def test_rows_of_methods_in_one_file_count_as_in_files_of_their_own(tmp_path, ro
 def test_files_of_a_run_are_those_that_have_its_rows(tmp_path, rows):
     paths = write_together(tmp_path, rows)
     files_of_run = RowFiles(paths, []).of_runs()
-    assert set(files_of_run) == {run_of(path) for path in write_rows(tmp_path / "alone", rows)}
+    assert set(files_of_run) == {
+        Layout.run_of(path) for path in write_rows(tmp_path / "alone", rows)
+    }
     for method in ("ft", "lwf"):
         run = Run("m", "a", method, "all", 1)
         assert files_of_run[run] == [tmp_path / "m/a/both/all/1/rows.parquet"]

@@ -32,7 +32,8 @@ def refuse_archives_of_other_families():
     """
     for name in dict.fromkeys(dataset.raw for dataset in DATASETS_READ):
         dataset = CATALOG.datasets[name]
-        families = {folder.parts[1] for folder in Path("results").glob(f"*/prepare/{name}")}
+        folders = Path("results").glob(f"*/prepare/{name}")
+        families = {PATHS.family_of(folder) for folder in folders}
         for other_family in sorted(families - {dataset.family}):
             for archive in PATHS.archives(dataset):
                 record = provenance.read(Path(f"{archive}.provenance.json"))

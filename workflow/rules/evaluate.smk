@@ -146,7 +146,7 @@ if GRID.over_targets:
 
 def snapshot_inputs(wildcards):
     """Inputs of `evaluate`, with snapshots as checkpoints."""
-    folder = f"results/{FAMILY}/{CONFIG['protocol']}/snapshots/{evaluated_run(wildcards)}"
+    folder = f"{PATHS.stage('snapshots')}/{evaluated_run(wildcards)}"
     return {
         **evaluation_inputs(wildcards, EVALUATION_GROUPS[wildcards.group]),
         "trained": f"{folder}/manifest.json",

@@ -6,6 +6,7 @@ Scripts import it after `_run`, which puts the library on the path.
 from collections.abc import Iterable
 from pathlib import Path
 
+from rib.config.layout import Layout
 from rib.config.run import Run
 
 
@@ -30,7 +31,7 @@ def folder_of(file: str) -> Path:
 
 def dataset_of_manifest(manifest: str) -> str:
     """Name of a prepared dataset, from .../prepare/<dataset>/<geometry>/manifest.json."""
-    return Path(manifest).parts[-3]
+    return Layout.dataset_of(Path(manifest))
 
 
 def optional_path(file: str | list) -> Path | None:

@@ -24,6 +24,7 @@ from rib.config.config import config_of
 from rib.config.evaluation_groups import BEFORE_PART
 from rib.config.grid import Grid, resolve_grid
 from rib.config.label_space import LabelSpace
+from rib.config.layout import Layout
 from rib.config.run import PRETRAINED, Run, parent_of
 from rib.config.settings import FISHER_IMAGES
 from rib.config.shared_sources import leak_free_groups
@@ -233,7 +234,8 @@ def _prepared_folder(project: Path, family: str, dataset: str) -> Path:
 
     Its labels and objects are the same at all geometries.
     """
-    folders = sorted(project.glob(f"results/{family}/prepare/{dataset}/*/index.parquet"))
+    pattern = Layout(family, protocol="*").of_dataset(dataset, "*", "index.parquet")
+    folders = sorted(project.glob(pattern))
     if not folders:
         raise UserError(f"{project} has no prepared images of {dataset}; run the workflow.")
     return folders[0].parent

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from rib.config.analysis import Analysis, Figure
-from rib.config.run import RUN_COLUMNS, run_of
+from rib.config.layout import Layout
+from rib.config.run import RUN_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,7 +78,7 @@ def training_table(histories: Iterable[Path]) -> pd.DataFrame:
 
     tables_of_runs = []
     for path in histories:
-        run_columns = vars(run_of(path))  # model, target, method, size, seed
+        run_columns = vars(Layout.run_of(path))  # model, target, method, size, seed
         tables_of_runs.append(pd.read_csv(path).assign(**run_columns))
     if not tables_of_runs:
         return pd.DataFrame(columns=COLUMNS)

@@ -13,16 +13,12 @@ from rib.config.evaluation_groups import evaluation_groups, groups_of
 from rib.config.forms import MERGES, SELECT
 from rib.config.geometry import Geometry
 from rib.config.grid import Grid
+from rib.config.layout import Layout
 from rib.config.run import MERGE, PRETRAINED, Run, parent_of
 from rib.config.settings import FISHER_IMAGES
 
-PREPARED = "results/{family}/prepare/{dataset}/{geometry}"
-MODEL = "results/{family}/models/{model}"
-TEXT = "results/{family}/text/{model}"
-STAGE = "results/{family}/{protocol}/{stage}"
 
-
-class Paths:
+class Paths(Layout):
     """Paths of the files of a grid.
 
     For example `Paths(grid).checkpoint("history.csv", run)` is
@@ -33,9 +29,8 @@ class Paths:
     """
 
     def __init__(self, grid: Grid, report: str = ""):
+        super().__init__(family=grid.family.name, protocol=grid.config["protocol"])
         self._grid = grid
-        self.family = grid.family.name
-        self.protocol = grid.config["protocol"]
         self.report = report or f"reports/{grid.config['name'] or default_name(grid)}"
 
     @cached_property
@@ -92,10 +87,6 @@ class Paths:
         """Key of the first model's geometry, at which jobs read indexes and labels."""
         return self.geometry_of(next(iter(self._grid.models)))
 
-    def stage(self, stage: str) -> str:
-        """Folder of a stage, such as results/fashion/paper/evaluate."""
-        return STAGE.format(family=self.family, protocol=self.protocol, stage=stage)
-
     def prepared(self, file: str, dataset: str, geometry: str) -> str:
         """A file of a prepared dataset.
 
@@ -107,8 +98,7 @@ class Paths:
             geometry = "encoded"
         elif dataset in self._grid.uncropped:
             geometry = self.geometries[geometry].without_crop().key
-        folder = PREPARED.format(family=self.family, dataset=dataset, geometry=geometry)
-        return f"{folder}/{file}"
+        return self.of_dataset(dataset, geometry, file)
 
     def indexes(self, datasets: Iterable[str] | None = None) -> list[str]:
         """Files index.parquet of prepared datasets: label and object of each image.
@@ -144,13 +134,13 @@ class Paths:
         """File that splits a dataset into train, select and test; [] without held_out."""
         if not self._grid.split_fractions:
             return []
-        return f"{self.stage('split')}/{dataset}/{geometry}.parquet"
+        return self.of_split(dataset, geometry)
 
     def splits(self, geometry: str, datasets: Iterable[str]) -> list[str]:
         """Files that split several datasets, as `split` gives them; [] without held_out."""
         if not self._grid.split_fractions:
             return []
-        return [f"{self.stage('split')}/{name}/{geometry}.parquet" for name in datasets]
+        return [self.of_split(name, geometry) for name in datasets]
 
     def archives(self, entry: Dataset | Model) -> list[str]:
         """Archives of a dataset or model as published, such as data/raw/noto/images.zip."""
@@ -158,15 +148,15 @@ class Paths:
 
     def model(self, file: str, model: str) -> str:
         """A file of a pretrained model, such as results/emoji/models/net/model.json."""
-        return f"{MODEL.format(family=self.family, model=model)}/{file}"
+        return self.of_model(model, file)
 
     def text(self, file: str, model: str) -> str:
         """A file of a stored text tower, such as results/emoji/text/clip/tower.safetensors."""
-        return f"{TEXT.format(family=self.family, model=model)}/{file}"
+        return self.of_text(model, file)
 
     def checkpoint(self, file: str, run: Run) -> str:
         """A file of a training: .../net/noto/ft/all/0/history.csv."""
-        return f"{self.stage('finetune')}/{run}/{file}"
+        return self.of_run("finetune", run, file)
 
     def checkpoints(self, file: str, run: Run, parents: Iterable[str]) -> list[str]:
         """A file of each parent's training: [".../net/noto/ft/all/1/manifest.json"].
@@ -178,7 +168,7 @@ class Paths:
 
     def selection(self, run: Run) -> str:
         """File with coefficients of a merge that were selected on held-out images."""
-        return f"{self.stage('merge')}/{run}/selection.json"
+        return self.of_run("merge", run, "selection.json")
 
     def fisher(self, ending: str, run: Run) -> list[str]:
         """A file of each parent's Fisher information, for merges that use it; else [].
@@ -189,7 +179,7 @@ class Paths:
         if method is None or method.form != MERGE or FISHER_IMAGES not in method.settings:
             return []
         return [
-            f"{self.stage('fisher')}/{_parent(run, key)}/{method.settings[FISHER_IMAGES]}.{ending}"
+            self.of_run("fisher", _parent(run, key), f"{method.settings[FISHER_IMAGES]}.{ending}")
             for key in self.parents[run.method]
         ]
 
@@ -206,7 +196,7 @@ class Paths:
         images, kind = shared
         name = images if kind == "sampled" else f"{images}_{kind}"
         pretrained = replace(self.pretrained_runs[run.model], seed=run.seed)
-        return [f"{self.stage('fisher')}/{pretrained}/{name}.{ending}"]
+        return [self.of_run("fisher", pretrained, f"{name}.{ending}")]
 
     def rows(
         self,
@@ -224,9 +214,8 @@ class Paths:
         files: list[str] = []
         for run in runs:
             # wise_ft-alpha0.5 and other alphas share a file, in the folder wise_ft-alpha.
-            evaluation = self._grid.evaluation_of(run.method)
-            folder = f"{run.model}/{run.target}/{evaluation}/{run.size}/{run.seed}"
-            files.extend(f"{self.stage(stage)}/{folder}/{group}.parquet" for group in groups)
+            evaluated = replace(run, method=self._grid.evaluation_of(run.method))
+            files.extend(self.of_run(stage, evaluated, f"{group}.parquet") for group in groups)
         return list(dict.fromkeys(files))
 
     def rows_on_select_splits(self, runs: Iterable[Run]) -> list[str]:
@@ -245,7 +234,7 @@ class Paths:
         Stage `epochs` has them at several times of a training.
         """
         return [
-            f"{self.stage(stage)}/{run}/{dataset}.safetensors"
+            self.of_run(stage, run, f"{dataset}.safetensors")
             for run in runs
             for dataset in self._grid.ood
         ]
@@ -306,7 +295,7 @@ class Paths:
             "labels": [beside("provenance", path) for path in self.label_verdicts()],
             "finetune": [self.checkpoint("provenance.json", run) for run in self.checkpoint_runs],
             "fisher": fisher,
-            "merge": [f"{self.stage('merge')}/{run}/provenance.json" for run in selected],
+            "merge": [self.of_run("merge", run, "provenance.json") for run in selected],
             "evaluate": [beside("provenance", path) for path in self.rows(grid.runs())],
             "evaluate_over_targets": [
                 beside("provenance", path) for path in self.rows_over_targets()

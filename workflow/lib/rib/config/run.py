@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 PRETRAINED = "pretrained"
@@ -104,22 +103,3 @@ def parent_of(key: str) -> dict[str, str | int]:
         column, _, name = seed_or_target.partition(" ")
         differences[column] = int(name) if column == "seed" else name
     return differences
-
-
-def run_of(path: Path) -> Run:
-    """The run of a file: Run("net", "noto", "ft", "all", 0) for .../net/noto/ft/all/0/x.parquet."""
-    folders_of_run = path.parts[-6:-1]
-    return Run.parse("/".join(folders_of_run))
-
-
-def by_run(files: Iterable[Path]) -> dict[Run, dict[str, Path]]:
-    """Files of each run, by name without ending: {run: {"noto": Path(".../noto.safetensors")}}.
-
-    Args:
-        files: .../{model}/{target}/{method}/{size}/{seed}/{file}.
-    """
-    files_of_runs: dict[Run, dict[str, Path]] = {}
-    for path in files:
-        files_of_run = files_of_runs.setdefault(run_of(path), {})
-        files_of_run[path.stem] = path
-    return files_of_runs

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rib.base.progress import log
+from rib.config.layout import Layout
 from rib.data.identity import identical_to, read_identities
 from rib.data.prepared import PreparedDataset
 from rib.data.settings import DatasetView
@@ -101,7 +102,7 @@ def _earlier_splits(
                 "%s: %d images are identical to images of %s, which decides their part",
                 dataset.name,
                 identical,
-                earlier_dataset.index.parts[-3],
+                Layout.dataset_of(earlier_dataset.index),
             )
     return splits_of_source
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
 from rib.config.budget import Limit, images_within
+from rib.config.layout import Layout
 from rib.data.identity import identical_to, read_identities
 from rib.data.prepared import PreparedDataset, read_slices
 from rib.data.settings import DatasetView
@@ -60,7 +61,7 @@ def evaluated_datasets(
     split_of_dataset = dict(zip(split, splits, strict=True))
     datasets = []
     for index in indexes:
-        name = index.parts[-3]
+        name = Layout.dataset_of(index)
         dataset = DatasetFiles(
             name=name,
             folder=index.parent,

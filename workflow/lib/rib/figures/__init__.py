@@ -23,6 +23,7 @@ from rib.base.files import write_table
 from rib.base.progress import log_lines
 from rib.config.figure_settings import FigureSettings, FiguresSettings, folder_of_kept
 from rib.config.geometry import geometry_of
+from rib.config.layout import Layout
 from rib.config.run import ALL, PRETRAINED
 from rib.data.prepared import PreparedDataset
 from rib.jobs.messages import message_of_os_error
@@ -164,7 +165,7 @@ def _read_input(
 def _read_file(path: Path, settings: FigureSettings) -> Input:
     """The dataset of a manifest (JSON), or a table (Parquet or CSV)."""
     if path.suffix == ".json":
-        dataset = path.parts[-3]  # .../prepare/<dataset>/<geometry>/manifest.json
+        dataset = Layout.dataset_of(path)  # .../prepare/<dataset>/<geometry>/manifest.json
         geometry = geometry_of(dataset, settings.geometry, settings.uncropped)
         return PreparedDataset.open(path.parent, dataset, geometry)
     if path.suffix == ".parquet":

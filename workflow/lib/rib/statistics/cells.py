@@ -22,6 +22,7 @@ from rib.base.files import read_json
 from rib.base.progress import Progress
 from rib.config.geometry import Geometry, geometry_of
 from rib.config.label_space import LabelSpace
+from rib.config.layout import Layout
 from rib.config.run import PRETRAINED, Run
 from rib.data.prepared import PreparedDataset
 from rib.statistics.counts import RowFiles, read_indexes
@@ -214,7 +215,7 @@ def _explainer(
     shown_datasets: Mapping[str, PreparedDataset],
 ) -> _Explainer:
     """Reads label spaces (files `classes`) and the label of each image, by dataset."""
-    spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
+    spaces = {Layout.dataset_of(path): LabelSpace.from_json(read_json(path)) for path in classes}
     labels = {}
     for dataset, index in read_indexes(indexes, ["label"]).items():
         labels[dataset] = index["label"].to_numpy()
@@ -230,7 +231,7 @@ def _shown_datasets(
     """Datasets whose images may be shown, opened, by name."""
     shown_datasets = {}
     for path in indexes:
-        dataset = path.parts[-3]
+        dataset = Layout.dataset_of(path)
         if dataset in publishable:
             geometry_of_dataset = geometry_of(dataset, geometry, uncropped)
             shown_datasets[dataset] = PreparedDataset.open(

@@ -13,6 +13,7 @@ the machine doesn't change. Seeds are averaged, but a merge over seeds needs the
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,21 @@ import pandas as pd
 
 from rib.base.files import read_json
 from rib.base.progress import log
-from rib.config.run import PRETRAINED
+from rib.config.layout import Layout
+from rib.config.run import PRETRAINED, RUN_COLUMNS
 from rib.records import provenance
 
 STAGES = ["finetune", "merge", "evaluate"]
-RUN_FOLDERS = ["stage", "model", "target", "method", "size", "seed"]  # folders of a record's path
-JOB_COLUMNS = [*RUN_FOLDERS, "seconds", "images", "megabytes", "memory", "device", "record"]
+JOB_COLUMNS = [
+    "stage",
+    *RUN_COLUMNS,
+    "seconds",
+    "images",
+    "megabytes",
+    "memory",
+    "device",
+    "record",
+]
 COST_COLUMNS = [
     "model",
     "method",
@@ -72,8 +82,9 @@ def jobs_of(records: Sequence[str]) -> pd.DataFrame:
             bytes_of_files = record["sizes"].values()
             megabytes = sum(bytes_of_files) / 1e6
             memory = record["peak_memory"] / 1e6
-        folders = Path(path).parts[-1 - len(RUN_FOLDERS) : -1]
-        row: dict[str, Any] = dict(zip(RUN_FOLDERS, folders, strict=True))
+        job_path = Path(path)
+        row: dict[str, Any] = {"stage": Layout.stage_of(job_path)}
+        row.update(asdict(Layout.run_of(job_path)))
         row["seconds"] = seconds
         row["images"] = manifest.get("images", 0)
         row["megabytes"] = megabytes

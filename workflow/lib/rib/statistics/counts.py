@@ -19,7 +19,8 @@ import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
 from rib.base.errors import UserError
-from rib.config.run import RUN_COLUMNS, Run, run_of
+from rib.config.layout import Layout
+from rib.config.run import RUN_COLUMNS, Run
 from rib.data.identity import joined_ids, read_identities
 from rib.statistics.objects import Indices, Objects, join_ids
 from rib.statistics.scored_state import ScoredState, run_of_row
@@ -52,7 +53,7 @@ class RowFiles:
         for path in self.rows:
             for method in ParquetFile(path).read(columns=["method"])["method"].unique().to_pylist():
                 if self.methods is None or method in self.methods:
-                    files.setdefault(replace(run_of(path), method=method), []).append(path)
+                    files.setdefault(replace(Layout.run_of(path), method=method), []).append(path)
         return files
 
 
@@ -185,7 +186,7 @@ def _read_rows(path: Path) -> FileRows:
     table = ParquetFile(path).read(columns=COLUMNS, use_threads=False)
     methods = table["method"].to_numpy()
     if table.num_rows == 0:
-        return FileRows(run_of(path), methods, NO_ROWS)
+        return FileRows(Layout.run_of(path), methods, NO_ROWS)
     datasets = table["dataset"].dictionary_encode().combine_chunks()
     rows = RowArrays(
         alpha=table["alpha"].to_numpy(),
@@ -194,7 +195,7 @@ def _read_rows(path: Path) -> FileRows:
         index_row=table["row"].to_numpy(),
         rank=table["rank"].to_numpy(),
     )
-    return FileRows(run_of(path), methods, rows)
+    return FileRows(Layout.run_of(path), methods, rows)
 
 
 def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, RowArrays]]:
@@ -411,7 +412,7 @@ def read_indexes(
     """Columns of each index .../{dataset}/{geometry}/index.parquet, by dataset."""
     index_of_dataset = {}
     for path in paths:
-        dataset = path.parts[-3]
+        dataset = Layout.dataset_of(path)
         index_of_dataset[dataset] = pd.read_parquet(path, columns=list(columns))
     return index_of_dataset
 
@@ -442,7 +443,7 @@ def read_objects(
     ]
     if source_groups is not None:
         indexes = _with_sources(paths, indexes, source_groups, identities)
-    return {path.parts[-3]: index for path, index in zip(paths, indexes, strict=True)}
+    return {Layout.dataset_of(path): index for path, index in zip(paths, indexes, strict=True)}
 
 
 def _with_sources(
@@ -456,7 +457,7 @@ def _with_sources(
     # themselves are identical. A dataset without a group is a group itself.
     source_ids = []
     for path, index in zip(paths, indexes, strict=True):
-        dataset = path.parts[-3]  # .../{dataset}/{geometry}/index.parquet
+        dataset = Layout.dataset_of(path)  # .../{dataset}/{geometry}/index.parquet
         group = source_groups.get(dataset, dataset)
         # Other groups may use the same ids.
         source_ids.append(f"{group}/" + index["source_id"].astype(str))

@@ -35,7 +35,8 @@ import yaml
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.run import Run, run_of
+from rib.config.layout import Layout
+from rib.config.run import Run
 from rib.statistics.counts import Counts, RowFiles
 from rib.statistics.learning_rates import GROUP, SweptMethod
 from rib.statistics.select_splits import count_on_select_splits
@@ -115,7 +116,7 @@ def choose_on_select_splits(
     """
     counts = count_on_select_splits(select_files)
     _refuse_small_select_splits(counts, targets)
-    fit_of_runs = {run_of(manifest): read_json(manifest)["fit"] for manifest in manifests}
+    fit_of_runs = {Layout.run_of(manifest): read_json(manifest)["fit"] for manifest in manifests}
     tables = []
     for sweep in _sweeps(fit_of_runs, swept_methods):
         threshold_of_sweep = threshold if sweep.swept.can_fit else None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from rib.base.files import read_json
-from rib.config.run import run_of
+from rib.config.layout import Layout
 
 GROUP = ["model", "method", "recipe"]
 
@@ -74,7 +74,7 @@ def choice_table(
     """
     rows = []
     for manifest, history in zip(manifests, histories, strict=True):
-        run = run_of(manifest)
+        run = Layout.run_of(manifest)
         swept = swept_methods[run.method]
         row = {
             "model": run.model,

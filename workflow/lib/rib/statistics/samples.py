@@ -26,6 +26,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.progress import Progress
 from rib.config.label_space import LabelSpace, read_real_labels
+from rib.config.layout import Layout
 from rib.config.run import MEAN, PRETRAINED, RUN_COLUMNS, Run
 from rib.data.prepared import INDEX_COLUMNS
 from rib.statistics.bootstrap import estimate
@@ -115,7 +116,7 @@ def sample_tables(
     first_model = min(pretrained_runs)
     first_run = pretrained_runs[first_model]
     first_rows = read_rows(PRETRAINED, files_of_run[first_run], COLUMNS)
-    spaces = {path.parts[-3]: LabelSpace.from_json(read_json(path)) for path in classes}
+    spaces = {Layout.dataset_of(path): LabelSpace.from_json(read_json(path)) for path in classes}
     targets = {run.target for run in fine_tuned_runs}
     resampling = _resampled_objects(files.indexes, first_rows, targets, ri)
     comparer = _Comparer(
@@ -378,7 +379,7 @@ def _image_categories(
     """Object, class and group of each scored image, which `rows` of any one run name."""
     categories = {}
     for path in indexes:
-        dataset = path.parts[-3]
+        dataset = Layout.dataset_of(path)
         if dataset not in rows:
             continue
         images = rows[dataset]["row"].to_numpy()
@@ -400,7 +401,7 @@ def _image_categories(
 def _read_groups(index: Path, column: str) -> pd.Series:
     """Group of each image of an index; a UserError if it lacks the column."""
     slices = [name for name in pq.read_schema(index).names if name not in INDEX_COLUMNS]
-    dataset = index.parts[-3]
+    dataset = Layout.dataset_of(index)
     if column not in slices:
         choice = f"choose from {', '.join(slices)}" if slices else "its layout gives no column"
         raise UserError(
@@ -427,7 +428,7 @@ def _read_real_answers(
 ) -> dict[str, np.ndarray]:
     """Classes that are right for an image by ReaL labels, which may be several, by dataset."""
     # (n, classes) bool; `rows` of any one run name the images.
-    paths = [path for path in indexes if path.parts[-3] in real_labels]
+    paths = [path for path in indexes if Layout.dataset_of(path) in real_labels]
     answers = {}
     for dataset, index in read_indexes(paths, ["image_id"]).items():
         image_ids = index["image_id"].iloc[rows[dataset]["row"]]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from rib.base.files import read_json
-from rib.config.run import MEAN, run_of
+from rib.config.layout import Layout
+from rib.config.run import MEAN
 
 KEY = ["model", "method", "size"]
 INTERVAL = ["ci_low", "ci_high"]
@@ -72,7 +73,7 @@ def _train_images(manifests: Iterable[Path]) -> pd.DataFrame:
     """Images that each fine-tuning trained on: model, target, size, train_images."""
     lines = []
     for path in manifests:
-        run = run_of(path)
+        run = Layout.run_of(path)
         lines.append((run.model, run.target, run.size, read_json(path)["train_images"]))
     return pd.DataFrame(lines, columns=["model", "target", "size", "train_images"])
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
 from rib.base.progress import Progress, log
+from rib.config.layout import Layout
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run
 from rib.data.prepared import INDEX_COLUMNS
 from rib.statistics.counts import RowFiles, different_images, read_indexes
@@ -125,7 +126,7 @@ def _splittings(indexes: Sequence[Path], columns: Sequence[str]) -> list[Splitti
     chosen_columns = columns if columns else all_columns
     splittings = []
     for path, columns_of_dataset in columns_of_index.items():
-        dataset = path.parts[-3]
+        dataset = Layout.dataset_of(path)
         index = read_indexes([path], columns_of_dataset)[dataset]
         for name in chosen_columns:
             if name in columns_of_dataset:
@@ -145,7 +146,7 @@ def _refuse_missing_columns(
     choice = "no layout gives slices"
     if all_columns:
         choice = f"choose from {', '.join(all_columns)}"
-    datasets = ", ".join(path.parts[-3] for path in dict.fromkeys(indexes))
+    datasets = ", ".join(Layout.dataset_of(path) for path in dict.fromkeys(indexes))
     raise UserError(
         f"config, slices: the indexes of {datasets} have no column '{missing[0]}'; {choice}."
     )

@@ -14,7 +14,8 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from rib.base.errors import UserError
-from rib.config.run import RUN_COLUMNS, run_of
+from rib.config.layout import Layout
+from rib.config.run import RUN_COLUMNS
 from rib.statistics.cka import Kernel, cka, jackknife_interval
 
 BEFORE = "before"  # the pretrained network, in names of stored features
@@ -46,7 +47,7 @@ def stir_table(
     """
     rows = []
     for path, index in zip(map(Path, features), indexes, strict=True):
-        run_columns = dict(zip(RUN_COLUMNS, run_of(path).values(RUN_COLUMNS), strict=True))
+        run_columns = dict(zip(RUN_COLUMNS, Layout.run_of(path).values(RUN_COLUMNS), strict=True))
         described = {**run_columns, "dataset": path.stem, "layer": layer}
         for number_columns in _numbers_of_run(path, index, steps, confidence):
             rows.append({**described, **number_columns})

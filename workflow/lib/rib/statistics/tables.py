@@ -11,7 +11,8 @@ from rib.base.devices import describe_device
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.progress import Progress, log
-from rib.config.run import ALL, MEAN, NO_TARGET, RUN_COLUMNS, Run, run_of
+from rib.config.layout import Layout
+from rib.config.run import ALL, MEAN, NO_TARGET, RUN_COLUMNS, Run
 from rib.data.view import DatasetFiles
 from rib.statistics.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.statistics.classes import class_table, worst_classes
@@ -440,7 +441,7 @@ def read_fits(
     for path, facts in facts_of_evaluations.items():
         for network in facts["networks"]:
             if methods is None or network["method"] in methods:
-                fits[replace(run_of(path), method=network["method"])] = facts["fit"]
+                fits[replace(Layout.run_of(path), method=network["method"])] = facts["fit"]
     return fits
 
 
