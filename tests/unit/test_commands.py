@@ -1,5 +1,6 @@
 """The command line `rib`: how it reads config, when it refuses, and what it is about."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -71,6 +72,14 @@ def test_choices_are_read_as_snakemake_reads_them():
 def test_a_mistake_is_a_sentence(capsys, words, named):
     Path("wrong.yaml").write_text("seeds: none\n")
     assert named in refusal(capsys, "plan", *words)
+
+
+def test_a_file_that_may_not_be_written_is_a_sentence(capsys, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "logs/verify.log")
+
+    monkeypatch.setattr(commands, "verify", refuse)
+    assert "logs/verify.log" in refusal(capsys, "verify")
 
 
 @pytest.mark.parametrize("command", ["track", "pull"])
