@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,7 +54,11 @@ def test_a_path_is_refused_where_it_or_the_folder_to_make_it_in_is_not_writable(
     monkeypatch.chdir(tmp_path)
     closed = tmp_path / "results"
     closed.mkdir()
-    monkeypatch.setattr("os.access", lambda path, _: Path(path) != closed)
+
+    def access(path, mode):
+        return path.exists() if mode == os.F_OK else path != closed
+
+    monkeypatch.setattr(os, "access", access)
     # then
     refuse_unwritable(".", "reports/emoji", "logs")
     for path in ("results", "results/emoji", "results/emoji/prepare"):

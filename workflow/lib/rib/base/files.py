@@ -194,7 +194,7 @@ def refuse_unwritable(*paths: str) -> None:
     """
     for path in paths:
         existing = Path.cwd() / path
-        while not os.path.exists(existing):
+        while not os.access(existing, os.F_OK):
             existing = existing.parent
         if not os.access(existing, os.W_OK):
             raise UserError(
