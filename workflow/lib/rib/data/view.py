@@ -227,7 +227,7 @@ def _images_of_split(
 def _too_few_images(dataset: PreparedDataset, split: str, limit: Limit, who_has: str) -> UserError:
     """An error for the caller to raise; `who_has` is `it has`, or `class 'fox' has`."""
     return UserError(
-        f"protocol held_out: {dataset.name}: {who_has} no image in the {split} split, since this "
-        f"run uses only {len(dataset.labels)} images (budget.max_images_per_dataset: {limit}); "
-        "raise the budget, change split, or use protocol paper."
+        f"protocol held_out: {dataset.name}: {who_has} no image in the {split} split, since "
+        f"{len(dataset.labels)} images are too few (budget.max_images_per_dataset: {limit}); raise "
+        "the budget, change split, or use protocol paper for this family."
     )
