@@ -10,21 +10,30 @@
 #                                                    checkpoints, rows, exports
 #   reports/<name>/                                  tables, figures and page of the present config
 
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir, "workflow/lib")))
+
+from rib.jobs.messages import errors_as_sentences  # noqa: E402
 
 START = time.time()
 
 
-include: "workflow/rules/common.smk"
-include: "workflow/rules/data.smk"
-include: "workflow/rules/models.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/features.smk"
-include: "workflow/rules/metrics.smk"
-include: "workflow/rules/analyses.smk"
-include: "workflow/rules/report.smk"
-include: "workflow/rules/export.smk"
+# An error in the configuration ends with one sentence, without the places in our code.
+with errors_as_sentences():
+
+    include: "workflow/rules/common.smk"
+    include: "workflow/rules/data.smk"
+    include: "workflow/rules/models.smk"
+    include: "workflow/rules/train.smk"
+    include: "workflow/rules/evaluate.smk"
+    include: "workflow/rules/features.smk"
+    include: "workflow/rules/metrics.smk"
+    include: "workflow/rules/analyses.smk"
+    include: "workflow/rules/report.smk"
+    include: "workflow/rules/export.smk"
 
 
 rule all:

@@ -315,6 +315,11 @@ def test_replay_trains_on_the_pretraining_proxy(imagenet):
     assert record["cfg"]["view"]["images_per_class"] == 1
 
 
+def test_labels_of_each_evaluated_dataset_are_checked_once(imagenet):
+    """Also those of C, which is large and evaluated in parts."""
+    assert sorted(imagenet.table("labels")["dataset"]) == sorted(COUNTS)
+
+
 def test_val_is_evaluated_and_no_part_of_ri(imagenet):
     accuracy = imagenet.table("accuracy")
     of_dataset = accuracy.pivot_table(

@@ -197,9 +197,17 @@ def test_no_storage(shared):
     refused("dvc remote add")
 
 
-def test_a_storage_that_is_not_there(shared):
-    shutil.rmtree("../storage")
-    refused("results/.*dvc")
+@pytest.mark.parametrize("has_listings", [True, False])
+def test_a_storage_that_is_not_there_is_named(shared, has_listings):
+    if has_listings:
+        pull([])
+        name = md5_of(b"b")
+        Path(".dvc/cache/files/md5", name[:2], name[2:]).unlink()
+        Path("results/x/sub/b.txt").unlink()
+    storage = Path("../storage").resolve()
+    shutil.rmtree(storage)
+    line = refused(f"{storage} does not exist")
+    assert "damaged" not in line and "link" not in line
 
 
 @pytest.mark.parametrize("wanted", ["results/x/nothing", "../outside.txt"])
@@ -222,6 +230,7 @@ def test_an_object_that_is_missing_or_damaged_is_named(shared, lost, damage):
     if damage == "damaged":
         path.write_bytes(b'[{"md5": "' + md5_of(b"a").encode() + b'", "relpath": "a.txt"}]')
     line = refused(name)
+    assert ("damaged" in line) == (damage == "damaged") and "link" not in line
     assert ("results/x.dvc" if lost == "listing" else "results/x/sub/b.txt") in line
     pull(["results/y.txt"])
     assert Path("results/y.txt").read_text() == "y", "what does not need it comes"

@@ -1,5 +1,6 @@
 """The command line `rib`: how it reads config, when it refuses, and what it is about."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def test_a_grid_without_new_names_needs_no_lock_and_no_hub(capsys):
 def test_names_of_libraries_alone_are_for_a_folder(capsys):
     assert "--folder" in refusal(capsys, "lock", "--without-hub")
     assert "nowhere" in refusal(capsys, "lock", "--without-hub", "--folder", "nowhere")
+
+
+def test_a_file_that_may_not_be_written_is_a_sentence(capsys, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "logs/verify.log")
+
+    monkeypatch.setattr(commands, "verify", refuse)
+    assert "logs/verify.log" in refusal(capsys, "verify")
 
 
 @pytest.mark.parametrize("command", ["track", "pull"])

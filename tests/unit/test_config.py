@@ -37,6 +37,8 @@ def test_every_key_that_a_file_may_state_has_a_description(kind):
         ({"seeds": []}, r"'seeds' is \[\].*at least 1 item"),
         ({"seeds": 0}, "'seeds' is 0.*expected: list of training seeds"),
         ({"seed": [1]}, r"unknown key 'seed' \(did you mean 'seeds'\?\); allowed are accept_terms"),
+        ({"epoch": 3}, "unknown key 'epoch'.*training: .epochs"),
+        ({"batch_size": 3}, "unknown key 'batch_size'.*training: .batch_size"),
         ({"stir": {"seeds": 1}}, "unknown key 'seeds' in 'stir'.*'seed'"),
         ({"split": {"train": math.nan}}, "'split.train' is nan.*not a finite number"),
         ({"stir": {"lr": 10**400}}, "'stir.lr' is 1000.*not a finite number"),

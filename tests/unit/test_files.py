@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from rib.base.files import (
     from_home,
     read_json,
     refuse_full_disk,
+    refuse_unwritable,
     sha256,
     verify_digest,
     write_json,
@@ -43,6 +45,25 @@ def test_a_tilde_is_the_home_folder_and_an_unknown_users_is_refused(monkeypatch)
     ) == Path("/a/~b")
     with pytest.raises(UserError, match="^config: .*~no-such-user/data"):
         from_home("~no-such-user/data", "config")
+
+
+def test_a_path_is_refused_where_it_or_the_folder_to_make_it_in_is_not_writable(
+    tmp_path, monkeypatch
+):
+    # given a closed folder; root may write everywhere
+    monkeypatch.chdir(tmp_path)
+    closed = tmp_path / "results"
+    closed.mkdir()
+
+    def access(path, mode):
+        return path.exists() if mode == os.F_OK else path != closed
+
+    monkeypatch.setattr(os, "access", access)
+    # then
+    refuse_unwritable(".", "reports/emoji", "logs")
+    for path in ("results", "results/emoji", "results/emoji/prepare"):
+        with pytest.raises(UserError, match=str(closed)):
+            refuse_unwritable(path)
 
 
 def test_text_is_written_as_it_is_and_replaces_what_was_there(tmp_path):

@@ -1113,6 +1113,33 @@ def test_a_family_that_cannot_be_run_is_explained(with_entries, family, choices,
         grid(own_family(with_entries, **family), family="mine", **choices)
 
 
+@pytest.mark.parametrize(
+    ("reference", "budget"),
+    [
+        ("my_photos", {"default": 200, "my_set": "all"}),
+        ({"part_of": "my_set", "images_per_class": 1}, "all"),
+    ],
+    ids=str,
+)
+def test_too_few_images_to_fit_a_head_are_refused_before_any_job(with_entries, reference, budget):
+    # given a model whose head is fitted for the 200 classes of the family's class file
+    defaults = {**to_params(grid().family.defaults), "models": ["my_model"], "targets": ["my_set"]}
+    classes = {"file": "imagenet_a", "format": "timm"}
+    outputs = 1000
+    catalog = with_entries(
+        families={"mine": {"defaults": defaults, "reference": reference, "classes": classes}},
+        datasets={
+            "my_set": {"family": "mine"},
+            "my_photos": {"family": "mine", "role": "reference"},
+        },
+        models={"my_model": {"families": ["mine"], "head": "none"}},
+    )
+    # then
+    limits = {"max_images_per_dataset": budget}
+    with pytest.raises(UserError, match=f"'my_model'.* 200 images.* {outputs} classes"):
+        grid(catalog, family="mine", budget=limits)
+
+
 def test_a_family_without_datasets_is_explained(with_entries):
     with pytest.raises(UserError, match="config, family: .*mine"):
         grid(with_entries(families={"mine": {}}), family="mine", targets="all")
@@ -1152,6 +1179,20 @@ def test_the_largest_seeds_are_taken_by_what_uses_them():
         ({"targets": ["noto", "nota"]}, "config, targets.*'nota'.*'noto'"),
         ({"targets": ["openmoji"], "datasets": ["noto"]}, "config, targets.*'openmoji'"),
         ({"targets": []}, "config, targets"),
+        (
+            {"family": "fashion", "targets": ["fashion_train"]},
+            "config, targets: 'fashion_train'.* reference.*fashion_background",
+        ),
+        (
+            {
+                "family": "fashion",
+                "models": ["fashion_cnn_50k"],
+                "protocol": "held_out",
+                "budget": {"max_images_per_dataset": {"fashion_background": 10}},
+                "targets": ["fashion_background"],
+            },
+            "max_images_per_dataset: .*fashion_background.* 10 images.* 10 classes",
+        ),
         ({"uncropped": ["nono"]}, "config, uncropped.*'nono'"),
         ({"reference": "noto"}, "config, reference: .*emoji"),
         ({"accept_terms": "objectnet_tunning"}, "config, accept_terms: .*'objectnet_tunning'"),

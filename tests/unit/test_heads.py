@@ -375,7 +375,7 @@ def test_of_every_class_a_share_is_held_back(reference):
 def test_a_class_without_reference_images_is_named(tmp_path, reference):
     archive = publish_vit(tmp_path, num_classes=0)
     entry = entry_of("timm", "test_vit", archive)
-    with pytest.raises(UserError, match="1 of 4 classes .* 3;"):
+    with pytest.raises(UserError, match="reference: 1 of 4 classes.* 3"):
         convert_and_load(tmp_path, archive, entry, "fitted", 4, reference=reference)
 
 

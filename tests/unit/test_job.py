@@ -225,6 +225,22 @@ def test_a_job_cleans_up_undisturbed_by_more_signals(start, tmp_path, first):
     assert private_files(tmp_path) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("has_state", [True, False])
+def test_an_interrupted_job_says_so_and_whether_the_next_call_goes_on(
+    start, tmp_path, capfd, number, has_state
+):
+    with pytest.raises(SystemExit) as end, start(resumes="state.pt") as out:
+        if has_state:
+            out["data"].with_name("state.pt").write_text("half")
+        os.kill(os.getpid(), number)
+    assert end.value.code == 128 + number
+    printed = capfd.readouterr().err
+    assert printed.count("\n") == 1 and "interrupted" in printed
+    assert ("saved state" in printed) == has_state
+    assert "interrupted" in (tmp_path / "logs/n.log").read_text()
+
+
 @pytest.mark.parametrize(
     ("error", "computes_again"),
     [

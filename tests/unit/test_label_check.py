@@ -33,6 +33,7 @@ SPACE = LabelSpace(
 )
 IMAGES_PER_CLASS = 10
 TRUTH = np.repeat(np.arange(CLASSES), IMAGES_PER_CLASS)
+SHOWN = TRUTH[TRUTH > 0]  # classes of images whose labels may be one too low
 USUAL = 0.8  # the network's median accuracy
 
 
@@ -184,93 +185,119 @@ def test_p_is_that_of_a_sign_test_of_the_images_on_which_one_is_right():
 
 
 @pytest.fixture
-def photos(tmp_path):
-    """Writes a prepared dataset `photos`; gives predictions on it and on two others."""
+def datasets(tmp_path):
+    """Writes `photos` and two prepared datasets of which a network knows 80%; gives its answers."""
 
     def write(labels, predicted, objects=None, digests=None):
-        if objects is None:
-            objects = [f"photos/{i}" for i in range(len(labels))]
-        if digests is None:
-            digests = [f"photo {i}" for i in range(len(labels))]
-        index = {"label": labels.astype(np.int16), "object_id": objects, PHOTO: digests}
-        pd.DataFrame(index).to_parquet(tmp_path / "index.parquet")
-        write_json(tmp_path / "classes.json", SPACE.to_json())
-        others = rows_of(np.zeros(len(TRUTH)), rank=TRUTH >= 16)
+        often_right = TRUTH.copy()
+        often_right[::5] = (TRUTH[::5] + 1) % CLASSES
         return {
-            "photos": rows_of(predicted, rank=predicted != labels),
-            "cartoons": others,
-            "sketches": others,
+            "photos": write_dataset(tmp_path / "photos", labels, predicted, objects, digests),
+            "cartoons": write_dataset(tmp_path / "cartoons", TRUTH, often_right),
+            "sketches": write_dataset(tmp_path / "sketches", TRUTH, often_right),
         }
 
     return write
 
 
-def rows_of(predicted, rank):
-    """Rows of a dataset's images."""
-    return pd.DataFrame({"row": np.arange(len(rank)), "prediction": predicted, "rank": rank})
+def write_dataset(folder, labels, predicted, objects=None, digests=None):
+    """Write a prepared dataset of images; gives a network's predictions on them."""
+    places = range(len(labels))
+    if objects is None:
+        objects = [f"{folder.name}/{place}" for place in places]
+    if digests is None:
+        digests = [f"image {place}" for place in places]
+    folder.mkdir(exist_ok=True)
+    index = {"label": labels.astype(np.int16), "object_id": objects, PHOTO: digests}
+    pd.DataFrame(index).to_parquet(folder / "index.parquet")
+    write_json(folder / "classes.json", SPACE.to_json())
+    rank = (predicted != labels).astype(int)
+    return pd.DataFrame({"row": places, "prediction": predicted, "rank": rank})
 
 
-def check(predictions, verdict, labels_checked=False):
+def check(predictions, folder, labels_checked=()):
+    """Check prepared datasets of a folder; gives the content of the file with the verdicts."""
     check_labels(
         model="net",
-        dataset="photos",
         predictions=predictions,
-        folder=verdict.parent,
+        folders={name: folder / name for name in predictions},
         labels_checked=labels_checked,
-        verdict=verdict,
+        verdicts=folder / "verdicts.json",
     )
-    return json.loads(verdict.read_text())
+    return json.loads((folder / "verdicts.json").read_text())
 
 
-def test_the_record_says_what_was_compared(photos, tmp_path):
-    record = check(photos(TRUTH, predictions(0.7)), tmp_path / "verdict.json")
-    assert (record["model"], record["dataset"], record["verdict"]) == ("net", "photos", AGREES)
-    assert record["images"] == 200 and record["better_mapping"] is None
+def test_the_record_says_what_was_compared(datasets, tmp_path):
+    record = check(datasets(TRUTH, predictions(0.7)), tmp_path)
+    assert record["model"] == "net"
     assert record["median_accuracy"] == pytest.approx(80), "that of cartoons and sketches"
-    assert record["accuracy"] == pytest.approx(100 * (predictions(0.7) == TRUTH).mean())
+    assert record["datasets"].keys() == {"photos", "cartoons", "sketches"}
+    photos = record["datasets"]["photos"]
+    assert (photos["verdict"], photos["better_mapping"], photos["images"]) == (AGREES, None, 200)
+    assert photos["accuracy"] == pytest.approx(100 * (predictions(0.7) == TRUTH).mean())
+    assert record["datasets"]["cartoons"]["accuracy"] == pytest.approx(80)
 
 
-def test_shifted_labels_are_an_error_of_one_sentence_and_leave_no_record(photos, tmp_path):
-    is_shown = TRUTH > 0
-    written = photos(TRUTH[is_shown] - 1, TRUTH[is_shown])
+def test_shifted_labels_are_an_error_of_one_sentence_and_leave_no_record(datasets, tmp_path):
+    written = datasets(SHOWN - 1, SHOWN)
     with pytest.raises(UserError) as error:
-        check(written, tmp_path / "verdict.json")
+        check(written, tmp_path)
     message = str(error.value)
     for word in ("photos", "net", "100.0%", "0.0%", "labels_checked"):
         assert word in message
-    assert "\n" not in message and not (tmp_path / "verdict.json").exists()
-    record = check(written, tmp_path / "verdict.json", labels_checked=True)
-    assert (record["verdict"], record["better_mapping"]) == (OVERRIDDEN, "one_too_low")
+    for dataset in ("cartoons", "sketches"):
+        assert dataset not in message
+    assert "\n" not in message and not (tmp_path / "verdicts.json").exists()
+    photos = check(written, tmp_path, labels_checked=["photos"])["datasets"]["photos"]
+    assert (photos["verdict"], photos["better_mapping"]) == (OVERRIDDEN, "one_too_low")
 
 
-def test_images_of_an_object_count_once(photos, tmp_path):
+def test_one_sentence_names_each_dataset_with_wrong_labels(datasets, tmp_path):
+    written = datasets(SHOWN - 1, SHOWN)
+    written["signs"] = write_dataset(tmp_path / "signs", SHOWN - 1, SHOWN)
+    with pytest.raises(UserError) as error:
+        check(written, tmp_path)
+    message = str(error.value)
+    assert "photos" in message and "signs" in message and "\n" not in message
+    # and somebody who has looked at one of them vouches for that one alone
+    with pytest.raises(UserError) as error:
+        check(written, tmp_path, labels_checked=["photos"])
+    message = str(error.value)
+    assert "photos" not in message and "signs" in message
+
+
+def test_images_of_an_object_count_once(datasets, tmp_path):
     """Corrupted copies of five photos are no hundred photos."""
     labels = np.repeat(np.arange(5), 40)
     objects = [f"photos/{label}" for label in labels]
-    record = check(photos(labels, labels + 1, objects), tmp_path / "verdict.json")
-    assert record["images"] == 5 and record["verdict"] == NOT_DECIDED
+    photos = check(datasets(labels, labels + 1, objects), tmp_path)["datasets"]["photos"]
+    assert photos["images"] == 5 and photos["verdict"] == NOT_DECIDED
 
 
-def test_copies_of_a_photo_count_once(photos, tmp_path):
+def test_copies_of_a_photo_count_once(datasets, tmp_path):
     """Five photos, each of them forty times as files of their own, are five photos."""
     labels = np.repeat(np.arange(5), 40)
     digests = [f"photo {label}" for label in labels]
-    record = check(photos(labels, labels + 1, digests=digests), tmp_path / "verdict.json")
-    assert record["images"] == 5 and record["verdict"] == NOT_DECIDED
+    photos = check(datasets(labels, labels + 1, digests=digests), tmp_path)["datasets"]["photos"]
+    assert photos["images"] == 5 and photos["verdict"] == NOT_DECIDED
 
 
-def test_objects_that_share_a_photo_are_one(photos, tmp_path):
+def test_objects_that_share_a_photo_are_one(datasets, tmp_path):
     objects = ["a", "a", "b", "b", "c"]
     digests = ["1", "2", "2", "3", "4"]
     labels = np.arange(5)
-    record = check(photos(labels, labels, objects, digests), tmp_path / "verdict.json")
-    assert record["images"] == 2
+    record = check(datasets(labels, labels, objects, digests), tmp_path)
+    assert record["datasets"]["photos"]["images"] == 2
 
 
-def test_the_table_shows_the_best_other_mapping(photos, tmp_path):
-    record = check(photos(TRUTH, predictions(0.7)), tmp_path / "verdict.json")
-    (row,) = label_table({"photos": "Photos"}, [tmp_path / "verdict.json"]).to_dict("records")
-    assert (row["model"], row["label"], row["verdict"]) == ("net", "Photos", AGREES)
-    accuracies = [mapping["accuracy"] for mapping in record["mappings"].values()]
-    assert row["mapping_accuracy"] == max(accuracies)
-    assert row["p_holm"] == record["mappings"][row["mapping"]]["p_holm"]
+def test_the_table_has_each_dataset_with_its_best_other_mapping(datasets, tmp_path):
+    record = check(datasets(TRUTH, predictions(0.7)), tmp_path)
+    labels = {"photos": "Photos", "cartoons": "Cartoons", "proxy": "P", "sketches": "Sketches"}
+    table = label_table(labels, [tmp_path / "verdicts.json"])
+    assert list(table["label"]) == ["Photos", "Cartoons", "Sketches"]
+    assert set(table["model"]) == {"net"} and set(table["verdict"]) == {AGREES}
+    assert set(table["median_accuracy"]) == {record["median_accuracy"]}
+    for row in table.to_dict("records"):
+        mappings = record["datasets"][row["dataset"]]["mappings"]
+        assert row["mapping_accuracy"] == max(of["accuracy"] for of in mappings.values())
+        assert row["p_holm"] == mappings[row["mapping"]]["p_holm"]

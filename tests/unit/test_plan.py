@@ -86,19 +86,27 @@ MODEL = {
 
 @pytest.fixture
 def planned(tmp_path, with_entries, monkeypatch):
-    """Plans a grid of the family; gives the numbers and the text."""
+    """Plans a grid of the family, with changes of some keys; gives the numbers and the text."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "classes").mkdir()
     (tmp_path / "classes/two.csv").write_text("wnid\nn01440764\nn02206856\n")
     (tmp_path / "throughput.csv").write_text(STATED_THROUGHPUT)
-    catalog = with_entries(
-        families={"f": FAMILY}, datasets=DATASETS, methods=METHODS, models={"net": MODEL}
-    )
 
-    def plan_grid(**choices):
+    def plan_grid(classes=None, part=None, datasets=(), **choices):
+        family = {
+            **FAMILY,
+            "classes": classes or FAMILY["classes"],
+            "reference": part or FAMILY["reference"],
+        }
+        entries = {
+            name: {**entry, **dict(datasets).get(name, {})} for name, entry in DATASETS.items()
+        }
+        catalog = with_entries(
+            families={"f": family}, datasets=entries, methods=METHODS, models={"net": MODEL}
+        )
         config = config_of({"family": "f", **choices}, "config.yaml")
         grid = resolve_grid(config, catalog)
-        counts = plan.images_of_datasets(grid, RESULTS)
+        counts = plan.count_images(grid, RESULTS)
         throughput = rates.throughput(grid, RESULTS)
         passes = {
             "train": plan.training_passes(grid, counts),
@@ -165,6 +173,50 @@ def test_images_hours_and_bytes(planned):
         "pretrained weights": 2 * BYTES_OF_WEIGHTS,
         "checkpoints, at most": BYTES_OF_WEIGHTS,
     }
+
+
+def write_prepared(dataset, images, classes):
+    """Write the manifest of a prepared dataset."""
+    folder = RESULTS / "prepare" / dataset / "112px"
+    folder.mkdir(parents=True)
+    write_json(folder / "manifest.json", {"n": images, "classes": classes})
+
+
+def test_a_proxy_of_a_dataset_that_shows_only_some_classes_is_of_these(planned):
+    # given a family of 1000 classes, of which the reference shows few
+    thousand = {"classes": {"file": "imagenet", "format": "timm"}}
+    evaluated_in_all = 2 * ALL_IMAGES
+    # when it is unknown how many
+    unprepared = planned(**thousand)
+    # then no image is left out, and the plan says so
+    assert images_trained_and_evaluated(unprepared) == (EPOCHS * 1000, evaluated_in_all)
+    assert re.search("^Not known: .*reference", unprepared.text, re.MULTILINE)
+    # when it is prepared and has images of four
+    write_prepared("a", images=1000, classes=4)
+    prepared = planned(**thousand)
+    # then a fifth of its images, and of what shares them, is the reference
+    images_without_proxy = {"a": 800, "b": 1600, "c": 3000}
+    evaluated = 2 * sum(images_without_proxy.values())
+    assert images_trained_and_evaluated(prepared) == (EPOCHS * 800, evaluated)
+    assert not re.search("^Not known: .*reference", prepared.text, re.MULTILINE)
+
+
+def test_classes_that_a_folder_shows_are_counted_before_it_is_prepared(planned, tmp_path):
+    # given folders of three classes, with four images each
+    folder = tmp_path / "photos"
+    for wnid in ("n01440764", "n01443537", "n01484850"):
+        (folder / wnid).mkdir(parents=True)
+        for number in range(4):
+            (folder / wnid / f"{number}.jpg").touch()
+    source = {"kind": "folder", "path": str(folder)}
+    # when
+    plan_of_folder = planned(
+        classes={"file": "imagenet", "format": "timm"},
+        part={"part_of": "a", "images_per_class": 1},
+        datasets={"a": {"source": source, "images": None}, "b": {"source_group": None}},
+    )
+    # then one of each class is the reference
+    assert plan_of_folder.images["train"] == EPOCHS * (12 - 3)
 
 
 def test_budget_sizes_seeds_and_splits_count(planned):

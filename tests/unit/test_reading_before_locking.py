@@ -133,7 +133,7 @@ def run_first_predictions(folder, out):
         view=COMMON["view"],
         evaluation_batch_size=4,
         compute=COMPUTE,
-        labels_checked=False,
+        labels_checked=[],
         code=CODE,
     )
     predict_first_images(folder / "model", [dataset(folder), dataset(folder, "other")], settings)

@@ -808,3 +808,11 @@ def test_a_smaller_budget_is_part_of_a_larger_share(corrupted_files):
 def test_budgets_of_other_datasets_say_nothing(corrupted_files):
     images = load_whole(corrupted_files, replace(VIEW, budget={"d": 3, "e": 4}))
     assert images.rows is None
+
+
+def test_a_budget_that_leaves_nothing_to_test_is_named(tmp_path):
+    folder = prepared(tmp_path / "d", sources(5))
+    files = DatasetFiles("d", folder, split=split_of(folder, fractions=FRACTIONS))
+    small_view = replace(VIEW, budget=1)
+    with pytest.raises(UserError, match="held_out: d: .* 1 image.*max_images_per_dataset: 1"):
+        load_dataset(files, small_view, TEST)

@@ -98,7 +98,7 @@ def test_after_plain_dvc_pull_rib_pull_fetches_nothing_and_writes_the_metadata(c
     # when
     printed = colleague.rib("pull")
     # then
-    assert "Snakemake knows the outputs of 38 more jobs" in printed and "fetching" not in printed
+    assert "Snakemake knows the outputs of 37 more jobs" in printed and "fetching" not in printed
     assert "Nothing to be done" in colleague.snakemake("-n")
     assert "Snakemake knows the outputs of 0 more jobs" in colleague.rib("pull")
 

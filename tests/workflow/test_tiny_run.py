@@ -352,7 +352,7 @@ def test_editing_the_lwf_module_re_runs_lwf_and_what_depends_on_it(finished_copy
 
 @pytest.mark.thorough
 def test_code_of_networks_trains_and_scores_all_again_in_one_run(finished_copy):
-    """Trainings wait for a verdict on labels, which must not hide that they have changed."""
+    """Tables wait for verdicts on labels, which must not hide that trainings have changed."""
     finished_copy.edit(
         f"{LIBRARY}/models/state.py", "\n\ndef for_inf", "\nNONE = None\n\n\ndef for_inf"
     )
@@ -381,7 +381,7 @@ def test_a_setting_of_ft_re_runs_ft_and_its_merge(finished_copy):
 
 def test_a_new_target_adds_its_own_jobs_only(finished_copy):
     planned = finished_copy.planned(config=("targets=[red,green,blue]",))
-    of_new_target = {"check_labels": 1, "finetune": 3, "evaluate": 4}
+    of_new_target = {"finetune": 3, "evaluate": 4}
     # What is drawn of the pretrained model alone stays.
     assert planned == {**of_new_target, **TABLES, "draw_figures": 1, **PAGE}
 

@@ -13,7 +13,7 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 WORKFLOW = Path(workflow.basedir) / "workflow"
-sys.path[:0] = [str(WORKFLOW / "lib"), str(WORKFLOW / "rules")]
+sys.path.insert(0, str(WORKFLOW / "rules"))
 
 from rib.base.errors import UserError  # noqa: E402
 from rib.base.files import refuse_unwritable  # noqa: E402
@@ -64,10 +64,13 @@ PATHS = Paths(GRID)
 LABELS = GridLabels(GRID)
 
 # Otherwise Snakemake deletes outdated outputs before a job finds that it cannot write.
-refuse_unwritable(".", ".snakemake", "logs", "work")
+refuse_unwritable(".", ".snakemake", "logs", "work", f"results/{GRID.family.name}", PATHS.report)
 for DATASET in GRID.datasets_read():  # an invalid class map fails before any job runs
     CATALOG.label_space(DATASET)
     CATALOG.icons(DATASET)
+# Archives that are there may be another user's, in a folder that is only read.
+for ENTRY in [*GRID.datasets_read(), *GRID.models.values()]:
+    refuse_unwritable(*(path for path in PATHS.archives(ENTRY) if not os.path.exists(path)))
 print_lines(*GRID.notices, file=sys.stderr)
 
 # Snakemake has no number of cores in a dry-run, or if a cluster runs the jobs.

@@ -263,41 +263,30 @@ rule select_coefficients:
         "../scripts/select_coefficients.py"
 
 
-# Check the labels of targets before any fine-tuning: does a pretrained model agree better with
-# shifted or re-sorted labels (rib.statistics.label_check)?
-
-
-def compared_datasets(target):
-    """The target, and datasets on which the network's accuracy is compared with it.
-
-    Very large ones are left out, since their index takes long to read.
-    """
-    names = [name for name in GRID.datasets if name not in LARGE_DATASETS]
-    return list(dict.fromkeys([target, *names]))
+# Check the labels of all evaluated datasets: does a pretrained model agree better with shifted or
+# re-sorted labels (rib.statistics.label_check)? One job predicts the first images of each dataset.
 
 
 def label_check_inputs(wildcards):
-    """Inputs of a job that checks a target's labels, by name."""
+    """Inputs of a job that checks the labels of all evaluated datasets, by name."""
     geometry = PATHS.geometry_of(wildcards.model)
-    names = compared_datasets(wildcards.target)
     return {
         "model": PATHS.model("manifest.json", wildcards.model),
         "weights": ancient(PATHS.model("weights.safetensors", wildcards.model)),
-        "datasets": [PATHS.prepared("manifest.json", name, geometry) for name in names],
-        "dataset_files": ancient(PATHS.prepared_files(geometry, names)),
-        "proxy": PATHS.proxy(geometry, names),
+        "datasets": [PATHS.prepared("manifest.json", name, geometry) for name in GRID.datasets],
+        "dataset_files": ancient(PATHS.prepared_files(geometry, GRID.datasets)),
+        "proxy": PATHS.proxy(geometry, GRID.datasets),
     }
 
 
 def label_check_settings(wildcards):
-    names = compared_datasets(wildcards.target)
     settings = LabelCheckSettings(
-        datasets=names,
-        excludes_proxy=[name for name in names if GRID.excludes_proxy(name)],
-        view=view_of(wildcards.model, *names),
+        datasets=list(GRID.datasets),
+        excludes_proxy=[name for name in GRID.datasets if GRID.excludes_proxy(name)],
+        view=view_of(wildcards.model, *GRID.datasets),
         evaluation_batch_size=EVALUATION_BATCH_SIZE,
         compute=COMPUTE,
-        labels_checked=GRID.datasets[wildcards.target].labels_checked,
+        labels_checked=[name for name, entry in GRID.datasets.items() if entry.labels_checked],
         code=digest("check_labels"),
     )
     return to_params(settings)
@@ -307,20 +296,20 @@ rule check_labels:
     input:
         unpack(label_check_inputs),
     output:
-        verdict="results/{family}/{protocol}/labels/{model}/{target}.json",
-        provenance="results/{family}/{protocol}/labels/{model}/{target}.provenance.json",
+        verdicts="results/{family}/{protocol}/labels/{model}/verdicts.json",
+        provenance="results/{family}/{protocol}/labels/{model}/verdicts.provenance.json",
     log:
-        "logs/{family}/{protocol}/labels/{model}/{target}.log",
+        "logs/{family}/{protocol}/labels/{model}.log",
     priority: 1  # before trainings, which would be in vain with wrong labels
     conda:
         "../../envs/torch.yaml"
-    threads: lambda wildcards: threads_for(compared_datasets(wildcards.target))
+    threads: threads_for(GRID.datasets)
     resources:
         **GPU_JOB,
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
-            PATHS.pretrained_runs[wildcards.model], compared_datasets(wildcards.target), attempt
+            PATHS.pretrained_runs[wildcards.model], GRID.datasets, attempt
         ),
-        runtime=60,
+        runtime=MINUTES_OF_EVALUATION,
     params:
         cfg=label_check_settings,
     script:

@@ -1,4 +1,4 @@
-"""Check a target's labels by a pretrained model's predictions."""
+"""Check the labels of all evaluated datasets by a pretrained model's predictions."""
 
 from _run import run
 
@@ -21,14 +21,12 @@ with run(snakemake) as output:
         )
         for name, manifest in zip(settings.datasets, files.datasets, strict=True)
     ]
-    target = datasets[0]
     check_labels(
         model=snakemake.wildcards.model,
-        dataset=target.name,
         predictions=predict_first_images(
             model_folder=folder_of(files.model), datasets=datasets, settings=settings
         ),
-        folder=target.folder,
+        folders={dataset.name: dataset.folder for dataset in datasets},
         labels_checked=settings.labels_checked,
-        verdict=output["verdict"],
+        verdicts=output["verdicts"],
     )

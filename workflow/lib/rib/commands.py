@@ -18,13 +18,13 @@ from snakemake.utils import update_config
 from rib.base.errors import UserError
 from rib.base.locks import acquire
 from rib.base.progress import log, print_lines
-from rib.base.text import redacted
 from rib.config.catalog import PROJECT_CATALOG, Catalog
 from rib.config.config import config_of
 from rib.config.grid import Grid, resolve_grid
 from rib.config.hub_names import LOCK, UnresolvedError
 from rib.config.paths import Paths
 from rib.config.yaml_files import read_yaml
+from rib.jobs.messages import errors_as_sentences
 from rib.models.lock import renew, resolve
 from rib.records.pull import pull, restore_metadata
 from rib.records.track import track
@@ -53,7 +53,7 @@ CITATION = PROJECT_CATALOG.parents[1] / "CITATION.cff"
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run a command, by default the command line's; a UserError is printed as a sentence.
+    """Run a command, by default the command line's; mistakes are printed as a sentence.
 
     Example: `main(["plan", "--config", "family=imagenet", "models=all"])`.
     """
@@ -62,11 +62,8 @@ def main(words: Sequence[str] | None = None) -> None:
     screen.setLevel(logging.INFO)
     log.addHandler(screen)
     log.setLevel(logging.DEBUG)
-    try:
+    with errors_as_sentences():
         arguments.run(arguments)
-    except UserError as error:
-        print_lines(redacted(str(error)), file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 def parser() -> argparse.ArgumentParser:

@@ -66,15 +66,15 @@ MODELS = Table(
     open=True,
 )
 LABELS = Table(
-    title="Labels of targets",
+    title="Labels",
     question="trust",
     note=(
         "Whether the pretrained network agrees better with other labels than with the stated ones "
         '(exact McNemar tests, Holm-adjusted). "Agrees": the stated labels are significantly '
-        'better than all others. "Not decided": neither they nor others are. Nothing is fine-tuned '
-        "on a target whose labels are significantly worse than others that reach half of the "
-        "network's median accuracy over the datasets. Heads that were trained on the family's own "
-        "labels can't tell."
+        'better than all others. "Not decided": neither they nor others are. Others that are, and '
+        "reach half of the network's median accuracy over the datasets, stop the run; "
+        '"overridden": somebody has checked the stated labels, so it goes on. Heads that were '
+        "trained on the family's own labels can't tell."
     ),
     columns=[
         Column("Model", "model"),
@@ -93,7 +93,7 @@ LABELS = Table(
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
     """Declare to Snakemake the tables data, models and perhaps labels.
 
-    Table labels needs pretrained models that checked the targets' labels.
+    Table labels needs pretrained models that checked the datasets' labels.
     """
     read = grid.datasets_read()
 

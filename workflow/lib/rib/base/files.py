@@ -182,13 +182,24 @@ def is_private(folder: Path) -> bool:
     return is_folder and is_of_this_user and not is_open_to_others
 
 
-def refuse_unwritable(*folders: str) -> None:
-    """Raise a UserError if an existing folder is not writable, before jobs fail because of it."""
-    for folder in folders:
-        if os.access(folder, os.F_OK) and not os.access(folder, os.W_OK):
+def refuse_unwritable(*paths: str) -> None:
+    """Refuse paths where jobs could not write, before jobs fail because of it.
+
+    Args:
+        paths: files or folders, such as results/emoji. Of a path that does not exist, the nearest
+            existing folder counts, in which it would be made.
+
+    Raises:
+        UserError: a path or folder is not writable.
+    """
+    for path in paths:
+        existing = Path.cwd() / path
+        while not os.access(existing, os.F_OK):
+            existing = existing.parent
+        if not os.access(existing, os.W_OK):
             raise UserError(
-                f"{Path.cwd() / folder} is not writable; change its permissions, or copy the "
-                "project elsewhere."
+                f"{existing} is not writable; change its permissions, or copy the project "
+                "elsewhere."
             )
 
 

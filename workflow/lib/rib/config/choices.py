@@ -223,6 +223,8 @@ def choose_models(
     chosen = {name: model for name, model in models.items() if name not in headless}
     for model in chosen.values():
         _check_pretraining(model, family, catalog, budget_of(config))
+        if reference is not None and head_of(model, family) == "fitted":
+            _check_images_for_head(model, family, catalog, reference, budget_of(config))
     notices = [f"model '{name}' is left out: it {reason}" for name in headless]
     return with_styles(chosen), notices
 
@@ -305,6 +307,51 @@ def _check_pretraining(model: Model, family: Family, catalog: Catalog, budget: B
             f"models.yaml, {model.name}: pretrain.size is {size}, but {dataset.name} has "
             f"{available} images in this run; set at most that, or raise budget."
         )
+
+
+def _check_images_for_head(
+    model: Model, family: Family, catalog: Catalog, reference: Reference, budget: Budget
+) -> None:
+    """Raise a UserError if the reference has too few images to fit a model's head, if known.
+
+    Each class needs an image, and one class a second, which is held out to choose the penalty.
+    """
+    dataset = reference.dataset
+    available = _images_in_budget(dataset, budget)
+    if reference.images_per_class is not None:
+        available = reference.images_per_class * len(catalog.label_space(dataset).keys)
+    classes = catalog.family_label_space(family.name).num_classes
+    if available is not None and available <= classes:
+        raise UserError(
+            f"config, models: the head of '{model.name}' is fitted on {dataset.name}, of which "
+            f"this run uses at most {available} images, but {classes} classes need at least "
+            f"{classes + 1}; raise budget.max_images_per_dataset or reference.images_per_class, "
+            "or add images."
+        )
+
+
+def check_images_of_targets(
+    config: Mapping[str, Any], family: Family, catalog: Catalog, targets: Collection[Dataset]
+) -> None:
+    """Check that protocol held_out can train and test on the budget's images of each target.
+
+    Each class needs an image in the train split, and one class a second image to test on.
+
+    Raises:
+        UserError: The budget leaves too few images, as far as numbers are known.
+    """
+    if config["protocol"] == "paper" or family.classes_per_dataset:
+        return
+    for dataset in targets:
+        available = _images_in_budget(dataset, budget_of(config))
+        classes = len(catalog.label_space(dataset).keys)
+        lacks_classes = dataset.settings.get("partial", False)
+        if available is not None and available <= classes and not lacks_classes:
+            raise UserError(
+                f"config, budget.max_images_per_dataset: protocol held_out trains and tests on "
+                f"{dataset.name}, of which this run uses {available} images, but {classes} classes "
+                f"need at least {classes + 1}; raise the limit, or set protocol to paper."
+            )
 
 
 def budget_of(config: Mapping[str, Any]) -> Budget:
@@ -390,20 +437,34 @@ def choose_targets(
             unknown.
     """
     _check_accepted_terms(config, catalog)
+    ood = ood_datasets(datasets)
+    obstacles = {}  # why a dataset cannot be a target; None if it can
+    for name, dataset in datasets.items():
+        obstacles[name] = _reason_against_target(dataset, ood, config)
+    possible = ", ".join(name for name, reason in obstacles.items() if reason is None)
+    references = catalog.datasets_of(family, "reference")
+    for name in as_list(config["targets"]):
+        if name in references:
+            raise UserError(
+                f"config, targets: '{name}' cannot be a target: its role is reference, so it "
+                f"stands in for pretraining data; targets can be {possible or 'none'}."
+            )
     if config["targets"] == "default" and config["datasets"] != "default":
         chosen = [name for name in family.defaults.targets if name in datasets]
     else:
         chosen = choose("targets", datasets, config, family)
-    ood = ood_datasets(datasets)
     targets = []
     reasons_of_refused = {}
     for name in chosen:
-        reason = _reason_against_target(datasets[name], ood, config)
+        reason = obstacles[name]
         if reason is None:
             targets.append(name)
             continue
         if config["targets"] not in ("all", "default"):
-            raise UserError(f"config, targets: '{name}' cannot be a target: {reason}.")
+            raise UserError(
+                f"config, targets: '{name}' cannot be a target: {reason}; targets can be "
+                f"{possible or 'none'}."
+            )
         reasons_of_refused[name] = reason
     notices = []
     for name in targets:

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from rib.base.settings import Settings
 from rib.base.text import WHY, presentable
-from rib.config.messages import nearest, show
+from rib.config.messages import VERY_SIMILAR, most_similar, show, suggestion
 
 UNKNOWN_KEY = "unknown_key"  # type of an error of pydantic
 EMPTY = "empty"  # same: a key without a value
@@ -49,18 +49,41 @@ class Described(Settings):
         return keys
 
     @classmethod
+    def _keys(cls) -> list[str]:
+        """Keys that a file may state."""
+        return [name for name in cls.model_fields if name not in cls.DERIVED]
+
+    @classmethod
     def unknown_key(cls, key: object) -> PydanticCustomError:
         """The error for a key that a file must not state."""
-        allowed = [name for name in cls.model_fields if name not in cls.DERIVED]
+        allowed = cls._keys()
         return PydanticCustomError(
             UNKNOWN_KEY,
             "{key}",
             {
                 "key": show(key),
-                "nearest": nearest(key, allowed),
+                "nearest": suggestion(cls._meant(key)),
                 "allowed": ", ".join(sorted(allowed)) or "none",
             },
         )
+
+    @classmethod
+    def _meant(cls, key: object) -> str | None:
+        """The most similar key, also in a mapping: for epoch `training: {epochs: ...}`."""
+        own_keys = cls._keys()
+        similar_key = most_similar(key, own_keys, VERY_SIMILAR)
+        if similar_key is not None:
+            return similar_key
+        mapping_of_key: dict[str, str] = {}
+        for name in own_keys:
+            kind = cls.model_fields[name].annotation
+            if isinstance(kind, type) and issubclass(kind, Described):
+                for inner_key in kind._keys():
+                    mapping_of_key.setdefault(inner_key, name)
+        similar_key = most_similar(key, [*own_keys, *mapping_of_key])
+        if similar_key is None or similar_key in own_keys:
+            return similar_key
+        return f"{mapping_of_key[similar_key]}: {{{similar_key}: ...}}"
 
 
 def is_whole(value: object) -> TypeGuard[int]:

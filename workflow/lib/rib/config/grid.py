@@ -45,6 +45,8 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     models, notices_on_models = choices.choose_models(config, family, catalog, reference)
     targets, notices_on_targets = choices.choose_targets(config, family, catalog, datasets)
     split_fractions = choices.choose_split_fractions(config, family)
+    entries_of_targets = [catalog.datasets[name] for name in targets]
+    choices.check_images_of_targets(config, family, catalog, entries_of_targets)
     choices.check_scores(family, catalog)
     choices.check_subset_ceiling(family, catalog)
     uncropped = choices.choose_uncropped(config, family, catalog)
@@ -61,7 +63,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
         targets=targets,
         is_swept=variants.is_swept,
     )
-    sizes = choices.choose_sizes(config, family, [catalog.datasets[name] for name in targets])
+    sizes = choices.choose_sizes(config, family, entries_of_targets)
     methods = resolve_methods(entries_of_methods, variants)
     grid = Grid(
         config=config,

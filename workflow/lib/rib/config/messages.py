@@ -7,6 +7,9 @@ from rib.base.errors import UserError
 from rib.base.text import redacted
 
 SHOWN = 100  # longest quoted value, in characters
+# Similarity of names, 0 to 1, from which one is suggested for the other.
+SIMILAR = 0.6
+VERY_SIMILAR = 0.8
 
 
 def show(value: object) -> str:
@@ -19,10 +22,25 @@ def show(value: object) -> str:
 
 def nearest(name: object, known_names: Iterable[str]) -> str:
     """The clause " (did you mean 'NAME'?)" with the most similar name; empty if none is similar."""
-    similar_names = difflib.get_close_matches(str(name)[:SHOWN], list(known_names), n=1)
-    if not similar_names:
-        return ""
-    return f" (did you mean '{similar_names[0]}'?)"
+    return suggestion(most_similar(name, known_names))
+
+
+def most_similar(
+    name: object, known_names: Iterable[str], similarity: float = SIMILAR
+) -> str | None:
+    """The most similar name; None if none is similar.
+
+    Args:
+        similarity: of names that count as similar, 0 to 1 (difflib's ratio).
+    """
+    text = str(name)[:SHOWN]
+    similar_names = difflib.get_close_matches(text, list(known_names), n=1, cutoff=similarity)
+    return similar_names[0] if similar_names else None
+
+
+def suggestion(name: str | None) -> str:
+    """The clause " (did you mean 'NAME'?)"; empty for None."""
+    return "" if name is None else f" (did you mean '{name}'?)"
 
 
 def known_name(

@@ -244,24 +244,20 @@ class Paths(Layout):
         return [path for key in self.geometries for path in self.splits(key, self._grid.datasets)]
 
     def label_verdicts(self) -> list[str]:
-        """Files that say whether a pretrained model confirms the targets' labels, each once.
+        """Files that say whether pretrained models confirm the labels of all evaluated datasets.
 
-        Only a head with published classes, or made from names of classes, can contradict labels; a
-        head trained on the family's own labels can't. Empty under protocol held_out, where sweeps
-        score nothing but select splits.
+        For example ["results/emoji/paper/labels/net/verdicts.json"]. Only a head with published
+        classes, or made from names of classes, can contradict labels; a head trained on the
+        family's own labels can't. Empty under protocol held_out, where sweeps score nothing but
+        select splits.
         """
         if self.protocol == "held_out":
             return []
-        verdicts = [
-            self.verdict(run.model, run.target)
-            for run in self.trained_runs
-            if self._grid.head(run.model) in ("published", "zero_shot")
+        return [
+            f"{self.stage('labels')}/{model}/verdicts.json"
+            for model in self._grid.models
+            if self._grid.head(model) in ("published", "zero_shot")
         ]
-        return list(dict.fromkeys(verdicts))
-
-    def verdict(self, model: str, target: str) -> str:
-        """File that says whether a pretrained model confirms a target's labels."""
-        return f"{self.stage('labels')}/{model}/{target}.json"
 
     def records(self) -> dict[str, list[str]]:
         """Provenance records of the jobs behind the tables, by stage, if it has jobs.

@@ -86,7 +86,7 @@ def load_dataset(files: DatasetFiles, view: DatasetView, split: str) -> Prepared
     dataset = load_whole(files, view)
     if files.split is None:
         return dataset
-    return _images_of_split(dataset, split, files.split)
+    return _images_of_split(dataset, split, files.split, view.limit_of(files.name))
 
 
 def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
@@ -144,7 +144,7 @@ def _load_separate_proxy(files: DatasetFiles, view: DatasetView) -> PreparedData
     dataset = subset(whole_dataset, view.pretraining_size, view.pretraining_seed, setting)
     if files.split is None:
         return dataset
-    return _images_of_split(dataset, TRAIN, files.split)
+    return _images_of_split(dataset, TRAIN, files.split, view.limit_of(files.name))
 
 
 def _has_source(dataset: PreparedDataset, source_ids: frozenset[str]) -> np.ndarray:
@@ -208,7 +208,9 @@ def _identities_of_sources(index: Path, sources: frozenset[str]) -> pa.Array:
     return read_identities(index).filter(has_source)
 
 
-def _images_of_split(dataset: PreparedDataset, split: str, table: Path) -> PreparedDataset:
+def _images_of_split(
+    dataset: PreparedDataset, split: str, table: Path, limit: Limit
+) -> PreparedDataset:
     """Images with a split in `table`; a UserError if there are none, or train lacks a class."""
     split_of_source = read_split(table)
     source_of_image, sources = dataset.declared_sources
@@ -216,17 +218,17 @@ def _images_of_split(dataset: PreparedDataset, split: str, table: Path) -> Prepa
     images = dataset.take(np.flatnonzero(is_source_in_split[source_of_image]))
     classes_without_images = set(dataset.labels) - set(images.labels)
     if len(images.labels) == 0:
-        raise _too_few_images(dataset, split, "it has")
+        raise _too_few_images(dataset, split, limit, "it has")
     if split == TRAIN and classes_without_images:
         class_name = dataset.space.names[min(classes_without_images)]
-        raise _too_few_images(dataset, split, f"class '{class_name}' has")
+        raise _too_few_images(dataset, split, limit, f"class '{class_name}' has")
     return images
 
 
-def _too_few_images(dataset: PreparedDataset, split: str, who_has: str) -> UserError:
+def _too_few_images(dataset: PreparedDataset, split: str, limit: Limit, who_has: str) -> UserError:
     """An error for the caller to raise; `who_has` is `it has`, or `class 'fox' has`."""
     return UserError(
-        f"protocol held_out: {dataset.name}: {who_has} no image in the {split} split, since there "
-        "are too few images per class; use protocol paper for this family, or change split or "
-        "budget in config.yaml."
+        f"protocol held_out: {dataset.name}: {who_has} no image in the {split} split, since "
+        f"{len(dataset.labels)} images are too few (budget.max_images_per_dataset: {limit}); raise "
+        "the budget, change split, or use protocol paper for this family."
     )

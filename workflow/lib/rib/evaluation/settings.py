@@ -46,14 +46,14 @@ class EvaluationSettings(NetworkSettings):
 
 
 class LabelCheckSettings(Settings):
-    """Settings of the check of a dataset's labels; its other inputs are files."""
+    """Settings of the check of the labels of datasets; its other inputs are files."""
 
-    datasets: Texts  # scored datasets, first the checked one
+    datasets: Texts  # checked datasets, in the order of their manifests
     excludes_proxy: Texts  # datasets from which images of the pretraining proxy are left out
     view: DatasetView
     evaluation_batch_size: int  # images per forward pass
     compute: ComputeSettings
-    labels_checked: bool  # whether the dataset's entry says that somebody has looked at its labels
+    labels_checked: Texts  # datasets whose entries say that somebody has looked at their labels
     code: str  # digest of the source code; the job runs again when it changes
 
 

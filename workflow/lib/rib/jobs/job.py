@@ -45,6 +45,10 @@ PROVENANCE = "provenance"
 MANIFEST = "manifest"
 
 
+class Interruption(SystemExit):
+    """A signal, such as Ctrl-C's, has asked the job to end. Its code is a shell's, such as 130."""
+
+
 @contextlib.contextmanager
 def job(
     *,
@@ -79,7 +83,8 @@ def job(
         The path to write each output to, by name: `{"weights": Path("work/3f2a.../weights.pt")}`.
 
     Raises:
-        SystemExit: the body failed; the reason is on standard error and in the log.
+        SystemExit: the body failed or was interrupted; standard error and the log say which, and
+            why.
     """
     started = datetime.now(UTC)
     seconds_at_start = time.monotonic()
@@ -129,6 +134,12 @@ def job(
                     _mark(folder, log_file, outputs)
                     write_text(folder / FAILURE, message)
             raise SystemExit(1) from None
+        except Interruption:
+            if folder_name is not None and _can_resume(WORK / folder_name, resumes):
+                log.warning("interrupted, no error; the next call goes on from the saved state")
+            else:
+                log.warning("interrupted, no error; the next call starts this job again")
+            raise
         list_of_outputs = f": {', '.join(outputs.values())}" if outputs else ""
         log.info("done in %.1f s%s", time.monotonic() - seconds_at_start, list_of_outputs)
 
@@ -156,13 +167,13 @@ def _folder_name(
 
 @contextlib.contextmanager
 def _stopped_by(signal_number: int) -> Iterator[None]:
-    """In the block, the signal raises SystemExit, so that private files are removed."""
+    """In the block, the signal raises Interruption, so that private files are removed."""
 
     def stop(*_: object) -> None:
         # A second signal must not interrupt the cleaning.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        sys.exit(128 + signal_number)  # as in shells
+        raise Interruption(128 + signal_number)  # as in shells
 
     handler_before = signal.signal(signal_number, stop)
     try:

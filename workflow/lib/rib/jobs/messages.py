@@ -1,10 +1,15 @@
-"""What a failed job says: the problem and its remedy."""
+"""What a failed job or command says: the problem and its remedy."""
 
+import contextlib
 import errno
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from rib.base.errors import PermanentError, UserError
+from rib.base.progress import print_lines
+from rib.base.text import redacted
 
 # What helps when a GPU runs out of memory, whatever the job does.
 OTHER_REMEDIES = "lower compute.jobs_per_gpu in config.yaml if it is above 1, or use a larger GPU"
@@ -28,6 +33,25 @@ UNWRITABLE = {
     errno.EPERM: NO_PERMISSION,
     errno.ELOOP: "the link leads back to itself; delete it",
 }
+
+
+@contextlib.contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """In the block, an error that the user can correct ends the process with one sentence.
+
+    These are UserError, and paths that cannot be written. Other errors pass through.
+
+    Raises:
+        SystemExit: with status 1, after the sentence is on standard error.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = str(error) if isinstance(error, UserError) else message_of_os_error(error)
+        if message is None:
+            raise
+        print_lines(redacted(message), file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def message_of(error: Exception, rule: str, log_file: str) -> str:

@@ -29,6 +29,7 @@ WEAKEST = -8
 ITERATIONS = 500
 BATCH = 64
 CHUNK = 1 << 16  # images with logits in memory at once
+MORE_IMAGES = "add images, or raise budget.max_images_per_dataset or reference.images_per_class"
 
 
 def load_tokenizer(
@@ -147,8 +148,8 @@ def fit_head(
     is_select = torch.from_numpy(held_back(reference, SELECT_FRACTION)).to(device)
     if not is_select.any():
         raise UserError(
-            "the pretraining proxy has one image per class, so none can be held out to choose the "
-            "penalty; add more."
+            f"{reference.name}: this run uses one image of each class, so none can be held out to "
+            f"choose the penalty of the head; {MORE_IMAGES}."
         )
     scores_by_power = _scores_by_penalty(features, labels, is_select, classes)
     best_power = _best_penalty(scores_by_power)
@@ -195,9 +196,14 @@ def _labels_of_outputs(reference: PreparedDataset, outputs: int, device: torch.d
     labels = torch.tensor([output_of_class[label] for label in reference.labels], device=device)
     missing_outputs = set(range(outputs)) - set(labels.tolist())
     if missing_outputs:
+        first = min(missing_outputs)
+        first_class = f"output {first}"  # the dataset may have only some of the classes
+        if first in output_of_class:
+            first_class = f"'{reference.space.names[output_of_class.index(first)]}'"
         raise UserError(
-            f"{len(missing_outputs)} of {outputs} classes have no image in the pretraining proxy, "
-            f"such as output {min(missing_outputs)}; a head can't be fitted on it."
+            f"{reference.name}: {len(missing_outputs)} of {outputs} classes, such as "
+            f"{first_class}, have no image among the {len(labels)} that this run uses, so a head "
+            f"can't be fitted; {MORE_IMAGES}."
         )
     return labels
 

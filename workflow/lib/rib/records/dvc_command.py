@@ -19,11 +19,15 @@ REPLACEMENTS = {
 LONGEST_MESSAGE = 1000  # characters
 
 
+class DVCError(UserError):
+    """DVC failed; its message in one line."""
+
+
 def run_dvc(*words: str) -> str:
     """Run a command of DVC, such as `run_dvc("fetch", "data/raw/red.dvc")`; return its output.
 
     Raises:
-        UserError: DVC failed; its message in one line, without secrets.
+        DVCError: DVC failed; its message in one line, without secrets.
     """
     lock = Path(".dvc/tmp/rwlock")
     # DVC leaves this file empty if it was killed before writing, and then can't read it.
@@ -38,7 +42,7 @@ def run_dvc(*words: str) -> str:
         errors="replace",
     )
     if completed.returncode:
-        raise UserError(_message(completed.stderr))
+        raise DVCError(_message(completed.stderr))
     return completed.stdout
 
 

@@ -17,7 +17,7 @@ from rib.base.files import file_hash
 from rib.base.progress import log
 from rib.config.yaml_files import read_yaml
 from rib.records import provenance
-from rib.records.dvc_command import run_dvc
+from rib.records.dvc_command import DVCError, run_dvc
 from rib.records.snakemake_metadata import SnakemakeMetadata
 
 MD5 = re.compile("[0-9a-f]{32}")
@@ -145,16 +145,15 @@ def _files_of_tracked(
     def read_listing(tracked: Path) -> None:
         listing = listings[tracked]
         md5 = md5_of_tracked[tracked]
+        if tracked in missing:
+            _fetch_listing(storage, listing, md5, tracked)
         try:
-            if tracked in missing:
-                _fetch_listing(storage, listing, md5)
             files[tracked] = files_in_listing(listing, tracked)
-        except (*provenance.INVALID, UserError) as error:
+        except provenance.INVALID as error:
             listing.unlink(missing_ok=True)  # or a later `dvc checkout` would use it
             raise UserError(
-                f"{tracked}.dvc: nothing was pulled, because its listing {md5} is missing, damaged "
-                f"or hostile, or a link leads out of {tracked} ({error}). Run it again, or ask who "
-                "shared it."
+                f"{tracked}.dvc: nothing was pulled, because {_reason_against(tracked, md5)} "
+                f"({error})."
             ) from None
 
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -162,14 +161,36 @@ def _files_of_tracked(
     return files
 
 
+def _reason_against(tracked: Path, md5: str) -> str:
+    """Why a listing cannot be used, and what to do: its entries are wrong, or a link is."""
+    if not _stays_inside(f"{tracked}/file"):
+        return f"a link leads out of {tracked}; remove the link"
+    return (
+        f"its listing {md5} is not as `rib track` writes it, or a link leads out of {tracked}; "
+        "remove the link, or ask who shared it"
+    )
+
+
 def _default_storage() -> str:
-    """DVC's name for the storage, such as `remote://shared`."""
+    """DVC's name of the storage, such as `shared`."""
     name = run_dvc("config", "core.remote").strip()
     if not name:
         raise UserError(
             "nothing was pulled: no storage is set up; add it with `dvc remote add --default`."
         )
-    return f"remote://{name}"
+    return name
+
+
+def _refuse_absent_storage() -> None:
+    """Raise a UserError if the storage is a folder that does not exist."""
+    name = _default_storage()
+    address = run_dvc("config", f"remote.{name}.url").strip()
+    is_folder = "://" not in address
+    if is_folder and not Path(address).is_dir():
+        raise UserError(
+            f"nothing was pulled: the storage {address} does not exist; connect its disk, or "
+            f"correct it with `dvc remote modify --local {name} url`."
+        )
 
 
 def _path_of_object(folder: Path, md5: str) -> Path:
@@ -182,16 +203,25 @@ def _has_md5(path: Path, md5: str) -> bool:
     return file_hash(path, "md5").hex() == md5.removesuffix(FOLDER)
 
 
-def _fetch_listing(storage: str, listing: Path, md5: str) -> None:
+def _fetch_listing(storage: str, listing: Path, md5: str, tracked: Path) -> None:
     """Fetch a listing from the storage into the cache, if it has the MD5 that git states."""
     fetched = TEMPORARY / md5
+    path_in_storage = _path_of_object(Path("files/md5"), md5)
     try:
-        path_in_storage = _path_of_object(Path("files/md5"), md5)
-        run_dvc("get-url", "--force", f"{storage}/{path_in_storage}", str(fetched))
+        run_dvc("get-url", "--force", f"remote://{storage}/{path_in_storage}", str(fetched))
         if not _has_md5(fetched, md5):  # DVC would use it unchecked
-            raise ValueError(f"its MD5 is {file_hash(fetched, 'md5').hex()}")
+            raise UserError(
+                f"{tracked}.dvc: nothing was pulled, because its listing {md5} is damaged in the "
+                f"storage (its MD5 there is {file_hash(fetched, 'md5').hex()}); ask who shared it."
+            )
         listing.parent.mkdir(parents=True, exist_ok=True)
         os.replace(fetched, listing)
+    except DVCError as error:
+        _refuse_absent_storage()
+        raise UserError(
+            f"{tracked}.dvc: nothing was pulled, because the storage lacks its listing {md5} or "
+            f"does not answer ({error}); run it again, or ask who shared it."
+        ) from None
     finally:
         fetched.unlink(missing_ok=True)
 
@@ -239,39 +269,46 @@ def _stays_inside(path: str) -> bool:
 
 
 def _fetch(cache: Path, files: Mapping[Path, str], targets: Sequence[str]) -> None:
-    """Fetch missing files into the cache; a UserError if some stay missing or are damaged.
+    """Fetch missing files into the cache; a UserError if some stay missing, which says why.
 
     `targets` are the arguments of `dvc fetch`, such as results/red.dvc.
     """
     missing_before = None
-    reason = "no answer"
+    answer = ""
+    damaged: list[Path] = []
     missing = [file for file, md5 in files.items() if not _path_of_object(cache, md5).is_file()]
     # One failing file may stop the others, so retry as long as some arrive.
     while missing and missing != missing_before:
         log.info("fetching %d of %d files", len(missing), len(files))
         try:
             run_dvc("fetch", *targets)
-        except UserError as error:
-            reason = str(error)
+        except DVCError as error:
+            answer = f"; DVC: {error}"
+        damaged = _without_damaged(cache, {file: files[file] for file in missing})
         missing_before = missing
-        missing = [file for file in missing if not _has_arrived(cache, files[file])]
+        missing = [file for file in missing if not _path_of_object(cache, files[file]).is_file()]
     if missing:
+        _refuse_absent_storage()
+        problem = f"the storage lacks {len(missing)} files or does not answer"
         first = missing[0]
+        if damaged:
+            problem = f"{len(damaged)} files are damaged in the storage"
+            first = damaged[0]
         raise UserError(
-            f"nothing was pulled: the storage does not answer, or lacks {len(missing)} files or "
-            f"has damaged ones ({first}, {files[first]}; DVC: {reason})."
+            f"nothing was pulled: {problem} ({first}, {files[first]}{answer}); run it again, or "
+            "ask who shared it."
         )
 
 
-def _has_arrived(cache: Path, md5: str) -> bool:
-    """Whether a file is in the cache; a file whose bytes have another MD5 is removed."""
-    path = _path_of_object(cache, md5)
-    if not path.is_file():
-        return False
-    if _has_md5(path, md5):
-        return True
-    path.unlink()
-    return False
+def _without_damaged(cache: Path, files: Mapping[Path, str]) -> list[Path]:
+    """Remove files from the cache whose bytes have another MD5; the removed files."""
+    damaged = []
+    for file, md5 in files.items():
+        path = _path_of_object(cache, md5)
+        if path.is_file() and not _has_md5(path, md5):
+            path.unlink()
+            damaged.append(file)
+    return damaged
 
 
 def restore_metadata() -> int:

@@ -48,6 +48,19 @@ LEFT_OUT = (
 
 
 @dataclass(frozen=True)
+class Counts:
+    """Numbers of images of a grid.
+
+    Attributes:
+        images: of each dataset that jobs read, such as {"noto": 1200}; unknown ones are missing.
+        proxy: of the pretraining proxy, at most; 0 without one, None if unknown.
+    """
+
+    images: Mapping[str, int]
+    proxy: int | None
+
+
+@dataclass(frozen=True)
 class Passes:
     """A number of images that pass through networks of a model, for estimating hours.
 
@@ -68,7 +81,7 @@ def print_plan(grid: Grid) -> None:
 
 def lines(grid: Grid, results: Path) -> list[str]:
     """Text lines of the plan; `results` is the folder of the family, such as results/emoji."""
-    counts = images_of_datasets(grid, results)
+    counts = count_images(grid, results)
     rates = throughput(grid, results)
     trained = training_passes(grid, counts)
     evaluated = evaluation_passes(grid, counts)
@@ -143,26 +156,75 @@ def _shared_fisher(grid: Grid) -> set[tuple[str, int, int, str]]:
 # Images of datasets
 
 
-def images_of_datasets(grid: Grid, results: Path) -> dict[str, int]:
-    """Number of images of each dataset that jobs read: {"noto": 1200}; unknown ones are missing."""
-    counts = {}
+def count_images(grid: Grid, results: Path) -> Counts:
+    """Images of the datasets that jobs read, and of the pretraining proxy.
+
+    They are counted in prepared datasets, else stated by entries, else counted in folders.
+
+    Args:
+        results: folder of the family, such as results/emoji.
+    """
+    images = {}
     for dataset in grid.datasets_read():
-        # In every geometry it has the same images.
-        manifests = sorted(results.glob(f"prepare/{dataset.name}/*/manifest.json"))
+        manifest = _manifest(dataset, results)
         stated_images = dataset.images or dataset.about_images
-        source = dataset.archives[0]
-        if manifests:
-            counts[dataset.name] = read_json(manifests[0])["n"]
+        if manifest:
+            images[dataset.name] = read_json(manifest)["n"]
         elif stated_images:
-            counts[dataset.name] = stated_images
+            images[dataset.name] = stated_images
         elif grid.family.one_image_per_class:
-            counts[dataset.name] = len(grid.catalog.label_space(dataset).keys)
-        elif source["kind"] == "folder":
-            counts[dataset.name] = len(files_in(Path(source["path"])))
-    return counts
+            images[dataset.name] = len(grid.catalog.label_space(dataset).keys)
+        elif _is_folder(dataset):
+            images[dataset.name] = len(files_in(Path(dataset.archives[0]["path"])))
+    return Counts(images, _images_of_proxy(grid, results, images))
 
 
-def used_images(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
+def _manifest(dataset: Dataset, results: Path) -> Path | None:
+    """Manifest of a prepared dataset; None if it is not prepared."""
+    # In every geometry it has the same images.
+    manifests = sorted(results.glob(f"prepare/{dataset.name}/*/manifest.json"))
+    return manifests[0] if manifests else None
+
+
+def _is_folder(dataset: Dataset) -> bool:
+    source_kind: str = dataset.archives[0]["kind"]
+    return source_kind == "folder"
+
+
+def _images_of_proxy(grid: Grid, results: Path, images: Mapping[str, int]) -> int | None:
+    """Number of images of the pretraining proxy, at most; None if unknown.
+
+    A class of the reference dataset may have fewer images than the proxy takes.
+
+    Args:
+        images: of each dataset, such as {"val": 1000}.
+    """
+    if grid.reference is None:
+        return 0
+    dataset = grid.reference.dataset
+    images_of_dataset = images.get(dataset.name)
+    if grid.reference.images_per_class is None or images_of_dataset is None:
+        return images_of_dataset
+    most_images = grid.reference.images_per_class * _classes_with_images(grid, dataset, results)
+    # The proxy is never the whole dataset: classes must have fewer images, or be fewer, than known.
+    return most_images if most_images < images_of_dataset else None
+
+
+def _classes_with_images(grid: Grid, dataset: Dataset, results: Path) -> int:
+    """Number of a dataset's classes that have images, at most."""
+    manifest = _manifest(dataset, results)
+    if manifest:
+        classes: int = read_json(manifest)["classes"]
+        return classes
+    keys = grid.catalog.label_space(dataset).keys
+    if not _is_folder(dataset):
+        return len(keys)
+    folder = Path(dataset.archives[0]["path"])
+    names = {name for file in files_in(folder) for name in file.relative_to(folder).parts}
+    return len(names.intersection(keys)) or len(keys)
+
+
+def used_images(grid: Grid, counts: Counts) -> dict[str, int]:
     """Number of images that runs use of each dataset, for the plan's hours.
 
     Images beyond config's budget are not used. Nor is the pretraining proxy, the part of the
@@ -170,38 +232,25 @@ def used_images(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
     datasets made from the same source images.
 
     Args:
-        counts: images of each dataset. {"val": 1000, "val_cartoon": 1000} gives 900 for both if
-            the proxy is a tenth of "val".
+        counts: with the images {"val": 1000, "val_cartoon": 1000} and a proxy of 100 images of
+            "val", both have 900. An unknown proxy counts as empty.
     """
     used = {}
     for dataset in grid.datasets_read():
-        images = counts.get(dataset.name, 0)
+        images = counts.images.get(dataset.name, 0)
         if grid.excludes_proxy(dataset.name):
             assert grid.reference is not None  # it has the proxy
-            images_of_reference = counts.get(grid.reference.dataset.name, 0)
-            share = _images_of_proxy(grid, counts) / max(1, images_of_reference)
+            images_of_reference = counts.images.get(grid.reference.dataset.name, 0)
+            share = (counts.proxy or 0) / max(1, images_of_reference)
             images = round(images * (1 - share))
         used[dataset.name] = grid.budget.images(dataset.name, images)
     return used
 
 
-def _images_of_proxy(grid: Grid, counts: Mapping[str, int]) -> int:
-    """Number of images of the pretraining proxy, at most.
-
-    A class of the reference dataset may have fewer images than the proxy takes.
-    """
-    assert grid.reference is not None
-    images = counts.get(grid.reference.dataset.name, 0)
-    if grid.reference.images_per_class is None:
-        return images
-    classes = len(grid.catalog.label_space(grid.reference.dataset).keys)
-    return min(images, grid.reference.images_per_class * classes)
-
-
 # Passes and their hours
 
 
-def training_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
+def training_passes(grid: Grid, counts: Counts) -> list[Passes]:
     """Images that pass through networks in training, for the plan's hours.
 
     Counted are pretraining, fine-tuning and Fisher information that several runs share: an image
@@ -209,20 +258,20 @@ def training_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
     half the time of an image in full fine-tuning.
 
     Args:
-        counts: images of each dataset, such as {"noto": 1200}.
+        counts: images of datasets and of the pretraining proxy.
     """
     passes = []
     for name, model in grid.models.items():
         if model.is_trained_here:
             assert model.pretrain is not None
-            images = counts.get(model.pretrain.dataset, 0)
+            images = counts.images.get(model.pretrain.dataset, 0)
             size = str(model.pretrain.size)
             images_in_epochs = _images_in_epochs(grid.pretraining(name), size, images)
             passes.append(Passes(model=name, images=images_in_epochs))
     used = used_images(grid, counts)
     passes.extend(passes_of_training(grid, used, run) for run in Paths(grid).trained_runs)
     for name, _seed, most_images, _kind in _shared_fisher(grid):
-        images = min(most_images, _images_of_proxy(grid, counts))
+        images = most_images if counts.proxy is None else min(most_images, counts.proxy)
         passes.append(Passes(model=name, images=images))
     return passes
 
@@ -245,13 +294,13 @@ def _trainable_images(grid: Grid, used: Mapping[str, int], target: str) -> int:
     return math.ceil(train_share * used[target])
 
 
-def teacher_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
+def teacher_passes(grid: Grid, counts: Counts) -> list[Passes]:
     """Images that pass through teachers, networks whose outputs a training imitates.
 
     A teacher sees each image once, or in each epoch if they are too many to store its outputs.
 
     Args:
-        counts: images of each dataset, such as {"noto": 1200}.
+        counts: images of datasets and of the pretraining proxy.
     """
     used = used_images(grid, counts)
     return [
@@ -293,11 +342,11 @@ def _images_in_epochs(training: Mapping[str, Any], size: str, images: int) -> in
     return epochs * images_of(size, images)
 
 
-def evaluation_passes(grid: Grid, counts: Mapping[str, int]) -> list[Passes]:
+def evaluation_passes(grid: Grid, counts: Counts) -> list[Passes]:
     """Images that are scored, once for each network: [Passes("net", 9000), ...].
 
     Args:
-        counts: images of each dataset, such as {"noto": 1200}.
+        counts: images of datasets and of the pretraining proxy.
     """
     used = used_images(grid, counts)
     memory = NetworkMemory(grid)
@@ -322,17 +371,17 @@ def images_of_test_splits(grid: Grid, used: Mapping[str, int], datasets: Iterabl
     return round(test_share * sum(used[name] for name in datasets))
 
 
-def hours_of_starts(grid: Grid, counts: Mapping[str, int]) -> float:
+def hours_of_starts(grid: Grid, counts: Counts) -> float:
     """Hours in which jobs that train or evaluate begin, and read the indexes of their datasets.
 
     Args:
-        counts: images of each dataset, such as {"noto": 1200}.
+        counts: images of datasets and of the pretraining proxy.
     """
     jobs = jobs_by_stage(grid)
-    rows = sum(counts.get(run.target, 0) for run in Paths(grid).trained_runs)
+    rows = sum(counts.images.get(run.target, 0) for run in Paths(grid).trained_runs)
     rows_of_entry = 0  # a dataset in parts is read by a job for each of them
     for datasets in evaluation_groups(grid).values():
-        rows_of_entry += sum(counts.get(name, 0) for name in datasets)
+        rows_of_entry += sum(counts.images.get(name, 0) for name in datasets)
     rows += rows_of_entry * len(evaluation_passes(grid, counts))
     seconds = (jobs["training"] + jobs["evaluation"]) * SECONDS_OF_START
     return (seconds + rows / 1e6 * SECONDS_PER_MILLION_ROWS) / HOUR
@@ -365,11 +414,11 @@ def download(grid: Grid) -> int:
     return size_of_download
 
 
-def disk_space(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
+def disk_space(grid: Grid, counts: Counts) -> dict[str, int]:
     """Bytes by content, such as {"archives": 55000000, "rows per image": 7600000}.
 
     Args:
-        counts: images of each dataset, such as {"noto": 1200}.
+        counts: images of datasets and of the pretraining proxy.
     """
     archives = 0
     for path, source in _archives_of_datasets(grid).items():
@@ -381,7 +430,7 @@ def disk_space(grid: Grid, counts: Mapping[str, int]) -> dict[str, int]:
         if dataset.storage == "encoded":  # a copy of the archives
             prepared += sum(source.get("size", 0) for source in dataset.archives)
         elif dataset.storage == "array":  # of 3 bytes per pixel, at each size of models' images
-            prepared += 3 * pixels_of_image * counts.get(dataset.name, 0)
+            prepared += 3 * pixels_of_image * counts.images.get(dataset.name, 0)
     pretrained = 0
     for model in grid.models.values():
         copies = 2 if model.source else 1  # as published and as converted, or as trained here
@@ -536,13 +585,18 @@ def _lines_of_gpu_memory(grid: Grid) -> list[str]:
     return text
 
 
-def _unknown(grid: Grid, counts: Mapping[str, int]) -> list[str]:
+def _unknown(grid: Grid, counts: Counts) -> list[str]:
     """["no size is stated for images.zip"]: numbers that the plan's sums lack."""
     sentences = [
         f"{dataset.label} has an unknown number of images until it is prepared"
         for dataset in grid.datasets_read()
-        if dataset.name not in counts
+        if dataset.name not in counts.images
     ]
+    if counts.proxy is None and grid.reference is not None:
+        sentences.append(
+            f"the part of {grid.reference.dataset.label} that is the reference is counted as "
+            "evaluated until it is prepared, since the number of its images is unknown"
+        )
     files_without_size = [
         source["file"]
         for path, source in _archives_of_datasets(grid).items()

@@ -11,7 +11,7 @@ from rib.config.run import Run
 from rib.report.plan import (
     TAUGHT,
     Passes,
-    images_of_datasets,
+    count_images,
     images_of_test_splits,
     passes_of_teacher,
     passes_of_training,
@@ -70,7 +70,7 @@ class RunTimes:
     @cached_property
     def _used_images(self) -> dict[str, int]:
         """Number of images that runs use, by dataset: {"noto": 1200}."""
-        return used_images(self.grid, images_of_datasets(self.grid, self.results))
+        return used_images(self.grid, count_images(self.grid, self.results))
 
     @cached_property
     def _rates(self) -> Rates:

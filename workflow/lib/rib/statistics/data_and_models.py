@@ -112,30 +112,41 @@ def model_table(
 
 
 def label_table(labels: Mapping[str, str], verdicts: Sequence[Path]) -> pd.DataFrame:
-    """Verdicts on the labels of targets: do they, or other labels, agree with a network?
+    """Verdicts on the labels of datasets: do they, or other labels, agree with a network?
 
     Args:
-        labels: label by name of dataset.
-        verdicts: JSON files of the label checks.
+        labels: label by name of dataset, in the order of rows.
+        verdicts: JSON file of each model's check of labels.
 
     Returns:
-        One row per file: model, dataset, label (of the dataset), verdict, images, accuracy and
-        median_accuracy (percent), and for the best other mapping (rule that gives other labels,
-        such as one_too_low) its name, accuracy (percent) and Holm-adjusted p, empty if there is
-        none.
+        One row per model and dataset: model, dataset, label (of the dataset), verdict, images,
+        accuracy and median_accuracy (percent), and for the best other mapping (rule that gives
+        other labels, such as one_too_low) its name, accuracy (percent) and Holm-adjusted p, empty
+        if there is none.
     """
     rows = []
     for path in verdicts:
-        verdict = read_json(path)
-        row = {column: verdict[column] for column in LABELS if column in verdict}
-        row["label"] = labels[verdict["dataset"]]
-        mappings = verdict["mappings"]
-        if mappings:
-            best_mapping = max(mappings, key=lambda name: mappings[name]["accuracy"])
-            row["mapping"] = best_mapping
-            row["mapping_accuracy"] = mappings[best_mapping]["accuracy"]
-            row["p_holm"] = mappings[best_mapping]["p_holm"]
-        rows.append(row)
+        of_model = read_json(path)
+        for dataset, label in labels.items():
+            if dataset not in of_model["datasets"]:  # it is read, but not evaluated
+                continue
+            verdict = of_model["datasets"][dataset]
+            row = {
+                "model": of_model["model"],
+                "dataset": dataset,
+                "label": label,
+                "verdict": verdict["verdict"],
+                "images": verdict["images"],
+                "accuracy": verdict["accuracy"],
+                "median_accuracy": of_model["median_accuracy"],
+            }
+            mappings = verdict["mappings"]
+            if mappings:
+                best_mapping = max(mappings, key=lambda name: mappings[name]["accuracy"])
+                row["mapping"] = best_mapping
+                row["mapping_accuracy"] = mappings[best_mapping]["accuracy"]
+                row["p_holm"] = mappings[best_mapping]["p_holm"]
+            rows.append(row)
     return pd.DataFrame(rows, columns=LABELS)
 
 

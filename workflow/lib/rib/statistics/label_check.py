@@ -10,7 +10,7 @@ run is stopped only if one mapping agrees significantly better than the stated l
 well as this network usually does on other datasets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -238,43 +238,57 @@ def decide(comparison: LabelComparison, labels_checked: bool) -> Decision:
 def check_labels(
     *,
     model: str,
-    dataset: str,
     predictions: Mapping[str, pd.DataFrame],
-    folder: Path,
-    labels_checked: bool,
-    verdict: Path,
+    folders: Mapping[str, Path],
+    labels_checked: Collection[str],
+    verdicts: Path,
 ) -> None:
-    """Check the labels of a dataset by predictions of a pretrained network; write the verdict.
+    """Check the labels of datasets by predictions of a pretrained network; write the verdicts.
 
     One image of each object is compared. Objects with identical images count as one, since copies
     add no evidence.
 
     Args:
-        predictions: row, prediction and rank of images by dataset, this one and others.
-        labels_checked: as the dataset's entry says.
-        verdict: JSON file to write: model, dataset, verdict, better_mapping (or null), images,
-            accuracy, median_accuracy (percent), and mappings, such as {"one_too_low": {"accuracy":
-            71.0, "p": 0.001, "p_holm": 0.008}}.
+        predictions: row, prediction and rank of images by dataset.
+        folders: of the prepared datasets, by dataset.
+        labels_checked: datasets whose entries have `labels_checked: true`.
+        verdicts: JSON file to write: model, median_accuracy (percent), and datasets, such as
+            {"noto": {"verdict": "agrees", "better_mapping": null, "images": 2000, "accuracy":
+            71.0, "mappings": {"one_too_low": {"accuracy": 1.5, "p": 0.001, "p_holm": 0.008}}}}.
 
     Raises:
-        UserError: another mapping is better, and the entry does not have `labels_checked: true`.
+        UserError: other mappings are better for datasets, which it names, whose entries do not
+            have `labels_checked: true`.
     """
-    space = LabelSpace.from_json(read_json(folder / "classes.json"))
-    images = _first_of_each_object(predictions[dataset], folder / "index.parquet")
     accuracies = [is_right(rows).mean() for rows in predictions.values()]
-    comparison = compare_mappings(
-        labels=images["label"].to_numpy(np.int64),
-        predictions=images["prediction"].to_numpy(np.int64),
-        space=space,
-        median_accuracy=float(np.median(accuracies)),
-    )
-    decision = decide(comparison, labels_checked)
-    if decision.better_mapping is not None:
+    median_accuracy = float(np.median(accuracies))
+    records = {}
+    wrong_labels = []
+    for dataset, rows in predictions.items():
+        folder = folders[dataset]
+        space = LabelSpace.from_json(read_json(folder / "classes.json"))
+        images = _first_of_each_object(rows, folder / "index.parquet")
+        comparison = compare_mappings(
+            labels=images["label"].to_numpy(np.int64),
+            predictions=images["prediction"].to_numpy(np.int64),
+            space=space,
+            median_accuracy=median_accuracy,
+        )
+        decision = decide(comparison, dataset in labels_checked)
+        records[dataset] = _record(comparison, decision)
+        if decision.better_mapping is None:
+            continue
         finding = _finding(model, dataset, comparison, decision.better_mapping, space)
         if decision.verdict == OTHER_LABELS:
-            raise UserError(f"{finding}; {REMEDY}")
-        log.warning("%s; its entry says labels_checked, so the run goes on", finding)
-    write_json(verdict, _record(model, dataset, comparison, decision))
+            wrong_labels.append(finding)
+        else:
+            log.warning("%s; its entry says labels_checked, so the run goes on", finding)
+    if wrong_labels:
+        raise UserError(f"{'; '.join(wrong_labels)}; {REMEDY}")
+    write_json(
+        verdicts,
+        {"model": model, "median_accuracy": 100 * median_accuracy, "datasets": records},
+    )
 
 
 def _first_of_each_object(predictions: pd.DataFrame, index_file: Path) -> pd.DataFrame:
@@ -309,10 +323,8 @@ def _finding(
     )
 
 
-def _record(
-    model: str, dataset: str, comparison: LabelComparison, decision: Decision
-) -> dict[str, object]:
-    """Content of the verdict file, with accuracies in percent."""
+def _record(comparison: LabelComparison, decision: Decision) -> dict[str, object]:
+    """Verdict on a dataset, with accuracies in percent."""
     mappings = {}
     for name, of_mapping in comparison.of_mappings.items():
         mappings[name] = {
@@ -321,12 +333,9 @@ def _record(
             "p_holm": of_mapping.p_holm,
         }
     return {
-        "model": model,
-        "dataset": dataset,
         "verdict": decision.verdict,
         "better_mapping": decision.better_mapping,
         "images": comparison.images,
         "accuracy": 100 * comparison.stated_accuracy,
-        "median_accuracy": 100 * comparison.median_accuracy,
         "mappings": mappings,
     }

@@ -172,6 +172,7 @@ def refuse_missing(
         raise UserError(
             f"{dataset}: there is no image in a folder '{min(folders_without_images)}' "
             f"({len(folders_without_images)} of {number_of_folders} class folders are missing); "
-            "add images, or leave the class out in the dataset's entry; if the archive is a "
-            "published one, it is the wrong file or the entry's layout is wrong."
+            "add images, or change the dataset's entry: leave the class out there or, with layout "
+            "class_folders, set `settings: {partial: true}`; if the archive is a published one, it "
+            "is the wrong file or the entry's layout is wrong."
         )
