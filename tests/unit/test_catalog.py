@@ -167,6 +167,13 @@ def test_a_module_of_the_user_does_not_replace_the_librarys(with_entries, tmp_pa
             "methods.yaml, mine: .*'soup'",
         ),
         ({"style": {"colour": "red", "marker": "x"}}, "methods.yaml: 'mine.style.colour'"),
+        ({"stored_outputs": {"large_on_host": True}}, "'bytes_per_image' .* 'mine.stored_outputs'"),
+        ({"fisher_information": True}, "methods.yaml: .*fisher and fisher_images .*'mine'"),
+        ({"settings": {"fisher_images": 1}}, "methods.yaml: .*fisher_information.* 'mine'"),
+        (
+            {"form": "merge", "recipes": None, "parents": ["ft"], "padding_prompt": True},
+            "methods.yaml, mine: padding_prompt",
+        ),
     ],
 )
 def test_a_bad_method_is_refused_with_its_key(with_entries, changes, place):

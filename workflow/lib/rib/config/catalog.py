@@ -848,6 +848,9 @@ def _check_keys_of_form(entry: Method, where: str) -> None:
             f"{where}: over: targets is not for a {entry.form}: there is no target to select or "
             "trace it on."
         )
+    for key in ("pretrained_teacher", "stored_outputs", "padding_prompt"):
+        if getattr(entry, key) and not entry.trains:
+            raise UserError(f"{where}: {key} is only for methods that train.")
     if entry.recipes and not entry.trains:
         raise UserError(
             f"{where}: recipes is only for methods that train; a merge has those of its parents."
