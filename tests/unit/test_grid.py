@@ -159,12 +159,12 @@ def test_a_grid_says_of_which_datasets_whole_photos_are_seen():
     assert as_config(chosen)["uncropped"] == ["imagenet_c"]
 
 
-def test_an_entry_may_ask_for_whole_photos_in_place_of_the_models_crop(with_entries):
+def test_whole_photos_are_seen_without_the_crop_of_the_family(with_entries):
     # given
     defaults = {**to_params(grid().family.defaults), "models": ["my_model"], "targets": ["whole"]}
     catalog = with_entries(
         families={"mine": {"defaults": defaults, "crop_pct": 0.5}},
-        datasets={"whole": {"family": "mine", "crop": "none"}, "cropped": {"family": "mine"}},
+        datasets={"whole": {"family": "mine"}, "cropped": {"family": "mine"}},
         models={"my_model": {"families": ["mine"]}},
     )
 
@@ -174,12 +174,12 @@ def test_an_entry_may_ask_for_whole_photos_in_place_of_the_models_crop(with_entr
         return view_of(chosen, "my_model", [dataset]).geometry_of(dataset).crop_pct
 
     # when
-    as_the_entry_asks = grid(catalog, family="mine")
-    as_config_asks = grid(catalog, family="mine", uncropped=[])
+    chosen = grid(catalog, family="mine", uncropped=["whole"])
+    by_default = grid(catalog, family="mine")
     # then
-    assert crop_of(as_the_entry_asks, "whole") == 1.0
-    assert crop_of(as_the_entry_asks, "cropped") == 0.5
-    assert crop_of(as_config_asks, "whole") == 0.5
+    assert crop_of(chosen, "whole") == 1.0
+    assert crop_of(chosen, "cropped") == 0.5
+    assert crop_of(by_default, "whole") == 0.5
 
 
 def test_errors_are_as_published_only_of_whole_photos_at_their_size():

@@ -271,12 +271,6 @@ class Dataset(Described):
         description="column of the dataset's index, which its layout gives, with the group of "
         "each image; scores.csv then has the accuracy on the worst group",
     )
-    crop: Literal["model", "none"] = Field(
-        "model",
-        description="model (images are resized and cropped as each model's record says) or none "
-        "(resized to the input, without cutting margins off; for images that are "
-        "published at the size of the input)",
-    )
     relative_errors: Annotated[str, matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")] | None = Field(
         None,
         description="file of the catalogue with AlexNet's error in percent for each corruption, "
