@@ -413,7 +413,7 @@ class Catalog:
         """
         augmentations = self._entries("augmentations.yaml", _reader(Augmentation))
         for name, augmentation in augmentations.items():
-            transforms = augmentation.facts["transforms"]
+            transforms = augmentation.transforms
             if augmentation.most > len(transforms):
                 raise UserError(
                     f"augmentations.yaml, {name}: most is {augmentation.most}; give "
