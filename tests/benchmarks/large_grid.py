@@ -82,7 +82,12 @@ def write_rows(folder: Path) -> None:
         table.to_parquet(path / "all.parquet", compression="zstd")
         write_json(
             path / "all.manifest.json",
-            {"device": "cpu", "fit": {run.method: 1.0}, "networks": [{"method": run.method}]},
+            {
+                "device": "cpu",
+                "trained_on": {},
+                "fit": {run.method: 1.0},
+                "networks": [{"method": run.method}],
+            },
         )
 
 

@@ -231,6 +231,7 @@ def do_work(architecture: str, work: str, batch: int, folder: Path) -> None:
 def train(work: str, batch: int, folder: Path) -> None:
     """Do the work of a training of one step, as the job does."""
     from rib.config.geometry import Geometry
+    from rib.config.method_facts import MethodFacts
     from rib.config.run import ALL, Run
     from rib.data.view import DatasetFiles, DatasetView
     from rib.training.finetune import finetune
@@ -253,6 +254,7 @@ def train(work: str, batch: int, folder: Path) -> None:
         settings=FineTuningSettings(
             algorithm=str(ROOT / f"workflow/lib/rib/methods/{method}.py"),
             settings=settings,
+            facts=MethodFacts(),
             parents=(),
             training=training,
             view=DatasetView(

@@ -76,7 +76,7 @@ def with_entries(tmp_path):
 
     def write(path, content):
         path.parent.mkdir(exist_ok=True)
-        path.write_text(yaml.safe_dump(content))
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def make(families=(), **kinds):
         for name, changes in dict(families).items():

@@ -350,7 +350,13 @@ STAGES = [
     (
         "finetune",
         {"method": "lwf"},
-        TRAINING | {"training/finetune.py", "methods/lwf.py", "models/padding_prompt.py"},
+        TRAINING
+        | {
+            "training/finetune.py",
+            "methods/lwf.py",
+            "methods/_distil.py",
+            "models/padding_prompt.py",
+        },
     ),
     (
         "select_coefficients",

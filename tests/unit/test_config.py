@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from pydantic import BaseModel
 
 from rib.base.errors import UserError
 from rib.config import augmentation_entries, config, entries, source_entries
@@ -17,7 +16,7 @@ MODELS = {
     name: kind
     for module in (config, entries, augmentation_entries, source_entries)
     for name, kind in vars(module).items()
-    if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not Described
+    if isinstance(kind, type) and issubclass(kind, Described) and kind is not Described
 }
 
 

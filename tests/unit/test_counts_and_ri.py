@@ -215,7 +215,7 @@ def test_runs_on_different_devices_or_in_different_precisions_are_not_mixed(
     manifests = []
     for name, facts in zip(("one", "other"), MIXTURES[mixture], strict=True):
         manifest = tmp_path / f"{name}.json"
-        write_json(manifest, {**facts, "fit": {}, "networks": []})
+        write_json(manifest, {"trained_on": {}, **facts, "fit": {}, "networks": []})
         manifests.append(manifest)
     write_indexes(tmp_path, rows)
     names = ["ft", "lwf"] if mixture == "trainings" else ["one", "other"]
@@ -286,7 +286,9 @@ def test_the_fit_of_methods_in_one_manifest_is_that_of_each(tmp_path):
     manifest = tmp_path / "m/a/wise-alpha/all/0/rows.manifest.json"
     manifest.parent.mkdir(parents=True)
     networks = [{"method": "wise-alpha0.25"}, {"method": "wise-alpha0.5"}]
-    write_json(manifest, {"device": "cpu", "fit": {"ft": 0.9}, "networks": networks})
+    write_json(
+        manifest, {"device": "cpu", "trained_on": {}, "fit": {"ft": 0.9}, "networks": networks}
+    )
     # then
     runs = [Run("m", "a", network["method"], "all", 0) for network in networks]
     assert read_fits([manifest]) == {run: {"ft": 0.9} for run in runs}
@@ -412,6 +414,7 @@ def grid(tmp_path_factory):
             run_folder.mkdir(parents=True, exist_ok=True)
             manifest = {
                 "device": "cpu",
+                "trained_on": {},
                 "fit": fit_in_manifest(state.method, state.target),
                 "networks": [{"method": state.method}],
             }
@@ -896,7 +899,8 @@ def test_a_target_that_leaves_no_other_image_has_no_leak_free_number(tmp_path):
     rows["object_id"] = "o0"
     write_indexes(tmp_path, rows)
     for run_file in write_rows(tmp_path, scored(rows), "one"):
-        manifest = {"device": "cpu", "fit": {}, "networks": [{"method": run_file.parts[-4]}]}
+        networks = [{"method": run_file.parts[-4]}]
+        manifest = {"device": "cpu", "trained_on": {}, "fit": {}, "networks": networks}
         write_json(run_file.with_name("one.manifest.json"), manifest)
     groups = {"a": "g", "b": "g", "c": "g"}
     # when

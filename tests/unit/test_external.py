@@ -14,6 +14,7 @@ from rib.base.errors import UserError
 from rib.base.files import read_json, sha256
 from rib.config.catalog import Catalog
 from rib.config.grid_as_config import resolved
+from rib.config.method_facts import MethodFacts
 from rib.config.run import Run
 from rib.data.view import DatasetFiles
 from rib.methods.external import External
@@ -334,6 +335,7 @@ def run_job(folder, model, target, *files):
         settings=FineTuningSettings(
             algorithm=str(ROOT / "workflow/lib/rib/methods/external.py"),
             settings=settings_of_method,
+            facts=MethodFacts(),
             parents=[],
             training=None,
             view=VIEW,

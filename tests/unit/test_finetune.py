@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from rib.base.errors import PermanentError, UserError
 from rib.base.files import read_json
 from rib.base.plugins import LIBRARY
+from rib.config.catalog import Catalog
+from rib.config.method_facts import MethodFacts
 from rib.config.run import Run
 from rib.config.settings import DEFAULTS_OF_TRAINING
 from rib.data.prepared import PreparedDataset
@@ -400,8 +402,9 @@ def folders(network, small, tmp_path_factory):
 SEED_OF_JOB = 5
 LR_OF_JOB = 0.02
 RUN_OF_JOB = Run("net", "set", "ft", "all", SEED_OF_JOB)
+CATALOG = LIBRARY.parents[1] / "catalog"
 INPUTS = ("target", "reference", "start", "text_folder", "shared_fisher")
-SETTINGS = ("training", "view", "compute")
+SETTINGS = ("training", "view", "compute", "facts")
 OUTPUTS = ("rescue", "snapshots")
 
 
@@ -430,6 +433,7 @@ def job(folders, out, algorithm="ft", settings=None, run=RUN_OF_JOB, **fields):
         settings=FineTuningSettings(
             algorithm=str(LIBRARY / f"methods/{algorithm}.py"),
             settings={**DEFAULTS_OF_TRAINING, **(settings or {"lr": LR_OF_JOB})},
+            facts=fields.get("facts", MethodFacts()),
             parents=[],
             training=fields.get("training", FULL),
             view=fields.get("view", VIEW),
@@ -724,6 +728,7 @@ def test_the_fit_is_the_accuracy_of_the_checkpoint_on_the_training_images(
         SETTINGS_OF_METHODS[name],
         training=replace(FULL, augmentation=["flip", "randaugment"]),
         run=Run("net", "set", name, size, SEED_OF_JOB),
+        facts=Catalog([CATALOG]).methods[name].facts,
     )
     # then
     rows = training_images(folders, size)
@@ -815,7 +820,15 @@ def test_a_recipe_that_a_method_cannot_be_trained_with_is_refused_with_its_name(
     training = replace(FULL, optimizer="adamw", **changes)
     settings = SETTINGS_OF_METHODS["visual_prompt"]
     with pytest.raises(UserError, match="a recipe with layer_decay, or decay_norm_and_bias"):
-        job(folders, tmp_path / "run", "visual_prompt", settings, training=training, run=run)
+        job(
+            folders,
+            tmp_path / "run",
+            "visual_prompt",
+            settings,
+            training=training,
+            run=run,
+            facts=MethodFacts(padding_prompt=True),
+        )
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -867,6 +880,27 @@ def test_a_start_with_a_padding_prompt_is_refused(folders, tmp_path):
     safetensors.torch.save_file(prompt, tmp_path / "vp.safetensors")
     with pytest.raises(UserError, match="method ft.*'visual_prompt'"):
         job(folders, tmp_path / "run", start={"visual_prompt": tmp_path / "vp.safetensors"})
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "facts", "key"),
+    [
+        ("lwf", MethodFacts(stored_outputs=True), "pretrained_teacher: true"),
+        ("ft", MethodFacts(padding_prompt=True), "padding_prompt: true"),
+        ("flyp", MethodFacts(), "text: required"),
+    ],
+)
+def test_a_class_that_says_otherwise_than_its_entry_is_refused_before_anything_is_read(
+    folders, tmp_path, algorithm, facts, key
+):
+    settings = {"lr": 0.1}
+    if algorithm == "lwf":
+        settings |= {"temperature": 2.0, "weight": 1.0, "distil": "all"}
+    no_files = dict.fromkeys(folders, tmp_path / "missing")
+    run = replace(RUN_OF_JOB, method=f"{algorithm}-lr0.1")
+    with pytest.raises(UserError, match=rf"^methods\.yaml, {algorithm}: .*'{key}'") as refused:
+        job(no_files, tmp_path / "run", algorithm, settings, facts=facts, run=run)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_job_reads_the_reference_dataset_only_where_its_method_is_given_one(

@@ -109,7 +109,7 @@ augmentations.yaml:
   some:
     label: Some
     most: 1
-    transforms: {invert: {}, blur: {kernel_size: 3, sigma: [0.1, 2]}, posterise: {bits: 2}}
+    transforms: {RandomInvert: {p: 1.0}, GaussianBlur: {kernel_size: 3, sigma: [0.1, 2]}}
     source: tests
 datasets.yaml:
   red:

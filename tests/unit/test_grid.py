@@ -1,7 +1,6 @@
 """What a config's choices come to, and how bad ones are refused."""
 
 import json
-from typing import get_args
 
 import pyarrow as pa
 import pytest
@@ -11,7 +10,7 @@ import yaml
 from rib.analyses.slices import errors_are_as_published
 from rib.base.errors import UserError
 from rib.base.settings import from_params, to_params
-from rib.config.augmentation_entries import Augmentation, Transforms
+from rib.config.augmentation_entries import Augmentation
 from rib.config.catalog import Catalog
 from rib.config.config import config_of
 from rib.config.evaluation_groups import (
@@ -159,12 +158,12 @@ def test_a_grid_says_of_which_datasets_whole_photos_are_seen():
     assert as_config(chosen)["uncropped"] == ["imagenet_c"]
 
 
-def test_an_entry_may_ask_for_whole_photos_in_place_of_the_models_crop(with_entries):
+def test_whole_photos_are_seen_without_the_crop_of_the_family(with_entries):
     # given
     defaults = {**to_params(grid().family.defaults), "models": ["my_model"], "targets": ["whole"]}
     catalog = with_entries(
         families={"mine": {"defaults": defaults, "crop_pct": 0.5}},
-        datasets={"whole": {"family": "mine", "crop": "none"}, "cropped": {"family": "mine"}},
+        datasets={"whole": {"family": "mine"}, "cropped": {"family": "mine"}},
         models={"my_model": {"families": ["mine"]}},
     )
 
@@ -174,12 +173,12 @@ def test_an_entry_may_ask_for_whole_photos_in_place_of_the_models_crop(with_entr
         return view_of(chosen, "my_model", [dataset]).geometry_of(dataset).crop_pct
 
     # when
-    as_the_entry_asks = grid(catalog, family="mine")
-    as_config_asks = grid(catalog, family="mine", uncropped=[])
+    chosen = grid(catalog, family="mine", uncropped=["whole"])
+    by_default = grid(catalog, family="mine")
     # then
-    assert crop_of(as_the_entry_asks, "whole") == 1.0
-    assert crop_of(as_the_entry_asks, "cropped") == 0.5
-    assert crop_of(as_config_asks, "whole") == 0.5
+    assert crop_of(chosen, "whole") == 1.0
+    assert crop_of(chosen, "cropped") == 0.5
+    assert crop_of(by_default, "whole") == 0.5
 
 
 def test_errors_are_as_published_only_of_whole_photos_at_their_size():
@@ -832,41 +831,19 @@ def training_settings(catalog, model):
     return from_params(TrainingSettings, chosen.pretraining(model))
 
 
-# Arguments of each transform, all of them, other than those of the entry `broad`.
-OTHER_ARGUMENTS = {
-    "affine": {
-        "degrees": 30,
-        "translate": [0.1, 0.2],
-        "scale": [0.7, 1.1],
-        "shear": 5,
-        "interpolation": "nearest",
-        "fill": 9,
-    },
-    "colour_jitter": {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1},
-    "invert": {},
-    "posterise": {"bits": 3},
-    "solarise": {"threshold": 99},
-    "blur": {"kernel_size": 3, "sigma": [0.3, 1.6]},
-    "noise": {"sigma": 0.2},
-    "erasing": {"scale": [0.1, 0.2], "ratio": [0.5, 2], "value": 9},
-    "perspective": {"distortion_scale": 0.5, "interpolation": "nearest", "fill": 9},
-}
-
-
 def test_each_field_of_an_augmentation_that_images_depend_on_is_in_the_settings_of_a_pretraining(
     with_entries,
 ):
     """A label or a source is not, so that its change trains nothing again."""
-    # given all changes of one field
+    # given
     broad = published("augmentations.yaml")["broad"]
     transforms = broad["transforms"]
+    without_one = dict(list(transforms.items())[1:])
+    in_another_order = dict(reversed(transforms.items()))
+    with_another_argument = {**transforms, "GaussianNoise": {"sigma": 0.2}}
     changed_entries = [broad, {**broad, "most": 1}]
-    for name, other_arguments in OTHER_ARGUMENTS.items():
-        others = {other: transforms[other] for other in transforms if other != name}
-        changed_entries.append({**broad, "transforms": others})
-        for key, argument in other_arguments.items():
-            arguments = {**transforms[name], key: argument}
-            changed_entries.append({**broad, "transforms": {**others, name: arguments}})
+    for changed_transforms in (without_one, in_another_order, with_another_argument):
+        changed_entries.append({**broad, "transforms": changed_transforms})
     entries = {f"changed{number}": entry for number, entry in enumerate(changed_entries)}
     entries["renamed"] = {**broad, "label": "Other", "source": "another"}
     _ = with_entries(augmentations=entries)
@@ -884,11 +861,6 @@ def test_each_field_of_an_augmentation_that_images_depend_on_is_in_the_settings_
     assert len(distinct_settings) == len(changed_entries)
     # and these were all fields
     assert set(Augmentation.model_fields) == {"name", "label", "source", "most", "transforms"}
-    fields = Transforms.model_fields
-    assert fields.keys() == OTHER_ARGUMENTS.keys()
-    for name, arguments in OTHER_ARGUMENTS.items():
-        transform, _ = get_args(fields[name].annotation)  # or None
-        assert transform.model_fields.keys() == arguments.keys()
 
 
 def test_a_pretraining_has_the_settings_of_its_recipe_or_of_sgd(with_entries):

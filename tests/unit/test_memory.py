@@ -10,6 +10,7 @@ from rib.config.catalog import Catalog
 from rib.config.config import config_of
 from rib.config.grid import resolve_grid
 from rib.config.memory import NetworkMemory
+from rib.config.stored_outputs import LARGEST_STORED
 from tiny.projects.project import ROOT
 
 TABLE = """architecture,side,fp32,bf16,checkpointed_fp32,checkpointed_bf16
@@ -134,6 +135,33 @@ def test_features_of_linear_probing_that_are_too_many_for_a_gpu_are_in_the_hosts
     assert found == pytest.approx(full + features, abs=2)
     for target, size in (("imagenet_r", "all"), ("imagenet_c", "1000")):
         assert networks.training_on_host(VIT, "linear_probe", target, size) == full
+
+
+@pytest.fixture
+def memory_of_own(with_entries):
+    """Memory of networks of the grid of imagenet with a user's own method `mine`."""
+
+    def memory_of_own(tmp_path, **facts):
+        (tmp_path / "methods").mkdir(exist_ok=True)
+        (tmp_path / "methods/own.py").touch()
+        catalog = with_entries(methods={"mine": {"algorithm": "own", **facts}})
+        config = {"family": "imagenet", "models": [VIT], "methods": ["ft", "mine"]}
+        return NetworkMemory(resolve_grid(config_of(config, "test"), catalog))
+
+    return memory_of_own
+
+
+def test_outputs_that_a_users_own_method_keeps_are_counted(memory_of_own, tmp_path):
+    facts = {"stored_outputs": {"bytes_per_image": 10000, "large_on_host": True}}
+    networks = memory_of_own(tmp_path, **facts)
+    images = networks.grid.datasets["imagenet_c"].images
+    without = networks.training_on_host(VIT, "ft", "imagenet_c")
+    found = networks.training_on_host(VIT, "mine", "imagenet_c")
+    assert found == pytest.approx(without + memory.MARGIN * images * 10000 / 1e6, abs=2)
+
+    stored = networks.training_on_gpu(VIT, 64, False)
+    nothing_stored = memory_of_own(tmp_path).training_on_gpu(VIT, 64, False)
+    assert stored == nothing_stored + LARGEST_STORED
 
 
 def test_a_text_tower_is_in_the_memory_of_a_gpu(memory_of):

@@ -18,6 +18,7 @@ from rib.config.config import config_of
 from rib.config.evaluation_groups import evaluation_groups
 from rib.config.grid import resolve_grid
 from rib.config.run import Run
+from rib.config.stored_outputs import LARGEST_STORED
 from rib.records import provenance
 from rib.report import plan, rates
 from rib.report.run_times import RunTimes
@@ -67,6 +68,12 @@ FAMILY = {
 }
 # `quick` costs less than full fine-tuning; both merges are of `ft` and `quick`.
 SOUP = {"algorithm": "soup", "form": "coefficients", "parents": ["ft", "quick"], "recipes": None}
+# A user's own method that imitates the pretrained network.
+OF_TAUGHT = {
+    "algorithm": "taught",
+    "pretrained_teacher": True,
+    "stored_outputs": {"bytes_per_image": 4000},
+}
 METHODS = {
     "quick": {
         "algorithm": "ft",
@@ -75,6 +82,9 @@ METHODS = {
     },
     "mixed": {**SOUP, "cost": None},
     "stored": {**SOUP, "cost": {"storage": 1.5}},
+    "taught": OF_TAUGHT,
+    "taught_by_more": {**OF_TAUGHT, "stored_outputs": {"bytes_per_image": LARGEST_STORED}},
+    "taught_by_unknown": {**OF_TAUGHT, "stored_outputs": {"bytes_per_image": "unknown"}},
 }
 MODEL = {
     "families": ["f"],
@@ -90,6 +100,8 @@ def planned(tmp_path, with_entries, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "classes").mkdir()
     (tmp_path / "classes/two.csv").write_text("wnid\nn01440764\nn02206856\n")
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods/taught.py").touch()
     (tmp_path / "throughput.csv").write_text(STATED_THROUGHPUT)
 
     def plan_grid(classes=None, part=None, datasets=(), **choices):
@@ -409,6 +421,17 @@ def test_a_teacher_sees_each_image_once_or_in_each_epoch_where_its_logits_are_to
     assert f"Teachers   {EPOCHS * IMAGES['a']:,} images" in plan_of_many.text
 
 
+def test_a_users_own_teacher_counts_as_its_entry_says(planned):
+    """Its outputs are stored if they are known to be few enough bytes."""
+    once = planned(methods=["taught"], reference="none")
+    in_each_epoch = planned(methods=["taught_by_more"], reference="none")
+    of_unknown_size = planned(methods=["taught_by_unknown"], reference="none")
+    assert once.images["teacher"] == IMAGES["a"]
+    assert in_each_epoch.images["teacher"] == EPOCHS * IMAGES["a"]
+    assert of_unknown_size.images["teacher"] == EPOCHS * IMAGES["a"]
+    assert planned(methods=["ldifs"], reference="none").images["teacher"] == EPOCHS * IMAGES["a"]
+
+
 def test_each_job_starts_and_reads_the_index_of_its_datasets(planned, monkeypatch):
     hours = planned(reference="none").hours["starts"]
     jobs = 3  # a training and two evaluations
@@ -417,7 +440,7 @@ def test_each_job_starts_and_reads_the_index_of_its_datasets(planned, monkeypatc
 
 def test_limits_of_time_are_three_times_the_plan_within_bounds(planned):
     write_gpu_rates(("V100", "net", 0.1, 0.01))
-    choices = {"reference": "none", "methods": ["ft", "lwf"]}
+    choices = {"reference": "none", "methods": ["ft", "lwf", "taught"]}
     run_times = planned(**choices).run_times
     (group,) = evaluation_groups(run_times.grid)
     minutes = 3 * ALL_IMAGES / (4 * 0.1) / 60
@@ -426,6 +449,7 @@ def test_limits_of_time_are_three_times_the_plan_within_bounds(planned):
     ft, lwf = (few_steps.of_training(Run("net", "a", method, "all", 0)) for method in ("ft", "lwf"))
     assert ft == 3 * 50 * BATCH_SIZE / (4 * 0.01) / 60
     assert lwf == ft + 3 * IMAGES["a"] / (4 * 0.1) / 60
+    assert few_steps.of_training(Run("net", "a", "taught", "all", 0)) == lwf
     assert run_times.of_training(Run("net", "a", "ft", "all", 0)) == 2 * 24 * 60
     write_gpu_rates(("H100", "net", 4000, 1200))
     fast = planned(**choices).run_times

@@ -59,7 +59,10 @@ HOW = {
 
 
 # An entry of augmentations.yaml.
-AUGMENTATION = {"most": 2, "transforms": {"invert": {}, "noise": {"sigma": 0.2}}}
+AUGMENTATION = {
+    "most": 2,
+    "transforms": [["RandomInvert", {"p": 1.0}], ["GaussianNoise", {"sigma": 0.2}]],
+}
 
 PHOTOS = 24  # of the dataset that is trained on
 OTHERS = 12  # of the dataset that is tested on

@@ -11,6 +11,7 @@ import torch
 
 from rib.base.files import write_json
 from rib.base.plugins import LIBRARY
+from rib.config.method_facts import MethodFacts
 from rib.config.run import Run
 from rib.config.settings import DEFAULTS_OF_TRAINING
 from rib.data.dataset_part import DatasetPart
@@ -219,6 +220,7 @@ def run_finetune(folder, out):
             **COMMON,
             algorithm=str(LIBRARY / "methods/ft.py"),
             settings={**DEFAULTS_OF_TRAINING, "lr": 0.01},
+            facts=MethodFacts(),
             parents=[],
             training=TRAINING,
         ),

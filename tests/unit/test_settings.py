@@ -19,7 +19,7 @@ from rib.config.settings import (
     settings_of_entry,
 )
 from rib.methods import stated_in
-from rib.methods.base import load_algorithm
+from rib.methods.base import load_algorithm, refuse_other_facts
 
 CATALOG = Catalog([PROJECT_CATALOG])
 
@@ -134,6 +134,22 @@ def test_an_entry_has_exactly_the_settings_of_its_class_or_function(name):
         function = load_function(file, method.form)
         assert checked_settings(function, settings, file, name) == settings
         assert keyword_arguments(function) == settings.keys()
+
+
+@pytest.mark.parametrize("name", [name for name, m in CATALOG.methods.items() if m.trains])
+def test_an_entry_says_of_its_method_what_the_class_says(name):
+    method = CATALOG.methods[name]
+    file = CATALOG.algorithm_file(method.algorithm)
+    algorithm = load_algorithm(file, settings_of_algorithm(method), name)
+    refuse_other_facts(algorithm, method.facts, name)
+
+
+@pytest.mark.parametrize("name", [name for name, m in CATALOG.methods.items() if m.form == "merge"])
+def test_an_entry_of_a_merge_says_whether_its_function_takes_fisher_information(name):
+    method = CATALOG.methods[name]
+    function = load_function(CATALOG.algorithm_file(method.algorithm), method.form)
+    inputs = inspect.signature(function).parameters.keys() - keyword_arguments(function)
+    assert (len(inputs) == 2) == method.fisher_information
 
 
 @pytest.mark.parametrize("name", CATALOG.datasets)

@@ -251,6 +251,33 @@ def test_an_open_clip_model_is_exported_whole_with_the_classifier_beside_it(proj
     assert run_card(folder) == "(1, 1000)"
 
 
+def test_a_padding_prompt_of_a_users_own_method_is_neither_exported_nor_merged(finished_copy):
+    # given a method and a merge of it
+    entry = {"source": "tests", "style": {"colour": "#010203", "marker": "o"}}
+    prompt = {
+        **entry,
+        "label": "my prompt",
+        "algorithm": "my_prompt",
+        "padding_prompt": True,
+        "recipes": {"paper": {"lr": 0.1}},
+    }
+    merge = {**entry, "label": "mean", "algorithm": "soup", "form": "coefficients"}
+    merge |= {"parents": ["my_prompt"], "settings": {"pretrained": True}}
+    (finished_copy.folder / "mine/methods").mkdir()
+    (finished_copy.folder / "mine/methods/my_prompt.py").touch()
+    entries = yaml.safe_dump({"my_prompt": prompt, "my_mean": merge})
+    (finished_copy.folder / "mine/methods.yaml").write_text(entries)
+
+    choices = ("methods=[ft,my_prompt]", "targets=[red]")
+    printed = finished_copy.snakemake("-n", "export", config=choices)
+    assert "method 'my_prompt' can't be exported" in printed
+    assert "exporting 1 runs" in printed
+
+    choices = ("methods=[ft,my_mean]", "targets=[red]")
+    printed = finished_copy.snakemake("-n", config=choices, check=False)
+    assert "'my_mean': its parent 'my_prompt'" in printed
+
+
 def test_what_cannot_be_exported_is_left_out_with_a_line_or_refused_by_name(finished_copy):
     choices = ("methods=[ft,visual_prompt,wise_ft_curve]", "targets=[red]")
 

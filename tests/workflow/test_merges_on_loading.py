@@ -37,6 +37,7 @@ def merging(finished_copy):
             "parents": parents,
             "fewest_parents": 2 if name == "mine_stock" else 1,
             "settings": SETTINGS.get(name, {}),
+            "fisher_information": name == "mine_fisher",
             "source": "tests",
             "style": {"colour": "#010203", "marker": marker},
         }

@@ -200,7 +200,7 @@ def refuse_parents():
                 f"{number}; add others."
             )
         for parent in method.parents:
-            if GRID.methods[parent].algorithm == "visual_prompt":
+            if GRID.methods[parent].padding_prompt:
                 raise UserError(
                     f"method '{name}': its parent '{parent}' trains a padding prompt; "
                     "choose another."

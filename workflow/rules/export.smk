@@ -13,8 +13,8 @@ REASONS = {
     **dict.fromkeys(ENSEMBLES, "it has several networks"),
     **{
         name: "networks have no padding prompt"
-        for name, m in GRID.methods.items()
-        if m.algorithm == "visual_prompt"
+        for name, method in GRID.methods.items()
+        if method.padding_prompt
     },
     **dict.fromkeys(GRID.over_targets, "model cards are of one target"),
 }

@@ -2,6 +2,7 @@
 
 from rib.base.settings import replaced
 from rib.config.compared_runs import SNAPSHOTS
+from rib.config.method_facts import MethodFacts
 from rib.config.model_facts import model_arguments, model_facts
 from rib.records import provenance
 from rib.training.settings import FineTuningSettings, PretrainingSettings, TrainingSettings
@@ -184,6 +185,7 @@ def fine_tuning_settings(wildcards):
     settings = FineTuningSettings(
         algorithm=local(algorithm),
         settings=GRID.settings_on(wildcards.method, wildcards.model),
+        facts=method.facts,
         parents=GRID.parents_of(wildcards.method),
         training=training_of(wildcards.method, wildcards.target, wildcards.size),
         view=view_of(wildcards.model, *GRID.datasets_of_training(wildcards)),
@@ -302,6 +304,7 @@ def import_settings(wildcards):
     settings = FineTuningSettings(
         algorithm=local(algorithm),
         settings=weights_settings(wildcards),
+        facts=MethodFacts(),
         parents=[],
         training=None,
         view=view_of(wildcards.model, *GRID.datasets_of_training(wildcards)),

@@ -403,7 +403,7 @@ class Catalog:
         """
         augmentations = self._entries("augmentations.yaml", _reader(Augmentation))
         for name, augmentation in augmentations.items():
-            transforms = augmentation.facts["transforms"]
+            transforms = augmentation.transforms
             if augmentation.most > len(transforms):
                 raise UserError(
                     f"augmentations.yaml, {name}: most is {augmentation.most}; give "
@@ -856,6 +856,9 @@ def _check_keys_of_form(entry: Method, where: str) -> None:
             f"{where}: over: targets is not for a {entry.form}: there is no target to select or "
             "trace it on."
         )
+    for key in ("pretrained_teacher", "stored_outputs", "padding_prompt"):
+        if getattr(entry, key) and not entry.trains:
+            raise UserError(f"{where}: {key} is only for methods that train.")
     if entry.recipes and not entry.trains:
         raise UserError(
             f"{where}: recipes is only for methods that train; a merge has those of its parents."

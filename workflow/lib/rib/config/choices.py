@@ -103,7 +103,7 @@ def check_scores(family: Family, catalog: Catalog) -> None:
 def choose_uncropped(config: Mapping[str, Any], family: Family, catalog: Catalog) -> list[str]:
     """Names of the family's datasets that are read without crop, in the catalogue's order.
 
-    config's `uncropped` chooses them: `all`, `default` (as their entries say), a name or a list.
+    config's `uncropped` chooses them: `all`, `default` (none), a name or a list.
 
     Raises:
         UserError: The family has no dataset of a name.
@@ -111,7 +111,7 @@ def choose_uncropped(config: Mapping[str, Any], family: Family, catalog: Catalog
     datasets = catalog.datasets_of(family, *EVALUATED, "reference")
     choice = config["uncropped"]
     if choice == "default":
-        return [name for name, dataset in datasets.items() if dataset.crop == "none"]
+        return []
     if choice == "all":
         return list(datasets)
     chosen_names = as_list(choice)

@@ -371,9 +371,8 @@ class Config(Described):
     uncropped: Names = Field(
         "default",
         description="datasets of which models see whole images, resized to the input without the "
-        "model's crop, in training and in evaluation: 'default' (those whose entry "
-        "says crop: none), 'all', or a list; [imagenet_c] for errors that can be "
-        "compared with published ones",
+        "model's crop, in training and in evaluation: 'default' (none), 'all', or a "
+        "list; [imagenet_c] for errors that can be compared with published ones",
     )
     training: Training = Field(
         default_factory=Training, description="settings shared by every fine-tuning method"

@@ -7,8 +7,10 @@ when the catalogue is read; no entry may state them.
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Strict, model_validator
+from pydantic_core import PydanticCustomError
 
 from rib.config.fields import (
+    KEYS,
     BelowOne,
     Count,
     Described,
@@ -33,6 +35,8 @@ from rib.config.fields import (
     matching,
 )
 from rib.config.forms import FINETUNE, MERGES
+from rib.config.method_facts import MethodFacts
+from rib.config.settings import FISHER, FISHER_IMAGES
 from rib.config.source_entries import AnySource, DatasetSource, HubDataset, Source
 
 EVALUATED = ("ood", "in_distribution")  # roles of datasets that are evaluated
@@ -266,12 +270,6 @@ class Dataset(Described):
         None,
         description="column of the dataset's index, which its layout gives, with the group of "
         "each image; scores.csv then has the accuracy on the worst group",
-    )
-    crop: Literal["model", "none"] = Field(
-        "model",
-        description="model (images are resized and cropped as each model's record says) or none "
-        "(resized to the input, without cutting margins off; for images that are "
-        "published at the size of the input)",
     )
     relative_errors: Annotated[str, matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")] | None = Field(
         None,
@@ -633,6 +631,21 @@ class Cost(Described):
     storage: NonNegative | None = Field(None, description="bytes of what it stores")
 
 
+class StoredOutputs(Described):
+    """Outputs of the network that training starts from, kept in memory for the training images."""
+
+    bytes_per_image: Literal["unknown"] | Count = Field(
+        description="bytes for each training image, or 'unknown' if they depend on the network; "
+        "memory is then planned for the most that a GPU keeps, and hours for computing them in "
+        "each epoch"
+    )
+    large_on_host: Flag = Field(
+        False,
+        description="true if outputs that are too large for a GPU are kept in the host's memory, "
+        "and not computed in each step",
+    )
+
+
 class Method(Described):
     """A fine-tuning method: an algorithm (a module) with settings, or a merge of other methods.
 
@@ -701,6 +714,28 @@ class Method(Described):
         description="required if it trains with texts, which only open_clip's models with a "
         "zero-shot head have (the method is left out for others)",
     )
+    pretrained_teacher: Flag = Field(
+        False,
+        description="true if it imitates outputs of the network that training starts from, which "
+        "therefore sees the training images too: once if the outputs are stored, else in each "
+        "epoch",
+    )
+    stored_outputs: StoredOutputs | None = Field(
+        None,
+        description="outputs of the network that training starts from, if they are stored for the "
+        "training images",
+    )
+    padding_prompt: Flag = Field(
+        False,
+        description="true if it trains a padding prompt, which can neither be averaged nor "
+        "exported",
+    )
+    fisher_information: Flag = Field(
+        False,
+        description="true if it uses Fisher information: a method that trains that of its start, "
+        "with the settings fisher and fisher_images, a merge that of its parents, with the "
+        "setting fisher_images",
+    )
     cost: Cost = Field(
         default_factory=Cost,
         description="measured against full fine-tuning for as many epochs, without the methods "
@@ -729,6 +764,32 @@ class Method(Described):
     # Settings of each variant that the job evaluates: {"wise_ft-alpha0.25": {"alpha": 0.25},
     # "wise_ft-alpha0.5": {"alpha": 0.5}}
     evaluated: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_settings_of_fisher_information(self) -> "Method":
+        names = {FISHER, FISHER_IMAGES} if self.trains else {FISHER_IMAGES}
+        if self.fisher_information and not names <= self.settings.keys():
+            raise PydanticCustomError(
+                KEYS, f"fisher_information needs the settings {' and '.join(sorted(names))}"
+            )
+        if FISHER_IMAGES in self.settings and not self.fisher_information:
+            raise PydanticCustomError(
+                KEYS, f"the setting {FISHER_IMAGES} needs the key fisher_information: true"
+            )
+        return self
+
+    @property
+    def facts(self) -> MethodFacts:
+        """What the class of its algorithm must say, too: MethodFacts(text_tower=True)."""
+        stored = self.stored_outputs
+        return MethodFacts(
+            pretrained_teacher=self.pretrained_teacher,
+            stored_outputs=stored is not None,
+            large_outputs_on_host=stored is not None and stored.large_on_host,
+            padding_prompt=self.padding_prompt,
+            text_tower=self.text == "required",
+            fisher_information=self.fisher_information,
+        )
 
     @property
     def trains(self) -> bool:

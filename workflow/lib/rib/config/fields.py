@@ -148,13 +148,6 @@ def _without_repetition(values: list[T]) -> list[T]:
     return values
 
 
-def _increasing(numbers: tuple[float, float]) -> tuple[float, float]:
-    """Both numbers unchanged; a ValueError if the first is larger."""
-    if numbers[0] > numbers[1]:
-        raise ValueError("its first number is larger than its second")
-    return numbers
-
-
 def matching(pattern: str, longest: int | None = None) -> AfterValidator:
     """A validator that refuses texts unlike the pattern, or longer than `longest` characters."""
 
@@ -188,8 +181,6 @@ Side = Annotated[Whole, Field(ge=32, le=1024)]  # of the square input, in pixels
 Seed = Annotated[Whole, Field(ge=0, le=2**64 - 1)]
 
 Strings = Annotated[tuple[str, ...], Strict(False)]
-Pair = Annotated[tuple[T, T], Strict(False)]
-Range = Annotated[tuple[T, T], Strict(False), AfterValidator(_increasing)]
 Unique = Annotated[list[T], AfterValidator(_without_repetition)]
 
 FileName = Annotated[str, matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", 150)]

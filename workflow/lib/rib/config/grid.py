@@ -21,7 +21,7 @@ from rib.config.hub_datasets import dataset_terms
 from rib.config.messages import known_name
 from rib.config.model_names import parse_name, terms
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, SEEDS, TARGETS, Run, images_of, largest
-from rib.config.settings import FISHER_IMAGES, LENGTH, OTHER, RATE
+from rib.config.settings import FISHER, FISHER_IMAGES, LENGTH, OTHER, RATE
 from rib.config.sweeps import Variants, resolve_methods
 
 NO_LIMIT_OF_STEPS = 10**9
@@ -414,13 +414,12 @@ class Grid:
             The method's settings, such as (1000, "sampled").
         """
         method_entry = self.methods[method]
-        settings = method_entry.settings
-        takes_fisher = method_entry.trains and {"fisher", FISHER_IMAGES} <= settings.keys()
+        takes_fisher = method_entry.trains and method_entry.fisher_information
         starts_from_pretrained = not method_entry.parents
         uses_proxy = method_entry.reference != "no" and self.reference is not None
         if not (takes_fisher and starts_from_pretrained and uses_proxy):
             return None
-        return settings[FISHER_IMAGES], settings["fisher"]
+        return method_entry.settings[FISHER_IMAGES], method_entry.settings[FISHER]
 
     def datasets_read(self) -> list[Dataset]:
         """Datasets that jobs read.

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rib.base.errors import UserError
 from rib.config.entries import Model
@@ -52,23 +52,13 @@ TENSORS_IN_TRAINING = 5
 # Those of an optimiser, by its name in recipes.
 TENSORS_OF_OPTIMIZER = {"sgd": 1, "adamw": 2, "lion": 1}
 
-# Bytes that algorithms keep of each training image, the outputs of the network that they start
-# from. Logits are 1000 numbers, features 2048 or fewer; those of LDIFS are of many depths. On a GPU
-# they are LARGEST_STORED at most; beyond that linear probing keeps them on the host.
-STORED_PER_IMAGE = {
-    "lwf": 1000 * FLOAT,
-    "lipsum_ft": 2048 * FLOAT,
-    "linear_probe": 2048 * FLOAT,
-    "ldifs": LARGEST_STORED,
-}
-KEEPS_LARGE_OUTPUTS_ON_HOST = "linear_probe"
-
 ACTIVATIONS = "activations.csv"
 PRECISIONS = ("fp32", "bf16")
 CHECKPOINTED = "checkpointed_"  # prefix of columns with gradient checkpointing
 STATED = ("side", *PRECISIONS)  # columns that contain numbers
 COLUMNS = ("architecture", *STATED, *(CHECKPOINTED + precision for precision in PRECISIONS))
-UNKNOWN = "unknown"  # gigabytes of the GPUs, if the config doesn't state them
+# Gigabytes of the GPUs, if the config doesn't state them, or bytes of stored outputs.
+UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True)
@@ -137,11 +127,12 @@ class NetworkMemory:
     def _stored_on_host(self, method: str, target: str, size: str) -> int:
         """Bytes that the host keeps of the start network's outputs for the training images.
 
-        Jobs on a GPU keep them there, except when they are too large there for linear probing.
+        Jobs on a GPU keep them there, except when they are too large there and the method keeps
+        such outputs on the host.
         """
         stored = self._stored(method, target, size)
-        algorithm = self.grid.methods[method].algorithm
-        if stored > LARGEST_STORED and algorithm == KEEPS_LARGE_OUTPUTS_ON_HOST:
+        facts = self.grid.methods[method].facts
+        if stored > LARGEST_STORED and facts.large_outputs_on_host:
             return stored
         return min(stored, LARGEST_STORED) if self.on_cpu else 0
 
@@ -150,7 +141,12 @@ class NetworkMemory:
 
         0 where the number of images isn't known.
         """
-        per_image = STORED_PER_IMAGE.get(self.grid.methods[method].algorithm, 0)
+        stored_outputs = self.grid.methods[method].stored_outputs
+        if stored_outputs is None:
+            return 0
+        per_image = stored_outputs.bytes_per_image
+        if per_image == UNKNOWN:
+            per_image = LARGEST_STORED
         dataset = self.grid.datasets[target]
         images = dataset.images or dataset.about_images or 0
         return per_image * images_of(size, self.grid.budget.images(target, images))

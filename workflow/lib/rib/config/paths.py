@@ -176,7 +176,7 @@ class Paths(Layout):
         The name has the number of images: .../fisher/net/edges/ft/all/0/1000.safetensors.
         """
         method = self._grid.methods.get(run.method)  # None for the pretrained model
-        if method is None or method.form != MERGE or FISHER_IMAGES not in method.settings:
+        if method is None or method.form != MERGE or not method.fisher_information:
             return []
         return [
             self.of_run("fisher", _parent(run, key), f"{method.settings[FISHER_IMAGES]}.{ending}")

@@ -17,7 +17,9 @@ RECIPE = "recipe"
 LENGTH = ("epochs", "steps")  # of training
 RATE = "lr"  # the only setting that may map models or groups of models to numbers
 OTHER = "other"  # key in this mapping for all models without another key
-FISHER_IMAGES = "fisher_images"  # setting of methods that use Fisher information
+# Settings of methods that use Fisher information.
+FISHER = "fisher"  # its kind, sampled or empirical
+FISHER_IMAGES = "fisher_images"
 COUNTS = (*LENGTH, FISHER_IMAGES)  # the workflow itself computes with them
 
 # Further settings of every method that trains. TRAINING's other values are only examples of their

@@ -28,16 +28,17 @@ that only protocol `held_out` has. Two forms need more than coefficients:
 
 They run whenever the merged model is loaded; only their name and settings are stored. `merge`
 yields the merged parameters in the network's order; `states` is a
-`rib.models.checkpoint.StatesToMerge`. Buffers are averaged without it. With the setting
-`fisher_images` its second argument is {parent: {name: tensor}}: the diagonal Fisher information of
-each parent on at most this many of its training images. `networks` are the pretrained network and
-the parents, by name. In the entry, `fewest_parents` is the smallest number of parents, and
-`most_images` the largest number of images of an evaluated dataset.
+`rib.models.checkpoint.StatesToMerge`. Buffers are averaged without it. With
+`fisher_information: true` in the entry its second argument is {parent: {name: tensor}}: the
+diagonal Fisher information of each parent on at most `fisher_images` of its training images.
+`networks` are the pretrained network and the parents, by name. In the entry, `fewest_parents` is
+the smallest number of parents, and `most_images` the largest number of images of an evaluated
+dataset.
 
-An algorithm that trains with the Fisher information of its start has the settings `fisher`
-(`sampled` or `empirical`) and `fisher_images`. If the family has a pretraining proxy, images that
-stand in for the pretraining data, and training starts from the pretrained model, the workflow
-computes it once and passes it in `Task.fisher`.
+An algorithm that trains with the Fisher information of its start has `fisher_information: true` in
+its entry, and the settings `fisher` (`sampled` or `empirical`) and `fisher_images`. If the family
+has a pretraining proxy, images that stand in for the pretraining data, and training starts from the
+pretrained model, the workflow computes it once and passes it in `Task.fisher`.
 
 Settings have no defaults here. When a method's first job starts, pydantic checks them against the
 annotations, such as the ranges below.

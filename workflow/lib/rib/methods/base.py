@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rib.base.errors import UserError
 from rib.base.plugins import load_module, refused_settings
+from rib.config.method_facts import MethodFacts
 from rib.methods import BelowOne, Positive, stated_in
 from rib.models.checkpoint import differing_tensors
 from rib.models.images import Images
@@ -57,6 +58,20 @@ class FineTuning:
     whole_batches = False
     # True if the network stays in evaluation mode: no dropout, no updates of statistics.
     frozen_network = False
+    # What the method's entry says, too (rib.config.method_facts).
+    # True if it imitates outputs of the network that training starts from. rib.methods._distil has
+    # a base class for it.
+    pretrained_teacher = False
+    # True if it stores outputs of that network for the training images.
+    stored_outputs = False
+    # True if outputs that are too large for a GPU are stored in the host's memory.
+    large_outputs_on_host = False
+    # True if it trains a padding prompt, which can neither be averaged nor exported.
+    padding_prompt = False
+    # True if it trains with `Task.text`.
+    text_tower = False
+    # True if it uses `Task.fisher`.
+    fisher_information = False
 
     def __post_init__(self) -> None:
         """Raise a ValueError if a setting has no effect in a frozen network."""
@@ -161,3 +176,25 @@ def load_algorithm(path: str | Path, settings: Mapping[str, Any], method: str) -
     # A refused setting becomes a UserError, which says where to correct it.
     with refused_settings(path, stated_in(method), settings_of_class):
         return algorithm_class(**settings)
+
+
+def refuse_other_facts(algorithm: FineTuning, facts: MethodFacts, method: str) -> None:
+    """Refuse an algorithm whose class doesn't say what the method's entry says.
+
+    Args:
+        facts: what the entry says.
+        method: its name, such as `lora-rank4`, for the message.
+
+    Raises:
+        UserError: the first difference, and how to correct the entry.
+    """
+    for fact, in_entry in facts:
+        in_class: bool = getattr(algorithm, fact)
+        if in_class != in_entry:
+            entry, _, _ = method.partition("-")
+            key = f"'{MethodFacts.model_fields[fact].description}'"
+            mistake = f"lacks {key}; add it" if in_class else f"states {key}; remove it"
+            raise UserError(
+                f"methods.yaml, {entry}: its class {type(algorithm).__name__} has {fact} = "
+                f"{in_class}, but the entry {mistake}, or correct the class."
+            )

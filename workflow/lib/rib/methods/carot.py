@@ -19,9 +19,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from rib.methods import NonNegative, Share, UpToOne
+from rib.methods._distil import divergence
 from rib.methods.base import Task
 from rib.methods.flyp import TOWER, FinetuneLikeYouPretrain, contrastive_loss
-from rib.methods.lwf import divergence
 from rib.models.device import autocast
 
 FIRST_MOMENTUM = 0.05  # first value of alpha, which then rises linearly

@@ -30,6 +30,8 @@ class ElasticWeightConsolidation(L2StartingPoint):
     F_i = mean over x of (d log p(y|x) / d theta_i)^2.
     """
 
+    fisher_information = True
+
     weight: NonNegative  # lambda in the paper
     fisher: Literal["sampled", "empirical"]  # y from the model's softmax, or the image's label
     fisher_images: Count  # maximum number of images for F, evenly spaced over the dataset

@@ -39,6 +39,7 @@ class FinetuneLikeYouPretrain(FrozenHead):
     """
 
     whole_batches = True
+    text_tower = True
 
     @property
     def network(self) -> OpenClipClassifier:
@@ -46,14 +47,9 @@ class FinetuneLikeYouPretrain(FrozenHead):
         return cast(OpenClipClassifier, self.model)
 
     def setup(self, task: Task) -> None:
-        """Prepare for training: list the outputs of each class, for captions.
-
-        Raises:
-            ValueError: the model has no text tower.
-        """
+        """Prepare for training: list the outputs of each class, for captions."""
         super().setup(task)
-        if task.text is None:
-            raise ValueError("it needs the model's text tower, but there is none")
+        assert task.text is not None  # the entry has `text: required`
         self.text = task.text
         self.labels = task.target.labels.tolist()
         # Outputs of each class, such as [[3], [5, 8]]; `members` repeats some: [[3, 3], [5, 8]].

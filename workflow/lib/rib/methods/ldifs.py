@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from rib.config.stored_outputs import LARGEST_STORED
 from rib.methods import NonNegative
-from rib.methods.base import FineTuning, Task
-from rib.methods.lwf import pretrained_outputs
+from rib.methods._distil import Distillation
+from rib.methods.base import Task
 from rib.models.layers import is_hierarchical
 from rib.models.network import Classifier
 from rib.models.token_features import token_features
@@ -34,7 +34,7 @@ TINY = 1e-10  # from the authors' code; avoids division by 0
 
 
 @dataclass(kw_only=True)
-class FeatureDistance(FineTuning):
+class FeatureDistance(Distillation):
     """Minimise CE + weight * mean of (phi(x; theta) - phi(x; start))^2.
 
     The mean is over images, depths, tokens and channels. phi are the features of image x; each
@@ -50,8 +50,8 @@ class FeatureDistance(FineTuning):
             features_of_one_image = _features(task.model, task.target[slice(1)])
         # As many as fit into LARGEST_STORED bytes.
         max_images = LARGEST_STORED // features_of_one_image.nbytes
-        self.pretrained_features = pretrained_outputs(
-            _features, task, max_images, "pretrained features"
+        self.pretrained_features = self.pretrained_outputs(
+            _features, max_images, "pretrained features"
         )
 
     def logits(self, rows: np.ndarray) -> Tensor:
@@ -67,7 +67,7 @@ class FeatureDistance(FineTuning):
 
 
 def _features(network: Classifier, images: Tensor) -> Tensor:
-    """Features phi of images, (N, values), for `pretrained_outputs`."""
+    """Features phi of images, (N, values), for `Distillation.pretrained_outputs`."""
     features, _ = scaled_features(network, images)
     return features
 

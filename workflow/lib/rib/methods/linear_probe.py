@@ -30,6 +30,8 @@ class LinearProbing(FineTuning):
     """Minimise CE(c(W h(x) + b), y) over W and b; h are the frozen pretrained features."""
 
     frozen_network = True  # only the head changes
+    stored_outputs = True
+    large_outputs_on_host = True
 
     def setup(self, task: Task) -> None:
         """Prepare for training: compute the features of all images, if there is no augmentation.

@@ -12,24 +12,12 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from rib.methods._outside_blocks import outside_blocks
 from rib.methods.base import FineTuning
 from rib.models.network import head_parameters
 
-# Parameters in timm's and open_clip's ViTs, NaFlexViT and Swin. `trunk` is a network of timm as
-# open_clip's image tower.
-IN_BLOCKS = re.compile(
-    r"(visual\.)?(trunk\.)?(patch_embed|embeds\.proj|blocks|layers|stages|conv1|transformer)\."
-)
+# Parameters of ViTs.
 IN_VIT = re.compile(r"(visual\.)?(trunk\.)?(blocks\.0\.attn|transformer\.)")
-
-
-def outside_blocks(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Parameters of a ViT outside the patch embedding and the blocks, such as `cls_token`."""
-    return [
-        (name, parameter)
-        for name, parameter in model.named_parameters()
-        if not IN_BLOCKS.match(name)
-    ]
 
 
 class LinearProbingReleased(FineTuning):

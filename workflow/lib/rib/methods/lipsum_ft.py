@@ -15,21 +15,23 @@ from torch import Tensor
 
 from rib.config.stored_outputs import MOST_STORED
 from rib.methods import Count, NonNegative
-from rib.methods.base import FineTuning, Task
-from rib.methods.lwf import pretrained_outputs
+from rib.methods._distil import Distillation
+from rib.methods.base import Task
 from rib.models.network import Classifier
 
 TEXT_STREAM = 3  # stream of random numbers; epochs, replay and captions have others
 
 
 @dataclass(kw_only=True)
-class LipsumFineTuning(FineTuning):
+class LipsumFineTuning(Distillation):
     """Minimise CE + weight / (2 M) * sum_m (v_m(x; theta) - v_m(x; start))^2.
 
     The second term is a mean over the batch. v_m(x) = s <f(x), g(t_m)>, where f and g are the
     unit-norm features of the image and of random text m, and s is the pretrained scale. The text
     tower is frozen.
     """
+
+    text_tower = True
 
     weight: NonNegative
     texts: Count  # M, number of random texts in a step
@@ -39,17 +41,14 @@ class LipsumFineTuning(FineTuning):
         """Prepare for training: store the pretrained features of the images.
 
         Raises:
-            ValueError: there is no text tower, or the random texts are too long for it.
+            ValueError: the random texts are too long for the text tower.
         """
         super().setup(task)
-        if task.text is None:
-            raise ValueError("it needs the model's text tower, but there is none")
+        assert task.text is not None  # the entry has `text: required`
         self.text = task.text
         self.encoded_step = -1  # the step whose texts are encoded
         self.encoded_texts = self.encode(0)  # fail now if texts are too long
-        self.pretrained_features = pretrained_outputs(
-            _image_features, task, MOST_STORED, "features"
-        )
+        self.pretrained_features = self.pretrained_outputs(_image_features, MOST_STORED, "features")
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, outputs); keeps the features for `penalty`."""
@@ -75,5 +74,5 @@ class LipsumFineTuning(FineTuning):
 
 
 def _image_features(network: Classifier, images: Tensor) -> Tensor:
-    """Unit-norm features (N, d) of images, for `pretrained_outputs`."""
+    """Unit-norm features (N, d) of images, for `Distillation.pretrained_outputs`."""
     return network.forward_features(images)

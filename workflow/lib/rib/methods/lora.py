@@ -22,8 +22,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from rib.methods import Count, Positive
+from rib.methods._outside_blocks import outside_blocks
 from rib.methods.base import FineTuning, Task
-from rib.methods.linear_probe_released import outside_blocks
 from rib.models.checkpoint import LORA_A, LORA_B, differing_tensors
 from rib.models.network import Classifier, head_parameters
 

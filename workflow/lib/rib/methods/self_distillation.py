@@ -19,8 +19,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from rib.methods import BelowOne, NonNegative, Positive
+from rib.methods._distil import divergence
 from rib.methods.base import FineTuning, Task
-from rib.methods.lwf import divergence
 from rib.models.device import autocast
 
 

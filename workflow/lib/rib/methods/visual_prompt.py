@@ -25,6 +25,7 @@ class VisualPrompting(FineTuning):
     """Minimise CE(c(f(x + prompt)), y) over the prompt."""
 
     frozen_network = True
+    padding_prompt = True
 
     padding: Annotated[float, Field(gt=0, lt=0.5)]  # p as a fraction of the image's side
     init_std: NonNegative  # standard deviation of the random start

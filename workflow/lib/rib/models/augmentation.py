@@ -6,16 +6,17 @@ prepared images are already resized and cropped as for evaluation.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rib.base.errors import UserError
+
 # Fraction of the area. Source: open_clip and wise-ft, the training transform of CLIP models.
 SMALLEST_CROP = 0.9
-
+SIDE_OF_TRIAL = 32  # of the image with which the arguments of a transform are tried, in pixels
 
 SHIFT_STREAM = 1  # stream of random numbers; the order of images has another
 
@@ -114,43 +115,20 @@ def recipe_transform(names: Sequence[str], size: int) -> Callable[[Tensor], Tens
 
 
 def drawn_transforms(
-    most: int, transforms: Mapping[str, Mapping[str, Any]]
+    most: int, transforms: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> Callable[[Tensor], Tensor]:
     """The augmentation of an entry of augmentations.yaml: 0 to `most` transforms of each image.
 
     Each number from 0 to `most` is equally likely, and so is each transform; their order is random.
 
     Args:
-        transforms: arguments of each transform, such as {"invert": {}, "noise": {"sigma": 0.1}}.
-    """
-    from torchvision.transforms import InterpolationMode, v2
+        transforms: classes of torchvision.transforms.v2 with their arguments, such as
+            [("RandomInvert", {"p": 1.0}), ("GaussianNoise", {"sigma": 0.1})].
 
-    # p=1.0, since whether a transform is applied is drawn below.
-    class_of_name = {
-        "affine": v2.RandomAffine,
-        "colour_jitter": v2.ColorJitter,
-        "invert": partial(v2.RandomInvert, p=1.0),
-        "posterise": partial(v2.RandomPosterize, p=1.0),
-        "solarise": partial(v2.RandomSolarize, p=1.0),
-        "blur": v2.GaussianBlur,
-        "noise": v2.GaussianNoise,
-        "erasing": partial(v2.RandomErasing, p=1.0),
-        "perspective": partial(v2.RandomPerspective, p=1.0),
-    }
-    random_transforms: list[Callable[[Tensor], Tensor]] = []
-    # In a fixed order: which transforms are drawn must not depend on the order in the catalogue.
-    for name, transform_class in class_of_name.items():
-        if name not in transforms:
-            continue
-        arguments = dict(transforms[name])
-        if "interpolation" in arguments:
-            arguments["interpolation"] = InterpolationMode(arguments["interpolation"])
-        transform = transform_class(**arguments)
-        if name == "noise":  # older versions of torchvision add noise only to fractions
-            to_fractions = v2.ToDtype(torch.float32, scale=True)
-            to_bytes = v2.ToDtype(torch.uint8, scale=True)
-            transform = v2.Compose([to_fractions, transform, to_bytes])
-        random_transforms.append(transform)
+    Raises:
+        UserError: torchvision has no such transform, or refuses an argument.
+    """
+    random_transforms = [_transform(name, arguments) for name, arguments in transforms]
 
     def transform_image(image: Tensor) -> Tensor:
         """Apply none to `most` of the transforms, in random order, to an image (3, H, W) uint8."""
@@ -160,3 +138,32 @@ def drawn_transforms(
         return image
 
     return transform_image
+
+
+def _transform(name: str, arguments: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    """A transform of images (3, H, W) uint8; a UserError if torchvision can't make or use it."""
+    from torchvision.transforms import InterpolationMode, v2
+
+    where = f"augmentations.yaml, transforms.{name}"
+    transform_class = getattr(v2, name, None)
+    if not isinstance(transform_class, type) or not issubclass(transform_class, v2.Transform):
+        raise UserError(f"{where}: torchvision.transforms.v2 has no such class; choose another.")
+    made_arguments = dict(arguments)
+    image = torch.zeros((3, SIDE_OF_TRIAL, SIDE_OF_TRIAL), dtype=torch.uint8)
+    try:
+        if "interpolation" in arguments:
+            made_arguments["interpolation"] = InterpolationMode(arguments["interpolation"])
+        transform: Callable[[Tensor], Tensor] = transform_class(**made_arguments)
+        if name == "GaussianNoise":  # older versions of torchvision add noise only to fractions
+            to_fractions = v2.ToDtype(torch.float32, scale=True)
+            to_bytes = v2.ToDtype(torch.uint8, scale=True)
+            transform = v2.Compose([to_fractions, transform, to_bytes])
+        # Some arguments are used before they are checked.
+        with torch.random.fork_rng(devices=[]):
+            transformed = transform(image)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: {reason}; correct its arguments.") from error
+    if transformed.shape != image.shape or transformed.dtype != image.dtype:
+        raise UserError(f"{where} changes the size or type of images; choose another.")
+    return transform

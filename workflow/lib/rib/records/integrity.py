@@ -8,7 +8,6 @@ import torch.
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 
 from rib.base.errors import UserError
@@ -76,11 +75,10 @@ def _recorded_outputs(folders: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of outputs, as records in these folders state: {"data/red/images.npy": "9f86..."}."""
     recorded: dict[str, str] = {}
     for folder in folders:
-        records = [provenance.read(path) for path in folder.glob(f"*{provenance.ENDING}")]
-        # Rules of earlier versions may have made the same file, so the newest record wins.
-        valid_records = [record for record in records if record is not None]
-        for record in sorted(valid_records, key=itemgetter("ended")):
-            recorded |= record["outputs"]
+        for path in folder.glob(f"*{provenance.ENDING}"):
+            record = provenance.read(path)
+            if record is not None:
+                recorded |= record["outputs"]
     return recorded
 
 

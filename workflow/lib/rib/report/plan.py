@@ -11,13 +11,13 @@ from typing import Any
 
 from rib.base.files import in_bytes, read_json
 from rib.base.progress import print_lines
-from rib.config.entries import Dataset, Model
+from rib.config.entries import Dataset, Method, Model
 from rib.config.evaluation_groups import evaluation_groups
 from rib.config.grid import Grid
-from rib.config.memory import GIGA, NetworkMemory
+from rib.config.memory import GIGA, UNKNOWN, NetworkMemory
 from rib.config.paths import Paths
 from rib.config.run import PRETRAINED, Run, images_of
-from rib.config.stored_outputs import MOST_STORED
+from rib.config.stored_outputs import LARGEST_STORED, MOST_STORED
 from rib.data.folders import files_in
 from rib.report.rates import (
     EVALUATE,
@@ -38,8 +38,6 @@ ROW = 9  # bytes of a stored row about one image: 8.7 measured on a million like
 SECONDS_OF_START = 10
 # In which a job reads the index of a dataset: 0.51 s were measured for 250,000 images.
 SECONDS_PER_MILLION_ROWS = 2
-# Algorithms with a teacher, whose outputs for the training images are stored unless they are many.
-TAUGHT = ("lwf", "lipsum_ft")
 LEFT_OUT = (
     "decoding",
     "monitored datasets, checks of labels and selection",
@@ -306,7 +304,7 @@ def teacher_passes(grid: Grid, counts: Counts) -> list[Passes]:
     return [
         passes_of_teacher(grid, used, run)
         for run in Paths(grid).trained_runs
-        if grid.methods[run.method].algorithm in TAUGHT
+        if grid.methods[run.method].pretrained_teacher
     ]
 
 
@@ -319,9 +317,17 @@ def passes_of_teacher(grid: Grid, used: Mapping[str, int], run: Run) -> Passes:
     training = grid.training_of(run.method, run.target, run.size)
     whole = _trainable_images(grid, used, run.target)
     images = images_of(run.size, whole)
-    if images > MOST_STORED or training.get("augmentation"):
+    if training.get("augmentation") or not _are_stored(grid.methods[run.method], images):
         images = _images_in_epochs(training, run.size, whole)
     return Passes(run.model, images)
+
+
+def _are_stored(method: Method, images: int) -> bool:
+    """Whether a method keeps its teacher's outputs for so many images."""
+    if method.stored_outputs is None or method.stored_outputs.bytes_per_image == UNKNOWN:
+        return False
+    size = method.stored_outputs.bytes_per_image * images
+    return images <= MOST_STORED and size <= LARGEST_STORED
 
 
 def _images_in_epochs(training: Mapping[str, Any], size: str, images: int) -> int:

@@ -9,7 +9,6 @@ from rib.config.grid import Grid
 from rib.config.memory import NetworkMemory
 from rib.config.run import Run
 from rib.report.plan import (
-    TAUGHT,
     Passes,
     count_images,
     images_of_test_splits,
@@ -40,7 +39,7 @@ class RunTimes:
     def of_training(self, run: Run) -> int | None:
         """Minutes for the job that trains a run, such as 95."""
         seconds = self._seconds(passes_of_training(self.grid, self._used_images, run), TRAIN)
-        if seconds is not None and self.grid.methods[run.method].algorithm in TAUGHT:
+        if seconds is not None and self.grid.methods[run.method].pretrained_teacher:
             of_teacher = passes_of_teacher(self.grid, self._used_images, run)
             seconds += self._seconds(of_teacher, EVALUATE) or 0
         return _minutes(seconds)

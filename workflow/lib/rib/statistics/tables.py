@@ -433,7 +433,7 @@ def read_fits(
     devices_of_trainings: dict[str, str] = {}
     devices_of_evaluations: dict[str, str] = {}
     for path, facts in facts_of_evaluations.items():
-        devices_of_trainings.update(facts.get("trained_on", {}))  # not in older manifests
+        devices_of_trainings.update(facts["trained_on"])
         devices_of_evaluations[str(path)] = describe_device(facts)
     _refuse_several_devices("trainings", devices_of_trainings)
     _refuse_several_devices("evaluations", devices_of_evaluations)

@@ -21,7 +21,7 @@ from rib.data.prepared import PreparedDataset
 from rib.data.splits import TRAIN
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy
-from rib.methods.base import FineTuning, Task, load_algorithm
+from rib.methods.base import FineTuning, Task, load_algorithm, refuse_other_facts
 from rib.models import device as devices
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.checkpoint import apply, xor_compress
@@ -82,9 +82,11 @@ def finetune(
     Raises:
         PermanentError: the loss, a trained tensor or, at the end, a logit of a training image is
             not finite, or the GPU has too little memory.
-        UserError: the method can't train this network or lacks an input.
+        UserError: the method can't train this network or lacks an input, or its class does not say
+            what its entry says.
     """
     method = load_algorithm(settings.algorithm, settings.settings, run.method)
+    refuse_other_facts(method, settings.facts, run.method)
     whole_target = load_dataset(target, settings.view, TRAIN)
     dataset = subset(whole_target, run.size, run.seed)
     scored_images = images_of_fit(dataset)

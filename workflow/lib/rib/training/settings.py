@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from rib.base.settings import FreeSettings, Settings, Texts
+from rib.config.method_facts import MethodFacts
 from rib.config.run import ALL
 from rib.data.settings import DatasetView
 from rib.models.settings import ComputeSettings
@@ -71,6 +72,7 @@ class FineTuningSettings(Settings):
 
     algorithm: str  # file of the method's algorithm
     settings: FreeSettings  # settings of the algorithm
+    facts: MethodFacts  # what the method's entry says and the algorithm's class must say, too
     # methods whose checkpoints training starts from, such as `ft`; none for the pretrained model
     parents: Texts
     training: TrainingSettings | None  # None for weights that were trained elsewhere
