@@ -79,7 +79,7 @@ class NetworkMemory:
     """Estimates of the memory that jobs of a grid need, of the host (CPU) and of a GPU."""
 
     def __init__(self, grid: Grid):
-        """Read the catalogue's activations.csv; for errors see rib.config.catalog.Catalog.table."""
+        """Read the catalogue's activations.csv; for errors see `Catalog.table`."""
         self.grid = grid
         compute = grid.config["compute"]
         self.on_cpu = compute["device"] == "cpu"
