@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rib.analyses.comparison import tables as comparison
+from rib.analyses.models import tables as model_comparison
+from rib.analyses.samples import tables as samples
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
 from rib.data.view import DatasetFiles, DatasetView
-from rib.statistics import comparison, model_comparison, samples, tables, writing
+from rib.statistics import tables, writing
 from rib.statistics.counts import RowFiles
 from rib.statistics.settings import FitRule, GridTableSettings, RIStatistics
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rib.statistics import association
+from rib.analyses.distances import association
 from rib.statistics.fit import read_table
 from rib.statistics.writing import write_tables
 

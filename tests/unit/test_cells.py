@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from rib.analyses.cells.tables import CLASSES, Answers, lost_classes
 from rib.config.label_space import LabelSpace
-from rib.statistics.cells import CLASSES, Answers, lost_classes
 
 
 def space_of(outputs):

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from rib.analyses.epochs import epoch_table
-from rib.analyses.representations import cka_table
+from rib.analyses.epochs.tables import epoch_table
+from rib.analyses.representations.tables import cka_table
 from rib.base.errors import UserError
 from rib.config.run import RUN_COLUMNS, Run
 from rib.statistics.cka import (

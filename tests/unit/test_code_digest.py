@@ -417,12 +417,12 @@ STAGES = [
         "analyse_cost",
         {},
         {
-            *("analyses/cost.py", "statistics/cost.py"),
+            *("analyses/cost.py", "analyses/cost/tables.py"),
             *("records/provenance.py", "records/hashing.py"),
         },
     ),
-    ("measure_distances", {}, {"statistics/distances.py", "data/stored_features.py"}),
-    ("compress_datasets", {}, {"statistics/compression.py", "data/prepared.py"}),
+    ("measure_distances", {}, {"analyses/distances/measure.py", "data/stored_features.py"}),
+    ("compress_datasets", {}, {"analyses/distances/compression.py", "data/prepared.py"}),
     (
         "draw_figures",
         {},

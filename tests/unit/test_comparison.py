@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 from test_contrast import exact_p, tolerance_of
 
+from rib.analyses.comparison import tables as comparison
+from rib.analyses.comparison.tables import measures_of_methods, rank, tables_of
 from rib.config.run import PRETRAINED, RUN_COLUMNS
-from rib.statistics import comparison
 from rib.statistics.bootstrap import object_weights, over_runs, p_over_runs
-from rib.statistics.comparison import measures_of_methods, rank, tables_of
 from rib.statistics.contrast import Measure, Measured
 from rib.statistics.counts import Counts, count, write_counts
 from rib.statistics.ri import ood_accuracies, ood_parts

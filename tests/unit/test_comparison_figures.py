@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from rib.analyses import comparison, cost, training
+from rib.analyses.comparison import figure as comparison
+from rib.analyses.cost import figure as cost
+from rib.analyses.training import figure as training
 from rib.figures import STYLE
 
 LOOKS = {

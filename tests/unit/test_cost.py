@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rib.analyses.training import training_table
+from rib.analyses.cost.tables import cost_of, cost_table, jobs_of
+from rib.analyses.training.tables import training_table
 from rib.config.catalog import Catalog
 from rib.config.run import METHODS
 from rib.records import provenance
-from rib.statistics.cost import cost_of, cost_table, jobs_of
 from tiny.projects.records import FACTS
 from tiny.tables.tables import write
 

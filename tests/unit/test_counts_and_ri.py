@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rib.analyses.data_and_models.tables import identical_table
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.config.label_space import LabelSpace
@@ -28,7 +29,6 @@ from rib.statistics.counts import (
     read_rows_of,
     write_counts,
 )
-from rib.statistics.data_and_models import identical_table
 from rib.statistics.objects import ALL_INDICES
 from rib.statistics.ri import ood_accuracies, ood_parts
 from rib.statistics.sample_rows import read_rows

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rib.statistics.data_and_models import left_out
+from rib.analyses.data_and_models.tables import left_out
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.distances import draw_distance_drop, draw_distance_matrix
+from rib.analyses.distances.figure import draw_distance_drop, draw_distance_matrix
 
 DATASETS = {"a": "Set A", "b": "Set B", "c": "Set C"}
 TARGETS = {"a": "Set A", "c": "Set C"}

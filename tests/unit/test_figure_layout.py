@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from rib.analyses import protocol, radar
+from rib.analyses.protocol import figure as protocol
+from rib.analyses.radar import figure as radar
 from rib.figures import STYLE
 from rib.figures._panels import run_panels
 

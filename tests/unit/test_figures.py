@@ -14,18 +14,17 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from rib.analyses import (
-    accuracy_matrix,
-    before_after,
-    calibration,
-    cost,
-    effective_robustness,
-    examples,
-    protocol,
-    radar,
-    ri_matrix,
-    samples,
-)
+from rib.analyses.accuracy_matrix import figure as accuracy_matrix
+from rib.analyses.before_after import describe as before_after_describe
+from rib.analyses.before_after import figure as before_after_figure
+from rib.analyses.calibration import figure as calibration
+from rib.analyses.cost import figure as cost
+from rib.analyses.effective_robustness import figure as effective_robustness
+from rib.analyses.examples import figure as examples
+from rib.analyses.protocol import figure as protocol
+from rib.analyses.radar import figure as radar
+from rib.analyses.ri_matrix import figure as ri_matrix
+from rib.analyses.samples import figure as samples
 from rib.base.appearance import GAIN, LOSS
 from rib.base.errors import UserError
 from rib.config.figure_settings import FiguresSettings
@@ -179,7 +178,7 @@ def image_of(figure):
 
 
 def test_before_after_has_bars_and_whiskers_of_the_tables_numbers():
-    figure, shown = before_after.draw_before_after(OOD, **BEFORE_AFTER)
+    figure, shown = before_after_figure.draw_before_after(OOD, **BEFORE_AFTER)
     (axes,) = figure.axes
     before = [40, 20]
     after = [10, 30]
@@ -200,7 +199,7 @@ def test_before_after_marks_the_papers_bars_where_it_has_them():
     # given
     settings = {**BEFORE_AFTER, "paper": {"m2": {"before": 44.0, "after": 70.0}}}
     # when
-    figure, shown = before_after.draw_before_after(OOD, **settings)
+    figure, shown = before_after_figure.draw_before_after(OOD, **settings)
     # then
     (axes,) = figure.axes
     before, after = diamonds(axes)
@@ -215,7 +214,7 @@ def test_before_after_marks_the_papers_bars_where_it_has_them():
 def bars_of_the_paper(**choices):
     """The paper's numbers in the figure of the bars, of a grid of some choices."""
     of_choices = grid(**choices)
-    analysis = before_after.describe(of_choices, Paths(of_choices), GridLabels(of_choices))
+    analysis = before_after_describe.describe(of_choices, Paths(of_choices), GridLabels(of_choices))
     return analysis.figures["before_after"].params["paper"]
 
 
@@ -497,8 +496,8 @@ def write_all(monkeypatch):
         inputs = {}
         files = {}
         for name, table in tables.items():
-            draw = before_after.draw_before_after
-            monkeypatch.setattr(before_after, f"draw_{name}", draw, raising=False)
+            draw = before_after_figure.draw_before_after
+            monkeypatch.setattr(before_after_figure, f"draw_{name}", draw, raising=False)
             table.to_csv(folder / f"{name}_table.csv", index=False)
             inputs[name] = {"ood": str(folder / f"{name}_table.csv")}
             files[name] = {ending: folder / f"{name}.{ending}" for ending in ("png", "pdf", "csv")}
@@ -540,7 +539,7 @@ def test_figures_that_a_failed_job_kept_are_gone_when_it_succeeds(tmp_path, writ
 
 def test_a_full_disk_is_no_matter_of_one_figure(tmp_path, monkeypatch, write_all):
     full = OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(before_after, "draw_before_after", Mock(side_effect=full))
+    monkeypatch.setattr(before_after_figure, "draw_before_after", Mock(side_effect=full))
     with pytest.raises(OSError, match="No space left"):
         write_all(tmp_path / "job", {"first": OOD, "last": OOD})
 

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from rib.analyses.epochs import draw_cka_epochs
-from rib.analyses.representations import draw_cka_layers
-from rib.analyses.stir import draw_stir
+from rib.analyses.epochs.figure import draw_cka_epochs
+from rib.analyses.representations.figure import draw_cka_layers
+from rib.analyses.stir.figure import draw_stir
 
 METHODS = {
     "ft": {"label": "FT", "colour": "#D55E00", "marker": "o"},

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from rib.analyses.slices import errors_are_as_published
+from rib.analyses.slices.describe import errors_are_as_published
 from rib.base.errors import UserError
 from rib.base.settings import from_params, to_params
 from rib.config.augmentation_entries import Augmentation

@@ -10,11 +10,11 @@ import safetensors.numpy
 import timm
 import torch
 
+from rib.analyses.stir.tables import stir_table
 from rib.base.errors import UserError
 from rib.base.progress import Progress
 from rib.evaluation.inversion import invert, representation_of, starts
 from rib.statistics.cka import Kernel, cka, jackknife_interval
-from rib.statistics.stir import stir_table
 from tiny.models.training import CPU
 from tiny.tables.tables import write
 

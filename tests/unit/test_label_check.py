@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
+from rib.analyses.data_and_models.tables import label_table
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace
 from rib.data.identity import PHOTO
-from rib.statistics.data_and_models import label_table
 from rib.statistics.label_check import (
     AGREES,
     NO_CLASS,

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
+from rib.analyses.learning_rates.by_loss import SweptMethod, choice_table, choose
 from rib.config.catalog import Catalog
-from rib.statistics.learning_rates import SweptMethod, choice_table, choose
 from tiny.projects.project import ROOT
 from tiny.tables.tables import write
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.over_targets import over_targets_table
+from rib.analyses.cost.tables import cost_table
+from rib.analyses.over_targets.tables import over_targets_table
 from rib.base.errors import UserError
 from rib.base.settings import to_params
 from rib.config.run import RUN_COLUMNS, Run, parent_of
@@ -18,7 +19,6 @@ from rib.evaluation.networks import merged_states
 from rib.evaluation.settings import MergeSettings
 from rib.methods import soup
 from rib.statistics.bootstrap import object_weights
-from rib.statistics.cost import cost_table
 from rib.statistics.counts import COLUMNS, RowFiles
 from rib.statistics.fit import fit_table
 from rib.statistics.settings import FitRule

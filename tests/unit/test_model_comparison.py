@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from rib.analyses.models.tables import MEASURES, kendall_tau, model_tables
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from rib.statistics.bootstrap import estimate, object_weights, over_runs, p_over_runs
 from rib.statistics.counts import Counts, write_counts
-from rib.statistics.model_comparison import MEASURES, kendall_tau, model_tables
 from rib.statistics.ri import ood_accuracies, ood_parts
 from rib.statistics.settings import RIStatistics
 from rib.statistics.tables import mri_tables

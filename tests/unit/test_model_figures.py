@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from rib.analyses import models
+from rib.analyses.models import figure as models
 
 STYLES = {
     name: {"label": f"Model {name.upper()}", "colour": colour, "marker": marker}

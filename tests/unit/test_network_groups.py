@@ -9,14 +9,15 @@ import pytest
 from matplotlib.collections import PathCollection
 from scipy import stats
 
-from rib.analyses import networks
+from rib.analyses.networks import describe as networks_describe
+from rib.analyses.networks import figure as networks_figure
+from rib.analyses.networks.tables import network_tables
 from rib.config.catalog import Catalog
 from rib.config.labels import GridLabels
 from rib.config.paths import Paths
 from rib.config.run import PRETRAINED, RUN_COLUMNS
 from rib.statistics.bootstrap import estimate, object_weights
 from rib.statistics.counts import Counts, write_counts
-from rib.statistics.network_groups import network_tables
 from rib.statistics.ri import ood_accuracies
 from rib.statistics.settings import RIStatistics
 from rib.statistics.writing import read_fit, write_tables
@@ -443,7 +444,7 @@ STYLES = {
 
 def draw(tables):
     """The figure of these tables, and the rows that it shows."""
-    return networks.draw_networks(
+    return networks_figure.draw_networks(
         tables["networks"],
         tables["network_groups"],
         models=dict.fromkeys(GROUP_OF, "Model"),
@@ -524,7 +525,7 @@ def test_the_figure_leaves_out_underfitted_networks_and_counts_those_of_methods(
 
 def test_the_figure_of_methods_has_each_networks_difference(tmp_path):
     tables = write_network_tables(tmp_path, made_up_counts())
-    figure, drawn_rows = networks.draw_method_differences(
+    figure, drawn_rows = networks_figure.draw_method_differences(
         tables["networks"],
         tables["method_differences"],
         models=dict.fromkeys(GROUP_OF, "Model"),
@@ -565,7 +566,7 @@ def described(tmp_path):
         choices.pop("catalog", None)  # it is the one above
         choices.pop("external", None)  # weights in files that are not there
         of_choices = grid(catalog, **choices)
-        return networks.describe(of_choices, Paths(of_choices), GridLabels(of_choices))
+        return networks_describe.describe(of_choices, Paths(of_choices), GridLabels(of_choices))
 
     return describe
 

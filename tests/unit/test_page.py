@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from rib.analyses import robustness
+from rib.analyses.robustness import describe as robustness
 from rib.base.progress import duration
 from rib.config.analysis import Column, Table
 from rib.records import provenance

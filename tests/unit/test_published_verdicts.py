@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses import published
+from rib.analyses.published import tables as published
 from rib.base.settings import replaced
 from rib.config.obstacles import obstacle_to_comparison
 from rib.statistics.inputs import Inputs

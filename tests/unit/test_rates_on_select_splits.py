@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from rib.base.errors import UserError
-from rib.statistics.counts import RowFiles
-from rib.statistics.held_out_rates import (
+from rib.analyses.learning_rates.by_loss import SweptMethod
+from rib.analyses.learning_rates.held_out import (
     SelectSplit,
     choose_on_select_splits,
     choose_rate,
@@ -21,7 +20,8 @@ from rib.statistics.held_out_rates import (
     paired_differences,
     warnings_on,
 )
-from rib.statistics.learning_rates import SweptMethod
+from rib.base.errors import UserError
+from rib.statistics.counts import RowFiles
 from tiny.tables.rows import write_rows
 from tiny.tables.tables import write
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import Field, create_model
 
-from rib.analyses import radar
+from rib.analyses.radar import describe as radar
 from rib.config.catalog import Catalog
 from rib.config.fields import Described
 from rib.report import readme

@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 import pandas as pd
 import pytest
 
-from rib.analyses import ri_matrix
+from rib.analyses.ri_matrix import figure as ri_matrix
 from rib.base.files import write_table
 from rib.base.rounding import MINUS, fit_percent, percent, points, whole_percent
 from rib.report.page import FORMS

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from test_evaluate import scores_of
 
+from rib.analyses.samples.scores import SCORES, compared_scores, real_accuracies, real_answers
+from rib.analyses.samples.tables import sample_tables
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.config.label_space import LabelSpace, imagenet_wnids, read_real_labels, read_timm_list
 from rib.statistics.bootstrap import object_weights
 from rib.statistics.counts import RowFiles
-from rib.statistics.samples import sample_tables
-from rib.statistics.scores import SCORES, compared_scores, real_accuracies, real_answers
 from rib.statistics.settings import RIStatistics
 from tiny.tables.tables import write
 

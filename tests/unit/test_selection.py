@@ -10,14 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.selection import SELECTION
-from rib.base.errors import UserError
-from rib.config.shared_sources import source_groups
-from rib.report.page import page_tables
-from rib.statistics.bootstrap import object_weights
-from rib.statistics.counts import Counts, RowFiles, write_counts
-from rib.statistics.objects import ALL_INDICES
-from rib.statistics.selection import (
+from rib.analyses.selection.describe import SELECTION
+from rib.analyses.selection.tables import (
     Trained,
     choices_of,
     gains_of,
@@ -25,6 +19,12 @@ from rib.statistics.selection import (
     select_variants,
     selection_table,
 )
+from rib.base.errors import UserError
+from rib.config.shared_sources import source_groups
+from rib.report.page import page_tables
+from rib.statistics.bootstrap import object_weights
+from rib.statistics.counts import Counts, RowFiles, write_counts
+from rib.statistics.objects import ALL_INDICES
 from rib.statistics.settings import RIStatistics
 from tiny.projects.descriptions import description
 from tiny.projects.grids import grid

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from rib.analyses import pretraining_sizes, train_subsets
+from rib.analyses.pretraining_sizes import figure as pretraining_sizes
+from rib.analyses.train_subsets import figure as train_subsets
 from rib.config.figure_settings import FigureSettings
 from rib.figures import write_figure
 from rib.statistics.inputs import Inputs

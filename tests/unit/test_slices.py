@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rib.analyses.slices.tables import mean_corruption_errors, slice_tables
 from rib.base.errors import UserError
 from rib.config.run import PRETRAINED, RUN_COLUMNS, Run
 from rib.statistics.counts import RowFiles
-from rib.statistics.slices import mean_corruption_errors, slice_tables
 from tiny.tables.tables import write
 
 RUNS = [

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
+from rib.analyses.summary.tables import Cell, best_of, cells_of, summary_files
 from rib.statistics.fit import read_table
-from rib.statistics.summary import Cell, best_of, cells_of, summary_files
 
 LABELS = {
     "models": {"net": "Net_1 & Co", "other": "Other"},

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from rib.analyses import tradeoff
-from rib.analyses.epochs import draw_tradeoff_epochs, tradeoff_table
+from rib.analyses.epochs.figure import draw_tradeoff_epochs
+from rib.analyses.epochs.tables import tradeoff_table
+from rib.analyses.tradeoff import figure as tradeoff
 from rib.base.errors import UserError
 from rib.statistics.bootstrap import object_weights, over_runs
 from rib.statistics.counts import Counts, RowFiles

@@ -200,8 +200,8 @@ KEYS = {
 }
 STAGES_OF_KEYS = (
     "rib.statistics.writing:make_tables",
-    "rib.statistics.distances:distances_of",
-    "rib.statistics.compression:compression_of",
+    "rib.analyses.distances.measure:distances_of",
+    "rib.analyses.distances.compression:compression_of",
 )
 
 

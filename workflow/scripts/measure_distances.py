@@ -4,7 +4,7 @@ from _run import run
 
 with run(snakemake) as output:
     from _inputs import paths
-    from rib.statistics.distances import distances_of
+    from rib.analyses.distances.measure import distances_of
     from rib.statistics.writing import write_tables
 
     table = distances_of(

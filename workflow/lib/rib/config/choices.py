@@ -764,7 +764,7 @@ def _fewest_images_in_budget(budget: Budget, targets: Collection[Dataset]) -> fl
 
 @dataclass(frozen=True)
 class VariantSelection:
-    """How one variant of each swept method is chosen (rib.statistics.selection).
+    """How one variant of each swept method is chosen (rib.analyses.selection.tables).
 
     A variant is the method with one value of each setting, such as `ft-lr0.1`.
     """

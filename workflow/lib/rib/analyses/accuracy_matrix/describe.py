@@ -1,0 +1,34 @@
+"""Accuracy matrices, targets by datasets: one panel per model and method."""
+
+from rib.config.analysis import Analysis, Figure
+from rib.config.grid import Grid
+from rib.config.labels import GridLabels
+from rib.config.paths import Paths
+from rib.config.shared_sources import source_groups
+
+CAPTION = """\
+Top-1 accuracy of every run on every dataset. A row is the target that was fine-tuned on, the first
+row the pretrained model; compare a column with its first cell. Outlined cells are the target
+itself, under protocol paper the images trained on, and never count in RI; a double dagger marks
+datasets that share the target's source images.
+"""
+
+
+def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
+    """Declare to Snakemake the figure accuracy_matrix, of all models and methods."""
+    return Analysis(
+        figures={
+            "accuracy_matrix": Figure(
+                question="survived",
+                caption=CAPTION,
+                inputs={"accuracy": paths.table("accuracy")},
+                params={
+                    **labels.by_target,
+                    "datasets": labels.datasets,
+                    "source_groups": source_groups(grid),
+                    "accuracy_on_target": labels.accuracy_on_target,
+                },
+                marks_runs=True,
+            )
+        }
+    )
