@@ -31,34 +31,39 @@ def described_of(one_grid, choice=()):
     return described_analyses(one_grid, Paths(one_grid), choice)
 
 
-def draw(mri):
-    """A function that draws FIGURE."""
-
-
-def file_of(analysis, **functions):
-    """The module of an analysis, with functions for all that it makes, if there are no others."""
-    figures = analysis.figures if analysis else {}
-    drawing = {f"draw_{name}": draw for name in figures}
-    functions = functions or {"tables": lambda inputs: {}, **drawing}
-    return SimpleNamespace(describe=lambda *_: analysis, **functions)
+TABLES = "def tables(inputs): ...\n"
+DRAW = "def draw_{name}(mri): ...\n"
 
 
 @pytest.fixture
-def describe(monkeypatch):
-    """A function that gives what is described where the library has the given analyses."""
+def describe(monkeypatch, tmp_path):
+    """A function that gives what is described where the library has the given analyses.
 
-    def described_of_modules(*, choice=(), **analyses):
+    Each has functions for all that it makes, unless `functions` has the text of its files.
+    """
+
+    def described_of_folders(*, choice=(), functions=None, describing=None, **analyses):
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, analysis in analyses.items():
+            figures = analysis.figures if analysis else {}
+            drawing = "".join(DRAW.format(name=figure) for figure in figures)
+            files = {"tables.py": TABLES, "figure.py": drawing, "describe.py": ""}
+            (root / name).mkdir(parents=True)
+            for file, text in {**files, **(functions or {})}.items():
+                (root / name / file).write_text(text)
+        describe = describing or (lambda analysis: analysis)
         modules = {
-            f"rib.analyses.{name}": analysis if hasattr(analysis, "describe") else file_of(analysis)
+            f"rib.analyses.{name}.describe": SimpleNamespace(
+                describe=lambda *_, analysis=analysis: describe(analysis)
+            )
             for name, analysis in analyses.items()
         }
-        names = [SimpleNamespace(name=name) for name in analyses]
         with monkeypatch.context() as context:
-            context.setattr(described.pkgutil, "iter_modules", lambda _: names)
+            context.setattr(described, "FOLDER", root)
             context.setattr(described.importlib, "import_module", modules.__getitem__)
             return described_of(grid(), choice)
 
-    return described_of_modules
+    return described_of_folders
 
 
 def test_an_analysis_has_the_name_of_its_file_and_may_have_nothing_to_show(describe):
@@ -75,7 +80,7 @@ def test_an_analysis_has_the_name_of_its_file_and_may_have_nothing_to_show(descr
 )
 def test_two_analyses_that_make_the_same_file_are_refused(describe, analysis):
     ours = Analysis(makes=["same.csv"], figures={"same": FIGURE})
-    with pytest.raises(UserError, match=r"theirs\.py and ours\.py both make same\.\w+; rename"):
+    with pytest.raises(UserError, match=r"theirs and ours both make same\.\w+"):
         describe(ours=ours, theirs=analysis)
 
 
@@ -98,7 +103,7 @@ INCOMPLETE = {
     ),
     "a figure with other inputs than its function": (
         {"figures": {"mine": replace(FIGURE, inputs={"ri": "ri.csv"})}},
-        "draw_mine .*'mri'",
+        "draw_mine .*'(mri|ri)'",
     ),
 }
 
@@ -106,29 +111,26 @@ INCOMPLETE = {
 @pytest.mark.parametrize(("changes", "named"), INCOMPLETE.values(), ids=list(INCOMPLETE))
 def test_what_would_fail_after_the_trainings_is_refused_before_them(describe, changes, named):
     analysis = replace(Analysis(makes=["mine.csv"]), **changes)
-    with pytest.raises(UserError, match=rf"^rib/analyses/mine\.py.*{named}"):
+    with pytest.raises(UserError, match=rf"^rib/analyses/mine/describe\.py.*{named}"):
         describe(mine=analysis)
 
 
-def test_a_file_without_its_functions_is_refused(describe):
+def test_an_analysis_without_its_functions_is_refused(describe):
     analysis = Analysis(makes=["mine.csv"], figures={"mine": FIGURE})
-    with pytest.raises(UserError, match=r"mine\.py makes files, but has no function tables"):
-        describe(mine=file_of(analysis, draw_mine=draw))
-    with pytest.raises(UserError, match="there is no function draw_mine; add it"):
-        describe(mine=file_of(analysis, tables=dict))
+    with pytest.raises(UserError, match=r"analyses/mine .*no function tables"):
+        describe(mine=analysis, functions={"tables.py": ""})
+    with pytest.raises(UserError, match="'mine'.*no function draw_mine"):
+        describe(mine=analysis, functions={"figure.py": ""})
 
 
 def test_a_description_that_lacks_something_names_its_file(describe):
-    broken = SimpleNamespace(describe=lambda *_: Figure(question="why", inputs={}))
-    with pytest.raises(
-        UserError, match=r"rib/analyses/mine\.py, describe: .*'caption'; correct it"
-    ):
-        describe(mine=broken)
+    with pytest.raises(UserError, match=r"rib/analyses/mine/describe\.py: .*'caption'"):
+        describe(mine=Analysis(), describing=lambda _: Figure(question="why", inputs={}))
 
 
 def test_a_table_that_is_not_made_is_refused(describe):
     analysis = Analysis(makes=["other.csv"], tables={"wanted": TABLE})
-    with pytest.raises(UserError, match=r"mine\.py.*'wanted'.*wanted\.csv is not among"):
+    with pytest.raises(UserError, match=r"mine/describe\.py.*'wanted'.*wanted\.csv"):
         describe(mine=analysis)
 
 
@@ -145,7 +147,7 @@ ANALYSES = {
 
 
 @pytest.mark.parametrize(
-    ("choice", "names"), [("all", ["usual", "extra"]), (["extra"], ["usual", "extra"])]
+    ("choice", "names"), [("all", ["extra", "usual"]), (["extra"], ["extra", "usual"])]
 )
 def test_an_analysis_on_demand_is_part_of_a_run_that_lists_it_else_it_has_its_own_folder(
     describe, choice, names
@@ -206,8 +208,8 @@ def all_ours():
 def test_each_file_of_an_analysis_describes_it(all_ours):
     """In some grid; and each figure that one draws is declared, see test_readme_parts."""
     names = {name for name, _ in all_ours}
-    files = {file.stem for file in (LIBRARY / "analyses").glob("*.py")} - {"__init__"}
-    assert names == files
+    folders = {file.parent.name for file in (LIBRARY / "analyses").glob("*/describe.py")}
+    assert names == folders
 
 
 def test_a_grid_without_a_common_method_has_tables_but_no_figures():
@@ -272,16 +274,16 @@ def test_files_of_analyses_are_read_and_describe_themselves_without_pandas_and_p
 
 
 def test_no_analysis_is_made_again_when_the_code_that_resolves_grids_changes():
-    """What its file imports is in its digest."""
+    """What its files of tables and figures import is in its digest."""
     resolving = {
         f"config/{name}.py" for name in ("catalog", "config", "entries", "grid", "labels", "paths")
     }
-    for file in (LIBRARY / "analyses").glob("*.py"):
+    folder = LIBRARY / "analyses"
+    for file in (*folder.glob("*/tables.py"), *folder.glob("*/figure.py")):
         closure = code_digest.closure(file)
         found = {path.relative_to(LIBRARY).as_posix() for path in closure}
-        assert not found & resolving, file.name
-        others = {name for name in found if name.startswith("analyses/")}
-        assert others <= {f"analyses/{file.name}", "analyses/__init__.py", "analyses/tradeoff.py"}
+        assert not found & resolving, file
+        assert not any(name.endswith("/describe.py") for name in found), file
 
 
 def brightness(shade):

@@ -16,7 +16,7 @@ def test_a_job_writes_tables_with_the_fit_of_their_runs_and_texts_as_they_are(
     rows = pd.DataFrame({"model": ["m"], "method": ["ft"], "x": [0.5]})
     analysis = ModuleType("some_analysis")
     analysis.tables = lambda inputs: {"one": rows, "other": rows, "note.md": inputs.params["note"]}
-    monkeypatch.setitem(sys.modules, "some_analysis", analysis)
+    monkeypatch.setitem(sys.modules, "rib.analyses.some_analysis.tables", analysis)
     fit = "model,method,target,size,seed,fit,underfitted\nm,ft,t,all,0,90.0,yes\n"
     (tmp_path / "fit.csv").write_text(fit)
     inputs = Inputs({"fit": str(tmp_path / "fit.csv")}, {"note": "N"})

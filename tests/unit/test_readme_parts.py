@@ -226,7 +226,7 @@ def test_types_and_defaults_are_shown_as_in_yaml(monkeypatch):
 def test_every_figure_has_a_line_with_its_caption(catalog):
     # given
     drawn = []
-    for file in (ROOT / "workflow/lib/rib/analyses").glob("*.py"):
+    for file in (ROOT / "workflow/lib/rib/analyses").rglob("*.py"):
         drawn += re.findall(r"^def draw_(\w+)\(", file.read_text(), re.MULTILINE)
     # when
     lines = readme.figure_list(catalog).splitlines()

@@ -11,7 +11,9 @@ import pytest
 from matplotlib.colors import to_hex
 
 from rib.analyses.pretraining_sizes import figure as pretraining_sizes
+from rib.analyses.pretraining_sizes import tables as pretraining_sizes_tables
 from rib.analyses.train_subsets import figure as train_subsets
+from rib.analyses.train_subsets import tables as train_subsets_tables
 from rib.config.figure_settings import FigureSettings
 from rib.figures import write_figure
 from rib.statistics.inputs import Inputs
@@ -101,7 +103,7 @@ class SizeFiles:
             {**files, "manifests": manifests, "descriptions": descriptions},
             {"stated_images": pretraining_images or {}},
         )
-        for analysis in (train_subsets, pretraining_sizes):
+        for analysis in (train_subsets_tables, pretraining_sizes_tables):
             tables = analysis.tables(inputs)
             outputs = {name: self.table(name) for name in tables}
             write_tables(tables, outputs, conditions="protocol paper")
@@ -377,7 +379,7 @@ def sizes_in_figure(files, name, table, every_size=False, **params):
         params: further arguments of the function that draws it.
     """
     figure_settings = FigureSettings(
-        module=f"rib.analyses.{name}",
+        module=f"rib.analyses.{name}.figure",
         params={"models": LABELS, "methods": METHODS, "confidence": 0.95, **params},
         every_size=every_size,
         without_underfitted=False,

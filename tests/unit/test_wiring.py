@@ -6,7 +6,6 @@ run again when it changes, the script gives its stage all that this asks for, an
 has the files that the settings name.
 """
 
-import ast
 import contextlib
 import importlib.util
 import inspect
@@ -52,7 +51,7 @@ from rib.training.settings import FineTuningSettings, PretrainingSettings
 from tiny.projects.wiring import ROOT
 
 SCRIPTS = ROOT / "workflow/scripts"
-ANALYSES = [*(LIBRARY / "analyses").glob("*.py")]
+ANALYSES = [*(LIBRARY / "analyses").glob("*/tables.py")]
 RULES = [*(ROOT / "workflow/rules").rglob("*.smk")]
 # Rules without a digest of their code: what they write is pinned by a digest.
 WITHOUT_CODE = {"download"}
@@ -76,7 +75,7 @@ def test_the_grids_of_these_tests_have_jobs_of_every_rule(jobs):
     names = re.compile(r"^ *(?:use rule \w+ as|rule) (\w+)(?: with)?:", re.MULTILINE)
     written = {name for file in RULES for name in names.findall(file.read_text())}
     described = {job.rule for job in jobs}
-    analyses = {file.stem for file in ANALYSES if "\ndef tables(" in file.read_text()}
+    analyses = {file.parent.name for file in ANALYSES}
     assert len(analyses) > 15
     assert written | {f"analyse_{name}" for name in analyses} <= described
 
@@ -194,7 +193,7 @@ STAGES = {
 }
 # Scripts with settings that are a dictionary, with its keys.
 KEYS = {
-    "analyse": {"module", "inputs", "params", "without_fit", "conditions", "code"},
+    "analyse": {"analysis", "inputs", "params", "without_fit", "conditions", "code"},
     "measure_distances": {"datasets", "code"},
     "compress_datasets": {"view", "excludes_proxy", "split", "megabytes", "code"},
 }
@@ -412,22 +411,11 @@ class NotedParams(Mapping):
 
 
 def computations(module):
-    """Functions that an analysis calls, as pairs of what has them and their name.
-
-    They are its own, and those of rib.statistics that it imports where it needs them.
-    """
-    found = []
-    for statement in ast.walk(ast.parse(inspect.getsource(module))):
-        is_local = isinstance(statement, ast.ImportFrom) and statement.col_offset > 0
-        if is_local and statement.module.startswith("rib.statistics."):
-            owner = importlib.import_module(statement.module)
-            found.extend((owner, alias.name) for alias in statement.names)
-    found.extend((module, name) for name in vars(module))
-    for owner, name in found:
-        function = getattr(owner, name)
-        is_own = inspect.isfunction(function) and function.__module__ == owner.__name__
-        if is_own and not name.startswith(("_", "draw_")) and name not in ("describe", "tables"):
-            yield owner, name
+    """Functions of the library's statistics and analyses that a file of tables calls, by name."""
+    for name, function in vars(module).items():
+        is_own = name == "tables" or name.startswith("_") or not inspect.isfunction(function)
+        if not is_own and function.__module__.startswith(("rib.statistics.", "rib.analyses.")):
+            yield name, function
 
 
 # The table of costs is made again with that of mRI.
@@ -447,11 +435,11 @@ def test_an_analysis_reads_all_that_it_asks_for(jobs, monkeypatch):
     not_read = set()
     for job in jobs_with(jobs, "analyse"):
         # given an analysis that computes nothing
-        module = importlib.import_module(job.settings["module"])
+        module = importlib.import_module(f"rib.analyses.{job.settings['analysis']}.tables")
         inputs = NotedInputs(job)
         with monkeypatch.context() as context:
-            for owner, name in computations(module):
-                context.setattr(owner, name, checked(getattr(owner, name)))
+            for name, function in computations(module):
+                context.setattr(module, name, checked(function))
             context.setattr("rib.base.files.table_text", MagicMock())
             # when: a computation that isn't given what it requires is a TypeError
             made = module.tables(inputs)
@@ -560,8 +548,8 @@ def test_a_digest_of_figures_has_their_modules_and_their_style(jobs):
 def test_a_digest_of_tables_has_the_file_of_their_analysis(jobs):
     for job in jobs_with(jobs, "analyse"):
         name = job.rule.removeprefix("analyse_")
-        assert job.settings["module"] == f"rib.analyses.{name}"
-        assert job.code == ["scripts/analyse.py", f"analyses/{name}.py"]
+        assert job.settings["analysis"] == name
+        assert job.code == ["scripts/analyse.py", f"analyses/{name}/tables.py"]
 
 
 def test_a_job_of_figures_watches_every_file_that_it_reads(jobs):

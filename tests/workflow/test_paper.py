@@ -21,7 +21,7 @@ MAP = list(csv.DictReader((ROOT / "workflow/catalog/paper_map.csv").read_text().
 def test_the_map_names_figures_and_tables_that_exist(row):
     assert row["figure"] in figures()
     made = {"ri", "mri", "ood", "accuracy", "curves", "leak_free", "in_distribution"}
-    for file in (ROOT / "workflow/lib/rib/analyses").glob("*.py"):
+    for file in (ROOT / "workflow/lib/rib/analyses").rglob("*.py"):
         made.update(re.findall(r"\b(\w+)\.csv\b", file.read_text()))
     assert row["tables"].split() and set(row["tables"].split()) <= made
 

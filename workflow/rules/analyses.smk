@@ -1,5 +1,5 @@
-# Tables and figures of analyses. Each analysis declares its inputs, tables and figures in its file,
-# lib/rib/analyses/<name>.py.
+# Tables and figures of analyses. Each analysis is a folder lib/rib/analyses/<name>: describe.py
+# declares inputs, tables and figures, tables.py makes the tables, figure.py draws.
 
 from rib.config.analysis import flat
 from rib.config.figure_settings import FiguresSettings, figure_settings
@@ -37,12 +37,12 @@ def analysis_settings(name):
     """Settings of the job that makes an analysis's tables."""
     analysis = ANALYSES[name]
     return {
-        "module": f"rib.analyses.{name}",
+        "analysis": name,
         "inputs": list(analysis.inputs),
         "params": dict(analysis.params),
         "without_fit": list(analysis.without_fit),
         "conditions": CONDITIONS,
-        "code": digest("analyse", ANALYSES_FOLDER / f"{name}.py"),
+        "code": digest("analyse", ANALYSES_FOLDER / name / "tables.py"),
     }
 
 
@@ -111,7 +111,7 @@ def fit_for(names):
 
 def drawing_settings(names):
     """Settings of a job that draws figures."""
-    modules = {ANALYSES_FOLDER / f"{ANALYSIS_OF_FIGURE[name]}.py" for name in names}
+    modules = {ANALYSES_FOLDER / ANALYSIS_OF_FIGURE[name] / "figure.py" for name in names}
     settings = FiguresSettings(
         figures={
             name: figure_settings(ANALYSIS_OF_FIGURE[name], DRAWN[name], GRID, LABELS)

@@ -9,7 +9,7 @@ with run(snakemake) as output:
     cfg = snakemake.params.cfg
     files = {name: snakemake.input[name] for name in cfg["inputs"]}
     make_tables(
-        cfg["module"],
+        cfg["analysis"],
         Inputs(files, cfg["params"]),
         output,
         cfg["conditions"],

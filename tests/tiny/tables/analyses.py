@@ -26,10 +26,10 @@ def drawing_module(figure: str) -> str:
     """The dotted name of the module that draws a figure."""
     (file,) = [
         file
-        for file in LIBRARY.glob("analyses/*.py")
+        for file in LIBRARY.glob("analyses/*/figure.py")
         if f"\ndef draw_{figure}(" in file.read_text(encoding="utf-8")
     ]
-    return f"rib.analyses.{file.stem}"
+    return f"rib.analyses.{file.parent.name}.figure"
 
 
 def figure_settings(figure: str, params: Mapping[str, Any], **choices: Any) -> FigureSettings:

@@ -1,7 +1,9 @@
-"""Analyses of a run, one file each: inputs, tables and figures. No torch.
+"""Analyses of a run, a folder for each topic. No torch.
 
-`describe(grid, paths, labels)` declares what the analysis makes of a grid (rib.config.analysis), or
-returns None if there is nothing to show; the rules are made from it. `tables` returns the tables,
-and `draw_<figure>(<inputs>, *, <parameters>)` a figure and the rows in it. Each call of Snakemake
-reads these files, so only functions import pandas and Matplotlib. rib.statistics computes.
+- `describe.py`: what the analysis reads and makes, and how the page shows it.
+  `describe(grid, paths, labels)` declares it (rib.config.analysis), or returns None if there is
+  nothing to show; the rules are made from it. Each call of Snakemake reads these files, so they
+  import neither pandas nor Matplotlib.
+- `tables.py`: `tables(inputs)` returns the tables.
+- `figure.py`: `draw_<figure>(<inputs>, *, <parameters>)` returns a figure and the rows in it.
 """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class FigureSettings(Settings):
     """Everything that a figure shows, except the contents of its files."""
 
-    module: str  # its function draw_<name> draws the figure: rib.analyses.cost
+    module: str  # its function draw_<name> draws the figure: rib.analyses.cost.figure
     params: dict[str, Any]  # keyword arguments of this function
     # Fields of rib.config.analysis.Figure.
     every_size: bool
@@ -54,7 +54,7 @@ def figure_settings(
         methods = {name: method.label for name, method in grid.methods.items()}
         labels = {**grid_labels.by_target, "methods": methods}
     return FigureSettings(
-        module=f"rib.analyses.{analysis}",
+        module=f"rib.analyses.{analysis}.figure",
         params=dict(figure.params),
         every_size=figure.every_size,
         without_underfitted=figure.without_underfitted,

@@ -1,26 +1,27 @@
-"""The analyses of a grid, as `describe` in their files declares them. No pandas, no plots."""
+"""The analyses of a grid, as their files describe.py declare them. No pandas, no plots."""
 
+import ast
 import importlib
-import inspect
-import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import ModuleType
+from pathlib import Path
 from typing import get_args
 
-import rib.analyses
 from rib.base.errors import UserError
-from rib.config.analysis import QUESTIONS, Analysis, Form
+from rib.base.plugins import LIBRARY
+from rib.config.analysis import QUESTIONS, Analysis, Figure, Form
 from rib.config.grid import Grid
 from rib.config.labels import GridLabels
 from rib.config.messages import known_name
 from rib.config.paths import Paths
 
+FOLDER = LIBRARY / "analyses"
+
 
 def described_analyses(
     grid: Grid, paths: Paths, choice: str | Sequence[str]
 ) -> dict[str, Analysis]:
-    """Tables and figures of each analysis for a grid, by the name of its file in rib.analyses.
+    """Tables and figures of each analysis for a grid, by the name of its folder in rib.analyses.
 
     Analyses with nothing to show are left out, and all figures if no run can be shown. An analysis
     on demand that is not chosen gets a separate folder: making it leaves the page unchanged.
@@ -34,18 +35,17 @@ def described_analyses(
     """
     labels = GridLabels(grid)
     analyses = {}
-    for module in pkgutil.iter_modules(rib.analyses.__path__):
-        name = module.name
-        file = importlib.import_module(f"rib.analyses.{name}")
-        analysis = _described(file, name, grid, paths, labels)
+    for file in sorted(FOLDER.glob("*/describe.py")):
+        name = file.parent.name
+        analysis = _described(name, grid, paths, labels)
         if analysis is None:
             continue
         own_paths = paths
         if analysis.on_demand and not _is_chosen(name, analysis, choice):
             own_paths = Paths(grid, report=f"{paths.report}/{name}")
-            analysis = _described(file, name, grid, own_paths, labels)
+            analysis = _described(name, grid, own_paths, labels)
             assert analysis is not None  # it wasn't None before either
-        _refuse_incomplete(file, name, analysis)
+        _refuse_incomplete(file.parent, analysis)
         if not labels.has_figures:
             analysis = replace(analysis, figures={})
         analyses[name] = replace(analysis, folder=own_paths.report)
@@ -54,33 +54,32 @@ def described_analyses(
     return analyses
 
 
-def _described(
-    file: ModuleType, name: str, grid: Grid, paths: Paths, labels: GridLabels
-) -> Analysis | None:
-    """Tables and figures that a file's `describe` declares; None if it has nothing to show.
+def _described(name: str, grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+    """Tables and figures that an analysis declares; None if it has nothing to show.
 
     A wrong argument there becomes a UserError that names the file.
     """
+    module = importlib.import_module(f"rib.analyses.{name}.describe")
     try:
-        analysis: Analysis | None = file.describe(grid, paths, labels)
+        analysis: Analysis | None = module.describe(grid, paths, labels)
     except TypeError as error:  # for example a Figure without caption
-        raise UserError(f"rib/analyses/{name}.py, describe: {error}; correct it.") from error
+        raise UserError(f"rib/analyses/{name}/describe.py: {error}; correct it.") from error
     return analysis
 
 
-def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
+def _refuse_incomplete(folder: Path, analysis: Analysis) -> None:
     """Raise a UserError if a table, caption or function of an analysis is missing.
 
     It fails now rather than after the trainings.
     """
-    where = f"rib/analyses/{name}.py"
-    if analysis.makes and not hasattr(file, "tables"):
-        raise UserError(f"{where} makes files, but has no function tables; add it.")
+    where = f"rib/analyses/{folder.name}"
+    if analysis.makes and "tables" not in _functions(folder / "tables.py"):
+        raise UserError(f"{where} makes files, but has no function tables in tables.py; add it.")
     for table_name, table in analysis.tables.items():
-        of_table = f"{where}, table '{table_name}'"
+        of_table = f"{where}/describe.py, table '{table_name}'"
         if not analysis.of_metrics and f"{table_name}.csv" not in analysis.makes:
             raise UserError(
-                f"{where}: describe shows the table '{table_name}', but {table_name}.csv is not "
+                f"{where}/describe.py shows the table '{table_name}', but {table_name}.csv is not "
                 "among what it makes; add it."
             )
         if not table.note.strip():
@@ -89,26 +88,45 @@ def _refuse_incomplete(file: ModuleType, name: str, analysis: Analysis) -> None:
         for column in table.columns:
             if column.form is not None:
                 known_name(column.form, get_args(Form), "form", f"{of_table}, {column.value}")
+    drawing = _functions(folder / "figure.py") if analysis.figures else {}
     for figure_name, figure in analysis.figures.items():
-        of_figure = f"{where}, figure '{figure_name}'"
+        of_figure = f"{where}/describe.py, figure '{figure_name}'"
         if not figure.caption.strip():
             raise UserError(f"{of_figure} has no caption; say how to read it.")
         known_name(figure.question, QUESTIONS, "question", of_figure)
-        draw = getattr(file, f"draw_{figure_name}", None)
-        if draw is None:
-            raise UserError(f"{of_figure}: there is no function draw_{figure_name}; add it.")
-        arguments = {
-            *figure.inputs,
-            *figure.params,
-            *(["underfitted"] if figure.marks_runs else []),
-        }
-        try:
-            inspect.signature(draw).bind(**dict.fromkeys(arguments))
-        except TypeError as error:
-            raise UserError(
-                f"{of_figure}: draw_{figure_name} is called with its inputs and params, {error}; "
-                "give both the same names."
-            ) from error
+        if f"draw_{figure_name}" not in drawing:
+            raise UserError(f"{of_figure}: figure.py has no function draw_{figure_name}; add it.")
+        _refuse_other_arguments(drawing[f"draw_{figure_name}"], figure, of_figure)
+
+
+def _functions(file: Path) -> dict[str, ast.FunctionDef]:
+    """Functions of a file by name, {"draw_cost": ...}; without importing it, which takes seconds.
+
+    A file that doesn't exist has none.
+    """
+    if not file.is_file():
+        return {}
+    module = ast.parse(file.read_text(encoding="utf-8"), file)
+    return {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+
+
+def _refuse_other_arguments(draw: ast.FunctionDef, figure: Figure, of_figure: str) -> None:
+    """Raise a UserError if a function that draws does not take the figure's inputs and params."""
+    given = {*figure.inputs, *figure.params}
+    if figure.marks_runs:
+        given.add("underfitted")
+    tables = [argument.arg for argument in draw.args.args]
+    number_required = len(tables) - len(draw.args.defaults)
+    required = set(tables[:number_required])
+    optional = set(tables[number_required:])
+    for argument, default in zip(draw.args.kwonlyargs, draw.args.kw_defaults, strict=True):
+        (required if default is None else optional).add(argument.arg)
+    for name in sorted(required - given):
+        raise UserError(
+            f"{of_figure}: {draw.name} needs '{name}', which it isn't given; correct it."
+        )
+    for name in sorted(given - required - optional):
+        raise UserError(f"{of_figure}: {draw.name} has no argument '{name}'; correct it.")
 
 
 def _is_chosen(name: str, analysis: Analysis, choice: str | Sequence[str]) -> bool:
@@ -139,7 +157,7 @@ def _refuse_equal_names(analyses: Mapping[str, Analysis]) -> None:
         for made in (*analysis.makes, *(f"{figure}.png" for figure in analysis.figures)):
             if made in maker:
                 raise UserError(
-                    f"rib/analyses/{name}.py and {maker[made]}.py both make {made}; rename one."
+                    f"rib/analyses/{name} and {maker[made]} both make {made}; rename one."
                 )
             maker[made] = name
 

@@ -138,7 +138,7 @@ def _make_tables(name: str, analysis: Analysis, grid: Grid, paths: Paths) -> Non
     folder = Path(paths.report, "tables")
     if analysis.makes:
         make_tables(
-            f"rib.analyses.{name}",
+            name,
             Inputs(analysis.inputs, analysis.params),
             {file: folder / file for file in analysis.makes},
             "; ".join(conditions_of(grid)),

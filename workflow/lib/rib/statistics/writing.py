@@ -18,23 +18,24 @@ FORMATS = {"cost": "%.2f", "learning_rates": "%.8g", "training": "%.8g"}
 
 
 def make_tables(
-    module: str,
+    analysis: str,
     inputs: Inputs,
     outputs: Mapping[str, Path],
     conditions: str,
     without_fit: Sequence[str] = (),
 ) -> None:
-    """Write the results of the function `tables` of an analysis.
+    """Write what the function `tables` of an analysis returns.
 
     Args:
-        module: of the analysis, such as rib.analyses.cost.
+        analysis: its name, such as cost; rib.analyses.cost.tables has the function.
         inputs: with an input `fit`, the tables get columns with the fit of their runs.
         outputs: file by name, such as {"cost.csv": Path("cost.csv"), "summary.md": ...}.
         conditions: value of the last column of each table.
         without_fit: names of tables without columns of the fit.
     """
     fit = read_fit(inputs.path("fit")) if "fit" in inputs.files else None
-    for name, content in importlib.import_module(module).tables(inputs).items():
+    module = importlib.import_module(f"rib.analyses.{analysis}.tables")
+    for name, content in module.tables(inputs).items():
         if isinstance(content, str):
             write_text(outputs[name], content)
         else:

@@ -3,7 +3,7 @@
 A method that can fit its training images gets the smallest rate at which every run reaches the
 threshold, so training is finished and goes no further than needed. Any other method gets the rate
 with the lowest final training loss. Nothing is evaluated: a choice by accuracy on other datasets
-would use what the benchmark measures. (`rib.analyses.learning_rates.held_out` has protocol held_out.)
+would use what the benchmark measures. `rib.analyses.learning_rates.held_out` has the other protocol.
 """
 
 from collections.abc import Mapping, Sequence

@@ -3,7 +3,6 @@
 import pandas as pd
 
 from rib.analyses.learning_rates.by_loss import SweptMethod, choice_table
-from rib.analyses.learning_rates.describe import RECIPES
 from rib.analyses.learning_rates.held_out import (
     choose_on_select_splits,
     family_recipes,
@@ -55,4 +54,4 @@ def _on_select_splits(
     print_lines(*recipes.splitlines())
     for sentence in warnings_on(rates, threshold):
         log.warning("%s", sentence)
-    return {"learning_rates": rates, RECIPES: recipes}
+    return {"learning_rates": rates, "learning_rates.yaml": recipes}

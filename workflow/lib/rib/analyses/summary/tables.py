@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from rib.analyses.summary.describe import SUMMARIZED
 from rib.base.files import table_text
 from rib.base.rounding import MINUS, fit_percent, points
 from rib.base.text import markdown
@@ -63,7 +62,11 @@ def tables(inputs: Inputs) -> dict[str, str]:
     In the CSV each number's fit (accuracy on training images) has a separate column.
     """
     return summary_files(
-        *(inputs.table(name) for name in SUMMARIZED),
+        mri=inputs.table("mri"),
+        seeds_ri=inputs.table("seeds_ri"),
+        comparisons=inputs.table("comparisons"),
+        comparisons_ri=inputs.table("comparisons_ri"),
+        ranking=inputs.table("ranking"),
         **inputs.params,
         fit=read_fit(inputs.path("fit")),
     )
@@ -139,8 +142,8 @@ def summary_files(
 
     Args:
         mri: model, method, size, mri, ci_low, ci_high, seeds, fit, underfitted.
-        seeds_ri, comparisons, comparisons_ri, ranking: tables of rib.analyses.comparison.tables, with
-            its `COLUMNS`; seeds_ri also has fit and underfitted.
+        seeds_ri, comparisons, comparisons_ri, ranking: tables of rib.analyses.comparison, with the
+            `COLUMNS` of its tables.py; seeds_ri also has fit and underfitted.
         labels: shown models, methods and targets in display order, such as {"models": {"lite0":
             "Lite0"}, "methods": ..., "targets": ...}.
         fit: fit.csv as texts, to add its columns to the CSV.
