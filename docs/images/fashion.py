@@ -13,9 +13,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from rib.base.plugins import load_module
-from rib.config.catalog import PROJECT_CATALOG, Catalog
-from rib.config.entries import Dataset
-from rib.config.geometry import Geometry
+from rib.catalog.catalog import PROJECT_CATALOG, Catalog
+from rib.schema.entries import Dataset
+from rib.schema.geometry import Geometry
 from rib.data.images import DatasetSource
 
 FAMILY = "fashion"

@@ -39,8 +39,7 @@ from torch.nn import functional as F
 
 from rib.base.files import read_json, write_json, write_text
 from rib.base.progress import Progress
-from rib.config.geometry import Geometry
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 from rib.evaluation.evaluate import ENCODING, _rows
 from rib.evaluation.score import score
 from rib.methods.base import load_algorithm
@@ -52,6 +51,7 @@ from rib.models.fuse_batch_norm import fuse_batch_norm
 from rib.models.images import Images, slices
 from rib.monitoring.watch import Watch
 from rib.records.environment import processor
+from rib.schema.geometry import Geometry
 from rib.training.loop import train
 from tiny.changed import replace
 from tiny.models.training import CPU, RUN, images_of, images_of_pixels, settings_of, task_of
@@ -63,7 +63,7 @@ def catalog():
 
     It is imported lazily, since jobs don't read it and the child processes measure jobs.
     """
-    from rib.config.catalog import Catalog
+    from rib.catalog.catalog import Catalog
 
     return Catalog([ROOT / "workflow/catalog"])
 

@@ -60,13 +60,11 @@ from tqdm import tqdm
 
 from rib.base.errors import UserError
 from rib.base.progress import Progress
-from rib.config.config import config_of
-from rib.config.geometry import Geometry
-from rib.config.grid import resolve_grid
-from rib.config.memory import CUDA_ON_GPU, CUDA_ON_HOST, GIGA, MEGA, NetworkMemory
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 from rib.evaluation.evaluate import ENCODING, _rows
 from rib.evaluation.score import score
+from rib.grid.grid import resolve_grid
+from rib.grid.memory import CUDA_ON_GPU, CUDA_ON_HOST, GIGA, MEGA, NetworkMemory
 from rib.methods.base import Task, load_algorithm
 from rib.models import device as devices
 from rib.models.class_logits import class_logits
@@ -75,6 +73,8 @@ from rib.models.images import Images, slices
 from rib.models.network import build
 from rib.records.environment import processor
 from rib.report.rates import GPU_RATES
+from rib.schema.config import config_of
+from rib.schema.geometry import Geometry
 from rib.training import training_state
 from rib.training.loop import train
 from tiny.changed import replace

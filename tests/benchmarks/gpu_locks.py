@@ -34,7 +34,7 @@ import time
 
 from rib.jobs.gpu_lock import lock_gpu
 from rib.models.device import start
-from rib.models.settings import ComputeSettings
+from rib.models.model_settings import ComputeSettings
 
 visible = None
 if on_gpu:

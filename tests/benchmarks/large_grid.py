@@ -14,12 +14,12 @@ from rib.analyses.comparison import tables as comparison
 from rib.analyses.models import tables as model_comparison
 from rib.analyses.samples import tables as samples
 from rib.base.files import write_json
-from rib.config.label_space import LabelSpace
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, Run
+from rib.catalog.label_space import LabelSpace
 from rib.data.view import DatasetFiles, DatasetView
+from rib.schema.run import ALL, NO_TARGET, PRETRAINED, Run
 from rib.statistics import tables, writing
 from rib.statistics.counts import RowFiles
-from rib.statistics.settings import FitRule, GridTableSettings, RIStatistics
+from rib.statistics.statistics_settings import FitRule, GridTableSettings, RIStatistics
 
 MODELS = 14
 METHODS = [f"method{i}" for i in range(12)]

@@ -1,4 +1,4 @@
-"""Memory of networks, from which rib.config.memory estimates what jobs need.
+"""Memory of networks, from which rib.grid.memory estimates what jobs need.
 
     python tests/benchmarks/memory.py activations   # makes workflow/catalog/activations.csv
     python tests/benchmarks/memory.py jobs          # peaks of jobs, to compare with the estimates
@@ -93,7 +93,7 @@ def architectures() -> Iterator[tuple[str, str, dict, int]]:
 
     Those that a record of hub.lock.json describes are among them.
     """
-    from rib.config.catalog import Catalog
+    from rib.catalog.catalog import Catalog
 
     catalog = Catalog([TABLE.parent])
     listed = set()
@@ -211,7 +211,7 @@ def do_work(architecture: str, work: str, batch: int, folder: Path) -> None:
         train(work, batch, folder)
         return
     from rib.base.progress import Progress
-    from rib.data.prepared import PreparedDataset
+    from rib.data.dataset import PreparedDataset
     from rib.evaluation.features import features_of
     from rib.evaluation.score import score
     from rib.models.state import network_in_state
@@ -230,12 +230,12 @@ def do_work(architecture: str, work: str, batch: int, folder: Path) -> None:
 
 def train(work: str, batch: int, folder: Path) -> None:
     """Do the work of a training of one step, as the job does."""
-    from rib.config.geometry import Geometry
-    from rib.config.method_facts import MethodFacts
-    from rib.config.run import ALL, Run
     from rib.data.view import DatasetFiles, DatasetView
+    from rib.schema.geometry import Geometry
+    from rib.schema.method_facts import MethodFacts
+    from rib.schema.run import ALL, Run
     from rib.training.finetune import finetune
-    from rib.training.settings import FineTuningSettings
+    from rib.training.training_settings import FineTuningSettings
     from tiny.changed import replace
     from tiny.models.training import CODE, COMPUTE, TRAINING
 

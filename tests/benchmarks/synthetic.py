@@ -6,8 +6,8 @@ import numpy as np
 import timm
 import torch
 
-from rib.config.label_space import LabelSpace
-from rib.data.prepared import PreparedDataset
+from rib.catalog.label_space import LabelSpace
+from rib.data.dataset import PreparedDataset
 from tiny.changed import replace
 from tiny.models import training
 

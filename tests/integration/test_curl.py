@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from rib.base.errors import UserError
-from rib.data import curl, mirrors
-from rib.data.download import download
+from rib.data.fetch import curl, mirrors
+from rib.data.fetch.download import download
 from rib.data.variables import ARCHIVES
 
 DATA = bytes(range(256)) * 400
@@ -176,7 +176,7 @@ def job(server, tmp_path, monkeypatch):
     script = """
 import json, sys
 from pathlib import Path
-from rib.data.download import download
+from rib.data.fetch.download import download
 download(json.loads(sys.argv[1]), Path("a.tar"), "set")
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rib.base.errors import UserError
-from rib.data.download import download
+from rib.data.fetch.download import download
 from tiny.servers.files import serve
 
 pytestmark = pytest.mark.thorough

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from rib.base.files import read_json
-from rib.base.settings import to_params
-from rib.config.label_space import read_csv_rows
+from rib.base.params import to_params
+from rib.catalog.label_space import read_csv_rows
 from rib.data.archives import archive_members
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 from rib.models.convert import convert
+from rib.models.model_settings import ConversionSettings
 from rib.models.network import load
-from rib.models.settings import ConversionSettings
 from tiny.data.published import CATALOG, fetched, made
 from tiny.models.training import CODE, COMPUTE, CPU
 from tiny.projects.project import ROOT

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rib.base.errors import UserError
-from rib.data.download import download
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
+from rib.data.fetch.download import download
 from tiny.data.fashion import DIGESTS
 from tiny.data.published import CATALOG, made
 from tiny.projects.project import ROOT

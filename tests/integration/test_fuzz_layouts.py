@@ -26,7 +26,7 @@ from scipy.io import savemat
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.plugins import LIBRARY, checked_settings, load_function
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.data import svg
 from rib.data.archives import archive_members
 from rib.data.images import decode, resize_and_crop

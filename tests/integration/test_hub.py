@@ -32,7 +32,7 @@ def fetch(folder, hub, repo="owner/net", path="model.safetensors", source=(), **
         import json, sys
         sys.path[:0] = {[path for path in sys.path if path]!r}
         from pathlib import Path
-        from rib.data.download import download
+        from rib.data.fetch.download import download
         from rib.base.errors import UserError
         try:
             download(json.loads({json.dumps(json.dumps(source))}), Path("net.safetensors"), "net")

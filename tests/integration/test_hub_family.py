@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from rib.base.files import sha256
-from rib.config.hub_datasets import file_name
-from rib.config.hub_names import LOCK, read_lock
+from rib.catalog.hub_datasets import file_name
+from rib.catalog.hub_names import LOCK, read_lock
 from tiny.data.parquet import write_photos
 from tiny.projects import family as tiny_family
 from tiny.projects.project import ROOT, Project, copy_project, jobs

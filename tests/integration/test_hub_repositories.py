@@ -13,7 +13,7 @@ import textwrap
 
 import pytest
 
-from rib.config.hub_names import LOCK, read_lock
+from rib.catalog.hub_names import LOCK, read_lock
 from tiny.servers.hub import COMMIT, COMMIT_OF_CONVERSION, SMALL, TOKEN, Repository, served
 from tiny.servers.hub import environment as environment_of
 
@@ -81,8 +81,8 @@ def resolve(folder, hub, source=None, **environment):
     script = """
         from pathlib import Path
         from rib.base.errors import UserError
-        from rib.config.catalog import Catalog
-        from rib.config.hub_names import UnresolvedError
+        from rib.catalog.catalog import Catalog
+        from rib.catalog.hub_names import UnresolvedError
         from rib.models.lock import resolve
         try:
             try:
@@ -105,8 +105,8 @@ def fetch(folder, hub, **environment):
     script = """
         from pathlib import Path
         from rib.base.errors import UserError
-        from rib.config.catalog import Catalog
-        from rib.data.download import download
+        from rib.catalog.catalog import Catalog
+        from rib.data.fetch.download import download
         catalog = Catalog([Path("own")]).with_hub_files(["photos"])
         try:
             for source in catalog.datasets["photos"].archives:

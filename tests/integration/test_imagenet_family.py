@@ -17,10 +17,10 @@ import yaml
 from PIL import Image
 
 from rib.base.files import sha256
-from rib.config.catalog import Catalog
-from rib.config.geometry import Geometry
-from rib.config.label_space import read_real_labels, read_timm_list
-from rib.data.prepared import PreparedDataset
+from rib.catalog.catalog import Catalog
+from rib.catalog.label_space import read_real_labels, read_timm_list
+from rib.data.dataset import PreparedDataset
+from rib.schema.geometry import Geometry
 from tiny.data.photos import WNIDS, devkit, encrypted, index_of, jpeg, tar, zipped
 from tiny.projects import family
 from tiny.projects.project import Project, copy_project, rows_of

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from rib.base.errors import UserError
-from rib.config.label_space import LabelSpace, read_index_map, read_timm_list
+from rib.catalog.label_space import LabelSpace, read_index_map, read_timm_list
 from rib.data import unzip
 from rib.data.archives import archive_members
 from tiny.data.photos import (

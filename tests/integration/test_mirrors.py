@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from rib.base.errors import UserError
-from rib.data import mirrors as fetching
-from rib.data.debian import fetch_package
-from rib.data.download import download
+from rib.data.fetch import mirrors as fetching
+from rib.data.fetch.debian import fetch_package
+from rib.data.fetch.download import download
 from rib.data.variables import ARCHIVES
 from tiny.servers.hub import Repository, served
 from tiny.servers.hub import environment as environment_of
@@ -299,7 +299,7 @@ def test_a_hub_is_a_mirror_too(server, tmp_path):
         sys.path[:0] = {[path for path in sys.path if path]!r}
         from pathlib import Path
         from rib.base.errors import UserError
-        from rib.data.download import download
+        from rib.data.fetch.download import download
         try:
             download(json.loads({json.dumps(json.dumps(source))}), Path("a.idx"), "set")
         except UserError as error:

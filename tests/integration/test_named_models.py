@@ -18,7 +18,7 @@ import torch
 from timm.models import get_pretrained_cfg
 
 from rib.base.files import read_json
-from rib.config.hub_names import LOCK, read_lock
+from rib.catalog.hub_names import LOCK, read_lock
 from rib.models.network import load
 from tiny.models.texts import words
 from tiny.projects.project import ROOT, jobs

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rib.config.label_space import imagenet_wnids
+from rib.catalog.label_space import imagenet_wnids
 from tiny.projects import family as tiny_family
 from tiny.projects.project import ROOT, Project, copy_project, rows_of
 

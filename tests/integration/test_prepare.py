@@ -21,11 +21,11 @@ from PIL import Image
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.label_space import MOST_CLASSES, read_own_classes
+from rib.catalog.label_space import MOST_CLASSES, read_own_classes
 from rib.data import prepare as preparation
+from rib.data.dataset import PreparedDataset
 from rib.data.folders import listing, listing_of, pack
 from rib.data.images import CorruptImageError, decode
-from rib.data.prepared import PreparedDataset
 from rib.data.variables import PHOTO_MEGABYTES, PHOTO_MEGAPIXELS
 from rib.data.view import DatasetFiles, load_proxy, load_whole
 from rib.records import provenance

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rib.config.hub_names import LOCK, read_lock
+from rib.catalog.hub_names import LOCK, read_lock
 from tiny.data.hub_families import HUB_FAMILIES, write_split
 from tiny.projects import family as tiny_family
 from tiny.projects.project import Project, copy_project, jobs

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from rib.config.evaluation_groups import groups_of
+from rib.grid.evaluation_groups import groups_of
 from tiny.projects import family
 from tiny.projects.plugins import needs
 from tiny.projects.project import Project, copy_project

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from rib.base.settings import Settings, replaced
+from rib.base.params import Settings, replaced
 
 
 def replace(original, **changes):

@@ -10,8 +10,8 @@ import yaml
 from filelock import FileLock
 
 from rib.base.progress import Progress
-from rib.config.catalog import Catalog
-from rib.config.yaml_files import SAFE_LOADER
+from rib.catalog.catalog import Catalog
+from rib.schema.yaml_files import SAFE_LOADER
 from tiny.projects import wiring as rules
 
 CATALOG = Path(__file__).parents[2] / "workflow/catalog"

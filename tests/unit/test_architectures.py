@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from rib.base.errors import UserError
-from rib.config.label_space import LabelSpace
-from rib.data.prepared import PreparedDataset
+from rib.catalog.label_space import LabelSpace
+from rib.data.dataset import PreparedDataset
 from rib.evaluation.features import layers_of
 from rib.methods.base import BATCH_NORM
 from rib.methods.ft import FullFineTuning

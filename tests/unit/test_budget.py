@@ -1,12 +1,12 @@
-"""How many images of each dataset a run uses: rib.config.budget and what a grid makes of it."""
+"""How many images of each dataset a run uses: rib.schema.budget and what a grid makes of it."""
 
 import pytest
 import yaml
 
 from rib.base.errors import UserError
-from rib.config.budget import Budget, images_within
-from rib.config.grid_as_config import as_config
 from rib.data.grid_views import view_of
+from rib.grid.grid_as_config import as_config
+from rib.schema.budget import Budget, images_within
 from rib.statistics.conditions import conditions_of
 from tiny.projects.grids import grid
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from rib.base.errors import UserError
-from rib.base.settings import to_params
-from rib.config.baselines import in_distribution
-from rib.config.catalog import Catalog
-from rib.config.config import config_of
-from rib.config.entries import Parts
+from rib.base.params import to_params
+from rib.catalog.catalog import Catalog
+from rib.grid.baselines import in_distribution
+from rib.schema.config import config_of
+from rib.schema.entries import Parts
 
 ROOT = Path(__file__).parents[2]
 CATALOG = ROOT / "workflow/catalog"

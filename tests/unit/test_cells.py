@@ -3,7 +3,7 @@
 import numpy as np
 
 from rib.analyses.cells.tables import CLASSES, Answers, lost_classes
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 
 
 def space_of(outputs):

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from rib.analyses.epochs.tables import epoch_table
 from rib.analyses.representations.tables import cka_table
 from rib.base.errors import UserError
-from rib.config.run import RUN_COLUMNS, Run
+from rib.schema.run import RUN_COLUMNS, Run
 from rib.statistics.cka import (
     Kernel,
     cka,

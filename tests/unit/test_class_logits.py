@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.models.class_logits import class_logits, class_members
 
 CPU = torch.device("cpu")

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from rib.config.label_space import LabelSpace
-from rib.config.run import RUN_COLUMNS
+from rib.catalog.label_space import LabelSpace
+from rib.schema.run import RUN_COLUMNS
 from rib.statistics.classes import WORST, class_table, worst_classes
 from rib.statistics.counts import Counts
 from rib.statistics.fit import marked

@@ -312,7 +312,7 @@ NETWORK = {
     "models/images.py",
     "models/network.py",
     "models/device.py",
-    "data/prepared.py",
+    "data/dataset.py",
 }
 SCORING = NETWORK | {"evaluation/score.py", "models/class_logits.py"}
 TRAINING = SCORING | {
@@ -335,11 +335,11 @@ FEATURES = NETWORK | {
     "evaluation/networks.py",
 }
 COUNTED = ["counts", "objects", "bootstrap"]  # in rib.statistics
-ROWS = {"statistics/counts.py", "statistics/ri.py", "config/run.py", "base/files.py"}
+ROWS = {"statistics/counts.py", "statistics/ri.py", "schema/run.py", "base/files.py"}
 # What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. That
 # the files which settings name are in it is asserted in test_wiring.
 STAGES = [
-    ("prepare", {}, {"data/prepare.py", "data/images.py", "config/label_space.py"}),
+    ("prepare", {}, {"data/prepare.py", "data/images.py", "catalog/label_space.py"}),
     (
         "convert_model",
         {},
@@ -422,7 +422,7 @@ STAGES = [
         },
     ),
     ("measure_distances", {}, {"analyses/distances/measure.py", "data/stored_features.py"}),
-    ("compress_datasets", {}, {"analyses/distances/compression.py", "data/prepared.py"}),
+    ("compress_datasets", {}, {"analyses/distances/compression.py", "data/dataset.py"}),
     (
         "draw_figures",
         {},
@@ -460,10 +460,10 @@ def test_a_stages_digest_holds_the_modules_that_decide_its_numbers_and_no_others
     beside_results = ("jobs/", "monitoring/", "records/", "report/")
     assert {name for name in found if name.startswith(beside_results)} <= wanted | empty
     assert not found & {
-        "config/catalog.py",
-        "config/config.py",
-        "config/entries.py",
-        "config/grid.py",
+        "catalog/catalog.py",
+        "schema/config.py",
+        "schema/entries.py",
+        "grid/grid.py",
     }
     assert ("evaluation/evaluate.py" in found) == (rule == "evaluate"), (
         "a change of the rows would train again"

@@ -9,7 +9,7 @@ import pytest
 from rib import commands
 from rib.base.locks import acquire
 from rib.base.progress import log
-from rib.config.hub_names import LOCK
+from rib.catalog.hub_names import LOCK
 
 ROOT = Path(__file__).parents[2]
 

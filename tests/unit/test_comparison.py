@@ -13,13 +13,13 @@ from test_contrast import exact_p, tolerance_of
 
 from rib.analyses.comparison import tables as comparison
 from rib.analyses.comparison.tables import measures_of_methods, rank, tables_of
-from rib.config.run import PRETRAINED, RUN_COLUMNS
+from rib.schema.run import PRETRAINED, RUN_COLUMNS
 from rib.statistics.bootstrap import object_weights, over_runs, p_over_runs
 from rib.statistics.contrast import Measure, Measured
 from rib.statistics.counts import Counts, count, write_counts
 from rib.statistics.ri import ood_accuracies, ood_parts
 from rib.statistics.scored_state import STATE_COLUMNS
-from rib.statistics.settings import RIStatistics
+from rib.statistics.statistics_settings import RIStatistics
 from rib.statistics.tables import mri_tables, ri_table
 from tiny.tables.rows import by_runs
 from tiny.tables.states import state_of

@@ -5,11 +5,11 @@ import math
 import pytest
 
 from rib.base.errors import UserError
-from rib.config import augmentation_entries, config, entries, source_entries
-from rib.config.checking import checked
-from rib.config.config import config_of
-from rib.config.entries import Dataset, Method, Recipe
-from rib.config.fields import Described
+from rib.schema import augmentation_entries, config, entries, source_entries
+from rib.schema.checking import checked
+from rib.schema.config import config_of
+from rib.schema.entries import Dataset, Method, Recipe
+from rib.schema.fields import Described
 from unit.conftest import published
 
 MODELS = {

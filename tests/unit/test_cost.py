@@ -9,9 +9,9 @@ import pytest
 
 from rib.analyses.cost.tables import cost_of, cost_table, jobs_of
 from rib.analyses.training.tables import training_table
-from rib.config.catalog import Catalog
-from rib.config.run import METHODS
+from rib.catalog.catalog import Catalog
 from rib.records import provenance
+from rib.schema.run import METHODS
 from tiny.projects.records import FACTS
 from tiny.tables.tables import write
 

@@ -13,12 +13,12 @@ import pytest
 from rib.analyses.data_and_models.tables import identical_table
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
-from rib.config.label_space import LabelSpace
-from rib.config.layout import Layout
-from rib.config.run import MEAN, RUN_COLUMNS, Run
+from rib.catalog.label_space import LabelSpace
 from rib.data.identity import PHOTO
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, DatasetView, load_whole
+from rib.schema.layout import Layout
+from rib.schema.run import MEAN, RUN_COLUMNS, Run
 from rib.statistics.bootstrap import estimate, object_weights
 from rib.statistics.counts import (
     COLUMNS,
@@ -33,7 +33,7 @@ from rib.statistics.objects import ALL_INDICES
 from rib.statistics.ri import ood_accuracies, ood_parts
 from rib.statistics.sample_rows import read_rows
 from rib.statistics.scored_state import STATE_COLUMNS
-from rib.statistics.settings import FitRule, GridTableSettings, RIStatistics
+from rib.statistics.statistics_settings import FitRule, GridTableSettings, RIStatistics
 from rib.statistics.tables import grid_tables, json_by_method, read_fits, ri_table, roles_of
 from rib.statistics.writing import write_tables
 from tiny.tables.rows import by_runs, write_rows

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles
 from rib.statistics.coverage import coverage

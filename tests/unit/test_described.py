@@ -11,12 +11,12 @@ import pytest
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
-from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.labels import shades_of
-from rib.config.paths import Paths
+from rib.grid.labels import shades_of
+from rib.grid.paths import Paths
 from rib.jobs import code_digest
 from rib.report import described
 from rib.report.described import analyses_of_page, described_analyses
+from rib.schema.analysis import Analysis, Column, Figure, Table
 from tiny.projects.grids import grid
 
 TABLE = Table(title="T", question="why", note="N", columns=[Column("Model", "model")])
@@ -251,10 +251,10 @@ def test_files_of_analyses_are_read_and_describe_themselves_without_pandas_and_p
     """Each call of Snakemake reads all of them."""
     source = (
         "import sys\n"
-        "from rib.config.catalog import Catalog\n"
-        "from rib.config.grid import resolve_grid\n"
-        "from rib.config.paths import Paths\n"
-        "from rib.config.config import config_of\n"
+        "from rib.catalog.catalog import Catalog\n"
+        "from rib.grid.grid import resolve_grid\n"
+        "from rib.grid.paths import Paths\n"
+        "from rib.schema.config import config_of\n"
         "from rib.report.described import described_analyses\n"
         "config = config_of({'family': 'emoji'}, 'config')\n"
         "grid = resolve_grid(config, Catalog([sys.argv[1]]))\n"

@@ -19,11 +19,11 @@ from rib.jobs.job import job
 from rib.jobs.messages import message_of
 from rib.models import device as devices
 from rib.models.full_precision import FullPrecisionConv2d, FullPrecisionLinear, keep_precision
+from rib.models.model_settings import ComputeSettings
 from rib.models.network import OpenClipClassifier, build
 from rib.models.nondeterministic import (
     refuse_layers_without_algorithm,
 )
-from rib.models.settings import ComputeSettings
 from rib.records.environment import set_device
 
 # Environment variables that assign a GPU to a job.

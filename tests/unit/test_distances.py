@@ -21,11 +21,11 @@ from rib.analyses.distances import compression
 from rib.analyses.distances import measure as distances
 from rib.analyses.distances.measure import Sample
 from rib.base.errors import UserError
-from rib.config.geometry import Geometry
 from rib.data.splits import TEST
 from rib.data.stored_features import read_features
 from rib.data.subsets import balanced_order, subset
 from rib.data.view import DatasetFiles, load_dataset
+from rib.schema.geometry import Geometry
 from tiny.changed import replace
 from tiny.models.training import SPACE, VIEW, prepared_folder, rows_of, split_file
 from tiny.tables.tables import write

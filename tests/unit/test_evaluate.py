@@ -18,21 +18,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rib.base.errors import PermanentError, UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
-from rib.config.label_space import MOST_CLASSES, LabelSpace
-from rib.config.run import Run
+from rib.catalog.label_space import MOST_CLASSES, LabelSpace
+from rib.data.dataset import PreparedDataset
 from rib.data.dataset_part import DatasetPart
-from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles
 from rib.evaluation.evaluate import (
     ENCODING,
     evaluate,
     rows_of_networks,
 )
+from rib.evaluation.evaluation_settings import EvaluationSettings
 from rib.evaluation.networks import NetworkState, RunNetworks
 from rib.evaluation.score import score
-from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
 from rib.models.images import Images
+from rib.schema.run import Run
 from tiny.changed import replace
 from tiny.models.training import (
     CODE,

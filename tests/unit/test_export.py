@@ -21,9 +21,7 @@ from torch.nn import functional as F
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
-from rib.config.catalog import Catalog
-from rib.config.geometry import Geometry
-from rib.config.run import ALL, Run
+from rib.catalog.catalog import Catalog
 from rib.data.view import DatasetFiles
 from rib.evaluation.export import export_network
 from rib.evaluation.networks import NetworkState, RunNetworks
@@ -33,6 +31,8 @@ from rib.models.merge import Merge
 from rib.models.network import create, load
 from rib.models.state import network_in_state
 from rib.report.model_card import write_card
+from rib.schema.geometry import Geometry
+from rib.schema.run import ALL, Run
 from tiny.changed import replace
 from tiny.models.architectures import ARCHITECTURES, Architecture, cases
 from tiny.models.training import (

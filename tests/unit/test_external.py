@@ -12,16 +12,16 @@ import yaml
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256
-from rib.config.catalog import Catalog
-from rib.config.grid_as_config import resolved
-from rib.config.method_facts import MethodFacts
-from rib.config.run import Run
+from rib.catalog.catalog import Catalog
 from rib.data.view import DatasetFiles
+from rib.grid.grid_as_config import resolved
 from rib.methods.external import External
 from rib.models.checkpoint import apply, xor_decompress
 from rib.models.network import build, load
+from rib.schema.method_facts import MethodFacts
+from rib.schema.run import Run
 from rib.training.finetune import finetune
-from rib.training.settings import FineTuningSettings
+from rib.training.training_settings import FineTuningSettings
 from tiny.models.training import (
     CODE,
     COMPUTE,

@@ -20,13 +20,13 @@ from torch import nn
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.run import Run
 from rib.data.view import DatasetFiles
+from rib.evaluation.evaluation_settings import FeatureSettings
 from rib.evaluation.features import compute_epoch_features, compute_features, features_of, layers_of
 from rib.evaluation.networks import NetworkState, RunNetworks
-from rib.evaluation.settings import FeatureSettings
 from rib.models import device as devices
 from rib.models.padding_prompt import PaddingPrompt
+from rib.schema.run import Run
 from tiny.changed import replace
 from tiny.models.training import (
     CODE,

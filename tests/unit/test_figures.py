@@ -27,12 +27,12 @@ from rib.analyses.ri_matrix import figure as ri_matrix
 from rib.analyses.samples import figure as samples
 from rib.base.appearance import GAIN, LOSS
 from rib.base.errors import UserError
-from rib.config.figure_settings import FiguresSettings
-from rib.config.label_space import LabelSpace
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.data.prepared import PreparedDataset
+from rib.catalog.label_space import LabelSpace
+from rib.data.dataset import PreparedDataset
 from rib.figures import STYLE, text_colour, write_figure, write_figures
+from rib.grid.figure_settings import FiguresSettings
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
 from tiny.projects.grids import grid
 from tiny.tables.analyses import figure_settings
 

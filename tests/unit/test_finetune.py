@@ -19,11 +19,8 @@ from torch.nn import functional as F
 from rib.base.errors import PermanentError, UserError
 from rib.base.files import read_json
 from rib.base.plugins import LIBRARY
-from rib.config.catalog import Catalog
-from rib.config.method_facts import MethodFacts
-from rib.config.run import Run
-from rib.config.settings import DEFAULTS_OF_TRAINING
-from rib.data.prepared import PreparedDataset
+from rib.catalog.catalog import Catalog
+from rib.data.dataset import PreparedDataset
 from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles
 from rib.methods.ft import FullFineTuning
@@ -32,11 +29,14 @@ from rib.models import device as devices
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.checkpoint import xor_compress, xor_decompress
 from rib.models.network import build
+from rib.schema.algorithm_settings import DEFAULTS_OF_TRAINING
+from rib.schema.method_facts import MethodFacts
+from rib.schema.run import Run
 from rib.training import loop
 from rib.training.divergence import DivergenceError
 from rib.training.finetune import finetune
 from rib.training.loop import train
-from rib.training.settings import FineTuningSettings, learning_rates
+from rib.training.training_settings import FineTuningSettings, learning_rates
 from tiny.changed import replace
 from tiny.models.training import (
     CODE,

@@ -6,9 +6,9 @@ import random
 import pytest
 
 from rib.base.errors import UserError
-from rib.config.paths import Paths, beside
-from rib.config.run import PRETRAINED, Run
+from rib.grid.paths import Paths, beside
 from rib.report.preview import Cell, Variant, common_targets, finished_runs
+from rib.schema.run import PRETRAINED, Run
 from tiny.projects.grids import grid
 
 

@@ -13,14 +13,14 @@ import pytest
 from matplotlib.text import Text
 
 from rib.base.errors import UserError
-from rib.base.settings import to_params
-from rib.config.catalog import Catalog
-from rib.config.config import config_of
-from rib.config.grid import resolve_grid
-from rib.config.run import RUN_COLUMNS, Run
+from rib.base.params import to_params
+from rib.catalog.catalog import Catalog
 from rib.figures import write_figure
+from rib.grid.grid import resolve_grid
+from rib.schema.config import config_of
+from rib.schema.run import RUN_COLUMNS, Run
 from rib.statistics.fit import fit_table, name_other_rates, name_underfitted
-from rib.statistics.settings import FitRule
+from rib.statistics.statistics_settings import FitRule
 from rib.statistics.writing import read_fit, write_tables
 from tiny.projects.project import ROOT
 from tiny.tables.analyses import figure_settings

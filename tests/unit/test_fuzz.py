@@ -18,17 +18,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rib.base.settings import to_params
-from rib.config import catalog as catalogue
-from rib.config.augmentation_entries import Augmentation
-from rib.config.catalog import Catalog
-from rib.config.checking import checked, checked_entries
-from rib.config.config import Config, config_of
-from rib.config.entries import Dataset, Family, Method, Model, Recipe
-from rib.config.evaluation_groups import evaluation_groups
-from rib.config.grid import Grid, resolve_grid
-from rib.config.grid_as_config import resolved as resolved_config
-from rib.config.label_space import (
+from rib.base.params import to_params
+from rib.catalog import catalog as catalogue
+from rib.catalog.catalog import Catalog
+from rib.catalog.label_space import (
     LabelSpace,
     imagenet_wnids,
     read_class_map,
@@ -36,9 +29,16 @@ from rib.config.label_space import (
     read_own_classes,
     read_wnid_list,
 )
-from rib.config.yaml_files import read_yaml
 from rib.data.folders import files_in, listing, pack
+from rib.grid.evaluation_groups import evaluation_groups
+from rib.grid.grid import Grid, resolve_grid
+from rib.grid.grid_as_config import resolved as resolved_config
 from rib.jobs import code_digest
+from rib.schema.augmentation_entries import Augmentation
+from rib.schema.checking import checked, checked_entries
+from rib.schema.config import Config, config_of
+from rib.schema.entries import Dataset, Family, Method, Model, Recipe
+from rib.schema.yaml_files import read_yaml
 from rib.statistics.conditions import conditions_of
 from tiny.fuzz import NAMES, ODD, POINTING, VALUES, fuzzed, mutated, outcome
 

@@ -9,30 +9,30 @@ import yaml
 
 from rib.analyses.slices.describe import errors_are_as_published
 from rib.base.errors import UserError
-from rib.base.settings import from_params, to_params
-from rib.config.augmentation_entries import Augmentation
-from rib.config.catalog import Catalog
-from rib.config.config import config_of
-from rib.config.evaluation_groups import (
+from rib.base.params import from_params, to_params
+from rib.catalog.catalog import Catalog
+from rib.data.grid_views import view_of
+from rib.grid.evaluation_groups import (
     evaluation_groups,
     groups_of,
     levels_of_other_parts,
     part_of_group,
 )
-from rib.config.forms import MERGES
-from rib.config.grid import resolve_grid
-from rib.config.grid_as_config import as_config, resolved
-from rib.config.model_facts import model_facts
-from rib.config.shared_sources import (
+from rib.grid.grid import resolve_grid
+from rib.grid.grid_as_config import as_config, resolved
+from rib.grid.leaks import (
     leak_free_groups,
     leaking_groups,
     sharing_targets,
     split_before,
 )
-from rib.data.grid_views import view_of
+from rib.grid.model_facts import model_facts
+from rib.schema.augmentation_entries import Augmentation
+from rib.schema.config import config_of
+from rib.schema.forms import MERGES
 from rib.statistics.conditions import conditions_of
-from rib.statistics.settings import fit_rule
-from rib.training.settings import TrainingSettings, learning_rates
+from rib.statistics.statistics_settings import fit_rule
+from rib.training.training_settings import TrainingSettings, learning_rates
 from tiny.projects.grids import grid, project_catalog
 from tiny.projects.project import ROOT
 from tiny.projects.wiring import OWN_CNN

@@ -20,15 +20,15 @@ from torch.nn import functional as F
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.label_space import LabelSpace
-from rib.data.prepared import PreparedDataset
+from rib.catalog.label_space import LabelSpace
+from rib.data.dataset import PreparedDataset
 from rib.data.subsets import held_back
 from rib.data.view import DatasetFiles
 from rib.models import heads
 from rib.models.convert import convert
 from rib.models.heads import TOKENIZER_OPTIONS, fit_head, load_tokenizer
+from rib.models.model_settings import ConversionSettings
 from rib.models.network import load
-from rib.models.settings import ConversionSettings
 from tiny.models.training import CODE, COMPUTE, CPU, HALF, VIEW, prepared_folder
 
 open_clip = pytest.importorskip("open_clip")

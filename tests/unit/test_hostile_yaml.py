@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rib.base.errors import UserError
-from rib.config.config import config_of
-from rib.config.yaml_files import read_yaml
+from rib.schema.config import config_of
+from rib.schema.yaml_files import read_yaml
 from tiny.fuzz import NAMES, VALUES, fuzzed, outcome
 
 SECONDS = 5  # a tenth is usual; a slow machine takes one, and an attack that works takes minutes

@@ -12,13 +12,9 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from rib.base.errors import UserError
 from rib.base.files import git_blob_id, verify_digest, write_json
-from rib.config.catalog import Catalog
-from rib.config.checking import checked
-from rib.config.config import config_of
-from rib.config.entries import Model
-from rib.config.grid import resolve_grid
-from rib.config.hub_datasets import file_name
-from rib.config.hub_names import (
+from rib.catalog.catalog import Catalog
+from rib.catalog.hub_datasets import file_name
+from rib.catalog.hub_names import (
     LOCK,
     HubFile,
     HubLock,
@@ -27,8 +23,12 @@ from rib.config.hub_names import (
     read_lock,
     write_lock,
 )
-from rib.config.source_entries import parsed_source
+from rib.grid.grid import resolve_grid
 from rib.models.lock import renew, resolve
+from rib.schema.checking import checked
+from rib.schema.config import config_of
+from rib.schema.entries import Model
+from rib.schema.source_entries import parsed_source
 from tiny.projects.project import ROOT
 from tiny.servers.hub import COMMIT, git_id
 from unit.conftest import published

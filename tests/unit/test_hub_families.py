@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from rib.config.catalog import Catalog
-from rib.config.config import config_of
-from rib.config.grid import resolve_grid
-from rib.config.hub_names import (
+from rib.catalog.catalog import Catalog
+from rib.catalog.hub_names import (
     LOCK,
     HubFile,
     HubLock,
@@ -20,9 +18,11 @@ from rib.config.hub_names import (
     read_lock,
     write_lock,
 )
-from rib.config.source_entries import HF_DATASETS
 from rib.data.images import DatasetSource
 from rib.data.layouts import parquet
+from rib.grid.grid import resolve_grid
+from rib.schema.config import config_of
+from rib.schema.source_entries import HF_DATASETS
 from tiny.data.hub_families import HUB_FAMILIES, PATIENTS, write_split
 from tiny.data.photos import GEOMETRY
 from tiny.projects.project import ROOT

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rib.base.errors import UserError
-from rib.config.geometry import Geometry
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.data.images import DatasetSource
 from rib.data.layouts import idx
+from rib.schema.geometry import Geometry
 from tiny.data.idx import SIDE, SPACE, garments, idx_images, idx_labels, write_collection
 from tiny.data.photos import GEOMETRY, run_prepare
 from tiny.fuzz import fuzzed, outcome

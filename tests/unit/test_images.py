@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rib.base.errors import UserError
-from rib.config.config import config_of
-from rib.config.geometry import Geometry
 from rib.data import images
 from rib.data.images import CorruptImageError, decode, fit_on_white, resize_and_crop
 from rib.data.layouts.iconify import render
 from rib.data.svg import renderer
 from rib.data.variables import DEFAULTS, PHOTO_MEGAPIXELS
+from rib.schema.config import config_of
+from rib.schema.geometry import Geometry
 from tiny.fuzz import fuzzed
 
 

@@ -10,7 +10,7 @@ from scipy.stats import binom
 from rib.analyses.data_and_models.tables import label_table
 from rib.base.errors import UserError
 from rib.base.files import write_json
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.data.identity import PHOTO
 from rib.statistics.label_check import (
     AGREES,

@@ -3,7 +3,7 @@
 import pytest
 
 from rib.base.errors import UserError
-from rib.config.label_space import (
+from rib.catalog.label_space import (
     LabelSpace,
     imagenet_wnids,
     read_class_map,

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from rib.analyses.learning_rates.by_loss import SweptMethod, choice_table, choose
-from rib.config.catalog import Catalog
+from rib.catalog.catalog import Catalog
 from tiny.projects.project import ROOT
 from tiny.tables.tables import write
 

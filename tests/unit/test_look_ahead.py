@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from rib.config.geometry import Geometry
-from rib.data.prepared import EncodedImages
+from rib.data.dataset import EncodedImages
 from rib.data.stored_array import ArrayReader
 from rib.models import images as models_images
 from rib.models.augmentation import Augmentation, recipe_transform
 from rib.models.images import in_batches, memory_for_pixels, slices
+from rib.schema.geometry import Geometry
 from tiny.models.training import images_of_pixels, random_images
 from tiny.projects.waiting import wait_until
 

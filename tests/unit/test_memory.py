@@ -5,12 +5,12 @@ import re
 import pytest
 
 from rib.base.errors import UserError
-from rib.config import memory
-from rib.config.catalog import Catalog
-from rib.config.config import config_of
-from rib.config.grid import resolve_grid
-from rib.config.memory import NetworkMemory
-from rib.config.stored_outputs import LARGEST_STORED
+from rib.catalog.catalog import Catalog
+from rib.grid import memory
+from rib.grid.grid import resolve_grid
+from rib.grid.memory import NetworkMemory
+from rib.grid.stored_outputs import LARGEST_STORED
+from rib.schema.config import config_of
 from tiny.projects.project import ROOT
 
 TABLE = """architecture,side,fp32,bf16,checkpointed_fp32,checkpointed_bf16

@@ -20,8 +20,8 @@ from torch import nn
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.plugins import LIBRARY
-from rib.config.run import Run
 from rib.data.view import DatasetFiles
+from rib.evaluation.evaluation_settings import FisherSettings, MergeSettings
 from rib.evaluation.fisher import compute_fisher
 from rib.evaluation.networks import (
     NetworkState,
@@ -31,7 +31,6 @@ from rib.evaluation.networks import (
     states_as_json,
     states_from_json,
 )
-from rib.evaluation.settings import FisherSettings, MergeSettings
 from rib.methods import dare, dawin, task_arithmetic, ties
 from rib.methods.base import Task
 from rib.methods.ewc import ElasticWeightConsolidation
@@ -41,6 +40,7 @@ from rib.models.images import Images
 from rib.models.merge import Merge
 from rib.models.network import load
 from rib.models.state import network_in_state
+from rib.schema.run import Run
 from rib.training.loop import train
 from tiny.changed import replace
 from tiny.models.training import (

@@ -13,15 +13,15 @@ import pytest
 from rib.analyses.cost.tables import cost_table
 from rib.analyses.over_targets.tables import over_targets_table
 from rib.base.errors import UserError
-from rib.base.settings import to_params
-from rib.config.run import RUN_COLUMNS, Run, parent_of
+from rib.base.params import to_params
+from rib.evaluation.evaluation_settings import MergeSettings
 from rib.evaluation.networks import merged_states
-from rib.evaluation.settings import MergeSettings
 from rib.methods import soup
+from rib.schema.run import RUN_COLUMNS, Run, parent_of
 from rib.statistics.bootstrap import object_weights
 from rib.statistics.counts import COLUMNS, RowFiles
 from rib.statistics.fit import fit_table
-from rib.statistics.settings import FitRule
+from rib.statistics.statistics_settings import FitRule
 from tiny.models.training import RUN
 from tiny.projects.grids import grid
 from tiny.tables.tables import write

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
-from rib.config.settings import DEFAULTS_OF_TRAINING
 from rib.methods import greedy_soup, lwf, wise_ft, wise_ft_selected
 from rib.methods.base import load_algorithm
 from rib.methods.ewc import ElasticWeightConsolidation
@@ -33,6 +32,7 @@ from rib.methods.visual_prompt import VisualPrompting
 from rib.models import device as devices
 from rib.models.checkpoint import add_low_rank_updates
 from rib.models.network import OpenClipClassifier, build
+from rib.schema.algorithm_settings import DEFAULTS_OF_TRAINING
 from tiny.changed import replace
 from tiny.models.training import (
     TRAINING,

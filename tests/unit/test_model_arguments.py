@@ -13,13 +13,13 @@ import yaml
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
-from rib.config.catalog import Catalog
-from rib.config.hub_names import LOCK, HubLock, UnresolvedError, write_lock
-from rib.config.model_arguments import check_arguments
+from rib.catalog.catalog import Catalog
+from rib.catalog.hub_names import LOCK, HubLock, UnresolvedError, write_lock
 from rib.models.lock import resolve
 from rib.models.network import build, load
 from rib.models.records import describe
 from rib.models.weights import with_weights
+from rib.schema.model_arguments import check_arguments
 from rib.training.training_state import TrainingState
 from tiny.models.architectures import ARCHITECTURES
 from tiny.projects.project import ROOT

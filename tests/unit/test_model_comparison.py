@@ -11,11 +11,11 @@ from scipy import stats
 
 from rib.analyses.models.tables import MEASURES, kendall_tau, model_tables
 from rib.base.errors import UserError
-from rib.config.run import PRETRAINED, RUN_COLUMNS
+from rib.schema.run import PRETRAINED, RUN_COLUMNS
 from rib.statistics.bootstrap import estimate, object_weights, over_runs, p_over_runs
 from rib.statistics.counts import Counts, write_counts
 from rib.statistics.ri import ood_accuracies, ood_parts
-from rib.statistics.settings import RIStatistics
+from rib.statistics.statistics_settings import RIStatistics
 from rib.statistics.tables import mri_tables
 from rib.statistics.writing import write_tables
 from tiny.tables.states import state_of

@@ -14,13 +14,13 @@ import torch
 from rib.base.appearance import MODEL_COLOURS
 from rib.base.errors import UserError
 from rib.base.files import sha256
-from rib.base.settings import replaced
-from rib.config.catalog import Catalog
-from rib.config.fields import stated
-from rib.config.hub_names import LOCK, HubLock, UnresolvedError, read_lock, write_lock
-from rib.config.model_names import MARKERS, licence_terms, parse_name, terms, with_styles
+from rib.base.params import replaced
+from rib.catalog.catalog import Catalog
+from rib.catalog.hub_names import LOCK, HubLock, UnresolvedError, read_lock, write_lock
+from rib.catalog.model_names import MARKERS, licence_terms, parse_name, terms, with_styles
 from rib.models.lock import renew, resolve
 from rib.models.records import describe
+from rib.schema.fields import stated
 from tiny.projects import family
 from tiny.projects.project import ROOT
 

@@ -12,14 +12,14 @@ from scipy import stats
 from rib.analyses.networks import describe as networks_describe
 from rib.analyses.networks import figure as networks_figure
 from rib.analyses.networks.tables import network_tables
-from rib.config.catalog import Catalog
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.config.run import PRETRAINED, RUN_COLUMNS
+from rib.catalog.catalog import Catalog
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.run import PRETRAINED, RUN_COLUMNS
 from rib.statistics.bootstrap import estimate, object_weights
 from rib.statistics.counts import Counts, write_counts
 from rib.statistics.ri import ood_accuracies
-from rib.statistics.settings import RIStatistics
+from rib.statistics.statistics_settings import RIStatistics
 from rib.statistics.writing import read_fit, write_tables
 from tiny.projects.grids import grid
 from tiny.projects.project import ROOT

@@ -13,7 +13,6 @@ from PIL import Image
 
 from rib.analyses.robustness import describe as robustness
 from rib.base.progress import duration
-from rib.config.analysis import Column, Table
 from rib.records import provenance
 from rib.report.page import (
     MOST_ROWS,
@@ -22,7 +21,8 @@ from rib.report.page import (
     with_choices,
     write_page,
 )
-from rib.report.settings import PageSettings, ShownFigure
+from rib.report.report_settings import PageSettings, ShownFigure
+from rib.schema.analysis import Column, Table
 from tiny.projects.descriptions import description
 from tiny.projects.project import ROOT
 from tiny.tables.analyses import figures as declared_figures

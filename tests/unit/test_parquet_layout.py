@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rib.base.errors import UserError
 from rib.base.plugins import checked_settings
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.data.images import DatasetSource
 from rib.data.layouts import parquet
 from rib.data.variables import ARCHIVE_RATIO, PHOTO_MEGABYTES
@@ -426,7 +426,7 @@ def test_the_example_of_the_docs_is_read(tmp_path, with_entries):
 MEASURE = """
 import re, sys
 from pathlib import Path
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.data.images import DatasetSource
 from rib.data.layouts import parquet
 

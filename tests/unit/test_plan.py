@@ -14,14 +14,14 @@ import pytest
 
 from rib.base.errors import UserError
 from rib.base.files import write_json
-from rib.config.config import config_of
-from rib.config.evaluation_groups import evaluation_groups
-from rib.config.grid import resolve_grid
-from rib.config.run import Run
-from rib.config.stored_outputs import LARGEST_STORED
+from rib.grid.evaluation_groups import evaluation_groups
+from rib.grid.grid import resolve_grid
+from rib.grid.stored_outputs import LARGEST_STORED
 from rib.records import provenance
 from rib.report import plan, rates
 from rib.report.run_times import RunTimes
+from rib.schema.config import config_of
+from rib.schema.run import Run
 from tiny.projects.records import FACTS
 
 RESULTS = Path("results/f")

@@ -16,15 +16,15 @@ import torch
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, sha256
-from rib.config.run import ALL
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 from rib.data.view import DatasetFiles
 from rib.models.images import Images
 from rib.models.network import build, load
+from rib.schema.run import ALL
 from rib.training import loop
 from rib.training import training_state as resume
 from rib.training.pretrain import pretrain
-from rib.training.settings import PretrainingSettings, TrainingSettings
+from rib.training.training_settings import PretrainingSettings, TrainingSettings
 from tiny.changed import replace
 from tiny.data.photos import GEOMETRY, INDICES, WNIDS, jpeg, prepare_into, tar
 from tiny.models.training import CODE, COMPUTE, CPU, HALF, VIEW, images_of_pixels, trained_by_hand

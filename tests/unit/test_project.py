@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rib.config.catalog import Catalog
-from rib.config.config import config_of
-from rib.config.grid import resolve_grid
+from rib.catalog.catalog import Catalog
+from rib.grid.grid import resolve_grid
 from rib.report import readme
+from rib.schema.config import config_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,11 +6,11 @@ import torch
 
 from rib.base.errors import UserError
 from rib.base.files import sha256
-from rib.config.grid import Grid
-from rib.config.model_facts import model_facts
+from rib.grid.grid import Grid
+from rib.grid.model_facts import model_facts
 from rib.models.convert import convert
+from rib.models.model_settings import ConversionSettings
 from rib.models.network import load
-from rib.models.settings import ConversionSettings
 from tiny.models.training import CODE, COMPUTE
 from tiny.projects.grids import grid, project_catalog
 from tiny.projects.project import ROOT

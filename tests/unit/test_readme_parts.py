@@ -12,9 +12,9 @@ import yaml
 from pydantic import Field, create_model
 
 from rib.analyses.radar import describe as radar
-from rib.config.catalog import Catalog
-from rib.config.fields import Described
+from rib.catalog.catalog import Catalog
 from rib.report import readme
+from rib.schema.fields import Described
 
 ROOT = Path(__file__).parents[2]
 GRAPH = """flowchart TB

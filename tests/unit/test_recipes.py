@@ -8,10 +8,10 @@ import re
 import pytest
 
 from rib.base.errors import UserError
-from rib.base.settings import to_params
-from rib.config.catalog import Catalog
-from rib.config.grid_as_config import resolved
-from rib.training.settings import TrainingSettings
+from rib.base.params import to_params
+from rib.catalog.catalog import Catalog
+from rib.grid.grid_as_config import resolved
+from rib.training.training_settings import TrainingSettings
 from tiny.projects.grids import grid
 from tiny.projects.project import ROOT
 

@@ -19,8 +19,8 @@ import safetensors.torch
 import timm
 import torch
 
-from rib.config.catalog import Catalog
-from rib.config.label_space import LabelSpace
+from rib.catalog.catalog import Catalog
+from rib.catalog.label_space import LabelSpace
 from rib.jobs.job import job
 from rib.methods.base import Task, load_algorithm
 from rib.models import device as devices

@@ -17,12 +17,12 @@ from rib.analyses.samples.resampled_means import DatasetObjects, ResampledObject
 from rib.analyses.samples.tables import sample_tables
 from rib.base.errors import UserError
 from rib.base.files import write_json
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.statistics.bootstrap import object_weights
 from rib.statistics.counts import RowFiles, count
 from rib.statistics.objects import ALL_INDICES
 from rib.statistics.ri import ood_accuracies
-from rib.statistics.settings import RIStatistics
+from rib.statistics.statistics_settings import RIStatistics
 from rib.statistics.tables import accuracy_table, mri_tables
 from tiny.tables.rows import by_runs
 from tiny.tables.states import columns_of_run

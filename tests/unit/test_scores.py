@@ -17,10 +17,10 @@ from rib.analyses.samples.scores import SCORES, compared_scores, real_accuracies
 from rib.analyses.samples.tables import sample_tables
 from rib.base.errors import UserError
 from rib.base.files import write_json
-from rib.config.label_space import LabelSpace, imagenet_wnids, read_real_labels, read_timm_list
+from rib.catalog.label_space import LabelSpace, imagenet_wnids, read_real_labels, read_timm_list
 from rib.statistics.bootstrap import object_weights
 from rib.statistics.counts import RowFiles
-from rib.statistics.settings import RIStatistics
+from rib.statistics.statistics_settings import RIStatistics
 from tiny.tables.tables import write
 
 CLASS_NAMES = tuple("abcdefgh")

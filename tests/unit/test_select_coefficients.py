@@ -15,11 +15,11 @@ import torch
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.plugins import LIBRARY, load_module
-from rib.config.entries import MERGES
 from rib.data.view import DatasetFiles
+from rib.evaluation.evaluation_settings import MergeSettings, NetworkSettings
 from rib.evaluation.networks import merged_states, states_as_json, states_from_json
 from rib.evaluation.select_coefficients import select_coefficients
-from rib.evaluation.settings import MergeSettings, NetworkSettings
+from rib.schema.entries import MERGES
 from tiny.models.training import (
     CODE,
     COMPUTE,

@@ -20,12 +20,12 @@ from rib.analyses.selection.tables import (
     selection_table,
 )
 from rib.base.errors import UserError
-from rib.config.shared_sources import source_groups
+from rib.grid.leaks import source_groups
 from rib.report.page import page_tables
 from rib.statistics.bootstrap import object_weights
 from rib.statistics.counts import Counts, RowFiles, write_counts
 from rib.statistics.objects import ALL_INDICES
-from rib.statistics.settings import RIStatistics
+from rib.statistics.statistics_settings import RIStatistics
 from tiny.projects.descriptions import description
 from tiny.projects.grids import grid
 from tiny.tables.analyses import shown

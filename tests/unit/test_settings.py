@@ -9,8 +9,10 @@ import pytest
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY, checked_settings, load_function
-from rib.config.catalog import PROJECT_CATALOG, Catalog
-from rib.config.settings import (
+from rib.catalog.catalog import PROJECT_CATALOG, Catalog
+from rib.methods import stated_in
+from rib.methods.base import load_algorithm, refuse_other_facts
+from rib.schema.algorithm_settings import (
     DEFAULTS_OF_TRAINING,
     LENGTH,
     RATE,
@@ -18,8 +20,6 @@ from rib.config.settings import (
     check_settings,
     settings_of_entry,
 )
-from rib.methods import stated_in
-from rib.methods.base import load_algorithm, refuse_other_facts
 
 CATALOG = Catalog([PROJECT_CATALOG])
 

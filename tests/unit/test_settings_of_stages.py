@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rib.base.errors import UserError
-from rib.base.settings import Settings, from_params, to_params
+from rib.base.params import Settings, from_params, to_params
 
 
 class View(Settings):

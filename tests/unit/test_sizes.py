@@ -14,8 +14,8 @@ from rib.analyses.pretraining_sizes import figure as pretraining_sizes
 from rib.analyses.pretraining_sizes import tables as pretraining_sizes_tables
 from rib.analyses.train_subsets import figure as train_subsets
 from rib.analyses.train_subsets import tables as train_subsets_tables
-from rib.config.figure_settings import FigureSettings
 from rib.figures import write_figure
+from rib.grid.figure_settings import FigureSettings
 from rib.statistics.inputs import Inputs
 from rib.statistics.writing import write_tables
 

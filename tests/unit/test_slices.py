@@ -11,7 +11,7 @@ import pytest
 
 from rib.analyses.slices.tables import mean_corruption_errors, slice_tables
 from rib.base.errors import UserError
-from rib.config.run import PRETRAINED, RUN_COLUMNS, Run
+from rib.schema.run import PRETRAINED, RUN_COLUMNS, Run
 from rib.statistics.counts import RowFiles
 from tiny.tables.tables import write
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rib.base.errors import UserError
-from rib.config.sources import content_of, mirrors_of, without_addresses
+from rib.schema.addresses import content_of, mirrors_of, without_addresses
 
 DIGEST = f"sha256:{'0' * 64}"
 PACKED = {"kind": "http", "url": "https://example.org/a.gz", "compression": "gzip"}

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from rib.base.errors import UserError
 from rib.base.files import write_json
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.data import subsets
+from rib.data.dataset import PreparedDataset
 from rib.data.identity import PHOTO
-from rib.data.prepared import PreparedDataset
 from rib.data.split_dataset import EarlierSplit, split_dataset
 from rib.data.splits import LEFT_OUT, SELECT, TEST, TRAIN, assign_splits, read_split
 from rib.data.subsets import balanced_order, balanced_over_slices, first_images, subset

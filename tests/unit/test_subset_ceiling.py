@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from rib.base.errors import UserError
-from rib.base.settings import replaced
-from rib.config.catalog import Catalog
-from rib.config.run import ALL
+from rib.base.params import replaced
+from rib.catalog.catalog import Catalog
+from rib.schema.run import ALL
 from rib.statistics.conditions import conditions_of
 from tiny.projects.grids import grid
 from tiny.projects.project import ROOT

@@ -12,13 +12,13 @@ from markdown_it import MarkdownIt
 
 from rib.base.errors import UserError
 from rib.base.text import markdown, redacted
-from rib.config.augmentation_entries import Augmentation
-from rib.config.catalog import Catalog
-from rib.config.checking import checked
-from rib.config.config import config_of
-from rib.config.entries import Dataset, Family, Method, Model, Recipe
-from rib.data.download import download
+from rib.catalog.catalog import Catalog
+from rib.data.fetch.download import download
 from rib.jobs.job import job
+from rib.schema.augmentation_entries import Augmentation
+from rib.schema.checking import checked
+from rib.schema.config import config_of
+from rib.schema.entries import Dataset, Family, Method, Model, Recipe
 from tiny.fuzz import fuzzed
 from unit.conftest import COPIED, published
 
@@ -258,7 +258,7 @@ def test_urls_in_config_are_refused_without_repeating_them(choices):
 )
 def test_logs_of_failed_downloads_have_no_signatures(tmp_path, monkeypatch, capsys, url):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rib.data.mirrors.PAUSES", (0.0,))
+    monkeypatch.setattr("rib.data.fetch.mirrors.PAUSES", (0.0,))
     again = url.replace("[secret", "[")
     with (
         pytest.raises(SystemExit),

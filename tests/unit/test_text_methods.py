@@ -16,7 +16,6 @@ from test_resume import interrupt_trainings
 from torch.nn import functional as F
 
 from rib.base.errors import UserError
-from rib.config.run import ALL
 from rib.methods import flyp, lipsum_ft
 from rib.methods.base import Task
 from rib.methods.carot import CalibratedRobustFineTuning, visual_projection
@@ -27,6 +26,7 @@ from rib.methods.lipsum_ft import LipsumFineTuning
 from rib.models.checkpoint import apply
 from rib.models.network import head_parameters
 from rib.models.text import text_tokens
+from rib.schema.run import ALL
 from rib.training import training_state
 from rib.training.loop import train
 from tiny.changed import replace

@@ -12,9 +12,9 @@ import pytest
 from scipy.stats import binomtest
 
 from rib.base.rounding import points
-from rib.config.run import RUN_COLUMNS
-from rib.report.settings import Look
+from rib.report.report_settings import Look
 from rib.report.views import MEAN, MOST_ROWS, page_views, with_intervals
+from rib.schema.run import RUN_COLUMNS
 from tiny.projects.descriptions import description
 
 MODELS = ("net", "other")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from rib.base.errors import UserError
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.data.images import DatasetSource
 from rib.data.layouts import webdataset
 from rib.data.variables import PHOTO_MEGABYTES

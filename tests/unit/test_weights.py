@@ -22,8 +22,8 @@ import torch
 from rib.base.errors import UserError
 from rib.jobs.job import job
 from rib.models.convert import convert
+from rib.models.model_settings import ConversionSettings
 from rib.models.network import create
-from rib.models.settings import ConversionSettings
 from rib.models.weights import read_state, with_weights
 from tiny.models.training import CODE, COMPUTE
 from tiny.projects.project import ROOT

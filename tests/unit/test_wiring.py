@@ -26,16 +26,14 @@ import pandas as pd
 import pytest
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
 
+from rib.base.params import from_params, to_params
 from rib.base.plugins import LIBRARY
-from rib.base.settings import from_params, to_params
-from rib.config.figure_settings import FiguresSettings
-from rib.config.paths import manifest_of
-from rib.data.settings import (
+from rib.data.data_settings import (
     DownloadSettings,
     PreparationSettings,
     SplitSettings,
 )
-from rib.evaluation.settings import (
+from rib.evaluation.evaluation_settings import (
     EvaluationSettings,
     FeatureSettings,
     FisherSettings,
@@ -43,11 +41,13 @@ from rib.evaluation.settings import (
     LabelCheckSettings,
     NetworkSettings,
 )
-from rib.models.settings import ConversionSettings, TextSettings
-from rib.report.settings import ExportSettings, PageSettings, PaperSettings
+from rib.grid.figure_settings import FiguresSettings
+from rib.grid.paths import manifest_of
+from rib.models.model_settings import ConversionSettings, TextSettings
+from rib.report.report_settings import ExportSettings, PageSettings, PaperSettings
 from rib.statistics.inputs import Inputs
-from rib.statistics.settings import GridTableSettings
-from rib.training.settings import FineTuningSettings, PretrainingSettings
+from rib.statistics.statistics_settings import GridTableSettings
+from rib.training.training_settings import FineTuningSettings, PretrainingSettings
 from tiny.projects.wiring import ROOT
 
 SCRIPTS = ROOT / "workflow/scripts"
@@ -161,7 +161,7 @@ class StageReachedError(Exception):
 
 # Scripts that make the call of their stage in the open, with the settings that they read back.
 STAGES = {
-    "download": ("rib.data.download:download", DownloadSettings),
+    "download": ("rib.data.fetch.download:download", DownloadSettings),
     "prepare": ("rib.data.prepare:prepare", PreparationSettings),
     "split_dataset": ("rib.data.split_dataset:split_dataset", SplitSettings),
     "convert_model": ("rib.models.convert:convert", ConversionSettings),

@@ -9,11 +9,11 @@ import timm.data
 import torch
 from timm.models import get_pretrained_cfg
 
-from rib.base.settings import to_params
-from rib.config.hub_names import LOCK, read_lock
-from rib.config.yaml_files import read_yaml
+from rib.base.params import to_params
+from rib.catalog.hub_names import LOCK, read_lock
 from rib.models.records import describe
 from rib.report.rates import EVALUATE, TRAIN
+from rib.schema.yaml_files import read_yaml
 from tiny.projects.project import ROOT
 
 open_clip = pytest.importorskip("open_clip")

@@ -43,7 +43,7 @@ def test_the_default_grid(project):
 def test_a_dry_run_does_not_import_torch(project):
     printed = project.run(sys.executable, "-m", "snakemake", "-n", PYTHONPROFILEIMPORTTIME="1")
     imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", printed, re.M))
-    assert "snakemake" in imported and "rib.config.grid" in imported
+    assert "snakemake" in imported and "rib.grid.grid" in imported
     # (pandas comes with Snakemake's plugin for SLURM, which every start of Snakemake imports)
     assert not {
         name

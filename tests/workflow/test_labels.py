@@ -12,7 +12,7 @@ import timm
 import torch
 
 from rib.base.files import read_json
-from rib.config.label_space import imagenet_wnids
+from rib.catalog.label_space import imagenet_wnids
 from rib.statistics.label_check import AGREES, OVERRIDDEN
 from tiny.projects.family import NETWORKS, SIZE, WNIDS
 from tiny.projects.project import Project

@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 
 from rib.base.files import read_json
-from rib.config.evaluation_groups import groups_of
+from rib.grid.evaluation_groups import groups_of
 from tiny.models import clip
 
 pytestmark = pytest.mark.thorough

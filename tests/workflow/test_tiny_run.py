@@ -14,9 +14,9 @@ import timm
 import torch
 
 from rib.base.files import sha256
-from rib.base.settings import from_params
-from rib.config.figure_settings import FiguresSettings
+from rib.base.params import from_params
 from rib.figures import write_figures
+from rib.grid.figure_settings import FiguresSettings
 from rib.models.checkpoint import xor_decompress
 from rib.records import track as tracking
 from rib.records.pull import restore_metadata
@@ -294,7 +294,7 @@ def test_what_no_result_depends_on_re_runs_nothing(finished_copy):
         ("training/divergence.py", "# resuming would diverge again", "# it would diverge again"),
         ("training/fit.py", "training images are correct", "training images are right"),
         ("evaluation/evaluate.py", "a logit is not finite", "a logit is infinite"),
-        ("data/curl.py", "POLL = 0.5", "POLL = 0.6"),
+        ("data/fetch/curl.py", "POLL = 0.5", "POLL = 0.6"),
         ("jobs/gpu_lock.py", "POLL = 0.5", "POLL = 0.6"),
         ("jobs/messages.py", "out of memory", "no memory is left"),
         ("records/environment.py", '"torch",', '"torch", "sklearn",'),

@@ -1,8 +1,8 @@
 # Tables and figures of analyses. Each analysis is a folder lib/rib/analyses/<name>: describe.py
 # declares inputs, tables and figures, tables.py makes the tables, figure.py draws.
 
-from rib.config.analysis import flat
-from rib.config.figure_settings import FiguresSettings, figure_settings
+from rib.schema.analysis import flat
+from rib.grid.figure_settings import FiguresSettings, figure_settings
 
 ANALYSES_FOLDER = WORKFLOW / "lib/rib/analyses"
 STYLE = WORKFLOW / "lib/rib/figures/rib.mplstyle"

@@ -19,17 +19,17 @@ from rib.base.errors import UserError  # noqa: E402
 from rib.base.files import refuse_unwritable  # noqa: E402
 from rib.base.processors import refuse_fewer_processors  # noqa: E402
 from rib.base.progress import print_lines  # noqa: E402
-from rib.base.settings import from_params, to_params  # noqa: E402
-from rib.config.catalog import Catalog  # noqa: E402
-from rib.config.config import config_of  # noqa: E402
-from rib.config.evaluation_groups import evaluation_groups  # noqa: E402
-from rib.config.forms import COEFFICIENTS, CURVE, MERGES, SELECT  # noqa: E402
-from rib.config.grid import resolve_grid  # noqa: E402
-from rib.config.labels import GridLabels  # noqa: E402
-from rib.config.messages import known_name  # noqa: E402
-from rib.config.memory import MEGABYTES_OF_LARGE_DATASETS, NetworkMemory  # noqa: E402
-from rib.config.paths import Paths, manifest_of  # noqa: E402
-from rib.config.run import (
+from rib.base.params import from_params, to_params  # noqa: E402
+from rib.catalog.catalog import Catalog  # noqa: E402
+from rib.schema.config import config_of  # noqa: E402
+from rib.grid.evaluation_groups import evaluation_groups  # noqa: E402
+from rib.schema.forms import COEFFICIENTS, CURVE, MERGES, SELECT  # noqa: E402
+from rib.grid.grid import resolve_grid  # noqa: E402
+from rib.grid.labels import GridLabels  # noqa: E402
+from rib.schema.messages import known_name  # noqa: E402
+from rib.grid.memory import MEGABYTES_OF_LARGE_DATASETS, NetworkMemory  # noqa: E402
+from rib.grid.paths import Paths, manifest_of  # noqa: E402
+from rib.schema.run import (
     ALL,
     LOADED,
     NO_TARGET,
@@ -38,12 +38,12 @@ from rib.config.run import (
     Run,
     parent_of,
 )  # noqa: E402
-from rib.config.yaml_files import read_yaml  # noqa: E402
+from rib.schema.yaml_files import read_yaml  # noqa: E402
 from rib.data import grid_views, variables  # noqa: E402
-from rib.evaluation.settings import MergeSettings  # noqa: E402
+from rib.evaluation.evaluation_settings import MergeSettings  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
 from rib.jobs.gpu_lock import JOBS_PER_GPU  # noqa: E402
-from rib.models.settings import GPUS, ComputeSettings  # noqa: E402
+from rib.models.model_settings import GPUS, ComputeSettings  # noqa: E402
 from rib.report.about import describe_grid  # noqa: E402
 from rib.report.described import analyses_of_page, described_analyses  # noqa: E402
 from rib.report.run_times import RunTimes  # noqa: E402

@@ -1,10 +1,10 @@
 # Download published archives and check their digests. Since the content is pinned, results do not
 # depend on the download code; later jobs watch the small manifest.
 
-from rib.config.shared_sources import evaluated_before, split_before
-from rib.config.sources import content_of
+from rib.grid.leaks import evaluated_before, split_before
+from rib.schema.addresses import content_of
 from rib.data.folders import listing_of
-from rib.data.settings import DownloadSettings, PreparationSettings, SplitSettings
+from rib.data.data_settings import DownloadSettings, PreparationSettings, SplitSettings
 from rib.records import provenance
 
 

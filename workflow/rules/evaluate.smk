@@ -4,10 +4,10 @@
 # `wise_ft-alpha` one for each alpha that the family states. A job reads each image once for all
 # networks of an entry.
 
-from rib.config.compared_runs import SNAPSHOTS
-from rib.config.evaluation_groups import levels_of_other_parts, part_of_group
+from rib.grid.compared_runs import SNAPSHOTS
+from rib.grid.evaluation_groups import levels_of_other_parts, part_of_group
 from rib.data.dataset_part import DatasetPart
-from rib.evaluation.settings import (
+from rib.evaluation.evaluation_settings import (
     EvaluationSettings,
     LabelCheckSettings,
     NetworkSettings,

@@ -3,10 +3,10 @@
 
 from rib.base.files import in_bytes
 from rib.base.progress import print_lines
-from rib.base.settings import replaced
-from rib.config.fields import stated
-from rib.report.settings import ExportSettings
-from rib.statistics.settings import grid_table_settings, metrics_of
+from rib.base.params import replaced
+from rib.schema.fields import stated
+from rib.report.report_settings import ExportSettings
+from rib.statistics.statistics_settings import grid_table_settings, metrics_of
 
 REASONS = {
     **dict.fromkeys(LABELS.curves, "it has several states"),

@@ -1,8 +1,8 @@
 # Pass images through the networks of runs, for features of one run on one dataset, features of
 # snapshots, inversions of representations, and Fisher information.
 
-from rib.config.compared_runs import SNAPSHOTS
-from rib.evaluation.settings import (
+from rib.grid.compared_runs import SNAPSHOTS
+from rib.evaluation.evaluation_settings import (
     FeatureSettings,
     FisherSettings,
     InversionSettings,

@@ -1,7 +1,7 @@
 # Compute accuracies, RI and mRI with confidence intervals from all rows of the grid: for the page,
 # and in a separate folder for an analysis on demand outside the run.
 
-from rib.statistics.settings import grid_table_settings, metrics_of
+from rib.statistics.statistics_settings import grid_table_settings, metrics_of
 
 
 rule compute_metrics:

@@ -2,9 +2,9 @@
 # family's classes: the published head, one made from class names, or one fitted on the family's
 # reference dataset.
 
-from rib.base.settings import replaced
-from rib.config.model_facts import model_facts
-from rib.models.settings import ConversionSettings, TextSettings
+from rib.base.params import replaced
+from rib.grid.model_facts import model_facts
+from rib.models.model_settings import ConversionSettings, TextSettings
 
 MEGABYTES_OF_CONVERSION = 8000
 MEGABYTES_OF_FITTING_ON_ENCODED = 32000  # fitting a head decodes images when they are used

@@ -3,8 +3,8 @@
 
 from os.path import relpath
 from rib.report.about import page_settings
-from rib.report.settings import PaperRow, PaperSettings
-from rib.statistics.settings import metrics_of
+from rib.report.report_settings import PaperRow, PaperSettings
+from rib.statistics.statistics_settings import metrics_of
 
 
 report: "../report/workflow.rst"

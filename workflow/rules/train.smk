@@ -1,11 +1,11 @@
 # Train networks: pretrain them, fine-tune them, and import weights that were trained elsewhere.
 
-from rib.base.settings import replaced
-from rib.config.compared_runs import SNAPSHOTS
-from rib.config.method_facts import MethodFacts
-from rib.config.model_facts import model_arguments, model_facts
+from rib.base.params import replaced
+from rib.grid.compared_runs import SNAPSHOTS
+from rib.schema.method_facts import MethodFacts
+from rib.grid.model_facts import model_arguments, model_facts
 from rib.records import provenance
-from rib.training.settings import FineTuningSettings, PretrainingSettings, TrainingSettings
+from rib.training.training_settings import FineTuningSettings, PretrainingSettings, TrainingSettings
 
 # Pretrain models here, from random weights on part of a dataset, as their catalogue entries
 # specify.

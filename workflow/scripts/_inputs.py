@@ -6,8 +6,8 @@ Scripts import it after `_run`, which puts the library on the path.
 from collections.abc import Iterable
 from pathlib import Path
 
-from rib.config.layout import Layout
-from rib.config.run import Run
+from rib.schema.layout import Layout
+from rib.schema.run import Run
 
 
 def run_of(wildcards) -> Run:

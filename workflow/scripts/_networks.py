@@ -4,10 +4,10 @@ Scripts import it only when the job has begun (rib.jobs.script.run), since it im
 """
 
 from _inputs import checkpoints_of, folder_of, optional_folder, optional_path, paths
-from rib.config.run import Run
 from rib.data.view import DatasetFiles
+from rib.evaluation.evaluation_settings import NetworkSettings
 from rib.evaluation.networks import RunNetworks, network_states
-from rib.evaluation.settings import NetworkSettings
+from rib.schema.run import Run
 
 
 def networks_of_job(files, run: Run, settings: NetworkSettings) -> RunNetworks:

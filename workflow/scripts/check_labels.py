@@ -4,10 +4,10 @@ from _run import run
 
 with run(snakemake) as output:
     from _inputs import folder_of
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
     from rib.data.view import DatasetFiles
+    from rib.evaluation.evaluation_settings import LabelCheckSettings
     from rib.evaluation.first_predictions import predict_first_images
-    from rib.evaluation.settings import LabelCheckSettings
     from rib.statistics.label_check import check_labels
 
     files = snakemake.input

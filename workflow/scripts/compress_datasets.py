@@ -5,8 +5,8 @@ from _run import run
 with run(snakemake) as output:
     from _inputs import optional_folder, paths
     from rib.analyses.distances.compression import compression_of
-    from rib.base.settings import from_params
-    from rib.data.settings import DatasetView
+    from rib.base.params import from_params
+    from rib.data.data_settings import DatasetView
     from rib.data.view import evaluated_datasets
     from rib.statistics.writing import write_tables
 

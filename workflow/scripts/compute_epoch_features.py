@@ -5,9 +5,9 @@ from _run import run
 with run(snakemake) as output:
     from _inputs import folder_of, paths, run_of
     from _networks import dataset_of
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
+    from rib.evaluation.evaluation_settings import FeatureSettings
     from rib.evaluation.features import compute_epoch_features
-    from rib.evaluation.settings import FeatureSettings
 
     files = snakemake.input
     settings = from_params(FeatureSettings, snakemake.params.cfg)

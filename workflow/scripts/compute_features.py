@@ -5,9 +5,9 @@ from _run import run
 with run(snakemake) as output:
     from _inputs import run_of
     from _networks import dataset_of, networks_of_job
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
+    from rib.evaluation.evaluation_settings import FeatureSettings
     from rib.evaluation.features import compute_features
-    from rib.evaluation.settings import FeatureSettings
 
     files = snakemake.input
     run_of_features = run_of(snakemake.wildcards)

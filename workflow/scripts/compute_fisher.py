@@ -5,9 +5,9 @@ from _run import run
 with run(snakemake) as output:
     from _inputs import dataset_of_manifest, run_of
     from _networks import dataset_of, networks_of_job
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
+    from rib.evaluation.evaluation_settings import FisherSettings
     from rib.evaluation.fisher import compute_fisher
-    from rib.evaluation.settings import FisherSettings
 
     files = snakemake.input
     settings = from_params(FisherSettings, snakemake.params.cfg)

@@ -4,9 +4,9 @@ from _run import run
 
 with run(snakemake) as output:
     from _inputs import optional_folder, paths
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
     from rib.statistics.metrics import write_metrics
-    from rib.statistics.settings import GridTableSettings
+    from rib.statistics.statistics_settings import GridTableSettings
 
     write_metrics(
         rows=paths(snakemake.input.rows),

@@ -4,10 +4,10 @@ from _run import run
 
 with run(snakemake) as output:
     from _inputs import dataset_of_manifest, folder_of, paths
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
     from rib.data.view import DatasetFiles
     from rib.models.convert import convert
-    from rib.models.settings import ConversionSettings
+    from rib.models.model_settings import ConversionSettings
 
     files = snakemake.input
     reference = None

@@ -7,9 +7,9 @@ from _run import run
 with run(snakemake) as output:
     from _inputs import run_of
     from _networks import dataset_of, networks_of_job
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
+    from rib.evaluation.evaluation_settings import InversionSettings
     from rib.evaluation.inversion import cross_features
-    from rib.evaluation.settings import InversionSettings
 
     files = snakemake.input
     fine_tuned_run = run_of(snakemake.wildcards)

@@ -3,9 +3,9 @@
 from _run import run
 
 with run(snakemake) as output:
-    from rib.base.settings import from_params
-    from rib.data.download import download
-    from rib.data.settings import DownloadSettings
+    from rib.base.params import from_params
+    from rib.data.data_settings import DownloadSettings
+    from rib.data.fetch.download import download
 
     settings = from_params(DownloadSettings, snakemake.params.cfg)
     download(

@@ -5,9 +5,9 @@ from pathlib import Path
 from _run import run
 
 with run(snakemake) as output:
-    from rib.base.settings import from_params
-    from rib.config.figure_settings import FiguresSettings
+    from rib.base.params import from_params
     from rib.figures import write_figures
+    from rib.grid.figure_settings import FiguresSettings
 
     settings = from_params(FiguresSettings, snakemake.params.cfg)
     files = {}

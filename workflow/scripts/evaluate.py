@@ -5,11 +5,11 @@ from _run import run
 with run(snakemake) as output:
     from _inputs import folder_of, paths
     from _networks import networks_of_job
-    from rib.base.settings import from_params
-    from rib.config.run import Run
+    from rib.base.params import from_params
     from rib.data.view import DatasetFiles
     from rib.evaluation.evaluate import evaluate
-    from rib.evaluation.settings import EvaluationSettings
+    from rib.evaluation.evaluation_settings import EvaluationSettings
+    from rib.schema.run import Run
 
     files = snakemake.input
     wildcards = snakemake.wildcards

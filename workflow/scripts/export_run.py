@@ -7,11 +7,11 @@ from _run import run
 with run(snakemake) as output:
     from _inputs import folder_of, optional_folder, optional_path, paths, run_of
     from _networks import dataset_of, networks_of_job
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
     from rib.evaluation.export import export_network
     from rib.evaluation.networks import mixture_of_run
     from rib.report.model_card import write_card
-    from rib.report.settings import ExportSettings
+    from rib.report.report_settings import ExportSettings
     from rib.statistics.metrics import write_metrics
 
     settings = from_params(ExportSettings, snakemake.params.cfg)

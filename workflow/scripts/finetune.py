@@ -16,12 +16,12 @@ with run(snakemake, resumes="state.pt") as output:
         optional_path,
         run_of,
     )
-    from rib.base.settings import from_params
-    from rib.data.settings import DatasetView
+    from rib.base.params import from_params
+    from rib.data.data_settings import DatasetView
     from rib.data.view import DatasetFiles
     from rib.monitoring.watch import Watch, datasets_there
     from rib.training.finetune import finetune
-    from rib.training.settings import FineTuningSettings
+    from rib.training.training_settings import FineTuningSettings
 
     files = snakemake.input
     settings = from_params(FineTuningSettings, snakemake.params.cfg)

@@ -5,9 +5,9 @@ from _run import run
 with run(snakemake) as output:
     from _inputs import run_of
     from _networks import dataset_of, networks_of_job
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
+    from rib.evaluation.evaluation_settings import InversionSettings
     from rib.evaluation.inversion import invert_run
-    from rib.evaluation.settings import InversionSettings
 
     files = snakemake.input
     inverted_run = run_of(snakemake.wildcards)

@@ -6,9 +6,9 @@ from _run import run
 
 with run(snakemake, resumes="images.journal") as output:
     from _inputs import paths
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
+    from rib.data.data_settings import PreparationSettings
     from rib.data.prepare import prepare
-    from rib.data.settings import PreparationSettings
     from rib.data.variables import CORRUPT_IMAGES
 
     prepare(

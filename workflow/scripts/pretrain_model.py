@@ -6,10 +6,10 @@ from _run import run
 
 with run(snakemake, resumes="state.pt") as output:
     from _inputs import folder_of
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
     from rib.data.view import DatasetFiles
     from rib.training.pretrain import pretrain
-    from rib.training.settings import PretrainingSettings
+    from rib.training.training_settings import PretrainingSettings
 
     files = snakemake.input
     settings = from_params(PretrainingSettings, snakemake.params.cfg)

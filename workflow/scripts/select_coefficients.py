@@ -4,10 +4,10 @@ from _run import run
 
 with run(snakemake) as output:
     from _inputs import checkpoints_of, folder_of, optional_folder, optional_path
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
     from rib.data.view import DatasetFiles
+    from rib.evaluation.evaluation_settings import NetworkSettings
     from rib.evaluation.select_coefficients import select_coefficients
-    from rib.evaluation.settings import NetworkSettings
 
     files = snakemake.input
     settings = from_params(NetworkSettings, snakemake.params.cfg)

@@ -4,8 +4,8 @@ from _run import run
 
 with run(snakemake) as output:
     from _inputs import folder_of, optional_folder, paths
-    from rib.base.settings import from_params
-    from rib.data.settings import SplitSettings
+    from rib.base.params import from_params
+    from rib.data.data_settings import SplitSettings
     from rib.data.split_dataset import EarlierSplit, split_dataset
     from rib.data.view import DatasetFiles
 

@@ -4,9 +4,9 @@ from _run import run
 
 with run(snakemake) as output:
     from _inputs import paths
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
     from rib.models.convert import store_text
-    from rib.models.settings import TextSettings
+    from rib.models.model_settings import TextSettings
 
     store_text(
         archives=paths(snakemake.input.archives),

@@ -5,9 +5,9 @@ from pathlib import Path
 from _run import run
 
 with run(snakemake) as output:
-    from rib.base.settings import from_params
+    from rib.base.params import from_params
     from rib.report.page import write_page
-    from rib.report.settings import PageSettings
+    from rib.report.report_settings import PageSettings
     from rib.report.stale import remove_other_files
 
     files = snakemake.input

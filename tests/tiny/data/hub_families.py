@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rib.config.catalog import Catalog
+from rib.catalog.catalog import Catalog
 from tiny.data.parquet import write_photos
 
 SIDE = 40  # pixels

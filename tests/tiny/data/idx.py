@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 
 SIDE = 28
 DIGITS = tuple("0123456789")

@@ -17,10 +17,10 @@ from scipy.io import savemat
 
 from rib.base.files import sha256
 from rib.base.plugins import LIBRARY
-from rib.config.geometry import Geometry
-from rib.config.label_space import LabelSpace, imagenet_wnids
+from rib.catalog.label_space import LabelSpace, imagenet_wnids
+from rib.data.data_settings import PreparationSettings
 from rib.data.prepare import prepare
-from rib.data.settings import PreparationSettings
+from rib.schema.geometry import Geometry
 
 GEOMETRY = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")
 WNIDS = imagenet_wnids()
@@ -155,7 +155,7 @@ def prepare_job(layout: str, settings: str) -> list[str]:
         import sys
         sys.path[:0] = {[path for path in sys.path if path]!r}
         from pathlib import Path
-        from rib.config.label_space import LabelSpace
+        from rib.catalog.label_space import LabelSpace
         from rib.jobs.job import job
         from tiny.data.photos import run_prepare
         names = ("images.npy", "index.parquet", "classes.json", "manifest.json")

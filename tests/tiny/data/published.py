@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from rib.config.catalog import Catalog
-from rib.config.geometry import Geometry
-from rib.data.download import download
+from rib.catalog.catalog import Catalog
+from rib.data.data_settings import PreparationSettings
+from rib.data.fetch.download import download
 from rib.data.prepare import prepare
-from rib.data.settings import PreparationSettings
+from rib.schema.geometry import Geometry
 from tiny.data.photos import prepared_files
 from tiny.projects.project import ROOT
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rib.config.geometry import Geometry
 from rib.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from rib.data.images import DatasetSource
 from rib.data.layouts import corruptions_of, idx
 from rib.data.renditions import RENDITIONS
+from rib.schema.geometry import Geometry
 from tiny.data.idx import SPACE, garments, write_collection
 
 PHOTOS = np.pad(garments(20), ((0, 0), (2, 2), (2, 2)))

@@ -7,8 +7,8 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from rib.config.catalog import Catalog
-from rib.config.label_space import LabelSpace
+from rib.catalog.catalog import Catalog
+from rib.catalog.label_space import LabelSpace
 from rib.methods.base import Task, load_algorithm
 from rib.models.checkpoint import apply
 from rib.training.loop import train

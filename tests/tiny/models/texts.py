@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.models.network import OpenClipClassifier, create, embedding_width
 from rib.models.text import Text, set_zero_shot_weights, text_tokens
 from tiny.models.architectures import ARCHITECTURES

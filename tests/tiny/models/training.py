@@ -17,18 +17,18 @@ import torch
 from torch.nn import functional as F
 
 from rib.base.files import write_json
-from rib.config.geometry import Geometry
-from rib.config.label_space import LabelSpace
-from rib.config.run import ALL, Run
-from rib.config.settings import DEFAULTS_OF_TRAINING
+from rib.catalog.label_space import LabelSpace
 from rib.data.identity import PHOTO
 from rib.data.view import DatasetView
 from rib.evaluation.networks import NetworkState
 from rib.methods.base import Task
 from rib.models.device import ComputeSettings
 from rib.models.images import Images
+from rib.schema.algorithm_settings import DEFAULTS_OF_TRAINING
+from rib.schema.geometry import Geometry
+from rib.schema.run import ALL, Run
 from rib.training.loop import train
-from rib.training.settings import TrainingSettings
+from rib.training.training_settings import TrainingSettings
 from tiny.changed import replace
 
 CPU = torch.device("cpu")

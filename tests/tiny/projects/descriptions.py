@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from rib.base.settings import from_params
-from rib.report.settings import ExportSettings, GridDescription
+from rib.base.params import from_params
+from rib.report.report_settings import ExportSettings, GridDescription
 
 CONFIG = {"protocol": "paper", "seeds": [0], "statistics": {"confidence": 0.95, "seed": 3}}
 GRID = {

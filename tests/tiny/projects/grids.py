@@ -2,9 +2,9 @@
 
 from functools import cache
 
-from rib.config.catalog import Catalog
-from rib.config.config import config_of
-from rib.config.grid import Grid, resolve_grid
+from rib.catalog.catalog import Catalog
+from rib.grid.grid import Grid, resolve_grid
+from rib.schema.config import config_of
 from tiny.projects.project import ROOT
 
 

@@ -14,9 +14,9 @@ import psutil
 import yaml
 from snakemake.utils import update_config
 
-from rib.config.catalog import Catalog
-from rib.config.config import config_of
-from rib.config.grid import Grid, resolve_grid
+from rib.catalog.catalog import Catalog
+from rib.grid.grid import Grid, resolve_grid
+from rib.schema.config import config_of
 from tiny.projects import forked
 
 ROOT = Path(__file__).parents[3]

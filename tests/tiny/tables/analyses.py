@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rib.base.plugins import LIBRARY
-from rib.config.analysis import Figure, Table
-from rib.config.figure_settings import FigureSettings
+from rib.grid.figure_settings import FigureSettings
 from rib.report.readme import described_figures
-from rib.report.settings import ShownTable
+from rib.report.report_settings import ShownTable
+from rib.schema.analysis import Figure, Table
 from tiny.projects.grids import project_catalog
 
 

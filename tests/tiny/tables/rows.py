@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.config.run import RUN_COLUMNS, Run
+from rib.schema.run import RUN_COLUMNS, Run
 from rib.statistics.counts import RowArrays, rows_of
 
 

@@ -2,7 +2,7 @@
 
 from math import nan
 
-from rib.config.run import Run
+from rib.schema.run import Run
 from rib.statistics.scored_state import ScoredState
 
 

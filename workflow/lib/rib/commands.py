@@ -18,12 +18,10 @@ from snakemake.utils import update_config
 from rib.base.errors import UserError
 from rib.base.locks import acquire
 from rib.base.progress import log, print_lines
-from rib.config.catalog import PROJECT_CATALOG, Catalog
-from rib.config.config import config_of
-from rib.config.grid import Grid, resolve_grid
-from rib.config.hub_names import LOCK, UnresolvedError
-from rib.config.paths import Paths
-from rib.config.yaml_files import read_yaml
+from rib.catalog.catalog import PROJECT_CATALOG, Catalog
+from rib.catalog.hub_names import LOCK, UnresolvedError
+from rib.grid.grid import Grid, resolve_grid
+from rib.grid.paths import Paths
 from rib.jobs.messages import errors_as_sentences
 from rib.models.lock import renew, resolve
 from rib.records.pull import pull, restore_metadata
@@ -31,6 +29,8 @@ from rib.records.track import track
 from rib.records.verify import verify
 from rib.report.described import described_analyses
 from rib.report.plan import print_plan
+from rib.schema.config import config_of
+from rib.schema.yaml_files import read_yaml
 
 # Stages in `results/<family>/<protocol>/` whose files are shared and verified.
 STAGES = (

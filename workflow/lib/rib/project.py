@@ -19,21 +19,21 @@ from torch import nn
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.catalog import PROJECT_CATALOG, Catalog
-from rib.config.config import config_of
-from rib.config.evaluation_groups import BEFORE_PART
-from rib.config.grid import Grid, resolve_grid
-from rib.config.label_space import LabelSpace
-from rib.config.layout import Layout
-from rib.config.run import PRETRAINED, Run, parent_of
-from rib.config.settings import FISHER_IMAGES
-from rib.config.shared_sources import leak_free_groups
+from rib.catalog.catalog import PROJECT_CATALOG, Catalog
+from rib.catalog.label_space import LabelSpace
 from rib.evaluation.networks import NetworkState, states_from_json
+from rib.grid.evaluation_groups import BEFORE_PART
+from rib.grid.grid import Grid, resolve_grid
+from rib.grid.leaks import leak_free_groups
 from rib.models import checkpoint
 from rib.models.merge import Merge, Mixture
 from rib.models.network import load
 from rib.records.hashing import differing
 from rib.records.integrity import files_of_manifest
+from rib.schema.algorithm_settings import FISHER_IMAGES
+from rib.schema.config import config_of
+from rib.schema.layout import Layout
+from rib.schema.run import PRETRAINED, Run, parent_of
 from rib.statistics import bootstrap, counts, row_schema, tables
 from rib.statistics.ri import Ood, ood_accuracies
 from rib.statistics.sample_rows import parts_together

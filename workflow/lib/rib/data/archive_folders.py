@@ -9,8 +9,8 @@ from typing import Any
 
 from rib.base.errors import UserError
 from rib.base.files import from_home
-from rib.config.sources import is_packed
 from rib.data.variables import ARCHIVES
+from rib.schema.addresses import is_packed
 
 
 def archive_folders() -> list[Path]:

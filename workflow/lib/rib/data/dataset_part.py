@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Strict
 
-from rib.base.settings import Settings
+from rib.base.params import Settings
 
 # Values in an index's column, such as ("fog", "snow").
 Levels = Annotated[tuple[str | int, ...], Strict(False)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from rib.base.settings import replaced
-from rib.config.geometry import Geometry
-from rib.data.settings import DatasetView
+from rib.base.params import replaced
+from rib.data.data_settings import DatasetView
+from rib.schema.geometry import Geometry
 
 if TYPE_CHECKING:
-    from rib.config.grid import Grid
+    from rib.grid.grid import Grid
 
 
 def view_at(grid: Grid, geometry: Geometry, datasets: Collection[str]) -> DatasetView:

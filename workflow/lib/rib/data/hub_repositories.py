@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from rib.base.errors import UserError
 from rib.base.hub import hub_problem
-from rib.base.settings import from_params
+from rib.base.params import from_params
 from rib.base.text import printable
-from rib.config.hub_names import HubFile, HubRepository, HubRequest
-from rib.config.messages import show
-from rib.config.source_entries import CONVERSION
+from rib.catalog.hub_names import HubFile, HubRepository, HubRequest
+from rib.schema.messages import show
+from rib.schema.source_entries import CONVERSION
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetInfo

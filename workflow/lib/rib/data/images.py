@@ -16,9 +16,9 @@ from PIL.TiffImagePlugin import (
 )
 
 from rib.base.errors import UserError
-from rib.config.geometry import Geometry
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.data.variables import PHOTO_MEGAPIXELS, photo_limit
+from rib.schema.geometry import Geometry
 
 # Formats that browsers show. Pillow has more, but runs external programs for some, such as EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
+from rib.data.dataset import INDEX_COLUMNS, PreparedDataset
 from rib.data.dataset_part import DatasetPart, Levels
-from rib.data.prepared import INDEX_COLUMNS, PreparedDataset
 
 
 def check_part(index: Path, part: DatasetPart, other_levels: Levels, where: str) -> None:

@@ -27,8 +27,9 @@ from rib.base.files import refuse_full_disk, verify_digest, write_json
 from rib.base.plugins import checked_settings, load_function
 from rib.base.processors import processors
 from rib.base.progress import Progress, log
-from rib.config.geometry import Geometry
 from rib.data.archives import TooLargeError
+from rib.data.data_settings import PreparationSettings
+from rib.data.dataset import INDEX_COLUMNS
 from rib.data.identity import (
     PHOTO,
     identical_images,
@@ -37,8 +38,7 @@ from rib.data.identity import (
     read_identities,
 )
 from rib.data.images import CorruptImageError, DatasetSource, Item, Photo, decode, resize_and_crop
-from rib.data.prepared import INDEX_COLUMNS
-from rib.data.settings import PreparationSettings
+from rib.schema.geometry import Geometry
 
 ROW_GROUP = 1 << 12  # index rows in memory
 SAVED_EVERY = 512  # images between saves from which a killed job resumes

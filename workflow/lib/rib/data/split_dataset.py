@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rib.base.progress import log
-from rib.config.layout import Layout
+from rib.data.data_settings import DatasetView
+from rib.data.dataset import PreparedDataset
 from rib.data.identity import identical_to, read_identities
-from rib.data.prepared import PreparedDataset
-from rib.data.settings import DatasetView
 from rib.data.splits import LEFT_OUT, assign_splits, read_split
 from rib.data.view import DatasetFiles, load_whole
+from rib.schema.layout import Layout
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 
 from rib.base.errors import UserError
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 
 
 def read_features(path: Path, layer: str) -> tuple[np.ndarray, PreparedDataset]:

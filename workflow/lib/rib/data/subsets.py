@@ -8,8 +8,8 @@ from hashlib import sha256
 import numpy as np
 
 from rib.base.errors import UserError
-from rib.config.run import ALL, images_of
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
+from rib.schema.run import ALL, images_of
 
 GOLDEN_SECTION = 0.618
 SEED_OF_BUDGETS = 0  # all runs have the same images, whatever their seed

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
-from rib.config.budget import Limit, images_within
-from rib.config.layout import Layout
+from rib.data.data_settings import DatasetView
+from rib.data.dataset import PreparedDataset, read_slices
 from rib.data.identity import identical_to, read_identities
-from rib.data.prepared import PreparedDataset, read_slices
-from rib.data.settings import DatasetView
 from rib.data.splits import TRAIN, read_split
 from rib.data.subsets import balanced_over_slices, hashed, rank_within, subset
+from rib.schema.budget import Limit, images_within
+from rib.schema.layout import Layout
 
 
 @dataclass(frozen=True)

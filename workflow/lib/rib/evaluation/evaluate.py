@@ -13,17 +13,17 @@ from torch import Tensor
 from rib.base.devices import describe_device
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
-from rib.config.run import Run
+from rib.data.dataset import PreparedDataset
 from rib.data.parts import batches_with_part, check_part, images_of_part
-from rib.data.prepared import PreparedDataset
 from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.evaluation_settings import EvaluationSettings
 from rib.evaluation.finite import refuse_infinite
 from rib.evaluation.networks import NetworkState, RunNetworks, states_as_json
 from rib.evaluation.score import score
-from rib.evaluation.settings import EvaluationSettings
 from rib.models import device as devices
 from rib.models.images import Images
 from rib.models.state import network_in_state
+from rib.schema.run import Run
 
 LARGEST = float(np.finfo(np.float16).max)  # of the stored columns' type
 # Columns with one value or a few in a file.

@@ -12,8 +12,7 @@ from torch import nn
 
 from rib.base.errors import UserError
 from rib.base.files import refuse_full_disk
-from rib.config.run import Run
-from rib.data.settings import DatasetView
+from rib.data.data_settings import DatasetView
 from rib.data.splits import TEST
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset
@@ -22,6 +21,7 @@ from rib.models.checkpoint import apply
 from rib.models.images import Images
 from rib.models.network import Classifier, OpenClipClassifier, load
 from rib.models.weights import read_state, with_weights
+from rib.schema.run import Run
 
 CHECKED = 8  # images of the target for which the export must give the same logits
 CPU = torch.device("cpu")

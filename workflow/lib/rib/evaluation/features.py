@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
-from rib.config.run import Run
 from rib.data.splits import TEST
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.evaluation_settings import FeatureSettings
 from rib.evaluation.finite import refuse_infinite
 from rib.evaluation.networks import RunNetworks, mixture_of_run
-from rib.evaluation.settings import FeatureSettings
 from rib.models import device as devices
 from rib.models.images import Images, slices
 from rib.models.layers import layers_of
 from rib.models.state import network_in_state
+from rib.schema.run import Run
 
 DEFAULT = "default"
 INDEX_COLUMNS = ["row", "image_id", "label", "source_id", "object_id"]

@@ -7,15 +7,15 @@ import pandas as pd
 
 from rib.base.files import read_json
 from rib.base.progress import Progress
-from rib.config.run import PRETRAINED
 from rib.data.splits import TEST
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.evaluation_settings import LabelCheckSettings
 from rib.evaluation.score import score
-from rib.evaluation.settings import LabelCheckSettings
 from rib.models import device as devices
 from rib.models.images import Images
 from rib.models.state import network_in_state
+from rib.schema.run import PRETRAINED
 
 MOST_IMAGES = 2000  # per dataset
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import safetensors.torch
 
 from rib.base.files import write_json
-from rib.config.run import PRETRAINED, Run
 from rib.data.splits import TRAIN
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy
+from rib.evaluation.evaluation_settings import FisherSettings
 from rib.evaluation.finite import refuse_infinite
 from rib.evaluation.networks import RunNetworks, mixture_of_run
-from rib.evaluation.settings import FisherSettings
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.fisher import fisher_diagonal
 from rib.models.images import Images
 from rib.models.network import load
+from rib.schema.run import PRETRAINED, Run
 
 
 def compute_fisher(

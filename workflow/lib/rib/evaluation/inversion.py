@@ -23,19 +23,19 @@ from torch import Tensor, nn
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.base.progress import Progress, log
-from rib.config.run import PRETRAINED, Run
 from rib.data.splits import TEST
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.evaluation_settings import InversionSettings
 from rib.evaluation.finite import refuse_infinite
 from rib.evaluation.networks import RunNetworks, mixture_of_run
-from rib.evaluation.settings import InversionSettings
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.images import Images, in_batches
 from rib.models.layers import layers_of
 from rib.models.merge import Mixture
 from rib.models.network import load
+from rib.schema.run import PRETRAINED, Run
 
 # From images (N, 3, H, W) with values 0..1 to features (N, d).
 Representation = Callable[[Tensor], Tensor]

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.plugins import checked_settings, load_function
-from rib.config.forms import CURVE
-from rib.config.run import ENSEMBLE, LOADED, PRETRAINED, Run
-from rib.evaluation.settings import MergeSettings, NetworkSettings
+from rib.evaluation.evaluation_settings import MergeSettings, NetworkSettings
 from rib.methods import stated_in
 from rib.models.merge import Merge, Mixture
+from rib.schema.forms import CURVE
+from rib.schema.run import ENSEMBLE, LOADED, PRETRAINED, Run
 
 LARGEST_ROUNDING_ERROR = 1e-9  # of the sum of coefficients
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from rib.base.progress import Progress
-from rib.config.label_space import LabelSpace
-from rib.data.prepared import PreparedDataset
+from rib.catalog.label_space import LabelSpace
+from rib.data.dataset import PreparedDataset
 from rib.models import device as devices
 from rib.models.class_logits import class_logits, class_members, padded
 from rib.models.images import Images, slices

@@ -8,12 +8,12 @@ import torch
 from rib.base.files import write_json
 from rib.base.plugins import checked_settings, load_function
 from rib.base.progress import log
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 from rib.data.splits import SELECT
 from rib.data.view import DatasetFiles, load_dataset
+from rib.evaluation.evaluation_settings import NetworkSettings
 from rib.evaluation.networks import check_coefficients
 from rib.evaluation.score import correct
-from rib.evaluation.settings import NetworkSettings
 from rib.methods import stated_in
 from rib.models import device as devices
 from rib.models.checkpoint import apply

@@ -21,12 +21,12 @@ from matplotlib.image import AxesImage
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.base.progress import log_lines
-from rib.config.figure_settings import FigureSettings, FiguresSettings, folder_of_kept
-from rib.config.geometry import geometry_of
-from rib.config.layout import Layout
-from rib.config.run import ALL, PRETRAINED
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
+from rib.grid.figure_settings import FigureSettings, FiguresSettings, folder_of_kept
 from rib.jobs.messages import message_of_os_error
+from rib.schema.geometry import geometry_of
+from rib.schema.layout import Layout
+from rib.schema.run import ALL, PRETRAINED
 from rib.statistics.fit import UNDERFITTED, name_underfitted, read_table
 
 STYLE = Path(__file__).with_name("rib.mplstyle")

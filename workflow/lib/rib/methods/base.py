@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from rib.base.errors import UserError
 from rib.base.plugins import load_module, refused_settings
-from rib.config.method_facts import MethodFacts
 from rib.methods import BelowOne, Positive, stated_in
 from rib.models.checkpoint import differing_tensors
 from rib.models.images import Images
 from rib.models.network import Classifier
 from rib.models.text import Text
+from rib.schema.method_facts import MethodFacts
 
 BATCH_NORM = nn.modules.batchnorm._NormBase  # base class of torch's BatchNorm layers
 
@@ -44,8 +44,8 @@ class Task:
 class FineTuning:
     """Full fine-tuning; subclasses change the trained parameters, the logits or the loss.
 
-    Fields are settings, and a subclass may add some. Their defaults are in rib.config.settings and
-    methods.yaml.
+    Fields are settings, and a subclass may add some. Their defaults are in
+    rib.schema.algorithm_settings and methods.yaml.
     """
 
     lr: Positive  # peak learning rate
@@ -58,7 +58,7 @@ class FineTuning:
     whole_batches = False
     # True if the network stays in evaluation mode: no dropout, no updates of statistics.
     frozen_network = False
-    # What the method's entry says, too (rib.config.method_facts).
+    # What the method's entry says, too (rib.schema.method_facts).
     # True if it imitates outputs of the network that training starts from. rib.methods._distil has
     # a base class for it.
     pretrained_teacher = False

@@ -6,7 +6,7 @@ drop.
 
 from collections.abc import Callable, Mapping, Sequence
 
-from rib.config.run import PRETRAINED
+from rib.schema.run import PRETRAINED
 
 
 def select(

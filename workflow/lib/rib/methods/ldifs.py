@@ -21,7 +21,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from rib.config.stored_outputs import LARGEST_STORED
+from rib.grid.stored_outputs import LARGEST_STORED
 from rib.methods import NonNegative
 from rib.methods._distil import Distillation
 from rib.methods.base import Task

@@ -13,7 +13,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from rib.config.stored_outputs import MOST_STORED
+from rib.grid.stored_outputs import MOST_STORED
 from rib.methods import Count, NonNegative
 from rib.methods._distil import Distillation
 from rib.methods.base import Task

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from rib.config.stored_outputs import MOST_STORED
+from rib.grid.stored_outputs import MOST_STORED
 from rib.methods import NonNegative, Positive
 from rib.methods._distil import Distillation, divergence
 from rib.methods.base import Task

@@ -6,7 +6,7 @@ the pretrained model.
 
 from collections.abc import Sequence
 
-from rib.config.run import PRETRAINED
+from rib.schema.run import PRETRAINED
 
 
 def coefficients(parents: Sequence[str], *, pretrained: bool) -> dict[str, float]:

@@ -7,8 +7,8 @@ coefficients 1 - n lambda (pretrained) and lambda (each parent).
 
 from collections.abc import Sequence
 
-from rib.config.run import PRETRAINED
 from rib.methods import Positive
+from rib.schema.run import PRETRAINED
 
 
 def coefficients(parents: Sequence[str], *, scaling: Positive) -> dict[str, float]:

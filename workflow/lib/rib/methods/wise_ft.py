@@ -6,8 +6,8 @@ theta = (1 - alpha) theta_pre + alpha theta_ft.
 
 from collections.abc import Sequence
 
-from rib.config.run import PRETRAINED
 from rib.methods import UpToOne
+from rib.schema.run import PRETRAINED
 
 
 def coefficients(parents: Sequence[str], *, alpha: UpToOne) -> dict[str, float]:

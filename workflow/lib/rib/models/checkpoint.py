@@ -21,9 +21,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from rib.base.errors import UserError
-from rib.config.run import ENSEMBLE, PRETRAINED
 from rib.models.merge import Merge, Mixture
 from rib.models.padding_prompt import PaddingPrompt
+from rib.schema.run import ENSEMBLE, PRETRAINED
 
 XOR = ".xor"
 LORA_A = ".lora_A"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 
 
 def class_members(space: LabelSpace, device: torch.device) -> Tensor:

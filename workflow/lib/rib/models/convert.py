@@ -11,8 +11,8 @@ from rib.base.files import verify_digest
 from rib.data.view import DatasetFiles, load_proxy
 from rib.models import device as devices
 from rib.models.heads import fit_head, load_tokenizer
+from rib.models.model_settings import ConversionSettings, TextSettings
 from rib.models.network import Classifier, OpenClipClassifier, embedding_width, write_model
-from rib.models.settings import ConversionSettings, TextSettings
 from rib.models.text import TextTower, prompt_tokens, set_zero_shot_weights, text_tokens
 from rib.models.weights import read_state, with_weights
 

@@ -11,7 +11,7 @@ from rib.base.devices import describe_device
 from rib.base.errors import UserError
 from rib.base.progress import log
 from rib.jobs.gpu_lock import NONE, NVIDIA, VISIBLE, has_hidden_devices, lock_gpu
-from rib.models.settings import AUTO, BF16, GPUS, WARN, ComputeSettings
+from rib.models.model_settings import AUTO, BF16, GPUS, WARN, ComputeSettings
 from rib.records.environment import set_device
 
 # glibc's mallopt(3) parameters, from malloc.h.

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.base.progress import Progress, log
-from rib.config.model_arguments import TOKENIZER_OPTIONS
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 from rib.data.subsets import held_back
 from rib.models.images import Images, in_batches
 from rib.models.network import Classifier, head_inputs
+from rib.schema.model_arguments import TOKENIZER_OPTIONS
 
 SELECT_FRACTION = 0.2  # fraction of each class's images that choose the penalty
 # Penalties as powers of ten, strongest first, since each fit starts from the previous one.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rib.base.progress import Progress
-from rib.data.prepared import EncodedImages, PreparedDataset
+from rib.data.dataset import EncodedImages, PreparedDataset
 from rib.data.stored_array import ArrayReader, is_whole_file
 from rib.models.augmentation import Augmentation, Shifts
 from rib.models.class_logits import class_members

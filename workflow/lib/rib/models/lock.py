@@ -1,4 +1,4 @@
-"""Resolve names of models and datasets into a lock file (rib.config.hub_names), for `rib lock`."""
+"""Resolve names of models and datasets into a lock file (rib.catalog.hub_names), for `rib lock`."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -7,8 +7,8 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.locks import locked
 from rib.base.progress import print_lines
-from rib.config.catalog import Catalog
-from rib.config.hub_names import (
+from rib.catalog.catalog import Catalog
+from rib.catalog.hub_names import (
     LOCK,
     HubLock,
     HubRequest,
@@ -16,10 +16,10 @@ from rib.config.hub_names import (
     read_lock,
     write_lock,
 )
-from rib.config.model_names import checked_model, entry_of, parse_name
-from rib.config.yaml_files import read_yaml
+from rib.catalog.model_names import checked_model, entry_of, parse_name
 from rib.data.hub_repositories import ask_for_repositories
 from rib.models.records import describe
+from rib.schema.yaml_files import read_yaml
 
 LOCK_OF_LOCK = Path("work/hub.lock")  # locked by the process that resolves names
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
-from rib.config.model_arguments import check_arguments
 from rib.models.device import autocast
 from rib.models.full_precision import FullPrecisionLinear, keep_precision, unit_norm
+from rib.schema.model_arguments import check_arguments
 
 NUM_CLASSES = 1000  # ImageNet-1K's
 SIMD_WIDTH = 16  # most float32 numbers in a vector register
@@ -101,7 +101,7 @@ def build(
 
     Raises:
         UserError: the library lacks the architecture or doesn't support a rate or an argument, or
-            rib.config.model_arguments doesn't allow an argument.
+            rib.schema.model_arguments doesn't allow an argument.
     """
     check_arguments(library, arguments, architecture)
     if library == "open_clip":

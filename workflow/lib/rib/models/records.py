@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 from rib.base.errors import UserError
 from rib.base.files import from_home, read_json, sha256
 from rib.base.hub import fetch_from_hub, hub_problem
-from rib.config.messages import nearest
-from rib.config.model_arguments import check_arguments
-from rib.config.model_names import Name, parse_name
+from rib.catalog.model_names import Name, parse_name
+from rib.schema.messages import nearest
+from rib.schema.model_arguments import check_arguments
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -44,7 +44,7 @@ ATTENTION_PROJECTIONS = ("qkv", "q_proj", "out_proj")
 
 
 def describe(names: Sequence[str], ask_hub: bool = True) -> dict[str, dict]:
-    """Facts of models by name, for the lock file, with the fields of rib.config.entries.Model.
+    """Facts of models by name, for the lock file, with the fields of rib.schema.entries.Model.
 
     An example is {"timm/resnet18.a1_in1k": {"architecture": "resnet18", "head": "published", ...}}.
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from torch import nn
 
-from rib.config.run import ENSEMBLE
 from rib.models import device as devices
 from rib.models.checkpoint import apply
 from rib.models.fuse_batch_norm import EXAMPLE, fuse_batch_norm
 from rib.models.images import Images
 from rib.models.merge import Merge, Mixture
 from rib.models.network import load
+from rib.schema.run import ENSEMBLE
 
 
 def network_in_state(

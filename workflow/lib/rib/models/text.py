@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rib.base.files import read_json
-from rib.config.model_arguments import check_arguments
 from rib.models.device import autocast
 from rib.models.full_precision import unit_norm
 from rib.models.images import to_device
 from rib.models.network import create
+from rib.schema.model_arguments import check_arguments
 
 CLASSES = 10  # classes whose prompts are encoded at once, as open_clip does
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from rib.base.errors import UserError
 from rib.base.files import in_bytes
-from rib.config.model_arguments import check_arguments
 from rib.data.archives import WEIGHTS, archive_members
 from rib.models.network import NUM_CLASSES, create
+from rib.schema.model_arguments import check_arguments
 
 BY_ORDER = "by_order"
 IMAGE_TOWER = "visual."  # prefix of the image tower's tensors in a model of open_clip
@@ -194,7 +194,7 @@ def with_weights(
 
     Raises:
         UserError: a tensor is missing, unexpected, not finite, or has another shape or type; or
-            rib.config.model_arguments doesn't allow an argument.
+            rib.schema.model_arguments doesn't allow an argument.
     """
     if library == "timm":
         # Unless the arguments say otherwise, as many outputs as the weights have.

@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 
 from rib.base.progress import log
-from rib.data.prepared import PreparedDataset
-from rib.data.settings import DatasetView
+from rib.data.data_settings import DatasetView
+from rib.data.dataset import PreparedDataset
 from rib.data.splits import SELECT
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset

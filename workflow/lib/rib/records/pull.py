@@ -15,10 +15,10 @@ from pathlib import Path
 from rib.base.errors import UserError
 from rib.base.files import file_hash
 from rib.base.progress import log
-from rib.config.yaml_files import read_yaml
 from rib.records import provenance
 from rib.records.dvc_command import DVCError, run_dvc
 from rib.records.snakemake_metadata import SnakemakeMetadata
+from rib.schema.yaml_files import read_yaml
 
 MD5 = re.compile("[0-9a-f]{32}")
 FOLDER = ".dir"  # suffix of a folder's MD5, which is the MD5 of its listing

@@ -5,15 +5,12 @@ from dataclasses import asdict
 from os.path import relpath
 from pathlib import Path
 
-from rib.config.analysis import Analysis
-from rib.config.entries import Dataset
-from rib.config.fields import stated
-from rib.config.grid import Grid
-from rib.config.grid_as_config import as_config, resolved
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.config.shared_sources import sharing_targets, source_groups
-from rib.report.settings import (
+from rib.grid.grid import Grid
+from rib.grid.grid_as_config import as_config, resolved
+from rib.grid.labels import GridLabels
+from rib.grid.leaks import sharing_targets, source_groups
+from rib.grid.paths import Paths
+from rib.report.report_settings import (
     DatasetDescription,
     FamilyDescription,
     GridDescription,
@@ -27,6 +24,9 @@ from rib.report.settings import (
     ShownTable,
     SweepDescription,
 )
+from rib.schema.analysis import Analysis
+from rib.schema.entries import Dataset
+from rib.schema.fields import stated
 from rib.statistics.conditions import conditions_of
 
 

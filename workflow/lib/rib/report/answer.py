@@ -10,7 +10,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from rib.base.rounding import MINUS, percent, points
-from rib.config.run import MEAN
+from rib.schema.run import MEAN
 
 FULL_FINE_TUNING = "ft"
 HALF_WAY = 0.5  # the shown average is the one closest to it

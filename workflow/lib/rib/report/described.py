@@ -9,11 +9,11 @@ from typing import get_args
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
-from rib.config.analysis import QUESTIONS, Analysis, Figure, Form
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.messages import known_name
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import QUESTIONS, Analysis, Figure, Form
+from rib.schema.messages import known_name
 
 FOLDER = LIBRARY / "analyses"
 

@@ -11,11 +11,11 @@ import yaml
 from rib.base.files import read_json, write_text
 from rib.base.rounding import fit_percent, percent, points
 from rib.base.text import markdown
-from rib.config.model_names import licence_terms
-from rib.config.run import PRETRAINED, Run, parent_of
+from rib.catalog.model_names import licence_terms
 from rib.models.merge import Mixture
 from rib.records import provenance
-from rib.report.settings import ExportSettings
+from rib.report.report_settings import ExportSettings
+from rib.schema.run import PRETRAINED, Run, parent_of
 
 
 def write_card(

@@ -24,8 +24,6 @@ from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
 from rib.base.rounding import MINUS, fit_percent, percent, points
-from rib.config.analysis import QUESTIONS, Column
-from rib.config.run import MEAN, RUN_COLUMNS
 from rib.records import provenance
 from rib.report.answer import (
     Answer,
@@ -34,8 +32,10 @@ from rib.report.answer import (
     answer,
 )
 from rib.report.outside_git import outside_git
-from rib.report.settings import GridDescription, PageSettings, ShownFigure, ShownTable
+from rib.report.report_settings import GridDescription, PageSettings, ShownFigure, ShownTable
 from rib.report.views import ENTRIES_OF_COLUMN, page_views
+from rib.schema.analysis import QUESTIONS, Column
+from rib.schema.run import MEAN, RUN_COLUMNS
 from rib.statistics.bootstrap import FEWEST_SEEDS
 from rib.statistics.fit import (
     OTHER_RATE,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rib.base.text import markdown
-from rib.report.settings import PaperRow, PaperSettings
+from rib.report.report_settings import PaperRow, PaperSettings
 
 FAMILY_OF_PAPER = "imagenet"
 

@@ -11,14 +11,12 @@ from typing import Any
 
 from rib.base.files import in_bytes, read_json
 from rib.base.progress import print_lines
-from rib.config.entries import Dataset, Method, Model
-from rib.config.evaluation_groups import evaluation_groups
-from rib.config.grid import Grid
-from rib.config.memory import GIGA, UNKNOWN, NetworkMemory
-from rib.config.paths import Paths
-from rib.config.run import PRETRAINED, Run, images_of
-from rib.config.stored_outputs import LARGEST_STORED, MOST_STORED
 from rib.data.folders import files_in
+from rib.grid.evaluation_groups import evaluation_groups
+from rib.grid.grid import Grid
+from rib.grid.memory import GIGA, UNKNOWN, NetworkMemory
+from rib.grid.paths import Paths
+from rib.grid.stored_outputs import LARGEST_STORED, MOST_STORED
 from rib.report.rates import (
     EVALUATE,
     GPU_RATES,
@@ -29,6 +27,8 @@ from rib.report.rates import (
     card_of_rates,
     throughput,
 )
+from rib.schema.entries import Dataset, Method, Model
+from rib.schema.run import PRETRAINED, Run, images_of
 from rib.statistics.conditions import conditions_of
 
 HOUR = 3600

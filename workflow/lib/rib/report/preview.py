@@ -14,26 +14,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rib.base.errors import UserError
+from rib.base.params import from_params, to_params
 from rib.base.progress import log
-from rib.base.settings import from_params, to_params
-from rib.config.analysis import Analysis, Figure, flat
-from rib.config.figure_settings import figure_settings
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths, beside
-from rib.config.run import PRETRAINED, Run
 from rib.figures import write_figure
+from rib.grid.figure_settings import figure_settings
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths, beside
 from rib.records import provenance
 from rib.report.about import describe_grid, page_settings
 from rib.report.described import analyses_of_page, described_analyses
 from rib.report.page import write_page
-from rib.report.settings import FinishedShare, PreviewDescription
+from rib.report.report_settings import FinishedShare, PreviewDescription
+from rib.schema.analysis import Analysis, Figure, flat
+from rib.schema.run import PRETRAINED, Run
 from rib.statistics.conditions import conditions_of
 from rib.statistics.inputs import Inputs
 from rib.statistics.metrics import write_metrics
-from rib.statistics.settings import grid_table_settings, metrics_of
+from rib.statistics.statistics_settings import grid_table_settings, metrics_of
 from rib.statistics.writing import make_tables
-from rib.training.settings import TrainingSettings
+from rib.training.training_settings import TrainingSettings
 
 NO_FINISHED_RUN = (
     "preview: no run is finished; it needs the rows of a pretrained model, and of all seeds of one "

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.fields import is_number, number
-from rib.config.grid import Grid
-from rib.config.label_space import read_csv_rows
+from rib.catalog.label_space import read_csv_rows
+from rib.grid.grid import Grid
 from rib.records import provenance
+from rib.schema.fields import is_number, number
 
 # Measurements of `make gpu` (tests/benchmarks/gpu.py), one row per architecture on a card:
 GPU_RATES = Path("reports/gpu_rates.csv")

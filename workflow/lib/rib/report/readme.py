@@ -17,16 +17,16 @@ from pydantic.fields import FieldInfo
 
 from rib.base.rounding import percent, points
 from rib.base.text import markdown
-from rib.config.analysis import Figure
-from rib.config.catalog import Catalog
-from rib.config.config import Config, config_of
-from rib.config.entries import Method, Recipe
-from rib.config.fields import Described, stated
-from rib.config.forms import MERGES, SELECT
-from rib.config.grid import resolve_grid
-from rib.config.paths import Paths
-from rib.config.run import PRETRAINED, SEEDS, TARGETS, VARIANTS
+from rib.catalog.catalog import Catalog
+from rib.grid.grid import resolve_grid
+from rib.grid.paths import Paths
 from rib.report.described import described_analyses
+from rib.schema.analysis import Figure
+from rib.schema.config import Config, config_of
+from rib.schema.entries import Method, Recipe
+from rib.schema.fields import Described, stated
+from rib.schema.forms import MERGES, SELECT
+from rib.schema.run import PRETRAINED, SEEDS, TARGETS, VARIANTS
 from rib.statistics.bootstrap import spread
 from rib.statistics.fit import read_table
 

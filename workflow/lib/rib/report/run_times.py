@@ -4,10 +4,9 @@ import math
 from functools import cached_property
 from pathlib import Path
 
-from rib.config.evaluation_groups import evaluation_groups
-from rib.config.grid import Grid
-from rib.config.memory import NetworkMemory
-from rib.config.run import Run
+from rib.grid.evaluation_groups import evaluation_groups
+from rib.grid.grid import Grid
+from rib.grid.memory import NetworkMemory
 from rib.report.plan import (
     Passes,
     count_images,
@@ -17,6 +16,7 @@ from rib.report.plan import (
     used_images,
 )
 from rib.report.rates import EVALUATE, TRAIN, Rates, throughput_of_card
+from rib.schema.run import Run
 
 # A cluster may have slower cards than the one with known rates, and must also read the images.
 MARGIN = 3

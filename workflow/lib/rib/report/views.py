@@ -17,8 +17,8 @@ from pandas import DataFrame
 
 from rib.base.appearance import GAIN, INK, LOSS, MRI_LABEL, PAGE_INK, PALE, SHARED, UNCHANGED
 from rib.base.rounding import fit_percent, percent, points
-from rib.config.run import NO_TARGET, PRETRAINED
-from rib.report.settings import Entries, GridDescription, Look
+from rib.report.report_settings import Entries, GridDescription, Look
+from rib.schema.run import NO_TARGET, PRETRAINED
 from rib.statistics.fit import UNDERFITTED
 
 MEAN = MRI_LABEL  # stands in the column of targets

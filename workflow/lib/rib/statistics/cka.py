@@ -26,8 +26,8 @@ from safetensors.numpy import load_file
 
 from rib.base.errors import UserError
 from rib.base.progress import Progress
-from rib.config.layout import by_run
-from rib.config.run import PRETRAINED, RUN_COLUMNS, Run
+from rib.schema.layout import by_run
+from rib.schema.run import PRETRAINED, RUN_COLUMNS, Run
 
 PRE_LOGITS = "pre_logits"  # the head's input
 OTHERS = "others"  # in column dataset: mean over all datasets except the target

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.statistics.counts import Counts
 from rib.statistics.objects import CountedObjects, Indices
 from rib.statistics.scored_state import ScoredState

@@ -6,10 +6,10 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from rib.config.shared_sources import leak_free_groups
+from rib.grid.leaks import leak_free_groups
 
 if TYPE_CHECKING:
-    from rib.config.grid import Grid
+    from rib.grid.grid import Grid
 
 
 def conditions_of(grid: Grid) -> list[str]:

@@ -19,9 +19,9 @@ import pyarrow as pa
 from pyarrow.parquet import ParquetFile
 
 from rib.base.errors import UserError
-from rib.config.layout import Layout
-from rib.config.run import RUN_COLUMNS, Run
 from rib.data.identity import joined_ids, read_identities
+from rib.schema.layout import Layout
+from rib.schema.run import RUN_COLUMNS, Run
 from rib.statistics.objects import Indices, Objects, join_ids
 from rib.statistics.scored_state import ScoredState, run_of_row
 

@@ -11,13 +11,13 @@ from functools import cache
 import numpy as np
 
 from rib.base.files import read_json
-from rib.config.label_space import LabelSpace
-from rib.config.run import ALL, Run, parent_of
-from rib.data.prepared import PreparedDataset
-from rib.data.settings import DatasetView
+from rib.catalog.label_space import LabelSpace
+from rib.data.data_settings import DatasetView
+from rib.data.dataset import PreparedDataset
 from rib.data.splits import TRAIN
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, load_dataset
+from rib.schema.run import ALL, Run, parent_of
 from rib.statistics.counts import Counts
 from rib.statistics.ri import ObjectsByTraining, TrainingSet
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.config.run import ALL, MEAN, PRETRAINED, RUN_COLUMNS, Run, parent_of
-from rib.statistics.settings import FitRule
+from rib.schema.run import ALL, MEAN, PRETRAINED, RUN_COLUMNS, Run, parent_of
+from rib.statistics.statistics_settings import FitRule
 
 UNDERFITTED = "†"  # mark in tables and figures
 OTHER_RATE = "§"  # mark in tables: the rate was not chosen for the network

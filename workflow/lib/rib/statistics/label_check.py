@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.base.progress import log
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.data.identity import joined_ids, read_identities
 from rib.statistics.sample_rows import is_right
 from rib.statistics.tests import holm

@@ -6,7 +6,7 @@ from pathlib import Path
 from rib.base.files import write_json
 from rib.data.view import evaluated_datasets
 from rib.statistics.counts import RowFiles
-from rib.statistics.settings import GridTableSettings
+from rib.statistics.statistics_settings import GridTableSettings
 from rib.statistics.tables import grid_tables, json_by_method
 from rib.statistics.writing import write_tables
 

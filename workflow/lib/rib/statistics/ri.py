@@ -20,7 +20,7 @@ from functools import cache
 
 import numpy as np
 
-from rib.config.run import Run
+from rib.schema.run import Run
 from rib.statistics.counts import Counts
 from rib.statistics.objects import ALL_INDICES, CountedObjects, Indices, SourceGroups
 from rib.statistics.scored_state import ScoredState

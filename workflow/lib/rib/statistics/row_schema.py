@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from rib.base.errors import UserError
-from rib.config.messages import show
-from rib.config.run import ALL, NO_TARGET, PRETRAINED
+from rib.schema.messages import show
+from rib.schema.run import ALL, NO_TARGET, PRETRAINED
 from rib.statistics.scored_state import STATE_COLUMNS, ScoredState, run_of_row
 
 TEXT = "a text"

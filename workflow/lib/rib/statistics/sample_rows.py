@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rib.config.run import Run
+from rib.schema.run import Run
 from rib.statistics.counts import different_images
 
 SHARES = ("agreement", "right_to_wrong", "wrong_to_right")

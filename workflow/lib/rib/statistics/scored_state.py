@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import total_ordering
 from typing import Any
 
-from rib.config.run import ALL, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run
+from rib.schema.run import ALL, NO_TARGET, PRETRAINED, RUN_COLUMNS, Run
 
 STATE_COLUMNS = [*RUN_COLUMNS, "alpha"]  # table columns that identify a state
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rib.config.run import NO_TARGET, Run
+from rib.schema.run import NO_TARGET, Run
 from rib.statistics.counts import Counts, RowArrays, RowFiles, count, read_objects, read_rows_of
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from rib.base.files import read_json
-from rib.config.layout import Layout
-from rib.config.run import MEAN
+from rib.schema.layout import Layout
+from rib.schema.run import MEAN
 
 KEY = ["model", "method", "size"]
 INTERVAL = ["ci_low", "ci_high"]

@@ -11,9 +11,9 @@ from rib.base.devices import describe_device
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.progress import Progress, log
-from rib.config.layout import Layout
-from rib.config.run import ALL, MEAN, NO_TARGET, RUN_COLUMNS, Run
 from rib.data.view import DatasetFiles
+from rib.schema.layout import Layout
+from rib.schema.run import ALL, MEAN, NO_TARGET, RUN_COLUMNS, Run
 from rib.statistics.bootstrap import LIMITS, estimate, object_weights, over_runs, spread
 from rib.statistics.classes import class_table, worst_classes
 from rib.statistics.counts import (
@@ -29,7 +29,7 @@ from rib.statistics.fit import fit_table, marked
 from rib.statistics.objects import ALL_INDICES, SourceGroups
 from rib.statistics.ri import ObjectsByTraining, Ood, ood_accuracies
 from rib.statistics.scored_state import STATE_COLUMNS, ScoredState
-from rib.statistics.settings import GridTableSettings
+from rib.statistics.statistics_settings import GridTableSettings
 
 GROUP = ["model", "method", "size"]  # each combination has one mRI
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from rib.base.files import write_table, write_text
 from rib.base.text import printable_cell
-from rib.config.run import RUN_COLUMNS
+from rib.schema.run import RUN_COLUMNS
 from rib.statistics.fit import mark_columns, marked
 from rib.statistics.inputs import Inputs
 

@@ -8,8 +8,8 @@ import safetensors.torch
 from torch import Tensor
 
 from rib.base.errors import PermanentError
-from rib.config.run import Run
 from rib.methods.base import FineTuning
+from rib.schema.run import Run
 from rib.training.good_state import GoodState
 
 

@@ -16,8 +16,7 @@ from torch import Tensor
 from rib.base.errors import PermanentError, UserError
 from rib.base.files import write_json
 from rib.base.progress import log
-from rib.config.run import Run
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 from rib.data.splits import TRAIN
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy
@@ -28,13 +27,14 @@ from rib.models.checkpoint import apply, xor_compress
 from rib.models.images import Images
 from rib.models.network import Classifier, load
 from rib.models.text import load_text
+from rib.schema.run import Run
 from rib.training.divergence import DivergenceError, rescued
 from rib.training.fit import InfiniteLogitsError, images_of_fit, measure_fit
 from rib.training.gpu_memory import explained_lack_of_memory, setting_of_training_memory
 from rib.training.gradient_checkpointing import checkpoint_gradients
 from rib.training.history import write_history
 from rib.training.loop import Watch, train
-from rib.training.settings import FineTuningSettings, TrainingSettings
+from rib.training.training_settings import FineTuningSettings, TrainingSettings
 
 ENTRY_OF_RATE = "the method's or the family's entry"  # place of the learning rate
 

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from rib.base.files import read_json
 from rib.base.progress import Progress, log
-from rib.config.run import Run
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 from rib.data.subsets import first_images
 from rib.evaluation.score import score
 from rib.models.images import Images
 from rib.models.state import network_in_state
+from rib.schema.run import Run
 
 FIT_IMAGES = 5000  # maximum number of images on which the fit is measured
 FIT_BATCH = 64

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 
 from rib.base.errors import PermanentError
-from rib.config.run import Run
 from rib.jobs.messages import OTHER_REMEDIES
 from rib.methods.base import FineTuning
+from rib.schema.run import Run
 
 
 @contextmanager

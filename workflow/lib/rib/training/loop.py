@@ -16,16 +16,16 @@ from torch.optim import Optimizer
 from rib.base.errors import UserError
 from rib.base.progress import Progress, log
 from rib.base.signals import DeferredEnding
-from rib.config.run import Run
 from rib.methods.base import FineTuning
 from rib.models import device as devices
 from rib.models.checkpoint import xor_compress
 from rib.models.nondeterministic import refuse_layers_without_algorithm
+from rib.schema.run import Run
 from rib.training.divergence import refuse_infinite_state
 from rib.training.good_state import GoodState
 from rib.training.history import history_row
-from rib.training.settings import TrainingSettings, learning_rates
 from rib.training.step import micro_batches, take_step
+from rib.training.training_settings import TrainingSettings, learning_rates
 from rib.training.training_state import Position, TrainingState
 
 # timm's names; its `sgd` has Nesterov momentum.

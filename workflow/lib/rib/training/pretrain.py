@@ -14,8 +14,7 @@ import torch
 
 from rib.base.errors import UserError
 from rib.base.progress import log
-from rib.config.run import Run
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 from rib.data.subsets import subset
 from rib.data.view import DatasetFiles, load_whole
 from rib.evaluation.score import correct
@@ -24,11 +23,12 @@ from rib.models import device as devices
 from rib.models.augmentation import Augmentation, Shifts, drawn_transforms, recipe_transform
 from rib.models.images import Images
 from rib.models.network import build, write_model
+from rib.schema.run import Run
 from rib.training.divergence import rescued
 from rib.training.gpu_memory import explained_lack_of_memory
 from rib.training.history import write_history
 from rib.training.loop import train
-from rib.training.settings import PretrainingSettings, TrainingSettings
+from rib.training.training_settings import PretrainingSettings, TrainingSettings
 
 BATCH = 64  # images per forward pass on the test dataset
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from rib.methods.base import FineTuning
 from rib.models import device as devices
 from rib.models.class_logits import class_logits
-from rib.training.settings import TrainingSettings
+from rib.training.training_settings import TrainingSettings
 
 
 def take_step(

@@ -1,10 +1,10 @@
 """Accuracy matrices, targets by datasets: one panel per model and method."""
 
-from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.config.shared_sources import source_groups
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.leaks import source_groups
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Figure
 
 CAPTION = """\
 Top-1 accuracy of every run on every dataset. A row is the target that was fine-tuned on, the first

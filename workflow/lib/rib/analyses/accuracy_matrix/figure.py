@@ -12,9 +12,9 @@ from matplotlib.patches import Rectangle
 
 from rib.base.appearance import PRETRAINED_LABEL, SHARED
 from rib.base.rounding import whole_percent
-from rib.config.run import NO_TARGET, PRETRAINED
 from rib.figures import Drawn, Labels, ModelAndMethod, label_of_run, text_colour
 from rib.figures._panels import run_panels
+from rib.schema.run import NO_TARGET, PRETRAINED
 
 
 def draw_accuracy_matrix(

@@ -1,9 +1,9 @@
 """The paper's bar chart: mean out-of-distribution accuracy before and after, per model."""
 
-from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Figure
 
 CAPTION = """\
 Mean accuracy on the out-of-distribution datasets other than the target, before and after

@@ -1,9 +1,9 @@
 """Calibration error before and after fine-tuning, from the table of `samples`."""
 
-from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Figure
 
 CAPTION = """\
 Expected calibration error on each dataset before (open) and after (filled) fine-tuning: the

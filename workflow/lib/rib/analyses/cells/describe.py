@@ -2,10 +2,10 @@
 
 from dataclasses import asdict
 
-from rib.config.analysis import Analysis
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:

@@ -20,11 +20,11 @@ from PIL import Image
 
 from rib.base.files import read_json
 from rib.base.progress import Progress
-from rib.config.geometry import Geometry, geometry_of
-from rib.config.label_space import LabelSpace
-from rib.config.layout import Layout
-from rib.config.run import PRETRAINED, Run
-from rib.data.prepared import PreparedDataset
+from rib.catalog.label_space import LabelSpace
+from rib.data.dataset import PreparedDataset
+from rib.schema.geometry import Geometry, geometry_of
+from rib.schema.layout import Layout
+from rib.schema.run import PRETRAINED, Run
 from rib.statistics.counts import RowFiles, read_indexes
 from rib.statistics.inputs import Inputs
 from rib.statistics.sample_rows import compare_predictions, is_right, read_rows

@@ -1,11 +1,11 @@
 """Comparison of methods: differences from a reference, pairs, a ranking, spread over seeds."""
 
-from rib.base.settings import to_params
-from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.statistics.settings import ri_statistics
+from rib.base.params import to_params
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Figure, Table
+from rib.statistics.statistics_settings import ri_statistics
 
 RANKING = Table(
     title="Ranking of methods",

@@ -14,9 +14,9 @@ from matplotlib.transforms import ScaledTranslation, Transform
 
 from rib.base.appearance import INK, PALE
 from rib.base.rounding import MINUS, fit_percent, percent, points
-from rib.config.run import PRETRAINED
 from rib.figures import Drawn, Labels, Style, Styles
 from rib.figures._panels import name_rows
+from rib.schema.run import PRETRAINED
 from rib.statistics.bootstrap import FEWEST_SEEDS
 from rib.statistics.tests import few_objects
 

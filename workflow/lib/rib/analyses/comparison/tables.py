@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rib.base.params import from_params
 from rib.base.progress import log
-from rib.base.settings import from_params
-from rib.config.run import PRETRAINED
+from rib.schema.run import PRETRAINED
 from rib.statistics.bootstrap import object_weights
 from rib.statistics.contrast import (
     COMPARISON,
@@ -42,8 +42,8 @@ from rib.statistics.fit import underfitted_methods
 from rib.statistics.inputs import Inputs
 from rib.statistics.ri import Ood, ood_accuracies, ood_parts, ri_objects
 from rib.statistics.scored_state import ScoredState
-from rib.statistics.settings import RIStatistics
 from rib.statistics.simultaneous import simultaneous_intervals, smallest_clear_difference
+from rib.statistics.statistics_settings import RIStatistics
 from rib.statistics.tests import DRAWS, few_objects, letters
 
 # Families of tests.

@@ -1,10 +1,10 @@
 """Cost of one mRI of each method, from the records of jobs."""
 
-from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.config.run import PRETRAINED
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Figure, Table
+from rib.schema.run import PRETRAINED
 
 COST = Table(
     title="Cost of one mRI",

@@ -22,9 +22,9 @@ import pandas as pd
 
 from rib.base.files import read_json
 from rib.base.progress import log
-from rib.config.layout import Layout
-from rib.config.run import PRETRAINED, RUN_COLUMNS
 from rib.records import provenance
+from rib.schema.layout import Layout
+from rib.schema.run import PRETRAINED, RUN_COLUMNS
 from rib.statistics.inputs import Inputs
 
 STAGES = ["finetune", "merge", "evaluate"]

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.config.run import ALL
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Table
+from rib.schema.run import ALL
 
 DATA = Table(
     title="Data",

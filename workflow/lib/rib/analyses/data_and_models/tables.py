@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from rib.base.files import read_json
 from rib.base.progress import log
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 from rib.data.identity import identical_images, identical_to, of_other_classes, read_identities
 from rib.data.splits import SELECT, TEST, TRAIN
 from rib.statistics.counts import read_objects

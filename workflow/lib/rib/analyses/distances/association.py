@@ -27,7 +27,7 @@ import pandas as pd
 from scipy.stats import norm, rankdata
 
 from rib.base.progress import log
-from rib.config.run import PRETRAINED
+from rib.schema.run import PRETRAINED
 
 MOST = 1_000_000  # up to this number, all permutations are enumerated
 DRAWS = 100_000  # random permutations otherwise

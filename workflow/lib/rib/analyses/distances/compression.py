@@ -9,7 +9,7 @@ import pandas as pd
 
 from rib.base.errors import UserError
 from rib.base.progress import Progress
-from rib.data.settings import DatasetView
+from rib.data.data_settings import DatasetView
 from rib.data.splits import TEST
 from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset

@@ -3,11 +3,11 @@
 rules/features.smk measures them from pretrained features and by compression.
 """
 
-from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.config.shared_sources import leak_free_groups
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.leaks import leak_free_groups
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Figure, Table
 
 DISTANCES = Table(
     title="Distances between datasets",

@@ -3,11 +3,11 @@
 Source: Taori et al. 2020 (arXiv 2007.00644), whose scatter plots have these axes.
 """
 
-from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.baselines import baseline_accuracies
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.baselines import baseline_accuracies
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Figure, Table
 
 EFFECTIVE_ROBUSTNESS = Table(
     title="Effective robustness",

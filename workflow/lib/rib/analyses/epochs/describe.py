@@ -5,13 +5,13 @@ trained once more to keep their weights at ten times (rules/train.smk), so that 
 runs stay unchanged.
 """
 
-from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.compared_runs import SNAPSHOTS, compared_runs, megabytes_of_kernels
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.config.run import PRETRAINED
-from rib.config.shared_sources import leak_free_groups
+from rib.grid.compared_runs import SNAPSHOTS, compared_runs, megabytes_of_kernels
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.leaks import leak_free_groups
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Figure, Table
+from rib.schema.run import PRETRAINED
 
 CKA_EPOCHS = Table(
     title="Similarity of the head's input in the course of training",

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from rib.analyses.tradeoff.figure import COLUMNS, draw_panels
-from rib.config.run import PRETRAINED
 from rib.figures import Drawn, Labels, Styles
 from rib.figures._cka import draw_lines, note
+from rib.schema.run import PRETRAINED
 
 
 def draw_cka_epochs(

@@ -1,9 +1,9 @@
 """Example images of the same classes in all datasets, with the pretrained model's predictions."""
 
-from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Figure
 
 CAPTION = """\
 The same classes in all datasets, and what the pretrained model takes them for: solid green frame

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from rib.data.prepared import PreparedDataset
+from rib.data.dataset import PreparedDataset
 from rib.figures import NOTE_CHARACTERS, Drawn, Labels
 
 RIGHT = {"colour": "#1b7837", "mark": "✓", "linewidth": 1.6, "linestyle": "-"}

@@ -3,7 +3,8 @@
 A method that can fit its training images gets the smallest rate at which every run reaches the
 threshold, so training is finished and goes no further than needed. Any other method gets the rate
 with the lowest final training loss. Nothing is evaluated: a choice by accuracy on other datasets
-would use what the benchmark measures. `rib.analyses.learning_rates.held_out` has the other protocol.
+would use what the benchmark measures. `rib.analyses.learning_rates.held_out` has the other
+protocol.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from rib.base.files import read_json
-from rib.config.layout import Layout
+from rib.schema.layout import Layout
 
 GROUP = ["model", "method", "recipe"]
 

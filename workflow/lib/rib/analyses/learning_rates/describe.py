@@ -6,10 +6,10 @@ evaluates the targets' select splits, and nothing else, to choose them.
 
 from typing import Any
 
-from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Table
 
 ON_TRAINING_IMAGES = Table(
     title="Learning rates, chosen on the training images",

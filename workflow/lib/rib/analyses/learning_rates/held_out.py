@@ -36,8 +36,8 @@ import yaml
 from rib.analyses.learning_rates.by_loss import GROUP, SweptMethod
 from rib.base.errors import UserError
 from rib.base.files import read_json
-from rib.config.layout import Layout
-from rib.config.run import Run
+from rib.schema.layout import Layout
+from rib.schema.run import Run
 from rib.statistics.counts import Counts, RowFiles
 from rib.statistics.select_splits import count_on_select_splits
 

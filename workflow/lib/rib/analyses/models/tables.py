@@ -15,8 +15,8 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from rib.base.errors import UserError
-from rib.base.settings import from_params
-from rib.config.run import NO_TARGET
+from rib.base.params import from_params
+from rib.schema.run import NO_TARGET
 from rib.statistics.bootstrap import LIMITS, object_weights, over_runs
 from rib.statistics.contrast import (
     Measure,
@@ -32,7 +32,7 @@ from rib.statistics.fit import underfitted_methods
 from rib.statistics.inputs import Inputs
 from rib.statistics.ri import ood_accuracies, ood_parts, ri_objects
 from rib.statistics.scored_state import ScoredState
-from rib.statistics.settings import RIStatistics
+from rib.statistics.statistics_settings import RIStatistics
 from rib.statistics.tests import DRAWS
 
 MEASURES = ("mri", "ood_before", "ood_after")

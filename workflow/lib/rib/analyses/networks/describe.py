@@ -2,12 +2,12 @@
 
 from collections import Counter
 
-from rib.base.settings import to_params
-from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.statistics.settings import in_distribution_datasets, ri_statistics
+from rib.base.params import to_params
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Figure, Table
+from rib.statistics.statistics_settings import in_distribution_datasets, ri_statistics
 
 NETWORK_DIFFERENCES = Table(
     title="Differences between groups of networks",

@@ -31,15 +31,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from rib.base.settings import from_params
+from rib.base.params import from_params
 from rib.statistics.bootstrap import LIMITS, NO_LIMITS, estimate, object_weights, spread
 from rib.statistics.contrast import Measure, Measured, contrasts
 from rib.statistics.counts import Counts, read_counts
 from rib.statistics.fit import underfitted_methods
 from rib.statistics.inputs import Inputs
 from rib.statistics.ri import ood_accuracies
-from rib.statistics.settings import RIStatistics
 from rib.statistics.sizes import images_of_pretraining
+from rib.statistics.statistics_settings import RIStatistics
 from rib.statistics.tests import welch_interval
 
 # Measures, in the order of the tables, and whether they are accuracies (0 to 100 percent).

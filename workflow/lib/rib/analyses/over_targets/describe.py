@@ -3,13 +3,13 @@
 Such a merge has no target, and its parents saw several, so its gain is not an RI.
 """
 
-from rib.base.settings import to_params
-from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.config.run import PRETRAINED
-from rib.statistics.settings import fit_rule
+from rib.base.params import to_params
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Table
+from rib.schema.run import PRETRAINED
+from rib.statistics.statistics_settings import fit_rule
 
 MERGES_OVER_TARGETS = Table(
     title="Merges over targets",

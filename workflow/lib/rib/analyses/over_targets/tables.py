@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.base.settings import from_params
+from rib.base.params import from_params
 from rib.statistics.bootstrap import estimate, object_weights
 from rib.statistics.counts import RowFiles, count, read_objects, read_rows_of
 from rib.statistics.fit import fit_table, mark_columns
 from rib.statistics.inputs import Inputs
 from rib.statistics.ri import ood_accuracies
-from rib.statistics.settings import FitRule
+from rib.statistics.statistics_settings import FitRule
 from rib.statistics.tables import accuracy_table, read_fits
 
 KEY = ["model", "method", "size", "seed"]

@@ -1,10 +1,10 @@
 """Accuracies and mRI by number of pretraining images."""
 
-from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.entries import Pretraining
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Figure, Table
+from rib.schema.entries import Pretraining
 
 PRETRAINING_SIZES = Table(
     title="Sizes of pretraining",

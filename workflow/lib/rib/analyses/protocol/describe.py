@@ -3,11 +3,11 @@
 Source: arXiv 2410.21582, schematic of the protocol (per dataset accuracy before, after, change).
 """
 
-from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.config.shared_sources import leak_free_groups
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.leaks import leak_free_groups
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Figure
 
 CAPTION = """\
 The protocol, with this run's numbers for one model and one target. RI is the mean change of

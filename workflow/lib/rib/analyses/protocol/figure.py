@@ -12,8 +12,8 @@ from matplotlib.textpath import TextPath
 
 from rib.base.appearance import DARK_GREY, GAIN, GREY, INK, LOSS
 from rib.base.rounding import percent, points, rounded
-from rib.config.run import PRETRAINED, images_of
 from rib.figures import Drawn, Labels, counted
+from rib.schema.run import PRETRAINED, images_of
 
 NOTE = "accuracy in %; grey: not in RI"
 FONT_SIZE = 7  # of rows, in points

@@ -3,12 +3,12 @@
 The numbers are in the catalogue's published.csv.
 """
 
-from rib.config.analysis import Analysis
-from rib.config.evaluation_groups import groups_of
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.obstacles import obstacle_to_comparison
-from rib.config.paths import Paths
+from rib.grid.evaluation_groups import groups_of
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.obstacles import obstacle_to_comparison
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis
 
 COLUMNS = ("model", "dataset", "accuracy", "source")
 

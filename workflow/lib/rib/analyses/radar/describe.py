@@ -4,10 +4,10 @@ Source: arXiv 2410.21582, radar figure (two pretraining sources, fine-tuned on I
 solid, after dashed).
 """
 
-from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Figure
 
 CAPTION = """\
 Accuracy of the first two models on each dataset before (solid, filled markers) and after (dashed,

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.projections.polar import PolarAxes
 
-from rib.config.run import PRETRAINED
 from rib.figures import Drawn, Labels, ModelAndMethod, Style, Styles, label_of_run
+from rib.schema.run import PRETRAINED
 
 LABEL_CHARACTERS = 16  # per line of a dataset's label
 LEGEND_CHARACTERS = 60  # per line of the legend

@@ -1,10 +1,10 @@
 """Effect of fine-tuning on representations: CKA of each layer with the pretrained model's."""
 
-from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.compared_runs import compared_runs, megabytes_of_kernels
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.compared_runs import compared_runs, megabytes_of_kernels
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Figure, Table
 
 CKA = Table(
     title="Similarity of representations before and after fine-tuning",

@@ -1,10 +1,10 @@
 """Matrix of RI: methods by targets, one panel per model, with mRI in the last column."""
 
-from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.config.shared_sources import sharing_targets
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.leaks import sharing_targets
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Figure
 
 CAPTION = """\
 Robustness improvement (RI) of methods (rows) and targets (columns). RI is the mean change of

@@ -1,11 +1,11 @@
 """The benchmark itself: accuracies, RI and mRI of the whole grid."""
 
-from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.config.shared_sources import leaking_groups
-from rib.statistics.settings import in_distribution_datasets
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.leaks import leaking_groups
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Table
+from rib.statistics.statistics_settings import in_distribution_datasets
 
 MRI = Table(
     title="Mean robustness improvement",

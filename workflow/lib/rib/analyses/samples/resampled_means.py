@@ -19,7 +19,7 @@ from rib.statistics.objects import (
     SharedObjects,
     join_ids,
 )
-from rib.statistics.settings import RIStatistics
+from rib.statistics.statistics_settings import RIStatistics
 
 
 @dataclass(frozen=True)

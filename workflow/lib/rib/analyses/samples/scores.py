@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rib.base.errors import UserError
-from rib.config.label_space import LabelSpace
+from rib.catalog.label_space import LabelSpace
 
 SCORES = [
     f"{score}_{when}"

@@ -37,12 +37,12 @@ from rib.analyses.samples.resampled_means import DatasetObjects, ResampledObject
 from rib.analyses.samples.scores import REAL, SCORES, compared_scores, real_accuracies, real_answers
 from rib.base.errors import UserError
 from rib.base.files import read_json
+from rib.base.params import from_params
 from rib.base.progress import Progress
-from rib.base.settings import from_params
-from rib.config.label_space import LabelSpace, read_real_labels
-from rib.config.layout import Layout
-from rib.config.run import MEAN, PRETRAINED, RUN_COLUMNS, Run
-from rib.data.prepared import INDEX_COLUMNS
+from rib.catalog.label_space import LabelSpace, read_real_labels
+from rib.data.dataset import INDEX_COLUMNS
+from rib.schema.layout import Layout
+from rib.schema.run import MEAN, PRETRAINED, RUN_COLUMNS, Run
 from rib.statistics.bootstrap import estimate
 from rib.statistics.counts import (
     SOURCE,
@@ -54,7 +54,7 @@ from rib.statistics.counts import (
 )
 from rib.statistics.inputs import Inputs
 from rib.statistics.sample_rows import SHARES, compare_predictions, is_right, read_rows
-from rib.statistics.settings import RIStatistics
+from rib.statistics.statistics_settings import RIStatistics
 
 CALIBRATION = ("ece_before", "ece_floor_before", "ece_after", "ece_floor_after")
 COLUMNS = ("row", "prediction", "rank", "confidence", "log_prob", "brier")

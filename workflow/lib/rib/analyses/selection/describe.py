@@ -1,11 +1,11 @@
 """The chosen variant of each sweep, by the rule in config's `select`."""
 
-from rib.base.settings import to_params
-from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.statistics.settings import ri_statistics
+from rib.base.params import to_params
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Table
+from rib.statistics.statistics_settings import ri_statistics
 
 SELECTION = Table(
     title="Chosen variants of swept methods",

@@ -26,15 +26,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from rib.base.settings import from_params
-from rib.config.run import MEAN, NO_TARGET
+from rib.base.params import from_params
+from rib.schema.run import MEAN, NO_TARGET
 from rib.statistics.bootstrap import object_weights, over_runs
 from rib.statistics.counts import Counts, RowFiles, read_counts
 from rib.statistics.inputs import Inputs
 from rib.statistics.objects import ALL_INDICES, SourceGroups
 from rib.statistics.ri import ood_accuracies
 from rib.statistics.select_splits import count_on_select_splits
-from rib.statistics.settings import RIStatistics
+from rib.statistics.statistics_settings import RIStatistics
 
 DECIMALS = 9  # percentage points; a smaller difference is a rounding error
 TABLE = [

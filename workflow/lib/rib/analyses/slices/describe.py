@@ -3,10 +3,10 @@
 Slices are columns that a layout adds to a dataset's index; config's `slices` chooses some.
 """
 
-from rib.config.analysis import Analysis, Column, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Table
 
 # Side in pixels of the images behind published errors relative to AlexNet's.
 SIDE_OF_PUBLISHED_ERRORS = 224

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
 from rib.base.progress import Progress, log
-from rib.config.layout import Layout
-from rib.config.run import PRETRAINED, RUN_COLUMNS, Run
-from rib.data.prepared import INDEX_COLUMNS
+from rib.data.dataset import INDEX_COLUMNS
+from rib.schema.layout import Layout
+from rib.schema.run import PRETRAINED, RUN_COLUMNS, Run
 from rib.statistics.counts import RowFiles, different_images, read_indexes
 from rib.statistics.inputs import Inputs
 from rib.statistics.sample_rows import is_right, read_rows

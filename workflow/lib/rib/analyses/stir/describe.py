@@ -1,10 +1,10 @@
 """Shared invariances of fine-tuned and pretrained networks (STIR), by representation inversion."""
 
-from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.compared_runs import compared_runs
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.compared_runs import compared_runs
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Figure, Table
 
 STIR = Table(
     title="Shared invariances (STIR)",

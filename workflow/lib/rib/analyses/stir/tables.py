@@ -14,8 +14,8 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from rib.base.errors import UserError
-from rib.config.layout import Layout
-from rib.config.run import RUN_COLUMNS
+from rib.schema.layout import Layout
+from rib.schema.run import RUN_COLUMNS
 from rib.statistics.cka import Kernel, cka, jackknife_interval
 from rib.statistics.inputs import Inputs
 

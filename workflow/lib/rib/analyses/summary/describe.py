@@ -1,9 +1,9 @@
 """RI on every target and mRI of all methods as tables for papers: Markdown, LaTeX and CSV."""
 
-from rib.config.analysis import Analysis
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis
 from rib.statistics.conditions import conditions_of
 
 FILES = ["summary.md", "summary.tex", "summary.csv"]

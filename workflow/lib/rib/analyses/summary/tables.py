@@ -9,7 +9,7 @@ import pandas as pd
 from rib.base.files import table_text
 from rib.base.rounding import MINUS, fit_percent, points
 from rib.base.text import markdown
-from rib.config.run import ALL, PRETRAINED
+from rib.schema.run import ALL, PRETRAINED
 from rib.statistics.bootstrap import FEWEST_SEEDS
 from rib.statistics.fit import OTHER_RATE, UNDERFITTED
 from rib.statistics.inputs import Inputs

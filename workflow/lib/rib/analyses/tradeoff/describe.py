@@ -3,11 +3,11 @@
 With datasets in distribution, a second panel below has the change of accuracy on them.
 """
 
-from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
-from rib.statistics.settings import in_distribution_datasets
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Figure
+from rib.statistics.statistics_settings import in_distribution_datasets
 
 CAPTION = """\
 Accuracy on the target (across) and mRI (up), means over targets. RI is the mean change of accuracy

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from rib.base.appearance import INK, PALE, PRETRAINED_LABEL
-from rib.config.run import PRETRAINED
 from rib.figures import Drawn, Labels, Style, Styles
+from rib.schema.run import PRETRAINED
 from rib.statistics.bootstrap import FEWEST_SEEDS
 
 ORIGIN = {"label": PRETRAINED_LABEL, "colour": INK, "marker": "*"}

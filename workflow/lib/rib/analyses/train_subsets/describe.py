@@ -1,9 +1,9 @@
 """RI by number of fine-tuning images."""
 
-from rib.config.analysis import Analysis, Column, Figure, Table
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Column, Figure, Table
 
 SIZES = Table(
     title="Sizes of the training subset",

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure as PlottedFigure
 
 from rib.base.appearance import INK
-from rib.config.run import MEAN
 from rib.figures import Drawn, Labels, Styles
 from rib.figures._panels import image_axis, line_with_intervals, method_legend
+from rib.schema.run import MEAN
 
 COLUMNS = 3  # maximum number of panel columns
 

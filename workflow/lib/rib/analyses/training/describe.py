@@ -1,9 +1,9 @@
 """Training of all runs by epoch: a table, and curves of one model."""
 
-from rib.config.analysis import Analysis, Figure
-from rib.config.grid import Grid
-from rib.config.labels import GridLabels
-from rib.config.paths import Paths
+from rib.grid.grid import Grid
+from rib.grid.labels import GridLabels
+from rib.grid.paths import Paths
+from rib.schema.analysis import Analysis, Figure
 
 CAPTION = """\
 How fine-tuning of one model went: cross-entropy and accuracy on the target per epoch, means over

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from rib.config.layout import Layout
-from rib.config.run import RUN_COLUMNS
+from rib.schema.layout import Layout
+from rib.schema.run import RUN_COLUMNS
 from rib.statistics.inputs import Inputs
 
 COLUMNS = [*RUN_COLUMNS, "epoch", "lr", "loss", "cross_entropy", "accuracy"]

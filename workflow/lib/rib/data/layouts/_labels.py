@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from rib.base.errors import UserError
 from rib.base.progress import log
 from rib.base.text import printable
-from rib.config.fields import is_whole
-from rib.config.label_space import imagenet_wnids
-from rib.config.messages import nearest, show
+from rib.catalog.label_space import imagenet_wnids
 from rib.data.images import DatasetSource
+from rib.schema.fields import is_whole
+from rib.schema.messages import nearest, show
 
 LONGEST_TEXT = 1000  # characters of a label, an id or a slice
 LARGEST_NUMBER = (1 << 63) - 1  # limit of the index's integer columns

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rib.base.errors import UserError
-from rib.config.fields import is_whole
-from rib.config.messages import show
 from rib.data.images import DatasetSource
+from rib.schema.fields import is_whole
+from rib.schema.messages import show
 
 SHOWN_LEVELS = 10  # values of a column in a message
 

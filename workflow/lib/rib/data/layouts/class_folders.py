@@ -6,7 +6,7 @@ A key is, for example, a wnid; folders may be at any depth. Files with endings o
 
 from collections.abc import Iterator
 
-from rib.config.label_space import imagenet_wnids
+from rib.catalog.label_space import imagenet_wnids
 from rib.data.images import DatasetSource, Item
 from rib.data.layouts._folders import images_in_folders
 

@@ -6,7 +6,7 @@ The folder's number is the class index, not its position in a listing, where 10 
 from collections.abc import Iterator
 
 from rib.base.errors import UserError
-from rib.config.label_space import imagenet_wnids
+from rib.catalog.label_space import imagenet_wnids
 from rib.data.images import DatasetSource, Item
 from rib.data.layouts._folders import images_in_folders
 

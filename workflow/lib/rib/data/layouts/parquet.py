@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
 from rib.base.text import printable
-from rib.config.fields import is_whole
-from rib.config.messages import nearest, show
 from rib.data.archives import CHUNK, TooLargeError, Unpacked
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 from rib.data.layouts._labels import Classes, slice_level
 from rib.data.layouts._selection import Selection
 from rib.data.variables import PHOTO_MEGABYTES, photo_limit
+from rib.schema.fields import is_whole
+from rib.schema.messages import nearest, show
 
 BYTES = "bytes"  # field with the image in a structure of `bytes` and `path`
 HUGGING_FACE = b"huggingface"  # key of the hub's JSON facts in the schema's metadata

@@ -15,12 +15,12 @@ from typing import Any
 from rib.base.errors import UserError
 from rib.base.files import in_bytes
 from rib.base.text import printable
-from rib.config.messages import show
 from rib.data.archives import TooLargeError, archive_members
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 from rib.data.layouts._folders import Unread
 from rib.data.layouts._labels import LONGEST_TEXT, Classes, slice_level
 from rib.data.layouts._selection import Selection
+from rib.schema.messages import show
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 CLASS_ENDING = "cls"
