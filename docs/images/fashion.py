@@ -14,9 +14,9 @@ import numpy as np
 
 from rib.base.plugins import load_module
 from rib.catalog.catalog import PROJECT_CATALOG, Catalog
+from rib.data.images import DatasetSource
 from rib.schema.entries import Dataset
 from rib.schema.geometry import Geometry
-from rib.data.images import DatasetSource
 
 FAMILY = "fashion"
 GEOMETRY = Geometry(size=32, crop_pct=1.0, interpolation="bicubic")
