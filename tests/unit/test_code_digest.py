@@ -334,7 +334,8 @@ FEATURES = NETWORK | {
     "models/fuse_batch_norm.py",
     "evaluation/networks.py",
 }
-COUNTED = ["counts", "objects", "bootstrap"]  # in rib.statistics
+COUNTED = ["statistics/counts", "statistics/objects", "statistics/bootstrap"]
+CONTRASTS = ["statistics/ri", "statistics/contrast", "statistics/tests"]
 ROWS = {"statistics/counts.py", "statistics/ri.py", "schema/run.py", "base/files.py"}
 # What decides a stage's numbers: a rule, which of its jobs, and what must be in their digests. That
 # the files which settings name are in it is asserted in test_wiring.
@@ -395,21 +396,25 @@ STAGES = [
         (
             f"analyse_{name}",
             {},
-            {f"analyses/{name}.py", *(f"statistics/{file}.py" for file in files)},
+            {f"analyses/{name}/tables.py", *(f"{file}.py" for file in files)},
         )
         for name, files in {
-            "summary": ["summary", "fit"],
-            "comparison": [*COUNTED, "ri", "comparison", "contrast", "tests"],
-            "samples": [*COUNTED, "samples", "resampled_means"],
-            "effective_robustness": ["effective_robustness"],
-            "published": ["published"],
-            "train_subsets": ["sizes"],
-            "networks": [*COUNTED, "ri", "network_groups", "contrast", "tests"],
-            "distances": ["association"],
-            "representations": ["cka"],
-            "stir": ["stir"],
-            "learning_rates": ["counts", "held_out_rates", "select_splits"],
-            "selection": [*COUNTED, "ri", "selection"],
+            "summary": ["statistics/fit"],
+            "comparison": [*COUNTED, *CONTRASTS],
+            "samples": [*COUNTED, "analyses/samples/resampled_means"],
+            "effective_robustness": [],
+            "published": [],
+            "train_subsets": ["statistics/sizes"],
+            "networks": [*COUNTED, *CONTRASTS],
+            "distances": ["analyses/distances/association"],
+            "representations": ["statistics/cka"],
+            "stir": ["statistics/cka"],
+            "learning_rates": [
+                "analyses/learning_rates/held_out",
+                "statistics/counts",
+                "statistics/select_splits",
+            ],
+            "selection": [*COUNTED, "statistics/ri"],
             "training": [],
         }.items()
     ),
@@ -417,7 +422,7 @@ STAGES = [
         "analyse_cost",
         {},
         {
-            *("analyses/cost.py", "analyses/cost/tables.py"),
+            "analyses/cost/tables.py",
             *("records/provenance.py", "records/hashing.py"),
         },
     ),
@@ -427,10 +432,8 @@ STAGES = [
         "draw_figures",
         {},
         {
-            *("analyses/radar.py", "analyses/representations.py"),
+            *("analyses/radar/figure.py", "analyses/representations/figure.py"),
             *("figures/__init__.py", "figures/_panels.py", "figures/_cka.py"),
-            # of the analysis of costs
-            *("records/provenance.py", "records/hashing.py"),
         },
     ),
 ]
@@ -532,7 +535,7 @@ def imports_of_script(script):
     ("code", "edited", "old", "new"),
     [
         (
-            ("scripts/analyse.py", "lib/rib/analyses/cost.py"),
+            ("scripts/analyse.py", "lib/rib/analyses/cost/tables.py"),
             "lib/rib/records/provenance.py",
             "records[path] = own_record",
             "records[path] = {**own_record}",

@@ -7,7 +7,7 @@ import pytest
 
 from rib.base.errors import UserError
 from rib.grid.paths import Paths, beside
-from rib.report.preview import Cell, Variant, common_targets, finished_runs
+from rib.report.preview import Variant, VariantOnTarget, common_targets, finished_runs
 from rib.schema.run import PRETRAINED, Run
 from tiny.projects.grids import grid
 
@@ -16,7 +16,7 @@ def test_what_is_compared_has_the_same_targets_for_each_method():
     variants = [
         Variant(*names) for names in itertools.product("ab", ["ft", "lwf", "lora"], ["all"])
     ]
-    all_cells = [Cell(*pair) for pair in itertools.product(variants, ["x", "y", "z"])]
+    all_cells = [VariantOnTarget(*pair) for pair in itertools.product(variants, ["x", "y", "z"])]
     for seed in range(50):
         random_numbers = random.Random(seed)
         cells = random_numbers.sample(all_cells, k=random_numbers.randint(1, len(all_cells)))
@@ -25,7 +25,7 @@ def test_what_is_compared_has_the_same_targets_for_each_method():
             {cell.variant for cell in compared}, {cell.target for cell in compared}
         )
         assert compared and compared <= set(cells)
-        assert compared == {Cell(*pair) for pair in variants_and_targets}
+        assert compared == {VariantOnTarget(*pair) for pair in variants_and_targets}
         most_of_one_target = max(sum(cell.target == target for cell in cells) for target in "xyz")
         assert len(compared) >= most_of_one_target
     assert set(common_targets(all_cells)) == set(all_cells), "of a finished grid, everything"

@@ -34,7 +34,7 @@ from rib.grid.evaluation_groups import evaluation_groups
 from rib.grid.grid import Grid, resolve_grid
 from rib.grid.grid_as_config import resolved as resolved_config
 from rib.jobs import code_digest
-from rib.schema.augmentation_entries import Augmentation
+from rib.schema.augmentation_entries import AugmentationEntry
 from rib.schema.checking import checked, checked_entries
 from rib.schema.config import Config, config_of
 from rib.schema.entries import Dataset, Family, Method, Model, Recipe
@@ -51,7 +51,7 @@ ENTRIES_OF_FILE = {
     "models.yaml": Model,
     "methods.yaml": Method,
     "recipes.yaml": Recipe,
-    "augmentations.yaml": Augmentation,
+    "augmentations.yaml": AugmentationEntry,
 }
 # Pieces that entries share, and a catalogue with every kind of source and of method, by file.
 OWN = yaml.safe_load("""

@@ -27,7 +27,7 @@ from rib.grid.leaks import (
     split_before,
 )
 from rib.grid.model_facts import model_facts
-from rib.schema.augmentation_entries import Augmentation
+from rib.schema.augmentation_entries import AugmentationEntry
 from rib.schema.config import config_of
 from rib.schema.forms import MERGES
 from rib.statistics.conditions import conditions_of
@@ -860,7 +860,7 @@ def test_each_field_of_an_augmentation_that_images_depend_on_is_in_the_settings_
     distinct_settings = {json.dumps(values, sort_keys=True) for values in settings.values()}
     assert len(distinct_settings) == len(changed_entries)
     # and these were all fields
-    assert set(Augmentation.model_fields) == {"name", "label", "source", "most", "transforms"}
+    assert set(AugmentationEntry.model_fields) == {"name", "label", "source", "most", "transforms"}
 
 
 def test_a_pretraining_has_the_settings_of_its_recipe_or_of_sgd(with_entries):

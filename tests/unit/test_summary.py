@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from rib.analyses.summary.tables import Cell, best_of, cells_of, summary_files
+from rib.analyses.summary.tables import SummaryCell, best_of, cells_of, summary_files
 from rib.statistics.fit import read_table
 
 LABELS = {
@@ -427,7 +427,7 @@ def test_every_model_has_its_own_best():
     assert len(cells) == 6
     best_cells = {key for key, cell in cells.items() if cell.best}
     assert best_cells == {("m", "all", "ft", "a"), ("n", "all", "probe", "a")}
-    assert cells["n", "10", "probe", "a"] == Cell(
+    assert cells["n", "10", "probe", "a"] == SummaryCell(
         value=1.0, low=0.0, high=2.0, fit=90.0, underfitted=0, best=0
     )
 

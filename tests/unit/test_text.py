@@ -15,7 +15,7 @@ from rib.base.text import markdown, redacted
 from rib.catalog.catalog import Catalog
 from rib.data.fetch.download import download
 from rib.jobs.job import job
-from rib.schema.augmentation_entries import Augmentation
+from rib.schema.augmentation_entries import AugmentationEntry
 from rib.schema.checking import checked
 from rib.schema.config import config_of
 from rib.schema.entries import Dataset, Family, Method, Model, Recipe
@@ -52,7 +52,7 @@ FILES = {
     Model: "models",
     Method: "methods",
     Recipe: "recipes",
-    Augmentation: "augmentations",
+    AugmentationEntry: "augmentations",
 }
 KINDS = {**dict.fromkeys(FILES, "label"), Family: "title"}
 MARKDOWN = {
@@ -98,7 +98,7 @@ PROSE = {
     Model: "pretraining",
     Method: "source",
     Recipe: "source",
-    Augmentation: "source",
+    AugmentationEntry: "source",
     Family: "limits",
 }
 

@@ -158,16 +158,6 @@ def digest(stage, *modules):
     return code_digest.digest(script, *map(Path, modules))
 
 
-def run_of(wildcards):
-    return Run(
-        wildcards.model,
-        wildcards.target,
-        wildcards.method,
-        wildcards.size,
-        int(wildcards.seed),
-    )
-
-
 def of_form(*forms):
     """Wildcard constraint for the grid's methods of some forms: `soup|wise_ft`.
 
@@ -284,7 +274,7 @@ def network_inputs(wildcards):
     The images are the wildcard's dataset or, without one, the target.
     """
     return {
-        **network_files(run_of(wildcards)),
+        **network_files(Run.from_wildcards(wildcards)),
         **dataset_inputs(
             "dataset",
             wildcards.get("dataset", wildcards.target),

@@ -213,7 +213,7 @@ refuse_parents()
 def selection_inputs(wildcards):
     """Inputs of a job that selects a merge, by name."""
     return {
-        **network_files(run_of(wildcards)),
+        **network_files(Run.from_wildcards(wildcards)),
         **dataset_inputs("target", wildcards.target, PATHS.geometry_of(wildcards.model)),
         "dataset_files": ancient(
             PATHS.prepared("images.npy", wildcards.target, PATHS.geometry_of(wildcards.model))

@@ -26,7 +26,7 @@ def export_inputs(wildcards):
     if wildcards.method in NOT_EXPORTED:
         raise UserError(f"{NOT_EXPORTED[wildcards.method]}; choose another method.")
     network = network_inputs(wildcards)
-    runs = [PATHS.pretrained_runs[wildcards.model], run_of(wildcards)]
+    runs = [PATHS.pretrained_runs[wildcards.model], Run.from_wildcards(wildcards)]
     model = GRID.models[wildcards.model]
     files_of_weights = [network["model"], *network["checkpoint_manifests"]]
     if network["selection"]:

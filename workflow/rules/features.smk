@@ -187,7 +187,10 @@ rule cross_inversions:
 def fisher_inputs(wildcards):
     """Inputs of a job that computes Fisher information, by name."""
     if wildcards.method == PRETRAINED:
-        return {**network_files(run_of(wildcards)), **reference_inputs("dataset", wildcards.model)}
+        return {
+            **network_files(Run.from_wildcards(wildcards)),
+            **reference_inputs("dataset", wildcards.model),
+        }
     return network_inputs(wildcards)
 
 

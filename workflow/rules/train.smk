@@ -123,8 +123,8 @@ def shared_fisher_inputs(wildcards):
     """Fisher information from a separate job, for methods that share it; empty for others."""
     if GRID.shared_fisher(wildcards.method) is None:
         return {}
-    (manifest,) = PATHS.shared_fisher("manifest.json", run_of(wildcards))
-    (fisher,) = PATHS.shared_fisher("safetensors", run_of(wildcards))
+    (manifest,) = PATHS.shared_fisher("manifest.json", Run.from_wildcards(wildcards))
+    (fisher,) = PATHS.shared_fisher("safetensors", Run.from_wildcards(wildcards))
     return {"fisher_manifest": manifest, "shared_fisher": ancient(fisher)}
 
 
@@ -140,9 +140,11 @@ def training_inputs(wildcards):
         "weights": ancient(PATHS.model("weights.safetensors", wildcards.model)),
         **dataset_inputs("target", wildcards.target, PATHS.geometry_of(wildcards.model)),
         **proxy,
-        "checkpoint_manifests": PATHS.checkpoints("manifest.json", run_of(wildcards), start),
+        "checkpoint_manifests": PATHS.checkpoints(
+            "manifest.json", Run.from_wildcards(wildcards), start
+        ),
         "checkpoints": ancient(
-            PATHS.checkpoints("checkpoint.safetensors", run_of(wildcards), start)
+            PATHS.checkpoints("checkpoint.safetensors", Run.from_wildcards(wildcards), start)
         ),
         **text_inputs(wildcards),
         **shared_fisher_inputs(wildcards),
@@ -197,7 +199,7 @@ def fine_tuning_settings(wildcards):
 
 def minutes_of_training(wildcards):
     """Time limit of a job that trains a run; a repeated job continues the training."""
-    estimated = RUN_TIMES.of_training(run_of(wildcards))
+    estimated = RUN_TIMES.of_training(Run.from_wildcards(wildcards))
     if estimated is not None:
         return estimated
     is_long = wildcards.target in LARGE_DATASETS
@@ -266,7 +268,7 @@ def weights_settings(wildcards):
     Files are identified by size and time, since hashes would slow down every dry-run. Without the
     files, a pulled checkpoint's record gives the settings.
     """
-    run = str(run_of(wildcards))
+    run = str(Run.from_wildcards(wildcards))
     entry = GRID.models[wildcards.model]
     row = CATALOG.external[run]
     path = row["path"]  # a file, or a folder as other libraries export it
@@ -274,7 +276,9 @@ def weights_settings(wildcards):
     if not files and path.is_file():
         files = [path]
     if not files:
-        record = provenance.read(Path(PATHS.checkpoint("provenance.json", run_of(wildcards))))
+        record = provenance.read(
+            Path(PATHS.checkpoint("provenance.json", Run.from_wildcards(wildcards)))
+        )
         if record:
             return record["cfg"]["settings"]
         weights_of_a_folder = " or ".join(EXPORTED[:2])

@@ -7,17 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rib.schema.layout import Layout
-from rib.schema.run import Run
-
-
-def run_of(wildcards) -> Run:
-    return Run(
-        model=wildcards.model,
-        target=wildcards.target,
-        method=wildcards.method,
-        size=wildcards.size,
-        seed=int(wildcards.seed),
-    )
 
 
 def paths(files: Iterable[str]) -> list[Path]:

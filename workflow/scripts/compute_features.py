@@ -3,14 +3,14 @@
 from _run import run
 
 with run(snakemake) as output:
-    from _inputs import run_of
     from _networks import dataset_of, networks_of_job
     from rib.base.params import from_params
     from rib.evaluation.evaluation_settings import FeatureSettings
     from rib.evaluation.features import compute_features
+    from rib.schema.run import Run
 
     files = snakemake.input
-    run_of_features = run_of(snakemake.wildcards)
+    run_of_features = Run.from_wildcards(snakemake.wildcards)
     settings = from_params(FeatureSettings, snakemake.params.cfg)
     compute_features(
         run=run_of_features,

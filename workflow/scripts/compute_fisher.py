@@ -3,15 +3,16 @@
 from _run import run
 
 with run(snakemake) as output:
-    from _inputs import dataset_of_manifest, run_of
+    from _inputs import dataset_of_manifest
     from _networks import dataset_of, networks_of_job
     from rib.base.params import from_params
     from rib.evaluation.evaluation_settings import FisherSettings
     from rib.evaluation.fisher import compute_fisher
+    from rib.schema.run import Run
 
     files = snakemake.input
     settings = from_params(FisherSettings, snakemake.params.cfg)
-    fisher_run = run_of(snakemake.wildcards)
+    fisher_run = Run.from_wildcards(snakemake.wildcards)
     compute_fisher(
         run=fisher_run,
         networks=networks_of_job(files, fisher_run, settings),

@@ -5,14 +5,14 @@ from pathlib import Path
 from _run import run
 
 with run(snakemake) as output:
-    from _inputs import run_of
     from _networks import dataset_of, networks_of_job
     from rib.base.params import from_params
     from rib.evaluation.evaluation_settings import InversionSettings
     from rib.evaluation.inversion import cross_features
+    from rib.schema.run import Run
 
     files = snakemake.input
-    fine_tuned_run = run_of(snakemake.wildcards)
+    fine_tuned_run = Run.from_wildcards(snakemake.wildcards)
     settings = from_params(InversionSettings, snakemake.params.cfg)
     cross_features(
         run=fine_tuned_run,

@@ -5,18 +5,19 @@ from pathlib import Path
 from _run import run
 
 with run(snakemake) as output:
-    from _inputs import folder_of, optional_folder, optional_path, paths, run_of
+    from _inputs import folder_of, optional_folder, optional_path, paths
     from _networks import dataset_of, networks_of_job
     from rib.base.params import from_params
     from rib.evaluation.export import export_network
     from rib.evaluation.networks import mixture_of_run
     from rib.report.model_card import write_card
     from rib.report.report_settings import ExportSettings
+    from rib.schema.run import Run
     from rib.statistics.metrics import write_metrics
 
     settings = from_params(ExportSettings, snakemake.params.cfg)
     files = snakemake.input
-    exported_run = run_of(snakemake.wildcards)
+    exported_run = Run.from_wildcards(snakemake.wildcards)
     networks = networks_of_job(files, exported_run, settings)
     preprocessing = export_network(
         run=exported_run,

@@ -14,18 +14,18 @@ with run(snakemake, resumes="state.pt") as output:
         folder_of,
         optional_folder,
         optional_path,
-        run_of,
     )
     from rib.base.params import from_params
     from rib.data.data_settings import DatasetView
     from rib.data.view import DatasetFiles
     from rib.monitoring.watch import Watch, datasets_there
+    from rib.schema.run import Run
     from rib.training.finetune import finetune
     from rib.training.training_settings import FineTuningSettings
 
     files = snakemake.input
     settings = from_params(FineTuningSettings, snakemake.params.cfg)
-    fine_tuned_run = run_of(snakemake.wildcards)
+    fine_tuned_run = Run.from_wildcards(snakemake.wildcards)
     reference = None
     if files.reference:
         reference = DatasetFiles(

@@ -3,14 +3,14 @@
 from _run import run
 
 with run(snakemake) as output:
-    from _inputs import run_of
     from _networks import dataset_of, networks_of_job
     from rib.base.params import from_params
     from rib.evaluation.evaluation_settings import InversionSettings
     from rib.evaluation.inversion import invert_run
+    from rib.schema.run import Run
 
     files = snakemake.input
-    inverted_run = run_of(snakemake.wildcards)
+    inverted_run = Run.from_wildcards(snakemake.wildcards)
     settings = from_params(InversionSettings, snakemake.params.cfg)
     invert_run(
         run=inverted_run,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from rib.schema.run import RUN_COLUMNS, Run
-from rib.statistics.counts import RowArrays, rows_of
+from rib.statistics.counts import RowArrays, rows_by_run
 
 
 def split(table: pd.DataFrame) -> Iterator[tuple[Run, pd.DataFrame]]:
@@ -22,7 +22,7 @@ def by_runs(*tables: pd.DataFrame) -> Iterator[tuple[Run, RowArrays]]:
     They are as if they were read from a file of their own.
     """
     for table in tables:
-        yield from rows_of(table)
+        yield from rows_by_run(table)
 
 
 def write_rows(folder: Path, table: pd.DataFrame, name: str = "rows") -> list[Path]:

@@ -201,7 +201,7 @@ def _accuracies(
     }
     images_of = {name: len(objects) for name, objects in objects_of.items()}
     row_schema.check_upper_limits(rows, images_of, classes_of)
-    counts_of_runs = counts.count(counts.rows_of(rows), objects_of)
+    counts_of_runs = counts.count(counts.rows_by_run(rows), objects_of)
     statistics = grid.config["statistics"]
     object_weights = bootstrap.object_weights(
         counts_of_runs.objects, statistics["replicates"], statistics["seed"]

@@ -39,7 +39,7 @@ from rib.schema.algorithm_settings import (
     refuse_other_than_json,
     settings_of_entry,
 )
-from rib.schema.augmentation_entries import Augmentation
+from rib.schema.augmentation_entries import AugmentationEntry
 from rib.schema.checking import checked, checked_entries
 from rib.schema.entries import EVALUATED, Dataset, Family, Method, Model, Recipe
 from rib.schema.fields import Described, is_number, number, stated
@@ -65,7 +65,7 @@ COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 SGD_OF_PRETRAINING = {"momentum": 0.9, "weight_decay": 0.0, "warmup_fraction": 0.1}
 # Keys of a model's entry that its record gives if the entry lacks them.
 FACTS_OF_RECORDS = {"library", "architecture", "type", "preprocessing", "licence", "source"}
-EntryT = TypeVar("EntryT", Recipe, Augmentation, Method, Model, Dataset, Family)
+EntryT = TypeVar("EntryT", Recipe, AugmentationEntry, Method, Model, Dataset, Family)
 
 
 class Catalog:
@@ -395,13 +395,13 @@ class Catalog:
         return self._entries("recipes.yaml", _reader(Recipe))
 
     @cached_property
-    def augmentations(self) -> dict[str, Augmentation]:
+    def augmentations(self) -> dict[str, AugmentationEntry]:
         """Random transforms of images in pretraining, by name.
 
         Raises:
             UserError: An entry is not valid, or `most` is more than the number of its transforms.
         """
-        augmentations = self._entries("augmentations.yaml", _reader(Augmentation))
+        augmentations = self._entries("augmentations.yaml", _reader(AugmentationEntry))
         for name, augmentation in augmentations.items():
             transforms = augmentation.transforms
             if augmentation.most > len(transforms):

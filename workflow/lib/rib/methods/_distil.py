@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from rib.methods.base import FineTuning
 from rib.models.device import autocast
-from rib.models.images import in_batches, rows_of
+from rib.models.images import images_at, in_batches
 from rib.models.network import Classifier
 
 TEACHER_BATCH = 64
@@ -47,7 +47,7 @@ class Distillation(FineTuning):
         if len(images) <= max_stored and not images.augmentation:
             outputs_of_images = partial(_teacher_outputs, function, self.model)
             stored_outputs = in_batches(outputs_of_images, images, TEACHER_BATCH, title)
-            return partial(rows_of, stored_outputs)
+            return partial(images_at, stored_outputs)
         teacher = copy.deepcopy(self.model)
         return lambda rows: _teacher_outputs(function, teacher, images[rows])
 

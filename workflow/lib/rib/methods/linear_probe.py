@@ -20,7 +20,7 @@ from rib.grid.stored_outputs import LARGEST_STORED
 from rib.methods.base import FineTuning, Task
 from rib.models.full_precision import without_autocast
 from rib.models.fuse_batch_norm import EXAMPLE, frozen_copy
-from rib.models.images import in_batches, rows_of, to_device
+from rib.models.images import images_at, in_batches, to_device
 from rib.models.network import head_inputs, head_parameters
 
 FEATURE_BATCH = 64
@@ -74,7 +74,7 @@ class LinearProbing(FineTuning):
     def features(self, rows: np.ndarray) -> Tensor:
         """Frozen pretrained features (N, d) of the given rows of the target."""
         if self.stored_features is not None:
-            return to_device(rows_of(self.stored_features, rows), self.images.device)
+            return to_device(images_at(self.stored_features, rows), self.images.device)
         with torch.no_grad():
             return head_inputs(self.pretrained, self.images[rows])
 

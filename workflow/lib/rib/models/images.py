@@ -131,7 +131,7 @@ class Images:
 
     def labels_of(self, rows: np.ndarray) -> Tensor:
         """Labels (N,) of the given rows, on the device."""
-        return rows_of(self.labels, rows)
+        return images_at(self.labels, rows)
 
 
 def _reader_of_pixels(
@@ -187,7 +187,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def rows_of(tensor: Tensor, rows: np.ndarray) -> Tensor:
+def images_at(tensor: Tensor, rows: np.ndarray) -> Tensor:
     """The given rows (N,) of a tensor (n, ...), on its device: (N, ...)."""
     # An index of NumPy would be copied to a GPU only after all that the GPU still has to do.
     return tensor[to_device(torch.from_numpy(rows), tensor.device)]

@@ -57,14 +57,14 @@ NO_COMMIT = "not run from a git checkout"
 vega_bundle = cache(vl_convert.javascript_bundle)  # takes seconds
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """A cell of a table on the page."""
 
     text: str
     sort_key: object  # a number, a text, or None for running text
 
 
-MISSING = Cell("\N{EN DASH}", float("-inf"))  # for a missing number
+MISSING = TableCell("\N{EN DASH}", float("-inf"))  # for a missing number
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class PageTable:
     question: str  # key of `QUESTIONS`
     open: bool  # whether it is unfolded at first
     header: list[str]
-    rows: list[list[Cell]]
+    rows: list[list[TableCell]]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class RunFacts:
     `commits`, `machines` and `versions` are pairs of value and number of jobs, most frequent first.
     """
 
-    stage_rows: list[list[Cell]]  # one row per stage
+    stage_rows: list[list[TableCell]]  # one row per stage
     jobs: int
     seconds: float  # of all jobs together
     busy: float  # seconds during which at least one job ran
@@ -187,7 +187,7 @@ def _template() -> jinja2.Template:
     return templates.get_template(TEMPLATE.name)
 
 
-def _texts_of_rows(rows: Iterable[Sequence[Cell]]) -> list[list[str]]:
+def _texts_of_rows(rows: Iterable[Sequence[TableCell]]) -> list[list[str]]:
     """[["ResNet", "+1.2"]], texts of cells, from which a script adds rows to large tables."""
     texts = []
     for row in rows:
@@ -443,7 +443,7 @@ def _note(note: str, table: pd.DataFrame) -> str:
     return f"{note} {warning[0].upper()}{warning[1:]}."
 
 
-def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
+def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[TableCell]]:
     """A row of cells for each row of the table; a column with an interval gets two cells."""
     rows = []
     for line in table.to_dict("records"):
@@ -454,13 +454,13 @@ def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[list[Cell]]:
     return rows
 
 
-def _cells(line: Mapping[Hashable, Any], column: Column) -> list[Cell]:
+def _cells(line: Mapping[Hashable, Any], column: Column) -> list[TableCell]:
     """Cells of one row and column: [`+1.2`], or [`+1.2`, `+0.3 to +2.1`] with an interval."""
     value = line[column.value]
     if pd.isna(value):
         return [MISSING, MISSING] if column.interval else [MISSING]
     form = column.form or _form_of(value)
-    cells = [Cell(FORMS[form](value), value)]
+    cells = [TableCell(FORMS[form](value), value)]
     if column.interval:
         form_of_ends = form if form in ("signed", "decimals") else "number"
         low_column, high_column = column.interval
@@ -477,12 +477,12 @@ def _form_of(value: object) -> str:
     return "number"
 
 
-def _interval_cell(low: float, high: float, form: str) -> Cell:
+def _interval_cell(low: float, high: float, form: str) -> TableCell:
     """`+0.3 to +2.1`, sorted by the lower end."""
     if math.isnan(low):
         return MISSING
     write = FORMS[form]
-    return Cell(f"{write(low)} to {write(high)}", low)
+    return TableCell(f"{write(low)} to {write(high)}", low)
 
 
 def _setting_in_words(key: str, setting: object) -> str:
@@ -493,7 +493,7 @@ def _setting_in_words(key: str, setting: object) -> str:
     return f"{key} {setting}"
 
 
-def method_rows(about: GridDescription) -> list[list[Cell]]:
+def method_rows(about: GridDescription) -> list[list[TableCell]]:
     """Rows of the table of methods: label, settings such as `rank 4, lr 0.001`, source."""
     rows = []
     for name, method in about.methods.items():
@@ -501,9 +501,9 @@ def method_rows(about: GridDescription) -> list[list[Cell]]:
             _setting_in_words(key, setting) for key, setting in method.settings.items()
         )
         row = [
-            Cell(method.label, name),
-            Cell(settings or "none of its own", None),
-            Cell(method.source, None),
+            TableCell(method.label, name),
+            TableCell(settings or "none of its own", None),
+            TableCell(method.source, None),
         ]
         rows.append(row)
     return rows
@@ -597,17 +597,17 @@ def _span(record: Mapping[str, Any]) -> tuple[datetime, timedelta]:
     return datetime.fromisoformat(record["started"]), timedelta(seconds=record["seconds"])
 
 
-def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[Cell]:
+def _stage_row(stage: str, records: Sequence[Mapping[str, Any]]) -> list[TableCell]:
     """Cells: stage, number of jobs, total, longest and processor time, most memory, bytes."""
     seconds = [record["seconds"] for record in records]
     processor_seconds = sum(record["cpu_seconds"] for record in records)
     peak_memory = max(record["peak_memory"] for record in records)
     written_bytes = sum(sum(record["sizes"].values()) for record in records)
-    row = [Cell(stage, stage), Cell(f"{len(records):,}", len(records))]
+    row = [TableCell(stage, stage), TableCell(f"{len(records):,}", len(records))]
     for time in (sum(seconds), max(seconds), processor_seconds):
-        row.append(Cell(duration(time), time))
+        row.append(TableCell(duration(time), time))
     for size in (peak_memory, written_bytes):
-        row.append(Cell(in_bytes(size), size))
+        row.append(TableCell(in_bytes(size), size))
     return row
 
 

@@ -49,7 +49,7 @@ class Variant(NamedTuple):
     size: str
 
 
-class Cell(NamedTuple):
+class VariantOnTarget(NamedTuple):
     """A variant (model, method and size) on one target; its runs differ only in their seeds."""
 
     variant: Variant
@@ -195,11 +195,11 @@ def finished_runs(grid: Grid) -> list[Run]:
         run for run in grid.runs() if all(map(Path.is_file, _rows_and_manifests(paths, run)))
     }
     pretrained = {run.model: run for run in evaluated if run.method == PRETRAINED}
-    runs_of_cells: dict[Cell, list[Run]] = defaultdict(list)
+    runs_of_cells: dict[VariantOnTarget, list[Run]] = defaultdict(list)
     for run in grid.runs():
         if run.method != PRETRAINED and run.model in pretrained:
             variant = Variant(run.model, run.method, run.size)
-            runs_of_cells[Cell(variant, run.target)].append(run)
+            runs_of_cells[VariantOnTarget(variant, run.target)].append(run)
     finished_cells = {
         cell: runs for cell, runs in runs_of_cells.items() if evaluated.issuperset(runs)
     }
@@ -218,7 +218,7 @@ def _rows_and_manifests(paths: Paths, run: Run) -> list[Path]:
     return [*map(Path, rows), *(Path(beside("manifest", path)) for path in rows)]
 
 
-def common_targets(cells: Collection[Cell]) -> list[Cell]:
+def common_targets(cells: Collection[VariantOnTarget]) -> list[VariantOnTarget]:
     """Choose targets, and return the cells of all variants that are finished on each of these.
 
     A cell is a variant (model, method and size) on a target. As many of the most frequent targets
@@ -231,11 +231,11 @@ def common_targets(cells: Collection[Cell]) -> list[Cell]:
     # Sorting first puts equally frequent targets in alphabetical order.
     number_of_cells = Counter(sorted(cell.target for cell in cells))
     targets_by_frequency = [target for target, _ in number_of_cells.most_common()]
-    best: list[Cell] = []
+    best: list[VariantOnTarget] = []
     for number in range(1, len(targets_by_frequency) + 1):
         targets = targets_by_frequency[:number]
         chosen = [
-            Cell(variant, target)
+            VariantOnTarget(variant, target)
             for variant, finished_targets in targets_of_variant.items()
             if finished_targets.issuperset(targets)
             for target in targets

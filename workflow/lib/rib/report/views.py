@@ -177,14 +177,14 @@ def _labelled(table: DataFrame, about: GridDescription) -> DataFrame:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Menu:
     """A menu below a view that filters its rows by a column."""
 
     column: str
     first: str | None = None  # initial value; None for all
 
 
-def _chart(table: DataFrame, choices: Sequence[Choice]) -> tuple[alt.Chart, list[alt.Parameter]]:
+def _chart(table: DataFrame, choices: Sequence[Menu]) -> tuple[alt.Chart, list[alt.Parameter]]:
     """A chart of the rows that pass all menus, to which marks are added; menus as parameters."""
     parameters = []
     conditions = []
@@ -275,7 +275,7 @@ def _tradeoff(
     """
     labelled = _labelled(table, about)
     first_model = labelled["model"].iloc[0] if labelled["model"].nunique() > 1 else None
-    choices = [Choice("model", first_model), Choice("method"), Choice("target", first=MEAN)]
+    choices = [Menu("model", first_model), Menu("method"), Menu("target", first=MEAN)]
     base, parameters = _chart(labelled, choices)
     channels = _channels_of_points(table, about, looks)
     x = alt.X(
@@ -453,7 +453,7 @@ def _ri_matrix(changes: DataFrame, about: GridDescription) -> dict[str, Any]:
         small_lines=["interval", "fit_line"],
         cell_width=WIDTH_OF_INTERVAL,
     )
-    choices = [Choice("model", _first(table, "model")), Choice("method"), Choice("target")]
+    choices = [Menu("model", _first(table, "model")), Menu("method"), Menu("target")]
     return _matrix_view(table, matrix, choices)
 
 
@@ -504,9 +504,9 @@ def _accuracy_matrix(accuracy: DataFrame, about: GridDescription) -> dict[str, A
     if first_model is not None:
         of_first_model = fine_tuned[fine_tuned["model"] == first_model]
     choices = [
-        Choice("model", first_model),
-        Choice("method", _first(of_first_model, "method")),
-        Choice("target"),
+        Menu("model", first_model),
+        Menu("method", _first(of_first_model, "method")),
+        Menu("target"),
     ]
     return _matrix_view(table, matrix, choices)
 
@@ -526,7 +526,7 @@ def _first(table: DataFrame, column: str) -> str | None:
     return first_name
 
 
-def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Choice]) -> dict[str, Any]:
+def _matrix_view(table: DataFrame, matrix: Matrix, choices: Sequence[Menu]) -> dict[str, Any]:
     """Vega-Lite specification of a matrix with menus.
 
     `table` has a line per cell: row, column, text, dark (0 or 1) and perhaps own (outlined).

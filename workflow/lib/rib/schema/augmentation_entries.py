@@ -12,7 +12,7 @@ from rib.schema.fields import Count, Described, Label, Prose, matching
 NameOfClass = Annotated[str, matching("[A-Z][A-Za-z0-9]*", 100)]
 
 
-class Augmentation(Described):
+class AugmentationEntry(Described):
     """Random transforms of the images that a model is pretrained on."""
 
     DERIVED = frozenset({"name"})

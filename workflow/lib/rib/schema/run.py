@@ -84,6 +84,17 @@ class Run:
         model, target, method, size, seed = text.split("/")
         return cls(model, target, method, size, int(seed))
 
+    @classmethod
+    def from_wildcards(cls, wildcards: Any) -> "Run":
+        """The run of a job, from Snakemake's wildcards model, target, method, size and seed."""
+        return cls(
+            model=wildcards.model,
+            target=wildcards.target,
+            method=wildcards.method,
+            size=wildcards.size,
+            seed=int(wildcards.seed),
+        )
+
     def values(self, columns: Iterable[str]) -> tuple[Any, ...]:
         """Attributes in the order of table columns: ("ft", 0) for ["method", "seed"]."""
         return tuple(getattr(self, column) for column in columns)

@@ -198,7 +198,7 @@ def _read_rows(path: Path) -> FileRows:
     return FileRows(Layout.run_of(path), methods, rows)
 
 
-def rows_of(table: pd.DataFrame) -> Iterator[tuple[Run, RowArrays]]:
+def rows_by_run(table: pd.DataFrame) -> Iterator[tuple[Run, RowArrays]]:
     """Yield each run with its rows as arrays, from a table of evaluation rows in memory.
 
     Args:

@@ -33,7 +33,7 @@ from rib.training.fit import InfiniteLogitsError, images_of_fit, measure_fit
 from rib.training.gpu_memory import explained_lack_of_memory, setting_of_training_memory
 from rib.training.gradient_checkpointing import checkpoint_gradients
 from rib.training.history import write_history
-from rib.training.loop import Watch, train
+from rib.training.loop import AfterEpoch, train
 from rib.training.training_settings import FineTuningSettings, TrainingSettings
 
 ENTRY_OF_RATE = "the method's or the family's entry"  # place of the learning rate
@@ -55,7 +55,7 @@ def finetune(
     manifest: Path,
     saved: Path,
     rescue: Path,
-    watch: Watch | None = None,
+    watch: AfterEpoch | None = None,
 ) -> None:
     """Train a run, or import weights that were trained elsewhere; store what has changed.
 

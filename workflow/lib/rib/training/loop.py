@@ -36,7 +36,7 @@ ReadChanges = Callable[[], Mapping[str, Tensor]]
 # Called at the start and after every epoch with the history so far, the images seen, the mean norm
 # of the epoch's gradients before clipping (None at the start), a function that gives the changed
 # tensors, and the device. Must change nothing, random numbers included.
-Watch = Callable[[list[dict], int, float | None, ReadChanges, torch.device], None]
+AfterEpoch = Callable[[list[dict], int, float | None, ReadChanges, torch.device], None]
 
 
 def train(
@@ -47,7 +47,7 @@ def train(
     device: torch.device,
     saved: Path | None = None,
     snapshots: Sequence[Path] = (),
-    watch: Watch | None = None,
+    watch: AfterEpoch | None = None,
     steps: int | None = None,
 ) -> tuple[list[dict], Mapping[str, Tensor]]:
     """Train a method that has been set up, resuming from the state in `saved` if there is one.

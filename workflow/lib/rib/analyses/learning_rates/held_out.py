@@ -78,7 +78,7 @@ class SelectSplit:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenRate:
     """A choice among the learning rates of a sweep, given by their position in it."""
 
     best: int | None  # None if no rate is eligible
@@ -178,7 +178,7 @@ def _select_split(counts: Counts, target: str, sweep: Sweep) -> SelectSplit:
     )
 
 
-def choose_rate(splits: Sequence[SelectSplit], is_eligible: np.ndarray) -> Choice:
+def choose_rate(splits: Sequence[SelectSplit], is_eligible: np.ndarray) -> ChosenRate:
     """Choose the smallest eligible rate within one standard error of the best eligible one.
 
     Args:
@@ -188,7 +188,7 @@ def choose_rate(splits: Sequence[SelectSplit], is_eligible: np.ndarray) -> Choic
     accuracies = mean_accuracies(splits)
     if not is_eligible.any():
         unknown = np.full(len(accuracies), np.nan)
-        return Choice(
+        return ChosenRate(
             best=None,
             chosen=None,
             accuracies=accuracies,
@@ -200,7 +200,7 @@ def choose_rate(splits: Sequence[SelectSplit], is_eligible: np.ndarray) -> Choic
     differences, standard_errors = paired_differences(splits, best)
     is_within_one_error = np.round(differences + standard_errors, DECIMALS) >= 0
     candidates = np.flatnonzero(is_eligible & is_within_one_error)
-    return Choice(
+    return ChosenRate(
         best=best,
         chosen=int(candidates[0]),
         accuracies=accuracies,

@@ -71,7 +71,7 @@ Gains = dict[Trained, dict[str, list[np.ndarray]]]
 Variants = Mapping[str, Sequence[str]]  # {"lora": ["lora-rank4", "lora-rank8"]}, in grid order
 
 
-class Choice(NamedTuple):
+class ChosenVariant(NamedTuple):
     """A choice among the variants of a method, for one model, size and target."""
 
     # (datasets, replicates) index of the chosen variant; (1, replicates) if all datasets share it
@@ -155,7 +155,7 @@ def choices_of(
     rule: str,
     variants: Variants,
     groups: Mapping[str, str],
-) -> dict[Trained, Choice]:
+) -> dict[Trained, ChosenVariant]:
     """Choose the variant with the highest score in every replicate, the first of equal ones.
 
     Args:
@@ -241,7 +241,7 @@ def _choice(
     gains_of_candidates: Sequence[Mapping[str, Sequence[np.ndarray]]],
     scores: np.ndarray,
     variants: Sequence[str],
-) -> Choice:
+) -> ChosenVariant:
     """The variants with the best scores, and their RI."""
     gains = _array_of(gains_of_candidates)  # (variants, datasets, seeds, replicates)
     # `scores` are (variants, datasets, replicates), or have one row in place of the datasets.
@@ -250,11 +250,11 @@ def _choice(
     has_no_images = np.isnan(scores).any(axis=0)[:, None]  # (datasets or 1, 1, replicates)
     ri = np.where(has_no_images, np.nan, gains_of_best).mean(axis=0)  # (seeds, replicates)
     scores_without_resampling = scores[:, :, 0]
-    return Choice(best, ri, variants, scores_without_resampling)
+    return ChosenVariant(best, ri, variants, scores_without_resampling)
 
 
 def selection_table(
-    choices: Mapping[Trained, Choice], rule: str, confidence: float
+    choices: Mapping[Trained, ChosenVariant], rule: str, confidence: float
 ) -> pd.DataFrame:
     """RI of each choice, and of their mean over targets (target `mean`), with the columns `TABLE`.
 
@@ -270,7 +270,7 @@ def selection_table(
     shown_rule = rule
     if rule == ORACLE:
         shown_rule = f"{rule} (upper bound)"
-    choices_of_group: dict[tuple[str, str, str], dict[str, Choice]] = {}
+    choices_of_group: dict[tuple[str, str, str], dict[str, ChosenVariant]] = {}
     for trained, choice in choices.items():
         model_method_size = (trained.model, trained.method, trained.size)
         choices_of_group.setdefault(model_method_size, {})[trained.target] = choice
@@ -289,7 +289,7 @@ def selection_table(
     return pd.DataFrame(lines, columns=TABLE)
 
 
-def _choice_columns(choice: Choice, rule: str) -> dict[str, Any]:
+def _choice_columns(choice: ChosenVariant, rule: str) -> dict[str, Any]:
     """Columns that describe a choice: {"chosen": "lora-rank4", "tied_with": "", ...}."""
     best_without_resampling = choice.best[:, 0]  # (datasets or 1,)
     best_of_replicates = choice.best[:, 1:]

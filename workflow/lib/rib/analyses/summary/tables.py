@@ -33,7 +33,7 @@ LATEX = str.maketrans(
 
 
 @dataclass(frozen=True)
-class Cell:
+class SummaryCell:
     """A value in percentage points, and what is shown with it."""
 
     value: float
@@ -52,8 +52,10 @@ class RowKey(NamedTuple):
     method: str
 
 
-Cells = dict[tuple[str, str, str, str], Cell]  # by model, size, method and column (target or "mri")
-Labels = Mapping[str, Mapping[str, str]]  # such as {"models": {"lite0": "Lite0"}}
+SummaryCells = dict[
+    tuple[str, str, str, str], SummaryCell
+]  # by model, size, method and column (target or "mri")
+LabelsByKind = Mapping[str, Mapping[str, str]]  # such as {"models": {"lite0": "Lite0"}}
 
 
 def tables(inputs: Inputs) -> dict[str, str]:
@@ -95,8 +97,8 @@ def best_of(values: pd.Series, compared: pd.DataFrame, confidence: float) -> str
     return best if is_better_than_all else None
 
 
-def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) -> Cells:
-    """Cells by model, size, method and column: {("lite0", "all", "ft", "noto"): Cell(...)}.
+def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) -> SummaryCells:
+    """Cells by model, size, method and column: {("lite0", "all", "ft", "noto"): SummaryCell(...)}.
 
     Args:
         values: model, method, size, column (a target or `mri`), value, ci_low, ci_high (percentage
@@ -115,7 +117,7 @@ def cells_of(values: pd.DataFrame, compared: pd.DataFrame, confidence: float) ->
         )
         for row in values_of_methods.to_dict("records"):
             method = row["method"]
-            cells[row["model"], row["size"], method, row["column"]] = Cell(
+            cells[row["model"], row["size"], method, row["column"]] = SummaryCell(
                 value=row["value"],
                 low=row["ci_low"],
                 high=row["ci_high"],
@@ -133,7 +135,7 @@ def summary_files(
     comparisons_ri: pd.DataFrame,
     ranking: pd.DataFrame,
     *,
-    labels: Labels,
+    labels: LabelsByKind,
     confidence: float,
     conditions: str,
     fit: pd.DataFrame | None = None,
@@ -187,9 +189,9 @@ def summary_files(
 
 def _table_of_model(
     rows: Sequence[RowKey],
-    cells: Cells,
+    cells: SummaryCells,
     differences: pd.DataFrame,
-    labels: Labels,
+    labels: LabelsByKind,
     head_columns: Sequence[str],
     other_rates: Collection[tuple[str, str]],
 ) -> pd.DataFrame:
@@ -228,7 +230,7 @@ def _other_rates(values: pd.DataFrame) -> set[tuple[str, str]]:
     return set(values.loc[has_other_rate, ["model", "method"]].itertuples(index=False, name=None))
 
 
-def _rows_in_display_order(cells: Cells, labels: Labels) -> list[RowKey]:
+def _rows_in_display_order(cells: SummaryCells, labels: LabelsByKind) -> list[RowKey]:
     """Rows in the order of labels, sizes in the order of cells; without an mRI, no row."""
     sizes_of_model: dict[str, list[str]] = {}
     for model, size, _, _ in cells:
@@ -274,7 +276,7 @@ def _note(values: pd.DataFrame, confidence: float, conditions: str) -> str:
 
 
 def _csv_table(
-    cells: Cells, rows: Sequence[RowKey], columns: Sequence[str], differences: pd.DataFrame
+    cells: SummaryCells, rows: Sequence[RowKey], columns: Sequence[str], differences: pd.DataFrame
 ) -> pd.DataFrame:
     """Numbers for summary.csv; column noto gives noto, noto_low, noto_high, noto_fit and so on."""
     lines = []
@@ -288,13 +290,15 @@ def _csv_table(
     return table.merge(differences.reset_index(), how="left", on=["model", "size", "method"])
 
 
-def _difference_cell(row_of_ranking: Mapping[Hashable, Any] | None, method: str) -> Cell | str:
+def _difference_cell(
+    row_of_ranking: Mapping[Hashable, Any] | None, method: str
+) -> SummaryCell | str:
     """Difference from the reference, "reference" for itself, a dash without a rank."""
     if row_of_ranking is None:
         return NO_RANK
     if row_of_ranking["reference"] == method:
         return "reference"
-    return Cell(
+    return SummaryCell(
         value=row_of_ranking["difference"],
         low=row_of_ranking["diff_low"],
         high=row_of_ranking["diff_high"],
@@ -320,7 +324,7 @@ def _markdown(table: pd.DataFrame, heads: int) -> str:
     return shown.to_markdown(index=False, colalign=sides, disable_numparse=True) + "\n"
 
 
-def _in_markdown(cell: Cell) -> str:
+def _in_markdown(cell: SummaryCell) -> str:
     """`**1.2**† [0.9, 1.5]`: bold for the best, with the mark of underfitted runs."""
     value = points(cell.value).replace("-", MINUS)
     low = points(cell.low).replace("-", MINUS)
@@ -343,7 +347,7 @@ def _latex(table: pd.DataFrame, heads: int, caption: str, label: str) -> str:
     return shown.to_latex(index=False, column_format=sides, caption=caption, label=label)
 
 
-def _in_latex(cell: Cell) -> str:
+def _in_latex(cell: SummaryCell) -> str:
     r"""1.23 points [0.94, 1.48], underfitted: `$+1.2^{\dag}_{[+0.9, +1.5]}$`; the best is bold."""
     value = points(cell.value)
     if cell.best:
@@ -353,12 +357,12 @@ def _in_latex(cell: Cell) -> str:
 
 
 def _shown(
-    table: pd.DataFrame, show_cell: Callable[[Cell], str], escape: Callable[[str], str]
+    table: pd.DataFrame, show_cell: Callable[[SummaryCell], str], escape: Callable[[str], str]
 ) -> pd.DataFrame:
     """A table with texts in place of cells, and escaped texts."""
 
-    def show(content: Cell | str) -> str:
-        if isinstance(content, Cell):
+    def show(content: SummaryCell | str) -> str:
+        if isinstance(content, SummaryCell):
             return show_cell(content)
         return escape(content)
 
