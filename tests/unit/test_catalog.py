@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from rib.analyses.effective_robustness.baselines import in_distribution
 from rib.base.errors import UserError
 from rib.base.params import to_params
 from rib.catalog.catalog import Catalog
-from rib.grid.baselines import in_distribution
 from rib.schema.config import config_of
 from rib.schema.entries import Parts
 

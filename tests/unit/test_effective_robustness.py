@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from rib.analyses.effective_robustness import tables as effective_robustness
+from rib.analyses.effective_robustness.baselines import baseline_accuracies
 from rib.analyses.effective_robustness.tables import Line, line_table, robustness_table
 from rib.base.errors import UserError
-from rib.grid.baselines import baseline_accuracies
 from rib.schema.run import RUN_COLUMNS
 from rib.statistics.inputs import Inputs
 from rib.statistics.writing import write_tables

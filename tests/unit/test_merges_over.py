@@ -465,7 +465,12 @@ def over_targets(tmp_path):
         row_files.append(row_file)
         manifest = folder / "g.manifest.json"
         networks = [{"method": run.method}]
-        facts = {"device": "cpu", "fit": fit_of_parents, "networks": networks}
+        facts = {
+            "device": "cpu",
+            "trained_on": {},
+            "fit": fit_of_parents,
+            "networks": networks,
+        }
         manifest.write_text(json.dumps(facts))
         manifests.append(manifest)
     rule = FitRule(

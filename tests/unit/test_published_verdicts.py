@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from rib.analyses.published import tables as published
+from rib.analyses.published.obstacles import obstacle_to_comparison
 from rib.base.params import replaced
-from rib.grid.obstacles import obstacle_to_comparison
 from rib.statistics.inputs import Inputs
 from tiny.changed import replace
 from tiny.projects.grids import grid

@@ -3,7 +3,7 @@
 Source: Taori et al. 2020 (arXiv 2007.00644), whose scatter plots have these axes.
 """
 
-from rib.grid.baselines import baseline_accuracies
+from rib.analyses.effective_robustness.baselines import baseline_accuracies
 from rib.grid.grid import Grid
 from rib.grid.labels import GridLabels
 from rib.grid.paths import Paths

@@ -7,7 +7,7 @@ For a model with accuracies acc_in and acc_out in and out of distribution,
 in percentage points, where b is a line fitted to logit(acc_in) and logit(acc_out) of models that
 were trained only on the in-distribution training set (Taori et al. 2020, arXiv 2007.00644, which
 also fits logits). Both datasets of a pair have the same label space, for the reason in
-rib.grid.baselines.in_distribution.
+rib.analyses.effective_robustness.baselines.in_distribution.
 
 The confidence interval is for the line's mean (ordinary least squares, Student's t). It does not
 include the variation of a run's accuracies.

@@ -3,10 +3,10 @@
 The numbers are in the catalogue's published.csv.
 """
 
+from rib.analyses.published.obstacles import obstacle_to_comparison
 from rib.grid.evaluation_groups import groups_of
 from rib.grid.grid import Grid
 from rib.grid.labels import GridLabels
-from rib.grid.obstacles import obstacle_to_comparison
 from rib.grid.paths import Paths
 from rib.schema.analysis import Analysis
 
