@@ -426,7 +426,11 @@ STAGES = [
             *("records/provenance.py", "records/hashing.py"),
         },
     ),
-    ("measure_distances", {}, {"analyses/distances/measure.py", "data/stored_features.py"}),
+    (
+        "measure_distances",
+        {},
+        {"analyses/distances/measure.py", "analyses/distances/stored_features.py"},
+    ),
     ("compress_datasets", {}, {"analyses/distances/compression.py", "data/dataset.py"}),
     (
         "draw_figures",

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rib.analyses.comparison.simultaneous import simultaneous_intervals, smallest_clear_difference
 from rib.analyses.comparison.tables import differences_from, smallest_difference
 from rib.schema.run import PRETRAINED
 from rib.statistics.bootstrap import object_weights, p_over_runs
 from rib.statistics.contrast import Measure, Measured
-from rib.statistics.simultaneous import simultaneous_intervals, smallest_clear_difference
 from rib.statistics.tests import sign_flip_p
 
 CONFIDENCE = 0.95

@@ -6,4 +6,6 @@
   import neither pandas nor Matplotlib.
 - `tables.py`: `tables(inputs)` returns the tables.
 - `figure.py`: `draw_<figure>(<inputs>, *, <parameters>)` returns a figure and the rows in it.
+
+A folder may lack the last two, and has further files where a topic needs them.
 """

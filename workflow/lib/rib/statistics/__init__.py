@@ -1,4 +1,4 @@
-"""Analyses of evaluation rows, tables and features. No torch.
+"""Statistics that several analyses use: counts, RI, bootstrap, contrasts, tables. No torch.
 
 Arguments that have the same meaning in all modules:
 

@@ -5,11 +5,11 @@ pretrained model, whose RI is 0, is one of the units. Holm's correction is over 
 with the same model and size: all pairs by mRI, and in comparisons_ri all pairs and targets.
 
 The ranking states the difference of each method from a reference method, with simultaneous
-intervals over the ranked methods of a model and size (`rib.statistics.simultaneous`). The reference
-is config's `compare_to`, or the pretrained model where that method has no rank. The ranking also
-has letters of all pairs: methods that share a letter do not differ clearly, which does not make
-them equal. The smallest difference shows how far apart two methods have to be: the median over
-pairs of `rib.statistics.simultaneous.smallest_clear_difference`.
+intervals over the ranked methods of a model and size (`rib.analyses.comparison.simultaneous`). The
+reference is config's `compare_to`, or the pretrained model where that method has no rank. The
+ranking also has letters of all pairs: methods that share a letter do not differ clearly, which does
+not make them equal. The smallest difference shows how far apart two methods have to be: the median
+over pairs of `rib.analyses.comparison.simultaneous.smallest_clear_difference`.
 
 A method without tests has no rank: one with an underfitted run of a model and size, or a merge over
 seeds if other methods have three or more seeds. Its mRI and RI are in mri.csv and seeds_ri.csv.
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rib.analyses.comparison.simultaneous import simultaneous_intervals, smallest_clear_difference
 from rib.base.params import from_params
 from rib.base.progress import log
 from rib.schema.run import PRETRAINED
@@ -42,7 +43,6 @@ from rib.statistics.fit import underfitted_methods
 from rib.statistics.inputs import Inputs
 from rib.statistics.ri import Ood, ood_accuracies, ood_parts, ri_objects
 from rib.statistics.scored_state import ScoredState
-from rib.statistics.simultaneous import simultaneous_intervals, smallest_clear_difference
 from rib.statistics.statistics_settings import RIStatistics
 from rib.statistics.tests import DRAWS, few_objects, letters
 
