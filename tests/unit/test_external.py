@@ -2,6 +2,9 @@
 
 import copy
 import os
+import pickle
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +25,7 @@ from rib.schema.method_facts import MethodFacts
 from rib.schema.run import Run
 from rib.training.finetune import finetune
 from rib.training.training_settings import FineTuningSettings
+from tiny.models.image_classifier import ImageClassifier
 from tiny.models.training import (
     CODE,
     COMPUTE,
@@ -460,6 +464,108 @@ def test_an_image_tower_is_taken_with_the_head_that_there_is(
         pretrained_head = with_prefix("head.", clip_network.head.state_dict())
         assert_same_tensors(taken_state, {**tower, **pretrained_head})
         assert "so the pretrained one is kept" in caplog.text
+
+
+def state_of_training(classifier, layout):
+    """The state dict of an ImageClassifier as a training elsewhere saves it."""
+    state = classifier.state_dict()
+    if layout == "open_clip":
+        return with_head(classifier, classifier.image_encoder.model.state_dict(), "head.")
+    if layout == "FLYP":
+        return with_head(classifier, classifier.image_encoder.state_dict(), "classification_head.")
+    if layout == "DataParallel":
+        return torch.nn.DataParallel(classifier).state_dict()
+    return state
+
+
+def with_head(classifier, encoder_state, prefix):
+    """A state dict of the encoder with the head's tensors under a prefix."""
+    return {**encoder_state, **with_prefix(prefix, classifier.classification_head.state_dict())}
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("layout", ["wise-ft", "DataParallel", "FLYP", "open_clip"])
+def test_an_image_classifier_of_others_gives_the_same_logits(
+    tmp_path, caplog, clip_network, layout, bias
+):
+    # given
+    torch.manual_seed(2)
+    classifier = ImageClassifier(num_classes=5, bias=bias).eval()
+    file = save(state_of_training(classifier, layout), tmp_path / "w.safetensors")
+    network = copy.deepcopy(clip_network)
+    images = torch.randn(6, 3, 32, 32)
+    # when
+    network.load_state_dict(state_with_weights_of(clip_network, TINY_CLIP, file))
+    # then
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), classifier(images), rtol=0, atol=1e-5)
+    assert "so the pretrained one is kept" not in caplog.text
+
+
+@pytest.mark.parametrize("container", [None, "state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "model.", "module.model."])
+def test_a_timm_network_is_taken_from_a_training_that_wrapped_it(tmp_path, container, prefix):
+    # given
+    network = resnet()
+    tuned = fine_tuned(network).state_dict()
+    content = with_prefix(prefix, tuned)
+    if container is not None:
+        content = {"epoch": 3, container: content, "optimizer": {"state": {}}}
+    torch.save(content, tmp_path / "w.pt")
+    # when
+    taken_state = state_with_weights_of(network, TEST_RESNET, tmp_path / "w.pt")
+    # then
+    assert_same_tensors(taken_state, tuned)
+
+
+def test_a_classification_head_on_a_timm_network_is_refused(tmp_path):
+    """Its inputs may be normalised or not, which the state dict doesn't say."""
+    network = resnet()
+    encoder = with_prefix("model.", without_head(network.state_dict()))
+    head = with_prefix("classification_head.", network.fc.state_dict())
+    file = save({**encoder, **head}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"missing 'fc\.weight'.*'classification_head\.weight'"):
+        state_with_weights_of(network, TEST_RESNET, file)
+
+
+@pytest.mark.parametrize("model", [TEST_RESNET, TINY_CLIP], ids=["timm", "open_clip"])
+def test_a_layout_that_is_not_known_is_refused_with_its_first_keys(tmp_path, clip_network, model):
+    network = clip_network if model is TINY_CLIP else resnet()
+    state = network.state_dict()
+    file = save(with_prefix("net.", state), tmp_path / "w.pth")
+    first_key = next(iter(state)).replace(".", r"\.")
+    message = rf"^a/run: .*missing '.*unexpected 'net\.{first_key}'"
+    with pytest.raises(UserError, match=message):
+        state_with_weights_of(network, model, file)
+
+
+def write_with_pickle(network, path):
+    """Save a whole network as wise-ft and FLYP do."""
+    path.write_bytes(pickle.dumps(network))
+
+
+@pytest.mark.parametrize("write", [write_with_pickle, torch.save])
+def test_a_whole_pickled_network_is_refused_with_the_way_to_its_state_dict(
+    tmp_path, monkeypatch, write
+):
+    # given
+    monkeypatch.chdir(tmp_path)
+    network = fine_tuned(resnet())
+    network.trap = Trap()
+    file = tmp_path / "w.pt"
+    write(network, file)
+    # when
+    with pytest.raises(UserError, match=r"^a/run: .*w\.pt") as refusal:
+        state_with_weights_of(resnet(), TEST_RESNET, file)
+    # then nothing was unpickled
+    assert not (tmp_path / "trap").exists()
+    # and the lines in the message work: the owner's own code may be unpickled
+    statements = str(refusal.value).partition("import ")[2].rpartition(")")[0]
+    subprocess.run([sys.executable, "-c", f"import {statements})"], check=True)
+    assert (tmp_path / "trap").exists()
+    (state_file,) = tmp_path.glob("*.pth")
+    taken_state = state_with_weights_of(resnet(), TEST_RESNET, state_file)
+    assert_same_tensors(taken_state, network.state_dict())
 
 
 class Trap:

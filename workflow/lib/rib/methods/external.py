@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from rib.base.files import sha256
 from rib.base.progress import log
 from rib.methods.base import FineTuning, Task
 from rib.models.network import OpenClipClassifier
+from rib.models.training_layouts import HEADS, unwrapped
 from rib.models.weights import read_state, with_weights
 
 
@@ -40,7 +42,10 @@ class External(FineTuning):
             UserError: a file has no weights, or weights of another network.
         """
         super().setup(task)
-        states = [read_state(Path(file), None, self.run) for file in self.files]
+        states = [
+            unwrapped(read_state(Path(file), None, self.run, of_training=True))
+            for file in self.files
+        ]
         if self.facts_of_model["library"] == "timm":
             self._load_network(states[0])
         elif len(states) == 1:
@@ -69,13 +74,12 @@ class External(FineTuning):
         """Copy an open_clip model's image tower and head; the head may be in either argument."""
         classifier = cast(OpenClipClassifier, self.model)
         if head_state is None:
-            head_state = {}
-            for key in classifier.head.state_dict():  # `weight` and `bias`
-                if f"head.{key}" in state:
-                    head_state[key] = state.pop(f"head.{key}")
+            head_state = _head_of(state)
         tower_state = {key: tensor for key, tensor in state.items() if key.startswith("visual.")}
         if not tower_state:
-            tower_state = state
+            tower_state = {
+                key: tensor for key, tensor in state.items() if not key.startswith(HEADS)
+            }
         loaded = self._loaded(tower_state, self.facts_of_model["arguments"])
         tower = loaded.get_submodule("visual")
         classifier.visual.load_state_dict(tower.state_dict())
@@ -85,7 +89,8 @@ class External(FineTuning):
             log.warning("%s: the weights have no head, so the pretrained one is kept", self.run)
 
     def _load_head(self, head: nn.Linear, state: Mapping[str, Tensor]) -> None:
-        """Copy `state`, {"weight": (C, d), "bias": (C,)}, into the head."""
+        """Copy `state`, {"weight": (C, d), "bias": (C,)}, into the head; no bias means zeros."""
+        state = {"bias": torch.zeros_like(head.bias), **state}
         expected_shapes = {key: tensor.shape for key, tensor in head.state_dict().items()}
         shapes = {key: tensor.shape for key, tensor in state.items()}
         are_finite = all(tensor.isfinite().all() for tensor in state.values())
@@ -103,3 +108,16 @@ class External(FineTuning):
             keys="by_name",
             name=self.run,
         )
+
+
+def _head_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weight and bias of the first of HEADS in a state dict: {"weight": (C, d), "bias": (C,)}."""
+    for prefix in HEADS:
+        head_state = {
+            name: state[f"{prefix}{name}"]
+            for name in ("weight", "bias")
+            if f"{prefix}{name}" in state
+        }
+        if head_state:
+            return head_state
+    return {}

@@ -18,6 +18,7 @@ from rib.base.errors import UserError
 from rib.base.files import in_bytes
 from rib.data.archives import WEIGHTS, archive_members
 from rib.models.network import NUM_CLASSES, create
+from rib.models.training_layouts import CONTAINERS
 from rib.schema.model_arguments import check_arguments
 
 BY_ORDER = "by_order"
@@ -38,13 +39,18 @@ LOADING_ERRORS = (
 )
 
 
-def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
+def read_state(
+    file: Path, member: str | None, name: str, *, of_training: bool = False
+) -> dict[str, Tensor]:
     """Tensors by name from safetensors, or from a pickle that torch reads with weights_only.
 
     Args:
         file: a .safetensors, .pth or .bin file, or an archive with such a file.
         member: path of the file in the archive; ignored if `file` is a .safetensors file.
         name: of the model, for messages.
+        of_training: the file was written by somebody's training. Its state dict may be in one of
+            rib.models.training_layouts.CONTAINERS; of a whole pickled network the message says
+            how its owner saves the state dict.
 
     Raises:
         UserError: the file is damaged or contains anything but a state dict, or the archive is
@@ -66,7 +72,12 @@ def read_state(file: Path, member: str | None, name: str) -> dict[str, Tensor]:
         raise
     except Exception as error:
         reason = _why_unreadable(error)
-        raise UserError(f"{model_and_file} {reason}; don't use this file.") from None
+        advice = "don't use this file"
+        if of_training and isinstance(error, pickle.UnpicklingError):
+            advice = f"if it is your own network, {_how_to_save_state(file)}"
+        raise UserError(f"{model_and_file} {reason}; {advice}.") from None
+    if of_training:
+        loaded = _without_container(loaded)
     state = _checked_state(loaded, model_and_file)
     _refuse_expanded(state, stored_bytes, model_and_file)
     return clean_state_dict(state)
@@ -122,6 +133,28 @@ def _why_unreadable(error: Exception) -> str:
     if "TorchScript" in str(error):
         return "is a TorchScript archive, which contains code"
     return "is truncated, damaged or in another format"
+
+
+def _how_to_save_state(file: Path) -> str:
+    """What the owner of a whole pickled network does, as the end of a sentence."""
+    # An error is printed on one line, so semicolons are between the statements.
+    reader = f"pickle.load(open({file.name!r}, 'rb'))"
+    if zipfile.is_zipfile(file):  # torch.save wrote it, not pickle.dump
+        reader = f"torch.load({file.name!r}, map_location='cpu', weights_only=False)"
+    state_file = f"{file.stem}-state.pth"
+    return (
+        f"run beside its code: import pickle, torch; network = {reader}; "
+        f"torch.save(network.state_dict(), {state_file!r}) and use that file"
+    )
+
+
+def _without_container(loaded: object) -> object:
+    """The state dict of {"epoch": 3, "state_dict": {...}}; other objects as they are."""
+    if isinstance(loaded, dict):
+        for container in CONTAINERS:
+            if isinstance(loaded.get(container), dict):
+                return loaded[container]
+    return loaded
 
 
 def _checked_state(loaded: object, model_and_file: str) -> dict[str, Tensor]:
@@ -220,11 +253,25 @@ def with_weights(
     except LOADING_ERRORS as error:
         raise UserError(
             f"{name}: the weights ({len(state)} tensors) don't fit {library}'s {architecture} "
-            f"({len(expected)} tensors, matched {keys}): {textwrap.shorten(str(error), SHOWN)}; "
-            "correct the architecture, the head or the file."
+            f"({len(expected)} tensors, matched {keys}){_first_differences(state, expected)}: "
+            f"{textwrap.shorten(str(error), SHOWN)}; correct the architecture, the head or the "
+            "file."
         ) from error
     _refuse_infinite(model, name)
     return model.eval()
+
+
+def _first_differences(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Such as `, first missing 'conv1.weight', first unexpected 'net.conv1.weight'`."""
+    # The library's message may be cut before it comes to the unexpected keys.
+    missing_keys = [key for key in expected if key not in state]
+    unexpected_keys = [key for key in state if key not in expected]
+    text = ""
+    if missing_keys:
+        text += f", first missing '{missing_keys[0]}'"
+    if unexpected_keys:
+        text += f", first unexpected '{unexpected_keys[0]}'"
+    return text
 
 
 def _text_tower_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
