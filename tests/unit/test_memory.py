@@ -174,6 +174,14 @@ def test_a_text_tower_is_in_the_memory_of_a_gpu(memory_of):
     assert found == expected + memory.PARAMETERS_OF_TEXT_TOWER * (4 * (5 + 1) + 2)
 
 
+@pytest.mark.parametrize("method", ["flyp", "carot"])
+def test_contrastive_losses_pass_micro_batches(memory_of, method):
+    settings = {"models": [CLIP_WITH_TEXT], "methods": [method]}
+    whole = memory_of(**settings).images_of_pass(CLIP_WITH_TEXT)
+    split = memory_of(**settings, training={"micro_batch_size": 8})
+    assert split.images_of_pass(CLIP_WITH_TEXT) == 8 < whole
+
+
 def test_each_network_of_a_curve_is_in_the_memory_of_a_gpu(memory_of):
     one = memory_of(methods=["ft"])
     curve = memory_of(methods=["ft", "wise_ft_curve"])

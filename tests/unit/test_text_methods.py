@@ -28,7 +28,9 @@ from rib.models.network import head_parameters
 from rib.models.text import text_tokens
 from rib.schema.run import ALL
 from rib.training import training_state
+from rib.training.gpu_memory import setting_of_training_memory
 from rib.training.loop import train
+from rib.training.step import take_step
 from tiny.changed import replace
 from tiny.models.texts import (
     NAMES,
@@ -654,9 +656,111 @@ def test_the_constrained_projection_is_the_last_of_the_image_tower(name):
     )
 
 
-def test_contrastive_losses_are_refused_in_micro_batches(clip):
-    algorithm, before = ready(new_algorithm("flyp"), clip)
-    refused = r"compares all images of a batch; set training.micro_batch_size to all\."
+def with_dropout(algorithm):
+    """Dropout in the image tower, in training mode, before its projection."""
+    visual = algorithm.model.visual
+    visual.ln_post = torch.nn.Sequential(visual.ln_post, torch.nn.Dropout(0.3))
+    algorithm.train_mode()
+    return visual
+
+
+def step_in(algorithm, rows, size):
+    """Loss, cross-entropy, accuracy and norm of a step, and gradients by name; nothing changes."""
+    algorithm.steps = 100  # of which this is the first, after which CaRot's teacher stays
+    parameters = dict(algorithm.trainable())
+    optimizer = torch.optim.SGD(parameters.values(), lr=0.0)
+    training = replace(TRAINING, batch_size=len(rows), micro_batch_size=size)
+    means = take_step(algorithm, optimizer, rows, training)
+    return means, {name: parameter.grad.clone() for name, parameter in parameters.items()}
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("flyp", "clip_vit"),
+        ("flyp", "clip_resnet"),
+        ("flyp", "siglip_clip"),
+        ("carot", "clip_vit"),
+        ("carot", "clip_resnet"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3])
+def test_contrastive_losses_in_micro_batches_are_those_of_the_whole_batch(method, name, size):
+    """With every gradient: of both towers, the scale, SigLIP's bias and CaRot's constraint."""
+    algorithm, _ = ready(new_algorithm(method), open_clip_model(name), name)
+    rows = np.array([4, 0, 9, 3, 7, 1, 2])
+    if method == "carot":  # a teacher that differs from the student
+        with torch.no_grad():
+            for parameter in algorithm.memory.values():
+                parameter += 0.05 * torch.randn_like(parameter)
+    means, gradients = step_in(algorithm, rows, ALL)
+    means_of_parts, gradients_of_parts = step_in(algorithm, rows, size)
+    torch.testing.assert_close(means_of_parts, means, rtol=1e-4, atol=1e-6)
+    for key, gradient in gradients.items():
+        tolerance = 1e-4 * gradient.abs().max().item() + 1e-7
+        found = gradients_of_parts[key]
+        torch.testing.assert_close(found, gradient, rtol=1e-3, atol=tolerance, msg=key)
+
+
+def test_both_passes_of_a_contrastive_loss_draw_the_same_random_numbers(clip):
+    """The reference keeps the graphs of all micro-batches, with open_clip's own loss."""
+    # given
+    rows = np.array([4, 0, 9, 3, 7, 1, 2])
+    algorithm, _ = ready(new_algorithm("flyp"), clip)
+    visual = with_dropout(algorithm)
+    reference = copy.deepcopy(algorithm.task.text.tower)
+    reference.visual = copy.deepcopy(visual)
+    # when
+    torch.manual_seed(5)
+    means, gradients = step_in(algorithm, rows, 3)
+    drawn_after = torch.rand(3)
+    # then
+    torch.manual_seed(5)
+    pixels = pixels_of()
+    parts = [reference.encode_image(pixels[rows[i : i + 3]], normalize=True) for i in (0, 3, 6)]
+    drawn_after_reference = torch.rand(3)
+    captions = reference.encode_text(algorithm.captions(rows).long(), normalize=True)
+    loss = open_clip.ClipLoss()(torch.cat(parts), captions, reference.logit_scale.exp())
+    loss.backward()
+    assert means[0].item() == pytest.approx(loss.item(), rel=1e-5)
+    for key, parameter in reference.named_parameters():
+        found = gradients[key if key.startswith("visual.") else f"text.{key}"]
+        tolerance = 1e-4 * parameter.grad.abs().max().item() + 1e-7
+        torch.testing.assert_close(found, parameter.grad, rtol=1e-3, atol=tolerance, msg=key)
+    assert torch.equal(drawn_after, drawn_after_reference), "the next step draws new numbers"
+    # and dropout matters
+    torch.manual_seed(6)
+    other_means, _ = step_in(algorithm, rows, 3)
+    assert other_means[0].item() != pytest.approx(means[0].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["flyp", "carot"])
+def test_a_training_with_a_contrastive_loss_in_micro_batches_is_the_whole_batchs(method, clip):
+    def train_in(micro_batch_size):
+        algorithm, before = ready(new_algorithm(method), clip)
+        training = replace(TRAINING, micro_batch_size=micro_batch_size)
+        history, changed = train(algorithm, before, training, RUN, CPU)
+        return [epoch["loss"] for epoch in history], changed
+
+    losses, changed = train_in(ALL)
+    losses_in_threes, changed_in_threes = train_in(3)
+    torch.testing.assert_close(changed, changed_in_threes, rtol=1e-3, atol=1e-5)
+    assert losses == pytest.approx(losses_in_threes, rel=1e-4)
+
+
+def test_contrastive_losses_are_refused_in_micro_batches_where_batch_norm_follows_them():
+    def train_in(micro_batch_size, name="clip_resnet", batch_norm="train"):
+        algorithm = with_defaults(FinetuneLikeYouPretrain, lr=0.001, batch_norm=batch_norm)
+        algorithm, before = ready(algorithm, open_clip_model(name), name)
+        training = replace(TRAINING, micro_batch_size=micro_batch_size, epochs=1)
+        train(algorithm, before, training, RUN, CPU)
+        return algorithm
+
+    refused = rf"method {RUN.method} .*model {RUN.model} .*training\.micro_batch_size to all"
     with pytest.raises(UserError, match=refused):
-        train(algorithm, before, replace(TRAINING, micro_batch_size=3), RUN, CPU)
-    train(algorithm, before, replace(TRAINING, micro_batch_size=4, epochs=1), RUN, CPU)
+        train_in(3)
+    # a batch that neither fits nor may be split must be smaller; others can be split
+    assert "training.batch_size" in setting_of_training_memory(train_in(4))
+    split = "training.micro_batch_size"
+    assert split in setting_of_training_memory(train_in(3, batch_norm="frozen"))
+    assert split in setting_of_training_memory(train_in(3, name="clip_vit"))

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pydantic.dataclasses
@@ -54,8 +54,6 @@ class FineTuning:
     # Probability of skipping a residual block in training (timm's stochastic depth).
     drop_path: BelowOne
     # Not settings:
-    # True if a batch must not be divided into micro-batches, since its error is not their mean.
-    whole_batches = False
     # True if the network stays in evaluation mode: no dropout, no updates of statistics.
     frozen_network = False
     # What the method's entry says, too (rib.schema.method_facts).
@@ -109,6 +107,11 @@ class FineTuning:
             if self.batch_norm == "frozen" and isinstance(module, BATCH_NORM):
                 module.eval()
 
+    def normalises_by_batch(self, model: nn.Module) -> bool:
+        """Whether BatchNorm layers of a network follow the batches when this method trains it."""
+        has_batch_norm = any(isinstance(layer, BATCH_NORM) for layer in model.modules())
+        return self.batch_norm == "train" and has_batch_norm
+
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, outputs) of the target's images at the positions `rows` (N,)."""
         return self.model(self.images[rows])
@@ -143,6 +146,59 @@ class FineTuning:
         They are the network's tensors that differ from the pretrained state dict.
         """
         return differing_tensors(pretrained, self.model.state_dict())
+
+
+class Pairs(NamedTuple):
+    """Unit-norm features of N images and of a caption of each."""
+
+    images: Tensor  # (N, d)
+    captions: Tensor  # (N, d)
+
+
+class Contrastive(FineTuning):
+    """Base class of methods whose loss compares all images of a batch with all their captions.
+
+    The loss is no mean over images, so gradients of micro-batches don't add up to its gradient.
+    They do if each micro-batch is given the gradient that the batch's loss has at its features
+    (rib.training.step). Therefore `encode` and `teach` see images of a micro-batch, and `contrast`
+    sees the whole batch.
+    """
+
+    def captions(self, batch: np.ndarray) -> Tensor:
+        """Tokens (N, L) of a caption of each image of a whole batch, given as rows (N,)."""
+        raise NotImplementedError
+
+    def encode(self, rows: np.ndarray, captions: Tensor) -> Pairs:
+        """Features of a micro-batch: its rows (n,) and captions (n, L)."""
+        raise NotImplementedError
+
+    def teach(self, rows: np.ndarray, captions: Tensor) -> Pairs | None:
+        """A teacher's features of a micro-batch, without gradient; here there is no teacher."""
+        return None
+
+    def contrast(self, pairs: Pairs, taught: Pairs | None) -> Tensor:
+        """The loss of a batch, a scalar.
+
+        Args:
+            pairs: features of the whole batch, from `encode`.
+            taught: features of the whole batch, from `teach`.
+        """
+        raise NotImplementedError
+
+    def logits(self, rows: np.ndarray) -> Tensor:
+        """Logits (N, outputs) by the pretrained head; keeps the features for `error`."""
+        captions = self.captions(rows)
+        return self.logits_of(self.encode(rows, captions), self.teach(rows, captions))
+
+    def logits_of(self, pairs: Pairs, taught: Pairs | None) -> Tensor:
+        """The method `logits`, for a batch whose features are known."""
+        self.pairs = pairs
+        self.taught = taught
+        return self.model.forward_head(pairs.images)
+
+    def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
+        """Contrastive loss of images and their captions, in place of the head's cross-entropy."""
+        return self.contrast(self.pairs, self.taught)
 
 
 def load_algorithm(path: str | Path, settings: Mapping[str, Any], method: str) -> FineTuning:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rib.methods import NonNegative, Share, UpToOne
 from rib.methods._distil import divergence
-from rib.methods.base import Task
+from rib.methods.base import Pairs, Task
 from rib.methods.flyp import TOWER, FinetuneLikeYouPretrain, contrastive_loss
 from rib.models.device import autocast
 
@@ -69,25 +69,25 @@ class CalibratedRobustFineTuning(FinetuneLikeYouPretrain):
         # Not copies: a value restored into `memory` is restored into the teacher.
         self.memory = {name: teacher_parameters[name] for name, _ in self.trainable()}
 
-    def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
-        """Contrastive loss, constraint on W and distillation, in place of the cross-entropy."""
-        captions = self.captions(rows)
+    @torch.no_grad()
+    def teach(self, rows: np.ndarray, captions: Tensor) -> Pairs:
+        """The teacher's features of a micro-batch: its rows (n,) and captions (n, L)."""
+        with autocast(self.images.device):
+            features = self.teacher.forward_features(self.images[rows])
+        return Pairs(features, self.teacher_text.encode(captions))
+
+    def contrast(self, pairs: Pairs, taught: Pairs | None) -> Tensor:
+        """Contrastive loss of a batch, constraint on W, and distillation of the teacher."""
+        assert taught is not None  # `teach` gives features
         # (N, N): images are rows, captions are columns.
-        student = self.text.similarities(self.features, captions)
-        teacher = self._teacher_similarities(rows, captions)
+        student = self.text.similarities(pairs.images, pairs.captions)
+        teacher = self.teacher_text.similarities(taught.images, taught.captions)
         divergence_of_images = divergence(teacher, student, 1.0)
         divergence_of_texts = divergence(teacher.T, student.T, 1.0)
         distilled = divergence_of_images + divergence_of_texts
         constraint = distance_from_orthogonality(visual_projection(self.network.visual))
         loss = contrastive_loss(student, sigmoid=False)
         return loss + self.orthogonality * constraint + self.distillation * distilled
-
-    @torch.no_grad()
-    def _teacher_similarities(self, rows: np.ndarray, captions: Tensor) -> Tensor:
-        """The teacher's logits (N, N) of images (rows) and captions (columns), to distil."""
-        with autocast(self.images.device):
-            features = self.teacher.forward_features(self.images[rows])
-        return self.teacher_text.similarities(features, captions)
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the optimiser's step, and update the teacher after each `interval`."""

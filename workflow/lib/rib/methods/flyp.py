@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rib.methods.base import Task
+from rib.methods.base import Contrastive, Pairs, Task
 from rib.methods.ft_frozen_head import FrozenHead
 from rib.models.checkpoint import differing_tensors
+from rib.models.device import autocast
 from rib.models.network import OpenClipClassifier
 from rib.models.text import set_zero_shot_weights
 
@@ -25,7 +26,7 @@ TOWER = "text."  # prefix of the text tower's parameters
 CAPTION_STREAM = 2  # stream of random numbers, another than that of epochs or replay
 
 
-class FinetuneLikeYouPretrain(FrozenHead):
+class FinetuneLikeYouPretrain(Contrastive, FrozenHead):
     """Minimise the contrastive loss of S_ij = s <f(x_i), g(t_j)> + b over both towers, s and b.
 
     f and g are the unit-norm features of an image and a text. t_i is a caption of image i: the
@@ -38,7 +39,6 @@ class FinetuneLikeYouPretrain(FrozenHead):
     prompts takes longer than an epoch of a small target.
     """
 
-    whole_batches = True
     text_tower = True
 
     @property
@@ -62,29 +62,30 @@ class FinetuneLikeYouPretrain(FrozenHead):
             trained_parameters.append((TOWER + name, parameter))
         return trained_parameters
 
-    def logits(self, rows: np.ndarray) -> Tensor:
-        """Logits (N, outputs) by the pretrained head; keeps the features for `error`."""
-        self.features = self.model.forward_features(self.images[rows])
-        return self.model.forward_head(self.features)
-
-    def error(self, rows: np.ndarray, cross_entropy: Tensor) -> Tensor:
-        """Contrastive loss of images and their captions, in place of the head's cross-entropy."""
-        similarities = self.text.similarities(self.features, self.captions(rows))
-        return contrastive_loss(similarities, sigmoid=self.text.tower.logit_bias is not None)
-
-    def captions(self, rows: np.ndarray) -> Tensor:
+    def captions(self, batch: np.ndarray) -> Tensor:
         """Tokens (N, L) of a random caption of each image, such as "a photo of a dog."
 
-        They depend on the seed, the step and the rows alone.
+        They depend on the seed, the step and the rows (N,) of the whole batch alone.
         """
         draws = np.random.default_rng([self.task.seed, self.step, CAPTION_STREAM])
         outputs_of_images = []
-        for row in rows:
+        for row in batch:
             outputs_of_class = self.outputs[self.labels[row]]
             outputs_of_images.append(int(draws.choice(outputs_of_class)))
         _, number_of_templates, _ = self.text.prompts.shape
-        templates = draws.integers(number_of_templates, size=len(rows))
+        templates = draws.integers(number_of_templates, size=len(batch))
         return self.text.prompts[outputs_of_images, templates]
+
+    def encode(self, rows: np.ndarray, captions: Tensor) -> Pairs:
+        """Features of a micro-batch: its rows (n,) and captions (n, L)."""
+        with autocast(self.images.device):
+            features = self.model.forward_features(self.images[rows])
+        return Pairs(features, self.text.encode(captions))
+
+    def contrast(self, pairs: Pairs, taught: Pairs | None) -> Tensor:
+        """Contrastive loss of a batch's images and captions."""
+        similarities = self.text.similarities(pairs.images, pairs.captions)
+        return contrastive_loss(similarities, sigmoid=self.text.tower.logit_bias is not None)
 
     def changed_tensors(self, pretrained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Changed tensors of the image tower, and a head from the trained text tower."""

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -208,6 +209,21 @@ def _in_bf16(device: torch.device) -> bool:
 def autocast(device: torch.device) -> torch.autocast:
     """Autocast context with the precision set by `start`."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_in_bf16(device))
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of torch's random numbers, {"cpu": tensor}, on a GPU with "cuda" besides."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Let torch draw the numbers that followed `random_state` on this device."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def compiled(model: nn.Module) -> nn.Module:

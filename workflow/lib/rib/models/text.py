@@ -55,12 +55,12 @@ class Text:
             features = self.tower.encode_text(to_device(tokens, device))
         return unit_norm(features.float())
 
-    def similarities(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Logits (N, M) of unit-norm image features (N, d) and tokens (M, L) of texts.
+    def similarities(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Logits (N, M) of unit-norm features of images (N, d) and of texts (M, d), see `encode`.
 
         They are inner products, scaled and shifted as in pretraining.
         """
-        logits = self.tower.logit_scale.exp() * features.float() @ self.encode(tokens).T
+        logits = self.tower.logit_scale.exp() * image_features.float() @ text_features.T
         if self.tower.logit_bias is None:
             return logits
         return logits + self.tower.logit_bias

@@ -7,7 +7,7 @@ import torch
 
 from rib.base.errors import PermanentError
 from rib.jobs.messages import OTHER_REMEDIES
-from rib.methods.base import FineTuning
+from rib.methods.base import Contrastive, FineTuning
 from rib.schema.run import Run
 
 
@@ -32,6 +32,6 @@ def explained_lack_of_memory(phase: str, run: Run, setting: str | None) -> Itera
 
 def setting_of_training_memory(method: FineTuning) -> str:
     """The setting that lowers the memory of a method's training steps, for messages."""
-    if method.whole_batches:
+    if isinstance(method, Contrastive) and method.normalises_by_batch(method.model):
         return "training.batch_size in config.yaml"
     return "training.micro_batch_size in config.yaml"

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from rib.methods.base import BATCH_NORM, FineTuning
+from rib.methods.base import FineTuning
 
 
 def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
@@ -15,8 +15,7 @@ def checkpoint_gradients(model: nn.Module, method: FineTuning) -> None:
         ValueError: the network doesn't support it, or the method would update BatchNorm statistics
             in both passes.
     """
-    has_batch_norm = any(isinstance(layer, BATCH_NORM) for layer in model.modules())
-    if method.batch_norm == "train" and has_batch_norm:
+    if method.normalises_by_batch(model):
         raise ValueError(
             "BatchNorm statistics would be updated twice; "
             "set compute.gradient_checkpointing to false"

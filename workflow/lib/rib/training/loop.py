@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from rib.base.errors import UserError
 from rib.base.progress import Progress, log
 from rib.base.signals import DeferredEnding
-from rib.methods.base import FineTuning
+from rib.methods.base import Contrastive, FineTuning
 from rib.models import device as devices
 from rib.models.checkpoint import xor_compress
 from rib.models.nondeterministic import refuse_layers_without_algorithm
@@ -72,8 +72,8 @@ def train(
         SystemExit: in a job that SIGINT or SIGTERM has told to end; the state was saved after the
             step that was being taken.
         DivergenceError: the loss or a trained tensor is not finite.
-        UserError: the recipe or the size of micro-batches cannot be used with the method, or CUDA
-            has no deterministic algorithm for a layer of the network.
+        UserError: the recipe or the size of micro-batches cannot be used with the method or its
+            network, or CUDA has no deterministic algorithm for a layer of the network.
     """
     number_of_images = len(method.images)
     _refuse_partial_batches(method, training, number_of_images, run)
@@ -160,11 +160,16 @@ def _end_if_asked(ending: DeferredEnding, state: TrainingState, position: Positi
 def _refuse_partial_batches(
     method: FineTuning, training: TrainingSettings, images: int, run: Run
 ) -> None:
-    """Raise a UserError if a method that compares all images of a batch would see parts of it."""
-    if method.whole_batches and training.micro < min(images, training.batch_size):
+    """Raise a UserError if BatchNorm would change the features that a method compares.
+
+    It normalises by all images that pass at once, and would count them in both passes.
+    """
+    is_split = training.micro < min(images, training.batch_size)
+    if is_split and isinstance(method, Contrastive) and method.normalises_by_batch(method.model):
         raise UserError(
-            f"method {run.method} compares all images of a batch; "
-            "set training.micro_batch_size to all."
+            f"method {run.method} compares all images of a batch, and the BatchNorm of model "
+            f"{run.model} follows the batches (batch_norm: train); "
+            "set training.micro_batch_size to all, or the method's batch_norm to frozen."
         )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from rib.methods.base import FineTuning
+from rib.methods.base import Contrastive, FineTuning, Pairs
 from rib.models import device as devices
 from rib.models.class_logits import class_logits
 from rib.training.training_settings import TrainingSettings
@@ -25,17 +25,10 @@ def take_step(
         batch before the step, and the norm of its gradient before clipping.
     """
     optimizer.zero_grad()
-    # Gradients of micro-batches add up to the gradient of the batch, since losses and penalties are
-    # means over images or don't depend on them.
-    means = torch.zeros(3, dtype=torch.float64, device=method.images.device)
-    for rows in micro_batches([batch], training.micro):
-        loss, cross_entropy, accuracy = compute_loss(method, rows, training)
-        share = len(rows) / len(batch)
-        if share == 1:
-            loss.backward()
-        else:
-            (loss * share).backward()
-        means += share * torch.stack([loss.detach(), cross_entropy.detach(), accuracy])
+    if isinstance(method, Contrastive) and training.micro < len(batch):
+        means = _propagate_back_in_two_passes(method, batch, training)
+    else:
+        means = _propagate_back(method, batch, training)
     parameters = _parameters_of(optimizer)
     give_gradients_strides_of(parameters)
     norm = _clip_gradients(parameters, training.clip_norm)
@@ -51,6 +44,73 @@ class BatchMeans(NamedTuple):
     accuracy: Tensor  # 0 to 1
 
 
+def _propagate_back(method: FineTuning, batch: np.ndarray, training: TrainingSettings) -> Tensor:
+    """Add the batch's gradient to the parameters; gives the means (3,) of BatchMeans."""
+    # Gradients of micro-batches add up to the gradient of the batch, since losses and penalties are
+    # means over images or don't depend on them.
+    means = torch.zeros(3, dtype=torch.float64, device=method.images.device)
+    for rows in micro_batches([batch], training.micro):
+        part = compute_loss(method, rows, training)
+        share = len(rows) / len(batch)
+        if share == 1:
+            part.loss.backward()
+        else:
+            (part.loss * share).backward()
+        means += share * _values(part)
+    return means
+
+
+def _propagate_back_in_two_passes(
+    method: Contrastive, batch: np.ndarray, training: TrainingSettings
+) -> Tensor:
+    """`_propagate_back` for a loss of all pairs of a batch, in micro-batches.
+
+    The first pass computes the features of all micro-batches without gradient. The batch's loss
+    then has a gradient at each feature. The second pass computes the features again, with the same
+    random numbers, and propagates these gradients back, which is the chain rule.
+
+    Source: Gao et al. 2021 (arXiv 2101.06983), section 3.
+    """
+    device = method.images.device
+    parts = micro_batches([batch], training.micro)
+    captions_of_parts = method.captions(batch).split(training.micro)
+    random_states, pairs_of_parts, taught_of_parts = [], [], []
+    for rows, captions in zip(parts, captions_of_parts, strict=True):
+        random_states.append(devices.random_state(device))
+        with torch.no_grad():
+            pairs_of_parts.append(method.encode(rows, captions))
+            taught = method.teach(rows, captions)
+        if taught is not None:
+            taught_of_parts.append(taught)
+    pairs = _joined(pairs_of_parts)
+    for features in pairs:
+        features.requires_grad_()
+    labels = method.images.labels_of(batch)
+    with devices.autocast(device):
+        logits = method.logits_of(pairs, _joined(taught_of_parts) if taught_of_parts else None)
+    whole = _means_of(method, batch, labels, logits, training)
+    whole.loss.backward()
+    assert pairs.images.grad is not None and pairs.captions.grad is not None
+    gradients_of_images = pairs.images.grad.split(training.micro)
+    gradients_of_captions = pairs.captions.grad.split(training.micro)
+    # After the step, random numbers go on as after the first pass.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for i, rows in enumerate(parts):
+            devices.restore_random_state(random_states[i], device)
+            pairs_of_part = method.encode(rows, captions_of_parts[i])
+            gradients = [gradients_of_images[i], gradients_of_captions[i]]
+            torch.autograd.backward(list(pairs_of_part), gradients)
+    return _values(whole).double()
+
+
+def _joined(parts: Sequence[Pairs]) -> Pairs:
+    """Features of a batch from those of its parts."""
+    return Pairs(
+        images=torch.cat([part.images for part in parts]),
+        captions=torch.cat([part.captions for part in parts]),
+    )
+
+
 def compute_loss(method: FineTuning, rows: np.ndarray, training: TrainingSettings) -> BatchMeans:
     """The loss of a step: the method's error plus its penalty.
 
@@ -60,17 +120,33 @@ def compute_loss(method: FineTuning, rows: np.ndarray, training: TrainingSetting
     Args:
         rows: (n,) numbers of the target's images in the batch.
     """
-    images = method.images
     # Copied to the GPU before the forward pass, for which the copy would otherwise wait.
-    labels = images.labels_of(rows)
+    labels = method.images.labels_of(rows)
     with devices.autocast(method.images.device):
         logits = method.logits(rows)
+    return _means_of(method, rows, labels, logits, training)
+
+
+def _means_of(
+    method: FineTuning,
+    rows: np.ndarray,
+    labels: Tensor,
+    logits: Tensor,
+    training: TrainingSettings,
+) -> BatchMeans:
+    """`compute_loss` after the method's logits (n, outputs)."""
     logits = logits.float()
-    scores = class_logits(logits, images.members)  # `members`: the outputs of each class
+    # `members`: the outputs of each class
+    scores = class_logits(logits, method.images.members)
     cross_entropy = F.cross_entropy(scores, labels, label_smoothing=training.label_smoothing)
     loss = method.error(rows, cross_entropy) + method.penalty(rows, logits)
     accuracy = (scores.detach().argmax(dim=1) == labels).float().mean()
     return BatchMeans(loss, cross_entropy, accuracy)
+
+
+def _values(means: BatchMeans) -> Tensor:
+    """Loss, cross-entropy and accuracy, (3,), without gradient."""
+    return torch.stack([mean.detach() for mean in means])
 
 
 def micro_batches(batches: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
