@@ -1152,8 +1152,12 @@ def test_the_largest_seeds_are_taken_by_what_uses_them():
         ({"targets": ["openmoji"], "datasets": ["noto"]}, "config, targets.*'openmoji'"),
         ({"targets": []}, "config, targets"),
         (
-            {"family": "fashion", "targets": ["fashion_train"]},
-            "config, targets: 'fashion_train'.* reference.*fashion_background",
+            {
+                "family": "fashion",
+                "targets": ["fashion_train"],
+                "datasets": ["fashion_edges", "fashion_cartoon"],
+            },
+            "config, targets: 'fashion_train'.*'fashion'",
         ),
         (
             {

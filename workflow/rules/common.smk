@@ -191,7 +191,7 @@ GPU_JOB = {"gpu": GPU, "cpus_per_task": processors_of_gpu_job, "attempt": number
 
 def memory_of(datasets, usual):
     """Megabytes of a job: `usual`, or more if a very large dataset adds its index and rows."""
-    if LARGE_DATASETS.intersection(datasets):
+    if LARGE_DATASETS_READ.intersection(datasets):
         return usual + MEGABYTES_OF_LARGE_DATASETS
     return usual
 

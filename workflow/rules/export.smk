@@ -25,6 +25,11 @@ def export_inputs(wildcards):
     """Inputs of an export job, by name; a UserError if the method can't be exported."""
     if wildcards.method in NOT_EXPORTED:
         raise UserError(f"{NOT_EXPORTED[wildcards.method]}; choose another method.")
+    if wildcards.target in GRID.id_targets:
+        raise UserError(
+            f"runs on '{wildcards.target}', a target in distribution, can't be exported; choose "
+            "another target."
+        )
     network = network_inputs(wildcards)
     runs = [PATHS.pretrained_runs[wildcards.model], Run.from_wildcards(wildcards)]
     model = GRID.models[wildcards.model]
@@ -64,8 +69,10 @@ def export_settings(wildcards):
         **network_settings(wildcards),
         published=stated(GRID.models[wildcards.model].weights),
         label_names=CLASS_NAMES,
-        metrics=replaced(grid_table_settings(GRID, ""), methods=(PRETRAINED, wildcards.method)),
-        tables=tuple(metrics_of(GRID)),
+        metrics=replaced(
+            grid_table_settings(GRID.of_ood_targets, ""), methods=(PRETRAINED, wildcards.method)
+        ),
+        tables=tuple(metrics_of(GRID.of_ood_targets)),
         family=ABOUT.family,
         ood=ABOUT.ood,
         datasets=ABOUT.datasets,
@@ -133,9 +140,13 @@ def exported(wildcards):
 
     Prints their number and size, and the methods that are left out.
     """
-    runs = [run for run in GRID.runs() if run.method not in (PRETRAINED, *NOT_EXPORTED)]
+    runs_on_targets = GRID.of_ood_targets.runs()
+    runs = [run for run in runs_on_targets if run.method not in (PRETRAINED, *NOT_EXPORTED)]
     if not runs:
-        reasons = "; ".join(NOT_EXPORTED.values()) or "no method is chosen"
+        reasons = (
+            "; ".join(NOT_EXPORTED.values())
+            or "no method is chosen, or no target that is out of distribution"
+        )
         raise UserError(f"{reasons}; choose another method.")
     total_size = sum(size_of_export(GRID.models[run.model]) for run in runs)
     size = f"about {in_bytes(total_size)}" if total_size else "of unknown size"

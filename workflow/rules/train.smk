@@ -202,7 +202,7 @@ def minutes_of_training(wildcards):
     estimated = RUN_TIMES.of_training(Run.from_wildcards(wildcards))
     if estimated is not None:
         return estimated
-    is_long = wildcards.target in LARGE_DATASETS
+    is_long = wildcards.target in LARGE_DATASETS_READ
     return MINUTES_OF_LONG_TRAINING if is_long else MINUTES_OF_TRAINING
 
 

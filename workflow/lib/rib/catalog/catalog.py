@@ -149,6 +149,7 @@ class Catalog:
                         f"{where}: '{entry.raw}' has archives_of itself, so no archives of its "
                         "own; name a dataset that has a source."
                     )
+            _check_test_set(entry, entries)
         return entries
 
     def datasets_of(self, family: Family, *roles: str) -> dict[str, Dataset]:
@@ -788,6 +789,23 @@ def _refuse_equal_files(sources: Iterable[Mapping[str, Any]], where: str) -> Non
                 f"{where}: two of its sources have the file name {file}; set file to different "
                 "names."
             )
+
+
+def _check_test_set(entry: Dataset, entries: Mapping[str, Dataset]) -> None:
+    """Raise a UserError unless `test` names the test set of a training set of the same family."""
+    if entry.test is None:
+        return
+    where = f"datasets.yaml, {entry.name}, test"
+    if entry.role != "reference":
+        raise UserError(
+            f"{where}: only a dataset of role reference has a test set, and '{entry.name}' has "
+            f"role {entry.role}; remove the key."
+        )
+    tests = []
+    for name, dataset in entries.items():
+        if dataset.family == entry.family and dataset.role == "in_distribution":
+            tests.append(name)
+    known_name(entry.test, tests, "dataset of role in_distribution of the same family", where)
 
 
 def _check_parts(entry: Dataset, where: str) -> None:

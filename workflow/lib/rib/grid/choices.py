@@ -423,10 +423,11 @@ def ood_datasets(datasets: Mapping[str, Dataset]) -> list[str]:
 def choose_targets(
     config: Mapping[str, Any], family: Family, catalog: Catalog, datasets: Mapping[str, Dataset]
 ) -> tuple[list[str], list[str]]:
-    """Datasets to fine-tune on, and notices (sentences) about datasets that were left out.
+    """Out-of-distribution datasets to fine-tune on, and notices about datasets left out.
 
     Some datasets can't be fine-tuned on, or only if their terms are accepted. `all` and `default`
-    leave these out; choosing one by name is an error.
+    leave these out; choosing one by name is an error. `choose_id_targets` chooses training sets in
+    distribution.
 
     Args:
         config: its keys targets, datasets and accept_terms are read.
@@ -442,17 +443,15 @@ def choose_targets(
     for name, dataset in datasets.items():
         obstacles[name] = _reason_against_target(dataset, ood, config)
     possible = ", ".join(name for name, reason in obstacles.items() if reason is None)
-    references = catalog.datasets_of(family, "reference")
-    for name in as_list(config["targets"]):
-        if name in references:
-            raise UserError(
-                f"config, targets: '{name}' cannot be a target: its role is reference, so it "
-                f"stands in for pretraining data; targets can be {possible or 'none'}."
-            )
+    id_targets = choose_id_targets(config, family, catalog, datasets)
     if config["targets"] == "default" and config["datasets"] != "default":
         chosen = [name for name in family.defaults.targets if name in datasets]
     else:
-        chosen = choose("targets", datasets, config, family)
+        of_role_ood = [name for name in as_list(config["targets"]) if name not in id_targets]
+        chosen = []
+        if of_role_ood or not id_targets:
+            others = config["targets"] if not id_targets else of_role_ood
+            chosen = choose("targets", datasets, {**config, "targets": others}, family)
     targets = []
     reasons_of_refused = {}
     for name in chosen:
@@ -476,6 +475,44 @@ def choose_targets(
     for name, reason in reasons_of_refused.items():
         notices.append(f"dataset '{name}' is evaluated but not a target: {reason}")
     return targets, notices
+
+
+def choose_id_targets(
+    config: Mapping[str, Any], family: Family, catalog: Catalog, datasets: Mapping[str, Dataset]
+) -> list[str]:
+    """Training sets in distribution to fine-tune on, which config's targets must name.
+
+    They have the role `reference` and name their test set by the key `test`.
+
+    Args:
+        datasets: evaluated datasets by name.
+
+    Returns:
+        Names such as ["imagenet_train"]; empty for `all` and `default`.
+
+    Raises:
+        UserError: One has no test set, its test set is not evaluated, or no dataset counts in RI.
+    """
+    references = catalog.datasets_of(family, "reference")
+    id_targets = [name for name in as_list(config["targets"]) if name in references]
+    for name in id_targets:
+        test = references[name].test
+        if test is None:
+            raise UserError(
+                f"config, targets: '{name}' cannot be a target: its entry names no test set; add "
+                "the key test to it in datasets.yaml, with a dataset of role in_distribution."
+            )
+        if test not in datasets:
+            raise UserError(
+                f"config, targets: '{name}' is tested on '{test}', which this run does not "
+                f"evaluate; add '{test}' to datasets."
+            )
+    if id_targets and not ood_datasets(datasets):
+        raise UserError(
+            f"config, targets: RI of '{id_targets[0]}' needs a dataset that is out of "
+            "distribution; add one to datasets."
+        )
+    return list(dict.fromkeys(id_targets))
 
 
 def _check_accepted_terms(config: Mapping[str, Any], catalog: Catalog) -> None:
@@ -562,6 +599,7 @@ def choose_methods(
     reference: Reference | None,
     models: Mapping[str, Model],
     targets: list[str],
+    id_targets: list[str],
     is_swept: Callable[[str], bool],
 ) -> tuple[list[str], list[str]]:
     """Methods to run, each after its parents, and notices (sentences) about changes of the choice.
@@ -575,7 +613,8 @@ def choose_methods(
         datasets: evaluated datasets, by name.
         reference: the pretraining proxy, which stands for the pretraining data; None without one.
         models: chosen models, by name.
-        targets: names of datasets to fine-tune on.
+        targets: names of out-of-distribution datasets to fine-tune on.
+        id_targets: names of training sets in distribution to fine-tune on.
         is_swept: whether a method, by name, is run with several values of a setting.
 
     Returns:
@@ -588,6 +627,8 @@ def choose_methods(
     def obstacle_to(method: Method) -> str | None:
         """Why a method or one of its parents cannot be run; None if all can."""
         obstacle = _obstacle_for_models(method, config, family, reference, models)
+        if obstacle is None:
+            obstacle = _target_as_reference(method, reference, id_targets)
         if obstacle is not None:
             return obstacle
         for name in method.parents:
@@ -671,6 +712,18 @@ def _obstacle_for_models(
     if method.text == "required" and not have_text_tower:
         return "it trains with texts, but no chosen model has a text tower"
     return None
+
+
+def _target_as_reference(
+    method: Method, reference: Reference | None, id_targets: Collection[str]
+) -> str | None:
+    """Why a method would read a target as if it were pretraining data; None if it would not."""
+    if method.reference == "no" or reference is None or reference.dataset.name not in id_targets:
+        return None
+    return (
+        f"it reads the reference dataset {reference.dataset.name}, which is a target here; set "
+        "reference to none or to another dataset, or leave out the method"
+    )
 
 
 def _nothing_to_merge(

@@ -44,8 +44,9 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
     catalog = catalog.with_models(choices.library_models(config, family))
     models, notices_on_models = choices.choose_models(config, family, catalog, reference)
     targets, notices_on_targets = choices.choose_targets(config, family, catalog, datasets)
+    id_targets = choices.choose_id_targets(config, family, catalog, datasets)
     split_fractions = choices.choose_split_fractions(config, family)
-    entries_of_targets = [catalog.datasets[name] for name in targets]
+    entries_of_targets = [catalog.datasets[name] for name in (*targets, *id_targets)]
     choices.check_images_of_targets(config, family, catalog, entries_of_targets)
     choices.check_scores(family, catalog)
     choices.check_subset_ceiling(family, catalog)
@@ -61,6 +62,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
         reference=reference,
         models=models,
         targets=targets,
+        id_targets=id_targets,
         is_swept=variants.is_swept,
     )
     sizes = choices.choose_sizes(config, family, entries_of_targets)
@@ -74,6 +76,7 @@ def resolve_grid(config: Mapping[str, Any], catalog: Catalog) -> Grid:
         models=models,
         methods=methods,
         targets=targets,
+        id_targets=id_targets,
         sizes=sizes,
         seeds=config["seeds"],
         split_fractions=split_fractions,
@@ -112,7 +115,8 @@ class Grid:
     models: dict[str, Model]
     # methods by name with resolved settings, one for each swept value
     methods: dict[str, Method]
-    targets: list[str]
+    targets: list[str]  # out of distribution: mRI and all means over targets are of these
+    id_targets: list[str]  # training sets in distribution, such as ["imagenet_train"]
     sizes: list[str]  # of the training subset, as written in paths: "all", "1000", "0.5"
     seeds: list[int]
     # under protocol held_out; None under `paper`
@@ -137,7 +141,7 @@ class Grid:
         for model in self.models:
             runs.append(Run(model, NO_TARGET, PRETRAINED, ALL, 0))
             methods = [name for name in self.methods_of(model) if name not in self.over_targets]
-            for target, method, size in itertools.product(self.targets, methods, self.sizes):
+            for target, method, size in itertools.product(self.all_targets, methods, self.sizes):
                 merges_seeds = self.methods[method].over == SEEDS
                 seeds = self.seeds[:1] if merges_seeds else self.seeds
                 runs.extend(Run(model, target, method, size, seed) for seed in seeds)
@@ -162,9 +166,40 @@ class Grid:
             models={name: entry for name, entry in self.models.items() if name in models},
             methods={name: entry for name, entry in self.methods.items() if name in methods},
             targets=[name for name in self.targets if name in targets],
+            id_targets=[name for name in self.id_targets if name in targets],
             sizes=[size for size in self.sizes if size in sizes],
             selection=_selection_among(methods, self.selection),
             chosen_runs=frozenset(runs),
+        )
+
+    @property
+    def all_targets(self) -> list[str]:
+        """Datasets to fine-tune on, out of distribution and then in distribution."""
+        return [*self.targets, *self.id_targets]
+
+    @cached_property
+    def of_ood_targets(self) -> Grid:
+        """This grid without targets in distribution, which mRI and other means leave out.
+
+        Without other targets it has the pretrained models only.
+        """
+        if not self.id_targets:
+            return self
+        if self.targets:
+            chosen_runs = self.chosen_runs
+            if chosen_runs is not None:
+                chosen_runs = frozenset(
+                    run for run in chosen_runs if run.target not in self.id_targets
+                )
+            return replace(self, id_targets=[], chosen_runs=chosen_runs)
+        return replace(
+            self,
+            id_targets=[],
+            methods={},
+            entries_of_methods=[],
+            compare_to=PRETRAINED,
+            selection=None,
+            chosen_runs=None,
         )
 
     def methods_of(self, model: str) -> list[str]:
@@ -424,10 +459,10 @@ class Grid:
     def datasets_read(self) -> list[Dataset]:
         """Datasets that jobs read.
 
-        These are the evaluated datasets, the pretraining proxy if it is used, and datasets for
-        pretraining models here.
+        These are the evaluated datasets, targets in distribution, the pretraining proxy if it is
+        used, and datasets for pretraining models here.
         """
-        names = list(self.datasets)
+        names = [*self.datasets, *self.id_targets]
         if self._uses_proxy():
             assert self.reference is not None  # _uses_proxy implies it
             names.append(self.reference.dataset.name)
@@ -530,7 +565,10 @@ def _check_external_weights(grid: Grid) -> None:
     models = list(catalog.models)
     if external_methods:
         models += [parse_name(record).short for record in catalog.lock.models]
-    known_names = {"model": models, "target": catalog.evaluated_datasets(grid.family)}
+    known_names = {
+        "model": models,
+        "target": [*catalog.evaluated_datasets(grid.family), *grid.id_targets],
+    }
     external_runs = [run for run in grid.runs() if run.method in external_methods]
     choices.check_external(catalog.external, known_names, external_runs)
 

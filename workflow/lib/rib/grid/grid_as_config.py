@@ -37,7 +37,7 @@ def as_config(grid: Grid) -> dict[str, Any]:
     choices_of_grid["reference"] = _reference_choice(grid)
     choices_of_grid["models"] = models
     choices_of_grid["methods"] = grid.entries_of_methods
-    choices_of_grid["targets"] = grid.targets
+    choices_of_grid["targets"] = grid.all_targets
     choices_of_grid["image_size"] = grid.choice("image_size")
     choices_of_grid["train_subset"] = [_size_in_config(size) for size in grid.sizes]
     choices_of_grid["training"] = grid.config["training"] | grid.shared_training()
@@ -81,7 +81,7 @@ def resolved(grid: Grid) -> dict[str, Any]:
         recorded["uncropped"] = grid.uncropped
     are_subsets_shorter = any(
         grid.shortened_trainings(target, size)
-        for target, size in itertools.product(grid.targets, grid.sizes)
+        for target, size in itertools.product(grid.all_targets, grid.sizes)
     )
     if are_subsets_shorter:  # for the same reason
         recorded["subset_ceiling"] = grid.images_of_ceiling
@@ -99,7 +99,7 @@ def resolved(grid: Grid) -> dict[str, Any]:
         "methods": list(grid.methods),
         "method_settings": method_settings,
         "recipes": list(dict.fromkeys(recipes)),
-        "targets": grid.targets,
+        "targets": grid.all_targets,
         "compare_to": grid.compare_to,
         "image_size": grid.choice("image_size"),
         "train_subset": grid.sizes,

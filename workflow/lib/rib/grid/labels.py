@@ -82,7 +82,7 @@ class GridLabels:
     @property
     def has_figures(self) -> bool:
         """Whether there are runs that figures can show."""
-        return bool(self.example_method and self.example_target)
+        return bool(self.example_method and self._grid.all_targets)
 
     @property
     def one_model(self) -> dict[str, str]:

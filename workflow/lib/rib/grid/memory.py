@@ -147,7 +147,7 @@ class NetworkMemory:
         per_image = stored_outputs.bytes_per_image
         if per_image == UNKNOWN:
             per_image = LARGEST_STORED
-        dataset = self.grid.datasets[target]
+        dataset = self.grid.catalog.datasets[target]
         images = dataset.images or dataset.about_images or 0
         return per_image * images_of(size, self.grid.budget.images(target, images))
 
@@ -210,7 +210,9 @@ class NetworkMemory:
         tensors = TENSORS_IN_TRAINING + self._tensors_of_optimizer(model)
         weights = parameters * (tensors * FLOAT + self._bytes_of_cast_parameter())
         stored = 0
-        for method, target, size in itertools.product(methods, self.grid.targets, self.grid.sizes):
+        for method, target, size in itertools.product(
+            methods, self.grid.all_targets, self.grid.sizes
+        ):
             stored = max(stored, min(LARGEST_STORED, self._stored(method, target, size)))
         return CUDA_ON_GPU * MEGA + weights + stored + images * activations.of(checkpointing)
 

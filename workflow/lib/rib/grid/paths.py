@@ -318,7 +318,8 @@ class Paths(Layout):
         variants = []
         for variants_of_sweep in self._grid.selection.variants.values():
             variants.extend(variants_of_sweep)
-        return [run for run in self._grid.runs() if run.method in variants]
+        runs_on_targets = self._grid.of_ood_targets.runs()  # a variant is chosen by these
+        return [run for run in runs_on_targets if run.method in variants]
 
     @cached_property
     def evaluation_groups(self) -> dict[str, list[str]]:

@@ -41,6 +41,7 @@ def describe_grid(grid: Grid) -> GridDescription:
             limits=grid.family.limits,
         ),
         targets=list(grid.targets),
+        id_targets=tuple(grid.id_targets),
         ood=list(grid.ood),
         sizes=list(grid.sizes),
         shown_size=grid.shown_size,

@@ -33,17 +33,19 @@ def described_analyses(
         UserError: An analysis is incomplete (such as a figure without caption), makes a file as
             another does, or is in `choice` but not on demand.
     """
-    labels = GridLabels(grid)
     analyses = {}
     for file in sorted(FOLDER.glob("*/describe.py")):
         name = file.parent.name
-        analysis = _described(name, grid, paths, labels)
+        described_grid = _grid_of(name, grid)
+        described_paths = Paths(described_grid, report=paths.report)
+        labels = GridLabels(described_grid)
+        analysis = _described(name, described_grid, described_paths, labels)
         if analysis is None:
             continue
-        own_paths = paths
+        own_paths = described_paths
         if analysis.on_demand and not _is_chosen(name, analysis, choice):
-            own_paths = Paths(grid, report=f"{paths.report}/{name}")
-            analysis = _described(name, grid, own_paths, labels)
+            own_paths = Paths(described_grid, report=f"{paths.report}/{name}")
+            analysis = _described(name, described_grid, own_paths, labels)
             assert analysis is not None  # it wasn't None before either
         _refuse_incomplete(file.parent, analysis)
         if not labels.has_figures:
@@ -52,6 +54,15 @@ def described_analyses(
     _refuse_unknown(analyses, choice)
     _refuse_equal_names(analyses)
     return analyses
+
+
+def _grid_of(name: str, grid: Grid) -> Grid:
+    """The grid without targets in distribution, unless describe.py sets `EVERY_TARGET`.
+
+    So no mean over targets has them.
+    """
+    module = importlib.import_module(f"rib.analyses.{name}.describe")
+    return grid if getattr(module, "EVERY_TARGET", False) else grid.of_ood_targets
 
 
 def _described(name: str, grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:

@@ -206,9 +206,10 @@ def _views(tables: Mapping[str, Path], settings: PageSettings) -> dict[str, dict
     ri_of_seeds = tables.get("seeds_ri", tables["ri"])
     if settings.partial is not None:  # a preview's seeds_ri lacks some runs
         ri_of_seeds = tables["ri"]
+    ri = read_table(ri_of_seeds)
     return page_views(
         mri=read_table(tables["mri"]),
-        ri=read_table(ri_of_seeds),
+        ri=ri[ri["target"].isin(settings.about.targets)],
         accuracy=read_table(tables["accuracy"]),
         about=settings.about,
         looks=settings.looks,
@@ -518,6 +519,8 @@ def _labelled(table: pd.DataFrame, about: GridDescription) -> pd.DataFrame:
         if column not in table:
             continue
         labels = about.labels(entries)
+        if entries == "datasets":
+            labels = {**about.labels("read"), **labels}  # targets in distribution
         if entries == "methods":
             labels = {**about.labels("sweeps"), **labels}
         table = table.assign(**{column: [labels.get(name, name) for name in table[column]]})

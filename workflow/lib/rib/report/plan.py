@@ -90,7 +90,7 @@ def lines(grid: Grid, results: Path) -> list[str]:
     contents = ", ".join(f"{content} {in_bytes(size)}" for content, size in disk.items())
     return [
         f"Family {grid.family.title}: {len(grid.models)} models, {len(grid.methods)} methods, "
-        f"{len(grid.targets)} targets, {len(grid.seeds)} seeds, {len(grid.sizes)} sizes; "
+        f"{len(grid.all_targets)} targets, {len(grid.seeds)} seeds, {len(grid.sizes)} sizes; "
         f"{len(grid.datasets)} datasets in {len(evaluation_groups(grid))} evaluation groups.",
         f"Numbers depend on: {'; '.join(conditions_of(grid))}.",
         f"Jobs       {sum(jobs.values()):,} ({stages}), and those of downloads, merges, tables and "

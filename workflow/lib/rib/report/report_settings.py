@@ -7,7 +7,7 @@ from rib.base.params import FreeSettings, Settings, Texts
 from rib.evaluation.evaluation_settings import NetworkSettings
 from rib.statistics.statistics_settings import GridTableSettings
 
-Entries = Literal["models", "methods", "datasets", "sweeps"]  # fields of `GridDescription`
+Entries = Literal["models", "methods", "datasets", "read", "sweeps"]  # fields of `GridDescription`
 
 
 class PaperRow(Settings):
@@ -86,7 +86,7 @@ class GridDescription(Settings):
     config: dict[str, Any]  # all keys, with `default` and `all` resolved
     config_file: dict[str, Any]  # content of a config.yaml that gives the same run
     family: FamilyDescription
-    targets: list[str]
+    targets: list[str]  # out of distribution
     ood: list[str]  # names of datasets that count in RI
     sizes: list[str]  # training subsets
     shown_size: str  # the size in figures
@@ -99,6 +99,7 @@ class GridDescription(Settings):
     fit_threshold: float | None  # a lower fit (0 to 1) is marked underfitted; None marks none
     sweeps: dict[str, SweepDescription]  # only sweeps with a chosen variant
     source_groups: dict[str, str]  # by dataset; datasets of one group share source images
+    id_targets: Texts = ()  # in distribution; no mean over targets has them
     sharing_targets: list[str]  # whose source images are also in other evaluated datasets
 
     @property

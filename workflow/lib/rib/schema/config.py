@@ -284,7 +284,8 @@ class Config(Described):
     targets: Names = Field(
         "default",
         description="'default' (the family's short list), 'all', or a list of datasets to "
-        "fine-tune on",
+        "fine-tune on; by name also a training set whose entry has the key test, such as "
+        "fashion_train",
     )
     datasets: Names = Field(
         "default",

@@ -248,6 +248,11 @@ class Dataset(Described):
         description="ood; in_distribution: evaluated, but neither a target nor part of RI; "
         "reference: the pretraining proxy, not evaluated",
     )
+    test: str | None = Field(
+        None,
+        description="of role reference: the test set of the same images, a dataset of role "
+        "in_distribution; config's targets may then name the dataset",
+    )
     optional: Flag = Field(
         False, description="true if it is in the grid only when listed in config's datasets"
     )

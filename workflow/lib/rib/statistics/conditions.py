@@ -60,7 +60,7 @@ def _phrases_on_subsets(grid: Grid) -> list[str]:
     # A subset of a target that is larger than the family's ceiling, a dataset, is trained for the
     # steps of the ceiling.
     phrases = []
-    for size, target in itertools.product(grid.sizes, grid.targets):
+    for size, target in itertools.product(grid.sizes, grid.all_targets):
         trainings = grid.shortened_trainings(target, size)
         if not trainings:
             continue

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from rib.base.files import write_json
 from rib.data.view import evaluated_datasets
 from rib.statistics.counts import RowFiles
@@ -47,4 +49,10 @@ def write_metrics(
         counts_file=outputs["counts"],
     )
     write_json(outputs["mri_json"], json_by_method(tables["mri"]))
-    write_tables(tables, outputs, fit=tables["fit"], conditions=settings.conditions)
+    fit = tables["fit"]
+    if settings.id_targets:
+        # Only RI has runs on these targets; marks of means are of the other runs.
+        fits = [table for table in (fit, tables["id_targets_fit"]) if not table.empty]
+        ri = {"ri": tables.pop("ri")}
+        write_tables(ri, outputs, fit=pd.concat(fits), conditions=settings.conditions)
+    write_tables(tables, outputs, fit=fit, conditions=settings.conditions)

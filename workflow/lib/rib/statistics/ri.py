@@ -10,6 +10,9 @@ percentage points (arXiv 2410.21582, section 3):
     ood_after  = mean over targets i of the mean over j != i of A_i(j)
     mRI        = mean over i of RI_i = ood_after - ood_before
 
+A target may be the training set of a dataset in distribution, such as imagenet_train: RI is then
+over all OOD datasets, and counts in no mean over targets.
+
 Several seeds are averaged, too. Training subsets are separate. A curve has one state per alpha and
 a separate table. Leak-free results exclude images whose source image the target has, too.
 """

@@ -48,6 +48,8 @@ class GridTableSettings(Settings):
     fit: FitRule
     # Datasets of the table in_distribution, which don't count in RI; none: no table.
     in_distribution: list[str]
+    # Targets in distribution, such as imagenet_train: their runs have RI, but count in no mean.
+    id_targets: Texts = ()
     view: DatasetView  # for the training images of targets, whose classes are seen
     # Datasets without the images of the pretraining proxy (stand-in for pretraining data).
     excludes_proxy: list[str]
@@ -115,6 +117,8 @@ def metrics_of(grid: Grid) -> list[str]:
         names.append("in_distribution")
     if leaking_groups(grid):
         names.append("leak_free")
+    if grid.id_targets:
+        names.append("id_targets_fit")
     return names
 
 
@@ -127,6 +131,7 @@ def grid_table_settings(grid: Grid, code: str) -> GridTableSettings:
         ri=ri_statistics(grid),
         fit=fit_rule(grid),
         in_distribution=in_distribution_datasets(grid),
+        id_targets=tuple(grid.id_targets),
         view=view_at(grid, first_geometry, grid.datasets),
         excludes_proxy=[name for name in grid.datasets if grid.excludes_proxy(name)],
         split=list(grid.datasets) if grid.split_fractions else [],

@@ -32,6 +32,10 @@ from rib.statistics.scored_state import STATE_COLUMNS, ScoredState
 from rib.statistics.statistics_settings import GridTableSettings
 
 GROUP = ["model", "method", "size"]  # each combination has one mRI
+# Role of a run's target. mRI and other means are over targets that are out of distribution.
+OOD = "ood"
+IN_DISTRIBUTION = "in_distribution"
+RI_COLUMNS = [*RUN_COLUMNS, "target_role", "n", "ri", "ci_low", "ci_high"]
 
 
 def accuracy_table(counts: Counts) -> pd.DataFrame:
@@ -477,7 +481,8 @@ def grid_tables(
         accuracy, fit, ri, mri, ood, curves, classes and worst_classes. With filtered datasets, mri
         has without_filtered, mRI without them, and its interval. With datasets in distribution,
         in_distribution is like mri, with change, before and after. With leaking groups, leak_free
-        compares RI with and without images of shared sources.
+        compares RI with and without images of shared sources. With targets in distribution, ri
+        has their runs, too, and id_targets_fit their fit; all other tables are of other targets.
 
     Raises:
         UserError: the runs were trained, or evaluated, on different kinds of devices or in
@@ -491,9 +496,14 @@ def grid_tables(
     groups_of_sources = source_groups
     if groups_of_sources is None:
         groups_of_sources = settings.leaking_groups
-    counts = count(
+    all_counts = count(
         read_rows_of(replace(files, rows=rows)), read_objects(files.indexes, groups_of_sources)
     )
+    id_targets = settings.id_targets
+    counts = _of_targets(all_counts, id_targets, among=False)
+    counts_of_id_targets = _of_targets(all_counts, id_targets, among=True)
+    all_fits = fits
+    fits = {run: fit for run, fit in all_fits.items() if run.target not in id_targets}
     counts_to_write = counts
     if source_groups is None:  # jobs that read the file count all images
         counts_to_write = replace(counts, shared={})
@@ -504,6 +514,7 @@ def grid_tables(
     ri = ri_table(ood, confidence)
     if source_groups is not None:
         _log_remaining_images(ri)
+    ri = ri.assign(target_role=OOD)[RI_COLUMNS]
     seen = coverage(counts, datasets, settings.view, checkpoints=fits)
     accuracy = accuracy_table(counts)
     fits_of_runs = fit_table(fits, accuracy, settings.fit)
@@ -514,10 +525,11 @@ def grid_tables(
         ood_without = ood_accuracies(counts, weights, not_filtered, source_groups)
         mri = _with_mri_of_others(mri, ood_without, confidence)
     in_distribution = settings.in_distribution
+    with_seen = seen_table(ri, counts, seen, weights, confidence, ood_datasets, source_groups)
     tables = {
         "accuracy": with_roles(accuracy, counts, ood_datasets, in_distribution, source_groups),
         "fit": fits_of_runs,
-        "ri": seen_table(ri, counts, seen, weights, confidence, ood_datasets, source_groups),
+        "ri": with_seen,
         "mri": mri,
         "ood": mean_accuracies,
         "curves": curve_table(ood, confidence),
@@ -534,7 +546,28 @@ def grid_tables(
         tables["in_distribution"] = _in_distribution_table(
             counts, weights, in_distribution, confidence
         )
+    if id_targets:
+        # No dataset is left out: the target is none of them.
+        of_id_targets = ri_table(
+            ood_accuracies(counts_of_id_targets, weights, ood_datasets), confidence
+        )
+        of_id_targets["target_role"] = IN_DISTRIBUTION
+        if with_seen.empty:  # pandas would take its types
+            tables["ri"] = of_id_targets.reindex(columns=with_seen.columns)
+        else:
+            tables["ri"] = pd.concat([with_seen, of_id_targets], ignore_index=True)
+        fits_of_id_targets = {run: fit for run, fit in all_fits.items() if run.target in id_targets}
+        tables["id_targets_fit"] = fit_table(fits_of_id_targets, accuracy, settings.fit)
     return tables
+
+
+def _of_targets(counts: Counts, targets: Collection[str], among: bool) -> Counts:
+    """Pretrained states, and runs on these targets (`among`) or on all others."""
+    indices = []
+    for i, state in enumerate(counts.states):
+        if state.is_pretrained or (state.run.target in targets) == among:
+            indices.append(i)
+    return counts.select_states(indices)
 
 
 def _in_distribution_table(

@@ -82,6 +82,8 @@ LABELS = Table(
     ],
 )
 
+EVERY_TARGET = True
+
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
     """Declare to Snakemake the tables data, models and perhaps labels.
@@ -128,6 +130,8 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
 
 def _role(name: str, grid: Grid) -> str:
     """For the table, how the run uses a dataset: `counts in RI; fine-tuned on`."""
+    if name in grid.id_targets:
+        return "in distribution; fine-tuned on"
     if name not in grid.datasets:
         return "pretraining or its proxy"
     if name in grid.ood:

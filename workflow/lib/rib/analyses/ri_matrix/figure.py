@@ -43,7 +43,7 @@ def draw_ri_matrix(
         underfitted: pairs to mark, {("net", "ft")}: a run has a low fit.
     """
 
-    runs = ri.groupby(["model", "method", "target"], sort=False)
+    runs = ri[ri["target"].isin(list(targets))].groupby(["model", "method", "target"], sort=False)
     shown_rows = runs[["ri", "ci_low", "ci_high", "fit", "underfitted"]].mean().reset_index()
     limit = max(1.0, np.abs(shown_rows["ri"]).max())
     columns = [*targets, MRI_LABEL]

@@ -90,6 +90,9 @@ def draw_tradeoff(
         columns={"downstream": "on_target", "ri": "mri"}
     )
     lines = pd.concat([curve_points, *_lines_of_averages(points, averages)])
+    # Curves lack the changes in distribution.
+    quantities = [change.column for change in changes]
+    lines = lines.reindex(columns=["model", "method", "alpha", "on_target", *quantities])
     if mri["seeds"].max() >= FEWEST_SEEDS:
         intervals = "confidence intervals over objects and seeds,\nfor these targets"
     else:

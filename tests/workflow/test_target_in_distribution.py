@@ -1,0 +1,116 @@
+"""A training set in distribution as a target, on the tiny family: `memory`, tested on `usual`."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from rib.base.errors import UserError
+from tiny.projects.project import rows_of
+
+USUAL = {
+    "family": "tiny",
+    "label": "Usual",
+    "role": "in_distribution",
+    "archives_of": "memory",
+    "layout": "class_folders",
+    "evaluation_group": "tiny",
+    "licence": "none",
+    "origin": "tests",
+}
+OOD = ["red", "green", "blue", "copy"]
+METHODS = "methods=[ft,wise_ft_curve]"
+CONFIG = ("targets=[red,memory]", METHODS, "seeds=[0,1]")
+ALONE = ("targets=[memory]", METHODS, "seeds=[0,1]")
+
+
+@pytest.fixture
+def own(project):
+    """A project whose reference dataset names its test set."""
+    file = project.folder / "mine/datasets.yaml"
+    entries = yaml.safe_load(file.read_text())
+    entries["memory"]["test"] = "usual"
+    file.write_text(yaml.safe_dump({**entries, "usual": USUAL}))
+    return project
+
+
+def test_a_training_set_is_a_target_only_by_name(own):
+    grid = own.grid(*CONFIG)
+    assert grid.targets == ["red"]
+    assert grid.id_targets == ["memory"]
+    assert {run.target for run in grid.runs()} == {"none", "red", "memory"}
+    assert {run.target for run in grid.of_ood_targets.runs()} == {"none", "red"}
+    for choice in ("all", "default"):
+        assert own.grid(f"targets={choice}").id_targets == []
+
+
+def test_a_training_set_without_test_set_is_refused(project):
+    with pytest.raises(UserError, match="'memory'.*key test"):
+        project.grid("targets=[memory]")
+
+
+@pytest.mark.parametrize("test", ["red", "unknown"])
+def test_only_a_dataset_in_distribution_is_a_test_set(own, test):
+    own.edit("mine/datasets.yaml", "  test: usual\n", f"  test: {test}\n")
+    with pytest.raises(UserError, match="datasets.yaml, memory, test"):
+        own.grid(*CONFIG)
+
+
+def test_the_test_set_must_be_evaluated(own):
+    with pytest.raises(UserError, match="'usual'"):
+        own.grid(*CONFIG, "datasets=[red,green]")
+
+
+def test_methods_that_read_the_target_as_reference_are_refused(own):
+    replay = (CONFIG[0], "methods=[ft,replay]")
+    with pytest.raises(UserError, match="'replay'.*reference to none"):
+        own.grid(*replay)
+    ewc = (CONFIG[0], "methods=[ewc]")
+    with pytest.raises(UserError, match="'ewc'"):
+        own.grid(*ewc)
+    assert "ewc" in own.grid(*ewc, "reference=none").methods
+
+
+def ri_of_rows(project, run):
+    """RI of a run by a plain loop over its evaluation rows and those of the pretrained model."""
+    folder = project.folder / "results/tiny/paper/evaluate/tiny_cnn"
+    changes = []
+    for dataset in OOD:
+        accuracies = []
+        for name in ("none/pretrained/all/0", run):
+            (file,) = (folder / name).glob("*.parquet")
+            rows = rows_of(file)
+            rows = rows[rows["dataset"] == dataset]
+            accuracies.append(100 * (rows["prediction"] == rows["label"]).mean())
+        before, after = accuracies
+        changes.append(after - before)
+    return sum(changes) / len(changes)
+
+
+@pytest.mark.thorough
+def test_its_ri_is_over_all_other_datasets_and_in_no_mean(own):
+    assert "2 targets" in own.rib("plan", config=CONFIG)
+    own.snakemake("--cores", "2", config=CONFIG)
+    tables = own.folder / "reports/tiny/tables"
+    ri = pd.read_csv(tables / "ri.csv")
+    of_training_set = ri[ri["target"] == "memory"]
+    assert set(of_training_set["target_role"]) == {"in_distribution"}
+    assert set(ri.loc[ri["target"] == "red", "target_role"]) == {"ood"}
+    assert len(of_training_set) == 2
+    for row in of_training_set.to_dict("records"):
+        run = f"memory/{row['method']}/all/{row['seed']}"
+        assert row["ri"] == pytest.approx(ri_of_rows(own, run), abs=1e-4)
+    mri = pd.read_csv(tables / "mri.csv").set_index("method")
+    assert mri.loc["ft", "targets"] == 1
+    ri_of_red = ri[(ri["target"] == "red") & (ri["method"] == "ft")]["ri"]
+    assert mri.loc["ft", "mri"] == pytest.approx(ri_of_red.mean(), abs=1e-4)
+    for name in ("accuracy", "fit", "comparisons_ri"):
+        assert "memory" not in set(pd.read_csv(tables / f"{name}.csv")["target"])
+
+
+@pytest.mark.thorough
+def test_without_another_target_its_table_stands_alone(own):
+    own.snakemake("--cores", "2", config=ALONE)
+    tables = own.folder / "reports/tiny/tables"
+    assert set(pd.read_csv(tables / "ri.csv")["target"]) == {"memory"}
+    assert pd.read_csv(tables / "mri.csv").empty
+    assert (own.folder / "reports/tiny/index.html").is_file()
