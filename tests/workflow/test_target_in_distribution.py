@@ -142,3 +142,6 @@ def test_in_1k_has_accuracy_in_and_out_of_distribution_over_seeds(own):
     means = [accuracies[seed][OOD].mean() for seed in (0, 1)]
     assert of_ft.loc["mean", "accuracy"] == pytest.approx(sum(means) / 2, abs=1e-4)
     assert of_ft["ece"].between(0, 100).all()
+    own.rib("preview", config=ALONE)
+    page = (own.folder / "reports/tiny/preview/index.html").read_text()
+    assert "Memory" in page
