@@ -193,6 +193,7 @@ CHOICES = (
         "datasets": ["imagenet_val", "imagenet_v2", "imagenet_r"],
         "methods": ["ft"],
     },
+    {"family": "fashion", "targets": ["fashion_train"], "reference": "none"},
 )
 
 

@@ -462,7 +462,11 @@ def test_a_part_of_a_large_target_is_trained_for_the_steps_of_the_familys_ceilin
         training = job.settings["training"]
         length = (training["epochs"], training["steps"])
         lengths_of_target.setdefault(job.wildcards["target"], set()).add(length)
-    assert lengths_of_target == {"imagenet_r": {(10, None)}, "imagenet_c": {(None, 7960)}}
+    assert lengths_of_target == {
+        "imagenet_r": {(10, None)},
+        "imagenet_c": {(None, 7960)},
+        "imagenet_train": {(None, 7960)},
+    }
 
 
 def test_in_a_family_that_expects_a_gpu_a_job_does_so_if_it_asks_for_one(wiring):

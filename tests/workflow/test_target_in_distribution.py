@@ -114,3 +114,34 @@ def test_without_another_target_its_table_stands_alone(own):
     assert set(pd.read_csv(tables / "ri.csv")["target"]) == {"memory"}
     assert pd.read_csv(tables / "mri.csv").empty
     assert (own.folder / "reports/tiny/index.html").is_file()
+
+
+@pytest.mark.thorough
+def test_in_1k_has_accuracy_in_and_out_of_distribution_over_seeds(own):
+    table, figure = "reports/tiny/tables/in_1k.csv", "reports/tiny/figures/in_1k.png"
+    own.snakemake("--cores", "2", table, figure, config=ALONE)
+    in_1k = pd.read_csv(own.folder / table)
+    datasets = list(in_1k["dataset"].unique())
+    assert datasets == ["usual", *own.grid(*ALONE).ood, "mean"]
+    assert (in_1k.loc[in_1k["method"] != "pretrained", "seeds"] == 2).all()
+    of_curve = in_1k[in_1k["method"] == "wise_ft_curve"]
+    assert of_curve["alpha"].notna().all() and of_curve["alpha"].nunique() > 2
+    folder = own.folder / "results/tiny/paper/evaluate/tiny_cnn/memory/ft/all"
+    accuracies = {}
+    for seed in (0, 1):
+        (file,) = (folder / str(seed)).glob("*.parquet")
+        rows = rows_of(file)
+        right = rows["prediction"] == rows["label"]
+        accuracies[seed] = 100 * right.groupby(rows["dataset"]).mean()
+    of_ft = in_1k[in_1k["method"] == "ft"].set_index("dataset")
+    for dataset in ("usual", *OOD):
+        values = [accuracies[seed][dataset] for seed in (0, 1)]
+        assert of_ft.loc[dataset, "accuracy"] == pytest.approx(sum(values) / 2, abs=1e-4)
+        spread = abs(values[0] - values[1]) / 2**0.5
+        assert of_ft.loc[dataset, "accuracy_sd"] == pytest.approx(spread, abs=1e-4)
+    means = [accuracies[seed][OOD].mean() for seed in (0, 1)]
+    assert of_ft.loc["mean", "accuracy"] == pytest.approx(sum(means) / 2, abs=1e-4)
+    assert of_ft["ece"].between(0, 100).all()
+    own.rib("preview", config=ALONE)
+    page = (own.folder / "reports/tiny/preview/index.html").read_text()
+    assert "Memory" in page

@@ -124,7 +124,7 @@ GRIDS = {
                 "imagenet_cartoon",
                 "imagenet_c",
             ],
-            "targets": ["imagenet_r", "imagenet_c"],
+            "targets": ["imagenet_r", "imagenet_c", "imagenet_train"],
             "models": ["ViT-B-32.openai", "resnet18.tv_in1k"],
             "methods": ["ft", "ewc", "flyp", "soup_targets"],
             "recipes": ["paper"],

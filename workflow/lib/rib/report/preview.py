@@ -252,7 +252,8 @@ def _description(
     labels = GridLabels(grid)
     methods = {name: method.label for name, method in grid.methods.items()}
     shares = []
-    names = {"model": labels.models, "method": methods, "target": labels.targets}
+    target_labels = {name: grid.catalog.datasets[name].label for name in grid.all_targets}
+    names = {"model": labels.models, "method": methods, "target": target_labels}
     for attribute, labels_of_names in names.items():
         for name, label in labels_of_names.items():
             runs = [run for run in grid.runs() if getattr(run, attribute) == name]
@@ -268,7 +269,7 @@ def _description(
         finished=len(finished),
         runs=len(grid.runs()),
         counts=shares,
-        targets=", ".join(labels.targets[name] for name in targets),
+        targets=", ".join(target_labels[name] for name in targets),
         other_settings=runs_with_other_settings(grid, finished),
         left_out=dict(left_out),
     )

@@ -51,6 +51,7 @@ GRIDS_WITH_ALL_FIGURES: tuple[dict[str, Any], ...] = (
     {"models": ["fashion_cnn_1k", "fashion_cnn_1k_seed1"]},
     {"train_subset": ["all", 20]},
     {"family": "imagenet"},
+    {"targets": ["fashion_train"]},
 )
 # Keys are JSON schema's names.
 TYPES = {
