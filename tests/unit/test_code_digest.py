@@ -429,7 +429,7 @@ STAGES = [
     (
         "measure_distances",
         {},
-        {"analyses/distances/measure.py", "analyses/distances/stored_features.py"},
+        {"analyses/distances/measure.py", "data/stored_features.py"},
     ),
     ("compress_datasets", {}, {"analyses/distances/compression.py", "data/dataset.py"}),
     (

@@ -20,9 +20,9 @@ from scipy.spatial.distance import cdist
 from rib.analyses.distances import compression
 from rib.analyses.distances import measure as distances
 from rib.analyses.distances.measure import Sample
-from rib.analyses.distances.stored_features import read_features
 from rib.base.errors import UserError
 from rib.data.splits import TEST
+from rib.data.stored_features import read_features
 from rib.data.subsets import balanced_order, subset
 from rib.data.view import DatasetFiles, load_dataset
 from rib.schema.geometry import Geometry

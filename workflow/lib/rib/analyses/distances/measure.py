@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from rib.analyses.distances.stored_features import read_features
 from rib.base.errors import UserError
 from rib.base.progress import Progress
+from rib.data.stored_features import read_features
 from rib.data.subsets import balanced_order
 
 FEWEST = 5  # minimum images per class for a Gaussian in OTDD
