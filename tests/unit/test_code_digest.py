@@ -381,7 +381,11 @@ STAGES = [
         {"method": "fisher"},
         FEATURES | {"evaluation/features.py", "methods/fisher.py"},
     ),
-    ("compute_fisher", {}, NETWORK | {"evaluation/fisher.py", "models/fisher.py"}),
+    (
+        "compute_fisher",
+        {},
+        NETWORK | {"evaluation/compute_fisher.py", "models/fisher_information.py"},
+    ),
     (
         "invert_representation",
         {"method": "ft"},

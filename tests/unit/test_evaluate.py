@@ -20,7 +20,6 @@ from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.catalog.label_space import MOST_CLASSES, LabelSpace
 from rib.data.dataset import PreparedDataset
-from rib.data.dataset_part import DatasetPart
 from rib.data.view import DatasetFiles
 from rib.evaluation.evaluate import (
     ENCODING,
@@ -32,6 +31,7 @@ from rib.evaluation.networks import NetworkState, RunNetworks
 from rib.evaluation.score import score
 from rib.models import device as devices
 from rib.models.images import Images
+from rib.schema.part import DatasetPart
 from rib.schema.run import Run
 from tiny.changed import replace
 from tiny.models.training import (

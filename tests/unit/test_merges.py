@@ -21,8 +21,8 @@ from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.plugins import LIBRARY
 from rib.data.view import DatasetFiles
+from rib.evaluation.compute_fisher import compute_fisher
 from rib.evaluation.evaluation_settings import FisherSettings, MergeSettings
-from rib.evaluation.fisher import compute_fisher
 from rib.evaluation.networks import (
     NetworkState,
     RunNetworks,

@@ -10,8 +10,8 @@ import rib
 from rib.base.errors import UserError
 from rib.base.files import sha256, write_json
 from rib.data.dataset import PreparedDataset
-from rib.data.dataset_part import DatasetPart
 from rib.data.parts import batches_with_part, check_part, images_of_part
+from rib.schema.part import DatasetPart
 from rib.statistics.counts import RowFiles, count, read_objects, read_rows_of
 from rib.statistics.sample_rows import parts_together, read_rows
 from tiny.models.training import SPACE

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from rib.base.errors import UserError
-from rib.data import corruptions
-from rib.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from rib.data import corrupt as corruptions
+from rib.data.corrupt import CORRUPTIONS, SEVERITIES, corrupt
 from rib.data.images import DatasetSource
 from rib.data.integer_images import blur, to_picture
 from rib.data.layouts import corruptions_of

@@ -11,8 +11,8 @@ import torch
 
 from rib.base.files import write_json
 from rib.base.plugins import LIBRARY
-from rib.data.dataset_part import DatasetPart
 from rib.data.view import DatasetFiles
+from rib.evaluation.compute_fisher import compute_fisher
 from rib.evaluation.evaluate import evaluate
 from rib.evaluation.evaluation_settings import (
     EvaluationSettings,
@@ -25,7 +25,6 @@ from rib.evaluation.evaluation_settings import (
 )
 from rib.evaluation.features import compute_epoch_features, compute_features
 from rib.evaluation.first_predictions import predict_first_images
-from rib.evaluation.fisher import compute_fisher
 from rib.evaluation.inversion import cross_features, invert_run
 from rib.evaluation.networks import RunNetworks
 from rib.evaluation.select_coefficients import select_coefficients
@@ -33,6 +32,7 @@ from rib.models import device as devices
 from rib.monitoring.watch import Watch
 from rib.schema.algorithm_settings import DEFAULTS_OF_TRAINING
 from rib.schema.method_facts import MethodFacts
+from rib.schema.part import DatasetPart
 from rib.schema.run import Run
 from rib.training.finetune import finetune
 from rib.training.pretrain import pretrain

@@ -182,7 +182,7 @@ STAGES = {
         "rib.evaluation.features:compute_epoch_features",
         FeatureSettings,
     ),
-    "compute_fisher": ("rib.evaluation.fisher:compute_fisher", FisherSettings),
+    "compute_fisher": ("rib.evaluation.compute_fisher:compute_fisher", FisherSettings),
     "invert_representation": ("rib.evaluation.inversion:invert_run", InversionSettings),
     "cross_inversions": ("rib.evaluation.inversion:cross_features", InversionSettings),
     "compute_metrics": ("rib.statistics.metrics:write_metrics", GridTableSettings),

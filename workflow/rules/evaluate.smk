@@ -6,7 +6,7 @@
 
 from rib.grid.compared_runs import SNAPSHOTS
 from rib.grid.evaluation_groups import levels_of_other_parts, part_of_group
-from rib.data.dataset_part import DatasetPart
+from rib.schema.part import DatasetPart
 from rib.evaluation.evaluation_settings import (
     EvaluationSettings,
     LabelCheckSettings,

@@ -6,8 +6,8 @@ with run(snakemake) as output:
     from _inputs import dataset_of_manifest
     from _networks import dataset_of, networks_of_job
     from rib.base.params import from_params
+    from rib.evaluation.compute_fisher import compute_fisher
     from rib.evaluation.evaluation_settings import FisherSettings
-    from rib.evaluation.fisher import compute_fisher
     from rib.schema.run import Run
 
     files = snakemake.input

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rib.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from rib.data.corrupt import CORRUPTIONS, SEVERITIES, corrupt
 from rib.data.images import DatasetSource
 from rib.data.layouts import corruptions_of, idx
 from rib.data.renditions import RENDITIONS

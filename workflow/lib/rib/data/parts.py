@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from rib.base.errors import UserError
 from rib.data.dataset import INDEX_COLUMNS, PreparedDataset
-from rib.data.dataset_part import DatasetPart, Levels
+from rib.schema.part import DatasetPart, Levels
 
 
 def check_part(index: Path, part: DatasetPart, other_levels: Levels, where: str) -> None:

@@ -4,8 +4,8 @@ from typing import Literal
 
 from rib.base.params import FreeSettings, Settings, Texts
 from rib.data.data_settings import DatasetView
-from rib.data.dataset_part import DatasetPart, Levels
 from rib.models.model_settings import ComputeSettings
+from rib.schema.part import DatasetPart, Levels
 
 
 class MergeSettings(Settings):

@@ -46,7 +46,7 @@ def part_of_group(grid: Grid, group: str) -> dict[str, Any] | None:
 
     For example {"column": "corruption", "levels": ("snow", "frost", "fog", "brightness")}: images
     with these values in the column of the dataset's index. They are fields of
-    rib.data.dataset_part.DatasetPart.
+    rib.schema.part.DatasetPart.
 
     Args:
         group: a key of `evaluation_groups`, such as imagenet_c-noise.

@@ -20,7 +20,7 @@ from torch import Tensor
 from rib.methods import Count, NonNegative
 from rib.methods.base import Task
 from rib.methods.l2_sp import L2StartingPoint, sum_of
-from rib.models.fisher import fisher_diagonal
+from rib.models.fisher_information import fisher_diagonal
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from rib.base.errors import UserError
 from rib.base.plugins import checked_settings, load_function
-from rib.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from rib.data.corrupt import CORRUPTIONS, SEVERITIES, corrupt
 from rib.data.images import DatasetSource, Item, Photo, decode, resize_and_crop
 
 
@@ -29,7 +29,7 @@ def items(
 
     Args:
         photos: the other layout: `{"layout": "idx", "settings": {"part": "t10k"}}`.
-        corruptions: keys of `rib.data.corruptions.CORRUPTIONS`.
+        corruptions: keys of `rib.data.corrupt.CORRUPTIONS`.
         severities: 1 to 5.
         once: whether each image is shown once, with all corruptions and severities in turn and
             equally frequent in every class; otherwise with every corruption at every severity.

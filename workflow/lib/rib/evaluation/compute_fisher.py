@@ -17,7 +17,7 @@ from rib.evaluation.finite import refuse_infinite
 from rib.evaluation.networks import RunNetworks, mixture_of_run
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.fisher import fisher_diagonal
+from rib.models.fisher_information import fisher_diagonal
 from rib.models.images import Images
 from rib.models.network import load
 from rib.schema.run import PRETRAINED, Run
