@@ -1,4 +1,4 @@
-"""Memory of networks, from which rib.grid.memory estimates what jobs need.
+"""Memory of networks. rib.grid.memory estimates from it what jobs need.
 
     python tests/benchmarks/memory.py activations   # makes workflow/catalog/activations.csv
     python tests/benchmarks/memory.py jobs          # peaks of jobs, to compare with the estimates

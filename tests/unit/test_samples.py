@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rib.analyses.samples.calibration_error import calibration_error_and_floor
 from rib.analyses.samples.resampled_means import DatasetObjects, ResampledObjects
 from rib.analyses.samples.tables import sample_tables
 from rib.base.errors import UserError
 from rib.base.files import write_json
 from rib.catalog.label_space import LabelSpace
 from rib.statistics.bootstrap import object_weights
+from rib.statistics.calibration_error import calibration_error_and_floor
 from rib.statistics.counts import RowFiles, count
 from rib.statistics.objects import ALL_INDICES
 from rib.statistics.ri import ood_accuracies

@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import get_args
 
 from rib.base.errors import UserError
@@ -33,19 +34,28 @@ def described_analyses(
         UserError: An analysis is incomplete (such as a figure without caption), makes a file as
             another does, or is in `choice` but not on demand.
     """
+    # No mean over targets has targets in distribution: only what asks for every target gets them.
+    grid_of_ood = grid.of_ood_targets
+    paths_of_ood = Paths(grid_of_ood, report=paths.report)
+    labels_of_all = GridLabels(grid)
+    labels_of_ood = GridLabels(grid_of_ood)
     analyses = {}
     for file in sorted(FOLDER.glob("*/describe.py")):
         name = file.parent.name
-        described_grid = _grid_of(name, grid)
-        described_paths = Paths(described_grid, report=paths.report)
-        labels = GridLabels(described_grid)
-        analysis = _described(name, described_grid, described_paths, labels)
+        module = importlib.import_module(f"rib.analyses.{name}.describe")
+        described_grid = grid_of_ood
+        own_paths = paths_of_ood
+        labels = labels_of_ood
+        if getattr(module, "EVERY_TARGET", False):
+            described_grid = grid
+            own_paths = paths
+            labels = labels_of_all
+        analysis = _described(module, name, described_grid, own_paths, labels)
         if analysis is None:
             continue
-        own_paths = described_paths
         if analysis.on_demand and not _is_chosen(name, analysis, choice):
             own_paths = Paths(described_grid, report=f"{paths.report}/{name}")
-            analysis = _described(name, described_grid, own_paths, labels)
+            analysis = _described(module, name, described_grid, own_paths, labels)
             assert analysis is not None  # it wasn't None before either
         _refuse_incomplete(file.parent, analysis)
         if not labels.has_figures:
@@ -56,21 +66,13 @@ def described_analyses(
     return analyses
 
 
-def _grid_of(name: str, grid: Grid) -> Grid:
-    """The grid without targets in distribution, unless describe.py sets `EVERY_TARGET`.
-
-    So no mean over targets has them.
-    """
-    module = importlib.import_module(f"rib.analyses.{name}.describe")
-    return grid if getattr(module, "EVERY_TARGET", False) else grid.of_ood_targets
-
-
-def _described(name: str, grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
+def _described(
+    module: ModuleType, name: str, grid: Grid, paths: Paths, labels: GridLabels
+) -> Analysis | None:
     """Tables and figures that an analysis declares; None if it has nothing to show.
 
     A wrong argument there becomes a UserError that names the file.
     """
-    module = importlib.import_module(f"rib.analyses.{name}.describe")
     try:
         analysis: Analysis | None = module.describe(grid, paths, labels)
     except TypeError as error:  # for example a Figure without caption

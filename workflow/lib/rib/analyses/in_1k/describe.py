@@ -45,6 +45,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
     runs = [run for run in grid.runs() if run.target in grid.id_targets]
     if not runs:
         return None
+    tests = {name: grid.catalog.datasets[name].test for name in grid.id_targets}
     methods = {}
     for name, method in grid.methods.items():
         if name not in grid.over_targets:
@@ -59,7 +60,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
             "fit": paths.table("id_targets_fit"),
         },
         params={
-            "tests": {name: grid.catalog.datasets[name].test for name in grid.id_targets},
+            "tests": tests,
             "ood_datasets": grid.ood,
         },
         makes=["in_1k.csv"],
@@ -70,11 +71,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
                 caption=CAPTION,
                 inputs={"in_1k": paths.table("in_1k")},
                 # Not `methods`: the marks of fit.csv are of runs on other targets.
-                params={
-                    "models": labels.models,
-                    "looks": methods,
-                    "tests": {name: grid.catalog.datasets[name].test for name in grid.id_targets},
-                },
+                params={"models": labels.models, "looks": methods, "tests": tests},
             )
         },
     )

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from rib.analyses.samples.calibration_error import calibration_error_and_floor
 from rib.schema.layout import Layout
 from rib.schema.run import MEAN, PRETRAINED
+from rib.statistics.calibration_error import calibration_error_and_floor
 from rib.statistics.inputs import Inputs
+from rib.statistics.sample_rows import is_right
 
 COLUMNS = ["method", "alpha", "dataset", "rank", "confidence"]
 STATE = ["model", "method", "target", "size", "alpha"]  # a network but for its seed
@@ -82,7 +83,7 @@ def _measured(files: Iterable[Path]) -> pd.DataFrame:
     lines = []
     for (model, method, target, size, seed, alpha, dataset), parts in rows_of.items():
         confidence = np.concatenate([part["confidence"].to_numpy() for part in parts])
-        right = np.concatenate([part["rank"].to_numpy() == 0 for part in parts])
+        right = np.concatenate([is_right(part) for part in parts])
         error, _ = calibration_error_and_floor(confidence, right)
         accuracy = 100 * right.mean()
         state = (model, str(method), target, size, float(str(alpha)))

@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from rib.analyses.samples.calibration_error import calibration_error_and_floor
 from rib.analyses.samples.class_scores import (
     ACCURACY,
     CLASS_SCORES,
@@ -44,6 +43,7 @@ from rib.data.dataset import INDEX_COLUMNS
 from rib.schema.layout import Layout
 from rib.schema.run import MEAN, PRETRAINED, RUN_COLUMNS, Run
 from rib.statistics.bootstrap import estimate
+from rib.statistics.calibration_error import calibration_error_and_floor
 from rib.statistics.counts import (
     SOURCE,
     RowFiles,
