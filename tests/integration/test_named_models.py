@@ -15,6 +15,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+import yaml
 from timm.models import get_pretrained_cfg
 
 from rib.base.files import read_json
@@ -151,6 +152,26 @@ def test_ten_names_are_resolved_once_and_then_need_no_hub(project, repositories,
     assert "ViT-B-16-SigLIP2.webli: 1.50GB, apache-2.0" in plan
     git = subprocess.run(["git", "check-ignore", LOCK], cwd=ROOT)
     assert git.returncode == 1  # it is tracked
+
+
+def test_the_config_of_datacomp_is_planned_once_its_names_are_looked_up(project, tmp_path):
+    project.family = "imagenet"
+    config = ("--configfile", "workflow/configs/datacomp.yaml")
+    chosen = yaml.safe_load((project.folder / config[1]).read_text())
+    repositories = {}
+    for name in chosen["models"]:
+        _, architecture, tag = name.split("/")
+        record = open_clip.get_pretrained_cfg(architecture, tag)
+        weights = Repository(sizes={"open_clip_model.safetensors": 605_000_000})
+        repositories[record["hf_hub"].rstrip("/")] = weights
+    with served(repositories) as hub:
+        project.rib("lock", *config, **environment(hub, tmp_path / "hf"))
+    locked = read_lock(project.folder / LOCK).models
+    assert sorted(locked) == sorted(chosen["models"])
+    assert {facts["head"] for facts in locked.values()} == {"zero_shot"}
+    planned = jobs(project.snakemake("-n", *config, **OFFLINE))
+    assert planned["finetune"] == len(chosen["models"]) * len(chosen["targets"])
+    assert "ViT-B-16.datacomp_xl_s13b_b90k: 605MB" in project.rib("plan", *config, **OFFLINE)
 
 
 def test_the_pages_examples_are_planned(project, repositories, tmp_path):

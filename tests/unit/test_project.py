@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from rib.catalog.catalog import Catalog
+from rib.catalog.hub_names import UnresolvedError
 from rib.grid.grid import resolve_grid
 from rib.report import readme
+from rib.report.plan import print_plan
 from rib.schema.config import config_of
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +37,26 @@ def test_pre_commit_has_the_pinned_tools():
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "workflow/configs").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_example_configs_give_a_grid(path):
+def test_example_configs_are_planned_or_ask_for_their_names(path, capsys):
+    try:
+        grid = grid_of(path)
+    except UnresolvedError as error:
+        assert "`rib lock`" in str(error)
+        assert all(name.startswith("open_clip/") for name in error.models)
+        return
+    assert len(grid.runs()) > 3
+    print_plan(grid)
+    assert re.search(r"^Training .* hours", capsys.readouterr().out, re.M)
+
+
+def grid_of(path):
+    """The grid of a config file."""
     config = config_of(yaml.safe_load(path.read_text()), str(path))
-    assert len(resolve_grid(config, Catalog([readme.CATALOG])).runs()) > 3
+    return resolve_grid(config, Catalog([readme.CATALOG]))
+
+
+def test_the_first_run_of_imagenet_needs_no_login():
+    grid = grid_of(ROOT / "workflow/configs/imagenet_first.yaml")
+    for name in {*grid.targets, *grid.datasets}:
+        source = grid.catalog.datasets[name].source
+        assert source.kind in ("http", "mirrors"), name

@@ -58,9 +58,12 @@ accuracy alone. Both axes are scored among the same classes.
 
 
 def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis | None:
-    """Declare to Snakemake tables and figure of accuracy beyond baselines; None without those."""
+    """Declare to Snakemake tables and figure of accuracy beyond baselines.
+
+    None without baselines, or if nothing is fine-tuned on a dataset that is out of distribution.
+    """
     baselines = baseline_accuracies(grid)
-    if not baselines:
+    if not baselines or not grid.targets:
         return None
     return Analysis(
         inputs={"accuracy": paths.table("accuracy"), "fit": paths.table("fit")},
