@@ -11,7 +11,7 @@ from rib.base.errors import UserError
 from rib.base.params import to_params
 from rib.catalog.catalog import Catalog
 from rib.grid.grid_as_config import resolved
-from rib.training.training_settings import TrainingSettings
+from rib.training.training_settings import TrainingSettings, learning_rates
 from tiny.projects.grids import grid
 from tiny.projects.project import ROOT
 
@@ -44,6 +44,32 @@ def test_the_familys_first_recipe_is_no_part_of_names_and_others_are():
         UserError, match="'lora' has no learning rate for recipe 'adamw' in family imagenet"
     ):
         grid(family="imagenet", methods=["lora"], recipes=["paper", "adamw"])
+
+
+def test_all_recipes_are_those_with_a_rate_for_the_method():
+    def of(method):
+        return list(grid(family="imagenet", methods=[method], recipes="all").methods)
+
+    assert of("lora") == ["lora"]
+    assert of("ft") == ["ft", "ft-adamw", "ft-wise_ft_in1k"]
+    assert of("flyp") == ["flyp", "flyp-adamw", "flyp-flyp_in1k"]
+    assert of("linear_probe") == ["linear_probe", "linear_probe-wise_ft_in1k"]
+
+
+def test_recipes_of_released_code_warm_up_for_their_steps_however_short_a_run_is():
+    chosen = grid(
+        family="imagenet",
+        methods=["ft", "flyp"],
+        method_settings={"ft": {"recipe": "wise_ft_in1k"}, "flyp": {"recipe": "flyp_in1k"}},
+        training={"steps": 1000},
+    )
+    for name in ("ft-wise_ft_in1k", "flyp-flyp_in1k"):
+        training = TrainingSettings(**chosen.training(name))
+        rate = chosen.methods[name].settings["lr"]
+        rates = list(learning_rates(rate, 1000, training))
+        assert rates.index(max(rates)) == 499
+        assert max(rates) == rate
+        assert training.augmentation == ["crop"]
 
 
 def test_a_recipe_that_a_family_gives_a_method_is_that_methods_alone():

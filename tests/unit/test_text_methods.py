@@ -748,6 +748,21 @@ def test_a_training_with_a_contrastive_loss_in_micro_batches_is_the_whole_batchs
     assert losses == pytest.approx(losses_in_threes, rel=1e-4)
 
 
+def test_contrastive_losses_are_refused_on_fewer_images_than_a_batch_has():
+    def train_with(batch_size):
+        algorithm = with_defaults(FinetuneLikeYouPretrain, lr=0.001)
+        algorithm, before = ready(algorithm, open_clip_model("clip_vit"))
+        training = replace(TRAINING, batch_size=batch_size, epochs=1)
+        return train(algorithm, before, training, RUN, CPU)
+
+    images = len(photos("clip_vit").labels)
+    refused = rf"method {RUN.method} .*{RUN.target}.* {images} .*training\.batch_size"
+    with pytest.raises(UserError, match=refused):
+        train_with(images + 1)
+    history, _ = train_with(images)
+    assert len(history) == 1
+
+
 def test_contrastive_losses_are_refused_in_micro_batches_where_batch_norm_follows_them():
     def train_in(micro_batch_size, name="clip_resnet", batch_norm="train"):
         algorithm = with_defaults(FinetuneLikeYouPretrain, lr=0.001, batch_norm=batch_norm)

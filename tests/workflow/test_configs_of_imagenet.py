@@ -35,6 +35,7 @@ def test_in_1k_fine_tunes_on_the_training_images_with_recipes_of_released_code(i
     assert planned["finetune"] == methods * seeds
     assert planned["evaluate"] == 1 + (methods + 2) * seeds, "WiSE-FT and its curve are merges"
     assert planned["analyse_in_1k"] == 1
+    assert "analyse_effective_robustness" not in planned, "it is of targets out of distribution"
     plan = imagenet.rib("plan", *IN_1K)
     assert "imagenet_train: 148GB" in plan
     # without its budget of steps, the recipes' ten epochs

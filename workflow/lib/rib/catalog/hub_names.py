@@ -101,7 +101,7 @@ class UnresolvedError(UserError):
         verb = f"and {len(others)} more are" if others else "is"
         super().__init__(
             f"{places[first]}: {show(first)} {verb} not in {LOCK}; run `rib lock` with the same "
-            "--config."
+            "--config or --configfile."
         )
 
 

@@ -101,6 +101,7 @@ class Variants:
             "config, method_settings", config["method_settings"]
         )
         self.default_recipes = config["recipes"] == "default"
+        self.all_recipes = config["recipes"] == "all"
         self.length = {}  # epochs or steps, if config states them for all methods
         for key in LENGTH:
             if config["training"][key] != "default":
@@ -163,12 +164,16 @@ class Variants:
         """Names of the recipes that a method is trained with; each gives separate variants.
 
         The method's setting `recipe`, in config, family or entry, comes before the recipes for all
-        methods. `recipes` of config overrides the family's settings.
+        methods. `recipes` of config overrides the family's settings; `all` leaves out recipes that
+        have no learning rate for the method.
         """
         settings = dict(method.settings)
         if self.default_recipes:
             settings |= self.settings_of_family.get(method.name, {})
         settings |= self.settings_of_config.get(method.name, {})
+        if self.all_recipes and RECIPE not in settings:
+            with_rate = [name for name in self.recipes if RATE in self._stated(method, name)]
+            return with_rate or list(self.recipes)
         recipes = as_list(settings.get(RECIPE, self.recipes))
         for recipe in recipes:
             known_name(recipe, self.catalog.recipes, "recipe", f"method {method.name}")
@@ -192,6 +197,17 @@ class Variants:
             UserError: There is no learning rate, one is for an unknown model or group, or a place
                 states both epochs and steps.
         """
+        settings = self._stated(method, recipe)
+        if recipe and RATE not in settings:
+            raise UserError(
+                f"config, recipes: '{method.name}' has no learning rate for recipe '{recipe}' in "
+                f"family {self.family.name}; add lr to the recipes of the method's or the family's "
+                "entry, or to method_settings."
+            )
+        return settings
+
+    def _stated(self, method: Method, recipe: str | None) -> dict[str, Any]:
+        """`settings`, perhaps without a learning rate."""
         name = method.name
         family_file = f"families/{self.family.name}.yaml"
         recipe_of_method: dict[str, Any] = {}
@@ -217,12 +233,6 @@ class Variants:
             if isinstance(stated.get(RATE), dict):
                 self._check_models_of_rates(stated[RATE], where)
             settings |= stated
-        if recipe and RATE not in settings:
-            raise UserError(
-                f"config, recipes: '{name}' has no learning rate for recipe '{recipe}' in family "
-                f"{self.family.name}; add lr to the recipes of the method's or the family's entry, "
-                "or to method_settings."
-            )
         return settings
 
     def _check_models_of_rates(self, rates: Mapping[str, float], where: str) -> None:

@@ -278,8 +278,9 @@ class Config(Described):
     )
     recipes: Names = Field(
         "default",
-        description="optimisers and schedules: 'default' (the family's), 'all', or a list; each "
-        "method is trained with each, with variants named for example ft-adamw",
+        description="optimisers and schedules: 'default' (the family's), 'all' (those with a "
+        "learning rate for the method), or a list; each method is trained with each, with variants "
+        "named for example ft-adamw",
     )
     targets: Names = Field(
         "default",

@@ -160,10 +160,17 @@ def _end_if_asked(ending: DeferredEnding, state: TrainingState, position: Positi
 def _refuse_partial_batches(
     method: FineTuning, training: TrainingSettings, images: int, run: Run
 ) -> None:
-    """Raise a UserError if BatchNorm would change the features that a method compares.
+    """Raise a UserError if a method that compares the images of a batch would not see the batch.
 
-    It normalises by all images that pass at once, and would count them in both passes.
+    With fewer images than a batch has, each step would have another loss. BatchNorm normalises by
+    all images that pass at once, and would count them in both passes of a batch that is split.
     """
+    if isinstance(method, Contrastive) and images < training.batch_size:
+        raise UserError(
+            f"method {run.method} compares all images of a batch, but {run.target} has "
+            f"{images} images to train on, fewer than a batch of {training.batch_size}; set "
+            f"training.batch_size to {images} or less."
+        )
     is_split = training.micro < min(images, training.batch_size)
     if is_split and isinstance(method, Contrastive) and method.normalises_by_batch(method.model):
         raise UserError(
