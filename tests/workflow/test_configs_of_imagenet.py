@@ -15,6 +15,7 @@ def imagenet(tmp_path_factory):
     return Project(copy_project(tmp_path_factory.mktemp("imagenet") / "project"), family="imagenet")
 
 
+@pytest.mark.thorough
 def test_the_first_run_trains_all_rates_with_both_optimisers(imagenet):
     models, targets, rates, optimizers, merged = 3, 4, 4, 2, 1
     fine_tuned = rates * optimizers
