@@ -291,7 +291,7 @@ def test_published_methods_stand_beside_the_mean_over_seeds():
     table = beside_papers(measured, stated)
     # then
     of_v2 = table[table["dataset"] == "imagenet_v2"].set_index(["table", "method"])
-    of_ft = of_v2.loc[("2", "ft")]
+    of_ft = of_v2[of_v2["run"] == "ft"].loc[("2", "ft")]
     assert of_ft["published"] == 70.6
     assert of_ft["measured"] == 71
     assert of_ft["measured_sd"] == 0.5
@@ -300,7 +300,7 @@ def test_published_methods_stand_beside_the_mean_over_seeds():
     assert "3e-5" in of_ft["differs"]
     assert np.isnan(of_v2.loc[("README", "ARF"), "measured"])
     assert "verdict" not in table
-    assert len(table) == len(stated)
+    assert len(table) == sum(max(1, len(row["runs"])) for row in stated)
 
 
 # Bad rows

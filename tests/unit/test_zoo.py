@@ -12,9 +12,9 @@ from timm.models import get_pretrained_cfg
 from rib.base.params import to_params
 from rib.catalog.hub_names import LOCK, read_lock
 from rib.catalog.published import (
+    accuracies_of_testbed,
     published_accuracies,
     published_methods,
-    testbed_accuracies,
 )
 from rib.models.records import describe
 from rib.report.rates import EVALUATE, TRAIN
@@ -122,7 +122,7 @@ def test_every_published_number_is_of_a_model_and_dataset_of_the_catalogue(catal
     names = {stated.model for stated in published if stated.image_size is not None}
     assert len(names) == 1266
     assert all(timm.models.is_model(name.split(".")[0]) for name in names)
-    assert not names & {stated.model for stated in testbed_accuracies(catalog)}
+    assert not names & {stated.model for stated in accuracies_of_testbed(catalog)}
 
 
 def test_every_published_number_of_a_method_is_of_openais_clip_on_imagenet(catalog):

@@ -108,7 +108,7 @@ def published_accuracies(catalog: Catalog) -> list[PublishedAccuracy]:
     return accuracies
 
 
-def testbed_accuracies(catalog: Catalog) -> list[PublishedAccuracy]:
+def accuracies_of_testbed(catalog: Catalog) -> list[PublishedAccuracy]:
     """Accuracies in testbed_accuracies.csv, of models under the testbed's own names.
 
     Its resnet50 need not be the model that the catalogue or a library calls so.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rib.catalog.published import PublishedAccuracy, published_accuracies, testbed_accuracies
+from rib.catalog.published import PublishedAccuracy, accuracies_of_testbed, published_accuracies
 
 if TYPE_CHECKING:
     from rib.grid.grid import Grid
@@ -51,7 +51,7 @@ def baseline_accuracies(grid: Grid) -> list[dict[str, Any]]:
     # Apart, since the testbed has its own names of models.
     tables = [
         _by_model_and_dataset(own_and_timm),
-        _by_model_and_dataset(testbed_accuracies(grid.catalog)),
+        _by_model_and_dataset(accuracies_of_testbed(grid.catalog)),
     ]
     pairs = []
     for dataset in grid.ood:
