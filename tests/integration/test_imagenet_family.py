@@ -192,8 +192,11 @@ def logit(percent):
 def test_effective_robustness_is_the_height_above_the_published_models_line(imagenet):
     # given the line of each dataset, through the accuracies of published models
     lines = imagenet.table("baseline_lines").set_index("dataset")
-    assert set(lines.index) == {"imagenet_v2", "imagenet_sketch"}
-    assert set(lines["models"]) == {39}
+    assert lines["models"].to_dict() == {
+        "imagenet_v2": 39,
+        "imagenet_sketch": 39,
+        "imagenet_c": 80,
+    }
     line = lines.loc["imagenet_v2"]
     # and accuracies on a thousand images each, of which none right counts as half an image
     accuracy = imagenet.table("accuracy").set_index(["method", "target", "dataset"])["accuracy"]
@@ -201,7 +204,7 @@ def test_effective_robustness_is_the_height_above_the_published_models_line(imag
     on_v2 = np.clip(accuracy["ft", "imagenet_a", "imagenet_v2"], 0.05, 99.95)
     # then
     table = imagenet.table("effective_robustness")
-    assert len(table) == 2 * 2, "two methods and two datasets"
+    assert len(table) == 2 * 3, "two methods and three datasets"
     rho_after = table.set_index(["method", "target", "dataset"])["rho_after"]
     logit_on_line = line["intercept"] + line["slope"] * logit(on_val)
     accuracy_on_line = 100 / (1 + np.exp(-logit_on_line))

@@ -289,6 +289,25 @@ def test_val_is_flat_and_labelled_by_the_devkits_own_numbers(prepared, tmp_path)
         prepared("devkit_labels", images, devkit(tmp_path / "kit.tar.gz", "5"))
 
 
+def test_val_by_index_has_the_images_of_each_index_of_a_class(prepared, tmp_path):
+    # given two classes of two and one of the indices, and an image of each index
+    names = {f"ILSVRC2012_val_{n:08d}.JPEG": jpeg(INDICES[n - 1]) for n in (1, 2, 3, 4)}
+    images = tar(tmp_path / "val.tar", names)
+    numbers = "\n".join(str(1000 - i) for i in INDICES)
+    first, second, third, _ = INDICES
+    space = LabelSpace(("pair", "one"), ((first, third), (second,)), ("pair", "one"))
+    # when
+    index, *_ = prepared(
+        "devkit_labels",
+        images,
+        devkit(tmp_path / "kit.tar.gz", numbers),
+        space=space,
+        by_index=True,
+    )
+    # then
+    assert index["label"].tolist() == [0, 1, 0]
+
+
 def test_cartoon_and_val_share_source_ids(prepared, tmp_path):
     val = tar(tmp_path / "val.tar", {"ILSVRC2012_val_00000001.JPEG": jpeg(2)})
     cartoon = tar(

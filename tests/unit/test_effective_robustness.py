@@ -1,6 +1,7 @@
 """Lines against NumPy's fit on logits, and effective robustness against its definition."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from rib.schema.run import RUN_COLUMNS
 from rib.statistics.inputs import Inputs
 from rib.statistics.writing import write_tables
 from tiny.projects.grids import grid
+
+CATALOG = Path(__file__).parents[2] / "workflow/catalog"
 
 # Accuracies of six models in percent, on a dataset in distribution and on another.
 INSIDE = np.array([58.0, 66.0, 70.0, 74.5, 79.0, 84.0])
@@ -122,6 +125,7 @@ def baselines():
             "in_distribution": "val",
             "id": INSIDE,
             "ood": OUTSIDE,
+            "source": "made up",
         }
     )
 
@@ -325,14 +329,18 @@ def test_pairs_have_the_same_classes_and_no_adversarial_filter():
         ("imagenet_v2", "imagenet_val"),
         ("imagenet_sketch", "imagenet_val"),
     }
+    with_classes_of_objectnet = published_of(
+        ["imagenet_val", "imagenet_val_objectnet", "imagenet_a", "imagenet_r", "objectnet"]
+    )
+    assert pairs_of_datasets(with_classes_of_objectnet) == {("objectnet", "imagenet_val_objectnet")}
 
     with_classes_of_r = published_of(["imagenet_val", "imagenet_val_r", "imagenet_a", "imagenet_r"])
     assert pairs_of_datasets(with_classes_of_r) == {("imagenet_r", "imagenet_val_r")}
     accuracies = {
         baseline["model"]: (baseline["id"], baseline["ood"]) for baseline in with_classes_of_r
     }
-    assert accuracies["vgg11.tv_in1k"] == (87.350, 26.537)
-    assert accuracies["resnet50.tv2_in1k"] == (94.600, 42.840)
+    assert accuracies["vgg11.tv_in1k"] == (87.34, 26.62)
+    assert accuracies["resnet50.tv2_in1k"] == (94.59, 42.84)
     for model in accuracies:
         assert "in21k" not in model
         assert "clip" not in model
@@ -343,10 +351,66 @@ def test_published_models_follow_their_lines():
     """A number under a wrong model or dataset would lie off the line."""
     baselines = pd.DataFrame(published_of("all"))
     lines = line_table(baselines).set_index("dataset")
-    assert lines["models"].to_dict() == {"imagenet_v2": 39, "imagenet_r": 37, "imagenet_sketch": 39}
+    assert lines["models"].to_dict() == {
+        "imagenet_v2": 39,
+        "imagenet_r": 39,
+        "imagenet_sketch": 39,
+        "objectnet": 87,
+        "imagenet_c": 80,
+    }
     assert (lines["correlation"] > 0.9).all()
     assert lines.loc["imagenet_v2", "correlation"] > 0.99
-    for _, of_dataset in baselines.groupby("dataset"):
+    assert lines["source"].str.contains("timm").to_dict() == {
+        "imagenet_v2": True,
+        "imagenet_r": True,
+        "imagenet_sketch": True,
+        "objectnet": False,
+        "imagenet_c": False,
+    }
+    for dataset, of_dataset in baselines.groupby("dataset"):
         line = Line(of_dataset["id"], of_dataset["ood"])
         distances = of_dataset["ood"] - line.at(of_dataset["id"])
-        assert distances.abs().max() < 7
+        # The testbed's models differ in resolution, which ImageNet-C punishes.
+        assert distances.abs().max() < (16 if dataset in ("objectnet", "imagenet_c") else 7)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "in_distribution", "models", "slope", "r_squared"),
+    [
+        ("objectnet", "imagenet_val_objectnet", 87, 0.9803, 0.9519),
+        ("imagenet_c", "imagenet_val", 80, 1.2490, 0.8930),
+    ],
+)
+def test_the_testbeds_lines_follow_from_the_rows_of_its_file(
+    dataset, in_distribution, models, slope, r_squared
+):
+    """Slopes and r squared were computed from the source's file, before it was made compact."""
+    # given
+    table = pd.read_csv(CATALOG / "testbed_accuracies.csv", comment="#")
+    both = table[[in_distribution, dataset]].dropna()
+    # when
+    (line,) = (
+        line
+        for line in line_table(pd.DataFrame(published_of("all"))).to_dict("records")
+        if line["dataset"] == dataset
+    )
+    # then
+    fitted_slope, intercept = fitted_by_numpy(both[in_distribution], both[dataset])
+    assert line["models"] == len(both) == models
+    assert line["slope"] == pytest.approx(fitted_slope)
+    assert line["intercept"] == pytest.approx(intercept)
+    assert line["slope"] == pytest.approx(slope, abs=1e-4)
+    assert line["correlation"] ** 2 == pytest.approx(r_squared, abs=1e-4)
+
+
+def test_a_baseline_entry_has_the_value_of_its_own_image_size():
+    """timm publishes resnet50.tv2_in1k at 176 and 224 pixels; its entry has 224."""
+    of_model = {
+        baseline["dataset"]: baseline["ood"]
+        for baseline in published_of("all")
+        if baseline["model"] == "resnet50.tv2_in1k"
+    }
+    table = pd.read_csv(CATALOG / "timm_accuracies.csv", comment="#").set_index("model")
+    of_sizes = table.loc["resnet50.tv2_in1k"].set_index("img_size")
+    assert of_model["imagenet_v2"] == of_sizes.loc[224, "imagenet_v2"]
+    assert of_model["imagenet_v2"] != of_sizes.loc[176, "imagenet_v2"]

@@ -11,6 +11,11 @@ from timm.models import get_pretrained_cfg
 
 from rib.base.params import to_params
 from rib.catalog.hub_names import LOCK, read_lock
+from rib.catalog.published import (
+    accuracies_of_testbed,
+    published_accuracies,
+    published_methods,
+)
 from rib.models.records import describe
 from rib.report.rates import EVALUATE, TRAIN
 from rib.schema.yaml_files import read_yaml
@@ -106,11 +111,26 @@ def test_clip_entries_are_open_clips_own_record_and_openai_has_quickgelu(catalog
 
 
 def test_every_published_number_is_of_a_model_and_dataset_of_the_catalogue(catalog):
-    rows = catalog.table("published.csv", ("model", "dataset", "accuracy", "source"), ["accuracy"])
-    assert len(rows) == len({(row["model"], row["dataset"]) for row in rows})
-    for row in rows:
-        assert row["model"] in catalog.models and row["dataset"] in catalog.datasets
-        assert 0 < float(row["accuracy"]) < 100 and row["source"]
+    published = published_accuracies(catalog)
+    keys = {(stated.model, stated.dataset, stated.image_size) for stated in published}
+    assert len(published) == len(keys)
+    for stated in published:
+        assert stated.dataset in catalog.datasets and stated.source
+        assert 0 < stated.accuracy < 100
+        if stated.image_size is None:
+            assert stated.model in catalog.models
+    names = {stated.model for stated in published if stated.image_size is not None}
+    assert len(names) == 1266
+    assert all(timm.models.is_model(name.split(".")[0]) for name in names)
+    assert not names & {stated.model for stated in accuracies_of_testbed(catalog)}
+
+
+def test_every_published_number_of_a_method_is_of_openais_clip_on_imagenet(catalog):
+    published = published_methods(catalog)
+    assert {stated.target for stated in published} == {"imagenet_train"}
+    assert {stated.model for stated in published} == {"ViT-B-16.openai", "ViT-B-32.openai"}
+    keys = {(s.paper, s.table, s.model, s.method, s.dataset) for s in published}
+    assert len(keys) == len(published) and all(s.differs and s.source for s in published)
 
 
 def test_lines_are_fitted_on_models_that_saw_imagenet_1k_with_labels_alone(catalog):
@@ -121,14 +141,11 @@ def test_lines_are_fitted_on_models_that_saw_imagenet_1k_with_labels_alone(catal
     for entry in catalog.models.values():
         on_1k_alone = entry.pretraining.startswith("ImageNet-1K,") and "imagenet" in entry.families
         assert entry.baseline == on_1k_alone, entry.name
-    rows = catalog.table("baselines.csv", ("model", "dataset", "accuracy", "source"), ["accuracy"])
-    assert len(rows) == len({(row["model"], row["dataset"]) for row in rows})
-    for row in rows:
-        assert row["dataset"] in catalog.datasets and row["model"] not in catalog.models
-        assert row["model"].endswith("in1k") and not any(
-            word in row["model"] for word in ("dist", "21k", "jft", "_adv")
-        )
-        assert timm.models.is_model(row["model"].split(".")[0]) and 0 < float(row["accuracy"]) < 100
+    marked = [stated for stated in published_accuracies(catalog) if stated.baseline]
+    assert len({stated.model for stated in marked}) == 29
+    for stated in marked:
+        assert stated.model not in catalog.models and stated.model.endswith("in1k")
+        assert not any(word in stated.model for word in ("dist", "21k", "jft", "_adv"))
 
 
 def test_the_papers_bars_are_those_of_the_default_models(catalog):

@@ -24,11 +24,11 @@ def test_each_published_number_has_a_difference_and_a_verdict(finished_copy, acc
     )
     finished_copy.edit("mine/datasets.yaml", "blue:\n", "blue:\n  images: 20\n")
     printed = finished_copy.snakemake("published", "--cores", "1")
-    assert "2 of 3 published numbers within 0.2 points" in printed
+    assert "0 of 3 published numbers within 0.2 points" in printed
     table = pd.read_csv(
         finished_copy.folder / "reports/tiny/published/tables/published.csv"
     ).set_index("dataset")
-    assert table["verdict"].to_dict() == {"red": "within", "green": "outside", "blue": "within"}
+    assert table["verdict"].str.startswith("not comparable: 20 images").all()
     assert table.loc["green", "difference"] == pytest.approx(3, abs=1e-3) and set(
         table["images"]
     ) == {20}

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -350,7 +351,8 @@ def _read_classes(
 def read_csv_rows(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dict[str, str]]]:
     """Yield each row of a CSV file: its place, for messages, and its cells by column.
 
-    For example `classes.csv line 2` and {"key": "cat", "name": "Cat"}.
+    For example `classes.csv line 2` and {"key": "cat", "name": "Cat"}. Lines before the names of
+    columns that begin with # are comments.
 
     Args:
         columns: columns that the file must have; it may have more.
@@ -364,7 +366,10 @@ def read_csv_rows(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dic
         text = path.read_text(encoding="utf-8-sig")  # spreadsheet programs write a byte-order mark
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8.") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    lines = text.splitlines(keepends=True)
+    comments = list(takewhile(lambda line: line.startswith("#"), lines))
+    table = "".join(lines[len(comments) :])
+    reader = csv.DictReader(io.StringIO(table, newline=""))
     try:
         columns_of_file = reader.fieldnames or []
         missing_columns = [column for column in columns if column not in columns_of_file]
@@ -373,7 +378,7 @@ def read_csv_rows(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dic
                 f"{path} lacks the column {missing_columns[0]}; it needs {', '.join(columns)}."
             )
         for row in reader:
-            where = f"{path} line {reader.line_num}"
+            where = f"{path} line {len(comments) + reader.line_num}"
             # DictReader sets missing cells to None and puts surplus cells under the key None.
             has_too_few_cells = None in row.values()
             has_too_many_cells = None in row
@@ -384,5 +389,6 @@ def read_csv_rows(path: Path, columns: Iterable[str]) -> Iterable[tuple[str, dic
             yield where, row
     except csv.Error as error:
         raise UserError(
-            f"{path} is not valid CSV after line {reader.line_num} ({error}); correct it."
+            f"{path} is not valid CSV after line {len(comments) + reader.line_num} ({error}); "
+            "correct it."
         ) from error

@@ -5,7 +5,10 @@ No torch, no pandas.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from rib.catalog.published import PublishedAccuracy, accuracies_of_testbed, published_accuracies
 
 if TYPE_CHECKING:
     from rib.grid.grid import Grid
@@ -33,39 +36,64 @@ def in_distribution(grid: Grid, dataset: str) -> str | None:
 def baseline_accuracies(grid: Grid) -> list[dict[str, Any]]:
     """Published accuracies of baseline models, which were trained only on in-distribution images.
 
-    Effective robustness is measured from a line fitted to them. They come from baselines.csv, and
-    from published.csv for models whose entry says baseline.
+    Effective robustness is measured from a line fitted to them. The models are those that a table
+    of published accuracies marks, and those whose entry says baseline, at their own input size.
 
     Returns:
         For each model and OOD dataset {"model": ..., "dataset": ..., "in_distribution": the dataset
         with the same label space, "id": accuracy on that (percent), "ood": accuracy on the OOD
-        dataset (percent)}. OOD datasets that are adversarially filtered, or have no in-distribution
-        dataset, are left out.
+        dataset (percent), "source": of the latter}. OOD datasets that are adversarially filtered,
+        or have no in-distribution dataset, are left out.
     """
-    published = _published_accuracies(grid)
+    own_and_timm = [
+        stated for stated in published_accuracies(grid.catalog) if _is_baseline(grid, stated)
+    ]
+    # Apart, since the testbed has its own names of models.
+    tables = [
+        _by_model_and_dataset(own_and_timm),
+        _by_model_and_dataset(accuracies_of_testbed(grid.catalog)),
+    ]
     pairs = []
     for dataset in grid.ood:
         comparable = in_distribution(grid, dataset)
         if comparable is None or grid.datasets[dataset].adversarially_filtered:
             continue
-        for (model, published_dataset), accuracy in published.items():
-            if published_dataset == dataset and (model, comparable) in published:
-                pair = {
-                    "model": model,
-                    "dataset": dataset,
-                    "in_distribution": comparable,
-                    "id": published[model, comparable],
-                    "ood": accuracy,
-                }
-                pairs.append(pair)
+        for published in tables:
+            pairs.extend(_pairs_of_table(published, dataset, comparable))
     return pairs
 
 
-def _published_accuracies(grid: Grid) -> dict[tuple[str, str], float]:
-    """Percent by model and dataset: {("mobilenetv3_small_050.lamb_in1k", "imagenet_v2"): 44.85}."""
-    columns = ("model", "dataset", "accuracy", "source")
-    rows = list(grid.catalog.table("baselines.csv", columns, ["accuracy"]))
-    for row in grid.catalog.table("published.csv", columns, ["accuracy"]):
-        if row["model"] in grid.catalog.models and grid.catalog.models[row["model"]].baseline:
-            rows.append(row)
-    return {(row["model"], row["dataset"]): float(row["accuracy"]) for row in rows}
+def _pairs_of_table(
+    published: Mapping[tuple[str, str], PublishedAccuracy], dataset: str, comparable: str
+) -> list[dict[str, Any]]:
+    """Accuracies of each model that has both, on a dataset and the one in distribution."""
+    pairs = []
+    for (model, published_dataset), stated in published.items():
+        if published_dataset == dataset and (model, comparable) in published:
+            pair = {
+                "model": model,
+                "dataset": dataset,
+                "in_distribution": comparable,
+                "id": published[model, comparable].accuracy,
+                "ood": stated.accuracy,
+                "source": stated.source,
+            }
+            pairs.append(pair)
+    return pairs
+
+
+def _is_baseline(grid: Grid, stated: PublishedAccuracy) -> bool:
+    """Whether the table marks the model, or its entry says baseline, at its own input size."""
+    if stated.baseline:
+        return True
+    model = grid.catalog.models.get(stated.model)
+    if model is None or not model.baseline:
+        return False
+    return stated.image_size in (None, model.preprocessing.input_size)
+
+
+def _by_model_and_dataset(
+    accuracies: Iterable[PublishedAccuracy],
+) -> dict[tuple[str, str], PublishedAccuracy]:
+    """{("vgg11.tv_in1k", "imagenet_v2"): ...}; of several the last."""
+    return {(stated.model, stated.dataset): stated for stated in accuracies}

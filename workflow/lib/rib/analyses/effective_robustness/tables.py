@@ -52,7 +52,8 @@ class Line:
         if len(inside) < FEWEST or np.ptp(inside) == 0:
             raise UserError(
                 f"effective robustness needs {FEWEST} or more baseline models of different "
-                "accuracy for each dataset; add rows to baselines.csv in the catalogue."
+                "accuracy for each dataset; add rows to published.csv in your catalogue folder, of "
+                "models whose entries say baseline."
             )
         x = logit(np.asarray(inside) / 100)
         y = logit(np.asarray(outside) / 100)
@@ -157,11 +158,12 @@ def _accuracies_before_and_after(accuracy: pd.DataFrame) -> tuple[pd.DataFrame, 
 def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
     """The lines: dataset, in_distribution, models, slope, intercept, correlation, lowest, highest.
 
-    lowest and highest are in percent.
+    lowest and highest are in percent. A last column, source, names where the accuracies are
+    published.
 
     Args:
-        baselines: columns dataset, in_distribution, id, ood (percent), one row per model and
-            dataset.
+        baselines: columns dataset, in_distribution, id, ood (percent), source, one row per model
+            and dataset.
     """
     lines = list(lines_of(baselines).values())  # in the order of the datasets
     datasets = baselines[["dataset", "in_distribution"]].drop_duplicates("dataset")
@@ -172,6 +174,10 @@ def line_table(baselines: pd.DataFrame) -> pd.DataFrame:
         correlation=[line.correlation for line in lines],
         lowest=[line.lowest for line in lines],
         highest=[line.highest for line in lines],
+        source=[
+            "; ".join(of_dataset["source"].drop_duplicates())
+            for _, of_dataset in baselines.groupby("dataset", sort=False)
+        ],
     )
 
 
@@ -183,7 +189,8 @@ def robustness_tables(
     Args:
         accuracy: columns model, method, target, size, seed, dataset, n, accuracy (percent).
         baselines: one mapping per baseline model and dataset, such as {"model": "resnet50",
-            "dataset": "imagenet_v2", "in_distribution": "imagenet", "id": 76.1, "ood": 63.2}.
+            "dataset": "imagenet_v2", "in_distribution": "imagenet", "id": 76.1, "ood": 63.2,
+            "source": "timm results (4e5207c7)"}.
     """
     baseline_table = pd.DataFrame(list(baselines))
     robustness = robustness_table(accuracy, baseline_table, confidence)

@@ -11,26 +11,28 @@ from rib.schema.budget import images_within
 from rib.schema.run import ALL
 
 if TYPE_CHECKING:
+    from rib.catalog.published import PublishedAccuracy
     from rib.grid.grid import Grid
 
+ROUNDING = 0.0005  # timm's tables have three decimals of crop_pct
 
-def obstacle_to_comparison(grid: Grid, model: str, dataset: str) -> str | None:
+
+def obstacle_to_comparison(grid: Grid, model: str, published: PublishedAccuracy) -> str | None:
     """Why an accuracy cannot be compared with the published one; None if it can.
 
     Args:
         grid: in which the accuracy is measured.
-        model: name of the pretrained model.
-        dataset: name of the dataset; how other datasets are read doesn't matter.
+        model: name of the pretrained model in the grid.
+        published: its published accuracy; how datasets other than its own are read doesn't matter.
     """
+    dataset = published.dataset
     if grid.split_fractions:
         return "protocol held_out scores a part"
     if _budget_leaves_images_out(grid, dataset):
         return f"the budget leaves images of {dataset} out"
     if dataset in grid.uncropped:
         return f"{dataset} is read without the model's crop"
-    if not _has_own_geometry(grid, model):
-        return "images are not brought to the model's own geometry"
-    return None
+    return _obstacle_of_geometry(grid, model, published)
 
 
 def _budget_leaves_images_out(grid: Grid, dataset: str) -> bool:
@@ -45,10 +47,17 @@ def _budget_leaves_images_out(grid: Grid, dataset: str) -> bool:
     return images_within(limit, images) < images
 
 
-def _has_own_geometry(grid: Grid, model: str) -> bool:
-    """Whether a model sees images at the size and crop with which it was published."""
+def _obstacle_of_geometry(grid: Grid, model: str, published: PublishedAccuracy) -> str | None:
+    """How size or crop differ from the published run; None if they don't.
+
+    A source that does not state them used the model's own.
+    """
     geometry = grid.geometry(model)
-    published = grid.models[model].preprocessing
-    has_own_size = geometry.size == published.input_size
-    has_own_crop = geometry.crop_pct == published.crop_pct
-    return bool(has_own_size and has_own_crop)
+    preprocessing = grid.models[model].preprocessing
+    size = published.image_size or preprocessing.input_size
+    crop_pct = published.crop_pct or preprocessing.crop_pct
+    if geometry.size != size:
+        return f"images have {geometry.size} pixels, published at {size}"
+    if abs(geometry.crop_pct - crop_pct) > ROUNDING:
+        return f"the crop keeps {geometry.crop_pct:g}, published with {crop_pct:g}"
+    return None

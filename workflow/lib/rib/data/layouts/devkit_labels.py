@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from scipy.io import loadmat
 
 from rib.base.errors import UserError
+from rib.catalog.label_space import LabelSpace, imagenet_wnids
 from rib.data.archives import TABLE, archive_members
 from rib.data.images import DatasetSource, Item, Photo, photo_item
 
@@ -20,18 +21,23 @@ LABELS = "ILSVRC2012_validation_ground_truth.txt"
 NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
-def items(dataset: DatasetSource) -> Iterator[Item]:
+def items(dataset: DatasetSource, *, by_index: bool = False) -> Iterator[Item]:
     """Yield every image of the label space, in archive order.
 
     Args:
         dataset: the images, then the development kit; label space keys are wnids; `exclude` has
             image ids (file names).
+        by_index: whether a class has the images of its ImageNet-1K indices instead; its key is then
+            any name, such as `chair` with the indices 423, 559 and 765.
 
     Raises:
         UserError: the kit lacks a file or a label.
     """
     images, kit = dataset.archives_for("the images", "the development kit")
-    labels = {wnid: label for label, wnid in enumerate(dataset.space.keys)}
+    if by_index:
+        labels = _label_of_wnids_by_index(dataset.space)
+    else:
+        labels = {wnid: label for label, wnid in enumerate(dataset.space.keys)}
     wnids = _wnid_of_each_image(kit, dataset)
     for name, read in archive_members(images):
         path = PurePosixPath(name)
@@ -48,6 +54,16 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
         if wnid in labels:
             photo = Photo(read, f"{dataset}, {name} ({images.name})")
             yield photo_item(labels[wnid], path.name, dataset.source, f"{wnid}/{path.stem}", photo)
+
+
+def _label_of_wnids_by_index(space: LabelSpace) -> dict[str, int]:
+    """Label of each wnid whose index belongs to a class: {"n02791124": 17, ...}."""
+    wnids = imagenet_wnids()
+    labels = {}
+    for label, indices in enumerate(space.indices):
+        for index in indices:
+            labels[wnids[index]] = label
+    return labels
 
 
 def _wnid_of_each_image(kit: Path, dataset: DatasetSource) -> list[str]:
