@@ -446,11 +446,11 @@ def page_of(folder, tables, *, records=None, figures=(), about=ABOUT, questions=
     settings = PageSettings(
         about=description(about),
         tables={
-            name: shown(path, DECLARED[name]) for name, path in tables.items() if name != "fit"
+            name: shown(path, DECLARED[name]) for name, path in tables.items() if name in DECLARED
         },
         figures=shown_figures,
         files={"For <papers>": ["tables/summary.tex"]},
-        fit=tables["fit"],
+        fits=[tables[name] for name in ("fit", "id_targets_fit") if name in tables],
         prepared={"A": manifest, "b": Path("was/not/pulled.json")},
         looks={},
         averages={},
@@ -605,6 +605,51 @@ def test_a_page_without_fine_tuned_runs_says_nothing_of_fit(tmp_path, tables):
         write_table(tables[name], table_without_rows)
     page = page_of(tmp_path, tables)
     assert "fit" not in text_between("</style>", "<main>", page)
+
+
+def shown_titles(page):
+    """Titles of the tables that a page shows."""
+    return re.findall(r"<summary>Table: (.*?)</summary>", page)
+
+
+IN_DISTRIBUTION_ALONE = {
+    **ABOUT,
+    "targets": [],
+    "id_targets": ["train"],
+    "read": {
+        "train": {
+            "label": "Train",
+            "licence": "MIT",
+            "origin": "here",
+            "publishable": True,
+            "tuning": None,
+        }
+    },
+}
+
+
+def test_a_table_without_rows_is_named_and_not_shown(tmp_path, tables):
+    # given
+    titles = shown_titles(page_of(tmp_path, tables))
+    write_table(tables["mri"], pd.read_csv(tables["mri"]).iloc[:0])
+    # when
+    page = page_of(tmp_path, tables)
+    page_in_distribution = page_of(tmp_path, tables, about=IN_DISTRIBUTION_ALONE)
+    # then
+    for page_without in (page, page_in_distribution):
+        assert set(titles) - set(shown_titles(page_without)) == {DECLARED["mri"].title}
+        assert DECLARED["mri"].title in beginning_of(page_without)
+    # and if all targets are in distribution, that is the reason
+    assert "in distribution" in beginning_of(page_in_distribution)
+    assert "in distribution" not in beginning_of(page)
+
+
+def test_underfitted_runs_on_targets_in_distribution_are_named_too(tmp_path, tables):
+    fit = {**RUN, "target": "train", "fit": 80.0, "underfitted": "yes"}
+    of_training_set = {**tables, "id_targets_fit": write_table(tmp_path / "id.csv", [fit])}
+    write_table(tables["fit"], pd.read_csv(tables["fit"]).iloc[:0])
+    page = page_of(tmp_path, of_training_set, about=IN_DISTRIBUTION_ALONE)
+    assert re.search(r"†.*Net, full fine-tuning on Train", beginning_of(page))
 
 
 def test_the_page_says_when_versions_differ(tmp_path, tables):

@@ -141,7 +141,8 @@ def write_page(
             "`rib verify` names them."
         )
     csv_files = {name: table.path for name, table in settings.tables.items()}
-    fits = read_table(settings.fit)
+    fits = pd.concat([read_table(path) for path in settings.fits], ignore_index=True)
+    tables = page_tables(settings.tables, about)
     run = run_facts(jobs)
     views = _views(csv_files, settings) if settings.figures else {}
     text = _template().render(
@@ -154,7 +155,8 @@ def write_page(
         answer=_answer(csv_files, settings),
         questions=QUESTIONS,
         figures=_figures(settings.figures),
-        tables=page_tables(settings.tables, about),
+        tables=[table for table in tables if table.rows],
+        empty_tables=[table.title for table in tables if not table.rows],
         most_rows=MOST_ROWS,
         views=views,
         bundle=vega_bundle() if views else "",
@@ -236,7 +238,7 @@ def _labels_of_runs(about: GridDescription) -> dict[str, dict[str, str]]:
     return {
         "models": about.labels("models"),
         "methods": about.labels("methods"),
-        "targets": about.labels("datasets"),
+        "targets": {**about.labels("read"), **about.labels("datasets")},
     }
 
 
