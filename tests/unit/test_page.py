@@ -358,6 +358,15 @@ def test_a_mixture_names_libraries_and_rules():
     assert run_facts(jobs_of_different_libraries).mixed == []
 
 
+def test_the_cards_of_jobs_are_counted():
+    on_a_card = {**MACHINE, "device": "cuda", "gpu": "Card 1"}
+    on_another = {**MACHINE, "device": "cuda", "gpu": "Card 2"}
+    machines = [MACHINE, on_a_card, on_another, on_a_card]
+    facts = run_facts([job_record(machine=machine) for machine in machines])
+    assert facts.cards == [("Card 1", 2), ("Card 2", 1)]
+    assert run_facts([job_record()]).cards == []
+
+
 def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
     # given jobs of which three overlap, from 10:00 to 10:03
     records = [

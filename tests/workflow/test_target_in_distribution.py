@@ -129,6 +129,21 @@ def test_without_another_target_its_table_stands_alone(own):
 
 
 @pytest.mark.thorough
+def test_the_figure_has_every_network_if_only_parts_of_the_target_were_trained_on(own):
+    # given runs on three images, and none on all
+    figure = "reports/tiny/figures/in_1k.png"
+    own.snakemake("--cores", "2", figure, config=("targets=[memory]", METHODS, "train_subset=[3]"))
+    # then the network before and both methods are in it
+    points = pd.read_csv(own.folder / figure.replace(".png", ".csv"), dtype={"size": str})
+    sizes = points.groupby("method")["size"].unique().map(list).to_dict()
+    assert sizes == {"pretrained": ["all"], "ft": ["3"], "wise_ft_curve": ["3"]}
+    of_ft = points[points["method"] == "ft"].iloc[0]
+    end_of_curve = points[points["alpha"] == 1].iloc[0]
+    for measure in ("id", "ood"):
+        assert end_of_curve[measure] == pytest.approx(of_ft[measure], abs=1e-4)
+
+
+@pytest.mark.thorough
 def test_in_1k_has_accuracy_in_and_out_of_distribution_over_seeds(own):
     table, figure = "reports/tiny/tables/in_1k.csv", "reports/tiny/figures/in_1k.png"
     own.snakemake("--cores", "2", table, figure, config=ALONE)

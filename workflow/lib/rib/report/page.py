@@ -97,7 +97,8 @@ class PageFigure:
 class RunFacts:
     """Time, machines and versions of a run's jobs.
 
-    `commits`, `machines` and `versions` are pairs of value and number of jobs, most frequent first.
+    `commits`, `machines`, `cards` (GPUs) and `versions` are pairs of value and number of jobs, most
+    frequent first.
     """
 
     stage_rows: list[list[TableCell]]  # one row per stage
@@ -108,6 +109,7 @@ class RunFacts:
     ended: str
     commits: list[tuple[str, int]]
     machines: list[tuple[str, int]]
+    cards: list[tuple[str, int]]  # empty if no job used a GPU
     versions: list[tuple[str, int]]
     mixed: list[str]  # differences between jobs
 
@@ -580,6 +582,7 @@ def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
     last_end = max(start + length for start, length in spans)
     commits = Counter(record.get("commit") or NO_COMMIT for record in records)
     machines = Counter(MACHINE.format(**record["machine"]) for record in records)
+    cards = Counter(record["machine"]["gpu"] for record in records if "gpu" in record["machine"])
     versions: Counter[str] = Counter()
     for record in records:
         versions.update(f"{library} {version}" for library, version in record["versions"].items())
@@ -592,6 +595,7 @@ def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
         ended=f"{last_end:{CLOCK}}",
         commits=commits.most_common(),
         machines=machines.most_common(),
+        cards=cards.most_common(),
         versions=versions.most_common(),
         mixed=_mixed(records),
     )
