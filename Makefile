@@ -92,8 +92,8 @@ bench: $(VENV)/test.done ## measure speeds relative to their limits, in reports/
 gpu: $(VENV)/test.done ## check and measure a GPU (minutes), in reports/gpu.md and gpu_rates.csv; DEVICE=cpu tries the command itself
 	@python tests/benchmarks/gpu.py --device $(DEVICE)
 
-docs: $(VENV)/run.done ## update the generated parts of README.md and docs/; needs no run
-	@snakemake --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.report.readme README.md docs/*.md
+docs: $(VENV)/run.done ## update the generated parts of README.md, docs/ and reports/README.md; needs no run
+	@snakemake --rulegraph mermaid-js | PYTHONPATH=workflow/lib python -m rib.report.readme README.md docs/*.md reports/README.md
 
 site: $(VENV)/test.done ## build README.md and docs/ as a site in build/site; a broken link fails
 	@python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going -c docs . build/site

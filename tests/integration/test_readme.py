@@ -1,4 +1,4 @@
-"""README.md and docs/ as they stand there.
+"""README.md, docs/ and reports/README.md as they stand there.
 
 The files that they show are used in a project, and the commands that they give are run.
 """
@@ -28,8 +28,16 @@ from tiny.projects import forked
 from tiny.projects.plugins import needs
 from tiny.projects.project import ROOT, TABLE_LINE, Project, copy_project, rows_of
 
-PATHS_OF_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES = {path.stem: path.read_text() for path in PATHS_OF_PAGES}
+REPORTS = ROOT / "reports/README.md"
+PATHS_OF_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), REPORTS]
+
+
+def name_of(path):
+    """Name of a page: README, adding, ..., reports."""
+    return "reports" if path.parent.name == "reports" else path.stem
+
+
+PAGES = {name_of(path): path.read_text() for path in PATHS_OF_PAGES}
 CLASSES = ("hammer", "saw")  # of the family of docs/families.md
 IMAGES = {"photos": 3, "sketches": 3, "toys": 3, "everyday": 12}  # of each class
 MODEL = "efficientnet_lite0"
@@ -221,13 +229,15 @@ def test_generated_parts_are_fresh(bare, tmp_path, monkeypatch):
     # given
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "reports").mkdir()
+    shutil.copy(REPORTS, tmp_path / "reports")
     copies = [tmp_path / path.relative_to(ROOT) for path in PATHS_OF_PAGES]
     rules = shell(bare, "snakemake --rulegraph mermaid-js")
     monkeypatch.chdir(ROOT)
     # when
     readme.renew(copies, rules)
     # then
-    renewed = {path.stem: path.read_text() for path in copies}
+    renewed = {name_of(path): path.read_text() for path in copies}
     assert renewed == PAGES, "stale: run `make docs`"
 
 
@@ -593,6 +603,66 @@ def test_git_takes_the_entries_of_a_family_of_ones_own_and_not_its_images(tmp_pa
     assert set(project.git("ls-files", "own").split()) == entries
 
 
+def put_under_git(owner, origin, run):
+    """Give a project a first commit and an empty origin; `run` runs a line in a project."""
+    run(owner, "git init -q -b main")
+    run(owner, f"git init -q --bare -b main {origin}")
+    run(owner, f"git remote add origin {origin}")
+    run(owner, "git add --all")
+    run(owner, "git commit -qm start")
+    run(owner, "git push -qu origin main")
+
+
+@pytest.mark.slow
+def test_a_run_is_handed_over_as_shown(to_change, tmp_path, monkeypatch):
+    text = section("sharing", "Hand over a run")
+    all_lines = commands_of_blocks(text)
+    *lines_of_owner, _pull = all_lines  # `rib verify` of whoever reviews is the owner's, too
+    (verify,) = [line for line in all_lines if line.startswith("rib verify")]
+
+    def run(project, line):
+        line_of_tools = line.replace("s3://bucket/rib", str(tmp_path / "storage"))
+        line_of_tools = line_of_tools.replace("imagenet", "tools")
+        return shell(project, line_of_tools, **AUTHOR)
+
+    # given an owner with choices in a file, as the page shows
+    owner = to_change
+    put_under_git(owner, tmp_path / "origin.git", run)
+    (choices,) = files_of(text)
+    write(owner, [choices])
+    path = owner.folder / choices.path
+    for key, chosen in (("family", "tools"), ("models", f"[{MODEL}]"), ("targets", "[photos]")):
+        set_key(path, key, f"{key}: {chosen}\n")
+    set_key(path, "methods", "methods: [ft]\ncatalog: own\n")
+    set_key(path, "seeds", "seeds: [0]\n")
+
+    # when everything is done that the page says
+    (readme_of_run,) = [block for block in examples(text) if block.language == "markdown"]
+    for line in lines_of_owner:
+        if line == "make docs":  # it makes all pages; here the part about runs is made
+            (owner.folder / "reports/my_run/README.md").write_text(readme_of_run.content)
+            monkeypatch.setattr(readme, "REPORTS", owner.folder / "reports")
+            (row,) = readme.kept_runs().splitlines()[2:]
+        else:
+            run(owner, line)
+
+    # then the run has a row with all facts
+    assert row.startswith("| [my_run](my_run/README.md) |")
+    assert readme.NOT_RECORDED not in row
+
+    # and whoever reviews it can check it, with rows and tables and without images
+    reviewer = Project(tmp_path / "reviewer", family="tools")
+    owner.git("clone", "-q", "-b", "my_run", str(tmp_path / "origin.git"), str(reviewer.folder))
+    for line in all_lines:
+        if line.startswith(("dvc remote", "rib pull")):
+            run(reviewer, line)
+    assert (reviewer.folder / "reports/my_run/tables/ri.csv").is_file()
+    assert list((reviewer.folder / "results/tools/paper/evaluate").rglob("*.parquet"))
+    printed = run(reviewer, verify)
+    assert "all files match" in printed
+    assert "verified 0 jobs" not in printed
+
+
 @pytest.mark.slow
 def test_results_are_shared_as_shown(to_change, tmp_path):
     storage = tmp_path / "storage"
@@ -604,12 +674,7 @@ def test_results_are_shared_as_shown(to_change, tmp_path):
     # given an owner with a project under git
     owner = to_change
     origin = tmp_path / "origin.git"
-    run(owner, "git init -q -b main")
-    run(owner, f"git init -q --bare -b main {origin}")
-    run(owner, f"git remote add origin {origin}")
-    run(owner, "git add --all")
-    run(owner, "git commit -qm start")
-    run(owner, "git push -qu origin main")
+    put_under_git(owner, origin, run)
 
     # when the owner publishes the results
     add_remote, *publish = commands(section("sharing", "Publish"))

@@ -358,6 +358,15 @@ def test_a_mixture_names_libraries_and_rules():
     assert run_facts(jobs_of_different_libraries).mixed == []
 
 
+def test_the_cards_of_jobs_are_counted():
+    on_a_card = {**MACHINE, "device": "cuda", "gpu": "Card 1"}
+    on_another = {**MACHINE, "device": "cuda", "gpu": "Card 2"}
+    machines = [MACHINE, on_a_card, on_another, on_a_card]
+    facts = run_facts([job_record(machine=machine) for machine in machines])
+    assert facts.cards == [("Card 1", 2), ("Card 2", 1)]
+    assert run_facts([job_record()]).cards == []
+
+
 def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
     # given jobs of which three overlap, from 10:00 to 10:03
     records = [
@@ -446,11 +455,11 @@ def page_of(folder, tables, *, records=None, figures=(), about=ABOUT, questions=
     settings = PageSettings(
         about=description(about),
         tables={
-            name: shown(path, DECLARED[name]) for name, path in tables.items() if name != "fit"
+            name: shown(path, DECLARED[name]) for name, path in tables.items() if name in DECLARED
         },
         figures=shown_figures,
         files={"For <papers>": ["tables/summary.tex"]},
-        fit=tables["fit"],
+        fits=[tables[name] for name in ("fit", "id_targets_fit") if name in tables],
         prepared={"A": manifest, "b": Path("was/not/pulled.json")},
         looks={},
         averages={},
@@ -605,6 +614,51 @@ def test_a_page_without_fine_tuned_runs_says_nothing_of_fit(tmp_path, tables):
         write_table(tables[name], table_without_rows)
     page = page_of(tmp_path, tables)
     assert "fit" not in text_between("</style>", "<main>", page)
+
+
+def shown_titles(page):
+    """Titles of the tables that a page shows."""
+    return re.findall(r"<summary>Table: (.*?)</summary>", page)
+
+
+IN_DISTRIBUTION_ALONE = {
+    **ABOUT,
+    "targets": [],
+    "id_targets": ["train"],
+    "read": {
+        "train": {
+            "label": "Train",
+            "licence": "MIT",
+            "origin": "here",
+            "publishable": True,
+            "tuning": None,
+        }
+    },
+}
+
+
+def test_a_table_without_rows_is_named_and_not_shown(tmp_path, tables):
+    # given
+    titles = shown_titles(page_of(tmp_path, tables))
+    write_table(tables["mri"], pd.read_csv(tables["mri"]).iloc[:0])
+    # when
+    page = page_of(tmp_path, tables)
+    page_in_distribution = page_of(tmp_path, tables, about=IN_DISTRIBUTION_ALONE)
+    # then
+    for page_without in (page, page_in_distribution):
+        assert set(titles) - set(shown_titles(page_without)) == {DECLARED["mri"].title}
+        assert DECLARED["mri"].title in beginning_of(page_without)
+    # and if all targets are in distribution, that is the reason
+    assert "in distribution" in beginning_of(page_in_distribution)
+    assert "in distribution" not in beginning_of(page)
+
+
+def test_underfitted_runs_on_targets_in_distribution_are_named_too(tmp_path, tables):
+    fit = {**RUN, "target": "train", "fit": 80.0, "underfitted": "yes"}
+    of_training_set = {**tables, "id_targets_fit": write_table(tmp_path / "id.csv", [fit])}
+    write_table(tables["fit"], pd.read_csv(tables["fit"]).iloc[:0])
+    page = page_of(tmp_path, of_training_set, about=IN_DISTRIBUTION_ALONE)
+    assert re.search(r"†.*Net, full fine-tuning on Train", beginning_of(page))
 
 
 def test_the_page_says_when_versions_differ(tmp_path, tables):

@@ -188,6 +188,26 @@ def test_sets_like_the_augmentation_are_left_out_of_mri(seeds):
     assert len(other_rows) == 3
 
 
+def test_each_kept_run_has_a_line_with_what_its_folder_records(tmp_path, monkeypatch):
+    # given one with all facts, one with few, and the folder of a run that is not kept
+    monkeypatch.setattr(readme, "REPORTS", tmp_path)
+    facts = "| | |\n|---|---|\n| Command | `snakemake` |\n| Kept in commit | 0a1b, 2027-01-02 |\n"
+    pages = {
+        "on_a_card": f"# Some run\n\n{facts}| Machine | one GPU |\n",
+        "few_facts": "# Another\n\n| Machine | |\n",
+    }
+    for name, text in pages.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(text)
+    (tmp_path / "fashion/tables").mkdir(parents=True)
+    # then
+    unknown = readme.NOT_RECORDED
+    assert readme.kept_runs().splitlines()[2:] == [
+        f"| [few_facts](few_facts/README.md) | Another | {unknown} | {unknown} | {unknown} |",
+        "| [on_a_card](on_a_card/README.md) | Some run | one GPU | 0a1b | 2027-01-02 |",
+    ]
+
+
 def test_every_key_of_config_has_a_line():
     keys = yaml.safe_load((ROOT / "config.yaml").read_text())
     table = readme.config_table()
@@ -300,6 +320,7 @@ PARTS = (
     "fashion_kinds",
     "fashion_unlike_augmentation",
     "paper",
+    "kept_runs",
 )
 
 
@@ -332,7 +353,7 @@ def test_each_part_comes_to_its_place(tmp_path, catalog, compared, seeds, monkey
 def test_a_part_has_one_place(tmp_path, compared, seeds, monkeypatch, last_parts):
     # given places for all parts but one, and for the last ones
     monkeypatch.chdir(ROOT)
-    *parts_but_paper, _paper = PARTS
+    parts_but_paper = [name for name in PARTS if name != "paper"]
     pages_of_parts = pages(tmp_path, *parts_but_paper, *last_parts)
     # when
     with pytest.raises(AssertionError, match="the pages have places for"):

@@ -1,9 +1,13 @@
 """A training set in distribution as a target, on the tiny family: `memory`, tested on `usual`."""
 
+import re
+
 import pandas as pd
 import pytest
 import yaml
 
+from rib.analyses.in_1k import describe as in_1k
+from rib.analyses.robustness import describe as robustness
 from rib.base.errors import UserError
 from tiny.projects.project import rows_of
 
@@ -113,18 +117,41 @@ def test_without_another_target_its_table_stands_alone(own):
     tables = own.folder / "reports/tiny/tables"
     assert set(pd.read_csv(tables / "ri.csv")["target"]) == {"memory"}
     assert pd.read_csv(tables / "mri.csv").empty
-    assert (own.folder / "reports/tiny/index.html").is_file()
+    # and the page shows tables with rows alone, and names the others
+    page = (own.folder / "reports/tiny/index.html").read_text()
+    shown = re.findall(r"<summary>Table: (.*?)</summary>", page)
+    assert in_1k.IN_1K.title in shown
+    assert robustness.RI.title in shown
+    assert robustness.MRI.title not in shown
+    assert robustness.MRI.title in page
+    assert "<tbody>\n</tbody>" not in page
+    assert 'id="in_1k"' in page
+
+
+@pytest.mark.thorough
+def test_the_figure_has_every_network_if_only_parts_of_the_target_were_trained_on(own):
+    # given runs on three images, and none on all
+    figure = "reports/tiny/figures/in_1k.png"
+    own.snakemake("--cores", "2", figure, config=("targets=[memory]", METHODS, "train_subset=[3]"))
+    # then the network before and both methods are in it
+    points = pd.read_csv(own.folder / figure.replace(".png", ".csv"), dtype={"size": str})
+    sizes = points.groupby("method")["size"].unique().map(list).to_dict()
+    assert sizes == {"pretrained": ["all"], "ft": ["3"], "wise_ft_curve": ["3"]}
+    of_ft = points[points["method"] == "ft"].iloc[0]
+    end_of_curve = points[points["alpha"] == 1].iloc[0]
+    for measure in ("id", "ood"):
+        assert end_of_curve[measure] == pytest.approx(of_ft[measure], abs=1e-4)
 
 
 @pytest.mark.thorough
 def test_in_1k_has_accuracy_in_and_out_of_distribution_over_seeds(own):
     table, figure = "reports/tiny/tables/in_1k.csv", "reports/tiny/figures/in_1k.png"
     own.snakemake("--cores", "2", table, figure, config=ALONE)
-    in_1k = pd.read_csv(own.folder / table)
-    datasets = list(in_1k["dataset"].unique())
+    of_states = pd.read_csv(own.folder / table)
+    datasets = list(of_states["dataset"].unique())
     assert datasets == ["usual", *own.grid(*ALONE).ood, "mean"]
-    assert (in_1k.loc[in_1k["method"] != "pretrained", "seeds"] == 2).all()
-    of_curve = in_1k[in_1k["method"] == "wise_ft_curve"]
+    assert (of_states.loc[of_states["method"] != "pretrained", "seeds"] == 2).all()
+    of_curve = of_states[of_states["method"] == "wise_ft_curve"]
     assert of_curve["alpha"].notna().all() and of_curve["alpha"].nunique() > 2
     folder = own.folder / "results/tiny/paper/evaluate/tiny_cnn/memory/ft/all"
     accuracies = {}
@@ -133,7 +160,7 @@ def test_in_1k_has_accuracy_in_and_out_of_distribution_over_seeds(own):
         rows = rows_of(file)
         right = rows["prediction"] == rows["label"]
         accuracies[seed] = 100 * right.groupby(rows["dataset"]).mean()
-    of_ft = in_1k[in_1k["method"] == "ft"].set_index("dataset")
+    of_ft = of_states[of_states["method"] == "ft"].set_index("dataset")
     for dataset in ("usual", *OOD):
         values = [accuracies[seed][dataset] for seed in (0, 1)]
         assert of_ft.loc[dataset, "accuracy"] == pytest.approx(sum(values) / 2, abs=1e-4)

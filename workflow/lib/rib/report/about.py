@@ -147,13 +147,16 @@ def page_settings(
             )
         for title, names in analysis.files.items():
             files[title] = [f"tables/{file}" for file in names]
+    fits = [Path(paths.table("fit"))]
+    if grid.id_targets:
+        fits.append(Path(paths.table("id_targets_fit")))
     geometry = paths.first_geometry
     return PageSettings(
         about=about,
         tables=tables,
         figures=figures,
         files=files,
-        fit=Path(paths.table("fit")),
+        fits=fits,
         prepared={
             dataset.label: Path(paths.prepared("manifest.json", dataset.name, geometry))
             for dataset in grid.datasets_read()

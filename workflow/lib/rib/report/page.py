@@ -97,7 +97,8 @@ class PageFigure:
 class RunFacts:
     """Time, machines and versions of a run's jobs.
 
-    `commits`, `machines` and `versions` are pairs of value and number of jobs, most frequent first.
+    `commits`, `machines`, `cards` (GPUs) and `versions` are pairs of value and number of jobs, most
+    frequent first.
     """
 
     stage_rows: list[list[TableCell]]  # one row per stage
@@ -108,6 +109,7 @@ class RunFacts:
     ended: str
     commits: list[tuple[str, int]]
     machines: list[tuple[str, int]]
+    cards: list[tuple[str, int]]  # empty if no job used a GPU
     versions: list[tuple[str, int]]
     mixed: list[str]  # differences between jobs
 
@@ -141,7 +143,8 @@ def write_page(
             "`rib verify` names them."
         )
     csv_files = {name: table.path for name, table in settings.tables.items()}
-    fits = read_table(settings.fit)
+    fits = pd.concat([read_table(path) for path in settings.fits], ignore_index=True)
+    tables = page_tables(settings.tables, about)
     run = run_facts(jobs)
     views = _views(csv_files, settings) if settings.figures else {}
     text = _template().render(
@@ -154,7 +157,8 @@ def write_page(
         answer=_answer(csv_files, settings),
         questions=QUESTIONS,
         figures=_figures(settings.figures),
-        tables=page_tables(settings.tables, about),
+        tables=[table for table in tables if table.rows],
+        empty_tables=[table.title for table in tables if not table.rows],
         most_rows=MOST_ROWS,
         views=views,
         bundle=vega_bundle() if views else "",
@@ -236,7 +240,7 @@ def _labels_of_runs(about: GridDescription) -> dict[str, dict[str, str]]:
     return {
         "models": about.labels("models"),
         "methods": about.labels("methods"),
-        "targets": about.labels("datasets"),
+        "targets": {**about.labels("read"), **about.labels("datasets")},
     }
 
 
@@ -578,6 +582,7 @@ def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
     last_end = max(start + length for start, length in spans)
     commits = Counter(record.get("commit") or NO_COMMIT for record in records)
     machines = Counter(MACHINE.format(**record["machine"]) for record in records)
+    cards = Counter(record["machine"]["gpu"] for record in records if "gpu" in record["machine"])
     versions: Counter[str] = Counter()
     for record in records:
         versions.update(f"{library} {version}" for library, version in record["versions"].items())
@@ -590,6 +595,7 @@ def run_facts(records: Sequence[Mapping[str, Any]]) -> RunFacts:
         ended=f"{last_end:{CLOCK}}",
         commits=commits.most_common(),
         machines=machines.most_common(),
+        cards=cards.most_common(),
         versions=versions.most_common(),
         mixed=_mixed(records),
     )

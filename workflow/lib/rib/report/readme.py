@@ -1,4 +1,6 @@
-"""Generate parts of README.md and docs/ from config, catalogue, rules and kept tables.
+"""Generate parts of README.md, docs/ and reports/README.md.
+
+They are made from config, catalogue, rules and kept runs.
 
 `make docs` runs it. A generated part is between `<!-- made by make docs: NAME -->` and `<!-- end
 -->`.
@@ -39,6 +41,8 @@ COMPARED = Path("reports/fashion_methods")  # made by a run of configs/fashion_m
 FASHION_SEEDS = Path("reports/fashion_seeds")  # made by a run of configs/fashion_seeds.yaml
 # Evaluation sets with kinds of change that broad augmentation also has.
 LIKE_AUGMENTATION = ("fashion_corrupted", "fashion_tilted")
+REPORTS = Path("reports")  # a folder with a README.md for each run that is kept
+NOT_RECORDED = "not recorded"
 CONFIDENCE = 0.95
 REFERENCE = "ft"  # full fine-tuning
 SHOWN_METHODS = (REFERENCE, "wise_ft-alpha0.5")
@@ -348,6 +352,29 @@ def _mri_of_networks(accuracy: pd.DataFrame) -> pd.DataFrame:
     return ri.groupby(["model", "method"]).mean().unstack()
 
 
+def kept_runs() -> str:
+    """Table of the runs kept in reports/: what each is, its machine, commit and date.
+
+    A row is made from the README.md of a run's folder: its first heading, and the lines `Machine`
+    and `Kept in commit` (commit, date) of its table.
+    """
+    rows = []
+    for page in sorted(REPORTS.glob("*/README.md")):
+        text = page.read_text(encoding="utf-8")
+        title = re.search(r"^# (.+)$", text, re.MULTILINE)
+        fact_of = dict(re.findall(r"^\| ([\w ]+?) +\| (.*?) +\|$", text, re.MULTILINE))
+        commit, _, date = fact_of.get("Kept in commit", "").partition(",")
+        row = (
+            f"[{page.parent.name}]({page.parent.name}/README.md)",
+            title[1] if title else NOT_RECORDED,
+            fact_of.get("Machine") or NOT_RECORDED,
+            commit.strip() or NOT_RECORDED,
+            date.strip() or NOT_RECORDED,
+        )
+        rows.append(row)
+    return _table(("run", "what it is", "made on", "commit", "date"), rows)
+
+
 def _rows_over_networks(folder: Path) -> pd.DataFrame:
     """Rows of the folder's network_groups.csv whose interval is over networks, not over objects."""
     groups = read_table(folder / "network_groups.csv")
@@ -407,6 +434,7 @@ def renew(pages: Iterable[Path], rulegraph: str) -> None:
         "fashion_kinds": fashion_kinds(),
         "fashion_unlike_augmentation": fashion_unlike_augmentation(),
         "paper": paper_table(catalog),
+        "kept_runs": kept_runs(),
     }
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     names = []

@@ -186,7 +186,7 @@ class PageSettings(Settings):
     tables: dict[str, ShownTable]  # by name, in the order of the page
     figures: dict[str, ShownFigure]
     files: dict[str, list[str]]  # links to further files, by title
-    fit: Path  # table of the fits of runs
+    fits: list[Path]  # tables of the fits of runs
     prepared: dict[str, Path]  # manifests by label of the dataset; one may be missing
     looks: dict[str, Look]  # of methods, for the interactive views
     # Parent of each method that averages its parent's weights with the pretrained ones, such as
