@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from rib.base.params import FreeSettings, Settings, Texts
 from rib.catalog.label_space import LabelSpace
@@ -65,7 +65,7 @@ class PreparationSettings(Settings):
     exclude: Texts  # image ids or class keys to leave out
     only: Texts | None = None  # image ids; None for all that the layout finds
     # SHA-256 of the archive's files by name; empty if only the archive's digest is pinned.
-    file_digests: dict[str, str] = {}
+    file_digests: dict[str, str] = Field(default_factory=dict)
     space: LabelSpace  # classes whose images are prepared
     # Whether classes without images leave the label space.
     classes_per_dataset: bool

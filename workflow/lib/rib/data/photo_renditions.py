@@ -37,7 +37,7 @@ LARGEST_SCALE = UNIT * 9 // 10
 
 
 def grey(photo: np.ndarray) -> np.ndarray:
-    """Luminance of a photo, (height, width) uint8, by ITU-R BT.601 (weights 0.299, 0.587, 0.114)."""
+    """Luminance of a photo, (height, width) uint8: 0.299 red, 0.587 green, 0.114 blue (BT.601)."""
     red, green, blue = np.moveaxis(photo.astype(np.int64), -1, 0)
     return to_picture(divide(299 * red + 587 * green + 114 * blue, 1000))
 
@@ -100,7 +100,8 @@ def _in_three_channels(picture: np.ndarray) -> np.ndarray:
 
 def _scaled(length: int, photo: np.ndarray) -> int:
     """A length at the photo's size: 256 stays 256 at a side of 128 pixels, 512 at 256."""
-    return length * min(photo.shape[:2]) // SIDE
+    shorter_side: int = min(photo.shape[:2])
+    return length * shorter_side // SIDE
 
 
 RENDITIONS: dict[str, Callable[[np.ndarray, str], np.ndarray]] = {

@@ -17,7 +17,6 @@ from rib.data.splits import LEFT_OUT, assign_splits, assign_whole_objects, read_
 from rib.data.view import DatasetFiles, load_whole
 from rib.schema.layout import Layout
 
-
 V = TypeVar("V")
 
 

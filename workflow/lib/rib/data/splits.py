@@ -99,12 +99,12 @@ def assign_whole_objects(
     for source, its_object in object_of_source.items():
         sources_of_object.setdefault(its_object, []).append(source)
     objects = sorted(sources_of_object)
-    in_random_order = [name for _, name in sorted(zip(hashed("order", objects), objects))]
+    hashes_and_objects = sorted(zip(hashed("order", objects), objects, strict=True))
     shares = {**fractions, TEST: 1 - sum(fractions.values())}
     quotas = [round(FINEST * shares[split]) * len(object_of_source) for split in SPLITS]
     counts = _count_inherited(list(object_of_source), inherited)
     split_of_source: dict[str, str] = {}
-    for name in in_random_order:
+    for _, name in hashes_and_objects:
         sources = sources_of_object[name]
         earlier = {inherited[source] for source in sources if source in inherited}
         if len(earlier) > 1:
