@@ -367,6 +367,40 @@ def test_examples_show_the_objects_that_most_sets_have_and_which_answers_are_rig
     assert shown["image_id"].tolist() == ["x", "x", "x"]
 
 
+def test_examples_name_the_authors_of_all_photos_that_they_show_and_of_no_other():
+    # given two classes of which each dataset has two images, by different authors
+    space = LabelSpace(("k0", "k1"), ((3,), (7,)), ("ant", "bee"))
+    images = np.zeros((4, 4, 4, 3), np.uint8)
+    labels = np.array([0, 0, 1, 1])
+    credit = "Author of {}, https://example.org/{}, CC BY 2.0"
+    prepared = []
+    for dataset in ("a", "b", "c"):
+        names = [f"{dataset}{number}" for number in range(4)]
+        columns = {"image_id": names}
+        if dataset != "c":  # which needs none
+            columns["attribution"] = [credit.format(name, name) for name in names]
+        index = pa.table(columns)
+        prepared.append(PreparedDataset(dataset, images, labels, None, index, space))
+    rows = pd.DataFrame(
+        [(dataset, row, 0, row // 2) for dataset in "abc" for row in range(4)],
+        columns=["dataset", "row", "prediction", "rank"],
+    )
+    # when
+    figure, shown = examples.draw_examples(
+        [rows], prepared, datasets=DATASETS, model_label="M", objects=2
+    )
+    # then
+    written = figure.get_supxlabel().replace("\n", " ")
+    for name in ("a0", "a2", "b0", "b2"):
+        assert credit.format(name, name) in written
+    for name in ("a1", "b3", "c0"):
+        assert f"Author of {name}" not in written
+    assert "ropped, resized" in written
+    assert shown.loc[shown["dataset"] == "a", "attribution"].tolist() == [
+        credit.format(name, name) for name in ("a0", "a2")
+    ]
+
+
 def test_protocol_states_the_runs_numbers(accuracy, ri, mri):
     figure, shown = protocol.draw_protocol(accuracy, ri, mri, **PROTOCOL)
     written = " ".join(texts(figure))

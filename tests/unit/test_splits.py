@@ -22,7 +22,15 @@ from rib.data import subsets
 from rib.data.dataset import PreparedDataset
 from rib.data.identity import PHOTO
 from rib.data.split_dataset import EarlierSplit, split_dataset
-from rib.data.splits import LEFT_OUT, SELECT, TEST, TRAIN, assign_splits, read_split
+from rib.data.splits import (
+    LEFT_OUT,
+    SELECT,
+    TEST,
+    TRAIN,
+    assign_splits,
+    assign_whole_objects,
+    read_split,
+)
 from rib.data.subsets import balanced_order, balanced_over_slices, first_images, subset
 from rib.data.view import DatasetFiles, load_dataset, load_proxy, load_whole
 from tiny.changed import replace
@@ -816,3 +824,67 @@ def test_a_budget_that_leaves_nothing_to_test_is_named(tmp_path):
     small_view = replace(VIEW, budget=1)
     with pytest.raises(UserError, match="held_out: d: .* 1 image.*max_images_per_dataset: 1"):
         load_dataset(files, small_view, TEST)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=60),
+    train=st.sampled_from([0.1, 0.5, 0.6]),
+    select=st.sampled_from([0.1, 0.2, 0.3]),
+)
+def test_no_object_is_divided_and_the_splits_have_their_fractions(sizes, train, select):
+    objects = {
+        f"{author}/{n}": str(author) for author, size in enumerate(sizes) for n in range(size)
+    }
+    parts = assign_whole_objects(objects, {"train": train, "select": select}, {})
+    assert parts.keys() == objects.keys()
+    parts_of_object = collections.defaultdict(set)
+    for source, part in parts.items():
+        parts_of_object[objects[source]].add(part)
+    assert all(len(parts) == 1 for parts in parts_of_object.values())
+    # A split is off by less than the largest object.
+    for part, fraction in ((TRAIN, train), (SELECT, select), (TEST, 1 - train - select)):
+        count = list(parts.values()).count(part)
+        assert abs(count - fraction * len(objects)) < max(sizes) + 1
+
+
+def test_the_order_of_images_does_not_change_which_objects_are_trained_on():
+    objects = {f"{author}/{n}": str(author) for author in range(20) for n in range(author % 4 + 1)}
+    reversed_objects = dict(reversed(objects.items()))
+    assert assign_whole_objects(objects, FRACTIONS, {}) == assign_whole_objects(
+        reversed_objects, FRACTIONS, {}
+    )
+
+
+def test_an_object_keeps_the_split_that_one_of_its_images_has():
+    objects = {"a/1": "ann", "a/2": "ann", "b/1": "bob", "b/2": "bob", "b/3": "bob"}
+    inherited = {"a/1": TEST, "b/1": TRAIN, "b/2": TEST}
+    parts = assign_whole_objects(objects, FRACTIONS, inherited)
+    assert parts == {**inherited, "a/2": TEST, "b/3": LEFT_OUT}
+
+
+def test_a_family_may_be_split_by_object_with_classes_that_training_does_not_see(tmp_path):
+    # given eight images of four classes, of three authors
+    folder = prepared(tmp_path / "photos", sources(2))
+    index = pq.read_table(folder / "index.parquet")
+    authors = pa.array(["ann", "ann", "ann", "ann", "bob", "bob", "cid", "cid"])
+    pq.write_table(index.append_column("object_id", authors), folder / "index.parquet")
+    view = replace(VIEW, split_by="object")
+    table = folder / "split.parquet"
+    # when
+    split_dataset(
+        files=DatasetFiles("photos", folder),
+        view=view,
+        fractions={"train": 0.5, "select": 0.25},
+        earlier=[],
+        table=table,
+    )
+    # then each author's photos are in one split, and training sees some of the classes
+    parts = read_split(table)
+    files = DatasetFiles("photos", folder, split=table)
+    trained = load_dataset(files, view, TRAIN)
+    assert 1 <= len(set(trained.labels)) < 4
+    assert len(parts) == 8
+    for author, numbers in {"ann": range(4), "bob": (4, 5), "cid": (6, 7)}.items():
+        source_ids = index["source_id"].to_pylist()
+        assert len({parts[source_ids[number]] for number in numbers}) == 1, author

@@ -130,6 +130,7 @@ def preparation_settings(wildcards):
         "icons": CATALOG.icons(entry),
         "exclude": sorted(entry.exclude),
         "only": CATALOG.only(entry),
+        "file_digests": CATALOG.file_digests(entry),
         "space": CATALOG.label_space(entry),
         "classes_per_dataset": GRID.family.classes_per_dataset,
         "storage": entry.storage,

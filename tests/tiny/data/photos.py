@@ -184,6 +184,7 @@ def prepare_into(
     only: tuple | None = None,
     geometry: Geometry = GEOMETRY,
     folders: tuple = (),
+    file_digests: dict | None = None,
     **settings,
 ) -> None:
     """Prepare archives with a layout into a folder.
@@ -212,6 +213,7 @@ def prepare_into(
             icons=icons or {},
             exclude=exclude,
             only=only,
+            file_digests=file_digests or {},
             space=space or space_of(INDICES),
             classes_per_dataset=classes_per_dataset,
             storage=storage,

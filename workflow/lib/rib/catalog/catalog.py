@@ -751,6 +751,24 @@ class Catalog:
             )
         return tuple(image_ids)
 
+    def file_digests(self, dataset: Dataset) -> dict[str, str]:
+        """SHA-256 of files in a dataset's archive by name: {"images.csv": "9f86..."}.
+
+        Empty if the entry names no file with them.
+
+        Raises:
+            UserError: No catalogue folder has the file, or it lists nothing.
+        """
+        if dataset.digests_file is None:
+            return {}
+        rows = self.table(dataset.digests_file, ["file", "sha256"], [])
+        if not rows:
+            raise UserError(
+                f"datasets.yaml, {dataset.name}: {dataset.digests_file} is not in any catalogue "
+                "folder, or lists no file; add it, or remove digests_file."
+            )
+        return {row["file"]: row["sha256"] for row in rows}
+
     def _class_file(self, name: str, where: str) -> Path:
         """A class file, such as objectnet.csv, in the first catalogue folder that has it."""
         for folder in self.folders:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from rib.base.params import FreeSettings, Settings, Texts
 from rib.catalog.label_space import LabelSpace
@@ -27,6 +27,9 @@ class DatasetView(Settings):
     pretraining_seed: int = 0
     # Datasets whose images are resized whole, without the geometry's crop.
     uncropped: Texts = ()
+    # What protocol held_out never divides: source images, class by class, or objects, such as an
+    # author's photos, without regard to classes.
+    split_by: Literal["source", "object"] = "source"
 
     def geometry_of(self, dataset: str) -> Geometry | None:
         """The geometry of a dataset's images; None for jobs that read no pixels."""
@@ -61,6 +64,8 @@ class PreparationSettings(Settings):
     icons: dict[str, str]
     exclude: Texts  # image ids or class keys to leave out
     only: Texts | None = None  # image ids; None for all that the layout finds
+    # SHA-256 of the archive's files by name; empty if only the archive's digest is pinned.
+    file_digests: dict[str, str] = Field(default_factory=dict)
     space: LabelSpace  # classes whose images are prepared
     # Whether classes without images leave the label space.
     classes_per_dataset: bool

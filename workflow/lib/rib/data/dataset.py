@@ -32,6 +32,7 @@ INDEX_COLUMNS = [
     "offset",
     "length",
     "border",
+    "attribution",
 ]
 
 
@@ -208,6 +209,17 @@ class PreparedDataset:
                 position_of_source[source] = len(position_of_source)
             source_of_declared[i] = position_of_source[source]
         return source_of_declared[declared_of_image], list(position_of_source)
+
+    def attribution(self, image: int) -> str | None:
+        """Author, page and licence that must stand beside an image; None if nothing must.
+
+        Args:
+            image: its place in the dataset, from 0.
+        """
+        if "attribution" not in self.index.column_names:
+            return None
+        attribution: str = self.index["attribution"][image].as_py()
+        return attribution
 
     @property
     def joined_index(self) -> pa.Table:

@@ -31,6 +31,7 @@ def view_at(grid: Grid, geometry: Geometry, datasets: Collection[str]) -> Datase
         budget=grid.budget.limits(datasets),
         images_per_class=images_per_class,
         uncropped=tuple(name for name in grid.uncropped if name in datasets),
+        split_by=grid.family.split_by,
     )
 
 

@@ -53,6 +53,9 @@ class DatasetSource:
     exclude: Collection[str] = ()  # image ids or class keys to leave out
     # File of another layout that provides the images, if any.
     photos_layout: str | None = None
+    # SHA-256 of the archive's files by name, such as {"images.csv": "9f86..."}, if the entry names
+    # a file with them.
+    file_digests: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name
@@ -121,6 +124,9 @@ class Item:
     # The drawing before resizing, (h, w[, 3]) uint8, to find identical drawings; None if it was
     # made at this size. A layout that changes another layout's `picture` sets it to None.
     original: Image.Image | np.ndarray | None = None
+    # Author, page and licence, which must stand wherever the image is shown; None if the dataset's
+    # entry says all there is to say.
+    attribution: str | None = None
 
 
 def photo_item(

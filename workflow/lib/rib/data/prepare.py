@@ -53,6 +53,7 @@ COLUMNS = {
     "sha256": pa.string(),
     PHOTO: pa.string(),
 }
+ATTRIBUTION = {"attribution": pa.string()}
 ENCODED_COLUMNS = {"offset": pa.int64(), "length": pa.int64(), "border": pa.int64()}
 SLICE_TYPES = {str: pa.dictionary(pa.int32(), pa.string()), int: pa.int64()}
 
@@ -80,7 +81,7 @@ def prepare(
         images: output, .npy: (n, size, size, 3) uint8, or (bytes,) uint8 for encoded images.
         index: output, Parquet: row, image_id, label, source_id, object_id, sha256 (of the stored
             bytes), photo_sha256 (of the decoded image, see `identity_of`); offset, length and
-            border for encoded images; and the layout's slices.
+            border for encoded images; attribution, if images have one; and the layout's slices.
         classes: output, JSON: the label space; labels in the index are positions in it.
         manifest: output, JSON: n, number of classes with images, digest of the label space, ids of
             corrupt images, and numbers of images that are identical to another image and to an
@@ -110,6 +111,7 @@ def prepare(
         icons=settings.icons,
         exclude=settings.exclude,
         photos_layout=settings.photos_layout,
+        file_digests=settings.file_digests,
     )
     geometry = None if settings.storage == "encoded" else settings.geometry
     number_of_images = settings.expected or settings.about
@@ -236,6 +238,7 @@ class PreparedImagesWriter:
         self.end = 0  # bytes of the images so far
         self._unsaved_rows: list[dict[str, Any]] = []
         self._first_slices: dict[str, str | int] | None = None  # slices of the first image
+        self._has_attributions = False
 
     def __enter__(self) -> "PreparedImagesWriter":
         """Open the files where the last save left them; bytes after it are cut off."""
@@ -269,6 +272,7 @@ class PreparedImagesWriter:
             self.end = save["end"]
             for row in save["rows"]:
                 self.labels.add(row["label"])
+                self._has_attributions |= "attribution" in row
                 if self._first_slices is None:
                     self._first_slices = _slices_of(row)
         return bytes_of_saves
@@ -289,6 +293,9 @@ class PreparedImagesWriter:
             row["offset"] = self.end
             row["length"] = len(converted.data)
             row["border"] = item.picture.border
+        if item.attribution is not None:
+            row["attribution"] = item.attribution
+            self._has_attributions = True
         row.update(item.slices)
         self._unsaved_rows.append(row)
         self.labels.add(item.label)
@@ -375,6 +382,8 @@ class PreparedImagesWriter:
         columns = dict(COLUMNS)
         if self.geometry is None:  # images are stored encoded
             columns.update(ENCODED_COLUMNS)
+        if self._has_attributions:
+            columns.update(ATTRIBUTION)
         # All images have the same slices as the first, with levels of the same type.
         if self._first_slices is not None:
             for name, level in self._first_slices.items():

@@ -44,8 +44,21 @@ def edges(image: np.ndarray, seed: str) -> np.ndarray:
     Args:
         image: (height, width) grey, uint8.
     """
-    smooth = blur(image, UNIT // 4)
-    change_down, change_right = _gradient(smooth)
+    is_line = lines(image, UNIT // 4, LINE)
+    return np.where(is_line, 0, WHITE).astype(np.uint8)
+
+
+def lines(image: np.ndarray, radius: int, threshold: int) -> np.ndarray:
+    """Mask of the lines along which grey changes fast: (height, width) bool, one pixel wide.
+
+    Args:
+        image: (height, width) grey, uint8.
+        radius: of the blur before, in 1/256 pixel, as in `blur`.
+        threshold: gradient (Sobel, both directions together) above which there is a line; a step
+            from black to white has 1020.
+    """
+    smooth = blur(image, radius)
+    change_down, change_right = gradient(smooth)
     change = np.abs(change_down) + np.abs(change_right)
     # Gradients of the four neighbours; zero outside the image.
     padded = np.pad(change, 1)
@@ -59,12 +72,12 @@ def edges(image: np.ndarray, seed: str) -> np.ndarray:
     is_largest_in_row = (change >= change_on_left) & (change > change_on_right)
     changes_mostly_down = np.abs(change_down) > np.abs(change_right)
     is_largest = np.where(changes_mostly_down, is_largest_in_column, is_largest_in_row)
-    is_line = is_largest & (change > LINE)
-    return np.where(is_line, 0, WHITE).astype(np.uint8)
+    is_line: np.ndarray = is_largest & (change > threshold)
+    return is_line
 
 
-def _gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sobel's filters, downwards and to the right: (height, width) each."""
+def gradient(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sobel's filters, downwards and to the right: (height, width) each, -1020 to 1020."""
     padded = np.pad(image, 1, mode="edge")
     # Each pixel with its neighbours in the row, weighted 1, 2, 1.
     smooth_along_rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]

@@ -1,8 +1,9 @@
 """Split a dataset's source images into train, select and test."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,11 @@ from rib.base.progress import log
 from rib.data.data_settings import DatasetView
 from rib.data.dataset import PreparedDataset
 from rib.data.identity import identical_to, read_identities
-from rib.data.splits import LEFT_OUT, assign_splits, read_split
+from rib.data.splits import LEFT_OUT, assign_splits, assign_whole_objects, read_split
 from rib.data.view import DatasetFiles, load_whole
 from rib.schema.layout import Layout
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,14 @@ def split_dataset(
             dataset.name,
             len(conflicting),
         )
-    labels = {}
-    for source, label in _class_of_each_source(dataset).items():
-        if source not in conflicting:
-            labels[source] = label
     split_of_source = dict.fromkeys(conflicting, LEFT_OUT)
-    if labels:
-        split_of_source.update(assign_splits(labels, fractions, inherited))
+    if view.split_by == "object":
+        objects = _without(_object_of_each_source(dataset), conflicting)
+        split_of_source.update(assign_whole_objects(objects, fractions, inherited))
+    else:
+        labels = _without(_class_of_each_source(dataset), conflicting)
+        if labels:
+            split_of_source.update(assign_splits(labels, fractions, inherited))
     _write(dataset, split_of_source, table)
 
 
@@ -162,6 +166,17 @@ def _class_of_each_source(dataset: PreparedDataset) -> dict[str, int]:
     lowest_label = np.full(len(sources), np.iinfo(np.int64).max)
     np.minimum.at(lowest_label, source_of_image, dataset.labels)
     return dict(zip(sources, lowest_label.tolist(), strict=True))
+
+
+def _object_of_each_source(dataset: PreparedDataset) -> dict[str, str]:
+    """Object by source id, {"photos/7": "photos/ann"}; identical images are of one object."""
+    index = dataset.joined_index
+    return dict(zip(index["source_id"].to_pylist(), index["object_id"].to_pylist(), strict=True))
+
+
+def _without(of_source: Mapping[str, V], conflicting: Collection[str]) -> dict[str, V]:
+    """The mapping without some source ids."""
+    return {source: fact for source, fact in of_source.items() if source not in conflicting}
 
 
 def _write(dataset: PreparedDataset, split_of_source: Mapping[str, str], table: Path) -> None:

@@ -79,6 +79,48 @@ def assign_splits(
     return split_of_source
 
 
+def assign_whole_objects(
+    object_of_source: Mapping[str, str],
+    fractions: Mapping[str, float],
+    inherited: Mapping[str, str],
+) -> dict[str, str]:
+    """The split of each source image, if no object's images may be divided.
+
+    Objects, such as authors or patients, come in an order that hashes of their names decide. Each
+    goes to the split that lacks most of its fraction of all sources. Classes are not balanced. An
+    object with an inherited split keeps it; if its sources have several, the others are left out.
+
+    Args:
+        object_of_source: such as `{"photos/7": "photos/ann"}`, in any order.
+        fractions: such as `{"train": 0.6, "select": 0.2}`; the rest is test.
+        inherited: splits of sources shared with earlier datasets.
+    """
+    sources_of_object: dict[str, list[str]] = {}
+    for source, its_object in object_of_source.items():
+        sources_of_object.setdefault(its_object, []).append(source)
+    objects = sorted(sources_of_object)
+    hashes_and_objects = sorted(zip(hashed("order", objects), objects, strict=True))
+    shares = {**fractions, TEST: 1 - sum(fractions.values())}
+    quotas = [round(FINEST * shares[split]) * len(object_of_source) for split in SPLITS]
+    counts = _count_inherited(list(object_of_source), inherited)
+    split_of_source: dict[str, str] = {}
+    for _, name in hashes_and_objects:
+        sources = sources_of_object[name]
+        earlier = {inherited[source] for source in sources if source in inherited}
+        if len(earlier) > 1:
+            split = LEFT_OUT
+        elif earlier:
+            (split,) = earlier
+        else:
+            lacking = [quota - FINEST * count for quota, count in zip(quotas, counts, strict=True)]
+            split = SPLITS[lacking.index(max(lacking))]
+        for source in sources:
+            split_of_source[source] = inherited.get(source, split)
+            if source not in inherited and split != LEFT_OUT:
+                counts[SPLITS.index(split)] += 1
+    return split_of_source
+
+
 def _shuffled_sources_of_classes(labels: Mapping[str, int]) -> list[list[str]]:
     """Source ids by class, such as [["a/2", "a/1"], ["a/3"]], sorted by hash as for budgets."""
     sources_of_label: dict[int, list[str]] = {}

@@ -86,7 +86,7 @@ def load_dataset(files: DatasetFiles, view: DatasetView, split: str) -> Prepared
     dataset = load_whole(files, view)
     if files.split is None:
         return dataset
-    return _images_of_split(dataset, split, files.split, view.limit_of(files.name))
+    return _images_of_split(dataset, split, files.split, view)
 
 
 def load_whole(files: DatasetFiles, view: DatasetView) -> PreparedDataset:
@@ -144,7 +144,7 @@ def _load_separate_proxy(files: DatasetFiles, view: DatasetView) -> PreparedData
     dataset = subset(whole_dataset, view.pretraining_size, view.pretraining_seed, setting)
     if files.split is None:
         return dataset
-    return _images_of_split(dataset, TRAIN, files.split, view.limit_of(files.name))
+    return _images_of_split(dataset, TRAIN, files.split, view)
 
 
 def _has_source(dataset: PreparedDataset, source_ids: frozenset[str]) -> np.ndarray:
@@ -209,9 +209,13 @@ def _identities_of_sources(index: Path, sources: frozenset[str]) -> pa.Array:
 
 
 def _images_of_split(
-    dataset: PreparedDataset, split: str, table: Path, limit: Limit
+    dataset: PreparedDataset, split: str, table: Path, view: DatasetView
 ) -> PreparedDataset:
-    """Images with a split in `table`; a UserError if there are none, or train lacks a class."""
+    """Images with a split in `table`; a UserError if there are none, or train lacks a class.
+
+    Train may lack classes if objects are not divided.
+    """
+    limit = view.limit_of(dataset.name)
     split_of_source = read_split(table)
     source_of_image, sources = dataset.declared_sources
     is_source_in_split = np.array([split_of_source[source] == split for source in sources], bool)
@@ -219,7 +223,7 @@ def _images_of_split(
     classes_without_images = set(dataset.labels) - set(images.labels)
     if len(images.labels) == 0:
         raise _too_few_images(dataset, split, limit, "it has")
-    if split == TRAIN and classes_without_images:
+    if split == TRAIN and view.split_by == "source" and classes_without_images:
         class_name = dataset.space.names[min(classes_without_images)]
         raise _too_few_images(dataset, split, limit, f"class '{class_name}' has")
     return images

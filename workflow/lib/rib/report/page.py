@@ -225,7 +225,7 @@ def _explained_cells(path: Path, about: GridDescription) -> dict[str, Any]:
     """Content of cells.json, with labels in place of the names of images' datasets.
 
     It is {"cells": {"net/ft/noto": {"classes": [...], "flips": [...]}}, "images": [["Noto", "cat",
-    "<WebP as base64>"]]}.
+    "<WebP as base64>", "<text that must stand beside it>"]]}.
     """
     explained = read_json(path)
     labels = about.labels("datasets")

@@ -148,6 +148,12 @@ class Family(Described):
         description="true if every dataset has one image per class; protocol held_out is then "
         "refused",
     )
+    split_by: Literal["source", "object"] = Field(
+        "source",
+        description="what protocol held_out never divides: source images, which it splits class by "
+        "class, or objects, such as an author's photos or a patient's scans, without regard to "
+        "classes",
+    )
     classes_per_dataset: Flag = Field(
         False,
         description="true if a dataset is trained and scored over only those of the family's "
@@ -336,6 +342,11 @@ class Dataset(Described):
         None,
         description="file of the catalogue with the ids of the images of the dataset (column "
         "image_id), if it has only some of those that its layout finds",
+    )
+    digests_file: FileName | None = Field(
+        None,
+        description="file of the catalogue with the SHA-256 of files in the archive (columns file "
+        "and sha256), for a layout that checks them",
     )
     fetched: Flag = Field(
         True,

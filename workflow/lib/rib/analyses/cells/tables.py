@@ -112,7 +112,7 @@ def explained_cells(
         `cells`, such as {"net/ft/noto": {"classes": [["red panda", 50, 40, 12]], "flips": [[0,
         "lost", "otter"]]}}: classes with numbers of images, right before and right after; flips
         with an index into `images`, the kind and the wrong prediction. `images` are [dataset,
-        class, WebP as base64].
+        class, WebP as base64, text that must stand beside it or ""].
     """
     files_of_run = files.of_runs()
     pretrained_runs = {run.model: run for run in files_of_run if run.method == PRETRAINED}
@@ -216,14 +216,16 @@ class _Explainer:
             shown.append((number, kind, wrong_class))
         return shown
 
-    def shown_images(self) -> list[tuple[str, str, str]]:
-        """Dataset, class and WebP picture (base64) of each shown image, by its number."""
+    def shown_images(self) -> list[tuple[str, str, str, str]]:
+        """Dataset, class, WebP picture (base64) and credit of each shown image, by its number."""
         images = []
         for dataset, row in self.number_of_image:  # in the order of the numbers
             label = self.labels[dataset][row]
             class_name = self.spaces[dataset].names[label]
             picture = _picture(self.shown_datasets[dataset], row)
-            images.append((dataset, class_name, picture))
+            attribution = self.shown_datasets[dataset].attribution(row)
+            credit = f"cropped, resized, rendered; {attribution}" if attribution else ""
+            images.append((dataset, class_name, picture, credit))
         return images
 
 

@@ -1,7 +1,7 @@
 """Draws the figure `examples`."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,8 +56,25 @@ def draw_examples(
         f"({RIGHT['mark']} correct, {WRONG['mark']} wrong)"
     )
     characters = int(NOTE_CHARACTERS * figure.get_figwidth())
-    figure.supxlabel(textwrap.fill(note, characters), fontsize=7)
-    return figure, shown_rows[["dataset", "object", "image_id", "label", "prediction"]]
+    texts = [note, *credits_of(shown_rows["attribution"])]
+    lines = [line for text in texts for line in textwrap.wrap(text, characters)]
+    figure.supxlabel("\n".join(lines), fontsize=7)
+    columns = ["dataset", "object", "image_id", "label", "prediction", "attribution"]
+    if not shown_rows["attribution"].any():
+        columns.remove("attribution")
+    return figure, shown_rows[columns]
+
+
+def credits_of(attributions: Iterable[str]) -> list[str]:
+    """What must stand below the figure about the authors of its images; [] if nothing must.
+
+    Args:
+        attributions: of each image, such as `Ann, https://example.org/7, CC BY 2.0`, or "".
+    """
+    different = sorted({attribution for attribution in attributions if attribution})
+    if not different:
+        return []
+    return ["Cropped, resized and, but for plain photos, rendered; by:", *different]
 
 
 def first_of_each_class(
@@ -70,7 +87,8 @@ def first_of_each_class(
         prepared: datasets by name, such as {"noto": PreparedDataset(...)}.
 
     Returns:
-        The columns of `rows`, label, image_id, and object, the lowest output index of the class.
+        The columns of `rows`, label, image_id, attribution ("" for none), and object, the lowest
+        output index of the class.
     """
     tables = []
     for name, dataset in prepared.items():
@@ -79,9 +97,12 @@ def first_of_each_class(
         labelled = of_dataset.assign(label=dataset.labels[of_dataset["row"]], dataset=name)
         first_rows = labelled.drop_duplicates("label")
         index_rows = first_rows["row"].to_numpy()
+        attributions = [dataset.attribution(row) or "" for row in index_rows.tolist()]
         image_ids = dataset.index["image_id"].take(index_rows).to_pylist()
         outputs = [dataset.space.indices[label][0] for label in first_rows["label"]]
-        tables.append(first_rows.assign(image_id=image_ids, object=outputs))
+        tables.append(
+            first_rows.assign(image_id=image_ids, object=outputs, attribution=attributions)
+        )
     return pd.concat(tables, ignore_index=True)
 
 

@@ -6,12 +6,10 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-import numpy as np
-
 from rib.base.errors import UserError
-from rib.base.plugins import checked_settings, load_function
 from rib.data.corrupt import CORRUPTIONS, SEVERITIES, corrupt
-from rib.data.images import DatasetSource, Item, Photo, decode, resize_and_crop
+from rib.data.images import DatasetSource, Item
+from rib.data.layouts._photos import items_of_photos, picture_at_geometry
 
 
 def items(
@@ -21,6 +19,7 @@ def items(
     corruptions: list[str],
     severities: list[int],
     once: bool = False,
+    by_class: bool = True,
 ) -> Iterator[Item]:
     """Yield the images of another layout, corrupted; slices are corruption and severity.
 
@@ -31,8 +30,10 @@ def items(
         photos: the other layout: `{"layout": "idx", "settings": {"part": "t10k"}}`.
         corruptions: keys of `rib.data.corrupt.CORRUPTIONS`.
         severities: 1 to 5.
-        once: whether each image is shown once, with all corruptions and severities in turn and
-            equally frequent in every class; otherwise with every corruption at every severity.
+        once: whether each image is shown once, with all corruptions and severities in turn;
+            otherwise with every corruption at every severity.
+        by_class: with `once`, whether they are equally frequent in every class; otherwise, for
+            classes of few images, among all images.
 
     Raises:
         UserError: a corruption or severity does not exist or occurs twice, an image can't be
@@ -40,23 +41,17 @@ def items(
     """
     _refuse_unknown("corruption", corruptions, list(CORRUPTIONS), dataset)
     _refuse_unknown("severity", severities, list(SEVERITIES), dataset)
-    assert dataset.photos_layout is not None  # the catalogue gives the file of `photos`
-    items_of_layout = load_function(dataset.photos_layout, "items")
-    settings = checked_settings(
-        items_of_layout,
-        photos.get("settings", {}),
-        dataset.photos_layout,
-        f"datasets.yaml, {dataset}, photos",
-    )
     all_pairs = list(product(corruptions, severities))
-    sources_of_class: Counter[int] = Counter()  # source images so far
-    for item in items_of_layout(dataset, **settings):
-        picture = _picture_at_geometry(item, dataset)
+    # Source images so far of each class or, under None, of all.
+    sources_so_far: Counter[int | None] = Counter()
+    for item in items_of_photos(dataset, photos):
+        picture = picture_at_geometry(item, dataset)
         pairs_of_source = all_pairs
         if once:
-            turn = sources_of_class[item.label] % len(all_pairs)
+            counted = item.label if by_class else None
+            turn = sources_so_far[counted] % len(all_pairs)
             pairs_of_source = [all_pairs[turn]]
-            sources_of_class[item.label] += 1
+            sources_so_far[counted] += 1
         for corruption, severity in pairs_of_source:
             yield replace(
                 item,
@@ -65,15 +60,6 @@ def items(
                 slices={**item.slices, "corruption": corruption, "severity": severity},
                 original=None,
             )
-
-
-def _picture_at_geometry(item: Item, dataset: DatasetSource) -> np.ndarray:
-    """(size, size, 3) uint8; only photos are resized, as drawings have this size already."""
-    if not isinstance(item.picture, Photo):  # the layout has drawn it at this size
-        return item.picture
-    photo = item.picture
-    image = decode(photo.read(), photo.name, photo.border)
-    return resize_and_crop(image, dataset.drawing_geometry)
 
 
 def _refuse_unknown(
