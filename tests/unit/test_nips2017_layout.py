@@ -178,3 +178,10 @@ def test_a_folder_without_the_list_is_refused(tmp_path):
     del files["dataset/images.csv"]
     with pytest.raises(UserError, match=r"images\.csv"):
         prepared(tmp_path, files)
+
+
+def test_a_name_whose_bytes_are_written_in_octal_is_shown_in_its_letters(tmp_path):
+    octal = "".join(f"\\{byte:03o}" for byte in "總統府".encode())
+    index, _, _ = prepared(tmp_path, files_of(changed("a2", Author=octal)))
+    shown = index.set_index("image_id")["attribution"]["a2"]
+    assert shown.startswith("總統府, ")

@@ -24,6 +24,7 @@ COLUMNS = {"ImageId", "TrueLabel", "OriginalLandingURL", "License", "Author", "A
 PHOTO_NAME = re.compile(r"[0-9A-Za-z_-]{1,64}[.]png")
 # A licence that lets everyone adapt and share the photos, if the author is named.
 ATTRIBUTION_LICENCE = re.compile(r"https://creativecommons\.org/licenses/by/([1-4]\.0)/?")
+OCTAL_BYTE = re.compile(rb"\\([0-3][0-7]{2})")
 PAGE = re.compile(r"https?://[^\s\"'<>]{1,500}")
 
 
@@ -135,7 +136,7 @@ def _listed_photo(line: Mapping[str, str], where: str) -> ListedPhoto:
     for column in ("OriginalLandingURL", "AuthorProfileURL"):
         if not PAGE.fullmatch(line[column] or ""):
             raise UserError(f"{where}: {column} is '{line[column]}', not a web address.")
-    author = " ".join((line["Author"] or "").split())
+    author = " ".join(_as_text(line["Author"] or "").split())
     if not author:
         raise UserError(f"{where}: it names no author, which its licence asks for.")
     return ListedPhoto(
@@ -143,6 +144,12 @@ def _listed_photo(line: Mapping[str, str], where: str) -> ListedPhoto:
         author=line["AuthorProfileURL"],
         attribution=f"{author}, {line['OriginalLandingURL']}, CC BY {licence[1]}",
     )
+
+
+def _as_text(name: str) -> str:
+    """A name in which bytes of UTF-8 are written in octal, as in the list: `\\345\\217` ..."""
+    encoded = OCTAL_BYTE.sub(lambda byte: bytes([int(byte[1], 8)]), name.encode())
+    return encoded.decode(errors="replace")
 
 
 def _refuse_other_bytes(encoded: bytes, name: str, dataset: DatasetSource) -> None:
