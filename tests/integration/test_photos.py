@@ -34,13 +34,13 @@ def test_as_many_answers_are_right_as_by_timms_own_loop(tmp_path):
     config = (
         f"archives={FOLDER}",
         "image_size=224",
-        "datasets=[photos,photos_edges,photos_drawing]",
+        "datasets=[photos_plain,photos_edges,photos_drawing]",
         "targets=[photos_edges]",
     )
     path = re.search(ROWS, project.listed(config=config))[1]
     project.snakemake("--cores", "2", path, config=config)
     rows = rows_of(project.folder / path)
-    rows = rows[rows["dataset"] == "photos"]
+    rows = rows[rows["dataset"] == "photos_plain"]
     # when: the same network classifies the files themselves
     by_timm = right_by_timm(project.folder / "results/photos/models/efficientnet_lite0")
     # then

@@ -67,10 +67,7 @@ def tables(inputs: Inputs) -> dict[str, str]:
         inputs.paths("rows"),
         published=params["published"],
         expected_images=params["expected_images"],
-        precisions={
-            Layout.run_of(path).model: read_json(path)["precision"]
-            for path in inputs.paths("manifests")
-        },
+        precisions=precisions_of(inputs.paths("manifests")),
     )
     texts = {"published.csv": table_text(table, f"%.{DECIMALS}f")}
     if "methods" in params:
@@ -80,6 +77,11 @@ def tables(inputs: Inputs) -> dict[str, str]:
         beside = beside_papers(measured, params["methods"])
         texts["published_methods.csv"] = table_text(beside, f"%.{DECIMALS}f")
     return texts
+
+
+def precisions_of(manifests: Iterable[Path]) -> dict[str, str]:
+    """Precision by model, {"resnet18.tv_in1k": "fp32"}, from manifests of evaluations."""
+    return {Layout.run_of(path).model: read_json(path)["precision"] for path in manifests}
 
 
 def compare(
