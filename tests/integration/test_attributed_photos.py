@@ -18,7 +18,7 @@ from tiny.projects.project import Project, copy_project, rows_of
 pytestmark = pytest.mark.thorough
 
 AUTHORS = 8
-CLASSES_OF_AUTHOR = (0, 4)  # those of author 3 are 3 and 7
+CLASSES_OF_AUTHOR = (0, 4)  # author 3 has the classes 3 and 7
 PHOTOS_OF_CLASS = 3  # of each author
 CHOICES = (
     "catalog=[mine,street]",

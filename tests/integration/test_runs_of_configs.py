@@ -1,6 +1,6 @@
 """Config files for the ImageNet family, run whole on small archives of the true layouts.
 
-What is not small in them is overridden: networks, image size, length of training.
+Networks, image size and length of training are overridden, since they are large.
 """
 
 import pandas as pd

@@ -368,7 +368,7 @@ def test_examples_show_the_objects_that_most_sets_have_and_which_answers_are_rig
 
 
 def test_examples_name_the_authors_of_all_photos_that_they_show_and_of_no_other():
-    # given two classes of which each dataset has two images, by different authors
+    # given datasets with two images of each class, by different authors
     space = LabelSpace(("k0", "k1"), ((3,), (7,)), ("ant", "bee"))
     images = np.zeros((4, 4, 4, 3), np.uint8)
     labels = np.array([0, 0, 1, 1])

@@ -1,4 +1,4 @@
-"""Photos with a list of authors, licences and labels: what is read, and what is refused."""
+"""The layout of photos with a list of authors, licences and labels."""
 
 import csv
 import hashlib
@@ -110,7 +110,7 @@ def test_the_attribution_is_kept_in_renditions_and_is_no_slice(tmp_path):
 
 
 def changed(photo_id, **changes):
-    """The lines, one of which is changed."""
+    """The lines, with changes in the line of one photo."""
     return [{**entry, **changes} if entry["ImageId"] == photo_id else entry for entry in LINES]
 
 

@@ -7,6 +7,7 @@ source. `published_methods.csv` has accuracies of fine-tuned models.
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from rib.base.errors import UserError
@@ -93,7 +94,7 @@ def published_accuracies(catalog: Catalog) -> list[PublishedAccuracy]:
     Raises:
         UserError: A row names an unknown model or dataset, or its accuracy is not in 0 to 100.
     """
-    accuracies = _of_wide_table(catalog, TIMM)
+    accuracies = list(_of_wide_table(catalog, TIMM))
     known_models = _known_models(catalog, accuracies)
     for where, row in _rows(catalog, PUBLISHED, ACCURACY_COLUMNS):
         _check_model(row["model"], known_models, where)
@@ -116,7 +117,7 @@ def accuracies_of_testbed(catalog: Catalog) -> list[PublishedAccuracy]:
     Raises:
         UserError: A column is no dataset, or an accuracy is not in 0 to 100.
     """
-    return _of_wide_table(catalog, TESTBED)
+    return list(_of_wide_table(catalog, TESTBED))
 
 
 def published_methods(catalog: Catalog) -> list[PublishedMethod]:
@@ -148,7 +149,8 @@ def timm_name(model: Model) -> str:
     return model.name
 
 
-def _of_wide_table(catalog: Catalog, name: str) -> list[PublishedAccuracy]:
+@lru_cache(maxsize=2)  # several analyses ask for the same two tables at every start
+def _of_wide_table(catalog: Catalog, name: str) -> tuple[PublishedAccuracy, ...]:
     """Accuracies of a table with a column for each dataset."""
     accuracies: list[PublishedAccuracy] = []
     for folder in catalog.folders:
@@ -158,7 +160,7 @@ def _of_wide_table(catalog: Catalog, name: str) -> list[PublishedAccuracy]:
         source = _source_of(path)
         for where, row in read_csv_rows(path, ["model"]):
             accuracies.extend(_of_model(row, source, catalog, where))
-    return accuracies
+    return tuple(accuracies)
 
 
 def _of_model(

@@ -19,6 +19,7 @@ from rib.data.integer_images import (
     divide,
     hashed_bytes,
     hashed_number,
+    scaled,
     to_picture,
 )
 
@@ -61,7 +62,7 @@ def gaussian_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     The strength is a box's width in 1/256 pixel, for a side of 32 pixels; boxes grow with the
     picture. The seed is unused.
     """
-    width_of_box = _scaled(strength, picture)
+    width_of_box = scaled(strength, picture, SIDE)
     # A box is its middle pixel and a radius on either side.
     radius = (width_of_box - UNIT) // 2
     return blur(picture, max(0, radius))
@@ -75,7 +76,7 @@ def motion_blur(picture: np.ndarray, strength: int, seed: str) -> np.ndarray:
     height, width = picture.shape[:2]
     direction = hashed_number(seed, 0, len(DIRECTIONS) - 1)
     step_down, step_right = DIRECTIONS[direction]
-    number_of_shifts = _scaled(strength, picture)
+    number_of_shifts = scaled(strength, picture, SIDE)
     first_shift = -(number_of_shifts // 2)
     total = np.zeros(picture.shape, np.int64)
     for shift in range(first_shift, first_shift + number_of_shifts):
@@ -158,13 +159,6 @@ def _normal(seed: str, shape: tuple[int, ...]) -> np.ndarray:
     random_bytes = hashed_bytes(seed, (BYTES_OF_NORMAL, *shape))
     normal: np.ndarray = random_bytes.sum(axis=0) - MEAN_OF_NORMAL
     return normal
-
-
-def _scaled(length: int, picture: np.ndarray) -> int:
-    """A length at the picture's size, at least 1: 3 stays 3 at a side of 32 pixels, 6 at 64."""
-    shorter_side = min(picture.shape[:2])
-    scaled: int = max(1, length * shorter_side // SIDE)
-    return scaled
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,15 @@ def to_picture(numbers: np.ndarray) -> np.ndarray:
     return picture
 
 
+def scaled(length: int, picture: np.ndarray, side: int) -> int:
+    """A length at the picture's size, at least 1; it is stated for a shorter side of `side` pixels.
+
+    For a side of 32, a length of 3 stays 3 at 32 pixels and becomes 6 at 64.
+    """
+    shorter_side: int = min(picture.shape[:2])
+    return max(1, length * shorter_side // side)
+
+
 def divide(numerators: np.ndarray, denominator: int | np.ndarray) -> np.ndarray:
     """Quotients rounded to the nearest integer, halves up; the denominator is positive."""
     return (2 * numerators + denominator) // (2 * denominator)

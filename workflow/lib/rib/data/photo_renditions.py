@@ -12,17 +12,17 @@ from rib.data.integer_images import (
     UNIT,
     blur,
     divide,
-    hashed_bytes,
     hashed_number,
+    scaled,
     to_picture,
     turn_and_scale,
 )
-from rib.data.renditions import gradient, lines
+from rib.data.renditions import gradient, lines, on_grained_paper, outlines
 from rib.data.renditions import recoloured as recoloured_grey
 
 WHITE = 255
 MIDDLE_GREY = 128
-SIDE = 128  # pixels of the shorter side for which lengths are stated
+SIDE = 128  # lengths are stated for a shorter side of so many pixels
 PAINT_BLUR = UNIT // 2  # 1/256 pixel, of a cartoon's colours
 LINE_BLUR = UNIT // 2  # 1/256 pixel; small textures make no lines
 LINE = 240  # gradient above which a cartoon has a line
@@ -65,18 +65,14 @@ def drawing(photo: np.ndarray, seed: str) -> np.ndarray:
     by its blurred self).
     """
     tones = grey(photo).astype(np.int64)
-    surroundings = np.maximum(1, blur(tones, _scaled(PENCIL_BLUR, photo)))
-    outline = np.minimum(WHITE, divide(tones * WHITE, surroundings))  # dark at outlines
+    outline = outlines(tones, _scaled(PENCIL_BLUR, photo))
     height, width = tones.shape
     row = np.arange(height)[:, np.newaxis]
     column = np.arange(width)[np.newaxis, :]
-    spacing = max(2, HATCH * min(height, width) // SIDE)
+    spacing = max(2, _scaled(HATCH, photo))
     is_shaded = ((row + column) % spacing == 0) & (tones < DARK)
     ink = (WHITE - outline) * 3 // 2 + 90 * is_shaded
-    # Paper is slightly grey, and takes more ink where it is darker.
-    grain = hashed_bytes(seed, tones.shape) // 8
-    paper = WHITE - 8 - grain
-    return _in_three_channels(paper - ink * (160 + 2 * grain) // 192)
+    return _in_three_channels(on_grained_paper(ink, seed))
 
 
 def recoloured(photo: np.ndarray, seed: str) -> np.ndarray:
@@ -100,8 +96,7 @@ def _in_three_channels(picture: np.ndarray) -> np.ndarray:
 
 def _scaled(length: int, photo: np.ndarray) -> int:
     """A length at the photo's size: 256 stays 256 at a side of 128 pixels, 512 at 256."""
-    shorter_side: int = min(photo.shape[:2])
-    return length * shorter_side // SIDE
+    return scaled(length, photo, SIDE)
 
 
 RENDITIONS: dict[str, Callable[[np.ndarray, str], np.ndarray]] = {

@@ -171,13 +171,33 @@ def drawing(image: np.ndarray, seed: str) -> np.ndarray:
     grey = image.astype(np.int64)
     is_object = _is_object(image)
     on_paper = np.where(is_object, _stretch(image), WHITE)
-    surroundings = np.maximum(1, blur(on_paper, UNIT))
-    outline = np.minimum(WHITE, divide(on_paper * WHITE, surroundings))  # dark at outlines
+    outline = outlines(on_paper, UNIT)
     is_contour = _grow(is_object) & ~is_object  # pixels just outside the object
     is_shaded = _is_on_slanting_line(grey) & is_object
     ink = (WHITE - outline) // 2 + 150 * is_contour + 90 * is_shaded
-    # Paper is slightly grey, and takes more ink where it is darker.
-    grain = hashed_bytes(seed, image.shape) // 8
+    return on_grained_paper(ink, seed)
+
+
+def outlines(image: np.ndarray, radius: int) -> np.ndarray:
+    """Greys that are dark where an image is darker than its surroundings: dodge and burn.
+
+    Args:
+        image: (height, width) integers from 0 to 255.
+        radius: of the surroundings, in 1/256 pixel, as in `blur`.
+    """
+    surroundings = np.maximum(1, blur(image, radius))
+    outline: np.ndarray = np.minimum(WHITE, divide(image * WHITE, surroundings))
+    return outline
+
+
+def on_grained_paper(ink: np.ndarray, seed: str) -> np.ndarray:
+    """Ink on paper that is slightly grey and takes more ink where it is darker, uint8.
+
+    Args:
+        ink: (height, width) integers from 0, for none.
+        seed: of the paper's grain.
+    """
+    grain = hashed_bytes(seed, ink.shape) // 8
     paper = WHITE - 8 - grain
     return to_picture(paper - ink * (160 + 2 * grain) // 192)
 

@@ -103,21 +103,24 @@ def assign_whole_objects(
     shares = {**fractions, TEST: 1 - sum(fractions.values())}
     quotas = [round(FINEST * shares[split]) * len(object_of_source) for split in SPLITS]
     counts = _count_inherited(list(object_of_source), inherited)
-    split_of_source: dict[str, str] = {}
+    split_of_source = {
+        source: inherited[source] for source in object_of_source if source in inherited
+    }
     for _, name in hashes_and_objects:
         sources = sources_of_object[name]
-        earlier = {inherited[source] for source in sources if source in inherited}
-        if len(earlier) > 1:
+        earlier_splits = {inherited[source] for source in sources if source in inherited}
+        new_sources = [source for source in sources if source not in inherited]
+        if len(earlier_splits) > 1:
             split = LEFT_OUT
-        elif earlier:
-            (split,) = earlier
+        elif earlier_splits:
+            (split,) = earlier_splits
         else:
+            # Counts times FINEST have the unit of quotas, whole numbers.
             lacking = [quota - FINEST * count for quota, count in zip(quotas, counts, strict=True)]
             split = SPLITS[lacking.index(max(lacking))]
-        for source in sources:
-            split_of_source[source] = inherited.get(source, split)
-            if source not in inherited and split != LEFT_OUT:
-                counts[SPLITS.index(split)] += 1
+        if split != LEFT_OUT:
+            counts[SPLITS.index(split)] += len(new_sources)
+        split_of_source.update(dict.fromkeys(new_sources, split))
     return split_of_source
 
 

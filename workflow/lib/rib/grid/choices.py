@@ -340,9 +340,8 @@ def check_images_of_targets(
     Raises:
         UserError: The budget leaves too few images, as far as numbers are known.
     """
-    if config["protocol"] == "paper" or family.classes_per_dataset:
-        return
-    if family.split_by == "object":  # without regard to classes
+    splits_each_class = config["protocol"] != "paper" and family.split_by == "source"
+    if not splits_each_class or family.classes_per_dataset:
         return
     for dataset in targets:
         available = _images_in_budget(dataset, budget_of(config))

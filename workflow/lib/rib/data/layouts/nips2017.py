@@ -1,8 +1,8 @@
 """Photos of ImageNet's classes with a list of their authors, licences and labels.
 
-The layout is that of the development set of the NIPS 2017 adversarial competition, as the public
-repository yuyang-long/SSA has it: dataset/images.csv, and dataset/images/<ImageId>.png. The list
-has one line for each photo; `TrueLabel` is the class's number from 1 to 1000, in the order of the
+The development set of the NIPS 2017 adversarial competition has this layout in the public
+repository yuyang-long/SSA: dataset/images.csv, and dataset/images/<ImageId>.png. The list has one
+line for each photo; `TrueLabel` is the class's number from 1 to 1000, in the order of the
 WordNet ids of ILSVRC2012.
 """
 
@@ -83,6 +83,7 @@ def items(dataset: DatasetSource) -> Iterator[Item]:
 def _item(
     photo_id: str, listed: ListedPhoto, label: int, encoded: bytes, dataset: DatasetSource
 ) -> Item:
+    """A photo as an item; a function, so that each item keeps its own bytes."""
     return Item(
         image_id=photo_id,
         label=label,
