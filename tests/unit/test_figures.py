@@ -816,3 +816,16 @@ def test_dollars_in_labels_of_figures_are_text(tmp_path, text):
     assert labels_of(written_texts) == [text] * 4
     parsed_texts = [written for written in figure.findobj(Text) if written.get_parse_math()]
     assert parsed_texts == []
+
+
+def test_only_rates_of_one_method_and_recipe_are_joined():
+    settings = {
+        "ft": {"recipe": ["adamw", "paper"], "lr": [0.001, 0.00001]},
+        "lwf": {"lr": [0.001]},
+        "wise_ft": {"alpha": [0.25, 0.75]},
+    }
+    choices = {"family": "fashion", "methods": ["ft", "lwf", "wise_ft"]}
+    assert GridLabels(grid(**choices, method_settings=settings)).rates == [
+        [("ft-lr0.00001", "0.00001"), ("ft-lr0.001", "0.001")],
+        [("ft-paper-lr0.00001", "0.00001"), ("ft-paper-lr0.001", "0.001")],
+    ]

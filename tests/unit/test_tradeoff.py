@@ -280,6 +280,7 @@ SETTINGS = {
     "models": {"m": "M"},
     "methods": STYLES,
     "averages": {"w9": ("ft", 0.9), "w1": ("ft", 0.1)},
+    "rates": [],
     "accuracy": "fit of the training images",
     "confidence": 0.9,
 }
@@ -394,6 +395,17 @@ def test_each_parent_has_a_line_of_its_own():
         [ORIGIN, (35, 6), (95, 12)],
         [ORIGIN, (88, 9), (70, -3)],
     ]
+
+
+def test_a_dotted_line_joins_the_rates_of_a_method_and_names_each():
+    rates = [[("w1", "0.001"), ("ft", "0.01"), ("lp", "0.1")]]
+    settings = {**SETTINGS, "averages": {}, "rates": rates}
+    figure, _ = tradeoff.draw_tradeoff(mri_table(), NO_CURVE, **settings)
+    (axes,) = figure.axes
+    assert not joined_points(axes)
+    dotted = [points_of(line) for line in axes.lines if line.get_linestyle() == ":"]
+    assert dotted == [[(35, 6), (95, 12), (70, -3)]]
+    assert texts_of(axes.texts) == ["0.001", "0.01", "0.1"]
 
 
 def curve_table():

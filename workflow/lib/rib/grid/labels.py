@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from rib.grid.compared_runs import compared_runs, example_target
 from rib.grid.grid import Grid
+from rib.schema.algorithm_settings import RATE
 from rib.schema.forms import MERGES
+from rib.schema.run import in_path
 
 VARIANT_MARKERS = ("s", "^", "v", "P", "X", "o", "D", "*")
 
@@ -135,6 +138,25 @@ class GridLabels:
             if has_one_parent and "alpha" in method.settings:
                 averages[name] = (method.parents[0], method.settings["alpha"])
         return averages
+
+    @property
+    def rates(self) -> list[list[tuple[str, str]]]:
+        """Methods that differ in their learning rate alone, from the lowest rate to the highest.
+
+        Each list has the variants of a method with one recipe, from two on, as names and rates:
+        [[("ft-lr0.0001", "0.0001"), ("ft-lr0.001", "0.001")]].
+        """
+        rates_of_variants: dict[str, dict[str, float]] = {}
+        for name in self.methods:
+            method = self._grid.methods[name]
+            rate = method.settings.get(RATE)
+            if isinstance(rate, float) and name != method.without_rate:
+                rates_of_variants.setdefault(method.without_rate, {})[name] = rate
+        return [
+            [(name, in_path(rate)) for name, rate in sorted(rates.items(), key=itemgetter(1))]
+            for rates in rates_of_variants.values()
+            if len(rates) > 1
+        ]
 
     @property
     def of_compared_runs(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import textwrap
 
-import numpy as np
 import pandas as pd
 
 from rib.analyses.tradeoff.figure import COLUMNS, draw_panels
@@ -56,7 +55,7 @@ def draw_tradeoff_epochs(
     start = tradeoff_epochs[tradeoff_epochs["trained"] == 0].assign(method=PRETRAINED)
     end = tradeoff_epochs[tradeoff_epochs["trained"] == 100]
     points = pd.concat([start, end]).reindex(columns=COLUMNS)
-    lines = tradeoff_epochs.assign(alpha=np.nan)  # NaN writes no alphas beside the lines
+    lines = tradeoff_epochs.assign(beside="", style="-")
     target_labels = ", ".join(targets.values())
     note = f"fine-tuned on {target_labels}; dots at each tenth of the steps"
     below = f"{accuracy} (%)\n{textwrap.fill(note, 60)}"

@@ -13,7 +13,8 @@ CAPTION = """\
 Accuracy on the target (across) and mRI (up), means over targets. RI is the mean change of accuracy
 over the out-of-distribution datasets other than the target; datasets in distribution do not count.
 The star is the pretrained model; above 0 robustness was gained. Compare methods at equal accuracy
-on the target, where the higher point is better. Whiskers are over objects and, from three seeds on,
+on the target, where the higher point is better. A dotted line joins the learning rates of a method,
+which stand beside its points. Whiskers are over objects and, from three seeds on,
 trainings; targets are fixed and, with fewer seeds, the trained networks.
 """
 
@@ -22,7 +23,8 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
     """Declare to Snakemake the figure tradeoff, of all models and methods.
 
     A curve is a method with averages of pretrained and fine-tuned weights at several alphas (shares
-    of the fine-tuned ones). A line joins single averages only if there is no curve.
+    of the fine-tuned ones). A line joins single averages only if there is no curve. A dotted line
+    joins the learning rates of a method.
     """
     inputs = {name: paths.table(name) for name in ("mri", "curves")}
     if in_distribution_datasets(grid):
@@ -50,6 +52,7 @@ def describe(grid: Grid, paths: Paths, labels: GridLabels) -> Analysis:
                     "averages": {
                         name: list(parent_and_alpha) for name, parent_and_alpha in averages.items()
                     },
+                    "rates": labels.rates,
                     "accuracy": labels.accuracy_on_target,
                 },
             )

@@ -18,6 +18,7 @@ from rib.statistics.bootstrap import FEWEST_SEEDS
 ORIGIN = {"label": PRETRAINED_LABEL, "colour": INK, "marker": "*"}
 # For variants of a method, which share colour and marker.
 FILLS = ["full", "none", "left", "bottom", "right", "top"]
+MOST_TEXTS = 6  # beside the points of a line
 COLUMNS = [
     "model",
     "method",
@@ -58,13 +59,14 @@ def draw_tradeoff(
     models: Labels,
     methods: Styles,
     averages: Mapping[str, tuple[str, float]],
+    rates: Sequence[Sequence[tuple[str, str]]],
     accuracy: str,
     confidence: float,
 ) -> Drawn:
     """Draw accuracy on the target against mRI (change of accuracy on other datasets).
 
     A method is a point with both intervals. A line joins averages of pretrained and fine-tuned
-    weights.
+    weights, a dotted one the learning rates of a method.
 
     Args:
         mri: columns model, method, seeds, on_target, on_target_before, mri, and the confidence
@@ -77,6 +79,8 @@ def draw_tradeoff(
         methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
         averages: parent and alpha of methods that average the pretrained weights with a parent's:
             {"wise": ("ft", 0.5)}; a line joins them.
+        rates: methods that differ in their learning rate alone, each with its rate, from the lowest
+            on: [[("ft-lr0.1", "0.1"), ("ft-lr0.2", "0.2")]].
         accuracy: label of accuracy on the target.
     """
 
@@ -90,9 +94,11 @@ def draw_tradeoff(
         columns={"downstream": "on_target", "ri": "mri"}
     )
     lines = pd.concat([curve_points, *_lines_of_averages(points, averages)])
+    lines = lines.assign(beside=_texts_of_alphas(lines["alpha"]), style="-")
+    lines = pd.concat([lines, *_lines_of_rates(points, rates)])
     # Curves lack the changes in distribution.
     quantities = [change.column for change in changes]
-    lines = lines.reindex(columns=["model", "method", "alpha", "on_target", *quantities])
+    lines = lines.reindex(columns=["model", "method", "beside", "style", "on_target", *quantities])
     if mri["seeds"].max() >= FEWEST_SEEDS:
         intervals = "confidence intervals over objects and seeds,\nfor these targets"
     else:
@@ -152,6 +158,29 @@ def _lines_of_averages(
     return lines
 
 
+def _texts_of_alphas(alphas: pd.Series) -> pd.Series:
+    """Texts beside the points of a line of averages: `0.5`, nothing at its ends 0 and 1."""
+    is_between_ends = alphas.between(0, 1, inclusive="neither")
+    return alphas.map("{:g}".format).where(is_between_ends, "")
+
+
+def _lines_of_rates(
+    points: pd.DataFrame, rates: Sequence[Sequence[tuple[str, str]]]
+) -> list[pd.DataFrame]:
+    """Lines to draw: through the learning rates of a method, each rate beside its point."""
+    lines = []
+    for rates_of_method in rates:
+        first_method, _ = rates_of_method[0]  # it gives the line its colour
+        rate_of_method = dict(rates_of_method)
+        on_line = points[points["method"].isin(rate_of_method)]
+        place_on_line = on_line["method"].map(list(rate_of_method).index)
+        on_line = on_line.assign(
+            beside=on_line["method"].map(rate_of_method), method=first_method, style=":"
+        )
+        lines.append(on_line.iloc[place_on_line.argsort(kind="stable")])
+    return lines
+
+
 def draw_panels(
     points: pd.DataFrame,
     lines: pd.DataFrame,
@@ -166,8 +195,9 @@ def draw_panels(
 
     Args:
         points: columns model, method, on_target with _low and _high, and the changes' columns.
-        lines: columns model, method, alpha, on_target and the changes' columns; a line goes through
-            a method's rows in the given order.
+        lines: columns model, method, on_target, the changes' columns, style (of the line, such as
+            `-`) and beside, a text for the point or nothing; a line goes through the rows of a
+            method and style in the given order.
         models: labels, {"net": "Net"}.
         methods: {"ft": {"label": "FT", "colour": "#ff0000", "marker": "o"}}.
         below: text below the panels.
@@ -223,9 +253,9 @@ def _draw_model(
     axes: Axes, points: pd.DataFrame, lines: pd.DataFrame, methods: Styles, change: Change
 ) -> None:
     """Draw a model's lines and points; fill distinguishes methods with equal marker and colour."""
-    for method, line in lines.groupby("method", sort=False):
-        colour = methods[str(method)]["colour"]
-        _draw_line(axes, line.dropna(subset=change.column), colour, change)
+    for (method, line_style), line in lines.groupby(["method", "style"], sort=False):
+        colour = methods[method]["colour"]
+        _draw_line(axes, line.dropna(subset=change.column), colour, line_style, change)
     drawn_with_look: dict[tuple[str, str], int] = {}  # methods so far with this marker and colour
     for method, style in {PRETRAINED: ORIGIN, **methods}.items():
         look = (style["marker"], style["colour"])
@@ -239,13 +269,16 @@ def _draw_model(
     axes.xaxis.set_tick_params(labelbottom=True)  # there may be no panel below
 
 
-def _draw_line(axes: Axes, line: pd.DataFrame, colour: str, change: Change) -> None:
-    """Draw a line through averages of weights, with a few alphas beside it."""
+def _draw_line(
+    axes: Axes, line: pd.DataFrame, colour: str, line_style: str, change: Change
+) -> None:
+    """Draw a line through points of a method, with a few of their texts beside it."""
     heights = line[change.column]
     axes.plot(
         line["on_target"],
         heights,
         color=colour,
+        linestyle=line_style,
         marker=".",
         markersize=4,
         linewidth=1.2,
@@ -255,12 +288,11 @@ def _draw_line(axes: Axes, line: pd.DataFrame, colour: str, change: Change) -> N
     is_above = heights.sum() > 0
     rises = heights.diff() > 0
     with_sides = line.assign(is_left=rises == is_above, height=heights)
-    is_between_ends = line["alpha"].between(0, 1, inclusive="neither")
-    inner = with_sides[is_between_ends]
-    step = 1 + len(inner) // 4  # at most four get a number
-    for row in inner.iloc[::step].to_dict("records"):
+    with_text = with_sides[line["beside"] != ""]
+    step = 1 + len(with_text) // MOST_TEXTS
+    for row in with_text.iloc[::step].to_dict("records"):
         axes.annotate(
-            f"{row['alpha']:g}",
+            row["beside"],
             (row["on_target"], row["height"]),
             fontsize=7.5,
             xytext=(-5 if row["is_left"] else 5, 3 if is_above else -3),
