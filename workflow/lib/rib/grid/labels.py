@@ -150,7 +150,7 @@ class GridLabels:
         for name in self.methods:
             method = self._grid.methods[name]
             rate = method.settings.get(RATE)
-            if isinstance(rate, float) and name != method.without_rate:
+            if isinstance(rate, float) and method.without_rate not in (None, name):
                 rates_of_variants.setdefault(method.without_rate, {})[name] = rate
         return [
             [(name, in_path(rate)) for name, rate in sorted(rates.items(), key=itemgetter(1))]

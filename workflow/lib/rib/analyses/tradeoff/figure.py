@@ -254,8 +254,8 @@ def _draw_model(
 ) -> None:
     """Draw a model's lines and points; fill distinguishes methods with equal marker and colour."""
     for (method, line_style), line in lines.groupby(["method", "style"], sort=False):
-        colour = methods[method]["colour"]
-        _draw_line(axes, line.dropna(subset=change.column), colour, line_style, change)
+        colour = methods[str(method)]["colour"]
+        _draw_line(axes, line.dropna(subset=change.column), colour, str(line_style), change)
     drawn_with_look: dict[tuple[str, str], int] = {}  # methods so far with this marker and colour
     for method, style in {PRETRAINED: ORIGIN, **methods}.items():
         look = (style["marker"], style["colour"])
