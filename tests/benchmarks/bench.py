@@ -269,7 +269,7 @@ def b5(folder: Path) -> str:
     for method in methods:
         if method.trains:
             algorithm = algorithm_of(method.name, network(), data, data)
-            _, changed = train(algorithm, before, TRAINING, RUN, CPU)
+            _, changed, _ = train(algorithm, before, TRAINING, RUN, CPU)
             all_bytes += bytes_of(dict(algorithm.trainable()))
             stored_bytes += bytes_of(xor_compress(changed, before))
     megabytes = f"{stored_bytes / 1e6:.0f} of {all_bytes / 1e6:.0f} MB"

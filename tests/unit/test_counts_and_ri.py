@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from rib.analyses.data_and_models.tables import identical_table
+from rib.base.devices import join_kinds, kind_of_device, name_mixture
 from rib.base.errors import UserError
 from rib.base.files import read_json, write_json
 from rib.catalog.label_space import LabelSpace
@@ -34,7 +35,14 @@ from rib.statistics.ri import ood_accuracies, ood_parts
 from rib.statistics.sample_rows import read_rows
 from rib.statistics.scored_state import STATE_COLUMNS
 from rib.statistics.statistics_settings import FitRule, GridTableSettings, RIStatistics
-from rib.statistics.tables import grid_tables, json_by_method, read_fits, ri_table, roles_of
+from rib.statistics.tables import (
+    devices_of_runs,
+    grid_tables,
+    json_by_method,
+    read_fits,
+    ri_table,
+    roles_of,
+)
 from rib.statistics.writing import write_tables
 from tiny.tables.rows import by_runs, write_rows
 from tiny.tables.states import columns_of_run, state_of
@@ -195,38 +203,70 @@ def test_the_pretrained_model_compared_with_itself_has_ri_zero_without_spread(ro
     assert ri_table(ood, 0.95)[["ri", "ci_low", "ci_high"]].to_numpy().tolist() == [[0, 0, 0]]
 
 
-ON_CPU = {"device": "cpu", "gpu": None, "precision": "fp32"}
-ON_A100 = {"device": "cuda", "gpu": "A100", "precision": "bf16"}
-MIXTURES = {
-    "cpu and gpu": [ON_CPU, {**ON_A100, "precision": "fp32"}],
-    "precision": [ON_A100, {**ON_A100, "precision": "fp32"}],
-    "kind of gpu": [ON_A100, {**ON_A100, "gpu": "H100"}],
-    "trainings": [
-        {**ON_CPU, "trained_on": {"ft.json": "cuda (A100) in bf16"}},
-        {**ON_CPU, "trained_on": {"lwf.json": "cuda (V100) in fp32"}},
-    ],
-}
+ON_CPU = {"device": "cpu", "gpu": None, "capability": None, "precision": "fp32"}
+ON_A100 = {"device": "cuda", "gpu": "A100", "capability": "8.0", "precision": "bf16"}
+ON_H100 = {"device": "cuda", "gpu": "H100", "capability": "9.0", "precision": "bf16"}
 
 
-@pytest.mark.parametrize("mixture", MIXTURES)
-def test_runs_on_different_devices_or_in_different_precisions_are_not_mixed(
-    tmp_path, rows, mixture
-):
-    manifests = []
-    for name, facts in zip(("one", "other"), MIXTURES[mixture], strict=True):
-        manifest = tmp_path / f"{name}.json"
-        write_json(manifest, {"trained_on": {}, **facts, "fit": {}, "networks": []})
-        manifests.append(manifest)
+def test_devices_of_a_run_are_of_its_trainings_and_evaluations(tmp_path):
+    # given: ft was trained on two cards, one after the other; the pretrained model's evaluation was
+    # on a third, of the same kind as the second
+    h100, a100, cpu = map(kind_of_device, (ON_H100, ON_A100, ON_CPU))
+    evaluations = {
+        "none": ("pretrained", {**ON_H100, "gpu": "H100 NVL", "trained_on": {}}),
+        "a": ("ft", {**ON_H100, "trained_on": {"ft.json": [a100, h100]}}),
+        "b": ("ft", {**ON_CPU, "trained_on": {"ft.json": [cpu]}}),
+    }
+    paths = []
+    for target, (method, facts) in evaluations.items():
+        path = tmp_path / f"m/{target}/{method}/all/0/d.manifest.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        networks = [{"method": method}]
+        write_json(path, {**facts, "fit": {}, "networks": networks})
+        paths.append(path)
+    # when
+    devices = devices_of_runs(paths)
+    # then
+    assert devices == {
+        Run("m", "none", "pretrained", "all", 0): h100,
+        Run("m", "a", "ft", "all", 0): f"{a100} + {h100}",
+        Run("m", "b", "ft", "all", 0): cpu,
+    }
+
+
+def test_tables_of_runs_on_several_kinds_of_devices_are_made_and_name_them(tmp_path):
+    # given
+    rows = grid_rows(3)
     write_indexes(tmp_path, rows)
-    names = ["ft", "lwf"] if mixture == "trainings" else ["one", "other"]
-    with pytest.raises(UserError, match=rf"{names[0]}\.json.*{names[1]}\.json.*compute.precision"):
-        grid_tables(
-            files=RowFiles(write_rows(tmp_path, scored(rows)), index_paths(tmp_path)),
-            manifests=manifests,
-            datasets=datasets_in(tmp_path),
-            settings=settings_of(),
-            counts_file=tmp_path / "counts.npz",
-        )
+    for run_file in write_rows(tmp_path, scored(rows), "one"):
+        method = run_file.parts[-4]
+        facts = ON_H100 if method == "ft" else ON_A100
+        networks = [{"method": method}]
+        manifest = {**facts, "trained_on": {}, "fit": {}, "networks": networks}
+        write_json(run_file.with_name("one.manifest.json"), manifest)
+    # when
+    tables = write_grid_tables(tmp_path, "t", replicates=5)
+    # then
+    for name in ("accuracy", "ri", "fit"):
+        is_ft = tables[name]["method"] == "ft"
+        assert set(tables[name].loc[is_ft, "device"]) == {kind_of_device(ON_H100)}
+        assert set(tables[name].loc[~is_ft, "device"]) == {kind_of_device(ON_A100)}
+
+
+@pytest.mark.parametrize("key", ["device", "capability", "precision"])
+def test_a_kind_of_device_is_its_type_capability_and_precision_and_no_name(key):
+    assert kind_of_device({**ON_A100, "gpu": "A100 PCIe"}) == kind_of_device(ON_A100)
+    assert kind_of_device({**ON_A100, key: "other"}) != kind_of_device(ON_A100)
+
+
+def test_a_note_names_kinds_of_devices_only_where_they_are_several():
+    h100, a100 = map(kind_of_device, (ON_H100, ON_A100))
+    assert name_mixture([]) is None
+    assert name_mixture([a100, a100]) is None
+    note = name_mixture([a100, h100, a100])
+    assert f"{a100} (2 runs)" in note and f"{h100} (1 run)" in note
+    # and where each run was trained on one kind and evaluated on another
+    assert name_mixture([join_kinds([a100, h100])] * 2) is not None
 
 
 def write_together(folder, rows):

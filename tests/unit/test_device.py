@@ -183,6 +183,7 @@ def working_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: GPU_NAME)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
     monkeypatch.setattr(torch.version, "cuda", "12.6")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90501)
     # SLURM has assigned it, so that no lock of this machine is taken.
@@ -221,6 +222,7 @@ def test_gpu_and_effective_precision_are_facts_of_the_device_and_in_the_record(
     assert facts == {
         "device": "cuda",
         "gpu": GPU_NAME,
+        "capability": "8.0",
         "precision": "bf16",
         "cuda": "12.6",
         "cudnn": "90501",

@@ -418,7 +418,7 @@ def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(
             "second": {"n": 7, "label_space": SPACE.digest},
         },
         "fit": {"ft": 0.75},
-        "trained_on": {str(files.manifest): "cpu in fp32"},
+        "trained_on": {str(files.manifest): ["cpu in fp32"]},
         "networks": [{"method": "ft", "alpha": None, "coefficients": {"ft": 1.0}}],
     }
 

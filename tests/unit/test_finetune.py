@@ -222,7 +222,7 @@ def test_only_what_a_method_trains_has_gradients(network, target):
     model.requires_grad_(False)
     method.setup(task_of(model, target))
     # when
-    _, changes = train(method, network.state_dict(), FULL, RUN, CPU)
+    _, changes, _ = train(method, network.state_dict(), FULL, RUN, CPU)
     # then
     assert changes.keys() == head.keys()
     with_gradient = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -298,7 +298,7 @@ def test_a_divergence_goes_back_to_the_state_after_the_last_good_epoch(
     monkeypatch.setattr(loop, "learning_rates", lambda *settings: rates)
     method = with_defaults(FullFineTuning, lr=0.01, batch_norm="train")
     method.setup(task_of(copy.deepcopy(network), target))
-    _, good = train(method, network.state_dict(), one_epoch, RUN, CPU)
+    _, good, _ = train(method, network.state_dict(), one_epoch, RUN, CPU)
 
     method = with_defaults(FullFineTuning, lr=0.01, batch_norm="train")
     method.setup(task_of(copy.deepcopy(network), target))
@@ -368,7 +368,7 @@ def test_a_training_that_goes_on_counts_what_was_done_before(
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             begin_or_go_on()
-    history, _ = begin_or_go_on()
+    history, _, _ = begin_or_go_on()
     # then
     images_and_totals = [(images, total) for _, images, total, _ in progress()]
     assert images_and_totals == [(8, 30), (8 + 2 + 4, 30), (30, 30)]
@@ -845,7 +845,7 @@ def test_a_job_drops_features_and_blocks_as_its_method_says(network, small, fold
     task.target.std = 255 * torch.tensor(STD).view(1, 3, 1, 1)
     method = with_defaults(FullFineTuning, **settings)
     method.setup(task)
-    _, expected = train(method, network.state_dict(), FULL, replace(RUN, seed=SEED_OF_JOB), CPU)
+    _, expected, _ = train(method, network.state_dict(), FULL, replace(RUN, seed=SEED_OF_JOB), CPU)
     assert_equal_tensors(stored(network, paths["checkpoint"]), expected)
 
 

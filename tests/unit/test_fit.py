@@ -19,7 +19,7 @@ from rib.figures import write_figure
 from rib.grid.grid import resolve_grid
 from rib.schema.config import config_of
 from rib.schema.run import RUN_COLUMNS, Run
-from rib.statistics.fit import fit_table, name_other_rates, name_underfitted
+from rib.statistics.fit import fit_table, name_other_rates, name_underfitted, read_table
 from rib.statistics.statistics_settings import FitRule
 from rib.statistics.writing import read_fit, write_tables
 from tiny.projects.project import ROOT
@@ -154,6 +154,7 @@ def fit(tmp_path):
     assert is_underfitted_run.sum() == 1
     table.loc[is_underfitted_run, "fit"] = 50.0
     table.loc[is_underfitted_run, "underfitted"] = "yes"
+    table["device"] = "cpu in fp32"
     table.to_csv(tmp_path / "fit.csv", index=False)
     return tmp_path / "fit.csv"
 
@@ -360,6 +361,19 @@ def test_labels_of_methods_with_an_underfitted_run_are_marked_and_the_runs_named
     assert not contain(texts_of_ten_images, "†"), "runs of that size are finished"
     assert not contain(texts_of_other_model, "†"), "runs of that model are not in the file"
     assert settings == FLIPS_SETTINGS, "settings are not changed in place"
+
+
+def test_a_figure_names_kinds_of_devices_if_its_runs_have_several(monkeypatch, fit):
+    # given
+    runs = read_table(fit)
+    runs.loc[runs["method"] == "lwf", "device"] = "cuda (compute capability 9.0) in bf16"
+    of_one_kind = write_and_read_figure(monkeypatch, fit, "flips", {"flips": FLIPS}, FLIPS_SETTINGS)
+    runs.to_csv(fit, index=False)
+    # when
+    texts = write_and_read_figure(monkeypatch, fit, "flips", {"flips": FLIPS}, FLIPS_SETTINGS)
+    # then
+    assert contain(texts, "capability 9.0") and contain(texts, "cpu in fp32")
+    assert not contain(of_one_kind, "cpu in fp32")
 
 
 def test_a_figure_of_one_method_and_target_is_marked_if_that_run_is_underfitted(monkeypatch, fit):

@@ -654,7 +654,8 @@ def test_ewc_with_fisher_information_from_a_job_of_its_own_trains_to_the_same_by
         task = Task(copy.deepcopy(network), images_of(target), reference, 4, fisher=fisher)
         algorithm.setup(task)
         run = Run("m", "t", "x", "all", 4)
-        return train(algorithm, network.state_dict(), TRAINING, run, CPU)
+        trained = train(algorithm, network.state_dict(), TRAINING, run, CPU)
+        return trained.history, trained.changed
 
     history, tensors = train_ewc(images_of(proxy), None)
     _, tensors_with_stored = train_ewc(None, safetensors.torch.load_file(stored))

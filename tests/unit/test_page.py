@@ -146,7 +146,7 @@ def tables(tmp_path):
     }
     accuracy_before = rows_of_accuracy(PRETRAINED_RUN, fit=None, underfitted=0)
     accuracy_after = rows_of_accuracy(RUN, fit=80.0, underfitted=1)
-    fit = {**RUN, "fit": 80.0, "underfitted": "yes"}
+    fit = {**RUN, "fit": 80.0, "underfitted": "yes", "device": "cpu in fp32"}
     return {
         "mri": write_table(tmp_path / "mri.csv", [mri]),
         "ri": write_table(tmp_path / "ri.csv", [ri]),
@@ -365,6 +365,16 @@ def test_the_cards_of_jobs_are_counted():
     facts = run_facts([job_record(machine=machine) for machine in machines])
     assert facts.cards == [("Card 1", 2), ("Card 2", 1)]
     assert run_facts([job_record()]).cards == []
+
+
+def test_a_page_names_kinds_of_devices_if_runs_have_several(tmp_path, tables):
+    of_one_kind = page_of(tmp_path, tables)
+    runs = pd.read_csv(tables["fit"])
+    on_a_card = runs.assign(seed=1, device="cuda (compute capability 9.0) in bf16")
+    write_table(tables["fit"], pd.concat([runs, on_a_card]))
+    page = page_of(tmp_path, tables)
+    assert "cuda (compute capability 9.0) in bf16" in page and "cpu in fp32" in page
+    assert "cpu in fp32" not in of_one_kind
 
 
 def test_busy_time_counts_overlaps_once_and_pauses_not_at_all():
@@ -654,7 +664,7 @@ def test_a_table_without_rows_is_named_and_not_shown(tmp_path, tables):
 
 
 def test_underfitted_runs_on_targets_in_distribution_are_named_too(tmp_path, tables):
-    fit = {**RUN, "target": "train", "fit": 80.0, "underfitted": "yes"}
+    fit = {**RUN, "target": "train", "fit": 80.0, "underfitted": "yes", "device": "cpu in fp32"}
     of_training_set = {**tables, "id_targets_fit": write_table(tmp_path / "id.csv", [fit])}
     write_table(tables["fit"], pd.read_csv(tables["fit"]).iloc[:0])
     page = page_of(tmp_path, of_training_set, about=IN_DISTRIBUTION_ALONE)

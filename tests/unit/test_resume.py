@@ -42,6 +42,8 @@ EPOCHS = 3
 STEPS = EPOCHS * STEPS_OF_EPOCH
 CATALOG = Catalog([ROOT / "workflow/catalog"])
 
+OF_CARD = {"device": "cuda", "gpu": "card", "capability": "8.0", "precision": "bf16"}
+
 SGD = replace(training.TRAINING, epochs=EPOCHS, warmup_fraction=0.3)
 ADAMW = replace(
     SGD,
@@ -109,14 +111,6 @@ def images():
     )
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a training gives."""
-
-    history: list[dict]
-    changed: Mapping[str, torch.Tensor]  # tensors by name
-
-
 def train(name, network, images, saved=None, recipe=SGD, watch=None, **settings):
     """What a job does: everything from the start, then on from what was saved.
 
@@ -135,10 +129,7 @@ def train(name, network, images, saved=None, recipe=SGD, watch=None, **settings)
     if recipe.augmentation:
         target.augmentation = Augmentation(recipe_transform(recipe.augmentation, SIDE), 0)
     algorithm.setup(Task(copy.deepcopy(network), target, reference, 0))
-    history, changed = loop.train(
-        algorithm, network.state_dict(), recipe, RUN, CPU, saved, watch=watch
-    )
-    return Trained(history, changed)
+    return loop.train(algorithm, network.state_dict(), recipe, RUN, CPU, saved, watch=watch)
 
 
 def assert_same_tensors(tensors, expected):
@@ -472,6 +463,29 @@ def test_a_training_does_not_go_on_in_another_precision(
     undisturbed = train("ft", network, images)
     assert restarted.history == undisturbed.history
     assert_same_tensors(restarted.changed, undisturbed.changed)
+
+
+def test_a_training_goes_on_on_another_card_of_the_same_precision_and_names_both(
+    network, images, tmp_path, monkeypatch, saves_every_step
+):
+    # given: it is stopped on one card, then on another
+    saved = tmp_path / "state.pt"
+    counter = interrupt_trainings(monkeypatch, [2, 2])
+    cards = [{**OF_CARD, "gpu": f"card {number}"} for number in range(3)]
+    for card in cards[:2]:
+        monkeypatch.setattr(training_state, "facts_of", lambda device, card=card: card)
+        with pytest.raises(KeyboardInterrupt):
+            train("ft", network, images, saved)
+    # when
+    monkeypatch.setattr(training_state, "facts_of", lambda device: cards[2])
+    resumed = train("ft", network, images, saved)
+    # then
+    assert counter.steps == STEPS - 2
+    assert resumed.earlier_devices == cards[:2]
+    undisturbed = train("ft", network, images)
+    assert undisturbed.earlier_devices == []
+    assert resumed.history == undisturbed.history
+    assert_same_tensors(resumed.changed, undisturbed.changed)
 
 
 # What is saved

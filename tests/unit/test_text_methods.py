@@ -207,7 +207,7 @@ def test_the_checkpoint_is_the_zero_shot_classifier_of_the_trained_towers(method
     algorithm, before = ready(new_algorithm(method), model, name)
     network = copy.deepcopy(algorithm.model)
 
-    _, changed = train(algorithm, before, ADAMW, RUN, CPU)
+    _, changed, _ = train(algorithm, before, ADAMW, RUN, CPU)
 
     assert changed.keys() <= before.keys()
     assert "head.weight" in changed
@@ -231,7 +231,7 @@ def test_the_history_has_the_contrastive_loss_and_the_cross_entropy_of_the_zero_
     one_epoch = replace(TRAINING, epochs=1, label_smoothing=0.1)
     algorithm, before = ready(with_defaults(FinetuneLikeYouPretrain, lr=1e-12), clip)
 
-    (epoch,), _ = train(algorithm, before, one_epoch, RUN, CPU)
+    (epoch,), _, _ = train(algorithm, before, one_epoch, RUN, CPU)
 
     network, _ = taken_apart(clip)
     labels = torch.arange(10) % 3
@@ -271,7 +271,7 @@ def test_the_head_is_made_of_texts_once_and_the_pretrained_one_is_that_of_the_hi
     def train_with(snapshots):
         algorithm, before = ready(new_algorithm(method), open_clip_model(name), name)
         heads.clear()
-        history, changed = train(algorithm, before, ADAMW, RUN, CPU, snapshots=snapshots)
+        history, changed, _ = train(algorithm, before, ADAMW, RUN, CPU, snapshots=snapshots)
         assert len(heads) == 1 + len(snapshots)
         assert torch.equal(algorithm.model.head.weight, before["head.weight"])
         return history, changed
@@ -522,7 +522,7 @@ def test_lipsum_ft_trains_the_network_alone_and_without_a_weight_it_is_ft(clip):
     def train_images(untrained):
         """What an algorithm changes; it leaves the text tower alone."""
         algorithm, before = ready(untrained, clip)
-        _, changed = train(algorithm, before, TRAINING, RUN, CPU)
+        _, changed, _ = train(algorithm, before, TRAINING, RUN, CPU)
         for key, tensor in algorithm.task.text.tower.state_dict().items():
             assert torch.equal(tensor, clip.state_dict()[key]), key
         return changed
@@ -537,7 +537,7 @@ def test_lipsum_ft_in_micro_batches_is_the_whole_batch(clip):
         """Losses of the epochs, and what is changed."""
         algorithm, before = ready(with_defaults(LipsumFineTuning, **LIPSUM), clip)
         training = replace(TRAINING, micro_batch_size=micro_batch_size)
-        history, changed = train(algorithm, before, training, RUN, CPU)
+        history, changed, _ = train(algorithm, before, training, RUN, CPU)
         return [epoch["loss"] for epoch in history], changed
 
     losses, changed = train_in(ALL)
@@ -608,7 +608,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(method, clip, tmp_path, mon
         return train(algorithm, before, ADAMW, RUN, CPU, saved)
 
     # given
-    history, changed = train_anew()
+    history, changed, _ = train_anew()
     assert "visual.proj" in changed
     # when it is killed three times
     state = tmp_path / "state.pt"
@@ -617,7 +617,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(method, clip, tmp_path, mon
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             train_anew(state)
-    history_after_kills, changed_after_kills = train_anew(state)
+    history_after_kills, changed_after_kills, _ = train_anew(state)
     # then it did not begin again, and comes to the same end
     assert counter.steps < 6
     assert history_after_kills == history
@@ -739,7 +739,7 @@ def test_a_training_with_a_contrastive_loss_in_micro_batches_is_the_whole_batchs
     def train_in(micro_batch_size):
         algorithm, before = ready(new_algorithm(method), clip)
         training = replace(TRAINING, micro_batch_size=micro_batch_size)
-        history, changed = train(algorithm, before, training, RUN, CPU)
+        history, changed, _ = train(algorithm, before, training, RUN, CPU)
         return [epoch["loss"] for epoch in history], changed
 
     losses, changed = train_in(ALL)
@@ -759,7 +759,7 @@ def test_contrastive_losses_are_refused_on_fewer_images_than_a_batch_has():
     refused = rf"method {RUN.method} .*{RUN.target}.* {images} .*training\.batch_size"
     with pytest.raises(UserError, match=refused):
         train_with(images + 1)
-    history, _ = train_with(images)
+    history, _, _ = train_with(images)
     assert len(history) == 1
 
 

@@ -147,7 +147,7 @@ def train_network(watch=None, saved=None, training=LONG):
     torch.manual_seed(5)
     method = with_defaults(FullFineTuning, lr=0.01)
     method.setup(task_of(network, random_images(10, 32)))
-    history, changed = train(method, before, training, RUN, CPU, saved, watch=watch)
+    history, changed, _ = train(method, before, training, RUN, CPU, saved, watch=watch)
     return Trained(history, changed, torch.rand(3))
 
 

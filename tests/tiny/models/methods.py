@@ -59,7 +59,7 @@ def fine_tuned(
     """
     algorithm = set_up(name, network, images, **settings)
     length_and_recipe = replace(TRAINING, epochs=epochs, micro_batch_size=micro_batch_size)
-    history, stored = train(
+    history, stored, _ = train(
         algorithm, (pretrained or network).state_dict(), length_and_recipe, RUN, CPU
     )
     return algorithm, history, stored

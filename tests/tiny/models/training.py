@@ -33,7 +33,14 @@ from tiny.changed import replace
 
 CPU = torch.device("cpu")
 # What manifests state of a device, see rib.models.device.facts_of.
-OF_CPU = {"device": "cpu", "gpu": None, "precision": "fp32", "cuda": None, "cudnn": None}
+OF_CPU = {
+    "device": "cpu",
+    "gpu": None,
+    "capability": None,
+    "precision": "fp32",
+    "cuda": None,
+    "cudnn": None,
+}
 HALF = [0.5] * 3
 TRAINING = TrainingSettings(
     epochs=2,
@@ -105,7 +112,7 @@ def trained(algorithm, network, target, training=TRAINING, seed=0, reference=Non
     """A copy of the network that a method has trained, and the history."""
     model = copy.deepcopy(network)
     algorithm.setup(task_of(model, target, reference, seed))
-    history, _ = train(algorithm, network.state_dict(), training, replace(RUN, seed=seed), CPU)
+    history, _, _ = train(algorithm, network.state_dict(), training, replace(RUN, seed=seed), CPU)
     return model, history
 
 

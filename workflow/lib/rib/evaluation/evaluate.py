@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from rib.base.devices import describe_device
+from rib.base.devices import kinds_of_job
 from rib.base.files import read_json, write_json
 from rib.base.progress import Progress
 from rib.data.dataset import PreparedDataset
@@ -63,8 +63,8 @@ def evaluate(
             float16, clipped to finite values.
         manifest: JSON file to write: the device; {"datasets": {"noto": {"n": 500, "label_space":
             "9e362fcf05878fda"}}}; {"fit": {"ft": 0.98}}, the accuracy on training images;
-            {"trained_on": {"results/.../manifest.json": "cpu in fp32"}}; and `networks` as
-            `states_as_json` gives them.
+            {"trained_on": {"results/.../manifest.json": ["cpu in fp32"]}}, kinds of devices; and
+            `networks` as `states_as_json` gives them.
 
     Raises:
         UserError: a logit is not finite, or the part doesn't fit the dataset.
@@ -83,7 +83,7 @@ def evaluate(
         dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
     facts_of_trainings = [read_json(path) for path in checkpoint_manifests]
     trained_on = {
-        str(path): describe_device(facts)
+        str(path): kinds_of_job(facts)
         for path, facts in zip(checkpoint_manifests, facts_of_trainings, strict=True)
     }
     preprocessing = networks.preprocessing

@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from rib.base.devices import name_mixture
 from rib.base.errors import UserError
 from rib.base.files import write_table
 from rib.base.progress import log_lines
@@ -110,6 +111,7 @@ def write_figure(
     """Draw a figure and write its files; the same input gives the same bytes.
 
     Methods with a shown underfitted run are marked, and a note names the runs.
+    Another note names the devices if they are of several kinds.
 
     Args:
         name: of the figure; draw_<name> of its module draws it.
@@ -144,6 +146,9 @@ def write_figure(
             assert settings.labels is not None  # figures of runs have labels
             note = _underfitted_note(runs, settings.labels, settings.without_underfitted)
             _add_wrapped_below(drawn, note)
+        note_on_devices = name_mixture(runs["device"])
+        if note_on_devices is not None:
+            _add_wrapped_below(drawn, note_on_devices)
         drawn.savefig(files["png"], metadata={"Software": None})
         drawn.savefig(files["pdf"], metadata={"CreationDate": None})
         plt.close(drawn)
@@ -176,7 +181,7 @@ def _read_file(path: Path, settings: FigureSettings) -> Input:
 def _shown_runs(fit: Path | None, size: str | None, settings: Mapping[str, Any]) -> pd.DataFrame:
     """Rows of fit.csv for shown runs, to mark underfitted ones; {"method": "ft"} limits them."""
     if fit is None:
-        return pd.DataFrame(columns=["model", "method", "underfitted"])
+        return pd.DataFrame(columns=["model", "method", "underfitted", "device"])
     runs = _of_size(read_table(fit), size)
     choices = {**settings, **settings.get("example", {})}
     for column, names_of_settings in CHOICES.items():

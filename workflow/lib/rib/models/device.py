@@ -3,7 +3,8 @@
 import contextlib
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,21 +58,40 @@ def facts_of(device: torch.device) -> dict[str, str | None]:
     """The device, and the precision in which networks compute on it, for manifests and records.
 
     `precision` is `bf16` or `fp32`, as `start` has set it; `auto` is resolved. On a CPU `gpu`,
-    `cuda` and `cudnn` are None. An example is {"device": "cuda", "gpu": "NVIDIA A100-SXM4-40GB",
-    "precision": "bf16", "cuda": "12.6", "cudnn": "90501"}.
+    `capability`, `cuda` and `cudnn` are None. An example is {"device": "cuda", "gpu": "NVIDIA
+    A100-SXM4-40GB", "capability": "8.0", "precision": "bf16", "cuda": "12.6", "cudnn": "90501"}.
     """
     facts: dict[str, str | None] = {
         "device": device.type,
         "gpu": None,
+        "capability": None,
         "precision": "bf16" if _in_bf16(device) else "fp32",
         "cuda": None,
         "cudnn": None,
     }
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
+        major, minor = torch.cuda.get_device_capability(device)
+        facts["capability"] = f"{major}.{minor}"
         facts["cuda"] = torch.version.cuda
         facts["cudnn"] = str(torch.backends.cudnn.version())
     return facts
+
+
+def record_earlier(
+    earlier_devices: Sequence[Mapping[str, str | None]], device: torch.device
+) -> dict[str, Any]:
+    """Name devices on which this job ran before it was stopped in its record.
+
+    Returns:
+        Facts of the device for the manifest, with `earlier_devices`, a list of such facts, if there
+        are any.
+    """
+    facts = facts_of(device)
+    if not earlier_devices:
+        return dict(facts)
+    set_device({**facts, "earlier_devices": "; ".join(map(describe_device, earlier_devices))})
+    return {**facts, "earlier_devices": list(earlier_devices)}
 
 
 def _chosen_device(compute: ComputeSettings) -> torch.device:

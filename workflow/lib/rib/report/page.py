@@ -20,6 +20,7 @@ from docutils.core import publish_parts
 from PIL import Image
 
 from rib.base import appearance
+from rib.base.devices import name_mixture
 from rib.base.errors import UserError
 from rib.base.files import in_bytes, read_json, write_text
 from rib.base.progress import duration
@@ -165,6 +166,7 @@ def write_page(
         cells=_explained_cells(cells, about) if cells else None,
         underfitted=name_underfitted(fits, _labels_of_runs(about)),
         other_rates=name_other_rates(fits, _labels_of_runs(about)),
+        devices=name_mixture(fits["device"]),
         fitted=_number_of_fitted(fits, about),
         fewest_seeds=FEWEST_SEEDS,
         files=settings.files,

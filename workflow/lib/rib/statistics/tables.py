@@ -1,13 +1,14 @@
 """Tables of accuracy, RI and mRI with confidence intervals."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rib.base.devices import describe_device
+from rib.base.devices import join_kinds, kind_of_device
 from rib.base.errors import UserError
 from rib.base.files import read_json
 from rib.base.progress import Progress, log
@@ -35,6 +36,8 @@ GROUP = ["model", "method", "size"]  # each combination has one mRI
 # Role of a run's target. mRI and other means are over targets that are out of distribution.
 OOD = "ood"
 IN_DISTRIBUTION = "in_distribution"
+# Tables with a row for each run, or several.
+TABLES_OF_RUNS = {"accuracy", "fit", "ri", "curves", "id_targets_fit"}
 RI_COLUMNS = [*RUN_COLUMNS, "target_role", "n", "ri", "ci_low", "ci_high"]
 
 
@@ -428,45 +431,52 @@ def read_fits(
 
     Returns:
         By run, then key of the checkpoint, such as {run: {"ft": 0.99}}.
-
-    Raises:
-        UserError: the runs were trained, or evaluated, on different kinds of devices or in
-            different precisions.
     """
-    facts_of_evaluations = {path: read_json(path) for path in manifests}
-    devices_of_trainings: dict[str, str] = {}
-    devices_of_evaluations: dict[str, str] = {}
-    for path, facts in facts_of_evaluations.items():
-        devices_of_trainings.update(facts["trained_on"])
-        devices_of_evaluations[str(path)] = describe_device(facts)
-    _refuse_several_devices("trainings", devices_of_trainings)
-    _refuse_several_devices("evaluations", devices_of_evaluations)
     fits = {}
-    for path, facts in facts_of_evaluations.items():
-        for network in facts["networks"]:
-            if methods is None or network["method"] in methods:
-                fits[replace(Layout.run_of(path), method=network["method"])] = facts["fit"]
+    for path in manifests:
+        facts = read_json(path)
+        for run in _runs_of(path, facts, methods):
+            fits[run] = facts["fit"]
     return fits
 
 
-def _refuse_several_devices(jobs: str, devices: Mapping[str, str]) -> None:
-    """Raises a UserError if jobs ran on different devices: {"ft/manifest.json": "cpu in fp32"}."""
-    manifest_of_device: dict[str, str] = {}
-    for manifest, device in devices.items():
-        manifest_of_device.setdefault(device, manifest)
-    if len(manifest_of_device) > 1:
-        (device, manifest), (other_device, other_manifest), *_ = manifest_of_device.items()
-        raise UserError(
-            f"the grid mixes {jobs} on different devices, which give different numbers: {manifest} "
-            f"is of {device}, {other_manifest} of {other_device}; set compute.precision or "
-            "compute.device in config.yaml to one that all jobs can have, or delete the manifests "
-            "of one kind and run these jobs again on the other kind."
-        )
+def _runs_of(
+    manifest: Path, facts: Mapping[str, Any], methods: Collection[str] | None
+) -> Iterator[Run]:
+    """Runs of these methods (None for all) that an evaluation has scored."""
+    for network in facts["networks"]:
+        if methods is None or network["method"] in methods:
+            yield replace(Layout.run_of(manifest), method=network["method"])
+
+
+def devices_of_runs(
+    manifests: Iterable[Path], methods: Collection[str] | None = None
+) -> dict[Run, str]:
+    """Kinds of devices that trained and evaluated each run, each kind once.
+
+    An example is {run: "cuda (compute capability 8.0) in bf16 + cpu in fp32"}: trained on a GPU,
+    evaluated on a CPU. Arguments are those of `read_fits`.
+    """
+    kinds_of_runs: dict[Run, list[str]] = {}
+    for path in manifests:
+        facts = read_json(path)
+        for run in _runs_of(path, facts, methods):
+            kinds = kinds_of_runs.setdefault(run, [])
+            for kinds_of_training in facts["trained_on"].values():
+                kinds.extend(kinds_of_training)
+            kinds.append(kind_of_device(facts))
+    return {run: join_kinds(kinds) for run, kinds in kinds_of_runs.items()}
+
+
+def _with_devices(table: pd.DataFrame, devices: Mapping[Run, str]) -> pd.DataFrame:
+    """A table of runs with the column device: the kinds of devices behind each row."""
+    runs = table[RUN_COLUMNS].itertuples(index=False)
+    return table.assign(device=[devices[Run.from_wildcards(run)] for run in runs])
 
 
 def grid_tables(
     files: RowFiles,
-    manifests: Iterable[Path],
+    manifests: Collection[Path],
     datasets: Collection[DatasetFiles],
     settings: GridTableSettings,
     counts_file: Path,
@@ -478,15 +488,13 @@ def grid_tables(
         counts_file: .npz file of right answers that is written.
 
     Returns:
-        accuracy, fit, ri, mri, ood, curves, classes and worst_classes. With filtered datasets, mri
-        has without_filtered, mRI without them, and its interval. With datasets in distribution,
-        in_distribution is like mri, with change, before and after. With leaking groups, leak_free
-        compares RI with and without images of shared sources. With targets in distribution, ri
-        has their runs, too, and id_targets_fit their fit; all other tables are of other targets.
-
-    Raises:
-        UserError: the runs were trained, or evaluated, on different kinds of devices or in
-            different precisions.
+        accuracy, fit, ri, mri, ood, curves, classes and worst_classes. Tables of single runs
+        (accuracy, fit, ri and curves) have a column device, see `devices_of_runs`. With filtered
+        datasets, mri has without_filtered, mRI without them, and its interval. With datasets in
+        distribution, in_distribution is like mri, with change, before and after. With leaking
+        groups, leak_free compares RI with and without images of shared sources. With targets in
+        distribution, ri has their runs, too, and id_targets_fit their fit; all other tables are of
+        other targets.
     """
     ood_datasets = settings.ri.ood_datasets
     source_groups = settings.ri.source_groups
@@ -558,6 +566,9 @@ def grid_tables(
             tables["ri"] = pd.concat([with_seen, of_id_targets], ignore_index=True)
         fits_of_id_targets = {run: fit for run, fit in all_fits.items() if run.target in id_targets}
         tables["id_targets_fit"] = fit_table(fits_of_id_targets, accuracy, settings.fit)
+    devices = devices_of_runs(manifests, files.methods)
+    for name in TABLES_OF_RUNS & tables.keys():
+        tables[name] = _with_devices(tables[name], devices)
     return tables
 
 

@@ -8,6 +8,7 @@ recipe is SGD with momentum, without augmentation; other recipes may differ.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -110,6 +111,7 @@ def finetune(
         set_up(method, task, run, settings.compute.gradient_checkpointing)
     steps = images_seen = 0
     epochs: list[dict] = []  # rows of the history
+    facts_of_device: dict[str, Any] = devices.facts_of(device)
     changed: Mapping[str, Tensor]
     with rescued(saved, rescue, ENTRY_OF_RATE):
         if training is None:  # the method has read weights that were trained elsewhere
@@ -119,7 +121,7 @@ def finetune(
             steps = training.total_steps(number_of_images, len(whole_target.labels))
             images_seen = training.images_seen(steps, number_of_images)
             with explained_lack_of_memory("training", run, setting_of_training_memory(method)):
-                epochs, changed = train(
+                epochs, changed, earlier_devices = train(
                     method,
                     pretrained,
                     training,
@@ -130,6 +132,7 @@ def finetune(
                     watch=watch,
                     steps=steps,
                 )
+            facts_of_device = devices.record_earlier(earlier_devices, device)
             assert history is not None  # only imported weights have none
             write_history(epochs, history)
         store_checkpoint(checkpoint, changed, pretrained, run)
@@ -143,7 +146,7 @@ def finetune(
                 raise PermanentError(message) from error
             raise DivergenceError(run, logit, method.lr, len(epochs), changed) from error
     facts = {
-        **devices.facts_of(device),
+        **facts_of_device,
         "label_space": dataset.space.digest,
         "train_images": number_of_images,
         "steps": steps,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -26,7 +26,7 @@ from rib.training.good_state import GoodState
 from rib.training.history import history_row
 from rib.training.step import micro_batches, take_step
 from rib.training.training_settings import TrainingSettings, learning_rates
-from rib.training.training_state import Position, TrainingState
+from rib.training.training_state import Facts, Position, TrainingState
 
 # timm's names; its `sgd` has Nesterov momentum.
 OPTIMIZERS = {"sgd": "momentum", "adamw": "adamw", "lion": "lion"}
@@ -39,6 +39,15 @@ ReadChanges = Callable[[], Mapping[str, Tensor]]
 AfterEpoch = Callable[[list[dict], int, float | None, ReadChanges, torch.device], None]
 
 
+class Trained(NamedTuple):
+    """What a training gives."""
+
+    history: list[dict]  # [{"epoch": 1, "lr": 0.01, "loss": 0.9, ...}, ...]
+    changed: Mapping[str, Tensor]  # {"fc.bias": tensor}
+    # Facts of other devices on which the training ran before it was stopped, the first one first.
+    earlier_devices: list[Facts]
+
+
 def train(
     method: FineTuning,
     pretrained: Mapping[str, Tensor],
@@ -49,7 +58,7 @@ def train(
     snapshots: Sequence[Path] = (),
     watch: AfterEpoch | None = None,
     steps: int | None = None,
-) -> tuple[list[dict], Mapping[str, Tensor]]:
+) -> Trained:
     """Train a method that has been set up, resuming from the state in `saved` if there is one.
 
     In each epoch all images are seen once, in random batches, with a step of the optimiser for each
@@ -63,10 +72,6 @@ def train(
         watch: called at the start and after every epoch.
         steps: of the whole training; None for as many as the settings give for these images. A
             subset of a dataset may be trained on for as many steps as the whole.
-
-    Returns:
-        The history, [{"epoch": 1, "lr": 0.01, "loss": 0.9, ...}, ...], and the changed tensors,
-        {"fc.bias": tensor}.
 
     Raises:
         SystemExit: in a job that SIGINT or SIGTERM has told to end; the state was saved after the
@@ -142,7 +147,7 @@ def train(
     method.images.epoch = None
     # Cloned, since on a CPU they are the network's own.
     changed = {name: tensor.clone() for name, tensor in read_changes().items()}
-    return history, changed
+    return Trained(history, changed, state.earlier_devices)
 
 
 def _end_if_asked(ending: DeferredEnding, state: TrainingState, position: Position) -> None:

@@ -88,8 +88,9 @@ def pretrain(
         rescued(saved, rescue, "pretrain of the model's entry"),
         explained_lack_of_memory("training", run, setting),
     ):
-        epochs, _ = train(method, random_weights, settings.training, run, device, saved)
-    write_history(epochs, history)
+        trained = train(method, random_weights, settings.training, run, device, saved)
+    devices.record_earlier(trained.earlier_devices, device)
+    write_history(trained.history, history)
     facts = {
         "source": {"pretrain": pretraining},
         "num_classes": settings.num_classes,

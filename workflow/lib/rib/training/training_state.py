@@ -17,6 +17,7 @@ from rib.models.device import facts_of
 
 SAVE_EVERY = 300.0  # seconds between two saves
 Tensors = Mapping[str, Tensor]
+Facts = Mapping[str, str | None]  # of a device
 
 
 class Position(NamedTuple):
@@ -41,6 +42,10 @@ class TrainingState:
         trainable: trained parameters, by name; a padding prompt lies outside the network.
         memory: the method's tensors that change from step to step, by name.
         good: tensors after the last completed epoch, by name: `GoodState.kept`.
+
+    Attributes:
+        earlier_devices: facts of other devices on which this training ran before, see
+            rib.models.device.facts_of.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class TrainingState:
         self.optimizer = optimizer
         self.tensors = {"trainable": trainable, "memory": memory, "good": good}
         self.saved = time.monotonic()
+        self.earlier_devices: list[Facts] = []
         self._device = next(model.parameters()).device
 
     def save_if_due(self, position: Position) -> None:
@@ -74,6 +80,7 @@ class TrainingState:
             return
         state: dict[str, object] = {
             "device": facts_of(self._device),
+            "earlier_devices": self.earlier_devices,
             "place": tuple(position),
             "random": torch.get_rng_state(),
             **self.tensors,
@@ -89,7 +96,10 @@ class TrainingState:
         self.saved = time.monotonic()
 
     def restore(self) -> Position:
-        """Restore the saved state, if the kind of device and the precision are the same.
+        """Restore the saved state, unless type of device or precision differ.
+
+        On another card of the same precision the training goes on: its last digits then differ from
+        those of a training on one card, and `earlier_devices` names the other card.
 
         Returns:
             Position of the saved training; without such a state the start.
@@ -100,15 +110,18 @@ class TrainingState:
         if self.path is None or not self.path.is_file():
             return Position.start()
         state = _read(self.path)
-        device_before = describe_device(state["device"])
-        device_now = describe_device(facts_of(self._device))
-        if device_before != device_now:
+        before = state["device"]
+        now = facts_of(self._device)
+        names = (describe_device(before), describe_device(now))
+        if (before["device"], before["precision"]) != (now["device"], now["precision"]):
             log.warning(
-                "the saved state is of a training on %s; this one is on %s and starts again",
-                device_before,
-                device_now,
+                "the saved state is of a training on %s; this one is on %s and starts again", *names
             )
             return Position.start()
+        self.earlier_devices = state["earlier_devices"]
+        if describe_device(before) != describe_device(now):
+            log.warning("the training was saved on %s, and goes on on %s", *names)
+            self.earlier_devices = [*self.earlier_devices, before]
         self._restore_tensors(state)
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])

@@ -58,9 +58,6 @@ def over_targets_table(
         One row per run: model, method, size, seed, numbers of datasets and images, mean accuracy
         over datasets before and after (percent), difference (percentage points) with its confidence
         interval over objects, underfitted (1 if a merged network is, else 0).
-
-    Raises:
-        UserError: The runs differ in their kinds of devices or precisions.
     """
 
     fits = read_fits(manifests, files.methods)
