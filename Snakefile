@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/lib")))
 
+from rib.base.errors import UserError  # noqa: E402
 from rib.jobs.messages import errors_as_sentences  # noqa: E402
 
 START = time.time()
@@ -43,6 +44,13 @@ rule all:
         PAGE_TABLES,
         PATHS.counts,
         FILES_OF_FIGURES,
+
+
+# Of a call that runs jobs here: not of a dry-run, of a cluster's executor or of `--touch`.
+onstart:
+    if UNCOUNTED_GPUS is not None and workflow.local_exec and not workflow.touch:
+        with errors_as_sentences():
+            raise UserError(UNCOUNTED_GPUS)
 
 
 onsuccess:

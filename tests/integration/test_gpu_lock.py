@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from rib.jobs.gpu_lock import visible_devices
+from rib.jobs.gpu_lock import resources_of_gpus, visible_devices
 
 pytestmark = pytest.mark.thorough
 
@@ -32,12 +32,14 @@ def start(folder, devices, hold=0.3, per_gpu=1, before="", **environment):
         before: a line of Python that runs before the lock is taken.
     """
     script = f"""
-        import os, sys, time
+        import logging, os, sys, time
         sys.path[:0] = {[path for path in sys.path if path]!r}
         from tiny.latching_cuda import install
         torch = install()
         {before}
         from rib.base.errors import UserError
+        from rib.base.progress import log
+        log.addHandler(logging.NullHandler())  # instead of standard error
         from rib.jobs import gpu_lock
         from pathlib import Path
         gpu_lock.NVIDIA = Path({str(folder / "dev/nvidiactl")!r})
@@ -121,15 +123,29 @@ def test_a_killed_job_frees_its_device_at_once(tmp_path):
     first.stdout.close()
 
 
-@pytest.mark.parametrize(
-    ("devices", "environment"), [("-1", {}), ("3", {"SLURM_JOB_ID": "7"})], ids=["-1", "SLURM's"]
-)
-def test_without_devices_and_with_the_one_that_slurm_assigned_nothing_is_locked(
-    tmp_path, devices, environment
-):
-    process = start(tmp_path, devices, hold=0, **environment)
+def test_without_devices_nothing_is_locked(tmp_path):
+    process = start(tmp_path, "-1", hold=0)
     assert process.communicate(timeout=20)[0].startswith("None ")
     assert locks(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"SLURM_GPUS_ON_NODE": "1"}, {"SLURM_JOB_GPUS": "5"}], ids=str
+)
+def test_two_jobs_in_an_allocation_of_one_device_have_it_one_after_the_other(tmp_path, variables):
+    allocation = {"SLURM_JOB_ID": "7", **variables}
+    found = spans([start(tmp_path, "0", **allocation) for _ in range(2)])
+    assert len(found["0"]) == 2 and most_at_once(found["0"]) == 1
+
+
+def test_steps_of_an_allocation_with_a_device_each_do_not_wait_for_each_other(tmp_path):
+    """SLURM may number the device of each step as 0."""
+    allocation = {"SLURM_JOB_ID": "7", "SLURM_JOB_GPUS": "2,3", "SLURM_GPUS_ON_NODE": "1"}
+    with start(tmp_path, "0", hold=60, SLURM_STEP_GPUS="2", **allocation) as first:
+        assert first.stdout.readline().startswith("0 ")
+        second = start(tmp_path, "0", hold=0, SLURM_STEP_GPUS="3", **allocation)
+        assert second.communicate(timeout=20)[0].startswith("0 ")
+        first.kill()
 
 
 def test_four_jobs_in_an_allocation_of_four_devices_run_at_once_each_with_its_own(tmp_path):
@@ -178,7 +194,7 @@ def test_a_machine_without_cuda_has_none(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("rib.jobs.gpu_lock.NVIDIA", tmp_path / "nvidiactl")
-    assert visible_devices() == []
+    assert visible_devices().names == []
 
 
 TWO_GPUS = """\
@@ -245,13 +261,53 @@ def test_in_a_container_without_the_drivers_programs_its_device_files_count(tmp_
 
 def test_with_a_driver_that_fails_nothing_is_locked(tmp_path):
     driver(tmp_path, "Failed to initialize NVML: Driver/library version mismatch", status=18)
-    process = start(tmp_path, None, hold=0)
+    process = start(tmp_path, None, hold=0, before="torch.cuda.is_available = lambda: False")
     assert process.communicate(timeout=20)[0].startswith("None ")
+
+
+def test_several_devices_that_nothing_lists_are_refused(tmp_path):
+    """Each job would compute on the first of them."""
+    driver(tmp_path, "Failed to initialize NVML: Unknown Error", status=255)
+    process = start(tmp_path, None)
+    message = process.communicate(timeout=20)[0]
+    assert process.returncode == 1
+    assert "4 GPUs" in message and "255" in message and "CUDA_VISIBLE_DEVICES=0,1,2,3" in message
+
+
+UUIDS_BESIDE_A_LOST_CARD = [f"GPU-{number}c6d4f1ef" for number in range(8) if number != 3]
+BESIDE_A_LOST_CARD = "\n".join(
+    [
+        *(
+            f"GPU {n}: NVIDIA H100 (UUID: {uuid})"
+            for n, uuid in enumerate(UUIDS_BESIDE_A_LOST_CARD)
+        ),
+        "Unable to determine the device handle for GPU3: 0000:5D:00.0: GPU is lost.",
+    ]
+)
+
+
+def test_on_a_node_with_a_lost_card_the_others_are_locked(tmp_path):
+    driver(tmp_path, BESIDE_A_LOST_CARD, status=15)
+    assert sorted(devices_locked_at_once(tmp_path, 7)) == UUIDS_BESIDE_A_LOST_CARD
+
+
+def test_a_lost_card_and_a_missing_program_of_the_driver_are_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("rib.jobs.gpu_lock.NVIDIA", tmp_path / "nvidiactl")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/bin:/usr/bin")
+    driver(tmp_path, BESIDE_A_LOST_CARD, status=15)
+    beside_a_lost_card = visible_devices()
+    assert "15" in beside_a_lost_card.problem and "GPU is lost" in beside_a_lost_card.problem
+    assert resources_of_gpus(jobs_per_gpu=2) == "--resources gpu=14"
+    # and without the program
+    monkeypatch.setenv("PATH", f"{tmp_path}/none")
+    assert "nvidia-smi" in visible_devices().problem
+    assert resources_of_gpus(jobs_per_gpu=2) is None
 
 
 def test_devices_after_one_that_is_hidden_are_hidden_as_in_cuda(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 0,-1,1")
-    assert visible_devices() == ["2", "0"]
+    assert visible_devices().names == ["2", "0"]
 
 
 def test_a_job_that_has_used_cuda_before_it_locks_a_gpu_is_refused(tmp_path):

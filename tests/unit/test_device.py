@@ -186,9 +186,8 @@ def working_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
     monkeypatch.setattr(torch.version, "cuda", "12.6")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90501)
-    # SLURM has assigned it, so that no lock of this machine is taken.
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    # No lock of this machine is taken.
+    monkeypatch.setattr(devices, "lock_gpu", lambda: None)
 
 
 def test_a_gpu_that_cannot_compute_is_a_sentence(working_gpu, monkeypatch):

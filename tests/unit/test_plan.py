@@ -451,6 +451,8 @@ def test_limits_of_time_are_three_times_the_plan_within_bounds(planned):
     assert lwf == ft + 3 * IMAGES["a"] / (4 * 0.1) / 60
     assert few_steps.of_training(Run("net", "a", "taught", "all", 0)) == lwf
     assert run_times.of_training(Run("net", "a", "ft", "all", 0)) == 2 * 24 * 60
+    in_a_day = planned(**choices, compute={"max_runtime": 1440}).run_times
+    assert in_a_day.of_training(Run("net", "a", "ft", "all", 0)) == 1440
     write_gpu_rates(("H100", "net", 4000, 1200))
     fast = planned(**choices).run_times
     assert fast.of_training(Run("net", "a", "ft", "all", 0)) == 30

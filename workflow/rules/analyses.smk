@@ -29,7 +29,7 @@ def limits_of(analysis):
     megabytes = memory_of(GRID.datasets, 2000) if reads_rows else 2000
     return {
         "mem_mb": max(megabytes, analysis.megabytes),
-        "runtime": 720 if reads_rows and LARGE_DATASETS else 120,
+        "runtime": time_limit(720 if reads_rows and LARGE_DATASETS else 120),
     }
 
 
@@ -158,7 +158,7 @@ for NAME, FIGURE_NAMES in FIGURE_JOBS.items():
             "../../envs/report.yaml"
         resources:
             mem_mb=1000 if NAME == "figures" else memory_of(GRID.datasets, 1000),
-            runtime=30,
+            runtime=time_limit(30),
         params:
             cfg=lambda wildcards, names=FIGURE_NAMES: drawing_settings(names),
         script:

@@ -42,7 +42,7 @@ from rib.schema.yaml_files import read_yaml  # noqa: E402
 from rib.data import grid_views, variables  # noqa: E402
 from rib.evaluation.evaluation_settings import MergeSettings  # noqa: E402
 from rib.jobs import code_digest  # noqa: E402
-from rib.jobs.gpu_lock import JOBS_PER_GPU  # noqa: E402
+from rib.jobs.gpu_lock import JOBS_PER_GPU, uncounted_gpus  # noqa: E402
 from rib.models.model_settings import GPUS, ComputeSettings  # noqa: E402
 from rib.report.about import describe_grid  # noqa: E402
 from rib.report.described import analyses_of_page, described_analyses  # noqa: E402
@@ -73,15 +73,23 @@ for ENTRY in [*GRID.datasets_read(), *GRID.models.values()]:
     refuse_unwritable(*(path for path in PATHS.archives(ENTRY) if not os.path.exists(path)))
 print_lines(*GRID.notices, file=sys.stderr)
 
-# Snakemake has no number of cores in a dry-run, or if a cluster runs the jobs.
+GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
+# `global_resources` is public, but Snakemake's docs do not mention it.
+GPUS_GIVEN = workflow.global_resources.get("gpu").value
+# What to say where GPUs are seen and their number was not given; the Snakefile refuses to start.
+UNCOUNTED_GPUS = None
+# Snakemake has no number of cores if a cluster runs the jobs.
 with suppress(WorkflowError):
     refuse_fewer_processors(workflow.cores)
+    if GPU and GPUS_GIVEN is None and workflow.is_main_process:
+        UNCOUNTED_GPUS = uncounted_gpus(CONFIG["compute"]["jobs_per_gpu"])
+if UNCOUNTED_GPUS is not None:
+    print_lines(UNCOUNTED_GPUS, file=sys.stderr)
 
 # Settings of the machine reach jobs as environment variables, so a change repeats no job.
 variables.set_from(CONFIG)
 os.environ[JOBS_PER_GPU] = str(CONFIG["compute"]["jobs_per_gpu"])
-# `global_resources` is public, but Snakemake's docs do not mention it.
-os.environ[GPUS] = str(workflow.global_resources.get("gpu").value or 0)
+os.environ[GPUS] = str(GPUS_GIVEN or 0)
 os.environ.update(RIB_SNAKEMAKE=str(os.getpid()))  # scripts/_run.py
 
 FAMILY = GRID.family.name
@@ -113,7 +121,6 @@ EVALUATION_BATCH_SIZE = CONFIG["compute"]["evaluation_batch_size"]
 MEMORY = NetworkMemory(GRID)
 MEMORY.refuse_what_does_not_fit()
 RUN_TIMES = RunTimes(GRID, Path("results", FAMILY))
-GPU = 0 if CONFIG["compute"]["device"] == "cpu" else 1  # each job's share of --resources gpu=N
 
 
 @cache
@@ -183,6 +190,11 @@ def processors_of_gpu_job(wildcards, threads):
 def number_of_attempt(wildcards, attempt):
     """Number of times, from 1, that Snakemake started a job in this call (for rib.jobs.script)."""
     return attempt
+
+
+def time_limit(minutes):
+    """Minutes that a cluster may give a job, no more than config allows."""
+    return min(minutes, CONFIG["compute"]["max_runtime"])
 
 
 # Resources of each job that computes with a network.

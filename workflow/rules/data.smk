@@ -162,7 +162,7 @@ rule prepare:
     threads: decode_workers_of
     resources:
         mem_mb=2000,
-        runtime=lambda wildcards: (
+        runtime=lambda wildcards: time_limit(
             MINUTES_OF_MANY_IMAGES if wildcards.dataset in MANY_IMAGES else MINUTES_OF_FEW_IMAGES
         ),
     params:
@@ -225,7 +225,7 @@ rule split_dataset:
         mem_mb=lambda wildcards: memory_of(
             [wildcards.dataset, *evaluated_before(GRID, wildcards.dataset)], 2000
         ),
-        runtime=60,
+        runtime=time_limit(60),
     params:
         cfg=split_settings,
     script:

@@ -82,7 +82,7 @@ def minutes_of_evaluation(wildcards, attempt):
     if minutes is None:
         is_long = LARGE_DATASETS.intersection(EVALUATION_GROUPS[wildcards.group])
         minutes = MINUTES_OF_LONG_EVALUATION if is_long else MINUTES_OF_EVALUATION
-    return attempt * minutes
+    return time_limit(attempt * minutes)
 
 
 # Rules for select splits, snapshots and merges over targets inherit from this one.
@@ -174,7 +174,7 @@ use rule evaluate as evaluate_snapshots with:
             EVALUATION_GROUPS[wildcards.group],
             MEMORY.evaluation_on_host(wildcards.model, networks=len(SNAPSHOTS)),
         ),
-        runtime=720,
+        runtime=time_limit(720),
     params:
         cfg=lambda wildcards: evaluation_settings(
             wildcards,
@@ -256,7 +256,7 @@ rule select_coefficients:
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.target], attempt
         ),
-        runtime=60,
+        runtime=time_limit(60),
     params:
         cfg=selection_settings,
     script:
@@ -309,7 +309,7 @@ rule check_labels:
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             PATHS.pretrained_runs[wildcards.model], GRID.datasets, attempt
         ),
-        runtime=MINUTES_OF_EVALUATION,
+        runtime=time_limit(MINUTES_OF_EVALUATION),
     params:
         cfg=label_check_settings,
     script:

@@ -111,7 +111,7 @@ rule export_run:
     resources:
         gpu=0,
         mem_mb=16000,
-        runtime=60,
+        runtime=time_limit(60),
     params:
         cfg=export_settings,
     script:

@@ -46,7 +46,7 @@ rule compute_features:
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
         ),
-        runtime=MINUTES_OF_FEATURES,
+        runtime=time_limit(MINUTES_OF_FEATURES),
     params:
         cfg=feature_settings,
     script:
@@ -98,7 +98,7 @@ rule compute_epoch_features:
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
         ),
-        runtime=MINUTES_OF_FEATURES,
+        runtime=time_limit(MINUTES_OF_FEATURES),
     params:
         cfg=epoch_feature_settings,
     script:
@@ -136,7 +136,7 @@ rule invert_representation:
         * memory_of(
             [wildcards.dataset], MEMORY.gradients_on_host(wildcards.model, EVALUATION_BATCH_SIZE)
         ),
-        runtime=720,
+        runtime=time_limit(720),
     params:
         cfg=lambda wildcards: inversion_settings("invert_representation", wildcards),
     script:
@@ -177,7 +177,7 @@ rule cross_inversions:
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.dataset], attempt
         ),
-        runtime=MINUTES_OF_FEATURES,
+        runtime=time_limit(MINUTES_OF_FEATURES),
     params:
         cfg=lambda wildcards: inversion_settings("cross_inversions", wildcards),
     script:
@@ -236,7 +236,7 @@ rule compute_fisher:
         * memory_of(
             [fisher_dataset(wildcards)], MEMORY.gradients_on_host(wildcards.model, images=1)
         ),
-        runtime=MINUTES_OF_FISHER,
+        runtime=time_limit(MINUTES_OF_FISHER),
     params:
         cfg=fisher_settings,
     script:
@@ -272,7 +272,7 @@ rule measure_distances:
         "../../envs/report.yaml"
     resources:
         mem_mb=8000,
-        runtime=240,
+        runtime=time_limit(240),
     params:
         cfg={"datasets": DATASETS_OF_DISTANCES, "code": digest("measure_distances")},
     script:
@@ -316,7 +316,7 @@ rule compress_datasets:
         "../../envs/report.yaml"
     resources:
         mem_mb=memory_of(DATASETS_OF_DISTANCES, 4000),
-        runtime=240,
+        runtime=time_limit(240),
     params:
         cfg=compression_settings,
     script:

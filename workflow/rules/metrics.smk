@@ -25,7 +25,7 @@ rule compute_metrics:
         "../../envs/report.yaml"
     resources:
         mem_mb=memory_of(GRID.datasets, 2000),
-        runtime=720 if LARGE_DATASETS else 30,
+        runtime=time_limit(720 if LARGE_DATASETS else 30),
     params:
         cfg=to_params(grid_table_settings(GRID, digest("compute_metrics"))),
     script:

@@ -81,7 +81,7 @@ rule convert_model:
     resources:
         gpu=lambda wildcards: GPU if has_fitted_head(wildcards.model) else 0,
         mem_mb=megabytes_of_conversion,
-        runtime=120,
+        runtime=time_limit(120),
     params:
         cfg=conversion_settings,
     script:
@@ -121,7 +121,7 @@ rule store_text:
     resources:
         gpu=0,
         mem_mb=MEGABYTES_OF_CONVERSION,
-        runtime=120,
+        runtime=time_limit(120),
     params:
         cfg=text_settings,
     script:

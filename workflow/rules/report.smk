@@ -41,7 +41,7 @@ rule write_page:
         "../../envs/report.yaml"
     resources:
         mem_mb=1000,
-        runtime=10,
+        runtime=time_limit(10),
     params:
         cfg=to_params(
             page_settings(GRID, PATHS, PAGE_ANALYSES, ABOUT, digest("write_page", *TEMPLATES))

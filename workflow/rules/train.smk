@@ -69,7 +69,7 @@ rule pretrain_model:
         mem_mb=lambda wildcards, attempt: memory_of_training(
             wildcards, [pretraining_dataset(wildcards)], attempt
         ),
-        runtime=lambda wildcards: (
+        runtime=lambda wildcards: time_limit(
             MINUTES_OF_LONG_TRAINING
             if pretraining_dataset(wildcards) in LARGE_DATASETS_READ
             else MINUTES_OF_TRAINING
@@ -203,7 +203,7 @@ def minutes_of_training(wildcards):
     if estimated is not None:
         return estimated
     is_long = wildcards.target in LARGE_DATASETS_READ
-    return MINUTES_OF_LONG_TRAINING if is_long else MINUTES_OF_TRAINING
+    return time_limit(MINUTES_OF_LONG_TRAINING if is_long else MINUTES_OF_TRAINING)
 
 
 # The rule keep_snapshots inherits from this one.
@@ -339,7 +339,7 @@ rule import_checkpoint:
         mem_mb=lambda wildcards, attempt: memory_of_evaluation(
             wildcards, [wildcards.target], attempt
         ),
-        runtime=MINUTES_OF_TRAINING,
+        runtime=time_limit(MINUTES_OF_TRAINING),
     params:
         cfg=import_settings,
     script:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,14 +123,14 @@ class Project:
         """Run a command here and return all it printed; without `check` it must fail."""
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         completed = subprocess.run(
-            words, cwd=self.folder, env={**os.environ, **environment}, timeout=600, **streams
+            words, cwd=self.folder, env=with_hidden_gpus(environment), timeout=600, **streams
         )
         assert (completed.returncode == 0) == check, f"{words}\n{completed.stdout}"
         return completed.stdout
 
     def fork(self, program: str, *words: str, check: bool = True, **environment: str) -> str:
         """As `run`, for a program of tiny.projects.forked."""
-        status, printed = forked.call(program, words, self.folder, {**os.environ, **environment})
+        status, printed = forked.call(program, words, self.folder, with_hidden_gpus(environment))
         assert (status == 0) == check, f"{program} {words}\n{printed}"
         return printed
 
@@ -159,7 +160,7 @@ class Project:
             return subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env={**os.environ, **environment},
+                env=with_hidden_gpus(environment),
                 stdout=printed,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -233,6 +234,11 @@ class Project:
             for path in files
             if not path.name.endswith(("provenance.json", ".html")) and path.stem != "cost"
         }
+
+
+def with_hidden_gpus(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a process; without one that names GPUs it computes on the CPU, as elsewhere."""
+    return {"CUDA_VISIBLE_DEVICES": "", **os.environ, **environment}
 
 
 def rows_of(path: Path) -> pd.DataFrame:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 UNRECORDED = ("name", "catalog", "archives", "external", "monitor")
 # Settings of the machine, on which results do not depend. With `deterministic: warn`, a training on
 # CUDA may give different numbers each time, but no digest could express that.
-OF_MACHINE = ("jobs_per_gpu", "gpu_memory_gb", "decode_workers", "deterministic")
+OF_MACHINE = ("jobs_per_gpu", "gpu_memory_gb", "max_runtime", "decode_workers", "deterministic")
 # Keys that concern a call, not the grid.
 OF_CALL = ("archives", "monitor")
 

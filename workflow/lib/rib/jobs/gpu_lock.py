@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -24,6 +25,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 SLURM_JOB = "SLURM_JOB_ID"  # environment variable: number of the allocation
 # Environment variable: how many GPUs of this machine SLURM has assigned; absent if it assigns none.
 SLURM_GPUS = "SLURM_GPUS_ON_NODE"
+# Environment variables with the GPUs that SLURM has assigned to a step or job, as it numbers them.
+ASSIGNED_BY_SLURM = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 NONE = {"", "-1", "NoDevFiles"}  # values of CUDA_VISIBLE_DEVICES that mean no device
 # It exists where NVIDIA's driver is loaded, in a container only if it was given a GPU.
 NVIDIA = Path("/dev/nvidiactl")
@@ -36,42 +39,64 @@ REMIND = 60  # seconds between two log lines of a job that waits
 _held: list[FileLock] = []  # kept until the process ends
 
 
-def visible_devices() -> list[str]:
-    """Names of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES.
+class Devices(NamedTuple):
+    """GPUs that this process may use."""
 
-    These are numbers, UUIDs or MIG instances. CUDA isn't asked: it would read CUDA_VISIBLE_DEVICES,
-    which it does only once in a process, and a job sets it to the GPU that it has locked.
+    names: list[str]  # as in CUDA_VISIBLE_DEVICES: numbers, UUIDs or MIG instances
+    problem: str | None = None  # why GPUs may be missing: "nvidia-smi is not installed"
+
+
+def visible_devices() -> Devices:
+    """GPUs that this process may use.
+
+    CUDA isn't asked: it would read CUDA_VISIBLE_DEVICES, which it does only once in a process, and
+    a job sets it to the GPU that it has locked.
     """
     visible = os.environ.get(VISIBLE)
     if visible is None:
         return _devices_of_machine()
     names = [name.strip() for name in visible.split(",")]
     # As in CUDA, where -1 hides all that follow.
-    return list(takewhile(lambda name: name not in NONE, names))
+    return Devices(list(takewhile(lambda name: name not in NONE, names)))
 
 
-def _devices_of_machine() -> list[str]:
-    """Names of all GPUs of this machine or container, of MIG instances instead of their GPUs.
+def _devices_of_machine() -> Devices:
+    """All GPUs of this machine or container, MIG instances instead of their GPUs.
 
     Whole GPUs have numbers, so that a run whose user names them by numbers sees the same locks.
+    Where one is lost they have UUIDs, since CUDA may count without the lost one.
     """
     try:
         listing = subprocess.run(
-            LIST_DEVICES, capture_output=True, text=True, timeout=LONGEST_LISTING, check=True
-        ).stdout
+            LIST_DEVICES, capture_output=True, text=True, timeout=LONGEST_LISTING
+        )
     except FileNotFoundError:  # some containers have a GPU without the driver's programs
-        return [str(number) for number, _ in enumerate(NVIDIA.parent.glob("nvidia[0-9]*"))]
-    except (OSError, subprocess.SubprocessError):  # CUDA can't work with such a driver either
-        return []
-    uuids = re.findall(r"\(UUID: ([^)]+)\)", listing)
-    if not any(map(_is_mig, uuids)):
-        return [str(number) for number, _ in enumerate(uuids)]
+        files = [str(number) for number, _ in enumerate(NVIDIA.parent.glob("nvidia[0-9]*"))]
+        return Devices(files, "nvidia-smi is not installed, so device files are counted")
+    except (OSError, subprocess.SubprocessError) as error:
+        return Devices([], f"{' '.join(LIST_DEVICES)} fails ({type(error).__name__})")
+    problem = None
+    if listing.returncode != 0:  # the other GPUs of a node with a lost one are listed nevertheless
+        problem = _problem_in(listing)
+    uuids = re.findall(r"\(UUID: ([^)]+)\)", listing.stdout)
+    if problem is None and not any(map(_is_mig, uuids)):
+        return Devices([str(number) for number, _ in enumerate(uuids)])
+    if not uuids:
+        return Devices([], problem)
     devices = []
     for uuid, next_uuid in zip(uuids, [*uuids[1:], ""], strict=True):
         is_divided = not _is_mig(uuid) and _is_mig(next_uuid)
         if not is_divided:
             devices.append(uuid)
-    return devices
+    return Devices(devices, problem)
+
+
+def _problem_in(listing: subprocess.CompletedProcess[str]) -> str:
+    """`nvidia-smi -L exits with 15 (Unable to determine the device handle for GPU 3: ...)`."""
+    lines = [*listing.stderr.splitlines(), *listing.stdout.splitlines()]
+    others = [line.strip() for line in lines if line.strip() and "(UUID: " not in line]
+    said = f" ({others[0].rstrip('.')})" if others else ""
+    return f"{' '.join(LIST_DEVICES)} exits with {listing.returncode}{said}"
 
 
 def _is_mig(uuid: str) -> bool:
@@ -81,27 +106,28 @@ def _is_mig(uuid: str) -> bool:
 
 def has_hidden_devices() -> bool:
     """Whether CUDA_VISIBLE_DEVICES hides all GPUs, with which a user chooses the CPU."""
-    return VISIBLE in os.environ and not visible_devices()
+    return VISIBLE in os.environ and not visible_devices().names
 
 
 def lock_gpu() -> str | None:
     """Wait for a free GPU, make it the only visible one and return it.
 
-    Call this before CUDA is used. Does nothing without a GPU, with a build of torch that can't use
-    one, or if SLURM has assigned a single one to this job. Jobs in an allocation of several
-    (`salloc --gres=gpu:4`) all see each of them, so they lock one.
+    Call this before CUDA is used. Does nothing without a GPU, or with a build of torch that can't
+    use one. Two jobs in an allocation of SLURM with one GPU lock it, too.
 
     Raises:
-        UserError: there is no private folder for locks, the file system has no locks, or torch sees
-            several GPUs after one was locked.
+        UserError: there is no private folder for locks, the file system has no locks, torch sees
+            several GPUs whose names are unknown, or several after one was locked.
     """
     import torch
 
-    if torch.version.cuda is None:
+    if torch.version.cuda is None or _held:
         return None
-    devices = visible_devices()
-    is_assigned_by_slurm = SLURM_JOB in os.environ and len(devices) == 1
-    if not devices or is_assigned_by_slurm or _held:
+    devices, problem = visible_devices()
+    if problem is not None and devices:
+        log.warning("%s; jobs share %d GPU(s)", problem, len(devices))
+    if not devices:
+        _refuse_unnamed_devices(problem)
         return None
     folder = _lock_folder()
     last_reminder = time.monotonic()
@@ -126,6 +152,44 @@ def lock_gpu() -> str | None:
             f"{VISIBLE}={device}."
         )
     return device
+
+
+def _refuse_unnamed_devices(problem: str | None) -> None:
+    """Raise a UserError if CUDA sees several GPUs though none is listed, so none can be locked."""
+    import torch
+
+    if VISIBLE in os.environ or not torch.cuda.is_available():
+        return
+    number_of_devices = torch.cuda.device_count()
+    if number_of_devices > 1:
+        names = ",".join(map(str, range(number_of_devices)))
+        raise UserError(
+            f"torch sees {number_of_devices} GPUs, but {problem or 'nvidia-smi -L lists none'}, so "
+            f"that jobs can't lock one each; repair that, or name the GPUs: {VISIBLE}={names}."
+        )
+
+
+def resources_of_gpus(jobs_per_gpu: int) -> str | None:
+    """Option of Snakemake for as many jobs as GPUs take: `--resources gpu=4`; None without a GPU.
+
+    CUDA isn't used.
+    """
+    places = len(visible_devices().names) * jobs_per_gpu
+    return f"--resources gpu={places}" if places else None
+
+
+def uncounted_gpus(jobs_per_gpu: int) -> str | None:
+    """What to say if GPUs are seen, but Snakemake was not told their number; None without a GPU.
+
+    Without it as many jobs as processors start, and hold memory while they wait for a GPU.
+    """
+    option = resources_of_gpus(jobs_per_gpu)
+    if option is None:
+        return None
+    return (
+        f"this machine has GPUs, so add {option}, without which more jobs start than GPUs take; or "
+        "set compute.device to cpu in config.yaml."
+    )
 
 
 def _lock_folder() -> Path:
@@ -173,12 +237,17 @@ def _lock_free_device(devices: Sequence[str], folder: Path) -> str | None:
 def _allocation() -> str:
     """Beginning of the names of locks: `slurm-123-` in an allocation with GPUs, else nothing.
 
-    SLURM may number the GPUs of each allocation from 0. Without this prefix, jobs of two
-    allocations on one machine would wait for each other, since both have a GPU 0.
+    SLURM may number the GPUs of each allocation and of each of its steps from 0. Without this
+    prefix, jobs on different GPUs would wait for each other, since all have a GPU 0. Variables of
+    steps and allocations have the numbers of GPUs on the machine: `slurm-123-2-3-`.
     """
-    if SLURM_JOB in os.environ and SLURM_GPUS in os.environ:
-        return f"slurm-{_name_in_path(os.environ[SLURM_JOB])}-"
-    return ""
+    if SLURM_JOB not in os.environ:
+        return ""
+    prefix = f"slurm-{_name_in_path(os.environ[SLURM_JOB])}-"
+    for variable in ASSIGNED_BY_SLURM:
+        if os.environ.get(variable):
+            return f"{prefix}{_name_in_path(os.environ[variable])}-"
+    return prefix if SLURM_GPUS in os.environ else ""
 
 
 def _name_in_path(name: str) -> str:

@@ -12,7 +12,14 @@ from torch import nn
 from rib.base.devices import describe_device
 from rib.base.errors import UserError
 from rib.base.progress import log
-from rib.jobs.gpu_lock import NONE, NVIDIA, VISIBLE, has_hidden_devices, lock_gpu
+from rib.jobs.gpu_lock import (
+    ASSIGNED_BY_SLURM,
+    NONE,
+    NVIDIA,
+    VISIBLE,
+    has_hidden_devices,
+    lock_gpu,
+)
 from rib.models.model_settings import AUTO, BF16, GPUS, WARN, ComputeSettings
 from rib.records.environment import set_device
 
@@ -20,8 +27,6 @@ from rib.records.environment import set_device
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 
-# Environment variables with the GPUs that SLURM has assigned to a step or job.
-ASSIGNED_BY_SLURM = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 REMEDY = "repair that, or set compute.device to cpu in config.yaml."
 # Oldest NVIDIA driver by major version of CUDA, from the release notes of CUDA's toolkit.
 OLDEST_DRIVER = {"12": 525, "13": 580}

@@ -21,11 +21,13 @@ from rib.schema.run import Run
 # A cluster may have slower cards than the one with known rates, and must also read the images.
 MARGIN = 3
 FEWEST_MINUTES = 30
-MOST_MINUTES = 2 * 24 * 60  # a longer training goes on when it is submitted again
 
 
 class RunTimes:
     """Minutes that a cluster may give jobs of a grid on a GPU; None if unknown.
+
+    These are three times the estimate, at least 30 and at most config's `compute.max_runtime`; a
+    longer training goes on when it is submitted again.
 
     Args:
         results: folder of the family, such as results/emoji.
@@ -42,7 +44,7 @@ class RunTimes:
         if seconds is not None and self.grid.methods[run.method].pretrained_teacher:
             of_teacher = passes_of_teacher(self.grid, self._used_images, run)
             seconds += self._seconds(of_teacher, EVALUATE) or 0
-        return _minutes(seconds)
+        return self._minutes(seconds)
 
     def of_evaluation(self, model: str, method: str, group: str) -> int | None:
         """Minutes for the job that evaluates a method on a group of datasets, such as `emoji`."""
@@ -52,7 +54,15 @@ class RunTimes:
         parts = sum(others == datasets for others in self._groups.values())
         networks = self._memory.networks_of(method)
         passes = Passes(model, math.ceil(networks * images / parts))
-        return _minutes(self._seconds(passes, EVALUATE))
+        return self._minutes(self._seconds(passes, EVALUATE))
+
+    def _minutes(self, seconds: float | None) -> int | None:
+        """Time limit of a job that is estimated to take these seconds; None gives None."""
+        if seconds is None:
+            return None
+        minutes = max(FEWEST_MINUTES, math.ceil(MARGIN * seconds / 60))
+        most: int = self.grid.config["compute"]["max_runtime"]
+        return min(most, minutes)
 
     def _seconds(self, passes: Passes, kind: str) -> float | None:
         """Seconds of passes; None on a CPU, or if the card's rate or the images are unknown."""
@@ -80,10 +90,3 @@ class RunTimes:
     def _memory(self) -> NetworkMemory:
         """Used only for the number of networks in an evaluation."""
         return NetworkMemory(self.grid)
-
-
-def _minutes(seconds: float | None) -> int | None:
-    """Time limit for estimated seconds: three times as long, 30 minutes to 2 days; or None."""
-    if seconds is None:
-        return None
-    return min(MOST_MINUTES, max(FEWEST_MINUTES, math.ceil(MARGIN * seconds / 60)))

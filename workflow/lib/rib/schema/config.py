@@ -160,6 +160,11 @@ class Compute(Described):
         " training or evaluation would take more is refused, and the message says what to set (an "
         "estimate, which `rib plan` shows)",
     )
+    max_runtime: Count = Field(
+        2880,
+        description="most minutes that a job asks a cluster for, from 1; a longer training goes on "
+        "when it is submitted again, so a partition's limit may be shorter than a training",
+    )
     decode_workers: Count = Field(
         4,
         description="threads per job that decode images (ImageNet-C, and images that are "
