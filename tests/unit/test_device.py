@@ -71,7 +71,9 @@ def broken_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
     for variable in ASSIGNING:
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("SLURM_JOB_ID", "1")  # so that no lock of this machine is taken
+    monkeypatch.setattr(devices, "lock_gpu", lambda: None)  # no lock of this machine is taken
+    monkeypatch.setattr(devices, "problem_of_driver", lambda: None)
+    monkeypatch.setattr(devices, "DRIVER_VERSION", tmp_path / "version")
 
 
 @pytest.fixture
@@ -114,8 +116,20 @@ def test_a_driver_that_is_too_old_is_named_with_what_to_install(broken_gpu, monk
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(UserError) as refused:
         devices.start(settings(device="cuda"))
-    for fact in ("CUDA 13.0", "580", devices.FOR_OLDER_DRIVER):
+    for fact in ("found version 11040", "CUDA 13.0", "580", devices.FOR_OLDER_DRIVER):
         assert fact in str(refused.value)
+    # and with its version, where the system knows it
+    devices.DRIVER_VERSION.write_text("535.104.05\n")
+    assert "535.104.05" in devices.why_cuda_fails()
+
+
+def test_a_lost_card_is_the_reason_why_cuda_fails(broken_gpu, monkeypatch):
+    def fail():
+        raise RuntimeError("No CUDA GPUs are available")
+
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    monkeypatch.setattr(devices, "problem_of_driver", lambda: "nvidia-smi: GPU is lost")
+    assert "GPU is lost" in devices.why_cuda_fails()
 
 
 def test_a_build_of_torch_without_cuda_is_the_reason(broken_gpu, monkeypatch):

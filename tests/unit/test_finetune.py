@@ -23,6 +23,7 @@ from rib.catalog.catalog import Catalog
 from rib.data.dataset import PreparedDataset
 from rib.data.subsets import first_images, subset
 from rib.data.view import DatasetFiles
+from rib.jobs.messages import is_permanent
 from rib.methods.ft import FullFineTuning
 from rib.methods.lwf import LearningWithoutForgetting
 from rib.models import device as devices
@@ -32,7 +33,7 @@ from rib.models.network import build
 from rib.schema.algorithm_settings import DEFAULTS_OF_TRAINING
 from rib.schema.method_facts import MethodFacts
 from rib.schema.run import Run
-from rib.training import loop
+from rib.training import loop, training_state
 from rib.training.divergence import DivergenceError
 from rib.training.finetune import finetune
 from rib.training.loop import train
@@ -319,6 +320,22 @@ def test_a_divergence_goes_back_to_the_state_after_the_last_good_epoch(
     assert changes.keys() == good.keys()
     assert "bn1.running_var" in good
     assert all(torch.equal(changes[name], good[name]) for name in good)
+
+
+def test_a_divergence_is_noticed_within_an_epoch_each_time_that_the_state_is_saved(
+    network, target, tmp_path, monkeypatch
+):
+    # given: it diverges in the first of three steps
+    method = set_up(network, target)
+    diverge_at(monkeypatch, 1)
+    monkeypatch.setattr(training_state, "SAVE_EVERY", 0)
+    saved = tmp_path / "state.pt"
+    # when
+    with pytest.raises(DivergenceError, match="epoch 1, step 1 "):
+        train(method, network.state_dict(), FULL, RUN, CPU, saved)
+    # then no more steps are taken, and the state is not one to go on from
+    assert method.step == 1
+    assert not saved.exists()
 
 
 def test_weights_are_read_once_unless_somebody_asks(network, target, tmp_path):
@@ -1013,6 +1030,35 @@ def test_a_setting_out_of_range_ends_a_job_before_anything_is_read(tmp_path):
 def run_out_of_memory(*arguments, **keywords):
     """What torch does if a GPU has too little memory."""
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+PINNED = "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"
+LACKS_OF_MEMORY = {
+    "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "cuBLAS": RuntimeError(CUBLAS),
+    "pinned": RuntimeError(PINNED),
+}
+
+
+@pytest.mark.parametrize("lack", LACKS_OF_MEMORY)
+@pytest.mark.parametrize("others", [0, 20_000_000_000], ids=["alone", "beside others"])
+def test_lack_of_gpu_memory_is_permanent_unless_other_processes_hold_it(
+    folders, tmp_path, monkeypatch, lack, others
+):
+    def run_out(*arguments):
+        raise LACKS_OF_MEMORY[lack]
+
+    own = 60_000_000_000
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, own + others))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: own)
+    monkeypatch.setattr("rib.training.loop.take_step", run_out)
+    with pytest.raises(UserError, match="micro_batch_size") as error:
+        job(folders, tmp_path / "run")
+    assert isinstance(error.value, PermanentError) is (others == 0)
+    assert ("20.0 GB" in str(error.value)) is (others > 0)
+    # and so it is in jobs that train nothing
+    assert is_permanent(LACKS_OF_MEMORY[lack]) is (others == 0)
 
 
 @pytest.mark.parametrize(

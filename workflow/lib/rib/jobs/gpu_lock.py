@@ -6,6 +6,7 @@ The kernel releases these whenever and however the job ends.
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -89,6 +90,16 @@ def _devices_of_machine() -> Devices:
         if not is_divided:
             devices.append(uuid)
     return Devices(devices, problem)
+
+
+def problem_of_driver() -> str | None:
+    """How nvidia-smi fails, such as `nvidia-smi -L exits with 15 (... GPU is lost)`.
+
+    None if it works, or is not installed.
+    """
+    if shutil.which(LIST_DEVICES[0]) is None:
+        return None
+    return _devices_of_machine().problem
 
 
 def _problem_in(listing: subprocess.CompletedProcess[str]) -> str:

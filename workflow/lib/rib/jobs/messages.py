@@ -10,12 +10,21 @@ from pathlib import Path
 from rib.base.errors import PermanentError, UserError
 from rib.base.progress import print_lines
 from rib.base.text import redacted
+from rib.jobs.gpu_lock import problem_of_driver
 
 # What helps when a GPU runs out of memory, whatever the job does.
 OTHER_REMEDIES = "lower compute.jobs_per_gpu in config.yaml if it is above 1, or use a larger GPU"
 
 # A rule whose jobs have no batches.
 IMAGE_BY_IMAGE = "compute_fisher"
+
+# In errors that torch does not raise as its OutOfMemoryError: of memory that CUDA pins on the host,
+# or takes for itself, and of a library's workspace.
+OF_CUDA = "CUDA error: out of memory"
+OF_CUBLAS = "CUBLAS_STATUS_ALLOC_FAILED"
+CUDA_ERROR = "CUDA error: "  # begins torch's messages about a GPU that has failed
+# Gigabytes of a GPU that other processes must hold to be to blame. CUDA itself takes about half.
+FEWEST_GIGABYTES_OF_OTHERS = 1.0
 
 # torch writes this after the name of an operator that it refuses to compute.
 NONDETERMINISTIC = " does not have a deterministic implementation"
@@ -66,12 +75,19 @@ def message_of(error: Exception, rule: str, log_file: str) -> str:
     message = message_of_os_error(error)
     if message is not None:
         return message
-    if _is_out_of_gpu_memory(error):
+    if is_out_of_gpu_memory(error):
         # Trainings give a more precise message (rib.training.gpu_memory).
         remedies = OTHER_REMEDIES
         if rule != IMAGE_BY_IMAGE:
             remedies = f"lower compute.evaluation_batch_size in config.yaml, {OTHER_REMEDIES}"
-        return f"out of GPU memory; {remedies}."
+        return str(lack_of_gpu_memory(error, "", remedies))
+    if CUDA_ERROR in str(error):
+        problem = problem_of_driver()
+        if problem is not None:
+            return (
+                f"the GPU failed ({str(error).splitlines()[0]}), and {problem}: restart the "
+                "machine or use another, and run again; finished results are kept."
+            )
     operator, is_of_operator, _ = str(error).partition(NONDETERMINISTIC)
     if is_of_operator:  # torch's error
         return (
@@ -89,12 +105,50 @@ def is_permanent(error: Exception) -> bool:
     """
     if isinstance(error, PermanentError) or NONDETERMINISTIC in str(error):
         return True
-    return _is_out_of_gpu_memory(error)
+    if not is_out_of_gpu_memory(error):
+        return False
+    return isinstance(lack_of_gpu_memory(error, "", OTHER_REMEDIES), PermanentError)
 
 
-def _is_out_of_gpu_memory(error: Exception) -> bool:
-    """Whether it is torch's OutOfMemoryError, by name, because importing torch is slow."""
-    return type(error).__name__ == "OutOfMemoryError"
+def is_out_of_gpu_memory(error: BaseException) -> bool:
+    """Whether CUDA lacks memory: of the GPU, or memory that it pins on the host."""
+    # By name, because importing torch is slow.
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and (OF_CUDA in str(error) or OF_CUBLAS in str(error))
+
+
+def lack_of_gpu_memory(error: BaseException, activity: str, remedies: str) -> UserError:
+    """The error to raise in place of one that `is_out_of_gpu_memory`.
+
+    It is permanent unless other processes hold much of the GPU, which they may give back.
+
+    Args:
+        error: torch's.
+        activity: such as ` while training net/ft`.
+        remedies: what the user may do, such as `lower jobs_per_gpu`.
+    """
+    memory = "GPU memory"
+    if OF_CUDA in str(error):
+        memory = "GPU memory, or of host memory that CUDA pins"
+    gigabytes = _gigabytes_of_other_processes()
+    if gigabytes >= FEWEST_GIGABYTES_OF_OTHERS:
+        return UserError(
+            f"out of {memory}{activity}: other processes hold {gigabytes:.1f} GB of this GPU "
+            f"(nvidia-smi shows them); wait for their end or use another GPU, or {remedies}."
+        )
+    return PermanentError(f"out of {memory}{activity}; {remedies}.")
+
+
+def _gigabytes_of_other_processes() -> float:
+    """Memory of this process's GPU that neither is free nor held by this process, about."""
+    import torch  # which has raised the error, so it is imported already
+
+    try:
+        free, total = torch.cuda.mem_get_info()
+        return (total - free - torch.cuda.memory_reserved()) / 1e9
+    except (RuntimeError, AssertionError):  # CUDA answers no more
+        return 0.0
 
 
 def message_of_os_error(error: BaseException) -> str | None:

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from rib.jobs.gpu_lock import (
     VISIBLE,
     has_hidden_devices,
     lock_gpu,
+    problem_of_driver,
 )
 from rib.models.model_settings import AUTO, BF16, GPUS, WARN, ComputeSettings
 from rib.records.environment import set_device
@@ -29,7 +31,8 @@ M_MMAP_MAX = -4
 
 REMEDY = "repair that, or set compute.device to cpu in config.yaml."
 # Oldest NVIDIA driver by major version of CUDA, from the release notes of CUDA's toolkit.
-OLDEST_DRIVER = {"12": 525, "13": 580}
+OLDEST_DRIVER = {"12": "525 or newer", "13": "580 or newer"}
+DRIVER_VERSION = Path("/sys/module/nvidia/version")  # a file with, for example, 535.104.05
 TOO_OLD = "driver on your system is too old"  # in torch's message
 # The newest torch whose package on the Python package index is built for CUDA 12 is 2.10.
 FOR_OLDER_DRIVER = 'pip install "torch>=2.6,<2.11" torchvision'
@@ -159,20 +162,24 @@ def why_cuda_fails() -> str:
         if NVIDIA.exists() and not _has_driver_library():  # torch would say that there is no driver
             return "the library of NVIDIA's driver, libcuda.so.1, is missing"
         if TOO_OLD in str(error):
-            return f"torch finds no CUDA device ({_first_sentence(error)}; {_needed_driver()})"
-        return f"torch finds no CUDA device ({_first_sentence(error)})"
+            return _needed_driver(error)
+        problem = problem_of_driver()
+        reason = _first_sentence(error) + (f"; {problem}" if problem else "")
+        return f"torch finds no CUDA device ({reason})"
     return "torch finds no CUDA device"
 
 
-def _needed_driver() -> str:
-    """`torch 2.13.0 is built for CUDA 13.0, which needs driver 580 or newer; for an older ...`."""
-    build = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
+def _needed_driver(error: RuntimeError) -> str:
+    """`NVIDIA's driver is 535.104.05; torch 2.15.0 is built for CUDA 13.0, which needs 580 ...`."""
+    try:
+        driver = f"NVIDIA's driver is {DRIVER_VERSION.read_text().strip()}"
+    except OSError:
+        driver = _first_sentence(error)
     major_version = str(torch.version.cuda).partition(".")[0]
-    if major_version not in OLDEST_DRIVER:
-        return f"{build}; update the driver, or for an older one: {FOR_OLDER_DRIVER}"
+    needed = OLDEST_DRIVER.get(major_version, "a newer one")
     return (
-        f"{build}, which needs driver {OLDEST_DRIVER[major_version]} or newer; "
-        f"for an older one: {FOR_OLDER_DRIVER}"
+        f"{driver}; torch {torch.__version__} is built for CUDA {torch.version.cuda}, which "
+        f"needs {needed}: update the driver, or run {FOR_OLDER_DRIVER}"
     )
 
 

@@ -1,10 +1,11 @@
 """Diverged trainings: an error, and a file with the last finite state."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from rib.base.errors import PermanentError
@@ -66,22 +67,23 @@ def refuse_infinite_state(
     method: FineTuning,
     pretrained: Mapping[str, Tensor],
     good_state: GoodState,
-    sums: Tensor,
+    sums: Sequence[Tensor],
     epoch: int,
     run: Run,
 ) -> None:
-    """Raise a DivergenceError, with the last good state, if a value is not finite after an epoch.
+    """Raise a DivergenceError, with the last good state, if a value is not finite.
 
-    Checking once per epoch avoids a GPU synchronisation at every step.
+    A check after each epoch and, in a long one, each time that the state is saved avoids a GPU
+    synchronisation at every step.
 
     Args:
         pretrained: the state dict that changes are compared with.
         good_state: the state after the epoch before; its methods check the current values.
-        sums: loss, cross-entropy and accuracy, summed over the images of each of the epoch's steps,
-            (steps, 3).
-        epoch: the epoch that has ended, counted from 0.
+        sums: loss, cross-entropy, accuracy and norm of the gradient, summed over the images of each
+            of the epoch's steps so far, (4,). The norm alone may be infinite.
+        epoch: the epoch, counted from 0.
     """
-    is_finite_step = sums.isfinite().all(dim=1)
+    is_finite_step = torch.stack(list(sums))[:, :-1].isfinite().all(dim=1)
     if is_finite_step.all() & good_state.is_finite():
         return
     if is_finite_step.all():  # the loss of the last step was finite, but not its update

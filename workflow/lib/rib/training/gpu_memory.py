@@ -3,10 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from rib.base.errors import PermanentError
-from rib.jobs.messages import OTHER_REMEDIES
+from rib.jobs.messages import OTHER_REMEDIES, is_out_of_gpu_memory, lack_of_gpu_memory
 from rib.methods.base import Contrastive, FineTuning
 from rib.schema.run import Run
 
@@ -21,13 +18,16 @@ def explained_lack_of_memory(phase: str, run: Run, setting: str | None) -> Itera
             config.yaml`; None if there is none.
 
     Raises:
-        PermanentError: the GPU has too little memory.
+        UserError: the GPU has too little memory. It is a PermanentError unless other processes hold
+            much of it.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        remedy = f"lower {setting}, {OTHER_REMEDIES}" if setting else OTHER_REMEDIES
-        raise PermanentError(f"out of GPU memory while {phase} {run}; {remedy}.") from error
+    except RuntimeError as error:
+        if not is_out_of_gpu_memory(error):
+            raise
+        remedies = f"lower {setting}, {OTHER_REMEDIES}" if setting else OTHER_REMEDIES
+        raise lack_of_gpu_memory(error, f" while {phase} {run}", remedies) from error
 
 
 def setting_of_training_memory(method: FineTuning) -> str:

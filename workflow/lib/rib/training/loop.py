@@ -128,11 +128,12 @@ def train(
                 _save_snapshots(method, pretrained, steps_of_snapshots)
                 position = Position(epoch, len(sums), history, sums)
                 _end_if_asked(ending, state, position)
-                state.save_if_due(position)
-            sums_of_steps = torch.stack(sums)
-            # Without the last column, the norm of the gradient.
-            refuse_infinite_state(method, pretrained, good_state, sums_of_steps[:, :-1], epoch, run)
+                if state.is_due():
+                    refuse_infinite_state(method, pretrained, good_state, sums, epoch, run)
+                    state.save(position)
+            refuse_infinite_state(method, pretrained, good_state, sums, epoch, run)
             good_state.keep()
+            sums_of_steps = torch.stack(sums)
             images_of_epoch = sum(len(batch) for batch in batches)
             means_of_epoch = (sums_of_steps.sum(dim=0) / images_of_epoch).tolist()
             loss, cross_entropy, accuracy, gradient_norm = means_of_epoch

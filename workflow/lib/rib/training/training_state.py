@@ -65,19 +65,22 @@ class TrainingState:
         self.earlier_devices: list[Facts] = []
         self._device = next(model.parameters()).device
 
-    def save_if_due(self, position: Position) -> None:
-        """Save if SAVE_EVERY seconds have passed, since saving takes time."""
-        if time.monotonic() - self.saved >= SAVE_EVERY:
-            self.save(position)
+    def is_due(self) -> bool:
+        """Whether SAVE_EVERY seconds have passed since the last `save`, since saving takes time."""
+        return time.monotonic() - self.saved >= SAVE_EVERY
 
     def save(self, position: Position) -> None:
-        """Save; without a file do nothing.
+        """Save; without a file only the time is kept.
 
         Raises:
             OSError: the file can't be written.
         """
-        if self.path is None:
-            return
+        if self.path is not None:
+            self._save(position, self.path)
+        self.saved = time.monotonic()
+
+    def _save(self, position: Position, path: Path) -> None:
+        """`save`, to a file that a killed job leaves whole."""
         state: dict[str, object] = {
             "device": facts_of(self._device),
             "earlier_devices": self.earlier_devices,
@@ -89,11 +92,10 @@ class TrainingState:
         }
         if torch.cuda.is_available():
             state["cuda_random"] = torch.cuda.get_rng_state()
-        # A complete file replaces the old one; a killed job leaves the old one whole.
-        temporary = self.path.with_suffix(".tmp")
+        # A complete file replaces the old one.
+        temporary = path.with_suffix(".tmp")
         _write(state, temporary)
-        os.replace(temporary, self.path)
-        self.saved = time.monotonic()
+        os.replace(temporary, path)
 
     def restore(self) -> Position:
         """Restore the saved state, unless type of device or precision differ.
