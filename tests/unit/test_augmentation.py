@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rib.base.errors import UserError
-from rib.methods import lwf
+from rib.methods import _distil
 from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.ft import FullFineTuning
 from rib.methods.linear_probe import LinearProbing
@@ -416,10 +416,10 @@ def test_what_is_measured_before_training_is_of_the_images_themselves(network, t
         assert torch.equal(of_parameter, expected)
 
 
-@pytest.mark.parametrize("most", [0, 100])
+@pytest.mark.parametrize("most", [0, 2**31])
 def test_lwfs_teacher_sees_the_very_images_of_its_student(network, target, monkeypatch, most):
     # given
-    monkeypatch.setattr(lwf, "MOST_STORED", most)
+    monkeypatch.setattr(_distil, "LARGEST_STORED", most)
     task = augmented_task(network, target)
     calls = []
 

@@ -1,5 +1,6 @@
 """Rows of evaluation against scores written out by hand."""
 
+import collections
 import copy
 import shutil
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from rib.evaluation.evaluate import (
 from rib.evaluation.evaluation_settings import EvaluationSettings
 from rib.evaluation.networks import NetworkState, RunNetworks
 from rib.evaluation.score import score
+from rib.grid.evaluation_batches import images_per_pass
 from rib.models import device as devices
 from rib.models.images import Images
 from rib.schema.part import DatasetPart
@@ -98,15 +100,18 @@ def scores_of(tables, space, labels, batch_size=2):
 
 
 class Operators(TorchDispatchMode):
-    """Collects the names of all operators that torch calls."""
+    """Collects the names of all operators that torch calls, and how often tensors are cast."""
 
     def __init__(self):
         super().__init__()
         self.names = set()
+        self.casts = collections.Counter()  # by the id of the tensor
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name, _, _ = function.__name__.partition(".")
         self.names.add(name)
+        if name == "_to_copy":
+            self.casts[id(args[0])] += 1
         return function(*args, **(kwargs or {}))
 
 
@@ -282,6 +287,50 @@ def test_networks_compute_in_the_precision_that_was_chosen_and_scores_in_single(
     assert not torch.equal(margins_in_bf16, margins_in_single)
 
 
+def test_weights_are_cast_to_bf16_once_for_all_batches_and_give_what_each_batch_would(monkeypatch):
+    # given
+    monkeypatch.setitem(devices._policy, "precision", "bf16")
+    dataset = random_images(6, 32)
+    inputs = images_of(dataset, MEAN, STD)
+    networks = [resnet(), resnet()]
+    with torch.no_grad():
+        networks[1].fc.weight.mul_(2)
+        networks[1].conv1[0].weight.mul_(-1)
+
+    def scored(*networks):
+        progress = Progress(desc="test", total=6, unit="image")
+        return score(networks, inputs, dataset, 2, progress)
+
+    # when
+    with Operators() as operators:
+        scores_of_networks = scored(*networks)
+    # then
+    times_cast = set()
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                times_cast.add(operators.casts[id(module.weight)])
+    assert times_cast == {1}
+    for network, scores in zip(networks, scores_of_networks, strict=True):
+        energies = []
+        for first in (0, 2, 4):
+            with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+                class_logits = masked(network(inputs[slice(first, first + 2)]).float(), SPACE)
+            energies.append(class_logits.logsumexp(dim=1))
+        assert torch.equal(scores["energy"], torch.cat(energies))
+    # and a network that has changed since is not scored as it was
+    with torch.no_grad():
+        networks[0].conv1[0].weight.mul_(-1)
+    (scores_of_changed,) = scored(networks[0])
+    assert not torch.equal(scores_of_changed["energy"], scores_of_networks[0]["energy"])
+
+
+@pytest.mark.parametrize(("device", "images"), [("cpu", 64), ("cuda", 256)])
+def test_the_images_of_a_pass_follow_the_device_unless_they_are_stated(device, images):
+    assert images_per_pass("default", device) == images
+    assert images_per_pass(7, device) == 7
+
+
 # What a job writes.
 
 
@@ -413,6 +462,7 @@ def test_a_job_writes_a_row_per_image_and_what_it_was_scored_on(
         assert_rows_are_of(files.tuned_network, table, name, dataset)
     assert read_json(tmp_path / "run/manifest.json") == {
         **OF_CPU,
+        "evaluation_batch_size": 4,
         "datasets": {
             "first": {"n": 9, "label_space": SPACE.digest},
             "second": {"n": 7, "label_space": SPACE.digest},

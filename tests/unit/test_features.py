@@ -235,7 +235,12 @@ def test_a_job_keeps_every_layers_features_and_which_rows_they_are_of(run, tmp_p
     assert written.index["row"].to_pylist() == list(range(IMAGES))
     assert written.index["label"].to_pylist() == run.images.labels.tolist()
     size_of_layer = {layer: features.shape[1] for layer, features in expected_features.items()}
-    assert written.manifest == {**OF_CPU, "n": IMAGES, "layers": size_of_layer}
+    assert written.manifest == {
+        **OF_CPU,
+        "evaluation_batch_size": 4,
+        "n": IMAGES,
+        "layers": size_of_layer,
+    }
     assert len(set(size_of_layer.values())) > 1, "layers differ in their sizes"
 
 
@@ -309,7 +314,12 @@ def test_a_job_keeps_what_the_head_reads_in_each_snapshot(run, tmp_path, progres
         expected = features_by_hand(run, network, rows)["pre_logits"]
         torch.testing.assert_close(written.features[name], expected, rtol=1e-3, atol=1e-4)
         size_of_snapshot[name] = expected.shape[1]
-    assert written.manifest == {**OF_CPU, "n": 6, "layers": size_of_snapshot}
+    assert written.manifest == {
+        **OF_CPU,
+        "evaluation_batch_size": 4,
+        "n": 6,
+        "layers": size_of_snapshot,
+    }
 
 
 def test_features_are_computed_in_the_precision_that_was_chosen(run, monkeypatch):

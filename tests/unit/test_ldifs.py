@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 
-from rib.methods import ldifs
+from rib.methods import _distil
 from rib.methods.ft import FullFineTuning
 from rib.methods.ldifs import FeatureDistance, with_unit_channels
 from rib.models.augmentation import Augmentation, recipe_transform
@@ -251,9 +251,9 @@ def test_stored_features_are_those_that_are_computed_in_each_step(
 ):
     # given
     rows = np.array([7, 0, 3])
-    monkeypatch.setattr(ldifs, "LARGEST_STORED", 2**30)
+    monkeypatch.setattr(_distil, "LARGEST_STORED", 2**30)
     method_that_stores = method_on(network, target)
-    monkeypatch.setattr(ldifs, "LARGEST_STORED", 1)
+    monkeypatch.setattr(_distil, "LARGEST_STORED", 1)
     method_that_computes = method_on(network, target)
     move(method_that_stores.model)
     move(method_that_computes.model)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rib.base.errors import UserError
 from rib.base.plugins import LIBRARY
-from rib.methods import greedy_soup, lwf, wise_ft, wise_ft_selected
+from rib.methods import _distil, greedy_soup, wise_ft, wise_ft_selected
 from rib.methods.base import load_algorithm
 from rib.methods.ewc import ElasticWeightConsolidation
 from rib.methods.ft import FullFineTuning
@@ -150,13 +150,26 @@ def test_lwf_adds_the_divergence_from_the_pretrained_logits(network, target):
     assert penalty_of_an_equal_student.item() == pytest.approx(0, abs=1e-5)
 
 
+# Limits of the bytes of a teacher's outputs that a GPU and the host keep. Those of 10 images are
+# 40,000 bytes, and half of that in fp16.
+LIMITS = {"on a GPU": (40_000, 0), "on the host": (39_999, 20_000), "nowhere": (39_999, 19_999)}
+
+
+@pytest.fixture(params=LIMITS)
+def where_stored(request, monkeypatch):
+    """Where the logits of LwF's teacher for 10 images are kept."""
+    on_gpu, on_host = LIMITS[request.param]
+    monkeypatch.setattr(_distil, "LARGEST_STORED", on_gpu)
+    monkeypatch.setattr(_distil, "LARGEST_OF_TEACHER_ON_HOST", on_host)
+    return request.param
+
+
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
-def test_lwf_is_taught_by_the_pretrained_network_where_its_logits_are_too_many_to_store(
-    network, target, monkeypatch, batch_norm
+def test_lwf_is_taught_by_the_pretrained_network_wherever_its_logits_are_kept(
+    network, target, where_stored, batch_norm
 ):
     """The student moves, and its BatchNorm with it; the teacher stays as it was."""
     # given
-    monkeypatch.setattr(lwf, "MOST_STORED", 9)  # of 10 images
     algorithm = with_defaults(
         LearningWithoutForgetting, **{**DISTIL, "batch_norm": batch_norm, "lr": 0.02}
     )
@@ -173,16 +186,18 @@ def test_lwf_is_taught_by_the_pretrained_network_where_its_logits_are_too_many_t
     assert last_epoch["loss"] > last_epoch["cross_entropy"]
     expected_penalty = 2**2 * divergence_by_hand(teacher, student, temperature=2)
     assert penalty.item() == pytest.approx(expected_penalty, rel=1e-4)
+    assert algorithm.teacher_logits(rows).dtype == torch.float32
 
 
 def test_stored_logits_teach_as_those_computed_in_each_step(network, target, monkeypatch, progress):
     # given
     settings = {**DISTIL, "lr": 0.02}
     # when
-    monkeypatch.setattr(lwf, "MOST_STORED", 9)
+    monkeypatch.setattr(_distil, "LARGEST_STORED", 39_999)
+    monkeypatch.setattr(_distil, "LARGEST_OF_TEACHER_ON_HOST", 19_999)
     model, history = trained(with_defaults(LearningWithoutForgetting, **settings), network, target)
     titles_without_storing = [title for title, _, _, _ in progress()]
-    monkeypatch.setattr(lwf, "MOST_STORED", 10)
+    monkeypatch.setattr(_distil, "LARGEST_STORED", 40_000)
     model_of_stored, history_of_stored = trained(
         with_defaults(LearningWithoutForgetting, **settings), network, target
     )
@@ -798,13 +813,24 @@ def in_bf16(monkeypatch):
     return torch.autocast("cpu", torch.bfloat16)
 
 
-@pytest.mark.parametrize("most_stored", [9, 10])
-def test_lwfs_teacher_computes_in_the_students_precision(
-    network, target, monkeypatch, in_bf16, most_stored
-):
+def test_logits_beyond_the_range_of_fp16_stay_finite_on_the_host(network, target, monkeypatch):
+    # given
+    monkeypatch.setattr(_distil, "LARGEST_STORED", 0)
+    network_with_large_logits = copy.deepcopy(network)
+    with torch.no_grad():
+        network_with_large_logits.fc.bias[:2] = torch.tensor([1e5, -1e5])
+    # when
+    algorithm = set_up(
+        with_defaults(LearningWithoutForgetting, **DISTIL), network_with_large_logits, target
+    )
+    # then
+    logits = algorithm.teacher_logits(np.arange(10))
+    assert logits[:, :2].tolist() == [[65504, -65504]] * 10
+
+
+def test_lwfs_teacher_computes_in_the_students_precision(network, target, in_bf16, where_stored):
     """So that a student that has not moved agrees with its teacher."""
     # given
-    monkeypatch.setattr(lwf, "MOST_STORED", most_stored)
     algorithm = set_up(with_defaults(LearningWithoutForgetting, **DISTIL), network, target)
     rows = np.arange(10)
     with torch.no_grad():

@@ -129,6 +129,7 @@ def planned(tmp_path, with_entries, monkeypatch):
         hours = {kind: plan.hours(passes[kind], kind, throughput) for kind in kinds}
         return SimpleNamespace(
             images={kind: sum(part.images for part in passes[kind]) for kind in passes},
+            decoded=plan.decoded_images(grid, counts),
             hours={**hours, "starts": plan.hours_of_starts(grid, counts)},
             run_times=RunTimes(grid, RESULTS),
             rates=throughput["net"],
@@ -415,7 +416,9 @@ def test_a_teacher_sees_each_image_once_or_in_each_epoch_where_its_logits_are_to
     images = planned(methods=["lwf"], reference="none").images
     assert images["teacher"] == IMAGES["a"]
     assert planned(methods=["ft"], reference="none").images["teacher"] == 0
-    monkeypatch.setattr(plan, "MOST_STORED", IMAGES["a"] - 1)
+    monkeypatch.setattr(plan, "LARGEST_STORED", 4000 * IMAGES["a"] - 1)
+    assert planned(methods=["lwf"], reference="none").images["teacher"] == IMAGES["a"], "on host"
+    monkeypatch.setattr(plan, "LARGEST_OF_TEACHER_ON_HOST", 2000 * IMAGES["a"] - 1)
     plan_of_many = planned(methods=["lwf"], reference="none")
     assert plan_of_many.images["teacher"] == EPOCHS * IMAGES["a"]
     assert f"Teachers   {EPOCHS * IMAGES['a']:,} images" in plan_of_many.text
@@ -430,6 +433,24 @@ def test_a_users_own_teacher_counts_as_its_entry_says(planned):
     assert in_each_epoch.images["teacher"] == EPOCHS * IMAGES["a"]
     assert of_unknown_size.images["teacher"] == EPOCHS * IMAGES["a"]
     assert planned(methods=["ldifs"], reference="none").images["teacher"] == EPOCHS * IMAGES["a"]
+
+
+def test_images_that_are_kept_encoded_are_decoded_once_an_evaluation_and_in_each_epoch(planned):
+    """Of the datasets `c` alone is kept encoded."""
+    images, networks = IMAGES["c"], 2  # the pretrained and the fine-tuned one
+    evaluated = planned(methods=["ft"])
+    assert evaluated.decoded == networks * images
+    seconds = 0.88e-3 * networks * images
+    assert (
+        f"{networks * images:,} images, {seconds / HOUR:,.1f} hours of one core" in evaluated.text
+    )
+    trained = planned(methods=["ft"], targets=["c"])
+    assert trained.decoded == (networks + EPOCHS) * images
+    assert planned(methods=["linear_probe"], targets=["c"]).decoded == (networks + 1) * images
+    # and an evaluation of several networks decodes each image once
+    of_curve = planned(methods=["ft", "wise_ft_curve"], targets=["c"])
+    assert of_curve.decoded == (networks + 1 + EPOCHS) * images
+    assert "Decoding" not in planned(datasets={"c": {"storage": "array"}}).text
 
 
 def test_each_job_starts_and_reads_the_index_of_its_datasets(planned, monkeypatch):

@@ -16,7 +16,7 @@ from test_resume import interrupt_trainings
 from torch.nn import functional as F
 
 from rib.base.errors import UserError
-from rib.methods import flyp, lipsum_ft
+from rib.methods import _distil, flyp
 from rib.methods.base import Task
 from rib.methods.carot import CalibratedRobustFineTuning, visual_projection
 from rib.methods.flyp import FinetuneLikeYouPretrain
@@ -487,9 +487,11 @@ def test_carots_teacher_is_updated_in_a_run_of_any_length(clip):
     assert moved == ["visual.proj"]
 
 
-@pytest.mark.parametrize("stored", [True, False])
-def test_lipsum_ft_adds_half_the_mean_squared_gap_of_energies(clip, stored, monkeypatch):
-    monkeypatch.setattr(lipsum_ft, "MOST_STORED", 10 if stored else 9)
+@pytest.mark.parametrize("limits", [(2**31, 0), (0, 2**31), (0, 0)])
+def test_lipsum_ft_adds_half_the_mean_squared_gap_of_energies(clip, limits, monkeypatch):
+    on_gpu, on_host = limits
+    monkeypatch.setattr(_distil, "LARGEST_STORED", on_gpu)
+    monkeypatch.setattr(_distil, "LARGEST_OF_TEACHER_ON_HOST", on_host)
     algorithm, _ = ready(with_defaults(LipsumFineTuning, **{**LIPSUM, "weight": 0.6}), clip)
     torch.manual_seed(1)
     with torch.no_grad():

@@ -12,6 +12,7 @@ from tiny.projects.project import Project, copy_project, jobs
 pytestmark = pytest.mark.thorough
 
 MODELS, TARGETS, SIZES = 7, 7, 2
+MODEL = "vit_base_patch16_224.augreg_in1k"
 PARTS = 4  # of C
 EVALUATION_GROUPS = 1 + PARTS
 # Of the paper's nine methods, WiSE-FT and the soup merge. Full fine-tuning has two recipes, and so
@@ -77,6 +78,32 @@ def test_training_images_are_the_reference_on_demand(imagenet):
     assert planned["prepare"] == 3 * 8 + 2 and planned["download"] == 7 + 2 + 4 + MODELS + 1
     assert "pretraining proxy" in imagenet.rib("plan")
     assert "pretraining proxy" not in imagenet.rib("plan", config=("reference=none",))
+
+
+@pytest.mark.parametrize(
+    ("compute", "decoders", "processors"),
+    [
+        ("{}", 8, 10),
+        ("{decode_workers: 3}", 3, 5),
+        ("{device: cpu}", 4, 4),
+    ],
+)
+def test_a_job_asks_for_the_processors_that_its_decoding_takes(
+    imagenet, compute, decoders, processors
+):
+    config = ("methods=[ft]", "recipes=[paper]", f"models=[{MODEL}]", "targets=[imagenet_c]")
+    printed = imagenet.listed("--cores", "64", config=(*config, f"compute={compute}"))
+    asked = {}
+    for job in printed.split("\nrule evaluate:")[1:]:
+        (group,) = re.findall(r"^    wildcards: .*group=(\w+)", job, re.M)[:1]
+        threads = re.findall(r"^    threads: (\d+)", job.partition("\n[")[0], re.M)
+        (cpus,) = re.findall(r"^    resources: .*cpus_per_task=(\d+)", job, re.M)[:1]
+        asked.setdefault(group, set()).add((threads[0] if threads else "1", cpus))
+    on_cpu = compute == "{device: cpu}"
+    assert asked == {
+        "imagenet": {("1", "1" if on_cpu else "4")},
+        "imagenet_c": {(str(decoders), str(processors))},
+    }
 
 
 def test_published_numbers_need_the_pretrained_models_alone(imagenet):

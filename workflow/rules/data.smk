@@ -109,9 +109,7 @@ for PREPARED_GEOMETRY in PATHS.geometries.values():
 
 def decode_workers_of(wildcards):
     """Threads that decode a dataset's images in preparation; a small dataset needs one."""
-    if wildcards.dataset in MANY_IMAGES:
-        return CONFIG["compute"]["decode_workers"]
-    return 1
+    return decode_workers(beside_gpu=False) if wildcards.dataset in MANY_IMAGES else 1
 
 
 def preparation_settings(wildcards):

@@ -2,6 +2,7 @@
 # snapshots, inversions of representations, and Fisher information.
 
 from rib.grid.compared_runs import SNAPSHOTS
+from rib.grid.evaluation_batches import images_per_gradient
 from rib.evaluation.evaluation_settings import (
     FeatureSettings,
     FisherSettings,
@@ -134,7 +135,8 @@ rule invert_representation:
         **GPU_JOB,
         mem_mb=lambda wildcards, attempt: attempt
         * memory_of(
-            [wildcards.dataset], MEMORY.gradients_on_host(wildcards.model, EVALUATION_BATCH_SIZE)
+            [wildcards.dataset],
+            MEMORY.gradients_on_host(wildcards.model, images_per_gradient(EVALUATION_BATCH_SIZE)),
         ),
         runtime=time_limit(720),
     params:

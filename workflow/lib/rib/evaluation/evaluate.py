@@ -20,6 +20,7 @@ from rib.evaluation.evaluation_settings import EvaluationSettings
 from rib.evaluation.finite import refuse_infinite
 from rib.evaluation.networks import NetworkState, RunNetworks, states_as_json
 from rib.evaluation.score import score
+from rib.grid.evaluation_batches import images_per_pass
 from rib.models import device as devices
 from rib.models.images import Images
 from rib.models.state import network_in_state
@@ -61,15 +62,14 @@ def evaluate(
             for other networks), dataset, row (position in the prepared dataset's index, which has
             ids and labels), and the results of `score`: prediction and rank as int16, the others as
             float16, clipped to finite values.
-        manifest: JSON file to write: the device; {"datasets": {"noto": {"n": 500, "label_space":
-            "9e362fcf05878fda"}}}; {"fit": {"ft": 0.98}}, the accuracy on training images;
-            {"trained_on": {"results/.../manifest.json": ["cpu in fp32"]}}, kinds of devices; and
-            `networks` as `states_as_json` gives them.
+        manifest: JSON file to write: the device; {"evaluation_batch_size": 64}; {"datasets":
+            {"noto": {"n": 500, "label_space": "9e362fcf05878fda"}}}; {"fit": {"ft": 0.98}}, the
+            accuracy on training images; {"trained_on": {"results/.../manifest.json": ["cpu in
+            fp32"]}}, kinds of devices; and `networks` as `states_as_json` gives them.
 
     Raises:
         UserError: a logit is not finite, or the part doesn't fit the dataset.
     """
-    batch_size = settings.evaluation_batch_size
     prepared_datasets = [load_dataset(files, settings.view, settings.split) for files in datasets]
     if settings.part is not None:  # such as one corruption of ImageNet-C
         (files,) = datasets
@@ -77,10 +77,7 @@ def evaluate(
         index = files.folder / "index.parquet"
         where = f"datasets.yaml, {files.name}, parts"
         check_part(index, settings.part, settings.other_levels, where)
-        # The last digits of an image's scores may depend on the other images of its batch, so the
-        # dataset's whole batches are scored.
         is_in_part = images_of_part(index, settings.part)
-        dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
     facts_of_trainings = [read_json(path) for path in checkpoint_manifests]
     trained_on = {
         str(path): kinds_of_job(facts)
@@ -88,6 +85,7 @@ def evaluate(
     }
     preprocessing = networks.preprocessing
     device = devices.start(settings.compute)
+    batch_size = images_per_pass(settings.evaluation_batch_size, device.type)
     inputs_of_datasets = [Images(dataset, preprocessing, device) for dataset in prepared_datasets]
     models = [
         network_in_state(
@@ -102,6 +100,9 @@ def evaluate(
         )
     else:
         numbers_of_images = [int(is_in_part[dataset.index["row"]].sum())]
+        # The last digits of an image's scores may depend on the other images of its batch, so the
+        # dataset's whole batches are scored.
+        dataset_of_batches = batches_with_part(dataset, is_in_part, batch_size)
         inputs = Images(dataset_of_batches, preprocessing, device)
         rows_of_batches = rows_of_networks(
             run, networks.states, models, [dataset_of_batches], [inputs], batch_size
@@ -114,6 +115,7 @@ def evaluate(
     }
     facts = {
         **devices.facts_of(device),
+        "evaluation_batch_size": batch_size,
         "datasets": facts_of_datasets,
         "fit": _fit_of_checkpoints(networks.checkpoints, facts_of_trainings),
         "trained_on": trained_on,

@@ -4,6 +4,7 @@ from typing import Literal
 
 from rib.base.params import FreeSettings, Settings, Texts
 from rib.data.data_settings import DatasetView
+from rib.grid.evaluation_batches import EvaluationBatchSize
 from rib.models.model_settings import ComputeSettings
 from rib.schema.part import DatasetPart, Levels
 
@@ -28,7 +29,7 @@ class NetworkSettings(Settings):
     # whether the parents are a training's snapshots, from first to last, each a separate network
     snapshots: bool = False
     view: DatasetView
-    evaluation_batch_size: int  # images per forward pass
+    evaluation_batch_size: EvaluationBatchSize  # images per forward pass
     compute: ComputeSettings
     code: str  # digest of the source code; the job runs again when it changes
 
@@ -51,7 +52,7 @@ class LabelCheckSettings(Settings):
     datasets: Texts  # checked datasets, in the order of their manifests
     excludes_proxy: Texts  # datasets from which images of the pretraining proxy are left out
     view: DatasetView
-    evaluation_batch_size: int  # images per forward pass
+    evaluation_batch_size: EvaluationBatchSize  # images per forward pass
     compute: ComputeSettings
     labels_checked: Texts  # datasets whose entries say that somebody has looked at their labels
     code: str  # digest of the source code; the job runs again when it changes

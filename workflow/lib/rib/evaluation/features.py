@@ -17,6 +17,7 @@ from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.evaluation_settings import FeatureSettings
 from rib.evaluation.finite import refuse_infinite
 from rib.evaluation.networks import RunNetworks, mixture_of_run
+from rib.grid.evaluation_batches import images_per_pass
 from rib.models import device as devices
 from rib.models.images import Images, slices
 from rib.models.layers import layers_of
@@ -45,7 +46,8 @@ def compute_features(
             the dataset's index.
         index: Parquet file to write: row, image_id, label, source_id and object_id of these images,
             in the same order.
-        manifest: JSON file to write: the device, n, and d of each layer, {"stage1": 256, ...}.
+        manifest: JSON file to write: the device, the images of a pass, n, and d of each layer,
+            {"stage1": 256, ...}.
 
     Raises:
         UserError: the run has several networks, its network lacks a layer, or a feature is not
@@ -58,8 +60,9 @@ def compute_features(
     device = devices.start(settings.compute)
     inputs = Images(images, preprocessing, device)
     network = network_in_state(networks.model_folder, mixture, networks.checkpoints, inputs)
+    batch_size = images_per_pass(settings.evaluation_batch_size, device.type)
     label = f"features of {run} on {dataset.name}"
-    features_of_layers = features_of(network, inputs, settings.evaluation_batch_size, label)
+    features_of_layers = features_of(network, inputs, batch_size, label)
     if settings.layers != DEFAULT:
         for name in settings.layers:
             if name not in features_of_layers:
@@ -68,7 +71,7 @@ def compute_features(
                     f"choose from {', '.join(features_of_layers)}."
                 )
         features_of_layers = {name: features_of_layers[name] for name in settings.layers}
-    _store(features_of_layers, label, inputs, features, manifest)
+    _store(features_of_layers, label, inputs, batch_size, features, manifest)
     pq.write_table(index_of_images, index)
 
 
@@ -92,7 +95,7 @@ def compute_epoch_features(
         features: .safetensors file to write: {"snapshot1": (n, d) float32, ...}.
         index: Parquet file to write: row, image_id, label, source_id and object_id of these images,
             in the same order.
-        manifest: JSON file to write: the device, n, and d of each snapshot.
+        manifest: JSON file to write: the device, the images of a pass, n, and d of each snapshot.
 
     Raises:
         UserError: a feature is not finite.
@@ -104,16 +107,15 @@ def compute_epoch_features(
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     device = devices.start(settings.compute)
     inputs = Images(images, preprocessing, device)
+    batch_size = images_per_pass(settings.evaluation_batch_size, device.type)
     label = f"features of {run} on {dataset.name}"
     features_of_snapshots = {}
     for number, path in enumerate(snapshots, start=1):
         name = f"snapshot{number}"
         network = network_in_state(model_folder, {name: 1.0}, {name: path}, inputs)
-        features_of_layers = features_of(
-            network, inputs, settings.evaluation_batch_size, f"{label}, {name}"
-        )
+        features_of_layers = features_of(network, inputs, batch_size, f"{label}, {name}")
         features_of_snapshots[name] = features_of_layers[layer]
-    _store(features_of_snapshots, label, inputs, features, manifest)
+    _store(features_of_snapshots, label, inputs, batch_size, features, manifest)
     pq.write_table(index_of_images, index)
 
 
@@ -121,6 +123,7 @@ def _store(
     features_by_name: Mapping[str, Tensor],
     label: str,
     inputs: Images,
+    batch_size: int,
     features: Path,
     manifest: Path,
 ) -> None:
@@ -129,11 +132,17 @@ def _store(
         refuse_infinite(tensor, f"{label}: a feature of '{name}'")
     safetensors.torch.save_file(dict(features_by_name), features)
     sizes = {name: tensor.shape[1] for name, tensor in features_by_name.items()}
-    facts = {**devices.facts_of(inputs.device), "n": len(inputs), "layers": sizes}
+    facts = {
+        **devices.facts_of(inputs.device),
+        "evaluation_batch_size": batch_size,
+        "n": len(inputs),
+        "layers": sizes,
+    }
     write_json(manifest, facts)
 
 
-@torch.inference_mode()
+# In inference mode autocast keeps no weights that it has cast.
+@torch.no_grad()
 def features_of(
     model: nn.Module, inputs: Images, evaluation_batch_size: int, label: str
 ) -> dict[str, Tensor]:
@@ -141,12 +150,13 @@ def features_of(
     features_of_batches = []
     batches = slices(len(inputs), evaluation_batch_size)
     inputs.expect(batches)
-    for batch in Progress(batches, desc=label, unit="batch"):
-        with devices.autocast(inputs.device):
-            features_of_layers = layers_of(model, inputs[batch])
-        features_of_batches.append(
-            {name: tensor.float().cpu() for name, tensor in features_of_layers.items()}
-        )
+    with devices.keep_casts(inputs.device):
+        for batch in Progress(batches, desc=label, unit="batch"):
+            with devices.autocast(inputs.device):
+                features_of_layers = layers_of(model, inputs[batch])
+            features_of_batches.append(
+                {name: tensor.float().cpu() for name, tensor in features_of_layers.items()}
+            )
     features_of_images = {}
     for layer in features_of_batches[0]:
         features_of_images[layer] = torch.cat([features[layer] for features in features_of_batches])

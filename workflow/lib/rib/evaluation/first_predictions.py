@@ -12,6 +12,7 @@ from rib.data.subsets import first_images
 from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.evaluation_settings import LabelCheckSettings
 from rib.evaluation.score import score
+from rib.grid.evaluation_batches import images_per_pass
 from rib.models import device as devices
 from rib.models.images import Images
 from rib.models.state import network_in_state
@@ -34,12 +35,13 @@ def predict_first_images(
     ]
     preprocessing = read_json(model_folder / "model.json")["preprocessing"]
     device = devices.start(settings.compute)
+    batch_size = images_per_pass(settings.evaluation_batch_size, device.type)
     predictions = {}
     for dataset in first_images_of_datasets:
         inputs = Images(dataset, preprocessing, device)
         network = network_in_state(model_folder, {PRETRAINED: 1.0}, {}, inputs)
         progress = Progress(desc=dataset.name, total=len(dataset.labels), unit="image")
-        (scores,) = score([network], inputs, dataset, settings.evaluation_batch_size, progress)
+        (scores,) = score([network], inputs, dataset, batch_size, progress)
         progress.close()
         columns = {name: scores[name].numpy() for name in ("prediction", "rank")}
         predictions[dataset.name] = pd.DataFrame(

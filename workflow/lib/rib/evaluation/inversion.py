@@ -29,9 +29,10 @@ from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.evaluation_settings import InversionSettings
 from rib.evaluation.finite import refuse_infinite
 from rib.evaluation.networks import RunNetworks, mixture_of_run
+from rib.grid.evaluation_batches import images_per_gradient, images_per_pass
 from rib.models import device as devices
 from rib.models.checkpoint import apply
-from rib.models.images import Images, in_batches
+from rib.models.images import Images, in_batches, slices
 from rib.models.layers import layers_of
 from rib.models.merge import Mixture
 from rib.models.network import load
@@ -210,8 +211,8 @@ def _inverted_in_batches(
     progress = Progress(desc=label, total=len(pixels) * settings.steps, unit="pass")
     images_of_batches = []
     residuals_of_batches = []
-    for first_row in range(0, len(pixels), settings.evaluation_batch_size):
-        rows = slice(first_row, first_row + settings.evaluation_batch_size)
+    batch_size = images_per_gradient(settings.evaluation_batch_size)
+    for rows in slices(len(pixels), batch_size):
         with torch.no_grad():
             wanted = representation(pixels[rows])
         images_of_batch, residuals_of_batch = invert(
@@ -260,6 +261,7 @@ def cross_features(
     }
     chosen = first_images(load_dataset(dataset, settings.view, TEST), settings.images)
     device = devices.start(settings.compute)
+    batch_size = images_per_pass(settings.evaluation_batch_size, device.type)
     images_by_name = {"images": Images(chosen, AS_STORED, device)[:]}
     tensors = {}
     for name, path in {"before": inverted_before, "after": inverted_after}.items():
@@ -270,7 +272,5 @@ def cross_features(
     for network, mixture in mixtures.items():
         representation = _represent(networks, mixture, settings.layer, device)
         for name, images in images_by_name.items():
-            tensors[f"{network}.{name}"] = in_batches(
-                representation, images, settings.evaluation_batch_size, label
-            )
+            tensors[f"{network}.{name}"] = in_batches(representation, images, batch_size, label)
     safetensors.torch.save_file(tensors, features)

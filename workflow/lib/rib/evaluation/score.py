@@ -13,7 +13,8 @@ from rib.models.class_logits import class_logits, class_members, padded
 from rib.models.images import Images, slices
 
 
-@torch.inference_mode()
+# In inference mode autocast keeps no weights that it has cast.
+@torch.no_grad()
 def score(
     models: Sequence[Callable[[Tensor], Tensor]],
     inputs: Images,
@@ -45,14 +46,15 @@ def score(
     scores_of_models: list[list[dict[str, Tensor]]] = [[] for _ in models]
     batches = slices(len(inputs), evaluation_batch_size)
     inputs.expect(batches)
-    for batch in batches:
-        pixels = inputs[batch]
-        answers = answers_of_classes[labels[batch]]
-        for model, scores_of_batches in zip(models, scores_of_models, strict=True):
-            with devices.autocast(inputs.device):
-                logits = model(pixels)
-            scores_of_batches.append(_summary(class_logits(logits.float(), members), answers))
-        progress.update(len(pixels))
+    with devices.keep_casts(inputs.device):
+        for batch in batches:
+            pixels = inputs[batch]
+            answers = answers_of_classes[labels[batch]]
+            for model, scores_of_batches in zip(models, scores_of_models, strict=True):
+                with devices.autocast(inputs.device):
+                    logits = model(pixels)
+                scores_of_batches.append(_summary(class_logits(logits.float(), members), answers))
+            progress.update(len(pixels))
     return [_joined(scores_of_batches) for scores_of_batches in scores_of_models]
 
 

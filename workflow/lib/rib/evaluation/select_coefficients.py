@@ -14,6 +14,7 @@ from rib.data.view import DatasetFiles, load_dataset
 from rib.evaluation.evaluation_settings import NetworkSettings
 from rib.evaluation.networks import check_coefficients
 from rib.evaluation.score import correct
+from rib.grid.evaluation_batches import images_per_pass
 from rib.methods import stated_in
 from rib.models import device as devices
 from rib.models.checkpoint import apply
@@ -56,7 +57,7 @@ def select_coefficients(
         model_folder=model_folder,
         checkpoints=checkpoints,
         dataset=select_images,
-        evaluation_batch_size=settings.evaluation_batch_size,
+        evaluation_batch_size=images_per_pass(settings.evaluation_batch_size, device.type),
         device=device,
     )
     parents = list(settings.parents)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rib.base.errors import UserError
+from rib.grid.evaluation_batches import images_per_pass
 from rib.grid.grid import Grid
-from rib.grid.stored_outputs import LARGEST_STORED
+from rib.grid.stored_outputs import LARGEST_OF_TEACHER_ON_HOST, LARGEST_STORED
 from rib.schema.entries import Model
 from rib.schema.forms import CURVE
 from rib.schema.run import ALL, ENSEMBLE, PRETRAINED, images_of
@@ -84,7 +85,9 @@ class NetworkMemory:
         compute = grid.config["compute"]
         self.on_cpu = compute["device"] == "cpu"
         self.checkpointing: bool = compute["gradient_checkpointing"]
-        self.evaluation_batch_size: int = compute["evaluation_batch_size"]
+        self.evaluation_batch_size = images_per_pass(
+            compute["evaluation_batch_size"], "cpu" if self.on_cpu else "cuda"
+        )
         self.precision = compute["precision"]
         if self.precision == "auto":
             self.precision = "fp32" if self.on_cpu else "bf16"
@@ -133,7 +136,11 @@ class NetworkMemory:
         stored = self._stored(method, target, size)
         facts = self.grid.methods[method].facts
         if stored > LARGEST_STORED and facts.large_outputs_on_host:
-            return stored
+            if not facts.pretrained_teacher:
+                return stored
+            # A teacher's are in fp16. Beyond the limit they are computed in each step, but entries
+            # may state more bytes than a network's outputs have.
+            return min(stored // 2, LARGEST_OF_TEACHER_ON_HOST)
         return min(stored, LARGEST_STORED) if self.on_cpu else 0
 
     def _stored(self, method: str, target: str, size: str) -> int:
@@ -227,7 +234,8 @@ class NetworkMemory:
             return None
         methods = [PRETRAINED, *self.grid.methods_of(model)]
         networks = max(self.networks_of(method) for method in methods)
-        weights = parameters * (networks * FLOAT + self._bytes_of_cast_parameter())
+        # Casts are kept for all batches (rib.models.device.keep_casts).
+        weights = parameters * networks * (FLOAT + self._bytes_of_cast_parameter())
         images = SHARE_WITHOUT_GRADIENT * self.evaluation_batch_size
         return CUDA_ON_GPU * MEGA + weights + images * activations.usual
 

@@ -102,6 +102,20 @@ def problem_of_driver() -> str | None:
     return _devices_of_machine().problem
 
 
+def gigabytes_of_other_processes() -> float:
+    """Memory of this job's GPU that neither is free nor held by this job, about, in GB.
+
+    0 where CUDA doesn't answer.
+    """
+    import torch
+
+    try:
+        free, total = torch.cuda.mem_get_info()
+        return (total - free - torch.cuda.memory_reserved()) / 1e9
+    except (RuntimeError, AssertionError):
+        return 0.0
+
+
 def _problem_in(listing: subprocess.CompletedProcess[str]) -> str:
     """`nvidia-smi -L exits with 15 (Unable to determine the device handle for GPU 3: ...)`."""
     lines = [*listing.stderr.splitlines(), *listing.stdout.splitlines()]

@@ -10,7 +10,7 @@ from pathlib import Path
 from rib.base.errors import PermanentError, UserError
 from rib.base.progress import print_lines
 from rib.base.text import redacted
-from rib.jobs.gpu_lock import problem_of_driver
+from rib.jobs.gpu_lock import gigabytes_of_other_processes, problem_of_driver
 
 # What helps when a GPU runs out of memory, whatever the job does.
 OTHER_REMEDIES = "lower compute.jobs_per_gpu in config.yaml if it is above 1, or use a larger GPU"
@@ -131,24 +131,13 @@ def lack_of_gpu_memory(error: BaseException, activity: str, remedies: str) -> Us
     memory = "GPU memory"
     if OF_CUDA in str(error):
         memory = "GPU memory, or of host memory that CUDA pins"
-    gigabytes = _gigabytes_of_other_processes()
+    gigabytes = gigabytes_of_other_processes()
     if gigabytes >= FEWEST_GIGABYTES_OF_OTHERS:
         return UserError(
             f"out of {memory}{activity}: other processes hold {gigabytes:.1f} GB of this GPU "
             f"(nvidia-smi shows them); wait for their end or use another GPU, or {remedies}."
         )
     return PermanentError(f"out of {memory}{activity}; {remedies}.")
-
-
-def _gigabytes_of_other_processes() -> float:
-    """Memory of this process's GPU that neither is free nor held by this process, about."""
-    import torch  # which has raised the error, so it is imported already
-
-    try:
-        free, total = torch.cuda.mem_get_info()
-        return (total - free - torch.cuda.memory_reserved()) / 1e9
-    except (RuntimeError, AssertionError):  # CUDA answers no more
-        return 0.0
 
 
 def message_of_os_error(error: BaseException) -> str | None:

@@ -13,7 +13,7 @@ and would jump to norm 1 as soon as it isn't: training oscillates. So each norm 
 least a tenth of the mean norm at its depth (SMALLEST).
 
 Without augmentation the pretrained features are computed once, unless they take more than
-LARGEST_STORED; the authors' code computes them in every step, with the same result.
+2 GiB (LARGEST_STORED); the authors' code computes them in every step, with the same result.
 """
 
 import numpy as np
@@ -21,7 +21,6 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from rib.grid.stored_outputs import LARGEST_STORED
 from rib.methods import NonNegative
 from rib.methods._distil import Distillation
 from rib.methods.base import Task
@@ -46,13 +45,8 @@ class FeatureDistance(Distillation):
     def setup(self, task: Task) -> None:
         """Store the pretrained features of all images, if they fit."""
         super().setup(task)
-        with torch.no_grad():
-            features_of_one_image = _features(task.model, task.target[slice(1)])
-        # As many as fit into LARGEST_STORED bytes.
-        max_images = LARGEST_STORED // features_of_one_image.nbytes
-        self.pretrained_features = self.pretrained_outputs(
-            _features, max_images, "pretrained features"
-        )
+        # Not in fp16, in which most of these small numbers have few digits.
+        self.pretrained_features = self.pretrained_outputs(_features, "pretrained features")
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, outputs); keeps the features of the same pass for `penalty`."""

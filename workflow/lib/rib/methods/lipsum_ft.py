@@ -13,7 +13,6 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from rib.grid.stored_outputs import MOST_STORED
 from rib.methods import Count, NonNegative
 from rib.methods._distil import Distillation
 from rib.methods.base import Task
@@ -32,6 +31,7 @@ class LipsumFineTuning(Distillation):
     """
 
     text_tower = True
+    large_outputs_on_host = True
 
     weight: NonNegative
     texts: Count  # M, number of random texts in a step
@@ -48,7 +48,7 @@ class LipsumFineTuning(Distillation):
         self.text = task.text
         self.encoded_step = -1  # the step whose texts are encoded
         self.encoded_texts = self.encode(0)  # fail now if texts are too long
-        self.pretrained_features = self.pretrained_outputs(_image_features, MOST_STORED, "features")
+        self.pretrained_features = self.pretrained_outputs(_image_features, "features")
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Logits (N, outputs); keeps the features for `penalty`."""

@@ -1,6 +1,7 @@
 """Learning without Forgetting: fine-tuning with distillation of the pretrained model's outputs.
 
-Without augmentation the teacher's logits are computed once, unless the target is too large.
+Without augmentation the teacher's logits are computed once; many are kept in the host's memory, in
+fp16, and too many are computed in each step.
 
 Source: Li and Hoiem 2017 (arXiv 1606.09282), equation 2, in the form of Hinton et al. 2015
 (arXiv 1503.02531), section 2: the Kullback-Leibler divergence at temperature T, times T^2, which
@@ -15,7 +16,6 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from rib.grid.stored_outputs import MOST_STORED
 from rib.methods import NonNegative, Positive
 from rib.methods._distil import Distillation, divergence
 from rib.methods.base import Task
@@ -30,6 +30,8 @@ class LearningWithoutForgetting(Distillation):
     The divergence is a mean over the batch.
     """
 
+    large_outputs_on_host = True
+
     temperature: Positive  # T
     weight: NonNegative
     distil: Literal["all", "class"]  # 1000 logits, or the class logits of the target's label space
@@ -37,7 +39,7 @@ class LearningWithoutForgetting(Distillation):
     def setup(self, task: Task) -> None:
         """Make the network as it is now the teacher."""
         super().setup(task)
-        self.teacher_logits = self.pretrained_outputs(_logits, MOST_STORED, "teacher logits")
+        self.teacher_logits = self.pretrained_outputs(_logits, "teacher logits")
 
     def penalty(self, rows: np.ndarray, logits: Tensor) -> Tensor:
         """Weighted divergence of the student's logits (N, outputs) from the teacher's."""

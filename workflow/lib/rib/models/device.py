@@ -243,6 +243,15 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_in_bf16(device))
 
 
+def keep_casts(device: torch.device) -> torch.autocast:
+    """Context in which networks cast their weights once, without gradients, in all `autocast`s.
+
+    Autocast keeps the casts of parameters that require gradients, by parameter, until the outermost
+    context ends. Within this one, which casts nothing itself, no weight may change.
+    """
+    return torch.autocast(device.type, enabled=False)
+
+
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     """State of torch's random numbers, {"cpu": tensor}, on a GPU with "cuda" besides."""
     state = {"cpu": torch.get_rng_state()}

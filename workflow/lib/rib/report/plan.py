@@ -16,7 +16,7 @@ from rib.grid.evaluation_groups import evaluation_groups
 from rib.grid.grid import Grid
 from rib.grid.memory import GIGA, UNKNOWN, NetworkMemory
 from rib.grid.paths import Paths
-from rib.grid.stored_outputs import LARGEST_STORED, MOST_STORED
+from rib.grid.stored_outputs import LARGEST_OF_TEACHER_ON_HOST, LARGEST_STORED
 from rib.report.rates import (
     EVALUATE,
     GPU_RATES,
@@ -38,8 +38,10 @@ ROW = 9  # bytes of a stored row about one image: 8.7 measured on a million like
 SECONDS_OF_START = 10
 # In which a job reads the index of a dataset: 0.51 s were measured for 250,000 images.
 SECONDS_PER_MILLION_ROWS = 2
+# Of one core for a JPEG of 224 px, such as ImageNet-C's: 0.88 ms were measured.
+SECONDS_OF_DECODING = 0.88e-3
 LEFT_OUT = (
-    "decoding",
+    "preparation",
     "monitored datasets, checks of labels and selection",
     "Fisher information for merges",
 )
@@ -98,6 +100,7 @@ def lines(grid: Grid, results: Path) -> list[str]:
         f"Training   {_images_and_hours(trained, TRAIN, rates)}",
         *([f"Teachers   {_images_and_hours(taught, EVALUATE, rates)}"] if taught else []),
         f"Evaluation {_images_and_hours(evaluated, EVALUATE, rates)}",
+        *_lines_of_decoding(decoded_images(grid, counts)),
         f"Starts     {hours_of_starts(grid, counts):,.1f} hours of one device, "
         f"{SECONDS_OF_START} s of each job and {SECONDS_PER_MILLION_ROWS} s of a million images",
         f"Left out   {'; '.join([*LEFT_OUT, *_uncounted_analyses(grid)])}",
@@ -327,7 +330,8 @@ def _are_stored(method: Method, images: int) -> bool:
     if method.stored_outputs is None or method.stored_outputs.bytes_per_image == UNKNOWN:
         return False
     size = method.stored_outputs.bytes_per_image * images
-    return images <= MOST_STORED and size <= LARGEST_STORED
+    is_on_host = method.stored_outputs.large_on_host and size / 2 <= LARGEST_OF_TEACHER_ON_HOST
+    return size <= LARGEST_STORED or is_on_host
 
 
 def _images_in_epochs(training: Mapping[str, Any], size: str, images: int) -> int:
@@ -356,15 +360,51 @@ def evaluation_passes(grid: Grid, counts: Counts) -> list[Passes]:
     """
     used = used_images(grid, counts)
     memory = NetworkMemory(grid)
-    method_of_entry = {}  # runs of one entry, such as alphas of wise_ft, are evaluated together
-    for run in [*grid.runs(), *grid.runs_over_targets()]:
-        method_of_entry[replace(run, method=grid.evaluation_of(run.method))] = run.method
     passes = []
-    for entry, method in method_of_entry.items():
-        datasets = grid.not_trained_on if method in grid.over_targets else grid.datasets
-        images = images_of_test_splits(grid, used, datasets)
+    for entry, method in _method_of_entry(grid).items():
+        images = images_of_test_splits(grid, used, _evaluated_datasets(grid, method))
         passes.append(Passes(entry.model, memory.networks_of(method) * images))
     return passes
+
+
+def _method_of_entry(grid: Grid) -> dict[Run, str]:
+    """Any method of each entry; its runs, such as alphas of wise_ft, are evaluated together."""
+    methods = {}
+    for run in [*grid.runs(), *grid.runs_over_targets()]:
+        methods[replace(run, method=grid.evaluation_of(run.method))] = run.method
+    return methods
+
+
+def _evaluated_datasets(grid: Grid, method: str) -> Iterable[str]:
+    return grid.not_trained_on if method in grid.over_targets else grid.datasets
+
+
+def decoded_images(grid: Grid, counts: Counts) -> int:
+    """How often jobs decode an image of datasets that are kept encoded, for the plan's core-hours.
+
+    An evaluation decodes each image once for all of its networks, a training in each epoch.
+
+    Args:
+        counts: images of datasets and of the pretraining proxy.
+    """
+    used = used_images(grid, counts)
+    encoded = {entry.name for entry in grid.datasets_read() if entry.storage == "encoded"}
+    images = 0
+    for method in _method_of_entry(grid).values():
+        datasets = encoded.intersection(_evaluated_datasets(grid, method))
+        images += images_of_test_splits(grid, used, datasets)
+    for run in Paths(grid).trained_runs:
+        if run.target in encoded:
+            images += _images_read_in_training(grid, used, run)
+    return images
+
+
+def _images_read_in_training(grid: Grid, used: Mapping[str, int], run: Run) -> int:
+    """Images that a run reads: once if it trains on outputs that it stores, as linear probing."""
+    method = grid.methods[run.method]
+    if method.stored_outputs is not None and not method.pretrained_teacher:
+        return images_of(run.size, _trainable_images(grid, used, run.target))
+    return passes_of_training(grid, used, run).images
 
 
 def images_of_test_splits(grid: Grid, used: Mapping[str, int], datasets: Iterable[str]) -> int:
@@ -500,6 +540,17 @@ def _images_and_hours(passes: Collection[Passes], kind: str, rates: Rates) -> st
     if images and models_without_rate:
         text += f", without {', '.join(models_without_rate)}"
     return text
+
+
+def _lines_of_decoding(images: int) -> list[str]:
+    """[`Decoding   3,000,000 images, 0.7 hours of one core, ...`]; [] without encoded images."""
+    if images == 0:
+        return []
+    return [
+        f"Decoding   {images:,} images, {images * SECONDS_OF_DECODING / HOUR:,.1f} hours of one "
+        f"core, {1000 * SECONDS_OF_DECODING:.2f} ms each as measured for a JPEG of 224 px; larger "
+        "photos take longer"
+    ]
 
 
 def _origin_of_rates() -> str:

@@ -165,14 +165,17 @@ class Compute(Described):
         description="most minutes that a job asks a cluster for, from 1; a longer training goes on "
         "when it is submitted again, so a partition's limit may be shorter than a training",
     )
-    decode_workers: Count = Field(
-        4,
+    decode_workers: DefaultOrCount = Field(
+        "default",
         description="threads per job that decode images (ImageNet-C, and images that are "
-        "prepared), from 1; no more than the job has cores; results do not depend on "
-        "it",
+        "prepared), from 1; no more than the job has cores; results do not depend on it. "
+        "'default' is 8 beside a GPU that is certain (device is cuda, the family expects_gpu, or "
+        "--resources gpu=N), else 4",
     )
-    evaluation_batch_size: Count = Field(
-        64, description="images per forward pass in evaluation, from 1"
+    evaluation_batch_size: DefaultOrCount = Field(
+        "default",
+        description="images per forward pass in evaluation, from 1, or 'default': 64 on a CPU, 256"
+        " on a GPU, as the job finds it; manifests state the number",
     )
 
 

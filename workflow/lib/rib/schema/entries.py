@@ -658,7 +658,7 @@ class StoredOutputs(Described):
     large_on_host: Flag = Field(
         False,
         description="true if outputs that are too large for a GPU are kept in the host's memory, "
-        "and not computed in each step",
+        "those of a pretrained_teacher in fp16 and up to 8 GB, and not computed in each step",
     )
 
 
