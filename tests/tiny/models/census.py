@@ -252,8 +252,7 @@ def trained(
     with setup_within():
         algorithm.setup(task)
     settings = replace(TRAINING, **VARIANTS.get(name, {}))
-    _, changed = loop.train(algorithm, pretrained, settings, RUN, DEVICE_OF_OPTIMIZER, saved)
-    return changed
+    return loop.train(algorithm, pretrained, settings, RUN, DEVICE_OF_OPTIMIZER, saved).changed
 
 
 def fitting(entry) -> dict:
