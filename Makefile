@@ -29,7 +29,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 14
 
 run: $(VENV)/run.done ## run the workflow on config.yaml: tables, figures and pages in reports/
-	@snakemake $$(PYTHONPATH=workflow/lib python -m rib.jobs.gpus) --report $(REPORTS)/report.html --report-after-run
+	@exec snakemake $$(PYTHONPATH=workflow/lib python -m rib.jobs.gpus) --report $(REPORTS)/report.html --report-after-run
 	@echo "Open $(REPORTS)/index.html (results) or $(REPORTS)/report.html (how they were made)."
 
 test: $(VENV)/test.done ## run the tests that notice what a change breaks, in minutes

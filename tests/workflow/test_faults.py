@@ -250,7 +250,11 @@ MODEL = "results/tiny/models/tiny_cnn/manifest.json"
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_run_that_was_given_gpus_does_not_compute_on_the_cpu_instead(project):
-    printed = project.snakemake(MODEL, "--cores", "1", "--resources", "gpu=1", check=False)
+    words = ["snakemake", MODEL, "--cores", "1", "--resources", "gpu=1"]
+    # Tests set this variable, with which the user would choose the CPU.
+    printed = project.run(
+        *("env", "-u", "CUDA_VISIBLE_DEVICES", *words, "--config", *project.choices()), check=False
+    )
     assert "--resources gpu=1 gives this job a GPU" in printed
     assert "Traceback (most" not in printed
     assert not (project.folder / MODEL).exists()
